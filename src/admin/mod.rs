@@ -1,0 +1,3 @@
+//! The operator's window, on its own socket.
+
+pub mod settings;

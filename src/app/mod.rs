@@ -1,0 +1,1 @@
+//! Composition: the only folder that knows every other part.

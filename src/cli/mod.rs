@@ -1,0 +1,1 @@
+//! The verbs a person types; the only place for `anyhow`, stdout and exit codes.

@@ -1,0 +1,34 @@
+//! `Config`: the sum of the settings that the parts of the program use.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin::settings::AdminSettings;
+use crate::proxy::settings::ProxySettings;
+use crate::server::settings::{ConnectionLimits, ShutdownSettings, Workers};
+use crate::telemetry::log::LogSettings;
+use crate::token::Credential;
+
+/// A configuration that has been read, checked and resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// Worker threads.
+    pub workers: Workers,
+    /// Bounds on client connections.
+    pub connections: ConnectionLimits,
+    /// Listeners, upstreams and routes.
+    pub proxy: ProxySettings,
+    /// Client registrations, in the order of their names.
+    pub credentials: Vec<Arc<Credential>>,
+    /// The operator's window.
+    pub admin: AdminSettings,
+    /// How the program leaves.
+    pub shutdown: ShutdownSettings,
+    /// The log.
+    pub log: LogSettings,
+    /// How often files are looked at for changes; `None`: only on SIGHUP.
+    pub watch: Option<Duration>,
+}

@@ -1,0 +1,1 @@
+//! Our generic tower layers; none knows what a token is.

@@ -1,0 +1,7 @@
+//! How bytes leave the process at all: where to ([`Origin`]), over which TLS ([`tls`]), with which
+//! deadlines ([`connect`]), and the control plane's own client ([`control`]).
+
+pub mod origin;
+pub mod tls;
+
+pub use origin::Origin;

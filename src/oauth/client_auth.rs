@@ -1,0 +1,45 @@
+//! How the client proves itself at the token endpoint, by the names registered for
+//! `token_endpoint_auth_method` (RFC 7591 section 2, RFC 8705 section 2).
+
+/// The client authentication method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ClientAuth {
+    /// Id and secret as parameters of the body.
+    #[default]
+    ClientSecretPost,
+    /// Id and secret in HTTP Basic, each form-encoded first (RFC 6749 section 2.3.1).
+    ClientSecretBasic(BasicEncoding),
+    /// A JWT signed with the client secret (RFC 7523, HS256).
+    ClientSecretJwt,
+    /// A JWT signed with a private key (RFC 7523).
+    PrivateKeyJwt(SigningAlgorithm),
+    /// A client certificate issued by a CA (RFC 8705 section 2.1); `client_id` is still sent.
+    TlsClientAuth,
+    /// A self-signed client certificate that the server knows (RFC 8705 section 2.2).
+    SelfSignedTlsClientAuth,
+    /// No proof: the id alone, in the body.
+    None,
+}
+
+/// How id and secret are encoded before they are put into HTTP Basic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BasicEncoding {
+    /// Form-encoded each, as RFC 6749 section 2.3.1 asks.
+    #[default]
+    Rfc6749,
+    /// As they are, for servers that do not decode them.
+    Raw,
+}
+
+/// Signature algorithms of client assertions (RFC 7518 section 3.1, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SigningAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+}

@@ -1,0 +1,151 @@
+//! What the life of a request depends on: listeners, upstreams, and the routes that lead to them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::oauth::ScopeSet;
+use crate::route::{HostPattern, PathPattern};
+use crate::secret::Reference;
+use crate::server::settings::Listen;
+use crate::upstream;
+
+/// Everything the request path is built from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// Listeners; the first is `server.listen`, others belong to one upstream each.
+    pub listeners: Vec<ListenerSettings>,
+    /// Upstreams in the order of the file.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// Bounds on each request.
+    pub limits: RequestLimits,
+}
+
+/// One socket that apps talk to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Where it is bound.
+    pub listen: Listen,
+    /// Host names (without port) that requests may be addressed to, beside the names of loopback
+    /// and the bound address itself: a guard against DNS rebinding. RFC 9110 section 7.4.
+    pub allowed_hosts: AllowedHosts,
+    /// Origins of web pages that may use us; by default none may.
+    pub allowed_origins: Vec<String>,
+}
+
+/// Host names a listener answers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedHosts {
+    /// `localhost`, `127.0.0.1`, `[::1]`, the bound address, and host patterns of routes.
+    Own,
+    /// Those, and these.
+    These(Vec<HostPattern>),
+}
+
+/// Bounds on each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Bytes of a request target.
+    pub max_uri_bytes: usize,
+    /// Bytes of a request body.
+    pub max_request_body: u64,
+    /// Requests under way over all listeners; more get 503 `overloaded`.
+    pub max_in_flight: usize,
+    /// Bytes of a request body that are remembered for a second try.
+    pub replay_buffer_bytes: usize,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            max_uri_bytes: 8 * 1024,
+            max_request_body: 16 * 1024 * 1024,
+            max_in_flight: 256,
+            replay_buffer_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// One upstream API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// Its connections; also its name.
+    pub connection: upstream::Settings,
+    /// Path of its URL, put before every forwarded path: `` or `/api`, never with a slash at its end.
+    pub base_path: String,
+    /// Path prefix under which apps find it: `` (the root) or `/qbank`.
+    pub mount: String,
+    /// Whether the mount prefix is taken off before forwarding.
+    pub strip_mount: bool,
+    /// Index into [`ProxySettings::listeners`].
+    pub listener: usize,
+    /// The credential of its routes, where they name no other.
+    pub credential: Arc<str>,
+    /// Fixed headers beside the token; the app's own are replaced.
+    pub set_headers: Vec<(HeaderName, HeaderText)>,
+    /// What happens to an Authorization header of the app.
+    pub incoming_authorization: IncomingAuthorization,
+    /// Time from the request being sent to the head of the answer.
+    pub response_timeout: Duration,
+    /// Time without a byte, in either direction of either body.
+    pub body_idle_timeout: Duration,
+    /// Its routes.
+    pub routes: Vec<RouteSettings>,
+}
+
+/// Text of a fixed header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderText {
+    /// Written in the configuration; not secret.
+    Value(HeaderValue),
+    /// Read from where secrets are; marked sensitive.
+    Secret(Reference),
+}
+
+/// What happens to an Authorization header of the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IncomingAuthorization {
+    /// Ours takes its place.
+    #[default]
+    Replace,
+    /// The request is refused.
+    Reject,
+    /// The app's passes and no token of ours is attached; refused on routes with scopes.
+    Keep,
+}
+
+/// One route: which requests it claims and what they need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSettings {
+    /// Its name, unique within the upstream; the `route` label of metrics.
+    pub name: Arc<str>,
+    /// Host name that requests must be addressed to, where it matters.
+    pub host: Option<HostPattern>,
+    /// Path below the mount.
+    pub path: PathPattern,
+    /// Methods; HEAD is added wherever GET is.
+    pub methods: Vec<Method>,
+    /// Scopes that the token must carry.
+    pub scopes: ScopeSet,
+    /// Credential in place of the upstream's.
+    pub credential: Option<Arc<str>>,
+    /// Whether unsafe methods may be sent a second time.
+    pub retry_unsafe: RetryUnsafe,
+    /// Whether `;` may stand in the path.
+    pub allow_semicolon: bool,
+    /// Whether `%2F` may stand in the path.
+    pub allow_encoded_slash: bool,
+}
+
+/// Whether unsafe methods may be sent a second time after a 401 that blamed the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RetryUnsafe {
+    /// Never.
+    #[default]
+    Never,
+    /// Where the request carries an `Idempotency-Key`.
+    IdempotencyKey,
+    /// Always: the API is known to be idempotent.
+    Always,
+}

@@ -1,0 +1,1 @@
+//! Fakes for `demo` and the tests: token servers and upstreams on loopback.

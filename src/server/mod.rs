@@ -1,0 +1,3 @@
+//! The way in; it knows HTTP connections, not what requests mean.
+
+pub mod settings;

@@ -1,0 +1,89 @@
+//! What the way in needs to know: addresses, limits, and how it leaves.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Where a listener is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// 127.0.0.1 and, where the machine has IPv6, `[::1]`, on one port (0: a free one).
+    Localhost(u16),
+    /// One address.
+    Tcp(SocketAddr),
+}
+
+impl Listen {
+    /// Whether only this machine can reach it.
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Localhost(_) => true,
+            Self::Tcp(address) => address.ip().is_loopback(),
+        }
+    }
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Localhost(port) => write!(f, "localhost:{port}"),
+            Self::Tcp(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// Bounds on connections and message heads, each with the default of the field's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Open client connections over all listeners; more wait in the kernel's queue.
+    pub max_connections: usize,
+    /// Time for a request's head, from its first byte.
+    pub head_timeout: Duration,
+    /// How long a kept-alive client connection may be idle.
+    pub idle_timeout: Duration,
+    /// Fields of one message head.
+    pub max_headers: usize,
+    /// Bytes of one message head.
+    pub max_header_bytes: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 512,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            max_headers: 100,
+            max_header_bytes: 32 * 1024,
+        }
+    }
+}
+
+/// How many worker threads carry requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// This many.
+    Count(std::num::NonZeroUsize),
+    /// The cgroup's CPU quota rounded down, at least 1 and at most 4.
+    Auto,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self::Count(std::num::NonZeroUsize::MIN)
+    }
+}
+
+/// How the program leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownSettings {
+    /// After SIGTERM, how long new connections are still accepted while not ready.
+    pub lame_duck: Duration,
+    /// How long requests under way may take to finish.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ShutdownSettings {
+    fn default() -> Self {
+        Self { lame_duck: Duration::from_secs(1), drain_timeout: Duration::from_secs(20) }
+    }
+}

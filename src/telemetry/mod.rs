@@ -1,0 +1,3 @@
+//! How we speak: logs and metrics, their set-up and shared vocabulary.
+
+pub mod log;

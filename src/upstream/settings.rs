@@ -1,0 +1,62 @@
+//! What the pool of one upstream needs to know.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::Origin;
+use crate::net::tls::TlsSettings;
+
+/// Where one upstream is and how its connections are made and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Its name in the configuration, and the `upstream` label of metrics.
+    pub name: Arc<str>,
+    /// Scheme, host and port.
+    pub origin: Origin,
+    /// TLS towards it.
+    pub tls: TlsSettings,
+    /// Which HTTP versions are offered.
+    pub protocol: Protocol,
+    /// Time for DNS, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// A connection idle for longer is closed.
+    pub idle_timeout: Duration,
+    /// A connection older than this, give or take 10 %, is not used again.
+    pub max_age: Duration,
+    /// How long a connection may have been idle to carry an unsafe method.
+    pub unsafe_max_idle: Duration,
+    /// Idle connections kept by one worker.
+    pub max_idle: usize,
+    /// Unacknowledged bytes end the connection after this time (TCP_USER_TIMEOUT).
+    pub tcp_user_timeout: Duration,
+}
+
+impl Settings {
+    /// Settings with every default, for an origin.
+    pub fn new(name: impl Into<Arc<str>>, origin: Origin) -> Self {
+        Self {
+            name: name.into(),
+            origin,
+            tls: TlsSettings::default(),
+            protocol: Protocol::default(),
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(30),
+            max_age: Duration::from_secs(300),
+            unsafe_max_idle: Duration::from_secs(1),
+            max_idle: 64,
+            tcp_user_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// HTTP versions offered to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Protocol {
+    /// HTTP/2 where ALPN agrees on it, else HTTP/1.1; HTTP/1.1 without TLS.
+    #[default]
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only; with prior knowledge where there is no TLS.
+    Http2,
+}
