@@ -1,1 +1,96 @@
 //! The verbs a person types; the only place for `anyhow`, stdout and exit codes.
+//!
+//! Results go to stdout, everything else to stderr.
+
+pub mod args;
+mod check;
+mod demo;
+pub mod exit;
+mod explain;
+mod init;
+mod live;
+mod operate;
+mod run;
+mod token;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Verb};
+use exit::Exit;
+
+use crate::config::{self, Config};
+
+/// Reads the arguments, does what they say, and gives back the exit code.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // clap prints help and version to stdout and calls that a success.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    let config = args.config.as_deref();
+    let done = match args.verb {
+        Verb::Run(run) => run::run(config, &run),
+        Verb::Check(check) => check::check(config, &check),
+        Verb::Explain(explain) => explain::explain(config, &explain),
+        Verb::Token(token) => token::token(config, &token),
+        Verb::Init(init) => init::init(&init),
+        Verb::Presets(presets) => init::presets(&presets),
+        Verb::Demo(demo) => demo::demo(&demo),
+        Verb::Status(at) => operate::status(config, &at),
+        Verb::Wait(wait) => operate::wait(config, &wait),
+        Verb::Healthcheck(at) => operate::healthcheck(config, &at),
+        Verb::Completions(shell) => init::completions(&shell),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        Exit::Failed
+    })
+    .into()
+}
+
+/// A current_thread runtime for the control plane.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    Ok(builder.enable_all().max_blocking_threads(8).build()?)
+}
+
+/// Loads the configuration; its problems are printed, and the verb ends with [`Exit::Config`].
+fn load(path: Option<&Path>) -> Result<Config, Exit> {
+    let path = locate(path)?;
+    match config::load(&path) {
+        Ok(loaded) => Ok(loaded.config),
+        Err(problems) => {
+            eprint!("{}", problems.render(colors()));
+            Err(Exit::Config)
+        }
+    }
+}
+
+/// The file that was named, or the first of the usual places.
+fn locate(path: Option<&Path>) -> Result<PathBuf, Exit> {
+    if let Some(path) = path {
+        return Ok(path.to_owned());
+    }
+    config::find_file().ok_or_else(|| {
+        eprintln!(
+            "error: no configuration found\n  looked for bearer-proxy.toml in ./, \
+             $XDG_CONFIG_HOME/bearer-proxy/ and /etc/bearer-proxy/\n  \
+             write a first one with `bearer-proxy init PRESET`, or name one with --config"
+        );
+        Exit::Config
+    })
+}
+
+/// Whether stderr takes colours; <https://no-color.org> is respected.
+fn colors() -> bool {
+    use std::io::IsTerminal;
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::io::stderr().is_terminal()
+}

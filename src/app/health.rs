@@ -1,0 +1,33 @@
+//! What the admin listener may know of the rest: draining, started, the tokens' state.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::admin::readiness::{Health, TokenHealth};
+use crate::token::KeeperHandle;
+
+/// The program's health, computed from what the parts know; nothing is stored beside them.
+pub struct AppHealth {
+    draining: AtomicBool,
+    tokens: KeeperHandle,
+}
+
+impl AppHealth {
+    pub(super) fn new(tokens: KeeperHandle) -> Self {
+        Self { draining: AtomicBool::new(false), tokens }
+    }
+
+    /// From now on not ready.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Health for AppHealth {
+    fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn tokens(&self) -> Vec<TokenHealth> {
+        self.tokens.statuses().into_iter().map(TokenHealth::from).collect()
+    }
+}

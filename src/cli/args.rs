@@ -1,0 +1,177 @@
+//! The verbs and their flags.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Authenticating outbound proxy: apps speak plain HTTP to it, it adds the bearer token.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bearer-proxy",
+    version,
+    max_term_width = 100,
+    after_help = "First steps:\n  \
+        bearer-proxy demo                      see it work, with four pretended banks\n  \
+        bearer-proxy init qbank                write a first bearer-proxy.toml\n  \
+        bearer-proxy check --live              find out what is still wrong\n  \
+        bearer-proxy run                       serve\n\n\
+        Exit codes: 0 done, 1 failed, 2 usage, 3 check --live found a failure, 69 not reachable,\n\
+        71 address in use, 78 configuration, 130 second interrupt.\n\
+        Without --config: ./bearer-proxy.toml, $XDG_CONFIG_HOME/bearer-proxy/, /etc/bearer-proxy/."
+)]
+pub struct Args {
+    /// Configuration file
+    #[arg(short, long, global = true, env = "BEARER_PROXY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Serve until told to stop (SIGTERM drains, a second one ends at once; SIGHUP reloads)
+    Run(Run),
+    /// Check the configuration; with --live also ask each token endpoint for a token
+    Check(Check),
+    /// Tell which route a request takes, with which scopes, and what is sent upstream
+    Explain(Explain),
+    /// Obtain one token and show what it grants; its value only with --reveal
+    Token(Token),
+    /// Write a first configuration for a preset
+    Init(Init),
+    /// List the presets, or print what one stands for
+    Presets(Presets),
+    /// Run four pretended token servers and APIs with the proxy in front of them
+    Demo(Demo),
+    /// Show the tokens of a running instance
+    Status(At),
+    /// Wait until a running instance is ready
+    Wait(Wait),
+    /// Succeed if a running instance is alive (for container health checks)
+    Healthcheck(At),
+    /// Print a completion script for a shell
+    Completions(Completions),
+}
+
+/// Flags of `run`.
+#[derive(Debug, clap::Args)]
+pub struct Run {}
+
+/// Flags of `check`.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// Also read every secret and ask each token endpoint for a token (costs one token call each)
+    #[arg(long)]
+    pub live: bool,
+    /// How the outcome is printed
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// How an outcome is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Flags of `explain`.
+#[derive(Debug, clap::Args)]
+pub struct Explain {
+    /// Method, such as GET
+    pub method: String,
+    /// URL or path as an app would ask for it, such as /qbank/v1/balances/42
+    pub url: String,
+}
+
+/// Flags of `token`.
+#[derive(Debug, clap::Args)]
+pub struct Token {
+    /// Credential to obtain a token for
+    #[arg(required_unless_present = "route", conflicts_with = "route")]
+    pub credential: Option<String>,
+    /// Scopes to ask for, space-delimited
+    #[arg(long, requires = "credential", default_value = "")]
+    pub scopes: String,
+    /// Take credential and scopes from a route
+    #[arg(long, value_name = "UPSTREAM.ROUTE")]
+    pub route: Option<String>,
+    /// Print the token itself, and nothing else, to stdout
+    #[arg(long)]
+    pub reveal: bool,
+}
+
+/// Flags of `init`.
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// Which token server: see `bearer-proxy presets`
+    #[arg(default_value = "qbank")]
+    pub preset: String,
+    /// File to write; an existing one is never overwritten
+    #[arg(short, long, default_value = "bearer-proxy.toml", value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Flags of `presets`.
+#[derive(Debug, clap::Args)]
+pub struct Presets {
+    /// Print this one in full
+    pub name: Option<String>,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, clap::Args)]
+pub struct Demo {
+    /// Life of the pretended tokens
+    #[arg(long, default_value = "20s", value_parser = duration, value_name = "TIME")]
+    pub lifetime: Duration,
+    /// Port of the proxy; 0 takes a free one
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+}
+
+/// Where a running instance is asked.
+#[derive(Debug, clap::Args)]
+pub struct At {
+    /// Admin address; by default that of the configuration, or localhost:6751
+    #[arg(long, value_name = "HOST:PORT")]
+    pub admin: Option<String>,
+}
+
+/// Flags of `wait`.
+#[derive(Debug, clap::Args)]
+pub struct Wait {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub at: At,
+    /// How long to wait at most
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
+    pub timeout: Duration,
+}
+
+/// Flags of `completions`.
+#[derive(Debug, clap::Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::config::units::duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

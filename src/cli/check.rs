@@ -1,0 +1,47 @@
+//! `check`: load and report every problem at once; `--live` also asks each token endpoint.
+
+use std::path::Path;
+
+use super::args::{Check, Output};
+use super::exit::Exit;
+use super::{colors, live, locate};
+use crate::config;
+
+/// Checks a configuration.
+pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
+    let path = match locate(path) {
+        Ok(path) => path,
+        Err(exit) => return Ok(exit),
+    };
+    let loaded = match config::load(&path) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            match flags.output {
+                Output::Text => eprint!("{}", problems.render(colors())),
+                Output::Json => println!("{}", problems.to_json()),
+            }
+            return Ok(Exit::Config);
+        }
+    };
+    let notes = &loaded.notes;
+    if flags.output == Output::Text {
+        if !notes.is_empty() {
+            eprint!("{}", notes.render(colors()));
+        }
+        let config = &loaded.config;
+        let routes: usize = config.proxy.upstreams.iter().map(|upstream| upstream.routes.len()).sum();
+        println!(
+            "{}: ok, {} credentials, {} upstreams, {routes} routes",
+            path.display(),
+            config.credentials.len(),
+            config.proxy.upstreams.len(),
+        );
+    }
+    if flags.live {
+        return live::check(&loaded.config, flags.output);
+    }
+    if flags.output == Output::Json {
+        println!("{}", notes.to_json());
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,46 @@
+//! Exit codes, one meaning each.
+
+use std::process::ExitCode;
+
+/// How a verb ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// Failed while running.
+    Failed,
+    /// The command line makes no sense.
+    Usage,
+    /// `check --live` found a failure.
+    Live,
+    /// A running instance could not be reached.
+    Unreachable,
+    /// An address is in use or not allowed.
+    Address,
+    /// The configuration is missing or wrong.
+    Config,
+    /// A second interrupt ended the program at once.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Live => 3,
+            Self::Unreachable => 69,
+            Self::Address => 71,
+            Self::Config => 78,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}

@@ -1,0 +1,78 @@
+//! `token`: obtain one token and show what it grants; its value only when asked for.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::args::Token;
+use super::exit::Exit;
+use super::{load, runtime};
+use crate::config::Config;
+use crate::oauth::ScopeSet;
+use crate::token::Credential;
+use crate::token::probe::{self, Probe};
+
+/// Obtains one token.
+pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(exit) => return Ok(exit),
+    };
+    let (credential, scopes) = match choose(&config, flags) {
+        Ok(chosen) => chosen,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return Ok(Exit::Usage);
+        }
+    };
+    eprintln!("note: this asks {} for a new token", credential.endpoint.uri());
+    match runtime()?.block_on(probe::probe(&credential, &scopes)) {
+        Ok(probe) if flags.reveal => {
+            println!("{}", probe.token.expose());
+            Ok(Exit::Done)
+        }
+        Ok(probe) => {
+            print!("{}", described(&credential, &scopes, &probe));
+            Ok(Exit::Done)
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            if let Some(hint) = error.hint() {
+                eprintln!("  {hint}");
+            }
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+fn choose(config: &Config, flags: &Token) -> Result<(Arc<Credential>, ScopeSet), String> {
+    let find = |name: &str| {
+        config.credentials.iter().find(|credential| &*credential.name == name).cloned().ok_or_else(|| {
+            let known: Vec<_> = config.credentials.iter().map(|known| &*known.name).collect();
+            format!("there is no credential `{name}`; known: {}", known.join(", "))
+        })
+    };
+    if let Some(route) = &flags.route {
+        let (upstream, name) = route.split_once('.').ok_or("a route is written UPSTREAM.ROUTE")?;
+        for found in &config.proxy.upstreams {
+            let route = found.routes.iter().find(|route| &*route.name == name);
+            if let Some(route) = route.filter(|_| &*found.connection.name == upstream) {
+                let credential = route.credential.as_ref().unwrap_or(&found.credential);
+                return Ok((find(credential)?, route.scopes.clone()));
+            }
+        }
+        return Err(format!("there is no route `{route}`"));
+    }
+    let scopes = ScopeSet::parse(&flags.scopes).map_err(|error| error.to_string())?;
+    Ok((find(flags.credential.as_deref().unwrap_or_default())?, scopes))
+}
+
+fn described(credential: &Credential, scopes: &ScopeSet, probe: &Probe) -> String {
+    let mut text = format!("credential  {}\n", credential.name);
+    text += &format!("asked for   {}\n", scopes.to_wire());
+    let granted = probe.granted.as_ref().map_or_else(|| "(not stated)".into(), ScopeSet::to_wire);
+    text += &format!("granted     {granted}\n");
+    text += &format!("valid for   {} s\n", probe.life.as_secs());
+    text += &format!("length      {} bytes\n", probe.token.len());
+    text += "value       (hidden; --reveal prints it)\n";
+    text
+}

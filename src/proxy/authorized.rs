@@ -1,0 +1,155 @@
+//! A request bearing what its route asks for: the only type that can be sent.
+//!
+//! Holding an [`Authorized`] is the proof that a token was attached, since only
+//! `Routed::authorize` makes one:
+//!
+//! ```compile_fail
+//! # use bearer_proxy::proxy::routed::Routed;
+//! async fn skip(routed: Routed, pool: &bearer_proxy::upstream::Pool) {
+//!     let _ = routed.send(pool).await; // no such method: it bears no token
+//! }
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body::Body as _;
+use tokio::time::{Duration, Instant};
+
+use super::plan::{RoutePlan, UpstreamPlan};
+use super::received::too_large;
+use super::rejection::{Code, Forwarded, Rejection};
+use super::replay::Kept;
+use super::routed::{Routed, is_safe};
+use super::settings::RequestLimits;
+use crate::body::Body;
+use crate::layer::guard::{Breach, Guarded, Watch};
+use crate::token::Bearer;
+use crate::upstream::{self, Pool, Safety, SendError};
+
+/// A request that may be sent.
+pub struct Authorized {
+    request: Request<Body>,
+    route: Arc<RoutePlan>,
+    bearer: Option<Arc<Bearer>>,
+    kept: Option<Kept>,
+}
+
+/// An answer, and what a second try would need.
+pub struct Sent {
+    /// The upstream's answer.
+    pub response: Response<Body>,
+    /// The token that the request carried.
+    pub bearer: Option<Arc<Bearer>>,
+    /// The request as it was, where a second try would be honest.
+    pub kept: Option<Kept>,
+}
+
+impl Authorized {
+    pub(super) fn new(routed: Routed, bearer: Option<Arc<Bearer>>) -> Self {
+        let kept = match bearer {
+            Some(_) if routed.may_repeat() => Kept::of(&routed.request),
+            _ => None,
+        };
+        Self { request: routed.request, route: routed.route, bearer, kept }
+    }
+
+    /// A second try: the request as it was, with a newer token.
+    pub(super) fn again(kept: Kept, route: Arc<RoutePlan>, bearer: Arc<Bearer>) -> Self {
+        let request = kept.with(bearer.header().clone());
+        Self { request, route, bearer: Some(bearer), kept: None }
+    }
+
+    /// Sends it and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// Each says whether the upstream may have seen the request.
+    pub async fn send(
+        self,
+        pool: &Pool,
+        upstream: &UpstreamPlan,
+        limits: &RequestLimits,
+    ) -> Result<Sent, Rejection> {
+        let Self { request, route, bearer, kept } = self;
+        let safety = if is_safe(request.method()) { Safety::Safe } else { Safety::Unsafe };
+        let (request, watch) = guard(request, upstream, limits);
+        let sending = pool.send(request, safety);
+        match with_deadline(sending, upstream.response_timeout, watch.as_ref()).await {
+            Some(Ok(response)) => Ok(Sent { response, bearer, kept }),
+            Some(Err(error)) => Err(failed(&error, watch.as_ref(), limits)),
+            None => {
+                route.metrics.upstream_error("timeout");
+                Err(Rejection::new(
+                    Code::UpstreamTimeout,
+                    format!(
+                        "no answer within timeouts.response, {:?}; the upstream may have acted on the request",
+                        upstream.response_timeout
+                    ),
+                )
+                .forwarded(Forwarded::Unknown))
+            }
+        }
+        .inspect_err(|rejection| {
+            if matches!(rejection.code, Code::Connect | Code::UpstreamReset) {
+                route.metrics.upstream_error(rejection.code.as_str());
+            }
+        })
+    }
+}
+
+/// Puts a request's body under guard; a request without one stays as it is.
+fn guard(
+    request: Request<Body>,
+    upstream: &UpstreamPlan,
+    limits: &RequestLimits,
+) -> (Request<Body>, Option<Watch>) {
+    if request.body().is_end_stream() {
+        return (request, None);
+    }
+    let (parts, body) = request.into_parts();
+    let (body, watch) = Guarded::new(body, limits.max_request_body, upstream.body_idle_timeout);
+    (Request::from_parts(parts, Body::boxed(body)), Some(watch))
+}
+
+/// Waits for an answer; the clock starts anew with each piece of the request's body, since an
+/// upstream cannot be expected to answer what it has not yet been told.
+async fn with_deadline<F: Future>(
+    sending: F,
+    limit: Duration,
+    watch: Option<&Watch>,
+) -> Option<F::Output> {
+    let mut sending = std::pin::pin!(sending);
+    let mut deadline = Instant::now() + limit;
+    loop {
+        if let Ok(output) = tokio::time::timeout_at(deadline, &mut sending).await {
+            return Some(output);
+        }
+        match watch {
+            Some(watch) if watch.last_progress() + limit > deadline => {
+                deadline = watch.last_progress() + limit;
+            }
+            _ => return None,
+        }
+    }
+}
+
+fn failed(error: &SendError, watch: Option<&Watch>, limits: &RequestLimits) -> Rejection {
+    let forwarded = match error.forwarded {
+        upstream::Forwarded::No => Forwarded::No,
+        upstream::Forwarded::Unknown => Forwarded::Unknown,
+    };
+    let rejection = match watch.and_then(Watch::breach) {
+        Some(Breach::TooLarge) => too_large(limits),
+        Some(Breach::Idle) => Rejection::new(
+            Code::RequestTimeout,
+            "no byte of the request's body arrived within timeouts.idle",
+        ),
+        Some(Breach::Cut) => {
+            Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
+        }
+        None if error.is_connect() => Rejection::new(Code::Connect, error.to_string()),
+        None => Rejection::new(Code::UpstreamReset, error.to_string()),
+    };
+    rejection.forwarded(forwarded)
+}

@@ -1,0 +1,217 @@
+//! The life of a request, from the connection it came in on to the answer that streams back:
+//! received → routed → authorized → sent, and at most one second try.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::header::LOCATION;
+use http::{Request, Response};
+use http_body::Body as _;
+use tokio::time::Instant;
+
+use super::access::{AccessRecord, RequestId};
+use super::answer::answer;
+use super::authorized::{Authorized, Sent};
+use super::challenge::{Verdict, verdict};
+use super::hygiene::{self, ResponsePolicy};
+use super::metrics::ProxyMetrics;
+use super::plan::{Plan, RoutePlan, UpstreamPlan};
+use super::received::Received;
+use super::rejection::{Code, Forwarded, Rejection};
+use super::rewrite;
+use super::routed::is_safe;
+use crate::body::Body;
+use crate::layer::admit::InFlight;
+use crate::layer::guard::Guarded;
+use crate::telemetry::log::AccessLog;
+use crate::upstream::Pool;
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The plan of the moment.
+    pub plan: Arc<ArcSwap<Plan>>,
+    /// What is counted.
+    pub metrics: ProxyMetrics,
+    /// Requests under way.
+    pub in_flight: InFlight,
+    /// Which requests leave a line in the log.
+    pub access: AccessLog,
+}
+
+/// One worker's forwarding service.
+pub struct Forwarder {
+    shared: Shared,
+    local: RefCell<Rc<Local>>,
+}
+
+/// A plan and this worker's connections for it.
+struct Local {
+    plan: Arc<Plan>,
+    pools: Vec<Option<Rc<Pool>>>,
+}
+
+impl Forwarder {
+    /// Makes a worker's service; called in that worker, since its connections stay there.
+    pub fn new(shared: Shared) -> Self {
+        let local = Local::new(shared.plan.load_full(), None);
+        Self { shared, local: RefCell::new(Rc::new(local)) }
+    }
+
+    /// Closes connections that were idle for too long or have grown too old.
+    pub fn prune(&self) {
+        let now = Instant::now();
+        for pool in self.current().pools.iter().flatten() {
+            pool.prune(now);
+        }
+    }
+
+    /// Answers one request that came in on a listener. It never fails: failures are answers.
+    pub async fn handle(self: Rc<Self>, listener: usize, request: Request<Body>) -> Response<Body> {
+        let started = Instant::now();
+        let local = self.current();
+        let method = request.method().clone();
+        let id = RequestId::of(request.headers());
+        let mut record = AccessRecord::new(started, method);
+        self.shared.metrics.in_flight().inc();
+        let outcome = self.admitted(&local, listener, request, &mut record).await;
+        self.shared.metrics.in_flight().dec();
+        let response = outcome.unwrap_or_else(|rejection| {
+            self.shared.metrics.rejected(&rejection);
+            record.rejected(&rejection);
+            answer(&rejection, &id.text())
+        });
+        record.finish(response.status(), &id, self.shared.access);
+        response
+    }
+
+    async fn admitted(
+        &self,
+        local: &Rc<Local>,
+        listener: usize,
+        request: Request<Body>,
+        record: &mut AccessRecord,
+    ) -> Result<Response<Body>, Rejection> {
+        let plan = &local.plan;
+        let _admitted = self.shared.in_flight.admit(plan.limits.max_in_flight).ok_or_else(|| {
+            Rejection::new(Code::Overloaded, "server.max_in_flight requests are under way")
+                .retry_after(std::time::Duration::from_secs(1))
+        })?;
+        let internal = || Rejection::new(Code::Internal, "the listener has no plan");
+        let listener = plan.listeners.get(listener).ok_or_else(internal)?;
+        let routed = Received::read(request, listener, &plan.limits)?.route(listener)?;
+        let route = Arc::clone(&routed.route);
+        let upstream = plan.upstreams.get(route.upstream).map(Arc::clone).ok_or_else(internal)?;
+        record.routed(&upstream, &route);
+        let exchange = Exchange { local: Rc::clone(local), route, upstream };
+        let authorized = routed.authorize(&exchange.upstream, &plan.limits).await?;
+        if is_safe(record.method()) {
+            return exchange.run(authorized).await;
+        }
+        // The caller of an unsafe method may hang up; the upstream's work is not undone by that,
+        // so that the exchange goes on and its outcome is known to the log.
+        tokio::task::spawn_local(exchange.run(authorized)).await.unwrap_or_else(|_| {
+            Err(Rejection::new(Code::Internal, "the exchange ended unexpectedly")
+                .forwarded(Forwarded::Unknown))
+        })
+    }
+
+    /// The worker's view of the plan of the moment.
+    fn current(&self) -> Rc<Local> {
+        let mut local = self.local.borrow_mut();
+        let plan = self.shared.plan.load();
+        if !Arc::ptr_eq(&plan, &local.plan) {
+            *local = Rc::new(Local::new(Arc::clone(&plan), Some(&local)));
+        }
+        Rc::clone(&local)
+    }
+}
+
+impl Local {
+    /// Connections survive a reload where nothing about them has changed.
+    fn new(plan: Arc<Plan>, previous: Option<&Self>) -> Self {
+        let known = |upstream: &UpstreamPlan| {
+            let mut pools = previous?.pools.iter().flatten();
+            pools.find(|pool| **pool.settings() == *upstream.connection).map(Rc::clone)
+        };
+        let pools = plan
+            .upstreams
+            .iter()
+            .map(|upstream| {
+                known(upstream).or_else(|| match Pool::new(Arc::clone(&upstream.connection)) {
+                    Ok(pool) => Some(Rc::new(pool)),
+                    Err(error) => {
+                        tracing::error!(upstream = %upstream.connection.name, %error, "TLS settings unusable");
+                        None
+                    }
+                })
+            })
+            .collect();
+        Self { plan, pools }
+    }
+}
+
+/// One exchange with an upstream.
+struct Exchange {
+    local: Rc<Local>,
+    route: Arc<RoutePlan>,
+    upstream: Arc<UpstreamPlan>,
+}
+
+impl Exchange {
+    async fn run(self, authorized: Authorized) -> Result<Response<Body>, Rejection> {
+        let pool = self.local.pools.get(self.route.upstream).and_then(Option::as_ref).ok_or_else(
+            || Rejection::new(Code::Connect, "the upstream's TLS settings are unusable; see the log"),
+        )?;
+        let sent = authorized.send(pool, &self.upstream, &self.local.plan.limits).await?;
+        let sent = self.challenged(sent, pool).await?;
+        Ok(self.streamed(sent))
+    }
+
+    /// A 401 for the token: it is blamed, and where a second try is honest one is made.
+    async fn challenged(&self, sent: Sent, pool: &Pool) -> Result<Sent, Rejection> {
+        let (Some(reader), Some(bearer)) = (&self.route.token, &sent.bearer) else { return Ok(sent) };
+        match verdict(&sent.response) {
+            Verdict::Fine => return Ok(sent),
+            Verdict::Refused | Verdict::InsufficientScope => {
+                self.route.metrics.unauthorized();
+                return Ok(sent);
+            }
+            Verdict::InvalidToken => self.route.metrics.unauthorized(),
+        }
+        let generation = bearer.generation();
+        reader.blame(generation);
+        let Some(kept) = sent.kept else { return Ok(sent) };
+        let deadline = Instant::now() + self.route.token_wait;
+        match reader.newer_than(generation, deadline).await {
+            Ok(newer) => {
+                let again = Authorized::again(kept, Arc::clone(&self.route), newer);
+                again.send(pool, &self.upstream, &self.local.plan.limits).await
+            }
+            Err(_) => Ok(Sent { kept: None, ..sent }),
+        }
+    }
+
+    /// The answer as the app gets it: status and body as they are, headers cleaned.
+    fn streamed(&self, sent: Sent) -> Response<Body> {
+        let (mut parts, body) = sent.response.into_parts();
+        let token = sent.bearer.as_ref().map(|bearer| bearer.token_bytes());
+        hygiene::response(&mut parts.headers, &ResponsePolicy::default(), token);
+        if parts.status.is_redirection()
+            && let Some(location) = parts.headers.get(LOCATION).and_then(|value| {
+                rewrite::location(value, &self.upstream.connection.origin, &self.upstream.mount,
+                    self.upstream.strip_mount, &self.upstream.base_path)
+            })
+        {
+            parts.headers.insert(LOCATION, location);
+        }
+        parts.version = http::Version::HTTP_11;
+        if body.is_end_stream() {
+            return Response::from_parts(parts, body);
+        }
+        let (body, _) = Guarded::new(body, u64::MAX, self.upstream.body_idle_timeout);
+        Response::from_parts(parts, Body::boxed(body))
+    }
+}

@@ -1,0 +1,174 @@
+//! What the request path counts. Labels come from the configuration, so they are bounded; handles
+//! are looked up when a plan is built, not per request.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
+
+use super::rejection::{Code, Rejection};
+use crate::telemetry::metrics::{REQUEST_BUCKETS, Registry};
+
+/// The families of this folder.
+#[derive(Clone)]
+pub struct ProxyMetrics {
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    rejected: IntCounterVec,
+    upstream_errors: IntCounterVec,
+    unauthorized: IntCounterVec,
+    authorization_seen: IntCounterVec,
+    in_flight: IntGauge,
+}
+
+/// Handles of one route.
+pub struct RouteMetrics {
+    requests: IntCounterVec,
+    upstream: Arc<str>,
+    route: Arc<str>,
+    /// Handles that were needed so far; the list is short and read without waiting.
+    counted: RwLock<Vec<(Method, StatusCode, IntCounter)>>,
+    duration: Histogram,
+    upstream_errors: IntCounterVec,
+    unauthorized: IntCounter,
+    authorization_seen: IntCounter,
+}
+
+/// Why an exchange with an upstream failed; label values of `upstream_errors_total`.
+const UPSTREAM_ERRORS: [&str; 3] = ["connect", "upstream_reset", "timeout"];
+
+impl ProxyMetrics {
+    /// Registers the families.
+    ///
+    /// # Errors
+    /// Where a family of the same name is registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(family.clone())?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let duration = HistogramVec::new(
+            HistogramOpts::new(
+                "bearer_proxy_http_request_duration_seconds",
+                "Time from the head of a request to the head of its answer.",
+            )
+            .buckets(REQUEST_BUCKETS.to_vec()),
+            &["upstream", "route"],
+        )?;
+        registry.register(duration.clone())?;
+        let in_flight = IntGauge::new(
+            "bearer_proxy_http_requests_in_flight",
+            "Requests whose answer has not begun.",
+        )?;
+        registry.register(in_flight.clone())?;
+        let metrics = Self {
+            requests: counter(
+                "bearer_proxy_http_requests_total",
+                "Requests that a route claimed, by the status they were answered with.",
+                &["upstream", "route", "method", "code"],
+            )?,
+            duration,
+            rejected: counter(
+                "bearer_proxy_requests_rejected_total",
+                "Requests answered by bearer-proxy itself, by reason.",
+                &["reason"],
+            )?,
+            upstream_errors: counter(
+                "bearer_proxy_upstream_errors_total",
+                "Exchanges with an upstream that failed, by reason.",
+                &["upstream", "reason"],
+            )?,
+            unauthorized: counter(
+                "bearer_proxy_upstream_unauthorized_total",
+                "Answers 401, and 403 for insufficient scope, from an upstream.",
+                &["upstream", "route"],
+            )?,
+            authorization_seen: counter(
+                "bearer_proxy_client_authorization_replaced_total",
+                "Requests that came with an Authorization of their own.",
+                &["upstream"],
+            )?,
+            in_flight,
+        };
+        for code in Code::ALL {
+            metrics.rejected.with_label_values(&[code.as_str()]);
+        }
+        Ok(metrics)
+    }
+
+    /// Handles of one route; its counters appear at once, at 0.
+    pub fn route(&self, upstream: &Arc<str>, route: &Arc<str>, methods: &[Method]) -> RouteMetrics {
+        for reason in UPSTREAM_ERRORS {
+            self.upstream_errors.with_label_values(&[&**upstream, reason]);
+        }
+        let handles = RouteMetrics {
+            requests: self.requests.clone(),
+            upstream: Arc::clone(upstream),
+            route: Arc::clone(route),
+            counted: RwLock::default(),
+            duration: self.duration.with_label_values(&[&**upstream, &**route]),
+            upstream_errors: self.upstream_errors.clone(),
+            unauthorized: self.unauthorized.with_label_values(&[&**upstream, &**route]),
+            authorization_seen: self.authorization_seen.with_label_values(&[&**upstream]),
+        };
+        let usual = [StatusCode::OK, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
+        for method in methods {
+            for status in usual {
+                handles.counter(method, status);
+            }
+        }
+        handles
+    }
+
+    /// Counts an answer of our own.
+    pub fn rejected(&self, rejection: &Rejection) {
+        self.rejected.with_label_values(&[rejection.code.as_str()]).inc();
+    }
+
+    /// Requests whose answer has not begun.
+    pub fn in_flight(&self) -> &IntGauge {
+        &self.in_flight
+    }
+}
+
+impl RouteMetrics {
+    /// Counts an answer and how long it took.
+    pub fn answered(&self, method: &Method, status: StatusCode, elapsed: Duration) {
+        self.duration.observe(elapsed.as_secs_f64());
+        if let Ok(counted) = self.counted.try_read()
+            && let Some((_, _, counter)) =
+                counted.iter().find(|(known, code, _)| *code == status && known == method)
+        {
+            counter.inc();
+            return;
+        }
+        self.counter(method, status).inc();
+    }
+
+    /// Counts a failed exchange.
+    pub fn upstream_error(&self, reason: &str) {
+        self.upstream_errors.with_label_values(&[&*self.upstream, reason]).inc();
+    }
+
+    /// Counts an answer that refuses the token.
+    pub fn unauthorized(&self) {
+        self.unauthorized.inc();
+    }
+
+    /// Counts a request that came with its own Authorization.
+    pub fn authorization_seen(&self) {
+        self.authorization_seen.inc();
+    }
+
+    fn counter(&self, method: &Method, status: StatusCode) -> IntCounter {
+        let labels = [&*self.upstream, &*self.route, method.as_str(), status.as_str()];
+        let counter = self.requests.with_label_values(&labels);
+        // A handle that cannot be kept now is looked up again next time.
+        if let Ok(mut counted) = self.counted.try_write() {
+            counted.push((method.clone(), status, counter.clone()));
+        }
+        counter
+    }
+}

@@ -1,0 +1,273 @@
+//! `Plan`: an immutable snapshot of all that a request may need, resolved once.
+//!
+//! A request loads one plan and keeps it to its end, so that a reload never mixes two
+//! configurations in one request. Whatever can be known beforehand is made here: header values,
+//! token readers, metric handles, the paths that are never forwarded.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::metrics::{ProxyMetrics, RouteMetrics};
+use super::rewrite::Rewrite;
+use super::settings::{
+    AllowedHosts, IncomingAuthorization, ListenerSettings, ProxySettings, RequestLimits,
+    RetryUnsafe, RouteSettings, UpstreamSettings,
+};
+use crate::oauth::TokenEndpoint;
+use crate::route::{Authority, Conflict, HostPattern, Methods, Rule, Table};
+use crate::token::{Credential, Reader, Wanted};
+use crate::upstream;
+
+/// All that requests need, from one configuration.
+pub struct Plan {
+    /// One for each listener of the configuration, in its order.
+    pub listeners: Vec<ListenerPlan>,
+    /// One for each upstream of the configuration, in its order.
+    pub upstreams: Vec<Arc<UpstreamPlan>>,
+    /// Bounds on each request.
+    pub limits: RequestLimits,
+}
+
+/// What one listener answers to.
+pub struct ListenerPlan {
+    /// Host names it answers to.
+    pub hosts: HostPolicy,
+    /// Origins of web pages it accepts.
+    pub origins: Vec<String>,
+    /// Its routes.
+    pub table: Table<Arc<RoutePlan>>,
+}
+
+/// One upstream, ready to be sent to.
+pub struct UpstreamPlan {
+    /// How its connections are made.
+    pub connection: Arc<upstream::Settings>,
+    /// Value of the Host header.
+    pub host: HeaderValue,
+    /// Fixed headers; `None` where the secret could not be read.
+    pub set_headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// What happens to an Authorization of the app.
+    pub incoming_authorization: IncomingAuthorization,
+    /// Time until the head of an answer.
+    pub response_timeout: Duration,
+    /// Time without a byte in either body.
+    pub body_idle_timeout: Duration,
+    /// Prefix under which apps find it, for Location headers.
+    pub mount: String,
+    /// Whether that prefix is taken off.
+    pub strip_mount: bool,
+    /// Path that is put before every forwarded one.
+    pub base_path: String,
+}
+
+/// One route, ready to be followed.
+pub struct RoutePlan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Index into [`Plan::upstreams`].
+    pub upstream: usize,
+    /// Where its token is read from; `None` where the app's own Authorization is kept.
+    pub token: Option<Reader>,
+    /// How long a request waits for a token.
+    pub token_wait: Duration,
+    /// Inbound target to upstream target.
+    pub rewrite: Rewrite,
+    /// Whether unsafe methods may be sent a second time.
+    pub retry_unsafe: RetryUnsafe,
+    /// Whether `;` may stand in the path.
+    pub allow_semicolon: bool,
+    /// Whether an encoded slash may stand in the path.
+    pub allow_encoded_slash: bool,
+    /// Its metric handles.
+    pub metrics: RouteMetrics,
+    /// Paths of token endpoints on the upstream's origin.
+    token_paths: Arc<[String]>,
+}
+
+impl RoutePlan {
+    /// Whether an upstream path is that of a token endpoint, in any spelling a lax server may take
+    /// for it: another case, or slashes at its end.
+    pub fn is_token_endpoint(&self, path: &str) -> bool {
+        let path = path.trim_end_matches('/');
+        self.token_paths.iter().any(|token| token.eq_ignore_ascii_case(path))
+    }
+}
+
+/// What [`Plan::build`] is made of, beside the settings.
+pub struct Ingredients<'a> {
+    /// All credentials of the configuration.
+    pub credentials: &'a [Arc<Credential>],
+    /// Readers in the order of [`wanted`].
+    pub readers: Vec<Reader>,
+    /// Values of the upstreams' fixed headers, in their order.
+    pub set_headers: Vec<Vec<(HeaderName, Option<HeaderValue>)>>,
+    /// Addresses each listener is bound to.
+    pub bound: &'a [Vec<SocketAddr>],
+    /// What is counted.
+    pub metrics: &'a ProxyMetrics,
+}
+
+/// The tokens that the routes need, in the order in which [`Plan::build`] expects their readers.
+pub fn wanted(settings: &ProxySettings, credentials: &[Arc<Credential>]) -> Vec<Wanted> {
+    routes(settings)
+        .filter_map(|(_, upstream, route)| {
+            let credential = credential_of(upstream, route, credentials)?;
+            Some(Wanted { credential: Arc::clone(credential), scopes: route.scopes.clone() })
+        })
+        .collect()
+}
+
+/// The rules of one listener's table, with the indexes of upstream and route they come from.
+pub fn rules(settings: &ProxySettings, listener: usize) -> Vec<(Rule, (usize, usize))> {
+    let mut rules = Vec::new();
+    for (upstream_index, upstream) in settings.upstreams.iter().enumerate() {
+        if upstream.listener != listener {
+            continue;
+        }
+        for (route_index, route) in upstream.routes.iter().enumerate() {
+            rules.push((rule(upstream, route), (upstream_index, route_index)));
+        }
+    }
+    rules
+}
+
+impl Plan {
+    /// Resolves everything.
+    ///
+    /// # Errors
+    /// Conflicting routes; a configuration that was loaded has none.
+    pub fn build(
+        settings: &ProxySettings,
+        ingredients: Ingredients<'_>,
+    ) -> Result<Self, Vec<Conflict>> {
+        let mut readers = ingredients.readers.into_iter();
+        let upstreams: Vec<_> = settings
+            .upstreams
+            .iter()
+            .zip(ingredients.set_headers)
+            .map(|(upstream, headers)| Arc::new(UpstreamPlan::new(upstream, headers)))
+            .collect();
+        let mut tables: Vec<Vec<_>> = settings.listeners.iter().map(|_| Vec::new()).collect();
+        for (index, upstream, route) in routes(settings) {
+            let credential = credential_of(upstream, route, ingredients.credentials);
+            let plan = RoutePlan {
+                name: Arc::clone(&route.name),
+                upstream: index,
+                token: credential.and_then(|_| readers.next()),
+                token_wait: credential.map_or(Duration::ZERO, |found| found.policy.wait),
+                rewrite: Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path),
+                retry_unsafe: route.retry_unsafe,
+                allow_semicolon: route.allow_semicolon,
+                allow_encoded_slash: route.allow_encoded_slash,
+                metrics: ingredients.metrics.route(
+                    &upstream.connection.name,
+                    &route.name,
+                    &route.methods,
+                ),
+                token_paths: token_paths(upstream, ingredients.credentials),
+            };
+            if let Some(table) = tables.get_mut(upstream.listener) {
+                table.push((rule(upstream, route), Arc::new(plan)));
+            }
+        }
+        let mut listeners = Vec::with_capacity(tables.len());
+        for ((listener, table), bound) in
+            settings.listeners.iter().zip(tables).zip(ingredients.bound)
+        {
+            let hosts = HostPolicy::new(listener, bound, &table);
+            let origins = listener.allowed_origins.clone();
+            listeners.push(ListenerPlan { hosts, origins, table: Table::build(table)? });
+        }
+        Ok(Self { listeners, upstreams, limits: settings.limits })
+    }
+}
+
+impl UpstreamPlan {
+    fn new(settings: &UpstreamSettings, set_headers: Vec<(HeaderName, Option<HeaderValue>)>) -> Self {
+        let authority = settings.connection.origin.authority();
+        Self {
+            connection: Arc::new(settings.connection.clone()),
+            host: HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static("")),
+            set_headers,
+            incoming_authorization: settings.incoming_authorization,
+            response_timeout: settings.response_timeout,
+            body_idle_timeout: settings.body_idle_timeout,
+            mount: settings.mount.clone(),
+            strip_mount: settings.strip_mount,
+            base_path: settings.base_path.clone(),
+        }
+    }
+}
+
+fn routes(
+    settings: &ProxySettings,
+) -> impl Iterator<Item = (usize, &UpstreamSettings, &RouteSettings)> {
+    settings.upstreams.iter().enumerate().flat_map(|(index, upstream)| {
+        upstream.routes.iter().map(move |route| (index, upstream, route))
+    })
+}
+
+fn rule(upstream: &UpstreamSettings, route: &RouteSettings) -> Rule {
+    Rule {
+        host: route.host.clone(),
+        path: route.path.under(&upstream.mount),
+        methods: Methods::new(route.methods.iter().cloned()),
+    }
+}
+
+/// Routes that keep the app's own Authorization have no token of ours.
+fn credential_of<'a>(
+    upstream: &UpstreamSettings,
+    route: &RouteSettings,
+    credentials: &'a [Arc<Credential>],
+) -> Option<&'a Arc<Credential>> {
+    if upstream.incoming_authorization == IncomingAuthorization::Keep {
+        return None;
+    }
+    let name = route.credential.as_ref().unwrap_or(&upstream.credential);
+    credentials.iter().find(|credential| credential.name == *name)
+}
+
+/// Paths of all token endpoints on an upstream's origin, without slashes at their end.
+fn token_paths(upstream: &UpstreamSettings, credentials: &[Arc<Credential>]) -> Arc<[String]> {
+    let same_origin = |endpoint: &TokenEndpoint| {
+        crate::net::Origin::of(endpoint.uri())
+            .is_ok_and(|origin| origin == upstream.connection.origin)
+    };
+    credentials
+        .iter()
+        .filter(|credential| same_origin(&credential.endpoint))
+        .map(|credential| credential.endpoint.path().trim_end_matches('/').to_owned())
+        .collect()
+}
+
+/// Which hosts a listener answers to: a guard against DNS rebinding.
+pub struct HostPolicy {
+    patterns: Vec<HostPattern>,
+}
+
+impl HostPolicy {
+    fn new<T>(listener: &ListenerSettings, bound: &[SocketAddr], rules: &[(Rule, T)]) -> Self {
+        let names = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
+        let addresses = bound.iter().map(|address| match address {
+            SocketAddr::V4(address) => address.ip().to_string(),
+            SocketAddr::V6(address) => format!("[{}]", address.ip()),
+        });
+        let mut patterns: Vec<_> =
+            names.into_iter().chain(addresses).filter_map(|name| HostPattern::parse(&name).ok()).collect();
+        patterns.extend(rules.iter().filter_map(|(rule, _)| rule.host.clone()));
+        if let AllowedHosts::These(allowed) = &listener.allowed_hosts {
+            patterns.extend(allowed.iter().cloned());
+        }
+        Self { patterns }
+    }
+
+    /// Whether a request addressed to this authority is for us. The port is not looked at: port
+    /// forwarding and Services change it, and rebinding cannot forge a name.
+    pub fn allows(&self, authority: &Authority) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(authority.host()))
+    }
+}

@@ -1,0 +1,192 @@
+//! A request as it came in: its head is well-formed, addressed to us, and readable in one way only.
+//! It can do nothing but be routed.
+
+use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, Method, Request, Version};
+
+use super::hygiene::{self, Framing};
+use super::plan::ListenerPlan;
+use super::rejection::{Code, Rejection};
+use crate::body::Body;
+use crate::proxy::settings::RequestLimits;
+use crate::route::target::{Quirks, Target};
+use crate::route::{Authority, Lookup};
+
+use super::plan::RoutePlan;
+use super::routed::Routed;
+
+/// A request whose head has been read and found to be for us.
+pub struct Received {
+    pub(super) request: Request<Body>,
+    pub(super) framing: Framing,
+    host: Option<Authority>,
+    quirks: Quirks,
+}
+
+impl Received {
+    /// Reads the head of a request that arrived at a listener.
+    ///
+    /// # Errors
+    /// Whatever is odd is refused before anything is matched: RFC 9112 sections 3.2 and 6.
+    pub fn read(
+        request: Request<Body>,
+        listener: &ListenerPlan,
+        limits: &RequestLimits,
+    ) -> Result<Self, Rejection> {
+        let framing = hygiene::request_framing(request.version(), request.headers())
+            .map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
+        if let Framing::Length(length) = framing
+            && length > limits.max_request_body
+        {
+            return Err(too_large(limits));
+        }
+        let host = addressed_to_us(&request, listener)?;
+        from_no_foreign_page(request.headers(), listener)?;
+        let quirks = read_target(&request, limits)?;
+        Ok(Self { request, framing, host, quirks })
+    }
+
+    /// Finds the route that claims it.
+    ///
+    /// # Errors
+    /// Where none does, or the one that does lacks an opt-in the target needs.
+    pub fn route(self, listener: &ListenerPlan) -> Result<Routed, Rejection> {
+        let host = self.host.as_ref().map_or("", Authority::host);
+        let path = self.request.uri().path();
+        let route = match listener.table.find(host, self.request.method(), path) {
+            Lookup::Found(route) => std::sync::Arc::clone(route),
+            Lookup::MethodNotAllowed(allow) => {
+                let mut rejection = Rejection::new(
+                    Code::Method,
+                    "routes claim this path, but none of them lists this method",
+                );
+                rejection.allow = Some(allow);
+                return Err(rejection);
+            }
+            Lookup::NotFound => return Err(self.unrouted()),
+        };
+        opted_in(self.quirks, &route)?;
+        Ok(Routed::new(self, route))
+    }
+
+    /// An ambiguous path that nobody claims is ambiguous first.
+    fn unrouted(&self) -> Rejection {
+        if self.quirks.semicolon || self.quirks.encoded_slash {
+            return quirk_refused(self.quirks);
+        }
+        Rejection::new(
+            Code::NoRoute,
+            "no route of the configuration claims this host and path; \
+             `bearer-proxy explain METHOD URL` shows what would",
+        )
+    }
+}
+
+pub(super) fn too_large(limits: &RequestLimits) -> Rejection {
+    Rejection::new(
+        Code::BodyTooLarge,
+        format!("the body exceeds server.max_request_body, {} bytes", limits.max_request_body),
+    )
+}
+
+/// RFC 9112 section 3.2: one valid Host with HTTP/1.1; RFC 9110 section 7.4: 421 for others' hosts.
+fn addressed_to_us(
+    request: &Request<Body>,
+    listener: &ListenerPlan,
+) -> Result<Option<Authority>, Rejection> {
+    let bad = |detail: &'static str| Rejection::new(Code::BadRequest, detail);
+    if request.method() == Method::CONNECT {
+        return Err(Rejection::new(Code::BadTarget, "CONNECT is not served: this is no forward proxy"));
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let header = match (hosts.next(), hosts.next()) {
+        (Some(value), None) => Some(
+            Authority::parse(value.as_bytes()).map_err(|_| bad("the Host header is not a valid host"))?,
+        ),
+        (None, _) => None,
+        (Some(_), Some(_)) => return Err(bad("more than one Host header")),
+    };
+    let target = match request.uri().authority() {
+        Some(authority) => Some(
+            Authority::parse(authority.as_str().as_bytes())
+                .map_err(|_| bad("the target's authority is not a valid host"))?,
+        ),
+        None => None,
+    };
+    if header.is_none() && target.is_none() {
+        // RFC 9112 section 3.2 asks for a Host from HTTP/1.1 on; HTTP/1.0 apps may not know it.
+        return match request.version() {
+            Version::HTTP_10 => Ok(None),
+            _ => Err(bad("a request needs exactly one Host header")),
+        };
+    }
+    for authority in header.iter().chain(&target) {
+        if !listener.hosts.allows(authority) {
+            return Err(Rejection::new(
+                Code::ForeignHost,
+                "the request is addressed to a host that this listener does not answer to; \
+                 if an HTTP proxy variable points here, exclude localhost with NO_PROXY, \
+                 and if apps use this name on purpose, add it to server.allowed_hosts",
+            ));
+        }
+    }
+    if header.is_some() && target.is_some() && header != target {
+        return Err(bad("the Host header and the target's authority differ"));
+    }
+    Ok(target.or(header))
+}
+
+/// A browser names the page that made a request; our users are programs, not pages.
+fn from_no_foreign_page(headers: &HeaderMap, listener: &ListenerPlan) -> Result<(), Rejection> {
+    let foreign = |name: &'static str| {
+        Rejection::new(
+            Code::CrossSite,
+            format!("a web page sent this request ({name}); see server.allowed_origins"),
+        )
+    };
+    for origin in headers.get_all(ORIGIN) {
+        if !listener.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) {
+            return Err(foreign("Origin"));
+        }
+    }
+    if headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    for site in headers.get_all("sec-fetch-site") {
+        if !matches!(site.as_bytes(), b"same-origin" | b"none") {
+            return Err(foreign("Sec-Fetch-Site"));
+        }
+    }
+    Ok(())
+}
+
+fn read_target(request: &Request<Body>, limits: &RequestLimits) -> Result<Quirks, Rejection> {
+    let Some(target) = request.uri().path_and_query() else {
+        return Err(Rejection::new(Code::BadTarget, "the request target has no path"));
+    };
+    if target.as_str().len() > limits.max_uri_bytes {
+        return Err(Rejection::new(
+            Code::UriTooLong,
+            format!("the target exceeds server.max_uri, {} bytes", limits.max_uri_bytes),
+        ));
+    }
+    let target = Target::read(target.as_str())
+        .map_err(|error| Rejection::new(Code::BadTarget, error.to_string()))?;
+    Ok(target.quirks)
+}
+
+fn opted_in(quirks: Quirks, route: &RoutePlan) -> Result<(), Rejection> {
+    let refused = (quirks.semicolon && !route.allow_semicolon)
+        || (quirks.encoded_slash && !route.allow_encoded_slash);
+    if refused { Err(quirk_refused(quirks)) } else { Ok(()) }
+}
+
+fn quirk_refused(quirks: Quirks) -> Rejection {
+    let detail = if quirks.semicolon {
+        "the path holds `;`, which servers read differently; a route may set allow_semicolon"
+    } else {
+        "the path holds an encoded slash, which servers read differently; \
+         a route may set allow_encoded_slash"
+    };
+    Rejection::new(Code::BadTarget, detail)
+}

@@ -1,0 +1,138 @@
+//! A request that a route claims. It can do nothing but be authorized, which waits for a token
+//! only where no usable one is there.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderValue, Method, Request, Uri, Version};
+use tokio::time::Instant;
+
+use super::authorized::Authorized;
+use super::hygiene::{self, Framing, RequestPolicy};
+use super::plan::{RoutePlan, UpstreamPlan};
+use super::received::Received;
+use super::rejection::{Code, Rejection};
+use super::settings::{IncomingAuthorization, RetryUnsafe};
+use crate::body::Body;
+use crate::token::{Bearer, Moment, NoToken};
+
+/// A request and the route that claims it.
+pub struct Routed {
+    pub(super) request: Request<Body>,
+    pub(super) framing: Framing,
+    pub(super) route: Arc<RoutePlan>,
+}
+
+impl Routed {
+    pub(super) fn new(received: Received, route: Arc<RoutePlan>) -> Self {
+        Self { request: received.request, framing: received.framing, route }
+    }
+
+    /// Rewrites the head for the upstream and attaches what the route asks for.
+    ///
+    /// # Errors
+    /// Where the head holds what the route refuses, or no usable token comes in time.
+    pub async fn authorize(mut self, upstream: &UpstreamPlan) -> Result<Authorized, Rejection> {
+        self.rewrite_target()?;
+        let incoming = self.clean(upstream)?;
+        let bearer = self.bearer(upstream, incoming).await?;
+        Ok(Authorized::new(self, bearer))
+    }
+
+    fn rewrite_target(&mut self) -> Result<(), Rejection> {
+        let inbound = self.request.uri().path_and_query();
+        let outbound = inbound
+            .and_then(|target| self.route.rewrite.apply(target).ok())
+            .ok_or_else(|| Rejection::new(Code::BadTarget, "the target cannot be forwarded"))?;
+        if self.route.is_token_endpoint(outbound.path()) {
+            return Err(Rejection::new(
+                Code::TokenEndpoint,
+                "tokens are obtained by bearer-proxy itself; this path is never forwarded",
+            ));
+        }
+        *self.request.uri_mut() = Uri::from(outbound);
+        Ok(())
+    }
+
+    /// Leaves only what may travel on; gives back the app's own Authorization where it is kept.
+    fn clean(&mut self, upstream: &UpstreamPlan) -> Result<Option<HeaderValue>, Rejection> {
+        if self.request.headers().contains_key(http::header::UPGRADE) {
+            return Err(Rejection::new(Code::Upgrade, "no route offers protocol upgrades"));
+        }
+        let incoming = self.request.headers().get(AUTHORIZATION).cloned();
+        let cleaned = hygiene::request(self.request.headers_mut(), &RequestPolicy::default());
+        if cleaned.looped {
+            return Err(Rejection::new(
+                Code::Loop,
+                "the Via header names bearer-proxy: two instances forward to each other",
+            ));
+        }
+        if incoming.is_some() {
+            self.route.metrics.authorization_seen();
+            if upstream.incoming_authorization == IncomingAuthorization::Reject {
+                return Err(Rejection::new(
+                    Code::AuthorizationPresent,
+                    "the app sent its own Authorization and incoming_authorization is `reject`",
+                ));
+            }
+        }
+        *self.request.version_mut() = Version::HTTP_11;
+        let headers = self.request.headers_mut();
+        headers.insert(HOST, upstream.host.clone());
+        for (name, value) in &upstream.set_headers {
+            let value = value.as_ref().ok_or_else(|| {
+                Rejection::new(
+                    Code::SecretUnavailable,
+                    "a secret of upstreams.*.set_headers could not be read; see the log",
+                )
+            })?;
+            headers.insert(name.clone(), value.clone());
+        }
+        Ok(incoming)
+    }
+
+    async fn bearer(
+        &mut self,
+        upstream: &UpstreamPlan,
+        incoming: Option<HeaderValue>,
+    ) -> Result<Option<Arc<Bearer>>, Rejection> {
+        let Some(reader) = &self.route.token else {
+            if let Some(incoming) = incoming {
+                self.request.headers_mut().insert(AUTHORIZATION, incoming);
+            }
+            return Ok(None);
+        };
+        let bearer = match reader.usable(Moment::now()) {
+            Some(bearer) => bearer,
+            None => reader
+                .wait_usable(Instant::now() + self.route.token_wait)
+                .await
+                .map_err(|absent| no_token(&absent))?,
+        };
+        debug_assert!(upstream.incoming_authorization != IncomingAuthorization::Keep);
+        self.request.headers_mut().insert(AUTHORIZATION, bearer.header().clone());
+        Ok(Some(bearer))
+    }
+
+    /// Whether an answer that blames the token may be followed by a second try.
+    pub(super) fn may_repeat(&self) -> bool {
+        if is_safe(self.request.method()) {
+            return true;
+        }
+        match self.route.retry_unsafe {
+            RetryUnsafe::Never => false,
+            RetryUnsafe::IdempotencyKey => self.request.headers().contains_key("idempotency-key"),
+            RetryUnsafe::Always => true,
+        }
+    }
+}
+
+/// Methods that may be sent again: GET, HEAD and OPTIONS, a subset of RFC 9110 section 9.2.1.
+pub(super) fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+pub(super) fn no_token(absent: &NoToken) -> Rejection {
+    Rejection::new(Code::TokenUnavailable, format!("no usable token: {absent}"))
+        .retry_after(absent.retry_after)
+}
