@@ -1,6 +1,7 @@
 //! `Origin`: a scheme and an authority that have been checked (RFC 6454 section 4).
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// Where requests may be sent: `https` anywhere, `http` on loopback only.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,8 +17,35 @@ impl Origin {
     /// # Errors
     /// Says in a sentence what is wrong with it, without repeating user information.
     pub fn of(uri: &http::Uri) -> Result<Self, OriginError> {
-        let _ = uri;
-        unimplemented!("skeleton")
+        let https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            Some(_) => return Err(OriginError::new("the scheme is neither https nor http")),
+            None => return Err(OriginError::new("it has no scheme; write https://host")),
+        };
+        let authority = uri.authority().ok_or_else(|| OriginError::new("it names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(OriginError::new("user information in a URL is not accepted"));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        if host.is_empty() {
+            return Err(OriginError::new("it names no host"));
+        }
+        let port = match authority.port_u16() {
+            Some(0) => return Err(OriginError::new("port 0 cannot be connected to")),
+            Some(port) => port,
+            None if authority.port().is_some() => {
+                return Err(OriginError::new("the port is no number between 1 and 65535"));
+            }
+            None => default_port(https),
+        };
+        let origin = Self { https, host, port };
+        if !https && !origin.is_loopback() {
+            return Err(OriginError::new(
+                "http would send tokens in the clear; write https (http is accepted on loopback only)",
+            ));
+        }
+        Ok(origin)
     }
 
     /// Whether the connection is encrypted.
@@ -34,6 +62,36 @@ impl Origin {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// `host`, or `host:port` where the port is not the scheme's own: the Host header's value.
+    pub fn authority(&self) -> String {
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.clone(),
+        };
+        match self.port == default_port(self.https) {
+            true => host,
+            false => format!("{host}:{}", self.port),
+        }
+    }
+
+    fn is_loopback(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => self.host == "localhost",
+        }
+    }
+}
+
+fn default_port(https: bool) -> u16 {
+    if https { 443 } else { 80 }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority())
+    }
 }
 
 /// Why something is no origin of ours.
@@ -43,6 +101,12 @@ pub struct OriginError {
     pub message: String,
 }
 
+impl OriginError {
+    fn new(message: &str) -> Self {
+        Self { message: message.to_owned() }
+    }
+}
+
 impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -50,3 +114,27 @@ impl fmt::Display for OriginError {
 }
 
 impl std::error::Error for OriginError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_read_or_refused() {
+        let check = |uri: &str, expected: Option<&str>| {
+            let found = uri.parse().ok().and_then(|uri| Origin::of(&uri).ok());
+            assert_eq!(found.map(|origin| origin.to_string()).as_deref(), expected, "{uri}");
+        };
+        check("https://API.bank.example/v1?x", Some("https://api.bank.example"));
+        check("https://bank.example:443", Some("https://bank.example"));
+        check("https://bank.example:8443", Some("https://bank.example:8443"));
+        check("http://127.0.0.1:8080/x", Some("http://127.0.0.1:8080"));
+        check("http://[::1]:81", Some("http://[::1]:81"));
+        check("http://localhost", Some("http://localhost"));
+        check("http://bank.example", None);
+        check("http://localhost.bank.example", None);
+        check("https://user:pw@bank.example", None);
+        check("ftp://bank.example", None);
+        check("/path", None);
+    }
+}

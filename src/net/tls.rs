@@ -2,7 +2,17 @@
 //!
 //! There is no switch that turns verification off; it can only be extended by further roots.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls_platform_verifier::Verifier;
 
 /// How servers are verified and how we show ourselves to them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -47,3 +57,141 @@ pub struct ClientCertificate {
     /// PEM private key, unencrypted.
     pub key_file: PathBuf,
 }
+
+/// Application protocols offered in the handshake (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only.
+    Http2,
+    /// HTTP/2 where the server takes it, else HTTP/1.1.
+    Both,
+}
+
+impl Alpn {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        let names: &[&[u8]] = match self {
+            Self::Http1 => &[b"http/1.1"],
+            Self::Http2 => &[b"h2"],
+            Self::Both => &[b"h2", b"http/1.1"],
+        };
+        names.iter().map(|name| name.to_vec()).collect()
+    }
+}
+
+/// Builds rustls settings. Files are read here, so that a renewed certificate is seen when a
+/// configuration is read again.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub fn client_config(settings: &TlsSettings, alpn: Alpn) -> Result<Arc<ClientConfig>, TlsSetupError> {
+    let provider = provider();
+    let versions: &[&SupportedProtocolVersion] = match settings.min_version {
+        MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        MinVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let setup = |error: rustls::Error| TlsSetupError { message: error.to_string() };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(setup)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier(settings, provider)?);
+    let mut config = match &settings.client_certificate {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let chain = certificates(&files.certificate_file)?;
+            let key = PrivateKeyDer::from_pem_file(&files.key_file)
+                .map_err(|error| TlsSetupError::file(&files.key_file, "an unencrypted PEM private key", &error))?;
+            builder.with_client_auth_cert(chain, key).map_err(setup)?
+        }
+    };
+    config.alpn_protocols = alpn.protocols();
+    Ok(Arc::new(config))
+}
+
+/// The one crypto provider, named explicitly: a process default may be missing or another's.
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+/// `dangerous` above only means that the verifier is chosen here: it always verifies.
+fn verifier(
+    settings: &TlsSettings,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsSetupError> {
+    let mut extra = Vec::new();
+    for file in &settings.extra_ca_files {
+        extra.extend(certificates(file)?);
+    }
+    match settings.roots {
+        Roots::System => match Verifier::new_with_extra_roots(extra.clone(), Arc::clone(&provider)) {
+            Ok(verifier) => Ok(Arc::new(verifier)),
+            Err(error) => {
+                tracing::warn!(%error, "no system roots of trust; using Mozilla's, as bundled");
+                webpki(bundled(), extra, provider)
+            }
+        },
+        Roots::Bundled => webpki(bundled(), extra, provider),
+        Roots::OnlyExtra => webpki(RootCertStore::empty(), extra, provider),
+    }
+}
+
+fn bundled() -> RootCertStore {
+    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
+}
+
+fn webpki(
+    mut roots: RootCertStore,
+    extra: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsSetupError> {
+    for certificate in extra {
+        roots.add(certificate).map_err(|error| TlsSetupError { message: error.to_string() })?;
+    }
+    let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    match built {
+        Ok(verifier) => Ok(verifier),
+        Err(error) => Err(TlsSetupError { message: format!("no usable roots of trust: {error}") }),
+    }
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
+    let expected = "PEM certificates";
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .map_err(|error| TlsSetupError::file(file, expected, &error));
+    let found = found?;
+    if found.is_empty() {
+        let message = format!("{}: no certificate found, expected {expected}", file.display());
+        return Err(TlsSetupError { message });
+    }
+    Ok(found)
+}
+
+/// Why TLS settings cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSetupError {
+    message: String,
+}
+
+impl TlsSetupError {
+    /// Settings that cannot be used, and why.
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+
+    fn file(file: &Path, expected: &str, error: &rustls::pki_types::pem::Error) -> Self {
+        Self { message: format!("{}: expected {expected}: {error:?}", file.display()) }
+    }
+}
+
+impl fmt::Display for TlsSetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for TlsSetupError {}

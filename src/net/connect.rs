@@ -1,0 +1,353 @@
+//! TCP and TLS under one deadline.
+//!
+//! DNS, Happy Eyeballs and TCP are hyper-util's connector; the system's resolver is asked, so that
+//! the hosts file and split DNS count.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ProtocolVersion};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::Service;
+
+use super::Origin;
+use super::tls::{Alpn, TlsSettings, TlsSetupError, client_config};
+
+/// Makes connections to one origin.
+#[derive(Clone)]
+pub struct Connector {
+    origin: Origin,
+    uri: Uri,
+    http: HttpConnector<Resolver>,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    timeout: Duration,
+}
+
+impl Connector {
+    /// Prepares connections; `timeout` covers DNS, TCP and TLS together.
+    ///
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub fn new(
+        origin: Origin,
+        tls: &TlsSettings,
+        alpn: Alpn,
+        timeout: Duration,
+        tcp_user_timeout: Duration,
+    ) -> Result<Self, TlsSetupError> {
+        let mut http = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_keepalive(Some(Duration::from_secs(60)));
+        #[cfg(target_os = "linux")]
+        http.set_tcp_user_timeout(Some(tcp_user_timeout));
+        let tls = match origin.is_https() {
+            true => Some((client_config(tls, alpn)?, server_name(&origin)?)),
+            false => None,
+        };
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(with_port(&origin))
+            .path_and_query("/")
+            .build()
+            .map_err(|error| TlsSetupError::new(error.to_string()))?;
+        Ok(Self { origin, uri, http, tls, timeout })
+    }
+
+    /// Where it connects to.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Makes one connection.
+    ///
+    /// # Errors
+    /// Says in which phase it ended.
+    pub async fn connect(&self) -> Result<Connection, ConnectError> {
+        let started = Instant::now();
+        let deadline = started + self.timeout;
+        let late = |phase| move |_| ConnectError::late(phase, self.timeout);
+        let tcp = tokio::time::timeout_at(deadline, self.http.clone().call(self.uri.clone()))
+            .await
+            .map_err(late(Phase::Tcp))?
+            .map_err(|error| ConnectError::tcp(&self.origin, &error))?
+            .into_inner();
+        let peer = tcp.peer_addr().ok();
+        let Some((config, name)) = &self.tls else {
+            let report = ConnectReport { peer, elapsed: started.elapsed(), tls: None };
+            return Ok(Connection { stream: Stream::Plain(tcp), http2: false, report });
+        };
+        let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp);
+        let stream = tokio::time::timeout_at(deadline, handshake)
+            .await
+            .map_err(late(Phase::Tls))?
+            .map_err(|error| ConnectError::tls(&self.origin, &error))?;
+        let session = stream.get_ref().1;
+        let http2 = session.alpn_protocol() == Some(b"h2");
+        let tls = TlsReport {
+            version: match session.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+                Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+                _ => "TLS",
+            },
+            group: session.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
+        };
+        let report = ConnectReport { peer, elapsed: started.elapsed(), tls: Some(tls) };
+        Ok(Connection { stream: Stream::Tls(Box::new(stream)), http2, report })
+    }
+}
+
+fn server_name(origin: &Origin) -> Result<ServerName<'static>, TlsSetupError> {
+    ServerName::try_from(origin.host().to_owned())
+        .map_err(|_| TlsSetupError::new(format!("{} is no host name for TLS", origin.host())))
+}
+
+/// The connector wants a port in any case.
+fn with_port(origin: &Origin) -> String {
+    match origin.host().contains(':') {
+        true => format!("[{}]:{}", origin.host(), origin.port()),
+        false => format!("{}:{}", origin.host(), origin.port()),
+    }
+}
+
+/// An open connection.
+pub struct Connection {
+    /// Its bytes.
+    pub stream: Stream,
+    /// Whether ALPN agreed on HTTP/2.
+    pub http2: bool,
+    /// How it was made.
+    pub report: ConnectReport,
+}
+
+/// How a connection was made, for people.
+#[derive(Debug, Clone)]
+pub struct ConnectReport {
+    /// The address that answered.
+    pub peer: Option<SocketAddr>,
+    /// Time for all phases.
+    pub elapsed: Duration,
+    /// The handshake's outcome.
+    pub tls: Option<TlsReport>,
+}
+
+/// What a handshake agreed on.
+#[derive(Debug, Clone)]
+pub struct TlsReport {
+    /// Protocol version.
+    pub version: &'static str,
+    /// Key exchange group.
+    pub group: Option<String>,
+}
+
+impl fmt::Display for ConnectReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => write!(f, "{peer}")?,
+            None => f.write_str("reached")?,
+        }
+        write!(f, " in {} ms", self.elapsed.as_millis())?;
+        if let Some(tls) = &self.tls {
+            write!(f, ", {}", tls.version)?;
+            if let Some(group) = &tls.group {
+                write!(f, ", {group}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A connection's bytes, encrypted or not.
+pub enum Stream {
+    /// TCP.
+    Plain(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// The system's resolver; its failures are told apart from those of TCP.
+#[derive(Clone)]
+struct Resolver(GaiResolver);
+
+#[derive(Debug)]
+struct DnsError(io::Error);
+
+impl fmt::Display for DnsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for DnsError {}
+
+impl Service<Name> for Resolver {
+    type Response = <GaiResolver as Service<Name>>::Response;
+    type Error = DnsError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DnsError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DnsError>> {
+        self.0.poll_ready(cx).map_err(DnsError)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let lookup = self.0.call(name);
+        Box::pin(async move { lookup.await.map_err(DnsError) })
+    }
+}
+
+/// A phase of making a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Name resolution.
+    Dns,
+    /// TCP.
+    Tcp,
+    /// The TLS handshake.
+    Tls,
+}
+
+/// Why no connection was made; nothing of a request has been sent.
+#[derive(Debug, Clone)]
+pub struct ConnectError {
+    /// The phase in which it ended.
+    pub phase: Phase,
+    /// Whether it ended for want of time.
+    pub timed_out: bool,
+    message: String,
+    hint: Option<&'static str>,
+}
+
+impl ConnectError {
+    fn late(phase: Phase, limit: Duration) -> Self {
+        let during = if phase == Phase::Tls { "the TLS handshake" } else { "connecting" };
+        let message = format!("{during} did not finish within {limit:?}");
+        Self { phase, timed_out: true, message, hint: Some("is a firewall or an egress proxy in between?") }
+    }
+
+    fn tcp(origin: &Origin, error: &(dyn StdError + 'static)) -> Self {
+        let mut source = Some(error);
+        let mut last = error.to_string();
+        while let Some(current) = source {
+            if let Some(dns) = current.downcast_ref::<DnsError>() {
+                let message = format!("the name {} cannot be resolved: {dns}", origin.host());
+                let hint = Some("check the host name, and the DNS of this machine or pod");
+                return Self { phase: Phase::Dns, timed_out: false, message, hint };
+            }
+            last = current.to_string();
+            source = current.source();
+        }
+        let message = format!("no connection to {}: {last}", origin.authority());
+        Self { phase: Phase::Tcp, timed_out: false, message, hint: None }
+    }
+
+    fn tls(origin: &Origin, error: &io::Error) -> Self {
+        let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let hint = match cause {
+            Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => Some(
+                "its issuer is not trusted here: your network may inspect TLS, or the API has a private CA; \
+                 set tls.extra_ca_file",
+            ),
+            Some(rustls::Error::InvalidCertificate(
+                rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. },
+            )) => Some("the server's certificate has expired, or this machine's clock is wrong"),
+            Some(rustls::Error::InvalidCertificate(
+                rustls::CertificateError::NotValidForName
+                | rustls::CertificateError::NotValidForNameContext { .. },
+            )) => Some("the certificate is for another name; is the URL's host right?"),
+            _ => None,
+        };
+        let message = match cause {
+            Some(cause) => format!("TLS with {} failed: {cause}", origin.authority()),
+            None => format!("TLS with {} failed: {error}", origin.authority()),
+        };
+        Self { phase: Phase::Tls, timed_out: false, message, hint }
+    }
+
+    /// A word for metrics.
+    pub fn label(&self) -> &'static str {
+        match (self.timed_out, self.phase) {
+            (true, _) => "timeout",
+            (false, Phase::Dns) => "dns",
+            (false, Phase::Tcp) => "connect",
+            (false, Phase::Tls) => "tls",
+        }
+    }
+
+    /// What may help.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.hint
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for ConnectError {}
