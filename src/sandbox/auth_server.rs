@@ -244,9 +244,8 @@ impl Shared {
     }
 
     fn new_token(&self, scopes: Vec<String>, now: SystemTime, life: Duration) -> Issued {
-        let random = |kind: &str| {
-            format!("demo-{}{kind}-{:032x}", self.persona.name(), fastrand::u128(..))
-        };
+        let random =
+            |kind: &str| format!("demo-{}{kind}-{:032x}", self.persona.name(), fastrand::u128(..));
         let refresh_token = self.persona.gives_refresh_tokens().then(|| random("-refresh"));
         let token = random("");
         Issued { token, scopes, at: now, expires: now + life, revoked: false, refresh_token }

@@ -108,9 +108,8 @@ impl Ledger {
 
     /// Waits until `count` calls have been answered, well or badly, and returns all calls.
     pub async fn wait_answered(&self, count: usize) -> Vec<TokenCall> {
-        let answered = |book: &Book| {
-            book.calls.iter().filter(|call| call.outcome != Outcome::Pending).count()
-        };
+        let answered =
+            |book: &Book| book.calls.iter().filter(|call| call.outcome != Outcome::Pending).count();
         self.wait(|book| (answered(book) >= count).then(|| book.calls.clone())).await
     }
 
@@ -175,7 +174,8 @@ impl Ledger {
     /// Uses a refresh token up: it works once. Returns the scopes it stands for.
     pub(super) fn redeem(&self, refresh_token: &str) -> Option<Vec<String>> {
         self.change(|book| {
-            let holds = |issued: &&mut Issued| issued.refresh_token.as_deref() == Some(refresh_token);
+            let holds =
+                |issued: &&mut Issued| issued.refresh_token.as_deref() == Some(refresh_token);
             let issued = book.issued.iter_mut().find(holds)?;
             issued.refresh_token = None;
             Some(issued.scopes.clone())

@@ -305,10 +305,20 @@ mod tests {
         let core = r#"{"clientId":"i","clientSecret":"s"}"#;
         let scoped = format!("{form}&scope=balances.read+accounts.read");
         check(QBank, FORM, &scoped, r#"i s+ ["balances.read", "accounts.read"]"#);
-        check(QBank, "Application/X-WWW-Form-Urlencoded; charset=UTF-8", &scoped, r#"i s+ ["balances.read", "accounts.read"]"#);
+        check(
+            QBank,
+            "Application/X-WWW-Form-Urlencoded; charset=UTF-8",
+            &scoped,
+            r#"i s+ ["balances.read", "accounts.read"]"#,
+        );
         check(QBank, FORM, form, "400 invalid_request");
         check(QBank, FORM, &format!("{form}&scope=root"), "400 invalid_scope");
-        check(QBank, FORM, &format!("{form}&scope=balances.read++accounts.read"), "400 invalid_scope");
+        check(
+            QBank,
+            FORM,
+            &format!("{form}&scope=balances.read++accounts.read"),
+            "400 invalid_scope",
+        );
         check(QBank, FORM, &format!("{scoped}&audience=x"), "400 invalid_request");
         check(QBank, JSON, json, "415 invalid_request");
         check(QBank, FORM, "grant_type=password", "400 unsupported_grant_type");
@@ -319,8 +329,18 @@ mod tests {
         check(CoreBanking, JSON, r#"{"clientID":"i","clientSecret":"s"}"#, "400 invalid_request");
         check(CoreBanking, JSON, json, "400 invalid_request");
         check(DataCrunch, JSON, json, r#"i s ["fullAccess"]"#);
-        check(DataCrunch, JSON, r#"{"grant_type":"refresh_token","refresh_token":"r"}"#, "refresh r");
-        check(DataCrunch, JSON, r#"{"grant_type":"refresh_token","refresh_token":"r","client_id":"i"}"#, "400 invalid_request");
+        check(
+            DataCrunch,
+            JSON,
+            r#"{"grant_type":"refresh_token","refresh_token":"r"}"#,
+            "refresh r",
+        );
+        check(
+            DataCrunch,
+            JSON,
+            r#"{"grant_type":"refresh_token","refresh_token":"r","client_id":"i"}"#,
+            "400 invalid_request",
+        );
     }
 
     #[test]

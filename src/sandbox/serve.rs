@@ -115,4 +115,3 @@ pub(super) fn json(status: u16, value: &serde_json::Value) -> Response<Body> {
 pub(super) fn status_code(status: u16) -> http::StatusCode {
     http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR)
 }
-

@@ -14,9 +14,8 @@ pub(super) fn head(proxy_listen: &str, admin_listen: &str) -> String {
 pub(super) fn bank(bank: &Bank, dir: &Path) -> String {
     let persona = bank.persona();
     let name = mount(persona);
-    let file = |what: &str| {
-        quoted(&dir.join(format!("{}_{what}", persona.name())).display().to_string())
-    };
+    let file =
+        |what: &str| quoted(&dir.join(format!("{}_{what}", persona.name())).display().to_string());
     format!(
         "\n[credentials.{name}]\npreset = {preset}\n{endpoint}\nclient_id.file = {id}\n\
          client_secret.file = {secret}\n\
