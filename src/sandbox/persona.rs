@@ -74,6 +74,14 @@ impl Persona {
         }
     }
 
+    /// Its credential, upstream and mount in the configuration of the sandbox, without a slash.
+    pub fn mount(self) -> &'static str {
+        match self {
+            Self::CoreBanking => "corebank",
+            other => other.name(),
+        }
+    }
+
     /// The path of the token endpoint.
     pub fn token_path(self) -> &'static str {
         match self {

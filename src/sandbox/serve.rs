@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -14,6 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::body::Body;
+
+/// How long accepting rests after the system refused a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The connection is to be closed without an answer.
 #[derive(Debug)]
@@ -85,8 +89,8 @@ async fn accept(listener: TcpListener, service: Arc<impl Service>) {
                     connections.spawn(converse(stream, count, Arc::clone(&service)));
                     count += 1;
                 }
-                // Too many open files: other connections end and make room.
-                Err(_) => tokio::task::yield_now().await,
+                // Too many open files: other connections need a moment to end and make room.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
             Some(_) = connections.join_next() => {}
         }

@@ -13,7 +13,7 @@ pub(super) fn head(proxy_listen: &str, admin_listen: &str) -> String {
 /// The credential, upstream and routes of one bank.
 pub(super) fn bank(bank: &Bank, dir: &Path) -> String {
     let persona = bank.persona();
-    let name = mount(persona);
+    let name = persona.mount();
     let file =
         |what: &str| quoted(&dir.join(format!("{}_{what}", persona.name())).display().to_string());
     format!(
@@ -34,13 +34,6 @@ fn endpoint(bank: &Bank) -> String {
     match bank.persona() {
         Persona::CoreBanking => format!("base_url = {}", quoted(&bank.auth.base_url())),
         _ => format!("token_url = {}", quoted(&bank.auth.token_url())),
-    }
-}
-
-fn mount(persona: Persona) -> &'static str {
-    match persona {
-        Persona::CoreBanking => "corebank",
-        other => other.name(),
     }
 }
 
@@ -68,7 +61,7 @@ fn routes(persona: Persona) -> String {
         Persona::DataCrunch => &[("balance", "/v1/balance", r#"["GET"]"#, r#"["fullAccess"]"#)],
     };
     let route = |&(name, path, methods, scopes): &(&str, &str, &str, &str)| {
-        let table = mount(persona);
+        let table = persona.mount();
         format!(
             "\n[[upstreams.{table}.routes]]\nname = \"{name}\"\npath = \"{path}\"\n\
              methods = {methods}\nscopes = {scopes}\n"

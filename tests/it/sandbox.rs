@@ -241,12 +241,8 @@ async fn the_sandbox_writes_a_configuration_for_all_banks() {
     let dir = tempfile::tempdir().unwrap();
     let text = crate::support::config(&sandbox, &dir);
     let config: toml::Table = text.parse().unwrap();
-    for (persona, mount) in [
-        (Persona::QBank, "qbank"),
-        (Persona::Sqr, "sqr"),
-        (Persona::CoreBanking, "corebank"),
-        (Persona::DataCrunch, "datacrunch"),
-    ] {
+    for persona in Persona::ALL {
+        let mount = persona.mount();
         let bank = sandbox.bank(persona);
         let credential = &config["credentials"][mount];
         assert_eq!(credential["preset"].as_str(), Some(persona.name()));

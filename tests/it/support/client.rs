@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::soon;
 
@@ -30,11 +30,46 @@ pub struct Answer {
 /// Connects to `addr`.
 pub async fn client(addr: SocketAddr) -> Client {
     let stream = soon(TcpStream::connect(addr)).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    Client { stream, buffer: Vec::new(), addr }
+    Client::over(stream, addr)
+}
+
+/// A server that is a socket and nothing else, for upstreams that no fake imitates.
+pub struct RawServer {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    listener: TcpListener,
+}
+
+/// Listens on a free port.
+pub async fn raw_server() -> RawServer {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    RawServer { addr: listener.local_addr().unwrap(), listener }
+}
+
+impl RawServer {
+    /// The next connection, seen from this side.
+    pub async fn accept(&self) -> Client {
+        let (stream, peer) = soon(self.listener.accept()).await.unwrap();
+        Client::over(stream, peer)
+    }
 }
 
 impl Client {
+    fn over(stream: TcpStream, addr: SocketAddr) -> Self {
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::new(), addr }
+    }
+
+    /// Reads the head of one message, as text, with the empty line that ends it.
+    pub async fn read_head(&mut self) -> String {
+        soon(self.try_read_head()).await.expect("the connection closed before a head")
+    }
+
+    /// Reads exactly this many bytes, for instance of a body.
+    pub async fn read_bytes(&mut self, count: usize) -> Vec<u8> {
+        soon(self.exactly(count)).await
+    }
+
     /// Sends bytes as they are.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
@@ -76,16 +111,7 @@ impl Client {
 
     /// Reads one answer; `None` if the connection ends before it begins.
     pub async fn try_read(&mut self, method: &str) -> Option<Answer> {
-        let end = loop {
-            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
-                break at + 4;
-            }
-            if !self.fill().await {
-                assert!(self.buffer.is_empty(), "half an answer: {}", text(&self.buffer));
-                return None;
-            }
-        };
-        let head = text(&self.take(end));
+        let head = self.try_read_head().await?;
         let mut lines = head.trim_end().split("\r\n");
         let line = lines.next().unwrap_or_default();
         let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -97,6 +123,18 @@ impl Client {
         let mut answer = Answer { status, headers: lines.map(field).collect(), body: Vec::new() };
         answer.body = self.read_body(method, &answer).await;
         Some(answer)
+    }
+
+    async fn try_read_head(&mut self) -> Option<String> {
+        loop {
+            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
+                return Some(text(&self.take(at + 4)));
+            }
+            if !self.fill().await {
+                assert!(self.buffer.is_empty(), "half a head: {}", text(&self.buffer));
+                return None;
+            }
+        }
     }
 
     /// Reads until the other side closes and returns what came.
@@ -188,4 +226,21 @@ fn find(within: &[u8], wanted: &[u8]) -> Option<usize> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test]
+async fn both_ends_of_a_socket_can_be_played_by_hand() {
+    let server = raw_server().await;
+    let mut asking = client(server.addr).await;
+    asking.send("PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").await;
+    let mut answering = server.accept().await;
+    assert!(answering.read_head().await.starts_with("PUT /x HTTP/1.1\r\n"));
+    assert_eq!(answering.read_bytes(2).await, b"hi");
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    answering.send(format!("{head}3;x=y\r\nabc\r\n0\r\nTrailer: x\r\n\r\n")).await;
+    answering.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(asking.read("PUT").await.text(), "abc");
+    assert_eq!(asking.read("PUT").await.status, 204);
+    drop(answering);
+    assert_eq!(asking.read_to_close().await, b"");
 }

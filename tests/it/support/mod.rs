@@ -21,7 +21,7 @@ use bearer_proxy::sandbox::{
 };
 
 #[allow(unused_imports, reason = "each story uses its part of the harness")]
-pub use client::{Answer, Client, client};
+pub use client::{Answer, Client, RawServer, client, raw_server};
 #[allow(unused_imports, reason = "each story uses its part of the harness")]
 pub use proxy::Proxy;
 
