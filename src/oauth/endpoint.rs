@@ -18,8 +18,9 @@ impl TokenEndpoint {
         check_text(url)?;
         let uri: http::Uri =
             url.parse().map_err(|error| fault(format!("the token URL is no URL: {error}")))?;
-        let authority =
-            uri.authority().ok_or_else(|| fault("the token URL names no host; write https://host/path"))?;
+        let authority = uri
+            .authority()
+            .ok_or_else(|| fault("the token URL names no host; write https://host/path"))?;
         check_authority(authority)?;
         check_scheme(uri.scheme_str(), authority)?;
         check_query(uri.query())?;

@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn grammar() {
-        for good in ["accounts.read", "read:users", "!", "#[]~", "https://x/y?z", "a,b", "fullAccess"]
+        for good in
+            ["accounts.read", "read:users", "!", "#[]~", "https://x/y?z", "a,b", "fullAccess"]
         {
             assert_eq!(Scope::parse(good).unwrap().as_str(), good);
         }
