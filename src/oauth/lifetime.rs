@@ -38,6 +38,7 @@ pub fn lifetime(
         (Some(relative), None) => settled(relative, None),
         (None, Some(absolute)) => settled(absolute.unwrap_or_default(), None),
         (Some(relative), Some(Ok(absolute))) => reconcile(relative, absolute),
+        // An end that is past already proves a wrong clock, however near it lies.
         (Some(relative), Some(Err(past))) => settled(relative, Some(relative.saturating_add(past))),
     }
 }
