@@ -28,7 +28,7 @@ pub struct Dialect {
     pub resources: Vec<String>,
     /// `token_type` values that are accepted beside `Bearer`, compared without case.
     pub accept_token_types: Vec<String>,
-    /// Whether a missing `token_type` counts as `Bearer`.
+    /// Whether an answer without `token_type` is refused; else it counts as `Bearer`.
     pub require_token_type: bool,
     /// Whether a refresh token of the answer is used for the next token.
     pub use_refresh_token: bool,
@@ -36,6 +36,25 @@ pub struct Dialect {
     pub authenticate_refresh: bool,
     /// Life of a token whose answer states none.
     pub default_lifetime: Duration,
+    /// What a signed client assertion says; of use with the JWT ways of proof only.
+    pub assertion: AssertionSettings,
+}
+
+/// What a signed client assertion says (RFC 7523 section 3).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AssertionSettings {
+    /// `aud`; the token URL unless set, since newer servers want their issuer here.
+    pub audience: Option<String>,
+    /// `kid` of the header, where the server needs it to find the public key.
+    pub key_id: Option<String>,
+    /// Time until `exp`; kept between 60 s and 300 s.
+    pub lifetime: Duration,
+}
+
+impl Default for AssertionSettings {
+    fn default() -> Self {
+        Self { audience: None, key_id: None, lifetime: Duration::from_secs(60) }
+    }
 }
 
 /// How the body of a token request is encoded.
@@ -100,6 +119,7 @@ impl Default for Dialect {
             use_refresh_token: false,
             authenticate_refresh: true,
             default_lifetime: Duration::from_secs(300),
+            assertion: AssertionSettings::default(),
         }
     }
 }
@@ -132,7 +152,7 @@ impl Default for ResponseFields {
 }
 
 /// What a client shows to the token server, read from its references just before the request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCredentials {
     /// The client id; shown nowhere, since some servers treat it as half a secret.
     pub id: Sensitive,

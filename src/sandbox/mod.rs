@@ -1,1 +1,127 @@
 //! Fakes for `demo` and the tests: token servers and upstreams on loopback.
+//!
+//! They parse for themselves, so that they cannot share the program's mistakes: of the crate they
+//! use [`body`](crate::body) only. Start with `auth_server.rs`; what the vendors' documents say
+//! is in `persona.rs`.
+
+mod auth_server;
+mod fault;
+mod ledger;
+mod persona;
+mod serve;
+mod settings;
+mod upstream;
+mod wire;
+
+pub use auth_server::{AuthOptions, AuthServer};
+pub use fault::Fault;
+pub use ledger::{Issued, Ledger, Outcome, TokenCall, Verdict};
+pub use persona::Persona;
+pub use upstream::{Reply, Seen, Upstream, UpstreamOptions};
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All four banks: for each a token server and the API that trusts it.
+#[derive(Debug)]
+pub struct Sandbox {
+    banks: Vec<Bank>,
+}
+
+/// One vendor: its token server and its API.
+#[derive(Debug)]
+pub struct Bank {
+    /// Where tokens come from.
+    pub auth: AuthServer,
+    /// Where tokens are used.
+    pub api: Upstream,
+}
+
+impl Sandbox {
+    /// Starts all of them on free ports; tokens live for `lifetime`.
+    ///
+    /// # Errors
+    /// Loopback cannot be bound.
+    pub async fn start(lifetime: Duration) -> io::Result<Self> {
+        let mut banks = Vec::new();
+        for persona in Persona::ALL {
+            banks.push(Bank::start(persona, lifetime).await?);
+        }
+        Ok(Self { banks })
+    }
+
+    /// The banks, in the order of [`Persona::ALL`].
+    pub fn banks(&self) -> &[Bank] {
+        &self.banks
+    }
+
+    /// One of the banks.
+    pub fn bank(&self, persona: Persona) -> &Bank {
+        &self.banks[persona as usize]
+    }
+
+    /// Writes each bank's client id and secret to files in `dir` that only their owner can read.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_secrets(&self, dir: &Path) -> io::Result<()> {
+        self.banks.iter().try_for_each(|bank| bank.write_secrets(dir))
+    }
+
+    /// A configuration of the program for all four banks; `dir` is where
+    /// [`write_secrets`](Self::write_secrets) wrote.
+    pub fn config_toml(&self, proxy_listen: &str, admin_listen: &str, dir: &Path) -> String {
+        let mut text = settings::head(proxy_listen, admin_listen);
+        for bank in &self.banks {
+            text.push_str(&settings::bank(bank, dir));
+        }
+        text
+    }
+
+    /// Closes all sockets and connections.
+    pub async fn shutdown(self) {
+        for bank in self.banks {
+            bank.api.shutdown().await;
+            bank.auth.shutdown().await;
+        }
+    }
+}
+
+impl Bank {
+    /// Starts one bank on free ports.
+    ///
+    /// # Errors
+    /// Loopback cannot be bound.
+    pub async fn start(persona: Persona, lifetime: Duration) -> io::Result<Self> {
+        let options = AuthOptions { lifetime, ..AuthOptions::for_persona(persona) };
+        let auth = AuthServer::start(persona, options).await?;
+        let ledgers = vec![Arc::clone(auth.ledger())];
+        let api = Upstream::start(UpstreamOptions { persona, ledgers, port: 0 }).await?;
+        Ok(Self { auth, api })
+    }
+
+    /// Whose bank it is.
+    pub fn persona(&self) -> Persona {
+        self.auth.persona()
+    }
+
+    /// Writes `NAME_client_id` and `NAME_client_secret` to `dir`.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_secrets(&self, dir: &Path) -> io::Result<()> {
+        let name = self.persona().name();
+        write_private(&dir.join(format!("{name}_client_id")), self.auth.client_id())?;
+        write_private(&dir.join(format!("{name}_client_secret")), self.auth.client_secret())
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}

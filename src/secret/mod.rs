@@ -3,7 +3,18 @@
 //! A configuration names secrets by [`Reference`], never by value. A reference is read anew at each
 //! token fetch, so that a rotated secret needs no restart. One variant per source.
 
+mod env;
+mod error;
+mod file;
+
 use std::path::PathBuf;
+
+pub use error::{SecretError, SecretFault};
+
+use crate::sensitive::Sensitive;
+
+/// Longest secret that is read; private keys are far below it.
+pub const MAX_BYTES: usize = 64 * 1024;
 
 /// Where one secret (or client id) is to be read from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -12,4 +23,87 @@ pub enum Reference {
     Env(String),
     /// A file holding the value and nothing else; one trailing newline is not part of it.
     File(PathBuf),
+}
+
+impl Reference {
+    /// Reads the secret as it is now. One trailing newline is not part of it.
+    ///
+    /// # Errors
+    /// Where there is none, or none that can be used; the error names the source, never the value.
+    pub async fn read(&self) -> Result<Sensitive, SecretError> {
+        let found = match self {
+            Self::Env(name) => env::read(name),
+            Self::File(path) => file::read(path).await,
+        };
+        found.and_then(clean).map_err(|fault| SecretError::new(self, fault))
+    }
+
+    /// The source as messages name it: "environment variable QBANK_ID", "file /run/qbank/id".
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Env(name) => format!("environment variable {name}"),
+            Self::File(path) => format!("file {}", path.display()),
+        }
+    }
+
+    /// The kind of source, as a configuration writes it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Env(_) => "env",
+            Self::File(_) => "file",
+        }
+    }
+}
+
+/// Takes one trailing newline off, which editors and `echo` leave, and refuses what is blank or too
+/// long.
+fn clean(found: Sensitive) -> Result<Sensitive, SecretFault> {
+    let text = found.expose();
+    let bare = text.strip_suffix('\n').map_or(text, |rest| rest.strip_suffix('\r').unwrap_or(rest));
+    if bare.trim().is_empty() {
+        return Err(SecretFault::Empty);
+    }
+    if bare.len() > MAX_BYTES {
+        return Err(SecretFault::TooLong);
+    }
+    Ok(Sensitive::new(bare))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_newline_goes() {
+        for (found, expected) in [
+            ("s", Ok("s")),
+            ("s\n", Ok("s")),
+            ("s\r\n", Ok("s")),
+            ("s\n\n", Ok("s\n")),
+            ("s\r", Ok("s\r")),
+            (" s ", Ok(" s ")),
+            ("a\nb\n", Ok("a\nb")),
+            ("", Err(SecretFault::Empty)),
+            ("\n", Err(SecretFault::Empty)),
+            (" \t\r\n", Err(SecretFault::Empty)),
+        ] {
+            let cleaned = clean(Sensitive::new(found));
+            assert_eq!(cleaned, expected.map(Sensitive::new), "{found:?}");
+        }
+        assert_eq!(clean(Sensitive::new("x".repeat(MAX_BYTES + 1))), Err(SecretFault::TooLong));
+        assert!(clean(Sensitive::new("x".repeat(MAX_BYTES))).is_ok());
+    }
+
+    #[tokio::test]
+    async fn sources_are_named() {
+        let reference = Reference::Env("BEARER_PROXY_UNSET_IN_TESTS".into());
+        let error = reference.read().await.unwrap_err();
+        assert_eq!(error.fault(), &SecretFault::Missing);
+        assert_eq!(
+            error.to_string(),
+            "environment variable BEARER_PROXY_UNSET_IN_TESTS is not set; set it for this process"
+        );
+        assert_eq!(reference.kind(), "env");
+        assert!(Reference::Env("PATH".into()).read().await.is_ok());
+    }
 }

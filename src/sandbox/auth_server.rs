@@ -1,0 +1,283 @@
+//! A token endpoint on loopback that does what its [`Persona`]'s document says, keeps a
+//! [`Ledger`], and errs on a script.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER};
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+
+use super::fault::{Fault, Script};
+use super::ledger::{Issued, Ledger, Outcome, TokenCall};
+use super::persona::{Asked, Grant, Persona, Refusal};
+use super::serve::{self, Hangup, Listening};
+use crate::body::Body;
+
+/// Bytes of a token request that are read; what is longer is cut off by closing the connection.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// A fake token server; dropping it closes it.
+#[derive(Debug)]
+pub struct AuthServer {
+    listening: Listening,
+    shared: Arc<Shared>,
+}
+
+/// How a fake token server is set up.
+#[derive(Debug, Clone)]
+pub struct AuthOptions {
+    /// Life of its tokens; whole seconds are told to the client.
+    pub lifetime: Duration,
+    /// The one client it knows.
+    pub client_id: String,
+    /// That client's secret.
+    pub client_secret: String,
+    /// Port on 127.0.0.1; 0 for any free one.
+    pub port: u16,
+}
+
+impl AuthOptions {
+    /// A client of `persona` with a random secret full of characters that need escaping somewhere.
+    pub fn for_persona(persona: Persona) -> Self {
+        Self {
+            lifetime: Duration::from_secs(3600),
+            client_id: format!("demo-{}-client", persona.name()),
+            client_secret: format!("demo {:032x} +/%2B&=\"\\", fastrand::u128(..)),
+            port: 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    persona: Persona,
+    options: AuthOptions,
+    ledger: Arc<Ledger>,
+    script: Script<Fault>,
+}
+
+impl AuthServer {
+    /// Binds and serves from now on.
+    ///
+    /// # Errors
+    /// The port cannot be bound.
+    pub async fn start(persona: Persona, options: AuthOptions) -> io::Result<Self> {
+        let port = options.port;
+        let ledger = Arc::default();
+        let shared = Arc::new(Shared { persona, options, ledger, script: Script::new() });
+        let listening = Listening::start(port, Arc::clone(&shared)).await?;
+        Ok(Self { listening, shared })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.listening.addr()
+    }
+
+    /// `http://127.0.0.1:PORT`, without a path.
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.addr())
+    }
+
+    /// The whole URL of the token endpoint.
+    pub fn token_url(&self) -> String {
+        format!("http://{}{}", self.addr(), self.shared.persona.token_path())
+    }
+
+    /// Whom it imitates.
+    pub fn persona(&self) -> Persona {
+        self.shared.persona
+    }
+
+    /// The client id it knows.
+    pub fn client_id(&self) -> &str {
+        &self.shared.options.client_id
+    }
+
+    /// The client secret it knows.
+    pub fn client_secret(&self) -> &str {
+        &self.shared.options.client_secret
+    }
+
+    /// What was asked and issued.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.shared.ledger
+    }
+
+    /// The next calls go wrong like this, one each; after them all is normal again.
+    pub fn set_faults(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.shared.script.set(faults);
+    }
+
+    /// While down, connections are closed as soon as they are made.
+    pub fn set_down(&self, down: bool) {
+        self.shared.script.set_down(down);
+    }
+
+    /// Lets `count` calls go on that met, or will meet, [`Fault::Hold`].
+    pub fn release(&self, count: usize) {
+        self.shared.script.release(count);
+    }
+
+    /// Closes the socket and every connection.
+    pub async fn shutdown(mut self) {
+        self.listening.shutdown().await;
+    }
+}
+
+impl serve::Service for Shared {
+    fn is_down(&self) -> bool {
+        self.script.is_down()
+    }
+
+    async fn call(
+        self: Arc<Self>,
+        _connection: usize,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Hangup> {
+        if self.script.is_down() {
+            return Err(Hangup);
+        }
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| Hangup)?;
+        let body = body.to_bytes();
+        let asked = self.persona.read(&head.method, &head.uri, &head.headers, &body);
+        let call = self.ledger.record(TokenCall {
+            at: SystemTime::now(),
+            method: head.method,
+            target: head.uri.to_string(),
+            headers: head.headers,
+            body,
+            outcome: Outcome::Pending,
+        });
+        let (outcome, answer) = self.answer(asked).await;
+        self.ledger.conclude(call, outcome);
+        answer
+    }
+}
+
+type Answer = (Outcome, Result<Response<Body>, Hangup>);
+
+impl Shared {
+    /// The scripted fault first, then what the document says.
+    async fn answer(&self, asked: Result<Asked, Refusal>) -> Answer {
+        let Some(fault) = self.script.take() else {
+            return self.normal(asked, Manner::default());
+        };
+        let faulted = |answer| (Outcome::Faulted(fault.name()), answer);
+        match &fault {
+            Fault::Delay(time) => tokio::time::sleep(*time).await,
+            Fault::Hold => self.script.hold().await,
+            Fault::ShortLife(life) => {
+                return self.normal(asked, Manner { life: Some(*life), ..Manner::default() });
+            }
+            Fault::NoExpiry => {
+                return self.normal(asked, Manner { silent: true, ..Manner::default() });
+            }
+            Fault::SameToken => {
+                return self.normal(asked, Manner { same: true, ..Manner::default() });
+            }
+            Fault::InvalidClient => return faulted(Ok(self.refusal(&invalid_client()))),
+            Fault::DropConnection => return faulted(Err(Hangup)),
+            Fault::Html500 => {
+                return faulted(Ok(plain(500, "text/html", "<html><h1>Oops</h1></html>")));
+            }
+            Fault::Status(status) => return faulted(Ok(plain(*status, "text/plain", ""))),
+            Fault::Malformed => {
+                return faulted(Ok(plain(200, "application/json", "{\"access_token\": \"demo-")));
+            }
+            Fault::TooMany { retry_after } => {
+                let mut answer = plain(429, "text/plain", "slow down");
+                let seconds = HeaderValue::from(retry_after.as_secs());
+                answer.headers_mut().insert(RETRY_AFTER, seconds);
+                return faulted(Ok(answer));
+            }
+        }
+        self.normal(asked, Manner::default())
+    }
+
+    fn normal(&self, asked: Result<Asked, Refusal>, manner: Manner) -> Answer {
+        match asked.and_then(|asked| self.authenticate(asked)) {
+            Ok(scopes) => self.grant(scopes, manner),
+            Err(refusal) => {
+                let reason = format!("{}: {}", refusal.error, refusal.description);
+                (Outcome::Refused(refusal.status, reason), Ok(self.refusal(&refusal)))
+            }
+        }
+    }
+
+    /// Who asks, and for which scopes?
+    fn authenticate(&self, asked: Asked) -> Result<Vec<String>, Refusal> {
+        match asked {
+            Asked::Client { id, secret, scopes } => {
+                let known = id == self.options.client_id && secret == self.options.client_secret;
+                if known { Ok(scopes) } else { Err(invalid_client()) }
+            }
+            Asked::Refresh { token } => self.ledger.redeem(&token).ok_or_else(|| {
+                Refusal::new(400, "invalid_grant", "the refresh token is unknown or used up")
+            }),
+        }
+    }
+
+    fn grant(&self, scopes: Vec<String>, manner: Manner) -> Answer {
+        let now = SystemTime::now();
+        let again = if manner.same { self.ledger.last(now) } else { None };
+        let (issued, life) = again.unwrap_or_else(|| {
+            let life = manner.life.unwrap_or(self.options.lifetime);
+            let issued = self.new_token(scopes, now, life);
+            self.ledger.issue(issued.clone());
+            (issued, life)
+        });
+        let body = self.persona.answer(&Grant {
+            access_token: &issued.token,
+            refresh_token: issued.refresh_token.as_deref(),
+            scopes: &issued.scopes,
+            life,
+            expires: issued.expires,
+            tell_expiry: !manner.silent,
+        });
+        (Outcome::Issued(issued.token), Ok(not_stored(serve::json(200, &body))))
+    }
+
+    fn new_token(&self, scopes: Vec<String>, now: SystemTime, life: Duration) -> Issued {
+        let random =
+            |kind: &str| format!("demo-{}{kind}-{:032x}", self.persona.name(), fastrand::u128(..));
+        let refresh_token = self.persona.gives_refresh_tokens().then(|| random("-refresh"));
+        let token = random("");
+        Issued { token, scopes, at: now, expires: now + life, revoked: false, refresh_token }
+    }
+
+    fn refusal(&self, refusal: &Refusal) -> Response<Body> {
+        not_stored(serve::json(refusal.status, &self.persona.refuse(refusal)))
+    }
+}
+
+/// How a right answer differs from the usual one.
+#[derive(Debug, Default)]
+struct Manner {
+    life: Option<Duration>,
+    silent: bool,
+    same: bool,
+}
+
+fn invalid_client() -> Refusal {
+    Refusal::new(401, "invalid_client", "unknown client or wrong secret")
+}
+
+fn plain(status: u16, kind: &'static str, body: &'static str) -> Response<Body> {
+    let mut answer = Response::new(Body::full(body));
+    *answer.status_mut() = serve::status_code(status);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+/// RFC 6749 section 5.1 asks for both headers with every answer that holds a token.
+fn not_stored(mut answer: Response<Body>) -> Response<Body> {
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    answer
+}

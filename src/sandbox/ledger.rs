@@ -1,0 +1,266 @@
+//! The book that a token server keeps: who asked what, which tokens exist, and until when.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use tokio::sync::watch;
+
+/// One call of the token endpoint.
+#[derive(Debug, Clone)]
+pub struct TokenCall {
+    /// When its body had arrived.
+    pub at: SystemTime,
+    /// Its method.
+    pub method: Method,
+    /// Its target as written.
+    pub target: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, byte by byte.
+    pub body: Bytes,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a token call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not answered yet.
+    Pending,
+    /// Answered with this access token.
+    Issued(String),
+    /// Refused with this status and reason.
+    Refused(u16, String),
+    /// Spoilt by the script; the word is [`Fault::name`](super::Fault::name).
+    Faulted(&'static str),
+}
+
+/// One token that was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The access token.
+    pub token: String,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// When it was issued.
+    pub at: SystemTime,
+    /// When it ends.
+    pub expires: SystemTime,
+    /// Whether it was ended early.
+    pub revoked: bool,
+    /// The refresh token that came with it, until it is used.
+    pub refresh_token: Option<String>,
+}
+
+/// What a presented token is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Good for what was asked; with its scopes.
+    Valid(Vec<String>),
+    /// There was no token.
+    Missing,
+    /// This server never issued it.
+    Unknown,
+    /// It ended.
+    Expired,
+    /// It was ended early.
+    Revoked,
+    /// It is good, but not for this: the scopes that it lacks.
+    Insufficient(Vec<String>),
+}
+
+/// The book itself; shared by a token server and the upstreams that trust it.
+#[derive(Debug)]
+pub struct Ledger {
+    book: Mutex<Book>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    calls: Vec<TokenCall>,
+    issued: Vec<Issued>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { book: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Ledger {
+    /// Every call so far, in the order of arrival.
+    pub fn calls(&self) -> Vec<TokenCall> {
+        self.book().calls.clone()
+    }
+
+    /// Every token so far, in the order of issue.
+    pub fn issued(&self) -> Vec<Issued> {
+        self.book().issued.clone()
+    }
+
+    /// Waits until `count` calls have arrived, answered or not, and returns all of them.
+    pub async fn wait_calls(&self, count: usize) -> Vec<TokenCall> {
+        self.wait(|book| (book.calls.len() >= count).then(|| book.calls.clone())).await
+    }
+
+    /// Waits until `count` calls have been answered, well or badly, and returns all calls.
+    pub async fn wait_answered(&self, count: usize) -> Vec<TokenCall> {
+        let answered =
+            |book: &Book| book.calls.iter().filter(|call| call.outcome != Outcome::Pending).count();
+        self.wait(|book| (answered(book) >= count).then(|| book.calls.clone())).await
+    }
+
+    /// Waits until `count` tokens have been issued and returns all of them.
+    pub async fn wait_issued(&self, count: usize) -> Vec<Issued> {
+        self.wait(|book| (book.issued.len() >= count).then(|| book.issued.clone())).await
+    }
+
+    /// Whether `token` is good at `now` for all of `needed`.
+    pub fn is_valid(&self, token: &str, now: SystemTime, needed: &[&str]) -> bool {
+        matches!(self.judge(token, now, needed), Verdict::Valid(_))
+    }
+
+    /// What `token` is worth at `now` for a call that needs all of `needed`.
+    pub fn judge(&self, token: &str, now: SystemTime, needed: &[&str]) -> Verdict {
+        let book = self.book();
+        let Some(known) = book.issued.iter().find(|issued| issued.token == token) else {
+            return Verdict::Unknown;
+        };
+        if known.revoked {
+            return Verdict::Revoked;
+        }
+        if now >= known.expires {
+            return Verdict::Expired;
+        }
+        let lacks = |scope: &&&str| !known.scopes.iter().any(|granted| granted == **scope);
+        let lacking: Vec<String> =
+            needed.iter().filter(lacks).map(|scope| (*scope).to_owned()).collect();
+        match lacking.is_empty() {
+            true => Verdict::Valid(known.scopes.clone()),
+            false => Verdict::Insufficient(lacking),
+        }
+    }
+
+    /// Ends every token that exists now, as a server does when a secret is rotated.
+    pub fn revoke_all(&self) {
+        self.change(|book| book.issued.iter_mut().for_each(|issued| issued.revoked = true));
+    }
+
+    /// Writes a call down and returns its number.
+    pub(super) fn record(&self, call: TokenCall) -> usize {
+        self.change(|book| {
+            book.calls.push(call);
+            book.calls.len() - 1
+        })
+    }
+
+    /// Writes down what became of a call.
+    pub(super) fn conclude(&self, call: usize, outcome: Outcome) {
+        self.change(|book| {
+            if let Some(call) = book.calls.get_mut(call) {
+                call.outcome = outcome;
+            }
+        });
+    }
+
+    /// Writes a token down.
+    pub(super) fn issue(&self, issued: Issued) {
+        self.change(|book| book.issued.push(issued));
+    }
+
+    /// Uses a refresh token up: it works once. Returns the scopes it stands for.
+    pub(super) fn redeem(&self, refresh_token: &str) -> Option<Vec<String>> {
+        self.change(|book| {
+            let holds =
+                |issued: &&mut Issued| issued.refresh_token.as_deref() == Some(refresh_token);
+            let issued = book.issued.iter_mut().find(holds)?;
+            issued.refresh_token = None;
+            Some(issued.scopes.clone())
+        })
+    }
+
+    /// The token issued last and what is left of its life.
+    pub(super) fn last(&self, now: SystemTime) -> Option<(Issued, Duration)> {
+        let last = self.book().issued.last().cloned()?;
+        let left = last.expires.duration_since(now).unwrap_or_default();
+        Some((last, left))
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
+        let result = change(&mut self.book());
+        self.changed.send_replace(());
+        result
+    }
+
+    /// Looks after each change until `look` finds something.
+    async fn wait<T>(&self, look: impl Fn(&Book) -> Option<T>) -> T {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let found = look(&self.book());
+            if let Some(found) = found {
+                return found;
+            }
+            // The sender is ours and lives as long as we do, so this never fails.
+            let _lives = changed.changed().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issued(token: &str, scopes: &[&str], life: u64) -> Issued {
+        Issued {
+            token: token.to_owned(),
+            scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+            at: SystemTime::UNIX_EPOCH,
+            expires: SystemTime::UNIX_EPOCH + Duration::from_secs(life),
+            revoked: false,
+            refresh_token: Some(format!("r-{token}")),
+        }
+    }
+
+    #[test]
+    fn a_token_is_judged_by_name_time_and_scope() {
+        let ledger = Ledger::default();
+        ledger.issue(issued("t", &["a", "b"], 10));
+        let check = |token: &str, second: u64, needed: &[&str], expected: Verdict| {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+            assert_eq!(ledger.judge(token, now, needed), expected, "{token} {second} {needed:?}");
+        };
+        let valid = Verdict::Valid(vec!["a".to_owned(), "b".to_owned()]);
+        check("t", 9, &[], valid.clone());
+        check("t", 9, &["b"], valid);
+        check("t", 10, &["b"], Verdict::Expired);
+        check("t", 9, &["b", "c"], Verdict::Insufficient(vec!["c".to_owned()]));
+        check("u", 9, &[], Verdict::Unknown);
+        ledger.revoke_all();
+        check("t", 9, &[], Verdict::Revoked);
+    }
+
+    #[test]
+    fn a_refresh_token_works_once() {
+        let ledger = Ledger::default();
+        ledger.issue(issued("t", &["a"], 10));
+        assert_eq!(ledger.redeem("r-t"), Some(vec!["a".to_owned()]));
+        assert_eq!(ledger.redeem("r-t"), None);
+    }
+
+    #[tokio::test]
+    async fn waiting_sees_what_came_before_and_what_comes_after() {
+        let ledger = Ledger::default();
+        ledger.issue(issued("t", &[], 10));
+        assert_eq!(ledger.wait_issued(1).await.len(), 1);
+        let (both, ()) =
+            tokio::join!(ledger.wait_issued(2), async { ledger.issue(issued("u", &[], 10)) });
+        assert_eq!(both.len(), 2);
+    }
+}

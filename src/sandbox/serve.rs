@@ -1,0 +1,121 @@
+//! The accept loop that all fakes share: plain HTTP/1.1 on loopback, one task per connection.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::body::Body;
+
+/// How long accepting rests after the system refused a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// The connection is to be closed without an answer.
+#[derive(Debug)]
+pub(super) struct Hangup;
+
+impl std::fmt::Display for Hangup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the script of this fake closes the connection here")
+    }
+}
+
+impl std::error::Error for Hangup {}
+
+/// What a fake does with its connections and requests.
+pub(super) trait Service: Send + Sync + 'static {
+    /// Whether new connections are closed at once.
+    fn is_down(&self) -> bool;
+
+    /// Answers one request; `connection` counts the connections of this fake from 0.
+    fn call(
+        self: Arc<Self>,
+        connection: usize,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Hangup>> + Send;
+}
+
+/// A fake that listens; dropping it closes the socket and every connection.
+#[derive(Debug)]
+pub(super) struct Listening {
+    addr: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Listening {
+    /// Binds 127.0.0.1 at `port` (0: any free one) and serves from now on.
+    pub(super) async fn start(port: u16, service: Arc<impl Service>) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let addr = listener.local_addr()?;
+        let task = tokio::spawn(accept(listener, service));
+        Ok(Self { addr, task })
+    }
+
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Returns once the socket and all connections are closed.
+    pub(super) async fn shutdown(&mut self) {
+        self.task.abort();
+        let _cancelled = (&mut self.task).await;
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Owns the connections' tasks, so that they end with it.
+async fn accept(listener: TcpListener, service: Arc<impl Service>) {
+    let mut connections = JoinSet::new();
+    let mut count = 0;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(_) if service.is_down() => {}
+                Ok((stream, _)) => {
+                    connections.spawn(converse(stream, count, Arc::clone(&service)));
+                    count += 1;
+                }
+                // Too many open files: other connections need a moment to end and make room.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, connection: usize, service: Arc<impl Service>) {
+    // A fake that cannot switch Nagle's algorithm off is slower, not wrong.
+    let _slower = stream.set_nodelay(true);
+    let answer = service_fn(|request| Arc::clone(&service).call(connection, request));
+    // A peer that leaves early is what half of the tests are about.
+    let _ended: Result<(), hyper::Error> =
+        http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+}
+
+/// A whole JSON answer.
+pub(super) fn json(status: u16, value: &serde_json::Value) -> Response<Body> {
+    let mut answer = Response::new(Body::full(value.to_string()));
+    *answer.status_mut() = status_code(status);
+    let json = http::HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    answer
+}
+
+/// A script's status; one that HTTP does not know becomes 500.
+pub(super) fn status_code(status: u16) -> http::StatusCode {
+    http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR)
+}

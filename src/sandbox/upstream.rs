@@ -1,0 +1,359 @@
+//! The vendor's API on loopback: echoes what arrived, and checks the bearer token against the
+//! ledger as RFC 6750 asks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use super::fault::Script;
+use super::ledger::{Ledger, Verdict};
+use super::persona::Persona;
+use super::serve::{self, Hangup, Listening};
+use crate::body::Body;
+
+/// Bytes of a request body that are kept; a longer one closes the connection.
+const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+
+/// A fake API; dropping it closes it.
+#[derive(Debug)]
+pub struct Upstream {
+    listening: Listening,
+    shared: Arc<Shared>,
+}
+
+/// How a fake API is set up.
+#[derive(Debug, Clone)]
+pub struct UpstreamOptions {
+    /// Whose API it is.
+    pub persona: Persona,
+    /// The token servers it trusts.
+    pub ledgers: Vec<Arc<Ledger>>,
+    /// Port on 127.0.0.1; 0 for any free one.
+    pub port: u16,
+}
+
+/// One request that arrived.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// When its body had arrived.
+    pub at: SystemTime,
+    /// Number of the connection it came on, counted from 0.
+    pub connection: usize,
+    /// Its method.
+    pub method: Method,
+    /// Its target as written.
+    pub target: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// The raw bearer token.
+    pub token: Option<String>,
+    /// What the token was worth.
+    pub verdict: Verdict,
+}
+
+/// An answer out of the ordinary, on a script.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// The usual answer, after [`Upstream::release`].
+    Hold,
+    /// 401 `invalid_token`, however good the token is.
+    Challenge,
+    /// The request is read, then the connection closes without an answer.
+    DropConnection,
+    /// These bytes, whatever the token is worth.
+    Exactly {
+        /// The status.
+        status: u16,
+        /// The headers.
+        headers: Vec<(&'static str, String)>,
+        /// The body.
+        body: Bytes,
+    },
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: UpstreamOptions,
+    script: Script<Reply>,
+    seen: Mutex<Vec<Seen>>,
+    changed: watch::Sender<()>,
+}
+
+impl Upstream {
+    /// Binds and serves from now on.
+    ///
+    /// # Errors
+    /// The port cannot be bound.
+    pub async fn start(options: UpstreamOptions) -> io::Result<Self> {
+        let port = options.port;
+        let shared = Arc::new(Shared {
+            options,
+            script: Script::new(),
+            seen: Mutex::default(),
+            changed: watch::Sender::new(()),
+        });
+        let listening = Listening::start(port, Arc::clone(&shared)).await?;
+        Ok(Self { listening, shared })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.listening.addr()
+    }
+
+    /// `http://127.0.0.1:PORT`, without a path.
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.addr())
+    }
+
+    /// Every request so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen().clone()
+    }
+
+    /// Waits until `count` requests have arrived and returns all of them.
+    pub async fn wait_seen(&self, count: usize) -> Vec<Seen> {
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            let seen = self.seen();
+            if seen.len() >= count {
+                return seen;
+            }
+            // The sender lives as long as we do, so this never fails.
+            let _lives = changed.changed().await;
+        }
+    }
+
+    /// How many requests so far bore a token that `wanted` accepts.
+    pub fn count(&self, wanted: impl Fn(&Verdict) -> bool) -> usize {
+        self.shared.seen().iter().filter(|seen| wanted(&seen.verdict)).count()
+    }
+
+    /// How many came with an expired token.
+    pub fn expired_tokens(&self) -> usize {
+        self.count(|verdict| *verdict == Verdict::Expired)
+    }
+
+    /// How many came without a token.
+    pub fn missing_tokens(&self) -> usize {
+        self.count(|verdict| *verdict == Verdict::Missing)
+    }
+
+    /// The next requests are answered like this, one each; after them all is normal again.
+    pub fn set_replies(&self, replies: impl IntoIterator<Item = Reply>) {
+        self.shared.script.set(replies);
+    }
+
+    /// While down, connections are closed as soon as they are made.
+    pub fn set_down(&self, down: bool) {
+        self.shared.script.set_down(down);
+    }
+
+    /// Lets `count` requests go on that met, or will meet, [`Reply::Hold`].
+    pub fn release(&self, count: usize) {
+        self.shared.script.release(count);
+    }
+
+    /// Closes the socket and every connection.
+    pub async fn shutdown(mut self) {
+        self.listening.shutdown().await;
+    }
+}
+
+impl serve::Service for Shared {
+    fn is_down(&self) -> bool {
+        self.script.is_down()
+    }
+
+    async fn call(
+        self: Arc<Self>,
+        connection: usize,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Hangup> {
+        if self.script.is_down() {
+            return Err(Hangup);
+        }
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| Hangup)?;
+        let at = SystemTime::now();
+        let token = bearer(&head.headers).map(str::to_owned);
+        let verdict = self.judge(token.as_deref(), at, head.uri.path());
+        let seen = Seen {
+            at,
+            connection,
+            method: head.method,
+            target: head.uri.to_string(),
+            headers: head.headers,
+            body: body.to_bytes(),
+            token,
+            verdict,
+        };
+        self.record(seen.clone());
+        self.answer(&seen).await
+    }
+}
+
+impl Shared {
+    fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, seen: Seen) {
+        self.seen().push(seen);
+        self.changed.send_replace(());
+    }
+
+    /// The first ledger that knows the token decides.
+    fn judge(&self, token: Option<&str>, now: SystemTime, path: &str) -> Verdict {
+        let Some(token) = token else { return Verdict::Missing };
+        let needed = self.options.persona.scopes_needed(path);
+        let judged = self.options.ledgers.iter().map(|ledger| ledger.judge(token, now, needed));
+        judged.into_iter().find(|verdict| *verdict != Verdict::Unknown).unwrap_or(Verdict::Unknown)
+    }
+
+    async fn answer(&self, seen: &Seen) -> Result<Response<Body>, Hangup> {
+        match self.script.take() {
+            None => Ok(self.normal(seen)),
+            Some(Reply::Hold) => {
+                self.script.hold().await;
+                Ok(self.normal(seen))
+            }
+            Some(Reply::Challenge) => Ok(invalid_token("scripted")),
+            Some(Reply::DropConnection) => Err(Hangup),
+            Some(Reply::Exactly { status, headers, body }) => {
+                let mut answer = Response::new(Body::full(body));
+                *answer.status_mut() = serve::status_code(status);
+                for (name, value) in headers {
+                    // A header that HTTP forbids in the script closes the connection: loud enough.
+                    let value = HeaderValue::try_from(value).map_err(|_| Hangup)?;
+                    let name = http::HeaderName::try_from(name).map_err(|_| Hangup)?;
+                    answer.headers_mut().append(name, value);
+                }
+                Ok(answer)
+            }
+        }
+    }
+
+    fn normal(&self, seen: &Seen) -> Response<Body> {
+        match &seen.verdict {
+            Verdict::Valid(_) => serve::json(200, &self.echo(seen)),
+            // RFC 6750 section 3.1: without any credentials, no error code.
+            Verdict::Missing => challenge(401, "missing", "Bearer realm=\"demo\"".to_owned()),
+            Verdict::Unknown => invalid_token("unknown"),
+            Verdict::Expired => invalid_token("expired"),
+            Verdict::Revoked => invalid_token("revoked"),
+            Verdict::Insufficient(lacking) => {
+                let scope = lacking.join(" ");
+                let value = format!(
+                    "Bearer realm=\"demo\", error=\"insufficient_scope\", scope=\"{scope}\""
+                );
+                challenge(403, "insufficient_scope", value)
+            }
+        }
+    }
+
+    fn echo(&self, seen: &Seen) -> Value {
+        let (path, query) = match seen.target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (seen.target.as_str(), None),
+        };
+        json!({
+            "bank": self.options.persona.name(),
+            "method": seen.method.as_str(),
+            "path": path,
+            "query": query,
+            "headers": shown_headers(seen),
+            "body_length": seen.body.len(),
+        })
+    }
+}
+
+/// The headers with repeated ones joined; credentials are shown by their ends only.
+fn shown_headers(seen: &Seen) -> Value {
+    let mut shown = Map::new();
+    for name in seen.headers.keys() {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let values: Vec<String> = seen.headers.get_all(name).iter().map(text).collect();
+        let value = if name == AUTHORIZATION { redacted(seen) } else { values.join(", ") };
+        shown.insert(name.as_str().to_owned(), value.into());
+    }
+    Value::Object(shown)
+}
+
+/// `Bearer demo-…abcd (valid, scopes balances.read)`.
+fn redacted(seen: &Seen) -> String {
+    let Some(token) = &seen.token else { return "not a bearer token".to_owned() };
+    let ends = match (token.get(..5), token.len().checked_sub(4).and_then(|at| token.get(at..))) {
+        (Some(start), Some(end)) if token.len() >= 24 => format!("{start}…{end}"),
+        _ => "…".to_owned(),
+    };
+    let worth = match &seen.verdict {
+        Verdict::Valid(scopes) if scopes.is_empty() => "valid, no scopes".to_owned(),
+        Verdict::Valid(scopes) => format!("valid, scopes {}", scopes.join(" ")),
+        _ => "not valid".to_owned(),
+    };
+    format!("Bearer {ends} ({worth})")
+}
+
+/// The token of exactly one `Authorization: Bearer …` (RFC 6750 section 2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let text = values.next()?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    let sound = scheme.eq_ignore_ascii_case("bearer")
+        && !token.is_empty()
+        && token.bytes().all(allowed)
+        && values.next().is_none();
+    sound.then_some(token)
+}
+
+fn invalid_token(why: &str) -> Response<Body> {
+    let value = format!(
+        "Bearer realm=\"demo\", error=\"invalid_token\", error_description=\"the token is {why}\""
+    );
+    challenge(401, "invalid_token", value)
+}
+
+fn challenge(status: u16, error: &str, value: String) -> Response<Body> {
+    let mut answer = serve::json(status, &json!({ "error": error }));
+    if let Ok(value) = HeaderValue::try_from(value) {
+        answer.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bearer_token_is_read_and_nothing_else() {
+        let check = |values: &[&'static str], expected: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            assert_eq!(bearer(&headers), expected, "{values:?}");
+        };
+        check(&["Bearer abc"], Some("abc"));
+        check(&["bearer a.b_c~d+e/f=="], Some("a.b_c~d+e/f=="));
+        check(&[], None);
+        check(&["Bearer "], None);
+        check(&["Bearer  abc"], None);
+        check(&["Basic abc"], None);
+        check(&["Bearer a", "Bearer b"], None);
+        check(&["Bearer a, Bearer b"], None);
+    }
+}

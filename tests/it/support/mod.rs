@@ -1,0 +1,64 @@
+//! The story harness.
+//!
+//! ```ignore
+//! let sandbox = Sandbox::start(lifetime).await.unwrap();       // fake token servers and fake APIs
+//! let proxy = Proxy::start(&support::config(&sandbox, &dir)).await; // the real binary, as a child
+//! let mut client = support::client(proxy.addr).await;         // a socket, nothing in between
+//! let answer = client.get("/qbank/v1/balances/42").await;
+//! assert_eq!(answer.status, 200);
+//! ```
+
+#![allow(dead_code, reason = "each story uses its part of the harness")]
+
+mod client;
+mod proxy;
+
+use std::future::Future;
+use std::time::Duration;
+
+use bearer_proxy::sandbox::{
+    AuthOptions, AuthServer, Bank, Persona, Sandbox, Upstream, UpstreamOptions,
+};
+
+#[allow(unused_imports, reason = "each story uses its part of the harness")]
+pub use client::{Answer, Client, RawServer, client, raw_server};
+#[allow(unused_imports, reason = "each story uses its part of the harness")]
+pub use proxy::Proxy;
+
+/// No event in a story takes longer than this on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for an event and fails the story, at the line that waits, if it does not come.
+#[track_caller]
+pub fn soon<T>(event: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(PATIENCE, event).await {
+            Ok(value) => value,
+            Err(_) => panic!("nothing happened within {PATIENCE:?} at {caller}"),
+        }
+    }
+}
+
+/// A fake token server on a free port, with tokens that live an hour.
+pub async fn auth_server(persona: Persona) -> AuthServer {
+    AuthServer::start(persona, AuthOptions::for_persona(persona)).await.unwrap()
+}
+
+/// A fake API that trusts `auth`.
+pub async fn upstream(auth: &AuthServer) -> Upstream {
+    let (persona, ledgers) = (auth.persona(), vec![auth.ledger().clone()]);
+    Upstream::start(UpstreamOptions { persona, ledgers, port: 0 }).await.unwrap()
+}
+
+/// A fake token server and its API, with tokens that live an hour.
+pub async fn bank(persona: Persona) -> Bank {
+    Bank::start(persona, Duration::from_secs(3600)).await.unwrap()
+}
+
+/// The program's configuration for a whole sandbox, on free ports. The secrets' directory must
+/// live as long as the program.
+pub fn config(sandbox: &Sandbox, secrets: &tempfile::TempDir) -> String {
+    sandbox.write_secrets(secrets.path()).unwrap();
+    sandbox.config_toml("127.0.0.1:0", "127.0.0.1:0", secrets.path())
+}
