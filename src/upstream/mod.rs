@@ -1,5 +1,11 @@
 //! The data plane's way out: a worker's own keep-alive connections per upstream, without locks.
+//!
+//! [`Pool`] sends; [`SendError`] says what failed and whether any byte had left.
 
+pub mod error;
+pub mod pool;
 pub mod settings;
 
+pub use error::{Forwarded, SendError, SendErrorKind};
+pub use pool::{Pool, Reuse};
 pub use settings::Settings;

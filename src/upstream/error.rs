@@ -1,0 +1,73 @@
+//! Why an exchange failed, and whether any byte of the request had left.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::net::connect::ConnectError;
+
+/// Whether a request may have reached the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// Not one byte of it was written.
+    No,
+    /// Some of it may have been read.
+    Unknown,
+}
+
+/// What failed.
+#[derive(Debug)]
+pub enum SendErrorKind {
+    /// No connection was made.
+    Connect(ConnectError),
+    /// The connection ended before the head of an answer.
+    Closed,
+    /// The connection was cut, or what came was no HTTP.
+    Exchange(hyper::Error),
+    /// A switch of protocols that nobody asked for (RFC 9110 section 15.2.2).
+    UnaskedUpgrade,
+}
+
+/// A failed exchange.
+#[derive(Debug)]
+pub struct SendError {
+    /// What failed.
+    pub kind: SendErrorKind,
+    /// Whether the request may have been read.
+    pub forwarded: Forwarded,
+    /// Whether the connection had carried requests before: one that its server had closed
+    /// meanwhile fails without any fault of the request.
+    pub reused: bool,
+}
+
+impl SendError {
+    /// Whether no connection could be made.
+    pub fn is_connect(&self) -> bool {
+        matches!(self.kind, SendErrorKind::Connect(_))
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            SendErrorKind::Connect(error) => error.fmt(f),
+            SendErrorKind::Closed => f.write_str("the upstream closed the connection without an answer"),
+            SendErrorKind::Exchange(error) if error.is_parse() => {
+                f.write_str("the upstream's answer is not valid HTTP")
+            }
+            SendErrorKind::Exchange(_) => f.write_str("the exchange with the upstream broke off"),
+            SendErrorKind::UnaskedUpgrade => {
+                f.write_str("the upstream switched protocols without being asked")
+            }
+        }
+    }
+}
+
+impl StdError for SendError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.kind {
+            SendErrorKind::Connect(error) => Some(error),
+            SendErrorKind::Exchange(error) => Some(error),
+            SendErrorKind::Closed | SendErrorKind::UnaskedUpgrade => None,
+        }
+    }
+}

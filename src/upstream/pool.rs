@@ -1,0 +1,315 @@
+//! A worker's own keep-alive connections to one upstream.
+//!
+//! The newest idle connection is used first, so that the others age out. A connection comes back
+//! only when hyper is ready for another request on it, which is when both bodies have ended; one
+//! that was cut, timed out or left unread never does. What was handed back unwritten may be sent on
+//! another connection; whatever else fails is reported, never repeated.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::Instant;
+
+use super::error::{Forwarded, SendError, SendErrorKind};
+use super::settings::{Protocol, Settings};
+use crate::body::Body;
+use crate::net::connect::{Connection, Connector};
+use crate::net::tls::{Alpn, TlsSetupError};
+
+/// How many connections are tried for a request that is handed back unwritten each time.
+const MAX_CONNECTIONS_TRIED: usize = 3;
+/// Bytes of an answer's head.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// Which connections may carry a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Any that is open: the request may be sent again if the connection turns out dead.
+    Any,
+    /// One used within [`Settings::unsafe_max_idle`], else a new one: the request cannot be sent
+    /// again, so that the race with a server closing an idle connection is kept short.
+    Recent,
+    /// A new one.
+    Never,
+}
+
+/// The connections of one worker to one upstream.
+pub struct Pool(Rc<Shared>);
+
+struct Shared {
+    settings: Arc<Settings>,
+    connector: Connector,
+    authority: Option<Authority>,
+    idle: RefCell<Vec<Idle>>,
+    multiplexed: RefCell<Option<Multiplexed>>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+    retire_at: Instant,
+}
+
+/// One HTTP/2 connection, shared by all requests.
+#[derive(Clone)]
+struct Multiplexed {
+    sender: http2::SendRequest<Body>,
+    used: Instant,
+    retire_at: Instant,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+struct Checked {
+    sender: Sender,
+    reused: bool,
+    retire_at: Instant,
+}
+
+impl Pool {
+    /// Prepares connections; none is made yet.
+    ///
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub fn new(settings: Arc<Settings>) -> Result<Self, TlsSetupError> {
+        let alpn = match settings.protocol {
+            Protocol::Auto => Alpn::Both,
+            Protocol::Http1 => Alpn::Http1,
+            Protocol::Http2 => Alpn::Http2,
+        };
+        let connector = Connector::new(
+            settings.origin.clone(),
+            &settings.tls,
+            alpn,
+            settings.connect_timeout,
+            settings.tcp_user_timeout,
+        )?;
+        let authority = settings.origin.authority().parse().ok();
+        let (idle, multiplexed) = (RefCell::default(), RefCell::default());
+        Ok(Self(Rc::new(Shared { settings, connector, authority, idle, multiplexed })))
+    }
+
+    /// What it was made from.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.0.settings
+    }
+
+    /// Sends a request in origin form and waits for the head of its answer. Dropping the future
+    /// closes the connection.
+    ///
+    /// # Errors
+    /// What failed, and whether any byte had left.
+    pub async fn send(&self, mut request: Request<Body>, reuse: Reuse) -> Result<Response<Body>, SendError> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let checked = match self.0.checkout(reuse) {
+                Some(checked) => checked,
+                None => self.0.connect().await?,
+            };
+            let reused = checked.reused;
+            match self.0.exchange(checked, request).await {
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    let kind = SendErrorKind::UnaskedUpgrade;
+                    return Err(SendError { kind, forwarded: Forwarded::Unknown, reused });
+                }
+                Ok(response) => return Ok(response),
+                Err(mut error) => match error.take_message() {
+                    Some(unwritten) if tried < MAX_CONNECTIONS_TRIED => request = unwritten,
+                    unwritten => {
+                        let forwarded =
+                            if unwritten.is_some() { Forwarded::No } else { Forwarded::Unknown };
+                        return Err(failed(error.into_error(), forwarded, reused));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Closes connections that were idle for too long or have grown too old.
+    pub fn prune(&self, now: Instant) {
+        let keep = self.0.settings.idle_timeout;
+        self.0.idle.borrow_mut().retain(|idle| {
+            !idle.sender.is_closed() && idle.retire_at > now && now.duration_since(idle.since) < keep
+        });
+        let mut multiplexed = self.0.multiplexed.borrow_mut();
+        if multiplexed.as_ref().is_some_and(|shared| {
+            shared.sender.is_closed()
+                || shared.retire_at <= now
+                || now.duration_since(shared.used) >= keep
+        }) {
+            *multiplexed = None;
+        }
+    }
+
+    /// How many connections are idle.
+    pub fn idle(&self) -> usize {
+        self.0.idle.borrow().len()
+    }
+}
+
+impl Shared {
+    fn checkout(&self, reuse: Reuse) -> Option<Checked> {
+        let now = Instant::now();
+        let max_idle = match reuse {
+            Reuse::Any => self.settings.idle_timeout,
+            Reuse::Recent => self.settings.unsafe_max_idle,
+            Reuse::Never => return None,
+        };
+        if let Some(shared) = self.multiplexed.borrow_mut().as_mut() {
+            let fresh = now.duration_since(shared.used) <= max_idle && shared.retire_at > now;
+            if fresh && !shared.sender.is_closed() {
+                shared.used = now;
+                let sender = Sender::Http2(shared.sender.clone());
+                return Some(Checked { sender, reused: true, retire_at: shared.retire_at });
+            }
+        }
+        let mut all = self.idle.borrow_mut();
+        while let Some(newest) = all.last() {
+            if now.duration_since(newest.since) > max_idle {
+                return None; // those below it have been idle for longer
+            }
+            let Some(Idle { sender, retire_at, .. }) = all.pop() else { return None };
+            if retire_at > now && sender.is_ready() {
+                return Some(Checked { sender: Sender::Http1(sender), reused: true, retire_at });
+            }
+        }
+        None
+    }
+
+    async fn connect(&self) -> Result<Checked, SendError> {
+        let unsent = |kind| SendError { kind, forwarded: Forwarded::No, reused: false };
+        let connected = self.connector.connect().await;
+        let Connection { stream, http2, .. } =
+            connected.map_err(|error| unsent(SendErrorKind::Connect(error)))?;
+        let io = TokioIo::new(stream);
+        let retire_at = Instant::now() + aged(self.settings.max_age);
+        let exchange = |error| unsent(SendErrorKind::Exchange(error));
+        let prior_knowledge =
+            self.settings.protocol == Protocol::Http2 && !self.settings.origin.is_https();
+        let sender = if http2 || prior_knowledge {
+            let (sender, connection) = http2::Builder::new(LocalExecutor)
+                .timer(TokioTimer::new())
+                .max_header_list_size(MAX_HEADER_BYTES as u32)
+                .keep_alive_interval(Duration::from_secs(30))
+                .handshake(io)
+                .await
+                .map_err(exchange)?;
+            tokio::task::spawn_local(async move { drop(connection.await) });
+            let shared = Multiplexed { sender: sender.clone(), used: Instant::now(), retire_at };
+            *self.multiplexed.borrow_mut() = Some(shared);
+            Sender::Http2(sender)
+        } else {
+            let (sender, connection) = http1::Builder::new()
+                .max_header_size(MAX_HEADER_BYTES)
+                .handshake(io)
+                .await
+                .map_err(exchange)?;
+            tokio::task::spawn_local(async move { drop(connection.await) });
+            Sender::Http1(sender)
+        };
+        Ok(Checked { sender, reused: false, retire_at })
+    }
+
+    async fn exchange(
+        self: &Rc<Self>,
+        checked: Checked,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, TrySendError<Request<Body>>> {
+        match checked.sender {
+            Sender::Http2(mut sender) => {
+                let response = sender.try_send_request(self.absolute(request)).await?;
+                Ok(response.map(Body::incoming))
+            }
+            Sender::Http1(mut sender) => {
+                let response = sender.try_send_request(request).await?.map(Body::incoming);
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    self.take_back(sender, checked.retire_at, response.body().is_end_stream());
+                }
+                Ok(response)
+            }
+        }
+    }
+
+    /// Keeps a connection once it is ready for another request.
+    fn take_back(
+        self: &Rc<Self>,
+        mut sender: http1::SendRequest<Body>,
+        retire_at: Instant,
+        answer_ended: bool,
+    ) {
+        if answer_ended && sender.is_ready() {
+            return self.park(sender, retire_at);
+        }
+        let pool = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            if sender.ready().await.is_ok()
+                && let Some(pool) = pool.upgrade()
+            {
+                pool.park(sender, retire_at);
+            }
+        });
+    }
+
+    fn park(&self, sender: http1::SendRequest<Body>, retire_at: Instant) {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        if retire_at <= now {
+            return;
+        }
+        if idle.len() >= self.settings.max_idle && !idle.is_empty() {
+            idle.remove(0);
+        }
+        idle.push(Idle { sender, since: now, retire_at });
+    }
+
+    /// RFC 9113 section 8.3.1: scheme and authority are fields of their own, and Host is not sent.
+    fn absolute(&self, mut request: Request<Body>) -> Request<Body> {
+        request.headers_mut().remove(HOST);
+        *request.version_mut() = Version::HTTP_2;
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme =
+            Some(if self.settings.origin.is_https() { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority = self.authority.clone();
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        request
+    }
+}
+
+fn failed(error: hyper::Error, forwarded: Forwarded, reused: bool) -> SendError {
+    let kind = match error.is_incomplete_message() || error.is_canceled() {
+        true => SendErrorKind::Closed,
+        false => SendErrorKind::Exchange(error),
+    };
+    SendError { kind, forwarded, reused }
+}
+
+/// The greatest age, give or take 10 %, so that connections do not all end at once.
+fn aged(max_age: Duration) -> Duration {
+    max_age.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// Runs hyper's HTTP/2 tasks in this worker.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async move { drop(task.await) });
+    }
+}
