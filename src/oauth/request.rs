@@ -109,14 +109,13 @@ fn further_parameters<'a>(
     parameters: &mut Parameters<'a>,
     dialect: &'a Dialect,
 ) -> Result<(), RequestError> {
-    for (name, value) in &dialect.extra_parameters {
-        if parameters.iter().any(|(earlier, _)| earlier == name) {
-            return Err(RequestError::RepeatedParameter(name.clone()));
+    parameters.extend(dialect.extra_parameters.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+    let resource = dialect.resources.first().map(|_| "resource");
+    let names: Vec<&str> = parameters.iter().map(|(name, _)| *name).chain(resource).collect();
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            return Err(RequestError::RepeatedParameter((*name).to_owned()));
         }
-        parameters.push((name, value));
-    }
-    if !dialect.resources.is_empty() && parameters.iter().any(|(name, _)| *name == "resource") {
-        return Err(RequestError::RepeatedParameter("resource".into()));
     }
     parameters.extend(dialect.resources.iter().map(|uri| ("resource", uri.as_str())));
     Ok(())
@@ -216,7 +215,7 @@ pub enum RequestError {
     NoSecret,
     /// HTTP Basic without encoding cannot carry an id with a colon.
     ColonInClientId,
-    /// An extra parameter has the name of another one.
+    /// Two parameters have the same name, by extra parameters or by renamed fields.
     RepeatedParameter(String),
     /// An extra header that the request itself defines.
     ReservedHeader(HeaderName),
@@ -244,7 +243,7 @@ impl fmt::Display for RequestError {
                  basic_encoding = \"rfc6749\" or another client_auth",
             ),
             Self::RepeatedParameter(name) => {
-                write!(f, "parameter {name:?} would be sent twice; remove the extra one")
+                write!(f, "parameter {name:?} would be sent twice; remove or rename one")
             }
             Self::ReservedHeader(name) => {
                 write!(f, "header {name} is defined by the request itself; remove the extra one")
@@ -439,6 +438,9 @@ mod tests {
         for name in ["scope", "client_id", "resource"] {
             assert_eq!(go(&twice(name)).unwrap_err(), RequestError::RepeatedParameter(name.into()));
         }
+        let mut renamed = Dialect::default();
+        renamed.request.client_id = "scope".into();
+        assert_eq!(go(&renamed).unwrap_err(), RequestError::RepeatedParameter("scope".into()));
         let framed = Dialect {
             extra_headers: vec![(HOST, HeaderValue::from_static("x"))],
             ..Dialect::default()
