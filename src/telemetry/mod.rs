@@ -1,3 +1,4 @@
 //! How we speak: logs and metrics, their set-up and shared vocabulary.
 
 pub mod log;
+pub mod throttle;

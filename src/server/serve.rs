@@ -1,0 +1,287 @@
+//! The life of one client connection: HTTP/1.1 on any byte stream, with its time-outs and its leave.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{Builder, UpgradeableConnection};
+use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower::util::Oneshot;
+use tower::{Service, ServiceExt};
+
+use super::drain::Member;
+use super::settings::ConnectionLimits;
+use super::watch::{Deadline, Phase, Stream, Watch, Watched};
+use crate::body::{Body, BodyError};
+
+/// The smallest read buffer that hyper accepts.
+const MIN_BUFFER: usize = 8192;
+
+/// How long a safe request goes on when its client has closed its side of the connection.
+///
+/// The same FIN says "I sent all I had" and "I am gone". An answer that is nearly there reaches a
+/// client of the first kind; work for one of the second kind does not go on for long. An unsafe
+/// request always goes on to its end.
+const HANG_UP_GRACE: Duration = Duration::from_secs(1);
+
+/// A request and the connection it came over.
+#[derive(Debug)]
+pub struct Inbound {
+    /// As hyper read it.
+    pub request: Request<Incoming>,
+    /// Shared by all requests of the connection.
+    pub connection: Rc<ConnectionInfo>,
+}
+
+/// Where a connection came from and came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// The listener's number, as given to the worker.
+    pub listener: usize,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The client's end.
+    pub peer: SocketAddr,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// In order, by either side.
+    Closed,
+    /// No request for too long, or a head that took too long.
+    TimedOut(Phase),
+    /// The client left before the answer to its safe request.
+    ClientLeft,
+    /// Not HTTP, or the socket failed.
+    Failed(hyper::Error),
+}
+
+/// hyper set up for our limits, once for each worker.
+pub fn builder(limits: &ConnectionLimits) -> Builder {
+    let mut builder = Builder::new();
+    // Half-closed clients are served. hyper then reads nothing while a request is under way, so the
+    // driver below looks for clients that left. Time-outs are ours too, see `watch`.
+    builder.half_close(true).header_read_timeout(None);
+    // hyper adds `Date` where an answer has none (RFC 9110 section 6.6.1); an upstream's is kept.
+    builder.auto_date_header(true).pipeline_flush(false);
+    builder.max_buf_size(limits.max_header_bytes.max(MIN_BUFFER));
+    builder.max_header_size(limits.max_header_bytes).max_headers(limits.max_headers);
+    builder
+}
+
+/// Serves one connection to its end.
+pub async fn serve<I, S>(
+    builder: &Builder,
+    watch: Arc<Watch<I>>,
+    info: Rc<ConnectionInfo>,
+    service: S,
+    limits: &ConnectionLimits,
+    member: Member,
+) -> Ended
+where
+    I: Stream,
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+{
+    let io = TokioIo::new(Watched(Arc::clone(&watch)));
+    let bridge = Bridge { service, info, watch: Arc::clone(&watch) };
+    let mut connection = pin!(builder.serve_connection(io, bridge).with_upgrades());
+    let mut timer = pin!(Timer::new(limits.head_timeout, limits.idle_timeout));
+    let mut told = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = advance(connection.as_mut(), cx) {
+            return Poll::Ready(ended);
+        }
+        // A head that has begun to arrive is still read and answered.
+        if !told && member.finishing(cx) && watch.phase() != Phase::Head {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+            if let Poll::Ready(ended) = advance(connection.as_mut(), cx) {
+                return Poll::Ready(ended);
+            }
+        }
+        timer.as_mut().poll_overdue(&watch, cx)
+    })
+    .await
+}
+
+fn advance<I, S>(
+    connection: Pin<&mut UpgradeableConnection<TokioIo<Watched<I>>, Bridge<S, I>>>,
+    cx: &mut Context<'_>,
+) -> Poll<Ended>
+where
+    I: Stream,
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+{
+    connection.poll(cx).map(|result| match result {
+        Ok(()) => Ended::Closed,
+        Err(error) => Ended::Failed(error),
+    })
+}
+
+pin_project! {
+    /// One timer for all that a connection may wait for too long.
+    struct Timer {
+        deadline: Deadline,
+        left: Option<Instant>,
+        armed: Instant,
+        #[pin]
+        sleep: Sleep,
+    }
+}
+
+impl Timer {
+    fn new(head: Duration, idle: Duration) -> Self {
+        let armed = Instant::now() + idle;
+        Self { deadline: Deadline::new(head, idle), left: None, armed, sleep: sleep_until(armed) }
+    }
+
+    /// Ready when the connection has waited for too long.
+    ///
+    /// The timer is moved to an earlier time at once, to a later one only when it fires: requests
+    /// that arrive whole, one after the other, leave it alone.
+    fn poll_overdue<I: Stream>(
+        mut self: Pin<&mut Self>,
+        watch: &Watch<I>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended> {
+        let phase = watch.phase();
+        let Some(due) = self.as_mut().due(phase, watch, cx) else { return Poll::Pending };
+        let mut this = self.project();
+        if due < *this.armed {
+            *this.armed = due;
+            this.sleep.as_mut().reset(due);
+        }
+        while this.sleep.as_mut().poll(cx).is_ready() {
+            if *this.armed >= due {
+                let left = this.left.is_some();
+                return Poll::Ready(if left { Ended::ClientLeft } else { Ended::TimedOut(phase) });
+            }
+            *this.armed = due;
+            this.sleep.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    fn due<I: Stream>(
+        self: Pin<&mut Self>,
+        phase: Phase,
+        watch: &Watch<I>,
+        cx: &mut Context<'_>,
+    ) -> Option<Instant> {
+        let this = self.project();
+        let due = this.deadline.due(phase, watch.take_moved());
+        if phase != Phase::BusySafe {
+            *this.left = None;
+            return due;
+        }
+        if this.left.is_none() && watch.is_gone(cx) {
+            *this.left = Some(Instant::now());
+        }
+        this.left.map(|left| left + HANG_UP_GRACE)
+    }
+}
+
+/// Our service as hyper calls it.
+struct Bridge<S, I> {
+    service: S,
+    info: Rc<ConnectionInfo>,
+    watch: Arc<Watch<I>>,
+}
+
+impl<S, I> hyper::service::Service<Request<Incoming>> for Bridge<S, I>
+where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    type Response = Response<Answer<I>>;
+    type Error = Infallible;
+    type Future = Answering<S, I>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        self.watch.enter(if safe { Phase::BusySafe } else { Phase::Busy });
+        let inbound = Inbound { request, connection: Rc::clone(&self.info) };
+        let busy = Some(Busy(Arc::clone(&self.watch)));
+        Answering { answer: self.service.clone().oneshot(inbound), busy }
+    }
+}
+
+pin_project! {
+    /// The wait for an answer's head.
+    struct Answering<S: Service<Inbound>, I> {
+        #[pin]
+        answer: Oneshot<S, Inbound>,
+        busy: Option<Busy<I>>,
+    }
+}
+
+impl<S, I> Future for Answering<S, I>
+where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
+{
+    type Output = Result<Response<Answer<I>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = match ready!(this.answer.poll(cx)) {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let busy = this.busy.take();
+        if let Some(busy) = &busy {
+            // From here on, writing tells whether the client is there.
+            busy.0.enter(Phase::Busy);
+        }
+        Poll::Ready(Ok(response.map(|body| Answer { body, _busy: busy })))
+    }
+}
+
+/// While it lives, a request is with the service or its answer is being sent.
+struct Busy<I>(Arc<Watch<I>>);
+
+impl<I> Drop for Busy<I> {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Idle);
+    }
+}
+
+/// An answer's body; its end is the beginning of the wait for the next request.
+///
+/// A request body that is still being sent when its answer has ended has the head time-out to end.
+struct Answer<I> {
+    body: Body,
+    _busy: Option<Busy<I>>,
+}
+
+impl<I> HttpBody for Answer<I> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
