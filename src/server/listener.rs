@@ -29,9 +29,7 @@ pub fn bind(listen: &Listen, reuse_port: bool) -> Result<Vec<Bound>, BindError> 
         move |cause: io::Error| BindError { listen: listen.clone(), address: at, cause }
     };
     match *listen {
-        Listen::Tcp(address) => {
-            Ok(vec![bind_one(address, reuse_port).map_err(fail(address))?])
-        }
+        Listen::Tcp(address) => Ok(vec![bind_one(address, reuse_port).map_err(fail(address))?]),
         Listen::Localhost(port) => {
             let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let first = bind_one(v4, reuse_port).map_err(fail(v4))?;
@@ -95,7 +93,8 @@ impl BindError {
                  `ss -ltnp 'sport = :{port}'` shows which. Stop it, or choose another port in `listen`"
             ),
             io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port in `listen`".into()
+                "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port in `listen`"
+                    .into()
             }
             io::ErrorKind::AddrNotAvailable => format!(
                 "this machine has no address {}; write one it has, or `localhost`",

@@ -101,18 +101,23 @@ where
     let mut timer = pin!(Timer::new(limits.head_timeout, limits.idle_timeout));
     let mut told = false;
     poll_fn(|cx| {
-        if let Poll::Ready(ended) = advance(connection.as_mut(), cx) {
-            return Poll::Ready(ended);
-        }
-        // A head that has begun to arrive is still read and answered.
-        if !told && member.finishing(cx) && watch.phase() != Phase::Head {
+        let finishing = !told && member.finishing(cx);
+        // A request under way is told first, so that its answer says `Connection: close`. Any other
+        // connection is looked at first: a head that has begun to arrive is still read and answered.
+        if finishing && watch.phase().is_busy() {
             told = true;
             connection.as_mut().graceful_shutdown();
-            if let Poll::Ready(ended) = advance(connection.as_mut(), cx) {
-                return Poll::Ready(ended);
-            }
         }
-        timer.as_mut().poll_overdue(&watch, cx)
+        let mut ended = advance(connection.as_mut(), cx);
+        if ended.is_pending() && finishing && !told && watch.phase() != Phase::Head {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+            ended = advance(connection.as_mut(), cx);
+        }
+        match ended {
+            Poll::Ready(ended) => Poll::Ready(ended),
+            Poll::Pending => timer.as_mut().poll_overdue(&watch, cx),
+        }
     })
     .await
 }
@@ -283,5 +288,166 @@ impl<I> HttpBody for Answer<I> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::{JoinHandle, LocalSet, spawn_local};
+    use tokio::time::sleep;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::server::drain::Drain;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+    struct Rig {
+        client: DuplexStream,
+        ended: JoinHandle<Ended>,
+        drain: Rc<Drain>,
+        started: Instant,
+    }
+
+    impl Rig {
+        /// A connection whose service takes `work` for each answer; inside a `LocalSet` only.
+        fn new(work: Duration) -> Self {
+            let (client, server) = duplex(64 * 1024);
+            let (drain, limits) = (Drain::new(), ConnectionLimits::default());
+            let member = drain.join();
+            let address = "127.0.0.1:1".parse().unwrap();
+            let info = Rc::new(ConnectionInfo { listener: 0, local: address, peer: address });
+            let service = service_fn(move |_: Inbound| async move {
+                sleep(work).await;
+                Ok::<_, Infallible>(Response::new(Body::full("done")))
+            });
+            let ended = spawn_local(async move {
+                let watch = Watch::new(server, None);
+                serve(&builder(&limits), watch, info, service, &limits, member).await
+            });
+            Self { client, ended, drain, started: Instant::now() }
+        }
+
+        async fn answer(&mut self) -> String {
+            let mut text = String::new();
+            while !text.ends_with("done") {
+                let byte = self.client.read_u8().await.unwrap();
+                text.push(char::from(byte));
+            }
+            text
+        }
+
+        async fn ended(self) -> (Ended, u64) {
+            let ended = self.ended.await.unwrap();
+            (ended, self.started.elapsed().as_secs())
+        }
+    }
+
+    fn timed_out((ended, seconds): (Ended, u64)) -> (Phase, u64) {
+        let Ended::TimedOut(phase) = ended else { panic!("ended otherwise: {ended:?}") };
+        (phase, seconds)
+    }
+
+    const NO_TIME: Duration = Duration::ZERO;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_is_closed() {
+        let local = LocalSet::new();
+        let end = local.run_until(async { Rig::new(NO_TIME).ended().await }).await;
+        assert_eq!(timed_out(end), (Phase::Idle, 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_time_from_its_first_byte_however_it_trickles() {
+        let trickle = async {
+            let mut rig = Rig::new(NO_TIME);
+            sleep(20 * SECOND).await;
+            rig.client.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+            for _ in 0..9 {
+                sleep(SECOND).await;
+                rig.client.write_all(b"y").await.unwrap();
+            }
+            rig.ended().await
+        };
+        let end = LocalSet::new().run_until(trickle).await;
+        assert_eq!(timed_out(end), (Phase::Head, 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_time_begins_anew_after_each_answer() {
+        let several = async {
+            let mut rig = Rig::new(NO_TIME);
+            for _ in 0..3 {
+                sleep(70 * SECOND).await;
+                rig.client.write_all(GET).await.unwrap();
+                rig.answer().await;
+            }
+            rig.ended().await
+        };
+        let end = LocalSet::new().run_until(several).await;
+        assert_eq!(timed_out(end), (Phase::Idle, 3 * 70 + 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_head_is_timed_like_the_first() {
+        let second = async {
+            let mut rig = Rig::new(NO_TIME);
+            rig.client.write_all(GET).await.unwrap();
+            rig.answer().await;
+            sleep(5 * SECOND).await;
+            rig.client.write_all(b"GET").await.unwrap();
+            rig.ended().await
+        };
+        let end = LocalSet::new().run_until(second).await;
+        assert_eq!(timed_out(end), (Phase::Head, 15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_answer_is_not_our_concern() {
+        let slow = async {
+            let mut rig = Rig::new(600 * SECOND);
+            rig.client.write_all(GET).await.unwrap();
+            assert!(rig.answer().await.starts_with("HTTP/1.1 200 OK"));
+            rig.ended().await
+        };
+        let end = LocalSet::new().run_until(slow).await;
+        assert_eq!(timed_out(end), (Phase::Idle, 675));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_has_begun_is_answered_while_finishing() {
+        let leave = async {
+            let mut rig = Rig::new(SECOND);
+            let (first, rest) = GET.split_at(9);
+            rig.client.write_all(first).await.unwrap();
+            sleep(SECOND).await;
+            rig.drain.finish();
+            sleep(SECOND).await;
+            rig.client.write_all(rest).await.unwrap();
+            let answer = rig.answer().await;
+            assert!(answer.contains("connection: close"), "{answer}");
+            rig.ended().await
+        };
+        let (ended, seconds) = LocalSet::new().run_until(leave).await;
+        assert!(matches!(ended, Ended::Closed), "{ended:?}");
+        assert_eq!(seconds, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_of_heads_are_kept() {
+        let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(33 * 1024));
+        let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(101));
+        for head in [long, many] {
+            let refused = async {
+                let mut rig = Rig::new(NO_TIME);
+                rig.client.write_all(head.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                rig.client.read_to_string(&mut answer).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+            };
+            LocalSet::new().run_until(refused).await;
+        }
     }
 }

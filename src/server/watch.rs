@@ -33,6 +33,13 @@ impl Stream for TcpStream {
     }
 }
 
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {
+    fn poll_gone(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending // it cannot be looked into
+    }
+}
+
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -45,6 +52,13 @@ pub enum Phase {
     Busy = 2,
     /// The same, and the request is of a safe method: nobody needs its answer when the client left.
     BusySafe = 3,
+}
+
+impl Phase {
+    /// Whether a request is with the service.
+    pub fn is_busy(self) -> bool {
+        matches!(self, Self::Busy | Self::BusySafe)
+    }
 }
 
 /// Shared by the socket inside hyper, the service, and the task that drives them. All three run on
@@ -176,13 +190,15 @@ impl Deadline {
     /// The time at which the connection is to be closed; none while a request is with the service,
     /// whose own time-outs rule then.
     pub fn due(&mut self, phase: Phase, moved: bool) -> Option<Instant> {
-        if std::mem::replace(&mut self.phase, phase) != phase || moved {
+        let entered = std::mem::replace(&mut self.phase, phase) != phase;
+        let limit = match phase {
+            Phase::Idle => self.idle,
+            Phase::Head => self.head,
+            Phase::Busy | Phase::BusySafe => return None,
+        };
+        if entered || moved {
             self.since = Instant::now();
         }
-        match phase {
-            Phase::Idle => Some(self.since + self.idle),
-            Phase::Head => Some(self.since + self.head),
-            Phase::Busy | Phase::BusySafe => None,
-        }
+        Some(self.since + limit)
     }
 }

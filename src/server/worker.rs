@@ -104,19 +104,22 @@ impl Worker {
             .build()?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (ended, finished) = oneshot::channel();
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let local = LocalSet::new();
-            local.block_on(&runtime, async move {
-                let service = make();
-                let accept = Accept::new(listeners, limits, slots, service);
-                accept.run(receiver, stop).await;
-            });
-            // Connections that were not done in time end here, with everything they hold.
-            drop(local);
-            // A look-up that blocks must not keep the program from leaving.
-            runtime.shutdown_background();
-            let _ = ended.send(());
-        })?;
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let local = LocalSet::new();
+                local.block_on(&runtime, async move {
+                    let service = make();
+                    let accept = Accept::new(listeners, limits, slots, service);
+                    accept.run(receiver, stop).await;
+                });
+                // Connections that were not done in time end here, with everything they hold.
+                let inside = runtime.enter();
+                drop(local);
+                drop(inside);
+                // A look-up that blocks must not keep the program from leaving.
+                runtime.shutdown_background();
+                let _ = ended.send(());
+            })?;
         Ok(WorkerHandle { thread, commands, finished })
     }
 }
@@ -220,10 +223,18 @@ where
                 () = stop.finishing() => break,
                 command = commands.recv(), if commanded => match command {
                     Some(WorkerCommand::AddListener(id, listener)) => self.add(id, listener),
-                    Some(WorkerCommand::RemoveListener(id)) => self.remove(id).await,
+                    Some(WorkerCommand::RemoveListener(id)) => tokio::select! {
+                        biased;
+                        () = self.remove(id) => {}
+                        () = stop.finishing() => break,
+                    },
                     None => commanded = false,
                 },
-                accepted = self.next() => self.welcome(accepted).await,
+                accepted = self.next() => tokio::select! {
+                    biased;
+                    () = self.welcome(accepted) => {}
+                    () = stop.finishing() => break,
+                },
             }
         }
         self.sources.clear();
@@ -251,7 +262,8 @@ where
         for Source { id, local, listener } in gone {
             let Ok(listener) = listener.into_std() else { continue };
             while let Ok((stream, peer)) = listener.accept() {
-                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                let stream =
+                    stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                 if let Ok(stream) = stream {
                     self.start(id, local, stream, peer).await;
                 }
@@ -322,4 +334,172 @@ where
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::server::listener::bind;
+    use crate::server::settings::Listen;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+
+    struct Rig {
+        worker: WorkerHandle,
+        address: SocketAddr,
+        stop: StopSignal,
+        slots: Slots,
+        /// Told when the service has a request.
+        arrived: Arc<Notify>,
+        /// Answers go out when it is told.
+        go: Arc<Notify>,
+        /// Told when a request was dropped before its answer.
+        dropped: Arc<Notify>,
+    }
+
+    struct Tell(Option<Arc<Notify>>);
+
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            if let Some(notify) = &self.0 {
+                notify.notify_one();
+            }
+        }
+    }
+
+    impl Rig {
+        fn new(max_connections: usize) -> Self {
+            let bound =
+                bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), false).unwrap().remove(0);
+            let (stop, slots) = (StopSignal::new(), Slots::new(max_connections));
+            let [arrived, go, dropped] = std::array::from_fn(|_| Arc::new(Notify::new()));
+            let (a, g, d) = (Arc::clone(&arrived), Arc::clone(&go), Arc::clone(&dropped));
+            let make = move || {
+                service_fn(move |inbound: Inbound| {
+                    let (a, g, mut tell) = (a.clone(), g.clone(), Tell(Some(d.clone())));
+                    async move {
+                        a.notify_one();
+                        g.notified().await;
+                        tell.0 = None;
+                        let text = format!("listener {}", inbound.connection.listener);
+                        Ok::<_, Infallible>(Response::new(Body::full(text)))
+                    }
+                })
+            };
+            let limits = ConnectionLimits::default();
+            let listeners = vec![(7, bound.listener)];
+            let worker =
+                Worker::spawn(0, listeners, limits, slots.clone(), make, stop.clone()).unwrap();
+            Self { worker, address: bound.local, stop, slots, arrived, go, dropped }
+        }
+
+        async fn send(&self, bytes: &[u8]) -> TcpStream {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            stream
+        }
+    }
+
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    }
+
+    #[tokio::test]
+    async fn finishing_ends_requests_under_way_and_closes_idle_connections() {
+        let rig = Rig::new(8);
+        let idle = rig.send(b"").await;
+        let busy = rig.send(GET).await;
+        rig.arrived.notified().await;
+        rig.stop.finish();
+        assert_eq!(rest(idle).await, "", "an idle connection is closed at once");
+        rig.go.notify_one();
+        let answer = rest(busy).await.to_lowercase();
+        assert!(answer.contains("connection: close") && answer.ends_with("listener 7"), "{answer}");
+        rig.worker.join().await.unwrap();
+        assert_eq!(rig.slots.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn aborting_drops_what_is_left() {
+        let rig = Rig::new(8);
+        let busy = rig.send(POST).await;
+        rig.arrived.notified().await;
+        rig.stop.abort();
+        rig.dropped.notified().await;
+        rig.worker.join().await.unwrap();
+        assert_eq!(rest(busy).await, "");
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_and_are_served() {
+        let rig = Rig::new(1);
+        let first = rig.send(GET).await;
+        rig.arrived.notified().await;
+        let second = rig.send(POST).await;
+        assert_eq!(rig.slots.open(), 1);
+        rig.go.notify_one();
+        drop(first);
+        rig.go.notify_one();
+        rig.arrived.notified().await;
+        rig.go.notify_one();
+        rig.stop.finish();
+        assert!(rest(second).await.contains("200 OK"));
+        rig.worker.join().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_half_closed_client_is_served() {
+        for request in [GET, POST] {
+            let rig = Rig::new(8);
+            let mut client = rig.send(request).await;
+            client.shutdown().await.unwrap();
+            rig.arrived.notified().await;
+            rig.go.notify_one();
+            assert!(rest(client).await.contains("200 OK"));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_work_of_a_safe_request_ends_when_its_client_left() {
+        let rig = Rig::new(8);
+        let client = rig.send(GET).await;
+        rig.arrived.notified().await;
+        drop(client);
+        rig.dropped.notified().await;
+    }
+
+    #[tokio::test]
+    async fn listeners_come_and_go() {
+        let mut rig = Rig::new(8);
+        let more = bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), false).unwrap().remove(0);
+        rig.worker.command(WorkerCommand::AddListener(9, more.listener)).await.unwrap();
+        rig.worker.command(WorkerCommand::RemoveListener(7)).await.unwrap();
+        let old = rig.address;
+        rig.address = more.local;
+        let client = rig.send(POST).await;
+        rig.arrived.notified().await;
+        rig.go.notify_one();
+        rig.stop.finish();
+        assert!(rest(client).await.ends_with("listener 9"));
+        TcpStream::connect(old).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_worker_is_told() {
+        let make = || {
+            assert!(std::hint::black_box(false), "on purpose");
+            service_fn(async |_: Inbound| Ok::<_, Infallible>(Response::new(Body::empty())))
+        };
+        let stop = StopSignal::new();
+        let worker =
+            Worker::spawn(0, vec![], ConnectionLimits::default(), Slots::new(1), make, stop);
+        assert_eq!(worker.unwrap().join().await, Err(WorkerGone));
+    }
 }
