@@ -364,6 +364,12 @@ mod tests {
 
     struct Tell(Option<Arc<Notify>>);
 
+    impl Tell {
+        fn not(mut self) {
+            self.0 = None;
+        }
+    }
+
     impl Drop for Tell {
         fn drop(&mut self) {
             if let Some(notify) = &self.0 {
@@ -381,11 +387,11 @@ mod tests {
             let (a, g, d) = (Arc::clone(&arrived), Arc::clone(&go), Arc::clone(&dropped));
             let make = move || {
                 service_fn(move |inbound: Inbound| {
-                    let (a, g, mut tell) = (a.clone(), g.clone(), Tell(Some(d.clone())));
+                    let (a, g, tell) = (a.clone(), g.clone(), Tell(Some(d.clone())));
                     async move {
                         a.notify_one();
                         g.notified().await;
-                        tell.0 = None;
+                        tell.not();
                         let text = format!("listener {}", inbound.connection.listener);
                         Ok::<_, Infallible>(Response::new(Body::full(text)))
                     }
