@@ -108,33 +108,25 @@ where
             told = true;
             connection.as_mut().graceful_shutdown();
         }
-        let mut ended = advance(connection.as_mut(), cx);
-        if ended.is_pending() && finishing && !told && watch.phase() != Phase::Head {
+        let mut progress = connection.as_mut().poll(cx);
+        if progress.is_pending() && finishing && !told && watch.phase() != Phase::Head {
             told = true;
             connection.as_mut().graceful_shutdown();
-            ended = advance(connection.as_mut(), cx);
+            progress = connection.as_mut().poll(cx);
         }
-        match ended {
-            Poll::Ready(ended) => Poll::Ready(ended),
+        match progress {
+            Poll::Ready(result) => Poll::Ready(ended(result)),
             Poll::Pending => timer.as_mut().poll_overdue(&watch, cx),
         }
     })
     .await
 }
 
-fn advance<I, S>(
-    connection: Pin<&mut UpgradeableConnection<TokioIo<Watched<I>>, Bridge<S, I>>>,
-    cx: &mut Context<'_>,
-) -> Poll<Ended>
-where
-    I: Stream,
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
-    S::Future: 'static,
-{
-    connection.poll(cx).map(|result| match result {
+fn ended(result: Result<(), hyper::Error>) -> Ended {
+    match result {
         Ok(()) => Ended::Closed,
         Err(error) => Ended::Failed(error),
-    })
+    }
 }
 
 pin_project! {

@@ -179,6 +179,13 @@ impl Source {
     }
 }
 
+/// What one listener accepted.
+struct Accepted {
+    id: usize,
+    bound: SocketAddr,
+    result: io::Result<(TcpStream, SocketAddr)>,
+}
+
 /// The accept loop of one worker, over all its listeners.
 struct Accept<S> {
     sources: Vec<Source>,
@@ -272,32 +279,26 @@ where
     }
 
     /// The next connection, once there is a place for it.
-    async fn next(&mut self) -> (usize, SocketAddr, io::Result<(TcpStream, SocketAddr)>) {
+    async fn next(&mut self) -> Accepted {
         self.slots.wait_free().await;
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    fn poll_accept(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<(usize, SocketAddr, io::Result<(TcpStream, SocketAddr)>)> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Accepted> {
         for step in 0..self.sources.len() {
             let at = (self.turn + step) % self.sources.len();
             let source = &self.sources[at];
-            if let Poll::Ready(accepted) = source.listener.poll_accept(cx) {
+            if let Poll::Ready(result) = source.listener.poll_accept(cx) {
                 self.turn = at + 1;
-                return Poll::Ready((source.id, source.local, accepted));
+                return Poll::Ready(Accepted { id: source.id, bound: source.local, result });
             }
         }
         Poll::Pending
     }
 
-    async fn welcome(
-        &mut self,
-        (id, local, accepted): (usize, SocketAddr, io::Result<(TcpStream, SocketAddr)>),
-    ) {
-        match accepted {
-            Ok((stream, peer)) => self.start(id, local, stream, peer).await,
+    async fn welcome(&mut self, Accepted { id, bound, result }: Accepted) {
+        match result {
+            Ok((stream, peer)) => self.start(id, bound, stream, peer).await,
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
                 if let Some(suppressed) = self.failures.allow() {
