@@ -1,3 +1,18 @@
 //! The way in; it knows HTTP connections, not what requests mean.
+//!
+//! [`listener`] binds, [`worker`] owns a thread, `accept` is its loop, [`serve`] is the life of one
+//! connection, [`drain`] is how connections leave.
 
+mod accept;
+pub mod drain;
+pub mod listener;
+pub mod serve;
 pub mod settings;
+mod watch;
+pub mod worker;
+
+pub use accept::Slots;
+pub use drain::StopSignal;
+pub use listener::{BindError, Bound, bind};
+pub use serve::{ConnectionInfo, Inbound};
+pub use worker::{Worker, WorkerCommand, WorkerHandle};

@@ -1,4 +1,25 @@
 //! The log: settings, formats, and what each level means here.
+//!
+//! * error: something is broken and a person must act.
+//! * warn: something is not as it should be, and we go on.
+//! * info: what an operator wants to read back later: starts, reloads, tokens, the access log.
+//! * debug: what a developer asks for.
+//!
+//! Lines go to stderr through a bounded queue and a thread of its own: a reader of the log that is
+//! slow, stuck or gone costs lines (which are counted), never a request.
+
+use std::fmt;
+use std::io::{IsTerminal, Write, stderr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry, reload};
+
+/// Lines that may wait to be written.
+const QUEUE: usize = 8192;
 
 /// What the log looks like and how much it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,5 +62,222 @@ pub enum AccessLog {
 impl Default for LogSettings {
     fn default() -> Self {
         Self { format: LogFormat::Auto, level: "info".into(), access: AccessLog::default() }
+    }
+}
+
+impl LogSettings {
+    /// Whether `level` is one that [`init`] can use; the error says what would be.
+    pub fn check_level(level: &str) -> Result<(), LevelError> {
+        targets(level).map(drop)
+    }
+}
+
+fn targets(level: &str) -> Result<Targets, LevelError> {
+    level.parse().map_err(|_| LevelError(level.to_owned()))
+}
+
+/// A level that is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LevelError(String);
+
+impl fmt::Display for LevelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = &self.0;
+        write!(
+            f,
+            "{found:?} is no log level; write off, error, warn, info, debug or trace, \
+             or levels by target such as \"info,bearer_proxy::token=debug\""
+        )
+    }
+}
+
+impl std::error::Error for LevelError {}
+
+/// Why the log could not be started.
+#[derive(Debug)]
+pub enum LogError {
+    /// The level is none.
+    Level(LevelError),
+    /// It had been started before.
+    Started,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Level(error) => error.fmt(f),
+            Self::Started => f.write_str("the log of this process has been started before"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+/// Starts the log of this process, on stderr. `color` is used by lines for people alone.
+pub fn init(settings: &LogSettings, color: bool) -> Result<LogGuard, LogError> {
+    let json = match settings.format {
+        LogFormat::Auto => !stderr().is_terminal(),
+        LogFormat::Pretty => false,
+        LogFormat::Json => true,
+    };
+    let (subscriber, guard) = build(&settings.level, json, color, stderr())?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Started)?;
+    Ok(guard)
+}
+
+fn build(
+    level: &str,
+    json: bool,
+    color: bool,
+    out: impl Write + Send + 'static,
+) -> Result<(impl tracing::Subscriber + Send + Sync, LogGuard), LogError> {
+    let (filter, reload) = reload::Layer::new(targets(level).map_err(LogError::Level)?);
+    let (writer, worker) = NonBlockingBuilder::default()
+        .buffered_lines_limit(QUEUE)
+        .lossy(true)
+        .thread_name("log")
+        .finish(out);
+    let dropped = DroppedLines(writer.error_counter());
+    let subscriber = Registry::default().with(filter).with(lines(json, color, writer));
+    Ok((subscriber, LogGuard { worker: Some(worker), reload, dropped }))
+}
+
+fn lines<S>(json: bool, color: bool, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    if json {
+        let layer = layer().json().flatten_event(true).with_span_list(false);
+        return Box::new(layer.with_current_span(false).with_writer(writer));
+    }
+    Box::new(layer().with_target(false).with_ansi(color).with_writer(writer))
+}
+
+/// Keeps the log going; what still waits is written when it is dropped.
+pub struct LogGuard {
+    worker: Option<WorkerGuard>,
+    reload: reload::Handle<Targets, Registry>,
+    dropped: DroppedLines,
+}
+
+impl LogGuard {
+    /// Changes the level of the running log.
+    pub fn set_level(&self, level: &str) -> Result<(), LevelError> {
+        // It fails only where the subscriber is gone, and then there is no log to change.
+        let _ = self.reload.reload(targets(level)?);
+        Ok(())
+    }
+
+    /// The count of lines that were dropped.
+    pub fn dropped(&self) -> DroppedLines {
+        self.dropped.clone()
+    }
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        let worker = self.worker.take();
+        // Where stderr is stuck, tracing-appender complains on stdout, which panics if that is
+        // closed. There is nobody left to tell.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(worker)));
+    }
+}
+
+impl fmt::Debug for LogGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogGuard").finish_non_exhaustive()
+    }
+}
+
+/// Lines that were dropped because the queue was full.
+#[derive(Debug, Clone)]
+pub struct DroppedLines(ErrorCounter);
+
+impl DroppedLines {
+    /// Their number since the start.
+    pub fn get(&self) -> usize {
+        self.0.dropped_lines()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(json: bool, say: impl FnOnce(&LogGuard)) -> String {
+        let page = Page::default();
+        let (subscriber, guard) = build("info", json, false, page.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || say(&guard));
+        drop(guard);
+        String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn levels_are_checked() {
+        let check = |level: &str, good: bool| {
+            assert_eq!(LogSettings::check_level(level).is_ok(), good, "{level:?}");
+        };
+        check("info", true);
+        check("off", true);
+        check("info,bearer_proxy=debug", true);
+        check("bearer_proxy::token=trace", true);
+        check("info,,x=loud", false);
+        check("a=b=c", false);
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let text = written(true, |_| tracing::info!(port = 6750, "listening"));
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert_eq!((&line["message"], &line["port"]), (&"listening".into(), &6750.into()));
+        assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn text_is_one_line_without_colours() {
+        let text = written(false, |_| tracing::warn!(port = 6750, "listening"));
+        assert!(text.ends_with("WARN listening port=6750\n"), "{text:?}");
+    }
+
+    #[test]
+    fn the_level_can_change() {
+        let text = written(false, |guard| {
+            tracing::debug!("not said");
+            guard.set_level("debug").unwrap();
+            tracing::debug!("said");
+        });
+        assert!(text.contains("said") && !text.contains("not said"), "{text:?}");
+    }
+
+    #[test]
+    fn a_closed_log_harms_nobody() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let (subscriber, guard) = build("info", true, false, Closed).unwrap();
+        tracing::subscriber::with_default(subscriber, || tracing::error!("into the void"));
+        drop(guard);
     }
 }

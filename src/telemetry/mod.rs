@@ -1,3 +1,8 @@
 //! How we speak: logs and metrics, their set-up and shared vocabulary.
 
 pub mod log;
+pub mod metrics;
+mod process;
+pub mod throttle;
+
+pub use metrics::Registry;

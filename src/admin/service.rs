@@ -1,0 +1,411 @@
+//! The pages of the admin listener and the small server that shows them, on the control runtime.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::guard::{Reach, Refusal};
+use super::readiness::{Health, Readiness, TokenHealth, is_started, readiness};
+use crate::body::Body;
+use crate::server::StopSignal;
+use crate::telemetry::Registry;
+use crate::telemetry::metrics;
+
+/// Connections at a time; a probe, a scraper and a person need three.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Time for a request to come, so that nobody holds a connection for nothing. It is longer than the
+/// usual intervals of probes and scrapes, which keep their connections.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Bytes of one request's head.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// After an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// What operators see.
+pub struct Admin {
+    health: Arc<dyn Health>,
+    registry: Registry,
+}
+
+impl Admin {
+    /// A view of this program.
+    pub fn new(health: Arc<dyn Health>, registry: Registry) -> Arc<Self> {
+        Arc::new(Self { health, registry })
+    }
+
+    /// Shows it on these listeners until told to stop; answers under way are finished.
+    pub async fn serve(
+        self: Arc<Self>,
+        listeners: Vec<std::net::TcpListener>,
+        stop: StopSignal,
+    ) -> io::Result<()> {
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            listener.set_nonblocking(true)?;
+            let reach = Reach::of(listener.local_addr()?);
+            let listener = TcpListener::from_std(listener)?;
+            accepting.spawn(Arc::clone(&self).accept(listener, reach, stop.clone()));
+        }
+        while accepting.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener, reach: Reach, stop: StopSignal) {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.finishing() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = accept_one(&listener, &slots) => accepted,
+            };
+            match accepted {
+                Ok((stream, permit)) => {
+                    let connection = Arc::clone(&self).connection(stream, reach, stop.clone());
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "accepting an admin connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        tokio::select! {
+            () = stop.aborted() => {}
+            () = async { while connections.join_next().await.is_some() {} } => {}
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, reach: Reach, stop: StopSignal) {
+        let service = hyper::service::service_fn(move |request| {
+            let answer = self.answer(reach, &request);
+            std::future::ready(Ok::<_, Infallible>(answer))
+        });
+        let connection = Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIMEOUT)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = stop.finishing() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "an admin connection ended");
+        }
+    }
+
+    /// The answer to one request: the only place that knows the pages.
+    pub fn answer<B>(&self, reach: Reach, request: &Request<B>) -> Response<Body> {
+        if let Err(refusal) = reach.admit(request) {
+            return refused(refusal);
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let page: Box<dyn Fn() -> Response<Body> + '_> = match (request.uri().path(), reach) {
+            ("/livez", _) => Box::new(|| self.livez()),
+            ("/readyz", _) => Box::new(move || self.readyz(query)),
+            ("/startupz", _) => Box::new(|| self.startupz()),
+            ("/metrics", _) => Box::new(|| self.metrics()),
+            ("/status", Reach::Loopback(_)) => Box::new(|| self.status()),
+            _ => return problem(StatusCode::NOT_FOUND, "no such page", PAGES),
+        };
+        match *request.method() {
+            // hyper sends no body in answer to HEAD.
+            Method::GET | Method::HEAD => page(),
+            _ => {
+                let mut answer =
+                    problem(StatusCode::METHOD_NOT_ALLOWED, "only to be read", "use GET or HEAD");
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                answer
+            }
+        }
+    }
+
+    fn livez(&self) -> Response<Body> {
+        match self.health.alive() {
+            true => text(StatusCode::OK, "alive\n"),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not move\n"),
+        }
+    }
+
+    fn startupz(&self) -> Response<Body> {
+        match is_started(&*self.health) {
+            true => text(StatusCode::OK, "started\n"),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        }
+    }
+
+    fn readyz(&self, query: &str) -> Response<Body> {
+        let parameters = Parameters::read(query);
+        let readiness = readiness(&*self.health, parameters.credential.as_deref());
+        let (status, mut lines) = match readiness {
+            Readiness::Ready => (StatusCode::OK, "ready\n".to_owned()),
+            Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "leaving\n".to_owned()),
+            Readiness::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
+            Readiness::Unknown => (StatusCode::NOT_FOUND, "no such credential\n".to_owned()),
+            Readiness::Missing(names) => (StatusCode::SERVICE_UNAVAILABLE, missing(&names)),
+        };
+        if parameters.verbose {
+            lines.extend(self.health.tokens().iter().map(verbose_line));
+        }
+        text(status, lines)
+    }
+
+    fn metrics(&self) -> Response<Body> {
+        let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
+        answer(StatusCode::OK, content_type, self.registry.render())
+    }
+
+    fn status(&self) -> Response<Body> {
+        let tokens: Vec<Value> = self.health.tokens().iter().map(token_json).collect();
+        let status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "ready": readiness(&*self.health, None) == Readiness::Ready,
+            "started": is_started(&*self.health),
+            "draining": self.health.draining(),
+            "tokens": tokens,
+        });
+        answer(StatusCode::OK, JSON, format!("{status:#}\n"))
+    }
+}
+
+const PAGES: &str = "there are /livez, /readyz, /startupz and /metrics, and on loopback /status";
+
+/// Waits for a place, then for a connection.
+async fn accept_one(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+/// The query of `/readyz`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Parameters {
+    credential: Option<String>,
+    verbose: bool,
+}
+
+impl Parameters {
+    fn read(query: &str) -> Self {
+        let mut parameters = Self::default();
+        for pair in query.split('&') {
+            match pair.split_once('=').unwrap_or((pair, "")) {
+                ("credential", name) => {
+                    let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+                    parameters.credential = Some(name.into_owned());
+                }
+                ("verbose", _) => parameters.verbose = true,
+                _ => {}
+            }
+        }
+        parameters
+    }
+}
+
+fn missing(names: &[String]) -> String {
+    names.iter().map(|name| format!("{name}: no usable token\n")).collect()
+}
+
+fn verbose_line(token: &TokenHealth) -> String {
+    let TokenHealth { credential, token, usable, lazy, .. } = token;
+    let usable = if *usable { "usable" } else { "not usable" };
+    let lazy = if *lazy { ", lazy" } else { "" };
+    format!("{credential}/{token}: {usable}{lazy}\n")
+}
+
+fn token_json(token: &TokenHealth) -> Value {
+    json!({
+        "credential": token.credential,
+        "token": token.token,
+        "scopes": token.scopes,
+        "usable": token.usable,
+        "lazy": token.lazy,
+        "attempted": token.attempted,
+        "state": token.state,
+        "expires": token.expires.map(date),
+        "refresh_due": token.refresh_due.map(date),
+        "failing_since": token.failing_since.map(date),
+        "failures": token.failures,
+        "last_error": token.last_error,
+    })
+}
+
+/// RFC 3339, to the second.
+fn date(time: SystemTime) -> Option<String> {
+    let timestamp = jiff::Timestamp::try_from(time).ok()?;
+    Some(timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+fn refused(refusal: Refusal) -> Response<Body> {
+    let (status, title, detail) = match refusal {
+        Refusal::BadHost => {
+            (StatusCode::BAD_REQUEST, "bad Host", "send exactly one valid Host field")
+        }
+        Refusal::ForeignHost => (
+            StatusCode::MISDIRECTED_REQUEST,
+            "not our name",
+            "this listener answers to localhost and its own address only",
+        ),
+        Refusal::CrossSite => {
+            (StatusCode::FORBIDDEN, "cross-site", "web pages of other sites may not ask here")
+        }
+    };
+    problem(status, title, detail)
+}
+
+/// RFC 9457.
+fn problem(status: StatusCode, title: &str, detail: &str) -> Response<Body> {
+    let problem = json!({ "status": status.as_u16(), "title": title, "detail": detail });
+    answer(status, PROBLEM, format!("{problem}\n"))
+}
+
+fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    answer(status, TEXT, text.into())
+}
+
+fn answer(
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: impl Into<bytes::Bytes>,
+) -> Response<Body> {
+    let mut answer = Response::new(Body::full(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::admin::readiness::tests::{Fake, fake};
+
+    const LOOPBACK: Reach = Reach::Loopback(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+
+    fn admin(health: Fake) -> Arc<Admin> {
+        Admin::new(Arc::new(health), Registry::with_process().unwrap())
+    }
+
+    fn request(line: &str, fields: &[(&str, &str)]) -> Request<()> {
+        let (method, target) = line.split_once(' ').unwrap();
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    async fn body(answer: Response<Body>) -> String {
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn pages_by_state() {
+        let draining = Fake { draining: true, ..fake(&["a+"]) };
+        let rows: &[(&str, Fake, u16, &str)] = &[
+            ("GET /livez", fake(&["a"]), 200, "alive"),
+            ("GET /readyz", fake(&["a+", "b~"]), 200, "ready"),
+            ("GET /readyz", fake(&["a", "b+", "c"]), 503, "a: no usable token\nc: no usable token"),
+            ("GET /readyz", draining.clone(), 503, "leaving"),
+            ("GET /readyz?credential=b", fake(&["a", "b+"]), 200, "ready"),
+            ("GET /readyz?credential=b%2Bx", fake(&["a"]), 404, "no such credential"),
+            ("GET /readyz?verbose", fake(&["a+"]), 200, "a/0: usable"),
+            ("GET /startupz", fake(&["a?"]), 503, "starting"),
+            ("GET /startupz", fake(&["a"]), 200, "started"),
+            ("GET /metrics", fake(&[]), 200, "bearer_proxy_build_info"),
+            ("GET /status", fake(&["a+"]), 200, "\"credential\": \"a\""),
+            ("HEAD /livez", fake(&[]), 200, ""),
+            ("POST /livez", fake(&[]), 405, "GET or HEAD"),
+            ("GET /", fake(&[]), 404, "no such page"),
+            ("POST /nowhere", fake(&[]), 404, "no such page"),
+        ];
+        for (line, health, status, part) in rows {
+            let request = request(line, &[("host", "localhost:6751")]);
+            let answer = admin(health.clone()).answer(LOOPBACK, &request);
+            assert_eq!(answer.status().as_u16(), *status, "{line}");
+            assert_eq!(answer.headers().contains_key(ALLOW), *status == 405, "{line}");
+            let text = body(answer).await;
+            assert!(text.contains(part), "{line}: {part:?} is missing in {text:?}");
+        }
+    }
+
+    #[test]
+    fn names_and_pages_by_reach() {
+        let check = |reach: Reach, path: &str, fields: &[(&str, &str)], status: u16| {
+            let request = request(&format!("GET {path}"), fields);
+            let answer = admin(fake(&["a+"])).answer(reach, &request);
+            assert_eq!(answer.status().as_u16(), status, "{reach:?} {path} {fields:?}");
+        };
+        for host in ["localhost", "LocalHost:6751", "127.0.0.1:6751", "[::1]:6751", "[::1]"] {
+            check(LOOPBACK, "/status", &[("host", host)], 200);
+        }
+        for host in ["evil.example", "localhost.evil.example:6751", "10.0.0.1", "127.0.0.1.nip.io"]
+        {
+            check(LOOPBACK, "/livez", &[("host", host)], 421);
+            check(Reach::Remote, "/livez", &[("host", host)], 200);
+        }
+        check(LOOPBACK, "/livez", &[], 400);
+        check(LOOPBACK, "/livez", &[("host", "localhost"), ("host", "localhost")], 400);
+        check(LOOPBACK, "/livez", &[("host", "a b")], 400);
+        check(LOOPBACK, "http://evil.example/livez", &[("host", "localhost")], 421);
+        let own = ("host", "localhost:6751");
+        check(LOOPBACK, "/status", &[own, ("origin", "http://localhost:6751")], 200);
+        check(LOOPBACK, "/status", &[own, ("origin", "http://localhost:8080")], 403);
+        check(LOOPBACK, "/status", &[own, ("origin", "null")], 403);
+        check(LOOPBACK, "/status", &[own, ("sec-fetch-site", "cross-site")], 403);
+        check(LOOPBACK, "/status", &[own, ("sec-fetch-site", "none")], 200);
+        check(Reach::Remote, "/status", &[own], 404);
+        check(Reach::Remote, "/metrics", &[], 200);
+    }
+
+    #[tokio::test]
+    async fn it_is_served_until_told_to_stop() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = StopSignal::new();
+        let served = tokio::spawn(admin(fake(&["a+"])).serve(vec![listener], stop.clone()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"HEAD /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            head.push(char::from(client.read_u8().await.unwrap()));
+        }
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        stop.finish();
+        served.await.unwrap().unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "an idle connection is closed");
+    }
+}

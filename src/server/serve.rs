@@ -1,0 +1,445 @@
+//! The life of one client connection: HTTP/1.1 on any byte stream, with its time-outs and its leave.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower::util::Oneshot;
+use tower::{Service, ServiceExt};
+
+use super::drain::Member;
+use super::settings::ConnectionLimits;
+use super::watch::{Deadline, Phase, Stream, Watch, Watched};
+use crate::body::{Body, BodyError};
+
+/// The smallest read buffer that hyper accepts.
+const MIN_BUFFER: usize = 8192;
+
+/// How long a safe request goes on when its client has closed its side of the connection.
+///
+/// The same FIN says "I sent all I had" and "I am gone". An answer that is nearly there reaches a
+/// client of the first kind; work for one of the second kind does not go on for long. An unsafe
+/// request always goes on to its end.
+const HANG_UP_GRACE: Duration = Duration::from_secs(1);
+
+/// A request and the connection it came over.
+#[derive(Debug)]
+pub struct Inbound {
+    /// As hyper read it.
+    pub request: Request<Incoming>,
+    /// Shared by all requests of the connection.
+    pub connection: Rc<ConnectionInfo>,
+}
+
+/// Where a connection came from and came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// The listener's number, as given to the worker.
+    pub listener: usize,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The client's end.
+    pub peer: SocketAddr,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// In order, by either side.
+    Closed,
+    /// No request for too long, or a head that took too long.
+    TimedOut(Phase),
+    /// The client left before the answer to its safe request.
+    ClientLeft,
+    /// Not HTTP, or the socket failed.
+    Failed(hyper::Error),
+}
+
+/// hyper set up for our limits, once for each worker.
+pub fn builder(limits: &ConnectionLimits) -> Builder {
+    let mut builder = Builder::new();
+    // Half-closed clients are served. hyper then reads nothing while a request is under way, so the
+    // driver below looks for clients that left. Time-outs are ours too, see `watch`.
+    builder.half_close(true).header_read_timeout(None);
+    // hyper adds `Date` where an answer has none (RFC 9110 section 6.6.1); an upstream's is kept.
+    builder.auto_date_header(true).pipeline_flush(false);
+    builder.max_buf_size(limits.max_header_bytes.max(MIN_BUFFER));
+    builder.max_header_size(limits.max_header_bytes).max_headers(limits.max_headers);
+    builder
+}
+
+/// Serves one connection to its end.
+pub async fn serve<I, S>(
+    builder: &Builder,
+    watch: Arc<Watch<I>>,
+    info: Rc<ConnectionInfo>,
+    service: S,
+    limits: &ConnectionLimits,
+    member: Member,
+) -> Ended
+where
+    I: Stream,
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+{
+    let io = TokioIo::new(Watched(Arc::clone(&watch)));
+    let bridge = Bridge { service, info, watch: Arc::clone(&watch) };
+    let mut connection = pin!(builder.serve_connection(io, bridge).with_upgrades());
+    let mut timer = pin!(Timer::new(limits.head_timeout, limits.idle_timeout));
+    let mut told = false;
+    poll_fn(|cx| {
+        let finishing = !told && member.finishing(cx);
+        // A request under way is told first, so that its answer says `Connection: close`. Any other
+        // connection is looked at first: a head that has begun to arrive is still read and answered.
+        if finishing && watch.phase().is_busy() {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        let mut progress = connection.as_mut().poll(cx);
+        if progress.is_pending() && finishing && !told && watch.phase() != Phase::Head {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+            progress = connection.as_mut().poll(cx);
+        }
+        match progress {
+            Poll::Ready(result) => Poll::Ready(ended(result)),
+            Poll::Pending => timer.as_mut().poll_overdue(&watch, cx),
+        }
+    })
+    .await
+}
+
+fn ended(result: Result<(), hyper::Error>) -> Ended {
+    match result {
+        Ok(()) => Ended::Closed,
+        Err(error) => Ended::Failed(error),
+    }
+}
+
+pin_project! {
+    /// One timer for all that a connection may wait for too long.
+    struct Timer {
+        deadline: Deadline,
+        left: Option<Instant>,
+        armed: Instant,
+        #[pin]
+        sleep: Sleep,
+    }
+}
+
+impl Timer {
+    fn new(head: Duration, idle: Duration) -> Self {
+        let armed = Instant::now() + idle;
+        Self { deadline: Deadline::new(head, idle), left: None, armed, sleep: sleep_until(armed) }
+    }
+
+    /// Ready when the connection has waited for too long.
+    ///
+    /// The timer is moved to an earlier time at once, to a later one only when it fires: requests
+    /// that arrive whole, one after the other, leave it alone.
+    fn poll_overdue<I: Stream>(
+        mut self: Pin<&mut Self>,
+        watch: &Watch<I>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended> {
+        let phase = watch.phase();
+        let Some(due) = self.as_mut().due(phase, watch, cx) else { return Poll::Pending };
+        let mut this = self.project();
+        if due < *this.armed {
+            *this.armed = due;
+            this.sleep.as_mut().reset(due);
+        }
+        while this.sleep.as_mut().poll(cx).is_ready() {
+            if *this.armed >= due {
+                let left = this.left.is_some();
+                return Poll::Ready(if left { Ended::ClientLeft } else { Ended::TimedOut(phase) });
+            }
+            *this.armed = due;
+            this.sleep.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    fn due<I: Stream>(
+        self: Pin<&mut Self>,
+        phase: Phase,
+        watch: &Watch<I>,
+        cx: &mut Context<'_>,
+    ) -> Option<Instant> {
+        let this = self.project();
+        let due = this.deadline.due(phase, watch.take_moved());
+        if phase != Phase::BusySafe {
+            *this.left = None;
+            return due;
+        }
+        if this.left.is_none() && watch.is_gone(cx) {
+            *this.left = Some(Instant::now());
+        }
+        this.left.map(|left| left + HANG_UP_GRACE)
+    }
+}
+
+/// Our service as hyper calls it.
+struct Bridge<S, I> {
+    service: S,
+    info: Rc<ConnectionInfo>,
+    watch: Arc<Watch<I>>,
+}
+
+impl<S, I> hyper::service::Service<Request<Incoming>> for Bridge<S, I>
+where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    type Response = Response<Answer<I>>;
+    type Error = Infallible;
+    type Future = Answering<S, I>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        self.watch.enter(if safe { Phase::BusySafe } else { Phase::Busy });
+        let inbound = Inbound { request, connection: Rc::clone(&self.info) };
+        let busy = Some(Busy(Arc::clone(&self.watch)));
+        Answering { answer: self.service.clone().oneshot(inbound), busy }
+    }
+}
+
+pin_project! {
+    /// The wait for an answer's head.
+    struct Answering<S: Service<Inbound>, I> {
+        #[pin]
+        answer: Oneshot<S, Inbound>,
+        busy: Option<Busy<I>>,
+    }
+}
+
+impl<S, I> Future for Answering<S, I>
+where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
+{
+    type Output = Result<Response<Answer<I>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = match ready!(this.answer.poll(cx)) {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let busy = this.busy.take();
+        if let Some(busy) = &busy {
+            // From here on, writing tells whether the client is there.
+            busy.0.enter(Phase::Busy);
+        }
+        Poll::Ready(Ok(response.map(|body| Answer { body, _busy: busy })))
+    }
+}
+
+/// While it lives, a request is with the service or its answer is being sent.
+struct Busy<I>(Arc<Watch<I>>);
+
+impl<I> Drop for Busy<I> {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Idle);
+    }
+}
+
+/// An answer's body; its end is the beginning of the wait for the next request.
+///
+/// A request body that is still being sent when its answer has ended has the head time-out to end.
+struct Answer<I> {
+    body: Body,
+    _busy: Option<Busy<I>>,
+}
+
+impl<I> HttpBody for Answer<I> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::{JoinHandle, LocalSet, spawn_local};
+    use tokio::time::sleep;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::server::drain::Drain;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+    struct Rig {
+        client: DuplexStream,
+        ended: JoinHandle<Ended>,
+        drain: Rc<Drain>,
+        started: Instant,
+    }
+
+    impl Rig {
+        /// A connection whose service takes `work` for each answer; inside a `LocalSet` only.
+        fn new(work: Duration) -> Self {
+            let (client, server) = duplex(64 * 1024);
+            let (drain, limits) = (Drain::new(), ConnectionLimits::default());
+            let member = drain.join();
+            let address = "127.0.0.1:1".parse().unwrap();
+            let info = Rc::new(ConnectionInfo { listener: 0, local: address, peer: address });
+            let service = service_fn(move |_: Inbound| async move {
+                sleep(work).await;
+                Ok::<_, Infallible>(Response::new(Body::full("done")))
+            });
+            let ended = spawn_local(async move {
+                let watch = Watch::new(server, None);
+                serve(&builder(&limits), watch, info, service, &limits, member).await
+            });
+            Self { client, ended, drain, started: Instant::now() }
+        }
+
+        async fn answer(&mut self) -> String {
+            let mut text = String::new();
+            while !text.ends_with("done") {
+                let byte = self.client.read_u8().await.unwrap();
+                text.push(char::from(byte));
+            }
+            text
+        }
+
+        async fn ended(self) -> (Ended, u64) {
+            let ended = self.ended.await.unwrap();
+            (ended, self.started.elapsed().as_secs())
+        }
+    }
+
+    fn timed_out((ended, seconds): (Ended, u64)) -> (Phase, u64) {
+        let Ended::TimedOut(phase) = ended else { panic!("ended otherwise: {ended:?}") };
+        (phase, seconds)
+    }
+
+    const NO_TIME: Duration = Duration::ZERO;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_is_closed() {
+        let local = LocalSet::new();
+        let end = local.run_until(async { Rig::new(NO_TIME).ended().await }).await;
+        assert_eq!(timed_out(end), (Phase::Idle, 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_time_from_its_first_byte_however_it_trickles() {
+        let trickle = async {
+            let mut rig = Rig::new(NO_TIME);
+            sleep(20 * SECOND).await;
+            rig.client.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+            for _ in 0..9 {
+                sleep(SECOND).await;
+                rig.client.write_all(b"y").await.unwrap();
+            }
+            rig.ended().await
+        };
+        let end = LocalSet::new().run_until(trickle).await;
+        assert_eq!(timed_out(end), (Phase::Head, 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_time_begins_anew_after_each_answer() {
+        let several = async {
+            let mut rig = Rig::new(NO_TIME);
+            for _ in 0..3 {
+                sleep(70 * SECOND).await;
+                rig.client.write_all(GET).await.unwrap();
+                rig.answer().await;
+            }
+            rig.ended().await
+        };
+        let end = LocalSet::new().run_until(several).await;
+        assert_eq!(timed_out(end), (Phase::Idle, 3 * 70 + 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_head_is_timed_like_the_first() {
+        let second = async {
+            let mut rig = Rig::new(NO_TIME);
+            rig.client.write_all(GET).await.unwrap();
+            rig.answer().await;
+            sleep(5 * SECOND).await;
+            rig.client.write_all(b"GET").await.unwrap();
+            rig.ended().await
+        };
+        let end = LocalSet::new().run_until(second).await;
+        assert_eq!(timed_out(end), (Phase::Head, 15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_answer_is_not_our_concern() {
+        let slow = async {
+            let mut rig = Rig::new(600 * SECOND);
+            rig.client.write_all(GET).await.unwrap();
+            assert!(rig.answer().await.starts_with("HTTP/1.1 200 OK"));
+            rig.ended().await
+        };
+        let end = LocalSet::new().run_until(slow).await;
+        assert_eq!(timed_out(end), (Phase::Idle, 675));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_has_begun_is_answered_while_finishing() {
+        let leave = async {
+            let mut rig = Rig::new(SECOND);
+            let (first, rest) = GET.split_at(9);
+            rig.client.write_all(first).await.unwrap();
+            sleep(SECOND).await;
+            rig.drain.finish();
+            sleep(SECOND).await;
+            rig.client.write_all(rest).await.unwrap();
+            let answer = rig.answer().await;
+            assert!(answer.contains("connection: close"), "{answer}");
+            rig.ended().await
+        };
+        let (ended, seconds) = LocalSet::new().run_until(leave).await;
+        assert!(matches!(ended, Ended::Closed), "{ended:?}");
+        assert_eq!(seconds, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_of_heads_are_kept() {
+        let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(33 * 1024));
+        let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(101));
+        for head in [long, many] {
+            let refused = async {
+                let mut rig = Rig::new(NO_TIME);
+                rig.client.write_all(head.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                rig.client.read_to_string(&mut answer).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+            };
+            LocalSet::new().run_until(refused).await;
+        }
+    }
+}

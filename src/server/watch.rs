@@ -1,0 +1,204 @@
+//! What a connection is doing, seen from its socket: the base of its time-outs.
+//!
+//! hyper's own head time-out starts when it begins to *wait* for a request, so it also ends idle
+//! connections; and it allocates and registers a timer for each request. Here the socket notes what
+//! passes, and the task that drives the connection keeps one timer that is moved only when it fires
+//! or when a head does not arrive whole.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+/// A byte stream to a client.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Ready once the client has closed its side, without taking any byte that it sent.
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+impl Stream for TcpStream {
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut byte = [0; 1];
+        match ready!(self.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
+            Ok(0) | Err(_) => Poll::Ready(()),
+            Ok(_) => Poll::Pending, // a pipelined request: the client is there
+        }
+    }
+}
+
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {
+    fn poll_gone(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending // it cannot be looked into
+    }
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Waiting for a request.
+    Idle = 0,
+    /// A first byte came, the head is not complete.
+    Head = 1,
+    /// A request is with the service.
+    Busy = 2,
+    /// The same, and the request is of a safe method: nobody needs its answer when the client left.
+    BusySafe = 3,
+}
+
+impl Phase {
+    /// Whether a request is with the service.
+    pub fn is_busy(self) -> bool {
+        matches!(self, Self::Busy | Self::BusySafe)
+    }
+}
+
+/// Shared by the socket inside hyper, the service, and the task that drives them. All three run on
+/// one thread: the lock is never contended, and there only because an upgraded socket may move.
+#[derive(Debug)]
+pub struct Watch<I> {
+    stream: Mutex<I>,
+    phase: AtomicU8,
+    moved: AtomicBool,
+    /// The connection's place under the limit, held until the socket closes.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<I> Watch<I> {
+    /// A connection that waits for its first request.
+    pub fn new(stream: I, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
+        let (stream, phase) = (Mutex::new(stream), AtomicU8::new(Phase::Idle as u8));
+        Arc::new(Self { stream, phase, moved: AtomicBool::new(true), _permit: permit })
+    }
+
+    /// What it is doing now.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            2 => Phase::Busy,
+            _ => Phase::BusySafe,
+        }
+    }
+
+    /// Notes what it does from now on.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+        self.moved.store(true, Relaxed);
+    }
+
+    /// Whether anything was sent or any phase entered since the last call.
+    pub fn take_moved(&self) -> bool {
+        self.moved.swap(false, Relaxed)
+    }
+
+    fn stream(&self) -> MutexGuard<'_, I> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<I: Stream> Watch<I> {
+    /// Whether the client has left; if not, the task is woken when it does.
+    pub fn is_gone(&self, cx: &mut Context<'_>) -> bool {
+        self.stream().poll_gone(cx).is_ready()
+    }
+}
+
+/// The socket as hyper sees it.
+#[derive(Debug)]
+pub struct Watched<I>(pub Arc<Watch<I>>);
+
+impl<I: Stream> Watched<I> {
+    fn sent(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(result, Poll::Ready(Ok(1..))) {
+            self.0.moved.store(true, Relaxed);
+        }
+        result
+    }
+}
+
+impl<I: Stream> AsyncRead for Watched<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut *self.0.stream()).poll_read(cx, buf);
+        if buf.filled().len() > before && self.0.phase() == Phase::Idle {
+            self.0.enter(Phase::Head);
+        }
+        result
+    }
+}
+
+impl<I: Stream> AsyncWrite for Watched<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut *self.0.stream()).poll_write(cx, buf);
+        self.sent(result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut *self.0.stream()).poll_write_vectored(cx, bufs);
+        self.sent(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.stream().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.stream()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.stream()).poll_shutdown(cx)
+    }
+}
+
+/// When a connection's present phase began, and so when it has lasted too long.
+#[derive(Debug)]
+pub struct Deadline {
+    head: Duration,
+    idle: Duration,
+    phase: Phase,
+    since: Instant,
+}
+
+impl Deadline {
+    /// A connection that has just been accepted.
+    pub fn new(head: Duration, idle: Duration) -> Self {
+        Self { head, idle, phase: Phase::Idle, since: Instant::now() }
+    }
+
+    /// The time at which the connection is to be closed; none while a request is with the service,
+    /// whose own time-outs rule then.
+    pub fn due(&mut self, phase: Phase, moved: bool) -> Option<Instant> {
+        let entered = std::mem::replace(&mut self.phase, phase) != phase;
+        let limit = match phase {
+            Phase::Idle => self.idle,
+            Phase::Head => self.head,
+            Phase::Busy | Phase::BusySafe => return None,
+        };
+        if entered || moved {
+            self.since = Instant::now();
+        }
+        Some(self.since + limit)
+    }
+}

@@ -1,0 +1,300 @@
+//! A worker: one thread with a runtime of its own, its listeners, and all their connections.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::thread::JoinHandle;
+
+use http::Response;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tower::Service;
+
+use super::accept::{Accept, Slots};
+use super::drain::StopSignal;
+use super::serve::Inbound;
+use super::settings::ConnectionLimits;
+use crate::body::Body;
+
+/// Threads for what can only be done by blocking; DNS look-ups are the one such thing here.
+const BLOCKING_THREADS: usize = 4;
+
+/// Commands that may wait for a worker.
+const COMMANDS: usize = 16;
+
+/// A change to what a running worker listens on.
+#[derive(Debug)]
+pub enum WorkerCommand {
+    /// Accepts from this socket too, under this number.
+    AddListener(usize, std::net::TcpListener),
+    /// Takes the connections that wait on the listeners of this number, then closes them. Open
+    /// connections go on.
+    RemoveListener(usize),
+}
+
+/// Starts workers.
+#[derive(Debug)]
+pub struct Worker;
+
+impl Worker {
+    /// Starts the thread `worker-INDEX`.
+    ///
+    /// `make` runs on that thread, inside its runtime, and may build what cannot leave a thread;
+    /// clones of its service serve the connections.
+    pub fn spawn<S>(
+        index: usize,
+        listeners: Vec<(usize, std::net::TcpListener)>,
+        limits: ConnectionLimits,
+        slots: Slots,
+        make: impl FnOnce() -> S + Send + 'static,
+        stop: StopSignal,
+    ) -> io::Result<WorkerHandle>
+    where
+        S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+        S::Future: 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()?;
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (ended, finished) = oneshot::channel();
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let local = LocalSet::new();
+                local.block_on(&runtime, async move {
+                    let service = make();
+                    let accept = Accept::new(listeners, limits, slots, service);
+                    accept.run(receiver, stop).await;
+                });
+                // Connections that were not done in time end here, with everything they hold.
+                let inside = runtime.enter();
+                drop(local);
+                drop(inside);
+                // A look-up that blocks must not keep the program from leaving.
+                runtime.shutdown_background();
+                let _ = ended.send(());
+            })?;
+        Ok(WorkerHandle { thread, commands, finished })
+    }
+}
+
+/// A worker that runs.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    thread: JoinHandle<()>,
+    commands: mpsc::Sender<WorkerCommand>,
+    finished: oneshot::Receiver<()>,
+}
+
+impl WorkerHandle {
+    /// Hands a command over; an error means that the worker is gone.
+    pub async fn command(&self, command: WorkerCommand) -> Result<(), WorkerGone> {
+        self.commands.send(command).await.map_err(|_| WorkerGone)
+    }
+
+    /// Ends when the worker does, for use beside other events; [`join`](Self::join) then says how.
+    pub async fn ended(&mut self) {
+        if !self.finished.is_terminated() {
+            let _ = (&mut self.finished).await;
+        }
+    }
+
+    /// Waits for the thread's end: after a stop signal, its last connection's or the abort.
+    pub async fn join(mut self) -> Result<(), WorkerGone> {
+        self.ended().await;
+        // The thread has nothing left to do, so this does not block.
+        self.thread.join().map_err(|_| WorkerGone)
+    }
+}
+
+/// A worker ended by a panic, or before it was told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerGone;
+
+impl fmt::Display for WorkerGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a worker thread ended unexpectedly; the log has its last words")
+    }
+}
+
+impl std::error::Error for WorkerGone {}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::Notify;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::server::listener::bind;
+    use crate::server::settings::Listen;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+
+    struct Rig {
+        worker: WorkerHandle,
+        address: SocketAddr,
+        stop: StopSignal,
+        slots: Slots,
+        /// Told when the service has a request.
+        arrived: Arc<Notify>,
+        /// Answers go out when it is told.
+        go: Arc<Notify>,
+        /// Told when a request was dropped before its answer.
+        dropped: Arc<Notify>,
+    }
+
+    struct Tell(Option<Arc<Notify>>);
+
+    impl Tell {
+        fn not(mut self) {
+            self.0 = None;
+        }
+    }
+
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            if let Some(notify) = &self.0 {
+                notify.notify_one();
+            }
+        }
+    }
+
+    impl Rig {
+        fn new(max_connections: usize) -> Self {
+            let bound =
+                bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), false).unwrap().remove(0);
+            let (stop, slots) = (StopSignal::new(), Slots::new(max_connections));
+            let [arrived, go, dropped] = std::array::from_fn(|_| Arc::new(Notify::new()));
+            let (a, g, d) = (Arc::clone(&arrived), Arc::clone(&go), Arc::clone(&dropped));
+            let make = move || {
+                service_fn(move |inbound: Inbound| {
+                    let (a, g, tell) = (a.clone(), g.clone(), Tell(Some(d.clone())));
+                    async move {
+                        a.notify_one();
+                        g.notified().await;
+                        tell.not();
+                        let text = format!("listener {}", inbound.connection.listener);
+                        Ok::<_, Infallible>(Response::new(Body::full(text)))
+                    }
+                })
+            };
+            let limits = ConnectionLimits::default();
+            let listeners = vec![(7, bound.listener)];
+            let worker =
+                Worker::spawn(0, listeners, limits, slots.clone(), make, stop.clone()).unwrap();
+            Self { worker, address: bound.local, stop, slots, arrived, go, dropped }
+        }
+
+        async fn send(&self, bytes: &[u8]) -> TcpStream {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            stream
+        }
+    }
+
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    }
+
+    #[tokio::test]
+    async fn finishing_ends_requests_under_way_and_closes_idle_connections() {
+        let rig = Rig::new(8);
+        let idle = rig.send(b"").await;
+        let busy = rig.send(GET).await;
+        rig.arrived.notified().await;
+        rig.stop.finish();
+        assert_eq!(rest(idle).await, "", "an idle connection is closed at once");
+        rig.go.notify_one();
+        let answer = rest(busy).await.to_lowercase();
+        assert!(answer.contains("connection: close") && answer.ends_with("listener 7"), "{answer}");
+        rig.worker.join().await.unwrap();
+        assert_eq!(rig.slots.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn aborting_drops_what_is_left() {
+        let rig = Rig::new(8);
+        let busy = rig.send(POST).await;
+        rig.arrived.notified().await;
+        rig.stop.abort();
+        rig.dropped.notified().await;
+        rig.worker.join().await.unwrap();
+        assert_eq!(rest(busy).await, "");
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_and_are_served() {
+        let rig = Rig::new(1);
+        let first = rig.send(GET).await;
+        rig.arrived.notified().await;
+        let second = rig.send(POST).await;
+        assert_eq!(rig.slots.open(), 1);
+        rig.go.notify_one();
+        drop(first);
+        rig.go.notify_one();
+        rig.arrived.notified().await;
+        rig.go.notify_one();
+        rig.stop.finish();
+        assert!(rest(second).await.contains("200 OK"));
+        rig.worker.join().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_half_closed_client_is_served() {
+        for request in [GET, POST] {
+            let rig = Rig::new(8);
+            let mut client = rig.send(request).await;
+            client.shutdown().await.unwrap();
+            rig.arrived.notified().await;
+            rig.go.notify_one();
+            assert!(rest(client).await.contains("200 OK"));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_work_of_a_safe_request_ends_when_its_client_left() {
+        let rig = Rig::new(8);
+        let client = rig.send(GET).await;
+        rig.arrived.notified().await;
+        drop(client);
+        rig.dropped.notified().await;
+    }
+
+    #[tokio::test]
+    async fn listeners_come_and_go() {
+        let mut rig = Rig::new(8);
+        let more = bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), false).unwrap().remove(0);
+        rig.worker.command(WorkerCommand::AddListener(9, more.listener)).await.unwrap();
+        rig.worker.command(WorkerCommand::RemoveListener(7)).await.unwrap();
+        let old = rig.address;
+        rig.address = more.local;
+        let client = rig.send(POST).await;
+        rig.arrived.notified().await;
+        rig.go.notify_one();
+        rig.stop.finish();
+        assert!(rest(client).await.ends_with("listener 9"));
+        TcpStream::connect(old).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_worker_is_told() {
+        let make = || {
+            assert!(std::hint::black_box(false), "on purpose");
+            service_fn(async |_: Inbound| Ok::<_, Infallible>(Response::new(Body::empty())))
+        };
+        let stop = StopSignal::new();
+        let worker =
+            Worker::spawn(0, vec![], ConnectionLimits::default(), Slots::new(1), make, stop);
+        assert_eq!(worker.unwrap().join().await, Err(WorkerGone));
+    }
+}

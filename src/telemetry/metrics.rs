@@ -1,0 +1,209 @@
+//! Metrics: one registry for the life of the process, kept across reloads.
+//!
+//! Each part makes its metrics with the helpers here and resolves labels when a plan is built, so
+//! that a request only adds to numbers. Labels come from the configuration alone.
+
+use std::fmt;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    CounterVec, Encoder, Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec,
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
+};
+
+use super::process::Process;
+
+/// The media type of [`Registry::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Seconds of whole requests: OpenTelemetry's advice for HTTP, and 30 for banks.
+pub const REQUEST_SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0];
+
+/// Seconds of token requests.
+pub const TOKEN_SECONDS: &[f64] =
+    &[0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0];
+
+/// Seconds that a request spends in the proxy itself.
+pub const OVERHEAD_SECONDS: &[f64] =
+    &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05];
+
+/// All metrics of the process; clones are the same registry.
+#[derive(Clone, Default)]
+pub struct Registry(prometheus::Registry);
+
+/// What the making of a metric returns; it fails for a name that is taken or malformed.
+pub type Made<T> = Result<T, Error>;
+
+impl Registry {
+    /// A registry without metrics.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A registry with `bearer_proxy_build_info` and the `process_*` metrics.
+    pub fn with_process() -> Made<Self> {
+        let registry = Self::new();
+        registry.add(Process::new()?)?;
+        let labels = ["version", "revision", "tls_provider"];
+        let info = registry.gauge_vec("bearer_proxy_build_info", "What is running.", &labels)?;
+        let revision = option_env!("BEARER_PROXY_REVISION").unwrap_or("unknown");
+        info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision, "aws-lc-rs"]).set(1);
+        Ok(registry)
+    }
+
+    /// The registry below.
+    pub fn inner(&self) -> &prometheus::Registry {
+        &self.0
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        if let Err(error) = TextEncoder::new().encode(&self.0.gather(), &mut text) {
+            tracing::error!(%error, "the metrics could not all be written");
+        }
+        text
+    }
+
+    /// Adds any collector and gives it back.
+    pub fn add<C: Collector + 'static>(&self, collector: C) -> Made<()> {
+        self.0.register(Box::new(collector))
+    }
+
+    fn keep<C: Collector + Clone + 'static>(&self, collector: C) -> Made<C> {
+        self.add(collector.clone())?;
+        Ok(collector)
+    }
+
+    /// A counter without labels.
+    pub fn counter(&self, name: &str, help: &str) -> Made<IntCounter> {
+        self.keep(IntCounter::new(name, help)?)
+    }
+
+    /// A counter with labels.
+    pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntCounterVec> {
+        self.keep(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// A counter of seconds or other fractions, with labels.
+    pub fn float_counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<CounterVec> {
+        self.keep(CounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// A gauge without labels.
+    pub fn gauge(&self, name: &str, help: &str) -> Made<IntGauge> {
+        self.keep(IntGauge::new(name, help)?)
+    }
+
+    /// A gauge with labels.
+    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntGaugeVec> {
+        self.keep(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// A gauge of fractions, with labels.
+    pub fn float_gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<GaugeVec> {
+        self.keep(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// A histogram without labels.
+    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Made<Histogram> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.keep(Histogram::with_opts(options)?)
+    }
+
+    /// A histogram with labels.
+    pub fn histogram_vec(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Made<HistogramVec> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.keep(HistogramVec::new(options, labels)?)
+    }
+
+    /// A gauge that is read when somebody looks.
+    pub fn gauge_of(
+        &self,
+        name: &str,
+        help: &str,
+        read: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> Made<()> {
+        let gauge = Gauge::new(name, help)?;
+        self.add(Reading { metric: gauge.clone(), refresh: move || gauge.set(read()) })
+    }
+
+    /// A counter that is read when somebody looks.
+    pub fn counter_of(
+        &self,
+        name: &str,
+        help: &str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Made<()> {
+        let counter = IntCounter::new(name, help)?;
+        let refreshed = counter.clone();
+        let refresh = move || refreshed.inc_by(read().saturating_sub(refreshed.get()));
+        self.add(Reading { metric: counter, refresh })
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Registry")
+    }
+}
+
+/// A metric that is brought up to date before it is shown.
+struct Reading<C, F> {
+    metric: C,
+    refresh: F,
+}
+
+impl<C: Collector, F: Fn() + Send + Sync> Collector for Reading<C, F> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.metric.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        (self.refresh)();
+        self.metric.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_what_was_registered() {
+        let registry = Registry::with_process().unwrap();
+        let requests = registry.counter_vec("x_total", "Help.", &["a"]).unwrap();
+        requests.with_label_values(&["b"]).inc();
+        registry.gauge_of("open", "Help.", || 2.5).unwrap();
+        registry.counter_of("lost_total", "Help.", || 7).unwrap();
+        registry.counter_vec("unused_total", "Help.", &["a"]).unwrap();
+        registry.render();
+        let text = String::from_utf8(registry.render()).unwrap();
+        for line in [
+            "# TYPE x_total counter",
+            "x_total{a=\"b\"} 1",
+            "open 2.5",
+            "lost_total 7",
+            "# TYPE process_cpu_seconds_total counter",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line:?} is missing in {text}");
+        }
+        assert!(text.contains("bearer_proxy_build_info{revision="));
+    }
+
+    #[test]
+    fn a_name_is_taken_once() {
+        let registry = Registry::new();
+        registry.counter("a_total", "Help.").unwrap();
+        registry.counter("a_total", "Help.").unwrap_err();
+        registry.counter("a-b", "Help.").unwrap_err();
+    }
+}
