@@ -15,8 +15,8 @@ use crate::proxy::forward::Shared;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::plan::{Ingredients, Plan, wanted};
 use crate::proxy::settings::{HeaderText, ProxySettings};
-use crate::server::listener::{BindError, Bound, bind};
-use crate::telemetry::metrics::Registry;
+use crate::server::{BindError, Bound, bind};
+use crate::telemetry::Registry;
 use crate::token::{Keeper, TokenMetrics};
 
 /// A program that is ready to run.
@@ -79,7 +79,7 @@ impl App {
             Some(listen) => bind(listen, false).map_err(StartError::Bind)?,
             None => Vec::new(),
         };
-        let registry = Registry::new()?;
+        let registry = Registry::with_process()?;
         let metrics = ProxyMetrics::register(&registry)?;
         let mut keeper = Keeper::new(TokenMetrics::register(&registry)?);
         let reload = super::reload::ReloadMetrics::register(&registry)?;
@@ -102,7 +102,7 @@ impl App {
 
     /// Addresses of the admin listener.
     pub fn admin_addresses(&self) -> Vec<SocketAddr> {
-        self.admin.iter().map(|bound| bound.address).collect()
+        self.admin.iter().map(|bound| bound.local).collect()
     }
 }
 
@@ -112,7 +112,7 @@ fn bind_all(config: &Config) -> Result<Vec<Vec<Bound>>, StartError> {
 }
 
 fn addresses(listeners: &[Vec<Bound>]) -> Vec<Vec<SocketAddr>> {
-    listeners.iter().map(|bound| bound.iter().map(|one| one.address).collect()).collect()
+    listeners.iter().map(|bound| bound.iter().map(|one| one.local).collect()).collect()
 }
 
 /// The plan of a configuration; tokens still wanted keep their refreshers.

@@ -2,18 +2,25 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+
 use crate::admin::readiness::{Health, TokenHealth};
 use crate::token::KeeperHandle;
 
 /// The program's health, computed from what the parts know; nothing is stored beside them.
 pub struct AppHealth {
     draining: AtomicBool,
+    started: AtomicBool,
     tokens: KeeperHandle,
 }
 
 impl AppHealth {
     pub(super) fn new(tokens: KeeperHandle) -> Self {
-        Self { draining: AtomicBool::new(false), tokens }
+        Self { draining: AtomicBool::new(false), started: AtomicBool::new(false), tokens }
+    }
+
+    /// The workers run.
+    pub(super) fn start(&self) {
+        self.started.store(true, Ordering::Relaxed);
     }
 
     /// From now on not ready.
@@ -25,6 +32,10 @@ impl AppHealth {
 impl Health for AppHealth {
     fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    fn started(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
     }
 
     fn tokens(&self) -> Vec<TokenHealth> {

@@ -13,7 +13,7 @@ use prometheus::{Gauge, IntGauge};
 use super::build::plan;
 use crate::config::{self, Config};
 use crate::proxy::forward::Shared;
-use crate::telemetry::metrics::Registry;
+use crate::telemetry::Registry;
 use crate::token::Keeper;
 
 /// Two equal reads this far apart, before a change is believed: files may be half written.
@@ -27,7 +27,7 @@ pub struct ReloadMetrics {
 
 impl ReloadMetrics {
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let successful = IntGauge::new(
+        let successful = registry.gauge(
             "bearer_proxy_config_last_reload_successful",
             "Whether the last reading of the configuration succeeded.",
         )?;
@@ -35,8 +35,7 @@ impl ReloadMetrics {
             "bearer_proxy_config_last_reload_success_timestamp_seconds",
             "When the configuration in force was read.",
         )?;
-        registry.register(successful.clone())?;
-        registry.register(success_time.clone())?;
+        registry.add(success_time.clone())?;
         let metrics = Self { successful, success_time };
         metrics.succeeded();
         Ok(metrics)

@@ -17,12 +17,11 @@ use std::pin::Pin;
 use super::build::App;
 use super::reload::Reloader;
 use super::signal::{Signal, Signals};
-use crate::admin;
+use crate::admin::service::Admin;
 use crate::body::Body;
 use crate::proxy::forward::{Forwarder, Shared};
-use crate::server::drain::StopSignal;
 use crate::server::settings::{ShutdownSettings, Workers};
-use crate::server::worker::{Inbound, Worker, WorkerHandle};
+use crate::server::{Bound, Inbound, Slots, StopSignal, Worker, WorkerHandle};
 
 /// How running ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +51,9 @@ impl App {
             listeners.iter().map(|all| all.iter().map(|one| one.local).collect()).collect();
         announce(&bound, &admin_sockets.iter().map(|one| one.local).collect::<Vec<_>>());
         let admin_stop = StopSignal::new();
-        let admin_task = tokio::spawn(admin::service::serve(
-            admin_sockets,
-            admin::service::Admin::new(Arc::clone(&health) as _, registry, config.admin.clone()),
-            admin_stop.clone(),
-        ));
+        let admin_sockets = admin_sockets.into_iter().map(|one| one.listener).collect();
+        let admin = Admin::new(Arc::clone(&health) as _, registry);
+        let admin_task = tokio::spawn(admin.serve(admin_sockets, admin_stop.clone()));
         let worker = match spawn_worker(&config, listeners, &shared, &stop) {
             Ok(worker) => worker,
             Err(error) => {
@@ -64,6 +61,7 @@ impl App {
                 return Ended::Interrupted;
             }
         };
+        health.start();
         let shutdown = config.shutdown;
         let mut reloader = Reloader::new(config, keeper, shared, bound, reload);
         notify_ready();
@@ -103,7 +101,7 @@ async fn leave(signal: Signal, settings: ShutdownSettings, stop: &StopSignal, wo
     if tokio::time::timeout(settings.drain_timeout, &mut joined).await.is_err() {
         tracing::warn!("shutdown.drain_timeout has passed: requests under way are cut");
         stop.abort();
-        joined.await;
+        let _ = joined.await;
     }
 }
 
@@ -131,7 +129,7 @@ fn notify_ready() {
 
 fn spawn_worker(
     config: &crate::config::Config,
-    listeners: Vec<Vec<crate::server::listener::Bound>>,
+    listeners: Vec<Vec<Bound>>,
     shared: &Shared,
     stop: &StopSignal,
 ) -> std::io::Result<WorkerHandle> {
@@ -144,7 +142,9 @@ fn spawn_worker(
         .flat_map(|(index, all)| all.into_iter().map(move |bound| (index, bound.listener)))
         .collect();
     let shared = shared.clone();
-    Worker::spawn(0, sockets, config.connections, move || Service::new(shared), stop.clone())
+    let slots = Slots::new(config.connections.max_connections);
+    let make = move || Service::new(shared);
+    Worker::spawn(0, sockets, config.connections, slots, make, stop.clone())
 }
 
 /// A worker's tower service: [`Forwarder`] behind an `Rc`.

@@ -49,7 +49,7 @@ pub fn init(flags: &Init) -> anyhow::Result<Exit> {
 pub fn presets(flags: &Presets) -> anyhow::Result<Exit> {
     let Some(name) = &flags.name else {
         for preset in presets::all() {
-            println!("{:14} {}", preset.name, preset.description);
+            println!("{:14} {}", preset.name, preset.about);
         }
         return Ok(Exit::Done);
     };
@@ -64,7 +64,7 @@ pub fn presets(flags: &Presets) -> anyhow::Result<Exit> {
 /// What a preset stands for, as the keys that would say the same.
 fn described(preset: &Preset) -> String {
     let dialect = &preset.dialect;
-    let mut text = format!("# {}: {}\n", preset.name, preset.description);
+    let mut text = format!("# {}: {}\n", preset.name, preset.about);
     if let Some(url) = &preset.token_url {
         text += &format!("token_url = {url:?}\n");
     }

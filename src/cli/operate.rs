@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 
 use super::args::{At, Wait};
 use super::exit::Exit;
+use super::runtime;
 use crate::config;
 use crate::server::settings::Listen;
 
@@ -47,6 +48,7 @@ pub fn healthcheck(path: Option<&Path>, at: &At) -> anyhow::Result<Exit> {
 /// Waits until a running instance is ready.
 pub fn wait(path: Option<&Path>, flags: &Wait) -> anyhow::Result<Exit> {
     let address = admin_address(path, &flags.at);
+    let runtime = runtime()?;
     let deadline = Instant::now() + flags.timeout;
     loop {
         let answer = ask(&address, "/readyz");
@@ -60,7 +62,7 @@ pub fn wait(path: Option<&Path>, flags: &Wait) -> anyhow::Result<Exit> {
             }
             return Ok(Exit::Unreachable);
         }
-        std::thread::sleep(PAUSE);
+        runtime.block_on(tokio::time::sleep(PAUSE));
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 use super::rejection::{Code, Rejection};
-use crate::telemetry::metrics::{REQUEST_BUCKETS, Registry};
+use crate::telemetry::Registry;
+use crate::telemetry::metrics::REQUEST_SECONDS;
 
 /// The families of this folder.
 #[derive(Clone)]
@@ -44,25 +45,17 @@ impl ProxyMetrics {
     /// # Errors
     /// Where a family of the same name is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(family.clone())?;
-            Ok::<_, prometheus::Error>(family)
-        };
-        let duration = HistogramVec::new(
-            HistogramOpts::new(
-                "bearer_proxy_http_request_duration_seconds",
-                "Time from the head of a request to the head of its answer.",
-            )
-            .buckets(REQUEST_BUCKETS.to_vec()),
+        let counter = |name: &str, help: &str, labels: &[&str]| registry.counter_vec(name, help, labels);
+        let duration = registry.histogram_vec(
+            "bearer_proxy_http_request_duration_seconds",
+            "Time from the head of a request to the head of its answer.",
+            REQUEST_SECONDS,
             &["upstream", "route"],
         )?;
-        registry.register(duration.clone())?;
-        let in_flight = IntGauge::new(
+        let in_flight = registry.gauge(
             "bearer_proxy_http_requests_in_flight",
             "Requests whose answer has not begun.",
         )?;
-        registry.register(in_flight.clone())?;
         let metrics = Self {
             requests: counter(
                 "bearer_proxy_http_requests_total",

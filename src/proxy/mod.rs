@@ -1,3 +1,17 @@
-//! The life of a request.
+//! The life of a request. Read [`forward`] first, then the states in their order: [`received`],
+//! [`routed`], [`authorized`].
 
+pub mod access;
+pub mod answer;
+pub mod authorized;
+pub mod challenge;
+pub mod forward;
+pub mod hygiene;
+pub mod metrics;
+pub mod plan;
+pub mod received;
+pub mod rejection;
+pub mod replay;
+pub mod rewrite;
+pub mod routed;
 pub mod settings;

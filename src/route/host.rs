@@ -1,8 +1,10 @@
-//! `HostPattern`: an exact host name, or one wildcard label in front (`*.example.com`).
+//! `HostPattern`: an exact host name, or one wildcard label in front (`*.example.com`); and
+//! [`Authority`], the host and port that a request is addressed to.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A host pattern; case and port are settled when it is parsed.
+/// A host pattern; case is settled when it is parsed, a port is no part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPattern(String);
 
@@ -12,14 +14,104 @@ impl HostPattern {
     /// # Errors
     /// Says in a sentence what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
-        let _ = text;
-        unimplemented!("skeleton")
+        let name = text.strip_prefix("*.").unwrap_or(text);
+        let wrong = || PatternError::new("a host name is expected, such as erp.local or *.erp.local, without a port");
+        let authority = Authority::parse(name.as_bytes()).map_err(|_| wrong())?;
+        if authority.port.is_some() || (text.starts_with("*.") && name.starts_with('[')) {
+            return Err(wrong());
+        }
+        let prefix = if text.starts_with("*.") { "*." } else { "" };
+        Ok(Self(format!("{prefix}{}", authority.host)))
     }
 
     /// The pattern as written, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it takes a host, given in lower case and without port.
+    pub fn matches(&self, host: &str) -> bool {
+        match self.0.strip_prefix("*.") {
+            None => self.0 == host,
+            Some(parent) => host
+                .strip_suffix(parent)
+                .and_then(|rest| rest.strip_suffix('.'))
+                .is_some_and(|label| !label.is_empty() && !label.contains('.')),
+        }
+    }
+
+    /// Whether it takes more than one host.
+    pub fn is_wildcard(&self) -> bool {
+        self.0.starts_with("*.")
+    }
+}
+
+/// The host and port a request is addressed to (RFC 9110 section 4.2.3: compared without case).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Authority {
+    host: String,
+    port: Option<u16>,
+}
+
+impl Authority {
+    /// Reads the value of a Host header, or a target's authority, strictly: RFC 3986 section 3.2.
+    ///
+    /// # Errors
+    /// User information, an empty host, a character that no host holds, a port that is no number.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PatternError> {
+        let wrong = || PatternError::new("not a valid host");
+        let text = std::str::from_utf8(bytes).map_err(|_| wrong())?;
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, after) = rest.split_once(']').ok_or_else(wrong)?;
+                let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
+                let port = match after {
+                    "" => None,
+                    after => Some(after.strip_prefix(':').ok_or_else(wrong)?),
+                };
+                (format!("[{address}]"), port)
+            }
+            None => {
+                let (host, port) = match text.split_once(':') {
+                    Some((host, port)) => (host, Some(port)),
+                    None => (text, None),
+                };
+                (registered_name(host).ok_or_else(wrong)?, port)
+            }
+        };
+        let port = match port {
+            None | Some("") => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().map_err(|_| wrong())?)
+            }
+            Some(_) => return Err(wrong()),
+        };
+        Ok(Self { host, port })
+    }
+
+    /// Host in lower case; an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Port, where one was written.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+}
+
+/// Letters, digits, `-`, `_` and `.`; one dot at the end is the root's and dropped.
+fn registered_name(host: &str) -> Option<String> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let labels = host.split('.').all(|label| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    });
+    // A name of digits only is an address, and must be one in its usual spelling.
+    let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let fits = labels && host.len() <= 253 && (!numeric || host.parse::<Ipv4Addr>().is_ok());
+    fits.then(|| host.to_ascii_lowercase())
 }
 
 /// Why a text is no pattern.
@@ -29,6 +121,12 @@ pub struct PatternError {
     pub message: String,
 }
 
+impl PatternError {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -36,3 +134,33 @@ impl fmt::Display for PatternError {
 }
 
 impl std::error::Error for PatternError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_are_read_strictly() {
+        let check = |text: &str, expected: Option<(&str, Option<u16>)>| {
+            let found = Authority::parse(text.as_bytes()).ok();
+            assert_eq!(found.as_ref().map(|one| (one.host(), one.port())), expected, "{text}");
+        };
+        check("Localhost:6750", Some(("localhost", Some(6750))));
+        check("erp.local.", Some(("erp.local", None)));
+        check("[::1]:80", Some(("[::1]", Some(80))));
+        check("127.0.0.1", Some(("127.0.0.1", None)));
+        for bad in ["", "a b", "user@host", "a..b", "host:x", "host:99999", "[::1", "127.1", "a/b", "h\u{e9}", "a,b"] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_one_label() {
+        let pattern = HostPattern::parse("*.ERP.local").unwrap();
+        assert!(pattern.matches("a.erp.local"));
+        assert!(!pattern.matches("a.b.erp.local") && !pattern.matches("erp.local") && !pattern.matches(".erp.local"));
+        for bad in ["*", "*.", "a.*.b", "host:80", "*.[::1]"] {
+            assert!(HostPattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -6,6 +6,11 @@
 
 pub mod host;
 pub mod path;
+pub mod rule;
+pub mod table;
+pub mod target;
 
-pub use host::HostPattern;
+pub use host::{Authority, HostPattern, PatternError};
 pub use path::PathPattern;
+pub use rule::{Methods, Rule};
+pub use table::{Conflict, Lookup, Table};

@@ -1,0 +1,217 @@
+//! The one canonical reading of a request target.
+//!
+//! Servers disagree on encoded dots and slashes, doubled slashes, dot segments and parameters. A
+//! target that two of them could read differently is refused, so that what was matched is what the
+//! upstream will act on, byte for byte.
+
+use std::fmt;
+
+/// A target that can be read in one way only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The path, as it came.
+    pub path: &'a str,
+    /// The query without its question mark, as it came; it is never interpreted.
+    pub query: Option<&'a str>,
+    /// What needs a route's opt-in.
+    pub quirks: Quirks,
+}
+
+/// Features of a path that servers read differently, and that a route may accept all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quirks {
+    /// `;` stands in the path, plain or encoded.
+    pub semicolon: bool,
+    /// An encoded slash stands in the path.
+    pub encoded_slash: bool,
+}
+
+impl Quirks {
+    /// Whether any opt-in is needed.
+    pub fn any(self) -> bool {
+        self.semicolon || self.encoded_slash
+    }
+}
+
+/// Why a target is refused. The words never repeat the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetError {
+    /// It does not begin with a slash.
+    NoSlash,
+    /// It holds a fragment.
+    Fragment,
+    /// It holds a backslash, plain or encoded.
+    Backslash,
+    /// It holds a control byte, plain or encoded.
+    Control,
+    /// It holds a byte that RFC 3986 does not allow unencoded.
+    Character,
+    /// A percent sign is not followed by two hexadecimal digits.
+    Percent,
+    /// It is percent-encoded twice.
+    Double,
+    /// A character is percent-encoded that need not be.
+    Unreserved,
+    /// A segment is empty.
+    EmptySegment,
+    /// A segment is `.` or `..`.
+    DotSegment,
+}
+
+impl<'a> Target<'a> {
+    /// Reads a target in origin form.
+    ///
+    /// # Errors
+    /// Whatever makes it ambiguous or malformed.
+    pub fn read(target: &'a str) -> Result<Self, TargetError> {
+        if target.contains('#') {
+            return Err(TargetError::Fragment);
+        }
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        if !query.unwrap_or_default().bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(TargetError::Control);
+        }
+        let inner = path.strip_prefix('/').ok_or(TargetError::NoSlash)?;
+        let mut quirks = Quirks::default();
+        let mut segments = inner.split('/').peekable();
+        while let Some(segment) = segments.next() {
+            if segment.is_empty() && (segments.peek().is_some() || inner.ends_with("//")) {
+                return Err(TargetError::EmptySegment);
+            }
+            read_segment(segment, &mut quirks)?;
+        }
+        Ok(Self { path, query, quirks })
+    }
+}
+
+fn read_segment(segment: &str, quirks: &mut Quirks) -> Result<(), TargetError> {
+    // With parameters cut off, `..;x` is a dot segment to some servers.
+    let name = segment.split(';').next().unwrap_or_default();
+    if name == "." || name == ".." {
+        return Err(TargetError::DotSegment);
+    }
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'%' => {
+                let (high, low) = (bytes.next(), bytes.next());
+                let (Some(high), Some(low)) = (high.and_then(digit), low.and_then(digit)) else {
+                    return Err(TargetError::Percent);
+                };
+                read_encoded(high << 4 | low, quirks)?;
+            }
+            b';' => quirks.semicolon = true,
+            b'\\' => return Err(TargetError::Backslash),
+            byte if byte.is_ascii_control() => return Err(TargetError::Control),
+            byte if is_pchar(byte) => {}
+            _ => return Err(TargetError::Character),
+        }
+    }
+    Ok(())
+}
+
+fn read_encoded(byte: u8, quirks: &mut Quirks) -> Result<(), TargetError> {
+    match byte {
+        b'/' => quirks.encoded_slash = true,
+        b';' => quirks.semicolon = true,
+        b'\\' => return Err(TargetError::Backslash),
+        b'%' => return Err(TargetError::Double),
+        byte if byte.is_ascii_control() => return Err(TargetError::Control),
+        byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+            return Err(TargetError::Unreserved);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// RFC 3986 section 3.3, without the percent sign and the semicolon.
+fn is_pchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte)
+}
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSlash => "the path does not begin with a slash",
+            Self::Fragment => "the target holds a fragment (`#`), which is never sent to a server",
+            Self::Backslash => "the path holds a backslash, which some servers take for a slash",
+            Self::Control => "the target holds a control byte, a space or a byte beyond ASCII",
+            Self::Character => "the path holds a character that must be percent-encoded",
+            Self::Percent => "a percent sign in the path is not followed by two hexadecimal digits",
+            Self::Double => "the path is percent-encoded twice",
+            Self::Unreserved => "the path percent-encodes a letter, digit, `-`, `.`, `_` or `~`; write it plainly",
+            Self::EmptySegment => "the path holds two slashes in a row",
+            Self::DotSegment => "the path holds a `.` or `..` segment",
+        })
+    }
+}
+
+impl std::error::Error for TargetError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn targets_are_read_in_one_way_or_not_at_all() {
+        use TargetError as E;
+        let check = |target: &str, expected: Result<(), E>| {
+            assert_eq!(Target::read(target).map(|_| ()), expected, "{target}");
+        };
+        for good in ["/", "/a", "/a/", "/a/b?x=/../%2e#".trim_end_matches('#'), "/a%20b", "/%C3%A9", "/a:b@c", "/..a", "/a?"] {
+            check(good, Ok(()));
+        }
+        check("a", Err(E::NoSlash));
+        check("*", Err(E::NoSlash));
+        check("/a#b", Err(E::Fragment));
+        check("/a\\b", Err(E::Backslash));
+        check("/a%5cb", Err(E::Backslash));
+        check("/a%00", Err(E::Control));
+        check("/a%7f", Err(E::Control));
+        check("/a b", Err(E::Character));
+        check("/\u{e9}", Err(E::Character));
+        check("/a%", Err(E::Percent));
+        check("/a%2", Err(E::Percent));
+        check("/a%zz", Err(E::Percent));
+        check("/a%252e", Err(E::Double));
+        check("/%61", Err(E::Unreserved));
+        check("/%2e%2e/a", Err(E::Unreserved));
+        check("//a", Err(E::EmptySegment));
+        check("/a//b", Err(E::EmptySegment));
+        check("/a//", Err(E::EmptySegment));
+        check("//", Err(E::EmptySegment));
+        check("/a/../b", Err(E::DotSegment));
+        check("/a/.", Err(E::DotSegment));
+        check("/a/..;x=y/b", Err(E::DotSegment));
+        check("/a?b c", Err(E::Control));
+        assert_eq!(Target::read("/a;b").unwrap().quirks, Quirks { semicolon: true, encoded_slash: false });
+        assert_eq!(Target::read("/a%3Bb").unwrap().quirks, Quirks { semicolon: true, encoded_slash: false });
+        assert_eq!(Target::read("/a%2Fb").unwrap().quirks, Quirks { semicolon: false, encoded_slash: true });
+    }
+
+    proptest! {
+        /// Whatever is accepted reads the same to a server that decodes and one that does not.
+        #[test]
+        fn what_is_accepted_has_one_reading(target in "/[a-c./%0-9;\\\\?#]{0,24}") {
+            if let Ok(read) = Target::read(&target)
+                && !read.quirks.any()
+            {
+                let decoded = percent_encoding::percent_decode_str(read.path).collect::<Vec<u8>>();
+                prop_assert_eq!(decoded.iter().filter(|byte| **byte == b'/').count(),
+                    read.path.matches('/').count());
+                prop_assert!(!read.path.contains("//"));
+                prop_assert!(!decoded.contains(&b'\\') && !decoded.contains(&b'%'));
+                prop_assert!(!decoded.split(|byte| *byte == b'/').any(|part| part == b"." || part == b".."));
+            }
+        }
+    }
+}
