@@ -223,7 +223,9 @@ where
             let Shared { limits, builder, .. } = &*context;
             match serve(builder, watch, info, service, limits, member).await {
                 Ended::Closed => {}
-                ended => tracing::debug!(%peer, ?ended, "a client connection ended"),
+                Ended::TimedOut(phase) => tracing::debug!(%peer, ?phase, "a client took too long"),
+                Ended::ClientLeft => tracing::debug!(%peer, "a client left before its answer"),
+                Ended::Failed(error) => tracing::debug!(%peer, %error, "a connection failed"),
             }
         });
     }

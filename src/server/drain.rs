@@ -52,7 +52,7 @@ impl StopSignal {
 /// It lives on one thread: a connection that is polled looks at a flag and compares a waker, where
 /// a cancellation token would take its lock each time.
 #[derive(Debug, Default)]
-pub struct Drain {
+pub(super) struct Drain {
     finishing: Cell<bool>,
     open: Cell<usize>,
     wakers: RefCell<Vec<Option<Waker>>>,
@@ -118,7 +118,7 @@ impl Drain {
 
 /// One connection's place in the [`Drain`] of its worker.
 #[derive(Debug)]
-pub struct Member {
+pub(super) struct Member {
     drain: Rc<Drain>,
     slot: usize,
 }

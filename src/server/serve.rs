@@ -57,7 +57,7 @@ pub struct ConnectionInfo {
 
 /// How a connection ended.
 #[derive(Debug)]
-pub enum Ended {
+pub(super) enum Ended {
     /// In order, by either side.
     Closed,
     /// No request for too long, or a head that took too long.
@@ -69,7 +69,7 @@ pub enum Ended {
 }
 
 /// hyper set up for our limits, once for each worker.
-pub fn builder(limits: &ConnectionLimits) -> Builder {
+pub(super) fn builder(limits: &ConnectionLimits) -> Builder {
     let mut builder = Builder::new();
     // Half-closed clients are served. hyper then reads nothing while a request is under way, so the
     // driver below looks for clients that left. Time-outs are ours too, see `watch`.
@@ -82,7 +82,7 @@ pub fn builder(limits: &ConnectionLimits) -> Builder {
 }
 
 /// Serves one connection to its end.
-pub async fn serve<I, S>(
+pub(super) async fn serve<I, S>(
     builder: &Builder,
     watch: Arc<Watch<I>>,
     info: Rc<ConnectionInfo>,
