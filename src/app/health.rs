@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 
-use crate::admin::readiness::{Health, TokenHealth};
-use crate::token::KeeperHandle;
+use crate::admin::{Health, TokenHealth};
+use crate::token::{KeeperHandle, Moment, TokenStatus};
 
 /// The program's health, computed from what the parts know; nothing is stored beside them.
 pub struct AppHealth {
@@ -39,6 +39,24 @@ impl Health for AppHealth {
     }
 
     fn tokens(&self) -> Vec<TokenHealth> {
-        self.tokens.statuses().into_iter().map(TokenHealth::from).collect()
+        let now = Moment::now();
+        self.tokens.statuses().into_iter().map(|status| shown(status, now)).collect()
+    }
+}
+
+fn shown(status: TokenStatus, now: Moment) -> TokenHealth {
+    TokenHealth {
+        usable: status.usable(now),
+        state: status.state(now),
+        credential: status.credential.to_string(),
+        token: status.token,
+        scopes: status.scopes,
+        lazy: false,
+        attempted: status.attempted,
+        expires: status.expires,
+        refresh_due: status.refresh_due,
+        failing_since: status.failing_since,
+        failures: status.failures,
+        last_error: status.last_error,
     }
 }

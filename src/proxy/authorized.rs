@@ -26,7 +26,7 @@ use super::settings::RequestLimits;
 use crate::body::Body;
 use crate::layer::guard::{Breach, Guarded, Watch};
 use crate::token::Bearer;
-use crate::upstream::{self, Pool, Safety, SendError};
+use crate::upstream::{self, Pool, Reuse, SendError};
 
 /// A request that may be sent.
 pub struct Authorized {
@@ -49,7 +49,7 @@ pub struct Sent {
 impl Authorized {
     pub(super) fn new(routed: Routed, bearer: Option<Arc<Bearer>>) -> Self {
         let kept = match bearer {
-            Some(_) if routed.may_repeat() => Kept::of(&routed.request),
+            Some(_) if routed.may_repeat() => routed.remembered(),
             _ => None,
         };
         Self { request: routed.request, route: routed.route, bearer, kept }
@@ -72,10 +72,19 @@ impl Authorized {
         limits: &RequestLimits,
     ) -> Result<Sent, Rejection> {
         let Self { request, route, bearer, kept } = self;
-        let safety = if is_safe(request.method()) { Safety::Safe } else { Safety::Unsafe };
+        let safe = is_safe(request.method());
         let (request, watch) = guard(request, upstream, limits);
-        let sending = pool.send(request, safety);
-        match with_deadline(sending, upstream.response_timeout, watch.as_ref()).await {
+        let sending = pool.send(request, if safe { Reuse::Any } else { Reuse::Recent });
+        let mut sent = with_deadline(sending, upstream.response_timeout, watch.as_ref()).await;
+        // A kept-alive connection that its server had closed says nothing of the request, which
+        // may be sent again where its method allows (RFC 9112 section 9.3.1).
+        if let (Some(Err(error)), Some(kept), true) = (&sent, &kept, safe)
+            && error.reused
+        {
+            let sending = pool.send(kept.again(), Reuse::Never);
+            sent = with_deadline(sending, upstream.response_timeout, None).await;
+        }
+        match sent {
             Some(Ok(response)) => Ok(Sent { response, bearer, kept }),
             Some(Err(error)) => Err(failed(&error, watch.as_ref(), limits)),
             None => {

@@ -49,8 +49,8 @@ impl ProxyMetrics {
         let duration = registry.histogram_vec(
             "bearer_proxy_http_request_duration_seconds",
             "Time from the head of a request to the head of its answer.",
-            REQUEST_SECONDS,
             &["upstream", "route"],
+            REQUEST_SECONDS,
         )?;
         let in_flight = registry.gauge(
             "bearer_proxy_http_requests_in_flight",

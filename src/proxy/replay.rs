@@ -1,36 +1,44 @@
 //! What is remembered of a request, so that it can be sent a second time with a newer token.
 //!
-//! Only requests without a body are remembered: whatever streams is sent once.
+//! A body is remembered only where it is already whole in memory: whatever streams is sent once.
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
-use http_body::Body as _;
+use bytes::Bytes;
 
 use crate::body::Body;
 
-/// The head of a request that had no body.
+/// A request that can be sent again.
 pub struct Kept {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    body: Bytes,
 }
 
 impl Kept {
-    /// Remembers a request, unless it has a body.
-    pub fn of(request: &Request<Body>) -> Option<Self> {
-        request.body().is_end_stream().then(|| Self {
+    /// Remembers a request whose body is these bytes.
+    pub fn new<B>(request: &Request<B>, body: Bytes) -> Self {
+        Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
             headers: request.headers().clone(),
-        })
+            body,
+        }
+    }
+
+    /// The request again, as it was.
+    pub fn again(&self) -> Request<Body> {
+        let mut request = Request::new(Body::full(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
     }
 
     /// The request again, its Authorization rebuilt.
-    pub fn with(self, authorization: HeaderValue) -> Request<Body> {
-        let mut request = Request::new(Body::empty());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
+    pub fn with(&self, authorization: HeaderValue) -> Request<Body> {
+        let mut request = self.again();
         request.headers_mut().insert(AUTHORIZATION, authorization);
         request
     }

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Method, Request, Uri, Version};
+use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use super::authorized::Authorized;
@@ -12,8 +14,10 @@ use super::hygiene::{self, Framing, RequestPolicy};
 use super::plan::{RoutePlan, UpstreamPlan};
 use super::received::Received;
 use super::rejection::{Code, Rejection};
-use super::settings::{IncomingAuthorization, RetryUnsafe};
+use super::replay::Kept;
+use super::settings::{IncomingAuthorization, RequestLimits, RetryUnsafe};
 use crate::body::Body;
+use crate::layer::guard::Guarded;
 use crate::token::{Bearer, Moment, NoToken};
 
 /// A request and the route that claims it.
@@ -21,20 +25,27 @@ pub struct Routed {
     pub(super) request: Request<Body>,
     pub(super) framing: Framing,
     pub(super) route: Arc<RoutePlan>,
+    /// The body, where it was read beforehand so that it can be sent again.
+    whole: Option<Bytes>,
 }
 
 impl Routed {
     pub(super) fn new(received: Received, route: Arc<RoutePlan>) -> Self {
-        Self { request: received.request, framing: received.framing, route }
+        Self { request: received.request, framing: received.framing, route, whole: None }
     }
 
     /// Rewrites the head for the upstream and attaches what the route asks for.
     ///
     /// # Errors
     /// Where the head holds what the route refuses, or no usable token comes in time.
-    pub async fn authorize(mut self, upstream: &UpstreamPlan) -> Result<Authorized, Rejection> {
+    pub async fn authorize(
+        mut self,
+        upstream: &UpstreamPlan,
+        limits: &RequestLimits,
+    ) -> Result<Authorized, Rejection> {
         self.rewrite_target()?;
         let incoming = self.clean(upstream)?;
+        self.read_small_body(upstream, limits).await?;
         let bearer = self.bearer(upstream, incoming).await?;
         Ok(Authorized::new(self, bearer))
     }
@@ -112,6 +123,40 @@ impl Routed {
         debug_assert!(upstream.incoming_authorization != IncomingAuthorization::Keep);
         self.request.headers_mut().insert(AUTHORIZATION, bearer.header().clone());
         Ok(Some(bearer))
+    }
+
+    /// Reads a small body of known length before anything is sent, where the route wants a second
+    /// try to be possible with it. A larger one streams, and is sent once.
+    async fn read_small_body(
+        &mut self,
+        upstream: &UpstreamPlan,
+        limits: &RequestLimits,
+    ) -> Result<(), Rejection> {
+        let small = match self.framing {
+            Framing::None => {
+                self.whole = Some(Bytes::new());
+                return Ok(());
+            }
+            Framing::Length(length) => length <= limits.replay_buffer_bytes as u64,
+            Framing::Chunked => false,
+        };
+        if !small || !self.may_repeat() {
+            return Ok(());
+        }
+        let body = std::mem::take(self.request.body_mut());
+        let (guarded, _) = Guarded::new(body, limits.max_request_body, upstream.body_idle_timeout);
+        let read = guarded.collect().await.map_err(|_| {
+            Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
+        })?;
+        let whole = read.to_bytes();
+        *self.request.body_mut() = Body::full(whole.clone());
+        self.whole = Some(whole);
+        Ok(())
+    }
+
+    /// The request as it can be sent again, where its body allows.
+    pub(super) fn remembered(&self) -> Option<Kept> {
+        self.whole.clone().map(|body| Kept::new(&self.request, body))
     }
 
     /// Whether an answer that blames the token may be followed by a second try.

@@ -82,7 +82,7 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     })
 }
 
-fn connector(credential: &Credential) -> Result<Connector, ProbeError> {
+pub(super) fn connector(credential: &Credential) -> Result<Connector, ProbeError> {
     let origin = Origin::of(credential.endpoint.uri())
         .map_err(|error| ProbeError::new("endpoint", error.to_string()))?;
     let timeout = credential.policy.connect_timeout;

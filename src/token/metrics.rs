@@ -1,0 +1,125 @@
+//! What this folder counts. Labels are names from the configuration and a token's number.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec};
+
+use crate::telemetry::Registry;
+use crate::telemetry::metrics::TOKEN_SECONDS;
+
+/// Values of the `result` label.
+const RESULTS: [&str; 5] = ["ok", "denied", "error", "timeout", "malformed"];
+
+/// The families of this folder.
+#[derive(Clone)]
+pub struct TokenMetrics {
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    expiry: GaugeVec,
+    refresh_due: GaugeVec,
+    last_success: GaugeVec,
+    usable: IntGaugeVec,
+    missing_scopes: IntGaugeVec,
+}
+
+impl TokenMetrics {
+    /// Registers the families.
+    ///
+    /// # Errors
+    /// Where a family of the same name is registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let token = &["credential", "token"];
+        Ok(Self {
+            requests: registry.counter_vec(
+                "bearer_proxy_token_requests_total",
+                "Calls to token endpoints, by result.",
+                &["credential", "result"],
+            )?,
+            duration: registry.histogram_vec(
+                "bearer_proxy_token_request_duration_seconds",
+                "Time of a call to a token endpoint, connecting included.",
+                &["credential"],
+                TOKEN_SECONDS,
+            )?,
+            expiry: registry.float_gauge_vec(
+                "bearer_proxy_token_expiry_timestamp_seconds",
+                "When the held token ends.",
+                token,
+            )?,
+            refresh_due: registry.float_gauge_vec(
+                "bearer_proxy_token_refresh_due_timestamp_seconds",
+                "When the next call for this token is due.",
+                token,
+            )?,
+            last_success: registry.float_gauge_vec(
+                "bearer_proxy_token_last_success_timestamp_seconds",
+                "When a token was last obtained.",
+                token,
+            )?,
+            usable: registry.gauge_vec(
+                "bearer_proxy_token_usable",
+                "Whether a token is held that may be sent.",
+                token,
+            )?,
+            missing_scopes: registry.gauge_vec(
+                "bearer_proxy_token_missing_scopes",
+                "Scopes that were asked for and not granted.",
+                token,
+            )?,
+        })
+    }
+
+    /// The metrics of one token; its counters appear at once, at 0.
+    pub(super) fn of(&self, credential: &str, token: &str) -> OneToken {
+        for result in RESULTS {
+            self.requests.with_label_values(&[credential, result]);
+        }
+        self.usable.with_label_values(&[credential, token]).set(0);
+        OneToken { all: self.clone(), credential: credential.to_owned(), token: token.to_owned() }
+    }
+}
+
+/// The metrics of one token; its gauges go with it.
+pub(super) struct OneToken {
+    all: TokenMetrics,
+    credential: String,
+    token: String,
+}
+
+impl OneToken {
+    pub(super) fn called(&self, result: &str, seconds: f64) {
+        self.all.requests.with_label_values(&[&self.credential, result]).inc();
+        self.all.duration.with_label_values(&[&self.credential]).observe(seconds);
+    }
+
+    pub(super) fn issued(&self, expires: SystemTime, missing_scopes: usize) {
+        let labels = [self.credential.as_str(), self.token.as_str()];
+        self.all.expiry.with_label_values(&labels).set(epoch(expires));
+        self.all.last_success.with_label_values(&labels).set(epoch(SystemTime::now()));
+        let missing = i64::try_from(missing_scopes).unwrap_or(i64::MAX);
+        self.all.missing_scopes.with_label_values(&labels).set(missing);
+    }
+
+    pub(super) fn state(&self, usable: bool, due: SystemTime) {
+        let labels = [self.credential.as_str(), self.token.as_str()];
+        self.all.usable.with_label_values(&labels).set(i64::from(usable));
+        self.all.refresh_due.with_label_values(&labels).set(epoch(due));
+    }
+}
+
+impl Drop for OneToken {
+    fn drop(&mut self) {
+        let labels = [self.credential.as_str(), self.token.as_str()];
+        // An error only means that the series never appeared.
+        for gauge in [&self.all.expiry, &self.all.refresh_due, &self.all.last_success] {
+            let _ = gauge.remove_label_values(&labels);
+        }
+        for gauge in [&self.all.usable, &self.all.missing_scopes] {
+            let _ = gauge.remove_label_values(&labels);
+        }
+    }
+}
+
+fn epoch(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
