@@ -36,7 +36,7 @@ fn says<B>(response: &Response<B>, code: &str) -> bool {
         challenge.to_str().is_ok_and(|text| {
             let text = text.to_ascii_lowercase();
             text.contains("bearer")
-                && text.split(["error=", "error ="]).skip(1).any(|rest| {
+                && text.replace("error =", "error=").split("error=").skip(1).any(|rest| {
                     rest.trim_start_matches([' ', '"']).starts_with(code)
                 })
         })

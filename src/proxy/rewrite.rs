@@ -4,6 +4,7 @@ use http::HeaderValue;
 use http::uri::{InvalidUri, PathAndQuery};
 
 use crate::net::Origin;
+use crate::route::PathPattern;
 
 /// How one upstream's targets differ from ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,16 @@ impl Rewrite {
         // A mount itself, without a slash, stands for the upstream's base path as it was written.
         let slash = if self.base_path.is_empty() { slash } else { "" };
         PathAndQuery::try_from(format!("{}{slash}{left}", self.base_path))
+    }
+}
+
+impl Rewrite {
+    /// The inbound path by which a pattern reaches an upstream path, if it does.
+    pub fn reaches(&self, pattern: &PathPattern, upstream_path: &str) -> Option<String> {
+        let below = upstream_path.strip_prefix(self.base_path.as_str())?;
+        let prefix = pattern.as_str().get(..self.strip)?;
+        let inbound = format!("{prefix}{below}");
+        pattern.covers(&inbound).then_some(inbound)
     }
 }
 
