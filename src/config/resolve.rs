@@ -17,8 +17,6 @@ use crate::route::HostPattern;
 use crate::server::settings::{ConnectionLimits, Listen, ShutdownSettings, Workers};
 use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
 
-/// Settings of `[tls]`, which others start from.
-pub(super) use super::credentials::TlsDefaults;
 
 pub(super) fn resolve(
     text: &str,
