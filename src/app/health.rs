@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-
 use crate::admin::{Health, TokenHealth};
 use crate::token::{KeeperHandle, Moment, TokenStatus};
 

@@ -38,7 +38,16 @@ const PRUNE_EVERY: Duration = Duration::from_secs(5);
 impl App {
     /// Serves until told to stop.
     pub async fn run(self) -> Ended {
-        let Self { config, registry, keeper, shared, listeners, admin: admin_sockets, health, reload } = self;
+        let Self {
+            config,
+            registry,
+            keeper,
+            shared,
+            listeners,
+            admin: admin_sockets,
+            health,
+            reload,
+        } = self;
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => {
@@ -89,7 +98,12 @@ impl App {
 }
 
 /// Stops accepting after the lame duck and waits for what is under way.
-async fn leave(signal: Signal, settings: ShutdownSettings, stop: &StopSignal, worker: WorkerHandle) {
+async fn leave(
+    signal: Signal,
+    settings: ShutdownSettings,
+    stop: &StopSignal,
+    worker: WorkerHandle,
+) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     if signal == Signal::Terminate {
         tracing::info!(lame_duck = ?settings.lame_duck, "leaving: not ready, still accepting");

@@ -29,7 +29,8 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
             eprint!("{}", notes.render(colors()));
         }
         let config = &loaded.config;
-        let routes: usize = config.proxy.upstreams.iter().map(|upstream| upstream.routes.len()).sum();
+        let routes: usize =
+            config.proxy.upstreams.iter().map(|upstream| upstream.routes.len()).sum();
         println!(
             "{}: ok, {} credentials, {} upstreams, {routes} routes",
             path.display(),

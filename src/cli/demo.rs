@@ -13,13 +13,15 @@ use crate::telemetry::log::{self, AccessLog, LogFormat, LogSettings};
 
 /// Runs the sandbox and the proxy until told to stop.
 pub fn demo(flags: &Demo) -> anyhow::Result<Exit> {
-    let settings = LogSettings { format: LogFormat::Pretty, access: AccessLog::All, ..LogSettings::default() };
+    let settings =
+        LogSettings { format: LogFormat::Pretty, access: AccessLog::All, ..LogSettings::default() };
     let _log = log::init(&settings, colors())?;
     runtime()?.block_on(async {
         let sandbox = Sandbox::start(flags.lifetime).await.context("the sandbox cannot start")?;
         let secrets = Secrets::new()?;
         sandbox.write_secrets(&secrets.0).context("the sandbox's secrets cannot be written")?;
-        let text = sandbox.config_toml(&format!("localhost:{}", flags.port), "localhost:0", &secrets.0);
+        let text =
+            sandbox.config_toml(&format!("localhost:{}", flags.port), "localhost:0", &secrets.0);
         let file = secrets.0.join("bearer-proxy.toml");
         std::fs::write(&file, &text).context("the demo's configuration cannot be written")?;
         let mut loaded = match config::parse(&text, &file, &|name| std::env::var(name).ok()) {

@@ -50,7 +50,13 @@ fn split(url: &str) -> (String, &str) {
     (host.unwrap_or_else(|_| "localhost".into()), target)
 }
 
-fn on_listener(config: &Config, listener: usize, host: &str, method: &Method, target: &str) -> String {
+fn on_listener(
+    config: &Config,
+    listener: usize,
+    host: &str,
+    method: &Method,
+    target: &str,
+) -> String {
     let Some(settings) = config.proxy.listeners.get(listener) else { return String::new() };
     let mut text = format!("listener {}\n", settings.listen);
     let Ok(table) = Table::build(rules(&config.proxy, listener)) else { return text };
@@ -65,7 +71,8 @@ fn on_listener(config: &Config, listener: usize, host: &str, method: &Method, ta
     let Some(upstream) = config.proxy.upstreams.get(upstream) else { return text };
     let Some(route) = upstream.routes.get(route) else { return text };
     let credential = route.credential.as_ref().unwrap_or(&upstream.credential);
-    text += &format!("  route       {}.{} ({})\n", upstream.connection.name, route.name, route.path);
+    text +=
+        &format!("  route       {}.{} ({})\n", upstream.connection.name, route.name, route.path);
     text += &format!("  credential  {credential}\n");
     let scopes = if route.scopes.is_empty() { "(none)".into() } else { route.scopes.to_wire() };
     text += &format!("  scopes      {scopes}\n");

@@ -33,7 +33,9 @@ pub fn init(flags: &Init) -> anyhow::Result<Exit> {
     let mut file = match std::fs::File::create_new(&flags.output) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            bail!("{shown} exists already and is not overwritten; choose another name with --output")
+            bail!(
+                "{shown} exists already and is not overwritten; choose another name with --output"
+            )
         }
         Err(error) => return Err(error).with_context(|| format!("cannot write {shown}")),
     };
@@ -70,7 +72,10 @@ fn described(preset: &Preset) -> String {
     }
     text += &format!("send_scope = {}\n", dialect.send_scope);
     text += &format!("use_refresh_token = {}\n", dialect.use_refresh_token);
-    text += &format!("\n[request]\nencoding = {:?}\n", format!("{:?}", dialect.encoding).to_lowercase());
+    text += &format!(
+        "\n[request]\nencoding = {:?}\n",
+        format!("{:?}", dialect.encoding).to_lowercase()
+    );
     let request = &dialect.request;
     text += &format!(
         "fields = {{ client_id = {:?}, client_secret = {:?} }}\n",
@@ -92,6 +97,11 @@ fn described(preset: &Preset) -> String {
 
 /// Prints a completion script.
 pub fn completions(flags: &Completions) -> anyhow::Result<Exit> {
-    clap_complete::generate(flags.shell, &mut Args::command(), "bearer-proxy", &mut std::io::stdout());
+    clap_complete::generate(
+        flags.shell,
+        &mut Args::command(),
+        "bearer-proxy",
+        &mut std::io::stdout(),
+    );
     Ok(Exit::Done)
 }

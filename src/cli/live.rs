@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::oauth::ScopeSet;
 use crate::proxy::plan::wanted;
 use crate::secret::Reference;
-use crate::token::probe::{self, Probe, ProbeError};
 use crate::token::Credential;
+use crate::token::probe::{self, Probe, ProbeError};
 
 /// One step of one credential's check.
 struct Step {
@@ -101,7 +101,8 @@ fn succeeded(steps: &mut Vec<Step>, probe: &Probe, scopes: &ScopeSet) {
     };
     steps.push(Step::ok("token", format!("valid for {} s, {granted}", probe.life.as_secs())));
     if let Some(granted) = &probe.granted {
-        let missing: Vec<_> = scopes.missing_from(granted).iter().map(|scope| scope.as_str().to_owned()).collect();
+        let missing: Vec<_> =
+            scopes.missing_from(granted).iter().map(|scope| scope.as_str().to_owned()).collect();
         if !missing.is_empty() {
             steps.push(Step::failed(
                 "scopes",

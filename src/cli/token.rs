@@ -46,10 +46,12 @@ pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
 
 fn choose(config: &Config, flags: &Token) -> Result<(Arc<Credential>, ScopeSet), String> {
     let find = |name: &str| {
-        config.credentials.iter().find(|credential| &*credential.name == name).cloned().ok_or_else(|| {
-            let known: Vec<_> = config.credentials.iter().map(|known| &*known.name).collect();
-            format!("there is no credential `{name}`; known: {}", known.join(", "))
-        })
+        config.credentials.iter().find(|credential| &*credential.name == name).cloned().ok_or_else(
+            || {
+                let known: Vec<_> = config.credentials.iter().map(|known| &*known.name).collect();
+                format!("there is no credential `{name}`; known: {}", known.join(", "))
+            },
+        )
     };
     if let Some(route) = &flags.route {
         let (upstream, name) = route.split_once('.').ok_or("a route is written UPSTREAM.ROUTE")?;

@@ -47,7 +47,10 @@ pub(super) fn tls(section: Option<Section<'_, '_, '_>>, defaults: &TlsDefaults) 
             });
         }
         (None, None) => {}
-        _ => tls.missing("client_certificate_file and client_key_file", "a client certificate needs both"),
+        _ => tls.missing(
+            "client_certificate_file and client_key_file",
+            "a client certificate needs both",
+        ),
     }
     tls.finish();
     settings
@@ -58,13 +61,20 @@ pub(super) fn read(top: &Section<'_, '_, '_>, defaults: &TlsDefaults) -> Vec<Arc
         top.missing("credentials", "expected a table such as [credentials.qbank]");
     }
     let named = top.named("credentials");
-    let mut all: Vec<_> =
-        named.into_iter().filter_map(|(name, section)| credential(&name, section, defaults)).map(Arc::new).collect();
+    let mut all: Vec<_> = named
+        .into_iter()
+        .filter_map(|(name, section)| credential(&name, section, defaults))
+        .map(Arc::new)
+        .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
 
-fn credential(name: &str, section: Section<'_, '_, '_>, defaults: &TlsDefaults) -> Option<Credential> {
+fn credential(
+    name: &str,
+    section: Section<'_, '_, '_>,
+    defaults: &TlsDefaults,
+) -> Option<Credential> {
     let names: Vec<_> = presets::NAMES.iter().map(|name| (*name, *name)).collect();
     let preset = section.choice("preset", &names).unwrap_or("rfc6749");
     let preset = presets::preset(preset)?;
@@ -72,7 +82,10 @@ fn credential(name: &str, section: Section<'_, '_, '_>, defaults: &TlsDefaults) 
     let auth = client_auth(&section, preset.auth);
     let client_id = section.reference("client_id");
     if !section.has("client_id") {
-        section.missing("client_id", "write `client_id.env = \"NAME\"` or `client_id.file = \"/path\"`");
+        section.missing(
+            "client_id",
+            "write `client_id.env = \"NAME\"` or `client_id.file = \"/path\"`",
+        );
     }
     let client_secret = section.reference("client_secret");
     let needs_secret = !matches!(
@@ -80,7 +93,10 @@ fn credential(name: &str, section: Section<'_, '_, '_>, defaults: &TlsDefaults) 
         ClientAuth::None | ClientAuth::TlsClientAuth | ClientAuth::SelfSignedTlsClientAuth
     );
     if needs_secret && !section.has("client_secret") {
-        section.missing("client_secret", "write `client_secret.file = \"/path\"` or `client_secret.env = \"NAME\"`");
+        section.missing(
+            "client_secret",
+            "write `client_secret.file = \"/path\"` or `client_secret.env = \"NAME\"`",
+        );
     }
     let dialect = dialect(&section, preset);
     let groupings = [("per_scope_set", Grouping::PerScopeSet), ("union", Grouping::Union)];
@@ -115,18 +131,30 @@ fn endpoint(section: &Section<'_, '_, '_>, preset: &Preset) -> Option<TokenEndpo
             match TokenEndpoint::parse(&joined) {
                 Ok(endpoint) => Some(endpoint),
                 Err(error) => {
-                    section.wrong(&base.at, base.span, "`base_url` cannot be used", error.to_string(), false);
+                    section.wrong(
+                        &base.at,
+                        base.span,
+                        "`base_url` cannot be used",
+                        error.to_string(),
+                        false,
+                    );
                     None
                 }
             }
         }
         (Some(_), None, _) => {
-            section.missing("token_path", "write `token_url = \"https://…\"`, or `token_path` beside `base_url`");
+            section.missing(
+                "token_path",
+                "write `token_url = \"https://…\"`, or `token_path` beside `base_url`",
+            );
             None
         }
         (None, _, Some(url)) => TokenEndpoint::parse(url).ok(),
         (None, Some(_), None) => {
-            section.missing("base_url", "write `base_url = \"https://core.bank.example\"`, or a whole `token_url`");
+            section.missing(
+                "base_url",
+                "write `base_url = \"https://core.bank.example\"`, or a whole `token_url`",
+            );
             None
         }
         (None, None, None) => {
@@ -137,8 +165,11 @@ fn endpoint(section: &Section<'_, '_, '_>, preset: &Preset) -> Option<TokenEndpo
 }
 
 fn client_auth(section: &Section<'_, '_, '_>, default: ClientAuth) -> ClientAuth {
-    let encodings =
-        [("rfc6749", BasicEncoding::Rfc6749), ("rfc", BasicEncoding::Rfc6749), ("raw", BasicEncoding::Raw)];
+    let encodings = [
+        ("rfc6749", BasicEncoding::Rfc6749),
+        ("rfc", BasicEncoding::Rfc6749),
+        ("raw", BasicEncoding::Raw),
+    ];
     let encoding = section.choice("basic_encoding", &encodings).unwrap_or_default();
     let algorithms = [
         ("RS256", SigningAlgorithm::Rs256),
@@ -146,7 +177,8 @@ fn client_auth(section: &Section<'_, '_, '_>, default: ClientAuth) -> ClientAuth
         ("ES256", SigningAlgorithm::Es256),
         ("EdDSA", SigningAlgorithm::EdDsa),
     ];
-    let algorithm = section.choice("signing_algorithm", &algorithms).unwrap_or(SigningAlgorithm::Ps256);
+    let algorithm =
+        section.choice("signing_algorithm", &algorithms).unwrap_or(SigningAlgorithm::Ps256);
     let methods = [
         ("client_secret_post", ClientAuth::ClientSecretPost),
         ("client_secret_basic", ClientAuth::ClientSecretBasic(encoding)),
@@ -162,11 +194,14 @@ fn client_auth(section: &Section<'_, '_, '_>, default: ClientAuth) -> ClientAuth
 fn dialect(section: &Section<'_, '_, '_>, preset: Preset) -> Dialect {
     let mut dialect = preset.dialect;
     dialect.send_scope = section.boolean("send_scope").unwrap_or(dialect.send_scope);
-    dialect.use_refresh_token = section.boolean("use_refresh_token").unwrap_or(dialect.use_refresh_token);
+    dialect.use_refresh_token =
+        section.boolean("use_refresh_token").unwrap_or(dialect.use_refresh_token);
     dialect.authenticate_refresh =
         section.boolean("authenticate_refresh").unwrap_or(dialect.authenticate_refresh);
-    dialect.require_token_type = section.boolean("require_token_type").unwrap_or(dialect.require_token_type);
-    dialect.default_lifetime = section.duration("default_lifetime").unwrap_or(dialect.default_lifetime);
+    dialect.require_token_type =
+        section.boolean("require_token_type").unwrap_or(dialect.require_token_type);
+    dialect.default_lifetime =
+        section.duration("default_lifetime").unwrap_or(dialect.default_lifetime);
     if let Some(types) = section.texts("accept_token_types") {
         dialect.accept_token_types = types.into_iter().map(|one| one.value).collect();
     }
@@ -230,7 +265,13 @@ fn request_fields(request: &Section<'_, '_, '_>, dialect: &mut Dialect) {
         match name.value.as_str() {
             "grant_type" => dialect.send_grant_type = false,
             "scope" => dialect.send_scope = false,
-            _ => request.wrong(&name.at, name.span, "this parameter cannot be omitted", "expected grant_type or scope", true),
+            _ => request.wrong(
+                &name.at,
+                name.span,
+                "this parameter cannot be omitted",
+                "expected grant_type or scope",
+                true,
+            ),
         }
     }
     for (name, text) in request.pairs("extra") {
@@ -239,7 +280,13 @@ fn request_fields(request: &Section<'_, '_, '_>, dialect: &mut Dialect) {
     for (name, text) in request.pairs("headers") {
         match (HeaderName::try_from(name), HeaderValue::try_from(text.value)) {
             (Ok(name), Ok(value)) => dialect.extra_headers.push((name, value)),
-            _ => request.wrong(&text.at, text.span, "this is no header", "expected a header's name and value", false),
+            _ => request.wrong(
+                &text.at,
+                text.span,
+                "this is no header",
+                "expected a header's name and value",
+                false,
+            ),
         }
     }
 }

@@ -50,16 +50,20 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
 ///
 /// # Errors
 /// Every problem of the text.
-pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+pub fn parse(
+    text: &str,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Problems> {
     resolve::resolve(text, path, env)
 }
 
 /// The first configuration in the usual places.
 pub fn find_file() -> Option<PathBuf> {
     const NAME: &str = "bearer-proxy.toml";
-    let user = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"))
-    });
+    let user = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
     let places = [
         Some(PathBuf::from(NAME)),
         user.map(|user| user.join("bearer-proxy").join(NAME)),

@@ -38,7 +38,12 @@ pub struct Problems {
 }
 
 impl Problems {
-    pub(super) fn new(path: &Path, text: &str, keys: Vec<Range<usize>>, mut all: Vec<Problem>) -> Self {
+    pub(super) fn new(
+        path: &Path,
+        text: &str,
+        keys: Vec<Range<usize>>,
+        mut all: Vec<Problem>,
+    ) -> Self {
         all.sort_by_key(|problem| (problem.span.start, problem.span.end));
         Self { path: path.to_owned(), text: text.to_owned(), keys, all }
     }
@@ -63,7 +68,8 @@ impl Problems {
             let level = if problem.note { Level::NOTE } else { Level::ERROR };
             let span = self.place(&problem.span);
             let annotation = AnnotationKind::Primary.span(span).label(problem.label.as_str());
-            let snippet = Snippet::source(shown.as_str()).path(path.as_str()).annotation(annotation);
+            let snippet =
+                Snippet::source(shown.as_str()).path(path.as_str()).annotation(annotation);
             let mut group = level.primary_title(problem.title.as_str()).element(snippet);
             if let Some(help) = &problem.help {
                 group = group.element(Level::HELP.message(help.as_str()));
@@ -74,7 +80,11 @@ impl Problems {
         let errors = self.all.iter().filter(|problem| !problem.note).count();
         let notes = self.all.len() - errors;
         if errors > 0 {
-            text += &format!("{errors} error{}, {notes} note{}: nothing was started\n", plural(errors), plural(notes));
+            text += &format!(
+                "{errors} error{}, {notes} note{}: nothing was started\n",
+                plural(errors),
+                plural(notes)
+            );
         }
         text
     }
@@ -122,7 +132,8 @@ impl Problems {
         }
         let masked = self.text.bytes().enumerate().map(|(at, byte)| {
             let structure = byte.is_ascii_whitespace() || b"[]{}=,\"'".contains(&byte);
-            let shown = byte.is_ascii() && (structure || visible.iter().any(|span| span.contains(&at)));
+            let shown =
+                byte.is_ascii() && (structure || visible.iter().any(|span| span.contains(&at)));
             char::from(if shown { byte } else { b'*' })
         });
         masked.collect()

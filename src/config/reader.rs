@@ -44,7 +44,10 @@ const FAMILIAR: [(&str, &str); 9] = [
     ("client_secret_env", "write `client_secret.env = \"NAME\"`"),
     ("client_secret_file", "write `client_secret.file = \"/path\"`"),
     ("client_id_env", "write `client_id.env = \"NAME\"`"),
-    ("insecure_skip_verify", "verification cannot be switched off; write `tls = { extra_ca_file = \"/path\" }`"),
+    (
+        "insecure_skip_verify",
+        "verification cannot be switched off; write `tls = { extra_ca_file = \"/path\" }`",
+    ),
     ("verify", "verification cannot be switched off; write `tls = { extra_ca_file = \"/path\" }`"),
     ("token_endpoint", "did you mean `token_url`?"),
 ];
@@ -83,7 +86,12 @@ impl<'e> Reader<'e> {
 }
 
 impl<'r, 'e, 't> Section<'r, 'e, 't> {
-    pub(super) fn new(reader: &'r Reader<'e>, at: String, table: &'t DeTable<'t>, span: Range<usize>) -> Self {
+    pub(super) fn new(
+        reader: &'r Reader<'e>,
+        at: String,
+        table: &'t DeTable<'t>,
+        span: Range<usize>,
+    ) -> Self {
         Self { reader, at, table, span, known: RefCell::default() }
     }
 
@@ -108,7 +116,14 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
     }
 
     /// Reports a problem of a value; it is shown only where its kind is never secret.
-    pub(super) fn wrong(&self, at: &str, span: Range<usize>, title: impl Into<String>, label: impl Into<String>, visible: bool) {
+    pub(super) fn wrong(
+        &self,
+        at: &str,
+        span: Range<usize>,
+        title: impl Into<String>,
+        label: impl Into<String>,
+        visible: bool,
+    ) {
         self.reader.report(Problem {
             note: false,
             title: title.into(),
@@ -126,8 +141,15 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
     }
 
     pub(super) fn missing(&self, key: &str, label: impl Into<String>) {
-        let within = if self.at.is_empty() { "the file".to_owned() } else { format!("`{}`", self.at) };
-        self.wrong(&self.path(key), self.span.clone(), format!("`{key}` is missing in {within}"), label, false);
+        let within =
+            if self.at.is_empty() { "the file".to_owned() } else { format!("`{}`", self.at) };
+        self.wrong(
+            &self.path(key),
+            self.span.clone(),
+            format!("`{key}` is missing in {within}"),
+            label,
+            false,
+        );
     }
 
     fn mistyped(&self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
@@ -145,7 +167,13 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
         match self.reader.expand(text) {
             Ok(text) => Some(At { value: text, span: value.span(), at: self.path(key) }),
             Err(message) => {
-                self.wrong(&self.path(key), value.span(), format!("`{key}` cannot be expanded"), message, false);
+                self.wrong(
+                    &self.path(key),
+                    value.span(),
+                    format!("`{key}` cannot be expanded"),
+                    message,
+                    false,
+                );
                 None
             }
         }
@@ -162,7 +190,13 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
         match read(&text.value) {
             Ok(value) => Some(At { value, span: text.span, at: text.at }),
             Err(error) => {
-                self.wrong(&text.at, text.span, format!("`{key}` cannot be used"), error.to_string(), visible);
+                self.wrong(
+                    &text.at,
+                    text.span,
+                    format!("`{key}` cannot be used"),
+                    error.to_string(),
+                    visible,
+                );
                 None
             }
         }
@@ -171,7 +205,13 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
     pub(super) fn duration(&self, key: &'static str) -> Option<Duration> {
         let read = self.parsed(key, true, units::duration)?;
         if read.value.is_zero() {
-            self.wrong(&read.at, read.span, format!("`{key}` is zero"), "expected a duration above zero", true);
+            self.wrong(
+                &read.at,
+                read.span,
+                format!("`{key}` is zero"),
+                "expected a duration above zero",
+                true,
+            );
             return None;
         }
         Some(read.value)
@@ -193,7 +233,8 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
     pub(super) fn count(&self, key: &'static str) -> Option<usize> {
         let value = self.get(key)?;
         let number = value.get_ref().as_integer();
-        let found = number.and_then(|number| usize::from_str_radix(number.as_str(), number.radix()).ok());
+        let found =
+            number.and_then(|number| usize::from_str_radix(number.as_str(), number.radix()).ok());
         let found = found.filter(|count| *count > 0);
         if found.is_none() {
             self.mistyped(key, value, "a whole number above zero");
@@ -235,7 +276,13 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
                     texts.push(At { value, span: item.span(), at });
                 }
                 Some(Err(message)) => {
-                    self.wrong(&self.path(key), item.span(), format!("`{key}` cannot be expanded"), message, false);
+                    self.wrong(
+                        &self.path(key),
+                        item.span(),
+                        format!("`{key}` cannot be expanded"),
+                        message,
+                        false,
+                    );
                 }
                 None => self.mistyped(key, item, "a string"),
             }
@@ -255,7 +302,13 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
             match read(&text.value) {
                 Ok(value) => values.push(value),
                 Err(error) => {
-                    self.wrong(&text.at, text.span, format!("an item of `{key}` cannot be used"), error.to_string(), true);
+                    self.wrong(
+                        &text.at,
+                        text.span,
+                        format!("an item of `{key}` cannot be used"),
+                        error.to_string(),
+                        true,
+                    );
                 }
             }
         }
@@ -281,15 +334,33 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
         for (name, value) in all.table {
             let at = format!("{key}.{}", name.get_ref());
             let valid = !name.get_ref().is_empty()
-                && name.get_ref().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+                && name
+                    .get_ref()
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
             if !valid {
-                self.wrong(&at, name.span(), "a name cannot be used", "names are of letters, digits, `-` and `_`", false);
+                self.wrong(
+                    &at,
+                    name.span(),
+                    "a name cannot be used",
+                    "names are of letters, digits, `-` and `_`",
+                    false,
+                );
             }
             match value.get_ref().as_table() {
                 Some(table) => {
-                    named.push((name.get_ref().to_string(), Section::new(self.reader, at, table, name.span())));
+                    named.push((
+                        name.get_ref().to_string(),
+                        Section::new(self.reader, at, table, name.span()),
+                    ));
                 }
-                None => self.wrong(&at, value.span(), format!("`{at}` is no table"), "expected a table", false),
+                None => self.wrong(
+                    &at,
+                    value.span(),
+                    format!("`{at}` is no table"),
+                    "expected a table",
+                    false,
+                ),
             }
         }
         named
@@ -323,9 +394,18 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
             let at = section.path(name.get_ref());
             match value.get_ref().as_str().map(|text| self.reader.expand(text)) {
                 Some(Ok(text)) => {
-                    pairs.push((name.get_ref().to_string(), At { value: text, span: value.span(), at }));
+                    pairs.push((
+                        name.get_ref().to_string(),
+                        At { value: text, span: value.span(), at },
+                    ));
                 }
-                _ => self.wrong(&at, value.span(), format!("`{at}` is no usable string"), "expected a string", false),
+                _ => self.wrong(
+                    &at,
+                    value.span(),
+                    format!("`{at}` is no usable string"),
+                    "expected a string",
+                    false,
+                ),
             }
         }
         pairs
@@ -339,7 +419,10 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
             let at = section.path(name.get_ref());
             match value.get_ref().as_table() {
                 Some(table) => {
-                    tables.push((name.get_ref().to_string(), Section::new(self.reader, at, table, value.span())));
+                    tables.push((
+                        name.get_ref().to_string(),
+                        Section::new(self.reader, at, table, value.span()),
+                    ));
                 }
                 None => self.wrong(
                     &at,
@@ -364,7 +447,10 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
                 at,
                 span: value.span(),
                 label: format!("write `{key}.file = \"/path\"` or `{key}.env = \"NAME\"`"),
-                help: Some("what stands there is not shown; if this file was shared, have it changed".into()),
+                help: Some(
+                    "what stands there is not shown; if this file was shared, have it changed"
+                        .into(),
+                ),
                 visible: false,
             });
             return None;
@@ -380,7 +466,13 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
         let env = self.raw("env").and_then(|name| {
             let valid = !name.value.is_empty() && !name.value.contains(['=', '\0', ' ', '$']);
             if !valid {
-                self.wrong(&name.at, name.span, "`env` is no name of a variable", "expected a name such as QBANK_SECRET", false);
+                self.wrong(
+                    &name.at,
+                    name.span,
+                    "`env` is no name of a variable",
+                    "expected a name such as QBANK_SECRET",
+                    false,
+                );
             }
             valid.then_some(Reference::Env(name.value))
         });
@@ -393,11 +485,23 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
         });
         match (self.has("env"), self.has("file")) {
             (true, true) => {
-                self.wrong(&self.at, self.span.clone(), "two sources for one value", "keep one of `env` and `file`", false);
+                self.wrong(
+                    &self.at,
+                    self.span.clone(),
+                    "two sources for one value",
+                    "keep one of `env` and `file`",
+                    false,
+                );
                 None
             }
             (false, false) => {
-                self.wrong(&self.at, self.span.clone(), format!("`{}` names no source", self.at), "write `.file = \"/path\"` or `.env = \"NAME\"`", false);
+                self.wrong(
+                    &self.at,
+                    self.span.clone(),
+                    format!("`{}` names no source", self.at),
+                    "write `.file = \"/path\"` or `.env = \"NAME\"`",
+                    false,
+                );
                 None
             }
             _ => env.or(file),
@@ -408,7 +512,9 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
     fn raw(&self, key: &'static str) -> Option<At<String>> {
         let value = self.get(key)?;
         match value.get_ref().as_str() {
-            Some(text) => Some(At { value: text.to_owned(), span: value.span(), at: self.path(key) }),
+            Some(text) => {
+                Some(At { value: text.to_owned(), span: value.span(), at: self.path(key) })
+            }
             None => {
                 self.mistyped(key, value, "a string");
                 None
@@ -424,10 +530,14 @@ impl<'r, 'e, 't> Section<'r, 'e, 't> {
             if known.contains(&key) {
                 continue;
             }
-            let familiar = FAMILIAR.iter().find(|(other, _)| *other == key).map(|(_, hint)| (*hint).to_owned());
+            let familiar = FAMILIAR
+                .iter()
+                .find(|(other, _)| *other == key)
+                .map(|(_, hint)| (*hint).to_owned());
             let near = || closest(key, &known).map(|near| format!("did you mean `{near}`?"));
             let title = format!("unknown key `{key}`");
-            let within = if self.at.is_empty() { "the file".to_owned() } else { format!("`{}`", self.at) };
+            let within =
+                if self.at.is_empty() { "the file".to_owned() } else { format!("`{}`", self.at) };
             self.reader.report(Problem {
                 note: false,
                 title,

@@ -17,7 +17,6 @@ use crate::route::HostPattern;
 use crate::server::settings::{ConnectionLimits, Listen, ShutdownSettings, Workers};
 use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
 
-
 pub(super) fn resolve(
     text: &str,
     path: &Path,
@@ -75,7 +74,13 @@ fn read(reader: &Reader<'_>, root: &Spanned<DeTable<'_>>, path: &Path) -> Option
         Some(1) => {}
         Some(_) => {
             let span = top.key_span("version");
-            top.wrong("version", span, "this version of the format is not known", "expected 1", true);
+            top.wrong(
+                "version",
+                span,
+                "this version of the format is not known",
+                "expected 1",
+                true,
+            );
         }
         None if !top.has("version") => top.missing("version", "begin the file with `version = 1`"),
         None => {}
@@ -93,7 +98,13 @@ fn read(reader: &Reader<'_>, root: &Spanned<DeTable<'_>>, path: &Path) -> Option
         && proxy.listeners.iter().any(|listener| same_address(&listener.listen, listen))
     {
         let span = top.key_span("admin");
-        top.wrong("admin.listen", span, "the admin listener and the proxy share an address", "give one of them another port", true);
+        top.wrong(
+            "admin.listen",
+            span,
+            "the admin listener and the proxy share an address",
+            "give one of them another port",
+            true,
+        );
     }
     upstreams::check_credentials_used(&top, &proxy, &credentials);
     top.finish();
@@ -122,7 +133,8 @@ fn same_address(one: &Listen, other: &Listen) -> bool {
                 a == b || a.ip().is_unspecified() || b.ip().is_unspecified()
             }
             (Listen::Localhost(_), Listen::Localhost(_)) => true,
-            (Listen::Localhost(_), Listen::Tcp(address)) | (Listen::Tcp(address), Listen::Localhost(_)) => {
+            (Listen::Localhost(_), Listen::Tcp(address))
+            | (Listen::Tcp(address), Listen::Localhost(_)) => {
                 address.ip().is_loopback() || address.ip().is_unspecified()
             }
         }
@@ -190,7 +202,10 @@ fn read_server(section: Option<Section<'_, '_, '_>>) -> Server {
         connections.idle_timeout = timeouts.duration("idle").unwrap_or(connections.idle_timeout);
         timeouts.finish();
     }
-    workers = server.count("workers").and_then(std::num::NonZeroUsize::new).map_or(workers, Workers::Count);
+    workers = server
+        .count("workers")
+        .and_then(std::num::NonZeroUsize::new)
+        .map_or(workers, Workers::Count);
     server.finish();
     (main, workers, connections, limits)
 }
@@ -201,7 +216,9 @@ fn read_admin(section: Option<Section<'_, '_, '_>>) -> AdminSettings {
     settings.allow_remote = admin.boolean("allow_remote").unwrap_or(false);
     let read = |text: &str| if text == "off" { Ok(None) } else { listen(text).map(Some) };
     if let Some(found) = admin.parsed("listen", true, read) {
-        if found.value.as_ref().is_some_and(|listen| !listen.is_loopback()) && !settings.allow_remote {
+        if found.value.as_ref().is_some_and(|listen| !listen.is_loopback())
+            && !settings.allow_remote
+        {
             admin.wrong(
                 &found.at,
                 found.span,
@@ -228,9 +245,11 @@ fn read_shutdown(section: Option<Section<'_, '_, '_>>) -> ShutdownSettings {
 fn read_log(section: Option<Section<'_, '_, '_>>) -> LogSettings {
     let mut settings = LogSettings::default();
     let Some(log) = section else { return settings };
-    let formats = [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+    let formats =
+        [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
     settings.format = log.choice("format", &formats).unwrap_or(settings.format);
-    let level = log.parsed("level", true, |text| LogSettings::check_level(text).map(|()| text.to_owned()));
+    let level =
+        log.parsed("level", true, |text| LogSettings::check_level(text).map(|()| text.to_owned()));
     settings.level = level.map_or(settings.level, |level| level.value);
     let access = [
         ("off", AccessLog::Off),

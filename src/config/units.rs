@@ -7,7 +7,8 @@ use std::time::Duration;
 /// # Errors
 /// Says what was expected.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected a duration with its unit, such as \"500ms\", \"30s\" or \"5m\"".to_owned();
+    let wrong =
+        || "expected a duration with its unit, such as \"500ms\", \"30s\" or \"5m\"".to_owned();
     let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(span).map_err(|_| wrong())
 }

@@ -34,7 +34,9 @@ pub(super) fn read(
     let mut proxy = ProxySettings { listeners: vec![main], upstreams: Vec::new(), limits };
     let mut places = Vec::new();
     for (name, section) in top.named("upstreams") {
-        if let Some((upstream, routes)) = upstream(&name, section, defaults, credentials, &mut proxy) {
+        if let Some((upstream, routes)) =
+            upstream(&name, section, defaults, credentials, &mut proxy)
+        {
             proxy.upstreams.push(upstream);
             places.push(routes);
         }
@@ -58,9 +60,11 @@ fn upstream(
     }
     let credential = credential(&section, "credential", credentials);
     if !section.has("credential") {
-        section.missing("credential", "write `credential = \"NAME\"`, a name of [credentials.NAME]");
+        section
+            .missing("credential", "write `credential = \"NAME\"`, a name of [credentials.NAME]");
     }
-    let mount = section.parsed("mount", true, read_mount).map(|mount| mount.value).unwrap_or_default();
+    let mount =
+        section.parsed("mount", true, read_mount).map(|mount| mount.value).unwrap_or_default();
     let strip_mount = section.boolean("strip_mount").unwrap_or(true);
     let set_headers = set_headers(&section);
     let choices = [
@@ -68,10 +72,12 @@ fn upstream(
         ("reject", IncomingAuthorization::Reject),
         ("keep", IncomingAuthorization::Keep),
     ];
-    let incoming_authorization = section.choice("incoming_authorization", &choices).unwrap_or_default();
+    let incoming_authorization =
+        section.choice("incoming_authorization", &choices).unwrap_or_default();
     let listener = own_listener(&section, proxy);
     let connection = connection(name, &section, defaults, url.as_ref().map(|url| &url.value.0));
-    let (mut response_timeout, mut body_idle_timeout) = (Duration::from_secs(60), Duration::from_secs(60));
+    let (mut response_timeout, mut body_idle_timeout) =
+        (Duration::from_secs(60), Duration::from_secs(60));
     let mut connect_timeout = None;
     if let Some(timeouts) = section.section("timeouts") {
         connect_timeout = timeouts.duration("connect");
@@ -109,7 +115,8 @@ fn upstream(
 
 /// An upstream's URL: its origin, and the path that is put before every forwarded one.
 fn read_url(text: &str) -> Result<(Origin, String), String> {
-    let uri: http::Uri = text.parse().map_err(|_| "this is no URL; expected https://host".to_owned())?;
+    let uri: http::Uri =
+        text.parse().map_err(|_| "this is no URL; expected https://host".to_owned())?;
     let origin = Origin::of(&uri).map_err(|error| error.to_string())?;
     if uri.query().is_some() {
         return Err("a query cannot stand in an upstream's URL".into());
@@ -156,15 +163,30 @@ fn set_headers(section: &Section<'_, '_, '_>) -> Vec<(HeaderName, HeaderText)> {
     for (name, source) in section.tables("set_headers") {
         let at = format!("set_headers.{name}");
         let Ok(name) = HeaderName::try_from(name) else {
-            source.wrong(&at, source.span.clone(), "this is no header name", "expected a name such as X-Api-Key", false);
+            source.wrong(
+                &at,
+                source.span.clone(),
+                "this is no header name",
+                "expected a name such as X-Api-Key",
+                false,
+            );
             continue;
         };
-        let reserved = ["authorization", "host", "content-length", "transfer-encoding", "connection"];
+        let reserved =
+            ["authorization", "host", "content-length", "transfer-encoding", "connection"];
         if reserved.contains(&name.as_str()) {
-            source.wrong(&at, source.span.clone(), "this header is bearer-proxy's own", "choose another header", false);
+            source.wrong(
+                &at,
+                source.span.clone(),
+                "this header is bearer-proxy's own",
+                "choose another header",
+                false,
+            );
         }
         let text = if source.has("value") {
-            source.parsed("value", false, HeaderValue::from_str).map(|value| HeaderText::Value(value.value))
+            source
+                .parsed("value", false, HeaderValue::from_str)
+                .map(|value| HeaderText::Value(value.value))
         } else {
             source.source().map(HeaderText::Secret)
         };
@@ -178,7 +200,13 @@ fn set_headers(section: &Section<'_, '_, '_>) -> Vec<(HeaderName, HeaderText)> {
 fn own_listener(section: &Section<'_, '_, '_>, proxy: &mut ProxySettings) -> usize {
     let Some(found) = section.parsed("listen", true, listen) else { return 0 };
     if !found.value.is_loopback() {
-        section.wrong(&found.at, found.span, "an upstream's own listener is for this machine only", "expected localhost or 127.0.0.1", true);
+        section.wrong(
+            &found.at,
+            found.span,
+            "an upstream's own listener is for this machine only",
+            "expected localhost or 127.0.0.1",
+            true,
+        );
         return 0;
     }
     if let Some(known) = proxy.listeners.iter().position(|known| known.listen == found.value) {
@@ -199,7 +227,8 @@ fn connection(
     let protocol = section.choice("http", &versions).unwrap_or_default();
     let tls = tls(section.section("tls"), defaults);
     let pool = section.section("pool").map(|pool| {
-        let read = (pool.duration("idle_timeout"), pool.duration("max_age"), pool.count("max_idle"));
+        let read =
+            (pool.duration("idle_timeout"), pool.duration("max_age"), pool.count("max_idle"));
         pool.finish();
         read
     });
@@ -221,17 +250,29 @@ struct Context<'a> {
     incoming_authorization: IncomingAuthorization,
 }
 
-fn routes(section: &Section<'_, '_, '_>, context: &Context<'_>) -> (Vec<RouteSettings>, Vec<Place>) {
+fn routes(
+    section: &Section<'_, '_, '_>,
+    context: &Context<'_>,
+) -> (Vec<RouteSettings>, Vec<Place>) {
     let (mut routes, mut places): (Vec<RouteSettings>, Vec<Place>) = (Vec::new(), Vec::new());
     if !section.has("routes") {
-        section.missing("routes", "expected [[upstreams.NAME.routes]]; what no route claims is refused");
+        section.missing(
+            "routes",
+            "expected [[upstreams.NAME.routes]]; what no route claims is refused",
+        );
     }
     for one in section.array("routes").unwrap_or_default() {
         let place = (String::new(), one.key_span("path"));
         let name_span = one.key_span("name");
         let Some(route) = route(one, context) else { continue };
         if routes.iter().any(|known| known.name == route.name) {
-            section.wrong("routes.name", name_span, "two routes of this upstream share a name", "give each its own", true);
+            section.wrong(
+                "routes.name",
+                name_span,
+                "two routes of this upstream share a name",
+                "give each its own",
+                true,
+            );
         }
         routes.push(route);
         places.push(place);
@@ -253,11 +294,18 @@ fn route(section: Section<'_, '_, '_>, context: &Context<'_>) -> Option<RouteSet
     if methods.is_empty() && !(section.has("methods")) {
         section.missing("methods", "write `methods = [\"GET\"]`");
     } else if methods.is_empty() {
-        section.wrong("methods", section.key_span("methods"), "`methods` names none", "expected at least one, such as \"GET\"", true);
+        section.wrong(
+            "methods",
+            section.key_span("methods"),
+            "`methods` names none",
+            "expected at least one, such as \"GET\"",
+            true,
+        );
     }
     let scopes = section.list("scopes", Scope::parse).map(ScopeSet::new).unwrap_or_default();
     if context.incoming_authorization == IncomingAuthorization::Keep && !scopes.is_empty() {
-        let label = "a route that keeps the app's own Authorization gets no token, and so no scopes";
+        let label =
+            "a route that keeps the app's own Authorization gets no token, and so no scopes";
         section.wrong("scopes", section.key_span("scopes"), "scopes without a token", label, true);
     }
     let credential = credential(&section, "credential", context.credentials);
@@ -293,7 +341,9 @@ fn route(section: Section<'_, '_, '_>, context: &Context<'_>) -> Option<RouteSet
 fn read_method(text: &str) -> Result<Method, &'static str> {
     match text.parse::<Method>() {
         Ok(Method::CONNECT | Method::TRACE) => Err("CONNECT and TRACE are never forwarded"),
-        Ok(method) if text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') => Ok(method),
+        Ok(method) if text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') => {
+            Ok(method)
+        }
         _ => Err("expected a method in capitals, such as \"GET\""),
     }
 }
@@ -307,10 +357,18 @@ fn token_endpoints(section: &Section<'_, '_, '_>, context: &Context<'_>, path: &
         if same.is_none() || same != context.origin {
             continue;
         }
-        let Some(reached) = context.rewrite.reaches(&inbound, credential.endpoint.path()) else { continue };
+        let Some(reached) = context.rewrite.reaches(&inbound, credential.endpoint.path()) else {
+            continue;
+        };
         let span = section.key_span("path");
         if path.is_literal() {
-            section.wrong("path", span, "this route names a token endpoint", "tokens are obtained by bearer-proxy itself", true);
+            section.wrong(
+                "path",
+                span,
+                "this route names a token endpoint",
+                "tokens are obtained by bearer-proxy itself",
+                true,
+            );
         } else {
             section.note(Problem {
                 note: true,
@@ -336,7 +394,9 @@ fn conflicts(top: &Section<'_, '_, '_>, proxy: &ProxySettings, places: &[Vec<Pla
                 let upstream = proxy.upstreams.get(upstream)?;
                 Some(format!("{}.{}", upstream.connection.name, upstream.routes.get(route)?.name))
             };
-            let place = origins.get(conflict.second).and_then(|(upstream, route)| places.get(*upstream)?.get(*route));
+            let place = origins
+                .get(conflict.second)
+                .and_then(|(upstream, route)| places.get(*upstream)?.get(*route));
             let span = place.map_or(0..0, |(_, span)| span.clone());
             let (first, second) = (name(conflict.first), name(conflict.second));
             let title = format!(
@@ -344,7 +404,13 @@ fn conflicts(top: &Section<'_, '_, '_>, proxy: &ProxySettings, places: &[Vec<Pla
                 first.unwrap_or_default(),
                 second.unwrap_or_default()
             );
-            top.wrong("routes", span, title, "neither is more specific: change the path, the methods or the host", true);
+            top.wrong(
+                "routes",
+                span,
+                title,
+                "neither is more specific: change the path, the methods or the host",
+                true,
+            );
         }
     }
 }

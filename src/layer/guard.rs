@@ -92,7 +92,11 @@ impl Guarded {
         (Self { inner, idle, remaining: max_bytes, timer: None, watch: watch.clone() }, watch)
     }
 
-    fn fail(&mut self, state: u8, why: &'static str) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn fail(
+        &mut self,
+        state: u8,
+        why: &'static str,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.watch.0.state.store(state, Ordering::Relaxed);
         Poll::Ready(Some(Err(BodyError::new(why))))
     }

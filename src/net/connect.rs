@@ -105,7 +105,9 @@ impl Connector {
                 Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
                 _ => "TLS",
             },
-            group: session.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
+            group: session
+                .negotiated_key_exchange_group()
+                .map(|group| format!("{:?}", group.name())),
         };
         let report = ConnectReport { peer, elapsed: started.elapsed(), tls: Some(tls) };
         Ok(Connection { stream: Stream::Tls(Box::new(stream)), http2, report })
@@ -181,7 +183,11 @@ pub enum Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -190,7 +196,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -286,7 +296,12 @@ impl ConnectError {
     fn late(phase: Phase, limit: Duration) -> Self {
         let during = if phase == Phase::Tls { "the TLS handshake" } else { "connecting" };
         let message = format!("{during} did not finish within {limit:?}");
-        Self { phase, timed_out: true, message, hint: Some("is a firewall or an egress proxy in between?") }
+        Self {
+            phase,
+            timed_out: true,
+            message,
+            hint: Some("is a firewall or an egress proxy in between?"),
+        }
     }
 
     fn tcp(origin: &Origin, error: &(dyn StdError + 'static)) -> Self {
@@ -308,10 +323,12 @@ impl ConnectError {
     fn tls(origin: &Origin, error: &io::Error) -> Self {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let hint = match cause {
-            Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => Some(
-                "its issuer is not trusted here: your network may inspect TLS, or the API has a private CA; \
+            Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
+                Some(
+                    "its issuer is not trusted here: your network may inspect TLS, or the API has a private CA; \
                  set tls.extra_ca_file",
-            ),
+                )
+            }
             Some(rustls::Error::InvalidCertificate(
                 rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. },
             )) => Some("the server's certificate has expired, or this machine's clock is wrong"),

@@ -43,7 +43,8 @@ async fn exchange(
     request: Request<Bytes>,
     max_reply_bytes: usize,
 ) -> Result<Reply, CallError> {
-    let Connection { stream, http2, report } = connector.connect().await.map_err(CallError::Connect)?;
+    let Connection { stream, http2, report } =
+        connector.connect().await.map_err(CallError::Connect)?;
     let io = TokioIo::new(stream);
     let request = request.map(Full::new);
     let response = if http2 {

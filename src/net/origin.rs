@@ -27,7 +27,8 @@ impl Origin {
         if authority.as_str().contains('@') {
             return Err(OriginError::new("user information in a URL is not accepted"));
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let host =
+            authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         if host.is_empty() {
             return Err(OriginError::new("it names no host"));
         }

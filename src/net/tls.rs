@@ -85,7 +85,10 @@ impl Alpn {
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub fn client_config(settings: &TlsSettings, alpn: Alpn) -> Result<Arc<ClientConfig>, TlsSetupError> {
+pub fn client_config(
+    settings: &TlsSettings,
+    alpn: Alpn,
+) -> Result<Arc<ClientConfig>, TlsSetupError> {
     let provider = provider();
     let versions: &[&SupportedProtocolVersion] = match settings.min_version {
         MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -101,8 +104,9 @@ pub fn client_config(settings: &TlsSettings, alpn: Alpn) -> Result<Arc<ClientCon
         None => builder.with_no_client_auth(),
         Some(files) => {
             let chain = certificates(&files.certificate_file)?;
-            let key = PrivateKeyDer::from_pem_file(&files.key_file)
-                .map_err(|error| TlsSetupError::file(&files.key_file, "an unencrypted PEM private key", &error))?;
+            let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(|error| {
+                TlsSetupError::file(&files.key_file, "an unencrypted PEM private key", &error)
+            })?;
             builder.with_client_auth_cert(chain, key).map_err(setup)?
         }
     };
@@ -127,7 +131,8 @@ fn verifier(
         extra.extend(certificates(file)?);
     }
     match settings.roots {
-        Roots::System => match Verifier::new_with_extra_roots(extra.clone(), Arc::clone(&provider)) {
+        Roots::System => match Verifier::new_with_extra_roots(extra.clone(), Arc::clone(&provider))
+        {
             Ok(verifier) => Ok(Arc::new(verifier)),
             Err(error) => {
                 tracing::warn!(%error, "no system roots of trust; using Mozilla's, as bundled");

@@ -23,11 +23,14 @@ impl RequestId {
 
     /// Takes the id from `X-Request-Id`, if it is printable and short.
     pub fn of(headers: &HeaderMap) -> Self {
-        let accepted = headers.get("x-request-id").and_then(|value| value.to_str().ok()).filter(|id| {
-            !id.is_empty()
-                && id.len() <= Self::MAX_BYTES
-                && id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
-        });
+        let accepted =
+            headers.get("x-request-id").and_then(|value| value.to_str().ok()).filter(|id| {
+                !id.is_empty()
+                    && id.len() <= Self::MAX_BYTES
+                    && id
+                        .bytes()
+                        .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+            });
         Self { accepted: accepted.map(str::to_owned), made: std::cell::OnceCell::new() }
     }
 

@@ -25,7 +25,8 @@ pub fn answer(rejection: &Rejection, request_id: &str) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(FORWARDED, HeaderValue::from_static(rejection.forwarded.as_str()));
-    let status = format!("bearer-proxy; error={}; details=\"{}\"", code.proxy_error(), code.as_str());
+    let status =
+        format!("bearer-proxy; error={}; details=\"{}\"", code.proxy_error(), code.as_str());
     for (name, value) in [(PROXY_STATUS, Some(status)), (ALLOW, rejection.allow.clone())] {
         if let Some(value) = value.and_then(|text| HeaderValue::try_from(text).ok()) {
             headers.insert(name, value);

@@ -22,7 +22,9 @@ pub enum Verdict {
 /// Reads the verdict of an answer's head.
 pub fn verdict<B>(response: &Response<B>) -> Verdict {
     match response.status() {
-        StatusCode::UNAUTHORIZED if says(response, "insufficient_scope") => Verdict::InsufficientScope,
+        StatusCode::UNAUTHORIZED if says(response, "insufficient_scope") => {
+            Verdict::InsufficientScope
+        }
         StatusCode::UNAUTHORIZED if says(response, "invalid_request") => Verdict::Refused,
         StatusCode::UNAUTHORIZED => Verdict::InvalidToken,
         StatusCode::FORBIDDEN if says(response, "insufficient_scope") => Verdict::InsufficientScope,
@@ -36,9 +38,11 @@ fn says<B>(response: &Response<B>, code: &str) -> bool {
         challenge.to_str().is_ok_and(|text| {
             let text = text.to_ascii_lowercase();
             text.contains("bearer")
-                && text.replace("error =", "error=").split("error=").skip(1).any(|rest| {
-                    rest.trim_start_matches([' ', '"']).starts_with(code)
-                })
+                && text
+                    .replace("error =", "error=")
+                    .split("error=")
+                    .skip(1)
+                    .any(|rest| rest.trim_start_matches([' ', '"']).starts_with(code))
         })
     })
 }
@@ -59,9 +63,17 @@ mod tests {
         check(200, None, Verdict::Fine);
         check(401, None, Verdict::InvalidToken);
         check(401, Some("Bearer error=\"invalid_token\""), Verdict::InvalidToken);
-        check(401, Some("Bearer realm=\"x\", error = \"insufficient_scope\""), Verdict::InsufficientScope);
+        check(
+            401,
+            Some("Bearer realm=\"x\", error = \"insufficient_scope\""),
+            Verdict::InsufficientScope,
+        );
         check(401, Some("bearer error=\"invalid_request\""), Verdict::Refused);
-        check(403, Some("Bearer error=\"insufficient_scope\", scope=\"a\""), Verdict::InsufficientScope);
+        check(
+            403,
+            Some("Bearer error=\"insufficient_scope\", scope=\"a\""),
+            Verdict::InsufficientScope,
+        );
         check(403, Some("Bearer error=\"invalid_token\""), Verdict::Fine);
         check(403, None, Verdict::Fine);
     }

@@ -95,10 +95,11 @@ impl Forwarder {
         record: &mut AccessRecord,
     ) -> Result<Response<Body>, Rejection> {
         let plan = &local.plan;
-        let _admitted = self.shared.in_flight.admit(plan.limits.max_in_flight).ok_or_else(|| {
-            Rejection::new(Code::Overloaded, "server.max_in_flight requests are under way")
-                .retry_after(std::time::Duration::from_secs(1))
-        })?;
+        let _admitted =
+            self.shared.in_flight.admit(plan.limits.max_in_flight).ok_or_else(|| {
+                Rejection::new(Code::Overloaded, "server.max_in_flight requests are under way")
+                    .retry_after(std::time::Duration::from_secs(1))
+            })?;
         let internal = || Rejection::new(Code::Internal, "the listener has no plan");
         let listener = plan.listeners.get(listener).ok_or_else(internal)?;
         let routed = Received::read(request, listener, &plan.limits)?.route(listener)?;
@@ -163,7 +164,12 @@ struct Exchange {
 impl Exchange {
     async fn run(self, authorized: Authorized) -> Result<Response<Body>, Rejection> {
         let pool = self.local.pools.get(self.route.upstream).and_then(Option::as_ref).ok_or_else(
-            || Rejection::new(Code::Connect, "the upstream's TLS settings are unusable; see the log"),
+            || {
+                Rejection::new(
+                    Code::Connect,
+                    "the upstream's TLS settings are unusable; see the log",
+                )
+            },
         )?;
         let sent = authorized.send(pool, &self.upstream, &self.local.plan.limits).await?;
         let sent = self.challenged(sent, pool).await?;
@@ -172,7 +178,9 @@ impl Exchange {
 
     /// A 401 for the token: it is blamed, and where a second try is honest one is made.
     async fn challenged(&self, sent: Sent, pool: &Pool) -> Result<Sent, Rejection> {
-        let (Some(reader), Some(bearer)) = (&self.route.token, &sent.bearer) else { return Ok(sent) };
+        let (Some(reader), Some(bearer)) = (&self.route.token, &sent.bearer) else {
+            return Ok(sent);
+        };
         match verdict(&sent.response) {
             Verdict::Fine => return Ok(sent),
             Verdict::Refused | Verdict::InsufficientScope => {
@@ -201,8 +209,13 @@ impl Exchange {
         hygiene::response(&mut parts.headers, &ResponsePolicy::default(), token);
         if parts.status.is_redirection()
             && let Some(location) = parts.headers.get(LOCATION).and_then(|value| {
-                rewrite::location(value, &self.upstream.connection.origin, &self.upstream.mount,
-                    self.upstream.strip_mount, &self.upstream.base_path)
+                rewrite::location(
+                    value,
+                    &self.upstream.connection.origin,
+                    &self.upstream.mount,
+                    self.upstream.strip_mount,
+                    &self.upstream.base_path,
+                )
             })
         {
             parts.headers.insert(LOCATION, location);

@@ -5,11 +5,11 @@
 
 use std::fmt;
 
+use http::Version;
 use http::header::{
     ALT_SVC, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap,
     HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::Version;
 
 /// Our name in Via (RFC 9110 section 7.6.3).
 const PSEUDONYM: &str = "bearer-proxy";
@@ -74,7 +74,8 @@ pub fn request_framing(version: Version, headers: &HeaderMap) -> Result<Framing,
         (None, None) => Ok(Framing::None),
         (Some(_), Some(_)) => Err(FramingError::Both),
         (Some(coding), None) => {
-            let single = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            let single =
+                codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
             match single && version == Version::HTTP_11 {
                 true => Ok(Framing::Chunked),
                 false => Err(FramingError::Coding),
@@ -109,7 +110,7 @@ pub struct ResponsePolicy {
 
 /// Leaves only what may travel to the app. Where the answer says nothing of caching it becomes
 /// private: the app's side carries no Authorization that would tell a cache so (RFC 9111
-/// section 3.5). A header that echoes the token is dropped.
+/// section 3.5). A value that echoes the token is redacted; other lines of its field stay.
 pub fn response(headers: &mut HeaderMap, policy: &ResponsePolicy, token: Option<&[u8]>) {
     remove_nominated(headers);
     remove_if(headers, |name| {
@@ -118,11 +119,12 @@ pub fn response(headers: &mut HeaderMap, policy: &ResponsePolicy, token: Option<
             || name.as_str() == "bearer-proxy-forwarded"
     });
     if let Some(token) = token.filter(|token| !token.is_empty()) {
-        remove_echoes(headers, token);
+        redact_echoes(headers, token);
     }
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
+    headers.append(VIA, HeaderValue::from_static("1.1 bearer-proxy"));
 }
 
 /// RFC 9110 section 7.6.1: fields named in any line of Connection belong to this hop. Fields that a
@@ -153,17 +155,13 @@ fn remove_if(headers: &mut HeaderMap, condemned: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-fn remove_echoes(headers: &mut HeaderMap, token: &[u8]) {
-    let echoes = |value: &HeaderValue| {
-        value.len() >= token.len() && value.as_bytes().windows(token.len()).any(|part| part == token)
-    };
-    if !headers.values().any(echoes) {
-        return;
-    }
-    let names: Vec<HeaderName> =
-        headers.iter().filter(|(_, value)| echoes(value)).map(|(name, _)| name.clone()).collect();
-    for name in names {
-        headers.remove(name);
+/// Content-Length is left alone: it is a number that frames the answer, whatever a short token is.
+fn redact_echoes(headers: &mut HeaderMap, token: &[u8]) {
+    for (name, value) in headers.iter_mut() {
+        let echoes = value.as_bytes().windows(token.len()).any(|part| part == token);
+        if echoes && *name != CONTENT_LENGTH {
+            *value = HeaderValue::from_static("[redacted]");
+        }
     }
 }
 
@@ -175,9 +173,11 @@ fn stripped_from_request(name: &HeaderName, policy: &RequestPolicy) -> bool {
     // Some servers take `_` for `-`, so that these spellings would undo what is removed or set.
     if text.contains('_') {
         let dashed = text.replace('_', "-");
-        return [AUTHORIZATION, HOST, CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|one| one.as_str() == dashed)
-            || is_override(&dashed)
-            || is_forwarding(&dashed);
+        return HeaderName::try_from(dashed).is_ok_and(|name| {
+            name == HOST
+                || name == CONTENT_LENGTH
+                || stripped_from_request(&name, &RequestPolicy::default())
+        });
     }
     is_override(text) || (is_forwarding(text) && !policy.keep_forwarding_fields)
 }
@@ -214,7 +214,8 @@ fn is_forwarding(name: &str) -> bool {
 fn via_names_us(headers: &HeaderMap) -> bool {
     headers.get_all(VIA).iter().any(|line| {
         line.as_bytes().split(|byte| *byte == b',').any(|member| {
-            let mut words = member.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+            let mut words =
+                member.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
             words.nth(1).is_some_and(|by| by.eq_ignore_ascii_case(PSEUDONYM.as_bytes()))
         })
     })
@@ -228,7 +229,10 @@ mod tests {
     fn head(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+            headers.append(
+                HeaderName::try_from(*name).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         headers
     }
@@ -244,15 +248,43 @@ mod tests {
         let check = |fields: &[(&str, &str)], expected: &[&str]| {
             let mut headers = head(fields);
             request(&mut headers, &RequestPolicy::default());
-            assert_eq!(names(&headers), [expected, &["via"]].concat(), "{fields:?}");
+            headers.remove(VIA).unwrap();
+            assert_eq!(names(&headers), expected, "{fields:?}");
         };
         check(&[("accept", "a"), ("content-length", "1")], &["accept", "content-length"]);
-        check(&[("connection", "x-a, x-b"), ("connection", " x-c"), ("x-a", "1"), ("x-c", "1"), ("x-d", "1")], &["x-d"]);
-        check(&[("connection", "host, content-length"), ("host", "h"), ("content-length", "1")], &["content-length", "host"]);
-        check(&[("authorization", "Basic x"), ("proxy-authorization", "y"), ("te", "trailers")], &[]);
-        check(&[("x-original-url", "/"), ("x_original_url", "/"), ("x-http-method-override", "PUT")], &[]);
-        check(&[("x-forwarded-for", "1"), ("x_forwarded_for", "1"), ("forwarded", "for=x"), ("x-real-ip", "1")], &[]);
+        check(
+            &[
+                ("connection", "x-a, x-b"),
+                ("connection", " x-c"),
+                ("x-a", "1"),
+                ("x-c", "1"),
+                ("x-d", "1"),
+            ],
+            &["x-d"],
+        );
+        check(
+            &[("connection", "host, content-length"), ("host", "h"), ("content-length", "1")],
+            &["content-length", "host"],
+        );
+        check(
+            &[("authorization", "Basic x"), ("proxy-authorization", "y"), ("te", "trailers")],
+            &[],
+        );
+        check(
+            &[("x-original-url", "/"), ("x_original_url", "/"), ("x-http-method-override", "PUT")],
+            &[],
+        );
+        check(
+            &[
+                ("x-forwarded-for", "1"),
+                ("x_forwarded_for", "1"),
+                ("forwarded", "for=x"),
+                ("x-real-ip", "1"),
+            ],
+            &[],
+        );
         check(&[("content_length", "1"), ("x_custom", "1")], &["x_custom"]);
+        check(&[("proxy_authorization", "x"), ("keep_alive", "1"), ("proxy_connection", "x")], &[]);
     }
 
     #[test]
@@ -270,13 +302,25 @@ mod tests {
     #[test]
     fn answers_are_cleaned() {
         let mut headers = head(&[
-            ("connection", "x-hop"), ("x-hop", "1"), ("alt-svc", "h3"), ("set-cookie", "a"), ("set-cookie", "b"),
-            ("x-echo", "Bearer tok-123"), ("transfer-encoding", "chunked"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("alt-svc", "h3"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+            ("x-echo", "Bearer tok-123"),
+            ("transfer-encoding", "chunked"),
         ]);
         response(&mut headers, &ResponsePolicy::default(), Some(b"tok-123"));
-        assert_eq!(names(&headers), ["cache-control", "set-cookie"]);
+        assert_eq!(names(&headers), ["cache-control", "set-cookie", "via", "x-echo"]);
+        assert_eq!(headers["x-echo"], "[redacted]");
         assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
         assert_eq!(headers["cache-control"], "private");
+        let mut headers = head(&[("content-length", "12"), ("x-a", "123")]);
+        response(&mut headers, &ResponsePolicy::default(), Some(b"12"));
+        assert_eq!(
+            (&headers["content-length"], &headers["x-a"]),
+            (&"12".parse().unwrap(), &"[redacted]".parse().unwrap())
+        );
     }
 
     #[test]
@@ -287,7 +331,10 @@ mod tests {
         check(&[], Ok(Framing::None));
         check(&[("content-length", "10")], Ok(Framing::Length(10)));
         check(&[("transfer-encoding", "Chunked")], Ok(Framing::Chunked));
-        check(&[("content-length", "10"), ("transfer-encoding", "chunked")], Err(FramingError::Both));
+        check(
+            &[("content-length", "10"), ("transfer-encoding", "chunked")],
+            Err(FramingError::Both),
+        );
         for length in ["+1", "1, 1", "", "0x1", "99999999999999999999"] {
             check(&[("content-length", length)], Err(FramingError::Length));
         }
@@ -295,7 +342,10 @@ mod tests {
         for coding in ["gzip, chunked", "chunked, chunked", ", chunked", "identity", "xchunked"] {
             check(&[("transfer-encoding", coding)], Err(FramingError::Coding));
         }
-        check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(FramingError::Coding));
+        check(
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            Err(FramingError::Coding),
+        );
         let chunked = head(&[("transfer-encoding", "chunked")]);
         assert_eq!(request_framing(Version::HTTP_10, &chunked), Err(FramingError::Coding));
     }

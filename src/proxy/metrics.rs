@@ -45,7 +45,8 @@ impl ProxyMetrics {
     /// # Errors
     /// Where a family of the same name is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| registry.counter_vec(name, help, labels);
+        let counter =
+            |name: &str, help: &str, labels: &[&str]| registry.counter_vec(name, help, labels);
         let duration = registry.histogram_vec(
             "bearer_proxy_http_request_duration_seconds",
             "Time from the head of a request to the head of its answer.",

@@ -186,7 +186,10 @@ impl Plan {
 }
 
 impl UpstreamPlan {
-    fn new(settings: &UpstreamSettings, set_headers: Vec<(HeaderName, Option<HeaderValue>)>) -> Self {
+    fn new(
+        settings: &UpstreamSettings,
+        set_headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    ) -> Self {
         let authority = settings.connection.origin.authority();
         Self {
             connection: Arc::new(settings.connection.clone()),
@@ -256,8 +259,11 @@ impl HostPolicy {
             SocketAddr::V4(address) => address.ip().to_string(),
             SocketAddr::V6(address) => format!("[{}]", address.ip()),
         });
-        let mut patterns: Vec<_> =
-            names.into_iter().chain(addresses).filter_map(|name| HostPattern::parse(&name).ok()).collect();
+        let mut patterns: Vec<_> = names
+            .into_iter()
+            .chain(addresses)
+            .filter_map(|name| HostPattern::parse(&name).ok())
+            .collect();
         patterns.extend(rules.iter().filter_map(|(rule, _)| rule.host.clone()));
         if let AllowedHosts::These(allowed) = &listener.allowed_hosts {
             patterns.extend(allowed.iter().cloned());

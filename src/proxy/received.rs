@@ -96,12 +96,16 @@ fn addressed_to_us(
 ) -> Result<Option<Authority>, Rejection> {
     let bad = |detail: &'static str| Rejection::new(Code::BadRequest, detail);
     if request.method() == Method::CONNECT {
-        return Err(Rejection::new(Code::BadTarget, "CONNECT is not served: this is no forward proxy"));
+        return Err(Rejection::new(
+            Code::BadTarget,
+            "CONNECT is not served: this is no forward proxy",
+        ));
     }
     let mut hosts = request.headers().get_all(HOST).iter();
     let header = match (hosts.next(), hosts.next()) {
         (Some(value), None) => Some(
-            Authority::parse(value.as_bytes()).map_err(|_| bad("the Host header is not a valid host"))?,
+            Authority::parse(value.as_bytes())
+                .map_err(|_| bad("the Host header is not a valid host"))?,
         ),
         (None, _) => None,
         (Some(_), Some(_)) => return Err(bad("more than one Host header")),

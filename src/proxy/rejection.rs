@@ -115,31 +115,55 @@ impl Code {
 
     fn facts(self) -> Facts {
         let (code, status, title, proxy_error) = match self {
-            Self::NoRoute => ("no_route", 404, "No route claims this request", "http_request_denied"),
-            Self::TokenEndpoint => {
-                ("token_endpoint", 404, "Token endpoints are not forwarded to", "http_request_denied")
+            Self::NoRoute => {
+                ("no_route", 404, "No route claims this request", "http_request_denied")
             }
+            Self::TokenEndpoint => (
+                "token_endpoint",
+                404,
+                "Token endpoints are not forwarded to",
+                "http_request_denied",
+            ),
             Self::Method => ("method", 405, "No route takes this method", "http_request_denied"),
-            Self::BadTarget => ("bad_target", 400, "The request target is ambiguous", "http_request_error"),
-            Self::BadRequest => ("bad_request", 400, "The request is malformed", "http_request_error"),
-            Self::ForeignHost => {
-                ("foreign_host", 421, "The request is addressed to another host", "http_request_denied")
+            Self::BadTarget => {
+                ("bad_target", 400, "The request target is ambiguous", "http_request_error")
             }
+            Self::BadRequest => {
+                ("bad_request", 400, "The request is malformed", "http_request_error")
+            }
+            Self::ForeignHost => (
+                "foreign_host",
+                421,
+                "The request is addressed to another host",
+                "http_request_denied",
+            ),
             Self::CrossSite => {
                 ("cross_site", 403, "Web pages of other origins are refused", "http_request_denied")
             }
-            Self::AuthorizationPresent => {
-                ("authorization", 403, "The route refuses an Authorization of the app", "http_request_denied")
+            Self::AuthorizationPresent => (
+                "authorization",
+                403,
+                "The route refuses an Authorization of the app",
+                "http_request_denied",
+            ),
+            Self::Upgrade => {
+                ("upgrade", 501, "Protocol upgrades are not enabled here", "http_upgrade_failed")
             }
-            Self::Upgrade => ("upgrade", 501, "Protocol upgrades are not enabled here", "http_upgrade_failed"),
-            Self::Loop => ("loop", 508, "The request has passed through us before", "proxy_loop_detected"),
+            Self::Loop => {
+                ("loop", 508, "The request has passed through us before", "proxy_loop_detected")
+            }
             Self::BodyTooLarge => {
                 ("body_too_large", 413, "The request body is too large", "http_request_error")
             }
-            Self::UriTooLong => ("uri_too_long", 414, "The request target is too long", "http_request_error"),
-            Self::RequestTimeout => {
-                ("request_timeout", 408, "The request body did not arrive in time", "http_request_error")
+            Self::UriTooLong => {
+                ("uri_too_long", 414, "The request target is too long", "http_request_error")
             }
+            Self::RequestTimeout => (
+                "request_timeout",
+                408,
+                "The request body did not arrive in time",
+                "http_request_error",
+            ),
             Self::RequestAborted => {
                 ("request_aborted", 400, "The request body ended early", "http_request_error")
             }
@@ -152,16 +176,24 @@ impl Code {
             Self::TokenBudget => {
                 ("token_budget", 503, "The budget of token calls is spent", "proxy_internal_error")
             }
-            Self::SecretUnavailable => {
-                ("secret_unavailable", 503, "A configured secret cannot be read", "proxy_configuration_error")
+            Self::SecretUnavailable => (
+                "secret_unavailable",
+                503,
+                "A configured secret cannot be read",
+                "proxy_configuration_error",
+            ),
+            Self::Connect => {
+                ("connect", 502, "The upstream could not be reached", "destination_unavailable")
             }
-            Self::Connect => ("connect", 502, "The upstream could not be reached", "destination_unavailable"),
             Self::UpstreamReset => {
                 ("upstream_reset", 502, "The upstream ended the exchange", "connection_terminated")
             }
-            Self::UpstreamTimeout => {
-                ("upstream_timeout", 504, "The upstream did not answer in time", "http_response_timeout")
-            }
+            Self::UpstreamTimeout => (
+                "upstream_timeout",
+                504,
+                "The upstream did not answer in time",
+                "http_response_timeout",
+            ),
             Self::Internal => ("internal", 500, "bearer-proxy failed", "proxy_internal_error"),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -210,7 +242,13 @@ pub struct Rejection {
 impl Rejection {
     /// A refusal of a request that was not forwarded.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), forwarded: Forwarded::No, retry_after: None, allow: None }
+        Self {
+            code,
+            detail: detail.into(),
+            forwarded: Forwarded::No,
+            retry_after: None,
+            allow: None,
+        }
     }
 
     /// The same, of a request that may or may not have reached the upstream.

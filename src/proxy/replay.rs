@@ -2,9 +2,9 @@
 //!
 //! A body is remembered only where it is already whole in memory: whatever streams is sent once.
 
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
-use bytes::Bytes;
 
 use crate::body::Body;
 

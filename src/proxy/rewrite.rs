@@ -58,6 +58,8 @@ pub fn location(
     base_path: &str,
 ) -> Option<HeaderValue> {
     let text = value.to_str().ok()?;
+    // `http::Uri` forgets the fragment, which is the app's to follow (RFC 9110 section 10.2.2).
+    let (text, fragment) = text.split_at(text.find('#').unwrap_or(text.len()));
     let target = match text.strip_prefix('/') {
         Some(rest) if !rest.starts_with('/') => text.to_owned(),
         _ => {
@@ -70,9 +72,21 @@ pub fn location(
     if !(below.is_empty() || below.starts_with(['/', '?'])) {
         return None;
     }
+    if !strip_mount && !is_below(below, mount) {
+        return None;
+    }
     let mount = if strip_mount { mount } else { "" };
-    let ours = format!("{mount}{below}");
-    HeaderValue::try_from(if ours.is_empty() { "/".to_owned() } else { ours }).ok()
+    let slash = if mount.is_empty() && !below.starts_with('/') { "/" } else { "" };
+    let ours = format!("{mount}{slash}{below}{fragment}");
+    // What begins with two slashes names another host (RFC 3986 section 4.2); to browsers, `/\` does too.
+    if ours.starts_with("//") || ours.starts_with("/\\") {
+        return None;
+    }
+    HeaderValue::try_from(ours).ok()
+}
+
+fn is_below(path: &str, mount: &str) -> bool {
+    path.strip_prefix(mount).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }
 
 #[cfg(test)]
@@ -82,7 +96,8 @@ mod tests {
     #[test]
     fn targets_are_rewritten() {
         let check = |mount: &str, strip: bool, base: &str, inbound: &str, expected: &str| {
-            let outbound = Rewrite::new(mount, strip, base).apply(&inbound.parse().unwrap()).unwrap();
+            let outbound =
+                Rewrite::new(mount, strip, base).apply(&inbound.parse().unwrap()).unwrap();
             assert_eq!(outbound.as_str(), expected, "{mount} {strip} {base} {inbound}");
         };
         check("", true, "", "/v1/x?q=1", "/v1/x?q=1");
@@ -99,7 +114,8 @@ mod tests {
     fn redirects_of_the_same_upstream_lead_back_to_us() {
         let origin = Origin::of(&"https://bank.example".parse().unwrap()).unwrap();
         let check = |value: &str, expected: Option<&str>| {
-            let found = location(&HeaderValue::from_str(value).unwrap(), &origin, "/core", true, "/api");
+            let found =
+                location(&HeaderValue::from_str(value).unwrap(), &origin, "/core", true, "/api");
             assert_eq!(found.as_ref().map(|value| value.to_str().unwrap()), expected, "{value}");
         };
         check("https://bank.example/api/v1?x", Some("/core/v1?x"));
@@ -110,5 +126,23 @@ mod tests {
         check("//evil.example/api", None);
         check("https://evil.example/api/v1", None);
         check("relative", None);
+        check("https://bank.example/api/v1#part", Some("/core/v1#part"));
+    }
+
+    #[test]
+    fn no_redirect_is_turned_towards_another_host() {
+        let origin = Origin::of(&"https://bank.example".parse().unwrap()).unwrap();
+        let check = |value: &str, mount: &str, strip: bool, base: &str, expected: Option<&str>| {
+            let found =
+                location(&HeaderValue::from_str(value).unwrap(), &origin, mount, strip, base);
+            assert_eq!(found.as_ref().map(|value| value.to_str().unwrap()), expected, "{value}");
+        };
+        check("https://bank.example//evil.example/x", "", true, "", None);
+        check("/api//evil.example/x", "", true, "/api", None);
+        check("/api/\\evil.example", "", true, "/api", None);
+        check("/api?x=1", "", true, "/api", Some("/?x=1"));
+        check("/api", "", true, "/api", Some("/"));
+        check("https://bank.example/other", "/core", false, "", None);
+        check("https://bank.example/core/x", "/core", false, "", Some("/core/x"));
     }
 }

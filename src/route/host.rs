@@ -15,7 +15,11 @@ impl HostPattern {
     /// Says in a sentence what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let name = text.strip_prefix("*.").unwrap_or(text);
-        let wrong = || PatternError::new("a host name is expected, such as erp.local or *.erp.local, without a port");
+        let wrong = || {
+            PatternError::new(
+                "a host name is expected, such as erp.local or *.erp.local, without a port",
+            )
+        };
         let authority = Authority::parse(name.as_bytes()).map_err(|_| wrong())?;
         if authority.port.is_some() || (text.starts_with("*.") && name.starts_with('[')) {
             return Err(wrong());
@@ -106,7 +110,9 @@ fn registered_name(host: &str) -> Option<String> {
     let labels = host.split('.').all(|label| {
         !label.is_empty()
             && label.len() <= 63
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     });
     // A name of digits only is an address, and must be one in its usual spelling.
     let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -149,7 +155,19 @@ mod tests {
         check("erp.local.", Some(("erp.local", None)));
         check("[::1]:80", Some(("[::1]", Some(80))));
         check("127.0.0.1", Some(("127.0.0.1", None)));
-        for bad in ["", "a b", "user@host", "a..b", "host:x", "host:99999", "[::1", "127.1", "a/b", "h\u{e9}", "a,b"] {
+        for bad in [
+            "",
+            "a b",
+            "user@host",
+            "a..b",
+            "host:x",
+            "host:99999",
+            "[::1",
+            "127.1",
+            "a/b",
+            "h\u{e9}",
+            "a,b",
+        ] {
             check(bad, None);
         }
     }
@@ -158,7 +176,11 @@ mod tests {
     fn a_wildcard_is_one_label() {
         let pattern = HostPattern::parse("*.ERP.local").unwrap();
         assert!(pattern.matches("a.erp.local"));
-        assert!(!pattern.matches("a.b.erp.local") && !pattern.matches("erp.local") && !pattern.matches(".erp.local"));
+        assert!(
+            !pattern.matches("a.b.erp.local")
+                && !pattern.matches("erp.local")
+                && !pattern.matches(".erp.local")
+        );
         for bad in ["*", "*.", "a.*.b", "host:80", "*.[::1]"] {
             assert!(HostPattern::parse(bad).is_err(), "{bad}");
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::host::PatternError;
-use super::target::Target;
+use super::target::{Target, spelled};
 
 /// A path pattern that has been checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,17 +44,30 @@ impl PathPattern {
                 Some(_) => return wrong("a name in braces is of letters, digits and `_`".into()),
                 None if *segment == "**" && index == last => {}
                 None if segment.contains('*') => {
-                    return wrong("`*` is known only as `/**` at the end; one segment is written {name}".into());
+                    return wrong(
+                        "`*` is known only as `/**` at the end; one segment is written {name}"
+                            .into(),
+                    );
                 }
                 None if segment.contains(['{', '}']) => {
-                    return wrong("braces stand for a whole segment; a part of one cannot be matched".into());
+                    return wrong(
+                        "braces stand for a whole segment; a part of one cannot be matched".into(),
+                    );
+                }
+                None if spelled(segment) != *segment => {
+                    return wrong(format!(
+                        "write {} for {segment}: both are one path",
+                        spelled(segment)
+                    ));
                 }
                 None => {}
             }
         }
         let plain: String = text.replace(['{', '}'], "").replace("/**", "/x");
         match Target::read(&plain) {
-            Ok(target) if target.query.is_none() && !target.quirks.any() => Ok(Self(text.to_owned())),
+            Ok(target) if target.query.is_none() && !target.quirks.any() => {
+                Ok(Self(text.to_owned()))
+            }
             Ok(_) => wrong("a pattern holds neither `?` nor `;` nor an encoded slash".into()),
             Err(error) => wrong(format!("no request can match it: {error}")),
         }
@@ -90,7 +103,7 @@ impl PathPattern {
         for step in self.steps() {
             match (step, segments.next()) {
                 (Step::Rest, _) => return true,
-                (Step::Literal(literal), Some(segment)) if literal == segment => {}
+                (Step::Literal(literal), Some(segment)) if literal == spelled(segment) => {}
                 (Step::Any, Some(segment)) if !segment.is_empty() => {}
                 _ => return false,
             }
@@ -118,7 +131,24 @@ mod tests {
         for good in ["/", "/**", "/v1/{a}/{b}", "/v1/**", "/v1/", "/a-b._~!$&'()+,=:@"] {
             assert!(PathPattern::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "v1", "/*", "/**/x", "/a*", "/{a}/{a}", "/{}", "/{a}.json", "/a//b", "/../x", "/%41", "/a?b", "/a;b", "/%2f"] {
+        for bad in [
+            "",
+            "v1",
+            "/*",
+            "/**/x",
+            "/a*",
+            "/{a}/{a}",
+            "/{}",
+            "/{a}.json",
+            "/a//b",
+            "/../x",
+            "/%41",
+            "/a?b",
+            "/a;b",
+            "/%2f",
+            "/%c3%a9",
+            "/a%3Ab",
+        ] {
             assert!(PathPattern::parse(bad).is_err(), "{bad}");
         }
     }
@@ -126,7 +156,11 @@ mod tests {
     #[test]
     fn patterns_cover_what_they_say() {
         let check = |pattern: &str, path: &str, expected: bool| {
-            assert_eq!(PathPattern::parse(pattern).unwrap().covers(path), expected, "{pattern} {path}");
+            assert_eq!(
+                PathPattern::parse(pattern).unwrap().covers(path),
+                expected,
+                "{pattern} {path}"
+            );
         };
         check("/v1/x", "/v1/x", true);
         check("/v1/x", "/v1/x/", false);
@@ -140,5 +174,7 @@ mod tests {
         check("/v1/**", "/v10", false);
         check("/**", "/", true);
         check("/", "/a", false);
+        check("/a:b", "/a%3ab", true);
+        check("/%C3%A9", "/%c3%a9", true);
     }
 }

@@ -11,6 +11,7 @@ use http::Method;
 use super::host::HostPattern;
 use super::path::Step;
 use super::rule::{Methods, Rule};
+use super::target::{loose_reading, spelled};
 
 /// Rules and what they lead to.
 #[derive(Debug)]
@@ -63,8 +64,12 @@ impl<T> Table<T> {
     /// # Errors
     /// All pairs of rules that conflict.
     pub fn build(rules: Vec<(Rule, T)>) -> Result<Self, Vec<Conflict>> {
-        let mut table =
-            Self { exact: HashMap::new(), wildcard: Vec::new(), any: Node::default(), entries: Vec::new() };
+        let mut table = Self {
+            exact: HashMap::new(),
+            wildcard: Vec::new(),
+            any: Node::default(),
+            entries: Vec::new(),
+        };
         let mut conflicts = Vec::new();
         for (index, (rule, value)) in rules.into_iter().enumerate() {
             let Self { exact, wildcard, any, entries } = &mut table;
@@ -92,8 +97,26 @@ impl<T> Table<T> {
     }
 
     /// Finds the rule that claims a request. `host` is in lower case and without port, `path` is
-    /// canonical.
+    /// canonical. A path that another rule would claim, were its slashes decoded and its parameters
+    /// cut off, is nobody's: a token for one reading must not travel with the other.
     pub fn find(&self, host: &str, method: &Method, path: &str) -> Lookup<'_, T> {
+        let found = self.search(host, method, path);
+        if let (Ok(index), Some(loose)) = (&found, loose_reading(path)) {
+            match self.search(host, method, &loose) {
+                Ok(other) if other == *index => {}
+                Err(refused) if refused.is_empty() => {}
+                _ => return Lookup::NotFound,
+            }
+        }
+        match found {
+            Ok(index) => Lookup::Found(&self.entries[index].value),
+            Err(refused) if refused.is_empty() => Lookup::NotFound,
+            Err(refused) => Lookup::MethodNotAllowed(self.allow(&refused)),
+        }
+    }
+
+    /// The entry that claims a request, or those that would if they took its method.
+    fn search(&self, host: &str, method: &Method, path: &str) -> Result<usize, Vec<usize>> {
         let mut refused = Vec::new();
         let mut take = |candidates: &[usize]| {
             let found = candidates.iter().find(|one| self.entries[**one].methods.contains(method));
@@ -107,20 +130,27 @@ impl<T> Table<T> {
             .exact
             .get(host)
             .into_iter()
-            .chain(self.wildcard.iter().filter(|(pattern, _)| pattern.matches(host)).map(|(_, node)| node))
+            .chain(
+                self.wildcard
+                    .iter()
+                    .filter(|(pattern, _)| pattern.matches(host))
+                    .map(|(_, node)| node),
+            )
             .chain(std::iter::once(&self.any));
         for root in roots {
             if let Some(index) = root.find(Some(path), &mut take) {
-                return Lookup::Found(&self.entries[index].value);
+                return Ok(index);
             }
         }
-        if refused.is_empty() {
-            return Lookup::NotFound;
-        }
+        Err(refused)
+    }
+
+    /// The value of the Allow header.
+    fn allow(&self, refused: &[usize]) -> String {
         let methods = refused.iter().flat_map(|index| self.entries[*index].methods.iter().cloned());
         let allow: Vec<_> =
             Methods::new(methods).iter().map(|method| method.as_str().to_owned()).collect();
-        Lookup::MethodNotAllowed(allow.join(", "))
+        allow.join(", ")
     }
 }
 
@@ -140,7 +170,11 @@ impl Node {
 
     /// The first entry, in order of specificity, that `take` accepts. `path` is what is left, and
     /// `None` once the last segment has been taken.
-    fn find(&self, path: Option<&str>, take: &mut impl FnMut(&[usize]) -> Option<usize>) -> Option<usize> {
+    fn find(
+        &self,
+        path: Option<&str>,
+        take: &mut impl FnMut(&[usize]) -> Option<usize>,
+    ) -> Option<usize> {
         let Some(path) = path else {
             return take_if_any(&self.here, take).or_else(|| take_if_any(&self.rest, take));
         };
@@ -148,7 +182,7 @@ impl Node {
             Some((segment, left)) => (segment, Some(left)),
             None => (path, None),
         };
-        let literal = || self.literal.get(segment);
+        let literal = || self.literal.get(spelled(segment).as_ref());
         if let Some(found) = literal().and_then(|node| node.find(left, take)) {
             return Some(found);
         }
@@ -183,8 +217,10 @@ mod tests {
     }
 
     fn table(rules: &[(Option<&str>, &'static str, &[Method])]) -> Table<&'static str> {
-        Table::build(rules.iter().map(|(host, path, methods)| (rule(*host, path, methods), *path)).collect())
-            .unwrap()
+        Table::build(
+            rules.iter().map(|(host, path, methods)| (rule(*host, path, methods), *path)).collect(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -199,7 +235,11 @@ mod tests {
             (Some("erp.local"), "/v1/{b}", G),
         ]);
         let check = |host: &str, method: Method, path: &str, expected: &str| {
-            assert_eq!(table.find(host, &method, path), Lookup::Found(&expected), "{method} {path}");
+            assert_eq!(
+                table.find(host, &method, path),
+                Lookup::Found(&expected),
+                "{method} {path}"
+            );
         };
         check("x", Method::GET, "/v1/b/x", "/v1/b/{c}");
         check("x", Method::GET, "/v1/q/x", "/v1/{a}/x");
@@ -216,11 +256,38 @@ mod tests {
     }
 
     #[test]
+    fn every_spelling_and_reading_finds_one_rule() {
+        const G: &[Method] = &[Method::GET];
+        let table = table(&[
+            (None, "/v1/**", G),
+            (None, "/v1/pay:close", G),
+            (None, "/v1/%C3%A9", G),
+            (None, "/v1/pay", &[Method::POST]),
+            (None, "/v1/a/b", G),
+            (None, "/files/{name}", G),
+        ]);
+        let check = |path: &str, expected: Option<&str>| {
+            let expected = expected.as_ref().map_or(Lookup::NotFound, Lookup::Found);
+            assert_eq!(table.find("x", &Method::GET, path), expected, "{path}");
+        };
+        check("/v1/pay%3aclose", Some("/v1/pay:close"));
+        check("/v1/%c3%a9", Some("/v1/%C3%A9"));
+        check("/v1/a%20b", Some("/v1/**"));
+        check("/v1/x;y", Some("/v1/**"));
+        check("/v1/pay:close;x", None);
+        check("/v1/a%2Fb", None);
+        check("/v1/x%2Fy", Some("/v1/**"));
+        check("/files/a%2Fb", Some("/files/{name}"));
+    }
+
+    #[test]
     fn conflicts_are_found_whatever_the_order() {
         const G: &[Method] = &[Method::GET];
         let build = |paths: &[(&str, &[Method])]| {
-            Table::build(paths.iter().map(|(path, methods)| (rule(None, path, methods), ())).collect())
-                .map(|_| ())
+            Table::build(
+                paths.iter().map(|(path, methods)| (rule(None, path, methods), ())).collect(),
+            )
+            .map(|_| ())
         };
         assert_eq!(build(&[("/{a}", G), ("/{b}", G)]), Err(vec![Conflict { first: 0, second: 1 }]));
         assert_eq!(build(&[("/{a}", G), ("/{b}", &[Method::POST])]), Ok(()));
@@ -231,10 +298,20 @@ mod tests {
     fn pattern() -> impl Strategy<Value = String> {
         let segment = prop_oneof![Just("a"), Just("b"), Just("{x}"), Just("{y}")];
         (prop::collection::vec(segment, 0..4), any::<bool>()).prop_map(|(segments, rest)| {
-            let mut text: String = segments.iter().enumerate()
-                .map(|(i, s)| if s.starts_with('{') { format!("/{{p{i}}}") } else { format!("/{s}") })
+            let mut text: String = segments
+                .iter()
+                .enumerate()
+                .map(
+                    |(i, s)| {
+                        if s.starts_with('{') { format!("/{{p{i}}}") } else { format!("/{s}") }
+                    },
+                )
                 .collect();
-            if rest { text += "/**" } else if text.is_empty() { text += "/" }
+            if rest {
+                text += "/**"
+            } else if text.is_empty() {
+                text += "/"
+            }
             text
         })
     }

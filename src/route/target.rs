@@ -4,6 +4,7 @@
 //! target that two of them could read differently is refused, so that what was matched is what the
 //! upstream will act on, byte for byte.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// A target that can be read in one way only.
@@ -88,9 +89,7 @@ impl<'a> Target<'a> {
 }
 
 fn read_segment(segment: &str, quirks: &mut Quirks) -> Result<(), TargetError> {
-    // With parameters cut off, `..;x` is a dot segment to some servers.
-    let name = segment.split(';').next().unwrap_or_default();
-    if name == "." || name == ".." {
+    if segment == "." || segment == ".." {
         return Err(TargetError::DotSegment);
     }
     let mut bytes = segment.bytes();
@@ -110,7 +109,64 @@ fn read_segment(segment: &str, quirks: &mut Quirks) -> Result<(), TargetError> {
             _ => return Err(TargetError::Character),
         }
     }
+    if segment.contains(['%', ';']) { read_parts(segment) } else { Ok(()) }
+}
+
+/// An opt-in accepts that servers read `;` and `%2F` differently, not that a path climbs: to a
+/// server that decodes slashes and cuts parameters off, `..%2Fx` and `..;x` are dot segments too.
+fn read_parts(segment: &str) -> Result<(), TargetError> {
+    let plain = decoded(segment);
+    for part in plain.split('/') {
+        match part.split(';').next().unwrap_or_default() {
+            "" => return Err(TargetError::EmptySegment),
+            "." | ".." => return Err(TargetError::DotSegment),
+            _ => {}
+        }
+    }
     Ok(())
+}
+
+/// Encoded slashes and semicolons written plainly.
+fn decoded(text: &str) -> String {
+    text.replace("%2F", "/").replace("%2f", "/").replace("%3B", ";").replace("%3b", ";")
+}
+
+/// How a server reads a canonical path that decodes slashes and cuts parameters off; `None` where
+/// that is the path itself.
+pub(super) fn loose_reading(path: &str) -> Option<String> {
+    if !path.contains(['%', ';']) {
+        return None;
+    }
+    let plain = decoded(path);
+    let names: Vec<&str> =
+        plain.split('/').map(|part| part.split(';').next().unwrap_or_default()).collect();
+    let loose = names.join("/");
+    (loose != path).then_some(loose)
+}
+
+/// One spelling of a segment for comparing: RFC 3986 section 6.2.2 makes hexadecimal digits upper
+/// case, and `%3A` is `:` to every server that finds resources by decoded names. Slashes, semicolons
+/// and percent signs stay encoded.
+pub(super) fn spelled(segment: &str) -> Cow<'_, str> {
+    if !segment.contains('%') {
+        return Cow::Borrowed(segment);
+    }
+    let mut out = String::with_capacity(segment.len());
+    let mut rest = segment;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let (hex, left) = after.split_at_checked(2).unwrap_or((after, ""));
+        match u8::from_str_radix(hex, 16) {
+            Ok(byte) if is_pchar(byte) => out.push(char::from(byte)),
+            _ => {
+                out.push('%');
+                out.push_str(&hex.to_ascii_uppercase());
+            }
+        }
+        rest = left;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 fn read_encoded(byte: u8, quirks: &mut Quirks) -> Result<(), TargetError> {
@@ -147,7 +203,9 @@ impl fmt::Display for TargetError {
             Self::Character => "the path holds a character that must be percent-encoded",
             Self::Percent => "a percent sign in the path is not followed by two hexadecimal digits",
             Self::Double => "the path is percent-encoded twice",
-            Self::Unreserved => "the path percent-encodes a letter, digit, `-`, `.`, `_` or `~`; write it plainly",
+            Self::Unreserved => {
+                "the path percent-encodes a letter, digit, `-`, `.`, `_` or `~`; write it plainly"
+            }
             Self::EmptySegment => "the path holds two slashes in a row",
             Self::DotSegment => "the path holds a `.` or `..` segment",
         })
@@ -167,7 +225,17 @@ mod tests {
         let check = |target: &str, expected: Result<(), E>| {
             assert_eq!(Target::read(target).map(|_| ()), expected, "{target}");
         };
-        for good in ["/", "/a", "/a/", "/a/b?x=/../%2e#".trim_end_matches('#'), "/a%20b", "/%C3%A9", "/a:b@c", "/..a", "/a?"] {
+        for good in [
+            "/",
+            "/a",
+            "/a/",
+            "/a/b?x=/../%2e#".trim_end_matches('#'),
+            "/a%20b",
+            "/%C3%A9",
+            "/a:b@c",
+            "/..a",
+            "/a?",
+        ] {
             check(good, Ok(()));
         }
         check("a", Err(E::NoSlash));
@@ -192,10 +260,28 @@ mod tests {
         check("/a/../b", Err(E::DotSegment));
         check("/a/.", Err(E::DotSegment));
         check("/a/..;x=y/b", Err(E::DotSegment));
+        for climbing in ["/a/..%2Fb", "/a/x%2f..%2fb", "/a/..%3bx/b", "/a/x%2f..;y", "/a/.%2Fb"] {
+            check(climbing, Err(E::DotSegment));
+        }
+        for empty in ["/a/%2F", "/a%2F%2Fb", "/a/;x/b", "/a/%3Bx", "/a%2F"] {
+            check(empty, Err(E::EmptySegment));
+        }
         check("/a?b c", Err(E::Control));
-        assert_eq!(Target::read("/a;b").unwrap().quirks, Quirks { semicolon: true, encoded_slash: false });
-        assert_eq!(Target::read("/a%3Bb").unwrap().quirks, Quirks { semicolon: true, encoded_slash: false });
-        assert_eq!(Target::read("/a%2Fb").unwrap().quirks, Quirks { semicolon: false, encoded_slash: true });
+        assert_eq!(spelled("a%3ab%c3%2f%25"), "a:b%C3%2F%25");
+        assert_eq!(loose_reading("/a;x/b%2fc%3by").as_deref(), Some("/a/b/c"));
+        assert_eq!(loose_reading("/a%20b"), None);
+        assert_eq!(
+            Target::read("/a;b").unwrap().quirks,
+            Quirks { semicolon: true, encoded_slash: false }
+        );
+        assert_eq!(
+            Target::read("/a%3Bb").unwrap().quirks,
+            Quirks { semicolon: true, encoded_slash: false }
+        );
+        assert_eq!(
+            Target::read("/a%2Fb").unwrap().quirks,
+            Quirks { semicolon: false, encoded_slash: true }
+        );
     }
 
     proptest! {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::clock::Moment;
-use crate::oauth::ScopeSet;
 use crate::sensitive::Sensitive;
 
 /// A token in use.
@@ -17,7 +16,6 @@ pub struct Bearer {
     pub(super) usable_until: Moment,
     /// Its end as the server sees it.
     pub(super) ends: Moment,
-    pub(super) granted: Option<ScopeSet>,
     fingerprint: String,
 }
 
@@ -26,18 +24,19 @@ const SCHEME: &str = "Bearer ";
 impl Bearer {
     /// Makes the header of a token that was asked for at `sent` and lives for `life` from then;
     /// `None` where the token is no header value, which a checked one never is.
-    pub fn new(
-        token: &Sensitive,
-        generation: u64,
-        sent: Moment,
-        life: Duration,
-        granted: Option<ScopeSet>,
-    ) -> Option<Self> {
+    pub fn new(token: &Sensitive, generation: u64, sent: Moment, life: Duration) -> Option<Self> {
         let mut header = HeaderValue::try_from(format!("{SCHEME}{}", token.expose())).ok()?;
         header.set_sensitive(true);
         let usable_until = sent.after(life.saturating_sub(margin(life)));
         let fingerprint = fingerprint(token);
-        Some(Self { header, generation, usable_until, ends: sent.after(life), granted, fingerprint })
+        Some(Self {
+            header,
+            generation,
+            usable_until,
+            ends: sent.after(life),
+            granted,
+            fingerprint,
+        })
     }
 
     /// Value of the Authorization header (RFC 6750 section 2.1).

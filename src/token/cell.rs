@@ -71,7 +71,11 @@ impl Reader {
     ///
     /// # Errors
     /// Where none comes before the deadline, or none can.
-    pub async fn newer_than(&self, generation: u64, deadline: Instant) -> Result<Arc<Bearer>, NoToken> {
+    pub async fn newer_than(
+        &self,
+        generation: u64,
+        deadline: Instant,
+    ) -> Result<Arc<Bearer>, NoToken> {
         self.wait(deadline, |bearer| bearer.generation() > generation).await
     }
 
@@ -79,7 +83,9 @@ impl Reader {
     /// say so.
     pub fn blame(&self, generation: u64) {
         let current = self.0.bearer.load().as_ref().map(|bearer| bearer.generation());
-        if current == Some(generation) && self.0.blamed.swap(generation, Ordering::Relaxed) != generation {
+        if current == Some(generation)
+            && self.0.blamed.swap(generation, Ordering::Relaxed) != generation
+        {
             self.0.nudge.notify_one();
         }
     }
@@ -159,7 +165,8 @@ pub struct NoToken {
 impl NoToken {
     fn of(state: State) -> Self {
         let next = state.blocked_until.or(state.next_try);
-        let wait = next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
+        let wait =
+            next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
         Self { retry_after: wait.max(Duration::from_secs(1)), failing: state.failing }
     }
 }

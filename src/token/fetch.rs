@@ -11,12 +11,12 @@ use super::clock::Moment;
 use super::credential::Credential;
 use super::probe::{MAX_REPLY_BYTES, connector};
 use crate::net::control;
+use crate::oauth::ScopeSet;
 use crate::oauth::dialect::ClientCredentials;
 use crate::oauth::error::{FailureClass, TokenError};
 use crate::oauth::lifetime::{Lifetime, lifetime};
 use crate::oauth::reply::{self, IssuedToken};
 use crate::oauth::request::{self, Grant};
-use crate::oauth::ScopeSet;
 use crate::sensitive::Sensitive;
 
 /// What one trip brought.
@@ -49,7 +49,11 @@ pub struct Trip {
 }
 
 impl Fetch for Trip {
-    async fn fetch(&self, refresh: Option<&Sensitive>, spent: Option<u64>) -> Result<Fetched, FetchError> {
+    async fn fetch(
+        &self,
+        refresh: Option<&Sensitive>,
+        spent: Option<u64>,
+    ) -> Result<Fetched, FetchError> {
         let credential = &*self.credential;
         let read = |error: crate::secret::SecretError| FetchError::Secret(error.to_string());
         let id = credential.client_id.read().await.map_err(read)?;
@@ -62,8 +66,10 @@ impl Fetch for Trip {
         if refresh.is_none() && spent == Some(hash) {
             return Err(FetchError::Spent);
         }
-        let connector = connector(credential).map_err(|error| FetchError::Setup(error.to_string()))?;
-        let _place = self.endpoint.acquire().await.map_err(|_| FetchError::Setup("stopping".into()))?;
+        let connector =
+            connector(credential).map_err(|error| FetchError::Setup(error.to_string()))?;
+        let _place =
+            self.endpoint.acquire().await.map_err(|_| FetchError::Setup("stopping".into()))?;
         let sent = Moment::now();
         let grant = refresh.map_or(Grant::ClientCredentials, Grant::RefreshToken);
         let request = request::build(
@@ -78,11 +84,18 @@ impl Fetch for Trip {
         .map_err(|error| FetchError::Setup(error.to_string()))?;
         let reply = control::call(&connector, request, credential.policy.timeout, MAX_REPLY_BYTES)
             .await
-            .map_err(|error| FetchError::Call { timeout: error.is_timeout(), text: error.to_string() })?;
+            .map_err(|error| FetchError::Call {
+                timeout: error.is_timeout(),
+                text: error.to_string(),
+            })?;
         let response = reply.response;
-        let issued =
-            reply::read(&credential.dialect, response.status(), response.headers(), response.body())
-                .map_err(|error| FetchError::Refused { error, secret: hash })?;
+        let issued = reply::read(
+            &credential.dialect,
+            response.status(),
+            response.headers(),
+            response.body(),
+        )
+        .map_err(|error| FetchError::Refused { error, secret: hash })?;
         let lifetime =
             lifetime(&issued, sent.wall, SystemTime::now(), credential.dialect.default_lifetime);
         Ok(Fetched { issued, lifetime, sent })
@@ -143,7 +156,9 @@ impl FetchError {
     /// Hash of a login that was refused as such.
     pub fn refused_login(&self) -> Option<u64> {
         match self {
-            Self::Refused { error, secret } if error.class() == FailureClass::ClientRejected => Some(*secret),
+            Self::Refused { error, secret } if error.class() == FailureClass::ClientRejected => {
+                Some(*secret)
+            }
             _ => None,
         }
     }

@@ -65,9 +65,10 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
         sent,
     )
     .map_err(|error| ProbeError::new("request", error.to_string()))?;
-    let reply = control::call(&connector(credential)?, request, credential.policy.timeout, MAX_REPLY_BYTES)
-        .await
-        .map_err(|error| called(&error))?;
+    let reply =
+        control::call(&connector(credential)?, request, credential.policy.timeout, MAX_REPLY_BYTES)
+            .await
+            .map_err(|error| called(&error))?;
     let response = reply.response;
     let issued =
         reply::read(&credential.dialect, response.status(), response.headers(), response.body())

@@ -148,9 +148,10 @@ impl<F: Fetch> Refresher<F> {
         if issued.refresh_token.is_some() {
             self.refresh_token = issued.refresh_token;
         }
-        let missing = issued.scope.as_ref().map_or(0, |granted| self.scopes.missing_from(granted).len());
+        let missing =
+            issued.scope.as_ref().map_or(0, |granted| self.scopes.missing_from(granted).len());
         self.generation += 1;
-        let made = Bearer::new(&issued.access_token, self.generation, sent, lifetime.life, issued.scope);
+        let made = Bearer::new(&issued.access_token, self.generation, sent, lifetime.life);
         let Some(bearer) = made.map(Arc::new) else { return };
         let unchanged = self.writer.held().is_some_and(|held| {
             held.is_usable(Moment::now())

@@ -139,7 +139,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_is_renewed_at_its_share_of_life() {
         let now = Instant::now();
-        for (life, chance, expected) in [(3600.0, 0.0, 2880.0), (3600.0, 1.0, 2700.0), (20.0, 0.0, 16.0), (1.0, 0.0, 1.0)] {
+        for (life, chance, expected) in
+            [(3600.0, 0.0, 2880.0), (3600.0, 1.0, 2700.0), (20.0, 0.0, 16.0), (1.0, 0.0, 1.0)]
+        {
             let mut schedule = Schedule::new(Policy::default(), now);
             schedule.called(now);
             schedule.succeeded(now, secs(life), now + secs(life * 0.9), chance);

@@ -50,7 +50,9 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             SendErrorKind::Connect(error) => error.fmt(f),
-            SendErrorKind::Closed => f.write_str("the upstream closed the connection without an answer"),
+            SendErrorKind::Closed => {
+                f.write_str("the upstream closed the connection without an answer")
+            }
             SendErrorKind::Exchange(error) if error.is_parse() => {
                 f.write_str("the upstream's answer is not valid HTTP")
             }

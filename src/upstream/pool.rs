@@ -111,7 +111,11 @@ impl Pool {
     ///
     /// # Errors
     /// What failed, and whether any byte had left.
-    pub async fn send(&self, mut request: Request<Body>, reuse: Reuse) -> Result<Response<Body>, SendError> {
+    pub async fn send(
+        &self,
+        mut request: Request<Body>,
+        reuse: Reuse,
+    ) -> Result<Response<Body>, SendError> {
         let mut tried = 0;
         loop {
             tried += 1;
@@ -142,7 +146,9 @@ impl Pool {
     pub fn prune(&self, now: Instant) {
         let keep = self.0.settings.idle_timeout;
         self.0.idle.borrow_mut().retain(|idle| {
-            !idle.sender.is_closed() && idle.retire_at > now && now.duration_since(idle.since) < keep
+            !idle.sender.is_closed()
+                && idle.retire_at > now
+                && now.duration_since(idle.since) < keep
         });
         let mut multiplexed = self.0.multiplexed.borrow_mut();
         if multiplexed.as_ref().is_some_and(|shared| {
