@@ -29,14 +29,7 @@ impl Bearer {
         header.set_sensitive(true);
         let usable_until = sent.after(life.saturating_sub(margin(life)));
         let fingerprint = fingerprint(token);
-        Some(Self {
-            header,
-            generation,
-            usable_until,
-            ends: sent.after(life),
-            granted,
-            fingerprint,
-        })
+        Some(Self { header, generation, usable_until, ends: sent.after(life), fingerprint })
     }
 
     /// Value of the Authorization header (RFC 6750 section 2.1).
