@@ -1,7 +1,7 @@
 //! Composition: the only folder that knows every other part.
 //!
 //! [`build`] binds, registers and resolves, so that every early failure happens there; [`run`]
-//! spawns, waits and leaves in order; [`reload`] puts a new file in place of the old, or changes
+//! spawns, waits and leaves in order; `reload` puts a new file in place of the old, or changes
 //! nothing.
 
 pub mod build;

@@ -81,7 +81,7 @@ impl Forwarder {
         let response = outcome.unwrap_or_else(|rejection| {
             self.shared.metrics.rejected(&rejection);
             record.rejected(&rejection);
-            answer(&rejection, &id.text())
+            answer(&rejection, id.text())
         });
         record.finish(response.status(), &id, self.shared.access);
         response

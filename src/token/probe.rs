@@ -102,7 +102,7 @@ fn refused(error: &TokenError, reached: ConnectReport) -> ProbeError {
     };
     ProbeError {
         hint: error.hint().map(str::to_owned),
-        reached: Some(reached),
+        reached: Some(Box::new(reached)),
         ..ProbeError::new("token", text)
     }
 }
@@ -113,7 +113,7 @@ pub struct ProbeError {
     step: &'static str,
     text: String,
     hint: Option<String>,
-    reached: Option<ConnectReport>,
+    reached: Option<Box<ConnectReport>>,
 }
 
 impl ProbeError {
@@ -133,7 +133,7 @@ impl ProbeError {
 
     /// How the endpoint was reached, if it was.
     pub fn reached(&self) -> Option<&ConnectReport> {
-        self.reached.as_ref()
+        self.reached.as_deref()
     }
 }
 

@@ -187,7 +187,7 @@ impl Shared {
             if now.duration_since(newest.since) > max_idle {
                 return None; // those below it have been idle for longer
             }
-            let Some(Idle { sender, retire_at, .. }) = all.pop() else { return None };
+            let Idle { sender, retire_at, .. } = all.pop()?;
             if retire_at > now && sender.is_ready() {
                 return Some(Checked { sender: Sender::Http1(sender), reused: true, retire_at });
             }

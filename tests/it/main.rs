@@ -1,8 +1,18 @@
 //! Stories about the whole program, over real sockets on loopback. They wait for events, each
 //! within a bound, and never sleep.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by panicking"
+)]
+
 // The harness: fakes, the program as a child process, a raw HTTP client.
+mod forwarding;
+mod reload;
 mod support;
+mod tokens;
 
 // The fakes do what the vendors' documents say; everything else here relies on it.
 mod sandbox;

@@ -1,0 +1,143 @@
+//! A request's way: what arrives upstream, with which token, and what never does.
+
+use std::time::Duration;
+
+use bearer_proxy::sandbox::{Persona, Sandbox, Verdict};
+use tempfile::TempDir;
+
+use crate::support::{Proxy, client, config, soon};
+
+/// A proxy in front of the four pretended vendors.
+pub async fn sidecar(lifetime: Duration) -> (Sandbox, Proxy, TempDir) {
+    let sandbox = Sandbox::start(lifetime).await.unwrap();
+    let secrets = TempDir::new().unwrap();
+    let proxy = Proxy::start(&config(&sandbox, &secrets)).await;
+    proxy.wait_ready().await;
+    (sandbox, proxy, secrets)
+}
+
+#[tokio::test]
+async fn each_vendor_gets_its_own_token_with_the_routes_scopes() {
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let mut app = client(proxy.addr).await;
+    for (persona, target, scopes) in [
+        (Persona::QBank, "/qbank/v1/balances/42", vec!["balances.read"]),
+        (Persona::QBank, "/qbank/v1/transactions/a/b", vec!["transactions.read"]),
+        (Persona::CoreBanking, "/corebank/accounts", vec![]),
+        (Persona::DataCrunch, "/datacrunch/v1/balance", vec!["fullAccess"]),
+    ] {
+        let answer = app.get(target).await;
+        assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+        let seen = sandbox.bank(persona).api.seen();
+        let seen = seen.last().unwrap();
+        assert_eq!(seen.verdict, Verdict::Valid(scopes.iter().map(|s| s.to_string()).collect()));
+    }
+}
+
+#[tokio::test]
+async fn what_no_route_claims_is_refused_without_a_token() {
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let mut app = client(proxy.addr).await;
+    for (method, target, status, code) in [
+        ("GET", "/qbank/v1/admin", 404, "no_route"),
+        ("DELETE", "/qbank/v1/balances/42", 405, "method"),
+    ] {
+        let answer = app.request(method, target, &[], b"").await;
+        assert_eq!(answer.status, status, "{target}");
+        assert_eq!(answer.json()["code"], code);
+        assert_eq!(answer.header("bearer-proxy-forwarded"), Some("no"));
+    }
+    for bank in sandbox.banks() {
+        assert_eq!(bank.api.seen().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn the_apps_own_authorization_never_travels() {
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let mut app = client(proxy.addr).await;
+    let fields = [
+        ("authorization", "Basic c2VjcmV0"),
+        ("connection", "authorization, x-hop"),
+        ("x-hop", "1"),
+    ];
+    let answer = app.request("GET", "/qbank/v1/balances/42", &fields, b"").await;
+    assert_eq!(answer.status, 200);
+    let seen = sandbox.bank(Persona::QBank).api.seen();
+    let headers = &seen.last().unwrap().headers;
+    let all: Vec<_> = headers.get_all("authorization").iter().collect();
+    assert_eq!(all.len(), 1);
+    assert!(all[0].to_str().unwrap().starts_with("Bearer "));
+    assert!(!headers.contains_key("x-hop"));
+}
+
+#[tokio::test]
+async fn foreign_hosts_and_web_pages_are_refused() {
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let mut app = client(proxy.addr).await;
+    app.send(b"GET /qbank/v1/balances/42 HTTP/1.1\r\nhost: evil.example\r\n\r\n").await;
+    assert_eq!(app.read("GET").await.status, 421);
+    let mut app = client(proxy.addr).await;
+    let answer = app
+        .request("GET", "/qbank/v1/balances/42", &[("origin", "https://evil.example")], b"")
+        .await;
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (403, Some("cross_site")));
+    assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn a_payment_is_sent_once_whatever_the_answer() {
+    use bearer_proxy::sandbox::Reply;
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let api = &sandbox.bank(Persona::QBank).api;
+    api.set_replies([Reply::Challenge, Reply::DropConnection]);
+    let mut app = client(proxy.addr).await;
+    let answer = app.request("POST", "/qbank/v1/payments/ach", &[], b"{}").await;
+    assert_eq!(answer.status, 401, "the upstream's own answer passes");
+    let answer = app.request("POST", "/qbank/v1/payments/ach", &[], b"{}").await;
+    assert_eq!(answer.status, 502);
+    assert_eq!(answer.header("bearer-proxy-forwarded"), Some("unknown"));
+    assert_eq!(api.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_read_that_is_challenged_is_tried_once_more_with_a_newer_token() {
+    use bearer_proxy::sandbox::Reply;
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let api = &sandbox.bank(Persona::QBank).api;
+    api.set_replies([Reply::Challenge]);
+    let mut app = client(proxy.addr).await;
+    assert_eq!(app.get("/qbank/v1/balances/42").await.status, 200);
+    let seen = api.seen();
+    assert_eq!(seen.len(), 2);
+    assert_ne!(seen[0].token, seen[1].token);
+}
+
+#[tokio::test]
+async fn a_token_endpoint_is_never_forwarded_to() {
+    let auth = crate::support::auth_server(Persona::Sqr).await;
+    let secrets = TempDir::new().unwrap();
+    let secret = |name: &str, text: &str| {
+        let path = secrets.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (id, key) = (secret("id", auth.client_id()), secret("key", auth.client_secret()));
+    let text = format!(
+        "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [credentials.a]\npreset = \"sqr\"\ntoken_url = \"{}\"\nclient_id.file = \"{id}\"\n\
+         client_secret.file = \"{key}\"\n[upstreams.a]\nurl = \"{}\"\ncredential = \"a\"\n\
+         routes = [{{ name = \"all\", path = \"/**\", methods = [\"POST\"] }}]\n",
+        auth.token_url(),
+        auth.base_url()
+    );
+    let proxy = Proxy::start(&text).await;
+    soon(proxy.wait_ready()).await;
+    let calls = auth.ledger().calls().len();
+    let mut app = client(proxy.addr).await;
+    for target in ["/v1/oauth/token", "/v1/oauth/token/", "/V1/OAuth/token"] {
+        let answer = app.request("POST", target, &[], b"{}").await;
+        assert_eq!(answer.json()["code"], "token_endpoint", "{target}");
+    }
+    assert_eq!(auth.ledger().calls().len(), calls);
+}
