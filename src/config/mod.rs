@@ -1,76 +1,365 @@
 //! TOML in, typed settings out. Knows everyone's settings types; nobody below knows it.
 //!
-//! [`load`] reads a file and gives either a [`Config`] or every problem at once, each with its place.
+//! Read `resolve` for what may be written, `read` for how every problem is found at once,
+//! `problem` and `render` for how problems look, `mask` for why no secret is ever among them.
 
-mod credentials;
+mod expand;
+mod mask;
 pub mod model;
 pub mod problem;
-mod reader;
+mod read;
+mod render;
 mod resolve;
 pub mod units;
-mod upstreams;
 
 use std::path::{Path, PathBuf};
 
-pub use model::Config;
-pub use problem::{Problem, Problems};
+use toml::de::DeTable;
 
-/// A configuration that can be used, and what `check` notes about it.
-#[derive(Debug)]
+pub use model::Config;
+pub use problem::{Problem, Problems, Severity};
+
+use mask::{Known, Page};
+use problem::Fault;
+use read::Context;
+
+/// Larger files are no configuration; reading one whole would only waste memory.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A configuration that may be used, and what is worth saying about it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
-    /// The configuration.
+    /// The settings.
     pub config: Config,
-    /// Notes: nothing that prevents running.
+    /// Warnings and notes; they keep nothing from starting.
     pub notes: Problems,
 }
 
-/// Reads a file.
+/// Reads and checks a file, with `${…}` filled in from the environment of this process.
 ///
 /// # Errors
-/// Every problem of the file, or the one that it cannot be read.
+/// Every problem of the file at once.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => parse(&text, path, &|name| std::env::var(name).ok()),
-        Err(error) => {
-            let problem = Problem {
-                note: false,
-                title: format!("{} cannot be read: {error}", path.display()),
-                at: String::new(),
-                span: 0..0,
-                label: "expected a readable UTF-8 file".into(),
-                help: None,
-                visible: false,
-            };
-            Err(Problems::new(path, "", Vec::new(), vec![problem]))
-        }
-    }
+    let unread = |why| Fault::new(format!("the configuration cannot be read: {why}"));
+    let text = read_file(path).map_err(|why| Problems::of_file(path, unread(why)))?;
+    parse(&text, path, &|name| std::env::var(name).ok())
 }
 
-/// Reads a text; `env` gives the values of variables that it names.
+/// Checks a text; `path` is what problems call it, `env` is what `${…}` is filled in from.
 ///
 /// # Errors
-/// Every problem of the text.
+/// Every problem of the text at once.
 pub fn parse(
     text: &str,
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Problems> {
-    resolve::resolve(text, path, env)
+    let page = Page::new(text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(Problems::new(path, errors.iter().map(|error| syntax(&page, error)).collect()));
+    }
+    let context = Context::new(page, env, &root);
+    let config = resolve::config(&context, root.get_ref(), path);
+    let problems = Problems::new(path, context.finish());
+    match config {
+        Some(config) if problems.errors() == 0 => Ok(Loaded { config, notes: problems }),
+        _ => Err(problems),
+    }
 }
 
 /// The first configuration in the usual places.
 pub fn find_file() -> Option<PathBuf> {
-    const NAME: &str = "bearer-proxy.toml";
-    let user = std::env::var_os("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
-    let places = [
-        Some(PathBuf::from(NAME)),
-        user.map(|user| user.join("bearer-proxy").join(NAME)),
-        Some(PathBuf::from("/etc/bearer-proxy").join(NAME)),
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let user = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let folders = [
+        Some(PathBuf::from(".")),
+        user.or(home).map(|dir| dir.join("bearer-proxy")),
+        Some(PathBuf::from("/etc/bearer-proxy")),
     ];
-    places.into_iter().flatten().find(|place| place.is_file())
+    folders
+        .into_iter()
+        .flatten()
+        .map(|dir| dir.join("bearer-proxy.toml"))
+        .find(|file| file.is_file())
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > MAX_FILE_BYTES {
+        return Err("it is larger than 4 MiB".into());
+    }
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".into())
+}
+
+/// A syntax error. Nothing is known about what stands where, so that every value is masked.
+fn syntax(page: &Page<'_>, error: &toml::de::Error) -> Problem {
+    let span = error.span().unwrap_or(0..0);
+    Fault::new("this is no TOML").label(error.message()).place("", span, page, &Known::Nothing)
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    // Whole files: the examples, good ones, and bad ones beside the exact text their author reads.
+
+    use std::fs;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::oauth::ClientAuth;
+    use crate::proxy::settings::HeaderText;
+    use crate::secret::Reference;
+    use crate::server::settings::Listen;
+
+    /// Part of every value of the fixtures that stands for a secret.
+    const CANARY: &str = "canary";
+
+    fn folder(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
+    }
+
+    /// Name and text of each file of a folder, by name.
+    fn files(name: &str) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder(name)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn read(text: &str) -> Result<Loaded, Problems> {
+        parse(text, Path::new("bearer-proxy.toml"), &|_| None)
+    }
+
+    fn good(name: &str) -> Config {
+        let text = fs::read_to_string(folder("tests/fixtures/config/good").join(name)).unwrap();
+        read(&text).unwrap_or_else(|problems| panic!("{name}\n{problems}")).config
+    }
+
+    #[test]
+    fn examples_load_without_environment() {
+        let examples = files("config");
+        assert!(examples.len() >= 7);
+        for (name, text) in examples {
+            let loaded = read(&text).unwrap_or_else(|problems| panic!("{name}\n{problems}"));
+            assert_eq!(loaded.notes.warnings(), 0, "{name}\n{}", loaded.notes);
+        }
+    }
+
+    #[test]
+    fn annotated_tells_the_defaults() {
+        let text = fs::read_to_string(folder("config/annotated.toml")).unwrap();
+        let expected = read(&text).unwrap().config;
+        let mut tried = 0;
+        for line in text.lines() {
+            let Some(setting) = line.strip_prefix("# ").filter(|line| line.contains(" = ")) else {
+                continue;
+            };
+            let changed = text.replace(line, setting);
+            // An example may need others beside it, but its key must be known.
+            match read(&changed) {
+                Ok(loaded) if !line.contains("# example") => {
+                    assert_eq!(loaded.config, expected, "{line}");
+                    tried += 1;
+                }
+                Ok(_) => {}
+                Err(problems) => {
+                    assert!(line.contains("# example"), "{line}\n{problems}");
+                    assert!(!problems.render(false).contains("unknown key"), "{line}\n{problems}");
+                }
+            }
+        }
+        assert!(tried > 40, "{tried} defaults were tried");
+    }
+
+    #[test]
+    fn good_files_load() {
+        for (name, text) in files("tests/fixtures/config/good") {
+            read(&text).unwrap_or_else(|problems| panic!("{name}\n{problems}"));
+        }
+    }
+
+    #[test]
+    fn good_files_mean_what_they_say() {
+        assert_eq!(good("ports-zero.toml").proxy.listeners[0].listen, Listen::Localhost(0));
+        let off = good("admin-off.toml");
+        assert_eq!((off.admin.listen, off.watch), (None, None));
+        let own = good("own-listener.toml");
+        assert_eq!((own.proxy.listeners.len(), own.proxy.upstreams[0].listener), (2, 1));
+        let host = good("variables.toml").proxy.upstreams[0].connection.origin.host().to_owned();
+        assert_eq!(host, "api.qbankconnect.com");
+        let headers = good("headers.toml").proxy.upstreams[0].set_headers.clone();
+        assert!(
+            headers
+                .iter()
+                .any(|(_, text)| *text == HeaderText::Secret(Reference::Env("APIM_KEY".into())))
+        );
+        assert_eq!(good("mutual-tls.toml").credentials[0].auth, ClientAuth::TlsClientAuth);
+        let core = good("core-banking-other-reading.toml").credentials[0].clone();
+        assert_eq!(core.endpoint.path(), "/auth");
+        assert_eq!(core.dialect.request.client_id, "clientID");
+        let made = good("hand-made-dialect.toml").credentials[0].dialect.clone();
+        assert!(!made.send_grant_type && !made.send_scope);
+        assert_eq!(made.response.expires_at.as_deref(), Some("expirationTime"));
+        let jwt = good("private-key-jwt.toml").credentials[0].dialect.assertion.clone();
+        assert_eq!(jwt.lifetime, Duration::from_secs(120));
+    }
+
+    /// `BLESS=1 cargo test` writes the texts anew; read the difference before committing it.
+    #[test]
+    fn bad_files_are_explained() {
+        let bad = files("tests/fixtures/config/bad");
+        assert!(bad.len() >= 40);
+        let mut wrong = Vec::new();
+        for (name, text) in bad {
+            let problems = match parse(&text, &PathBuf::from(format!("{name}.toml")), &|_| None) {
+                Ok(_) => panic!("{name} loads"),
+                Err(problems) => problems,
+            };
+            let (file, drawn) = (
+                folder("tests/fixtures/config/bad").join(format!("{name}.txt")),
+                problems.render(false),
+            );
+            if std::env::var_os("BLESS").is_some() {
+                fs::write(&file, &drawn).unwrap();
+            }
+            if fs::read_to_string(&file).unwrap_or_default() != drawn {
+                wrong.push(format!("{name}\n{drawn}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn a_covered_token_endpoint_is_noted() {
+        let text = fs::read_to_string(folder("config/core-banking.toml")).unwrap();
+        let notes = read(&text).unwrap().notes;
+        assert_eq!(notes.len(), 1);
+        assert_eq!(
+            (notes[0].severity, notes[0].at.as_str()),
+            (Severity::Note, "upstreams.corebank.routes[0].path")
+        );
+    }
+
+    #[test]
+    fn an_unused_credential_is_a_warning() {
+        let text = fs::read_to_string(folder("config/minimal.toml")).unwrap()
+            + "\n[credentials.spare]\npreset = \"sqr\"\nclient_id.env = \"A\"\nclient_secret.env = \"B\"\n";
+        let notes = read(&text).unwrap().notes;
+        assert_eq!((notes.warnings(), notes[0].at.as_str()), (1, "credentials.spare"));
+    }
+
+    #[test]
+    fn problems_are_data() {
+        let text = fs::read_to_string(folder("tests/fixtures/config/bad/log-format.toml")).unwrap();
+        let json = read(&text).unwrap_err().to_json();
+        let first = &json["problems"][0];
+        assert_eq!(
+            (&first["at"], &first["found"], &first["line"]),
+            (&"log.format".into(), &"text".into(), &4.into())
+        );
+        assert_eq!(json["errors"], 1);
+    }
+
+    #[test]
+    fn a_missing_file_is_a_problem() {
+        let problems = load(Path::new("/nowhere/bearer-proxy.toml")).unwrap_err();
+        assert!(problems.render(false).contains("cannot be read"), "{problems}");
+    }
+
+    /// Everything that could reach a screen, a log or a debugger.
+    fn said(outcome: &Result<Loaded, Problems>) -> String {
+        let problems = match outcome {
+            Ok(loaded) => &loaded.notes,
+            Err(problems) => problems,
+        };
+        format!(
+            "{}{}{}{problems:?}",
+            problems.render(false),
+            problems.render(true),
+            problems.to_json()
+        )
+    }
+
+    fn check_silence(what: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) {
+        let said = said(&parse(text, Path::new("bearer-proxy.toml"), env));
+        assert!(!said.contains(CANARY), "{what}\n{text}\n{said}");
+    }
+
+    #[test]
+    fn no_secret_of_a_bad_file_is_shown() {
+        for (name, text) in files("tests/fixtures/config/bad") {
+            // Two of them name what is no secret: an unset variable's neighbour is.
+            check_silence(&name, &text, &|_| Some(format!("{CANARY}-from-environment")));
+        }
+    }
+
+    /// Each line of a file with all credentials is broken in many ways, with a secret in its place.
+    #[test]
+    fn no_secret_of_a_broken_file_is_shown() {
+        let text = fs::read_to_string(folder("config/all-four.toml")).unwrap();
+        let breaks: [fn(&str) -> String; 20] = [
+            |key| format!("{key} = \"{CANARY}\""),
+            |key| format!("{key} = '{CANARY}'"),
+            |key| format!("{key} = {CANARY}"),
+            |key| format!("{key} = \"{CANARY}"),
+            |key| format!("{key} = \"\"\"\n{CANARY}\n{CANARY}=x"),
+            |key| format!("{key} = \"\"\"\n{CANARY}\n\"\"\""),
+            |key| format!("{key}x = \"{CANARY}\""),
+            |key| format!("{key} \"{CANARY}\""),
+            |key| format!("{key} = [\"{CANARY}\", {CANARY}]"),
+            |key| format!("{key} = {{ env = \"{CANARY} x\" }}"),
+            |key| format!("{key} = {{ {CANARY} = 1 }}"),
+            |_| format!("secret = \"{CANARY}\" # {CANARY}"),
+            |key| format!("{key} = \"${{{CANARY}\""),
+            |key| format!("{key} = \"https://u:{CANARY}@h/\""),
+            |_| format!("{CANARY}=="),
+            |key| format!("{key} = {{ {CANARY} = 1, {CANARY}2 = {{ {CANARY} = 3 }} }}"),
+            |key| format!("{key}x = {{ {CANARY} = \"{CANARY}\", y = {CANARY} }}"),
+            |key| format!("{key}x = {{ {CANARY} = \"{CANARY}\" }}"),
+            |key| format!("{key} = \"{CANARY}\"\n{key} = \"{CANARY}\""),
+            |key| format!("{key}.file = \"{CANARY}\""),
+        ];
+        let mut tried = 0;
+        for (number, line) in text.lines().enumerate() {
+            let Some(key) = line.split(" = ").next().filter(|key| is_secret_like(key)) else {
+                continue;
+            };
+            for change in breaks {
+                let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                lines[number] = change(key.trim_end_matches(".env").trim_end_matches(".file"));
+                check_silence(line, &lines.join("\n"), &|_| Some(CANARY.to_owned()));
+                tried += 1;
+            }
+        }
+        assert!(tried >= 100, "{tried} files were tried");
+    }
+
+    fn is_secret_like(key: &str) -> bool {
+        key.starts_with("client_id.") || key.starts_with("client_secret.") || key == "base_url"
+    }
+
+    #[test]
+    fn filled_in_values_are_never_shown() {
+        let text = fs::read_to_string(folder("config/annotated.toml")).unwrap();
+        let mut tried = 0;
+        for line in text.lines() {
+            let setting = line.strip_prefix("# ").unwrap_or(line);
+            let Some((key, _)) = setting.split_once(" = ").filter(|(key, _)| !key.contains(' '))
+            else {
+                continue;
+            };
+            let changed = text.replace(line, &format!("{key} = \"${{SECRET}}\""));
+            check_silence(line, &changed, &|_| Some(format!("{CANARY}://{CANARY}:x")));
+            tried += 1;
+        }
+        assert!(tried > 60, "{tried} keys were tried");
+    }
+}

@@ -1,145 +1,210 @@
-//! `Problem`: what is wrong with a configuration, and where; and how a list of them reads.
-//!
-//! A file may hold what does not belong into it, so that nothing of it is shown but keys and those
-//! values whose kind is known not to be secret; the rest of a line appears as asterisks.
+//! `Problem`: what is wrong with a configuration, where, and what to do. Plain data, so that it can
+//! be drawn for people or printed as JSON. It never holds the text of a secret: excerpts are masked
+//! before they get here.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use super::mask::{Excerpt, Known, Page};
 
-/// One thing that is wrong, or worth a note.
-#[derive(Debug, Clone)]
-pub struct Problem {
-    /// Whether the configuration can be used all the same.
-    pub note: bool,
-    /// What is wrong.
-    pub title: String,
-    /// The key, such as `upstreams.qbank.routes[2].scopes`.
-    pub at: String,
-    /// Where, in bytes of the file.
-    pub span: Range<usize>,
-    /// What stands beside the place: what to write instead.
-    pub label: String,
-    /// Further help.
-    pub help: Option<String>,
-    /// Whether the place itself may be shown.
-    pub visible: bool,
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can, but is hardly what was meant.
+    Warning,
+    /// Worth knowing.
+    Note,
 }
 
-/// All problems of a file, in the order of their places.
-#[derive(Debug)]
+impl Severity {
+    /// Its name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// One problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, in a line.
+    pub message: String,
+    /// The key, such as `upstreams.qbank.routes[2].scopes`; empty for the file as a whole.
+    pub at: String,
+    /// Line, from 1; 0 for the file as a whole.
+    pub line: usize,
+    /// Column in characters, from 1; 0 for the file as a whole.
+    pub column: usize,
+    /// What stands under the caret.
+    pub label: Option<String>,
+    /// The value, where it can be no secret.
+    pub found: Option<String>,
+    /// What may stand there.
+    pub expected: Option<String>,
+    /// What to do.
+    pub hint: Option<String>,
+    /// What else is worth knowing.
+    pub note: Option<String>,
+    pub(super) excerpt: Option<Excerpt>,
+}
+
+/// All problems of one file, in the order of its lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     path: PathBuf,
-    text: String,
-    /// Where keys stand.
-    keys: Vec<Range<usize>>,
-    all: Vec<Problem>,
+    list: Vec<Problem>,
 }
 
 impl Problems {
-    pub(super) fn new(
-        path: &Path,
-        text: &str,
-        keys: Vec<Range<usize>>,
-        mut all: Vec<Problem>,
-    ) -> Self {
-        all.sort_by_key(|problem| (problem.span.start, problem.span.end));
-        Self { path: path.to_owned(), text: text.to_owned(), keys, all }
+    pub(super) fn new(path: &Path, mut list: Vec<Problem>) -> Self {
+        list.sort_by_key(|problem| (problem.line, problem.column));
+        list.dedup();
+        Self { path: path.to_owned(), list }
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+    pub(super) fn of_file(path: &Path, fault: Fault) -> Self {
+        Self { path: path.to_owned(), list: vec![fault.unplaced("")] }
     }
 
-    /// The problems.
-    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
-        self.all.iter()
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// For people: each with its line, its column and what to write instead.
-    pub fn render(&self, color: bool) -> String {
-        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let path = self.path.display().to_string();
-        let mut text = String::new();
-        for problem in &self.all {
-            let shown = self.masked(problem);
-            let level = if problem.note { Level::NOTE } else { Level::ERROR };
-            let span = self.place(&problem.span);
-            let annotation = AnnotationKind::Primary.span(span).label(problem.label.as_str());
-            let snippet =
-                Snippet::source(shown.as_str()).path(path.as_str()).annotation(annotation);
-            let mut group = level.primary_title(problem.title.as_str()).element(snippet);
-            if let Some(help) = &problem.help {
-                group = group.element(Level::HELP.message(help.as_str()));
-            }
-            text += &renderer.render(&[group]);
-            text += "\n\n";
-        }
-        let errors = self.all.iter().filter(|problem| !problem.note).count();
-        let notes = self.all.len() - errors;
-        if errors > 0 {
-            text += &format!(
-                "{errors} error{}, {notes} note{}: nothing was started\n",
-                plural(errors),
-                plural(notes)
-            );
-        }
-        text
+    /// How many of them are errors.
+    pub fn errors(&self) -> usize {
+        self.count(Severity::Error)
     }
 
-    /// For programs: a JSON array.
-    pub fn to_json(&self) -> String {
-        let all: Vec<_> = self
-            .all
-            .iter()
-            .map(|problem| {
-                let (line, column) = self.line_column(problem.span.start);
-                serde_json::json!({
-                    "severity": if problem.note { "note" } else { "error" },
-                    "file": self.path.display().to_string(),
-                    "line": line,
-                    "column": column,
-                    "at": problem.at,
-                    "problem": problem.title,
-                    "expected": problem.label,
-                    "help": problem.help,
-                })
-            })
-            .collect();
-        serde_json::to_string_pretty(&all).unwrap_or_default()
+    /// How many of them are warnings.
+    pub fn warnings(&self) -> usize {
+        self.count(Severity::Warning)
     }
 
-    /// A span that lies within the text and covers at least one byte of it.
-    fn place(&self, span: &Range<usize>) -> Range<usize> {
-        let length = self.text.len();
-        let start = span.start.min(length.saturating_sub(1));
-        start..span.end.clamp(start, length).max((start + 1).min(length))
+    fn count(&self, severity: Severity) -> usize {
+        self.list.iter().filter(|problem| problem.severity == severity).count()
     }
 
-    fn line_column(&self, at: usize) -> (usize, usize) {
-        let before = self.text.get(..at.min(self.text.len())).unwrap_or_default();
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-    }
-
-    /// The text with everything hidden but structure, keys and the place itself, byte for byte.
-    fn masked(&self, problem: &Problem) -> String {
-        let mut visible = self.keys.clone();
-        if problem.visible {
-            visible.push(problem.span.clone());
-        }
-        let masked = self.text.bytes().enumerate().map(|(at, byte)| {
-            let structure = byte.is_ascii_whitespace() || b"[]{}=,\"'".contains(&byte);
-            let shown =
-                byte.is_ascii() && (structure || visible.iter().any(|span| span.contains(&at)));
-            char::from(if shown { byte } else { b'*' })
-        });
-        masked.collect()
+    /// As JSON, for `check -o json`.
+    pub fn to_json(&self) -> serde_json::Value {
+        let problems: Vec<_> = self.list.iter().map(Problem::to_json).collect();
+        serde_json::json!({
+            "file": self.path.display().to_string(),
+            "errors": self.errors(),
+            "warnings": self.warnings(),
+            "problems": problems,
+        })
     }
 }
 
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
+impl Deref for Problems {
+    type Target = [Problem];
+
+    fn deref(&self) -> &[Problem] {
+        &self.list
+    }
+}
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl Problem {
+    fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "severity": self.severity.as_str(),
+            "message": self.message,
+            "at": self.at,
+            "line": self.line,
+            "column": self.column,
+            "label": self.label,
+            "found": self.found,
+            "expected": self.expected,
+            "hint": self.hint,
+            "note": self.note,
+        })
+    }
+}
+
+/// A problem that has no place yet.
+#[derive(Debug, Clone)]
+pub(super) struct Fault {
+    severity: Severity,
+    message: String,
+    label: Option<String>,
+    found: Option<String>,
+    expected: Option<String>,
+    hint: Option<String>,
+    note: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        let message = message.into();
+        let severity = Severity::Error;
+        Self { severity, message, label: None, found: None, expected: None, hint: None, note: None }
+    }
+
+    pub(super) fn severity(self, severity: Severity) -> Self {
+        Self { severity, ..self }
+    }
+
+    pub(super) fn label(self, label: impl Into<String>) -> Self {
+        Self { label: Some(label.into()), ..self }
+    }
+
+    pub(super) fn found(self, found: impl Into<String>) -> Self {
+        Self { found: Some(found.into()), ..self }
+    }
+
+    pub(super) fn expected(self, expected: impl Into<String>) -> Self {
+        Self { expected: Some(expected.into()), ..self }
+    }
+
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    pub(super) fn note(self, note: impl Into<String>) -> Self {
+        Self { note: Some(note.into()), ..self }
+    }
+
+    pub(super) fn place(
+        self,
+        at: &str,
+        span: Range<usize>,
+        page: &Page<'_>,
+        known: &Known,
+    ) -> Problem {
+        let (line, column) = page.position(span.start);
+        let excerpt = Some(page.excerpt(span, known));
+        Problem { line, column, excerpt, ..self.unplaced(at) }
+    }
+
+    fn unplaced(self, at: &str) -> Problem {
+        Problem {
+            severity: self.severity,
+            message: self.message,
+            at: at.to_owned(),
+            line: 0,
+            column: 0,
+            label: self.label,
+            found: self.found,
+            expected: self.expected,
+            hint: self.hint,
+            note: self.note,
+            excerpt: None,
+        }
+    }
 }

@@ -1,39 +1,68 @@
-//! "30s", "8MiB", "80%": values with their units.
+//! "30s", "8MiB", "80%": values with a unit, so that no number has to be guessed at.
 
+use std::fmt;
 use std::time::Duration;
 
-/// Reads a duration such as `500ms`, `30s` or `1h 30m`; a bare number has no unit and is refused.
+/// Why a text is no such value. It never repeats the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnitError(&'static str);
+
+impl UnitError {
+    /// What was expected.
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for UnitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for UnitError {}
+
+/// Reads "250ms", "30s", "5m", "1h 30m".
 ///
 /// # Errors
-/// Says what was expected.
-pub fn duration(text: &str) -> Result<Duration, String> {
+/// Without a unit, negative, or longer than a year.
+pub fn duration(text: &str) -> Result<Duration, UnitError> {
+    let wrong = UnitError(
+        "a duration needs a number and a unit, such as \"250ms\", \"30s\", \"5m\" or \"1h\"",
+    );
+    if !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(wrong);
+    }
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong)?;
+    let duration = Duration::try_from(parsed).map_err(|_| wrong)?;
+    if duration > Duration::from_secs(366 * 86_400) {
+        return Err(UnitError("a duration of more than a year is taken for a mistake"));
+    }
+    Ok(duration)
+}
+
+/// Reads "64KiB", "16MiB", "1GB", "512B".
+///
+/// # Errors
+/// Without a unit, or no size at all.
+pub fn size(text: &str) -> Result<u64, UnitError> {
     let wrong =
-        || "expected a duration with its unit, such as \"500ms\", \"30s\" or \"5m\"".to_owned();
-    let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(span).map_err(|_| wrong())
+        UnitError("a size needs a number and a unit, such as \"512B\", \"64KiB\" or \"16MiB\"");
+    let starts = text.starts_with(|c: char| c.is_ascii_digit());
+    if !starts || !text.ends_with(|c: char| c.is_ascii_alphabetic()) {
+        return Err(wrong);
+    }
+    text.parse::<bytesize::ByteSize>().map(|size| size.as_u64()).map_err(|_| wrong)
 }
 
-/// Reads a size in bytes such as `64KiB` or `16MiB`.
+/// Reads "80%" as 0.8.
 ///
 /// # Errors
-/// Says what was expected.
-pub fn size(text: &str) -> Result<u64, String> {
-    let sized = text.bytes().any(|byte| byte.is_ascii_alphabetic());
-    let read = text.parse::<bytesize::ByteSize>().ok().filter(|_| sized);
-    read.map(|size| size.as_u64())
-        .ok_or_else(|| "expected a size with its unit, such as \"64KiB\" or \"16MiB\"".to_owned())
-}
-
-/// Reads a share such as `80%`.
-///
-/// # Errors
-/// Says what was expected.
-pub fn share(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
-    number
-        .filter(|number| (0.0..=100.0).contains(number))
-        .map(|number| number / 100.0)
-        .ok_or_else(|| "expected a percentage, such as \"80%\"".to_owned())
+/// Without a percent sign, or outside 0 to 100.
+pub fn share(text: &str) -> Result<f64, UnitError> {
+    let wrong = UnitError("a share is written in percent, such as \"80%\"");
+    let number: f64 = text.strip_suffix('%').ok_or(wrong)?.trim_end().parse().map_err(|_| wrong)?;
+    if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(wrong) }
 }
 
 #[cfg(test)]
@@ -41,13 +70,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_required() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
-        assert!(duration("5").is_err() && duration("-5s").is_err() && duration("").is_err());
-        assert_eq!(size("64KiB"), Ok(65536));
-        assert!(size("64").is_err() && size("x").is_err());
-        assert_eq!(share("80%"), Ok(0.8));
-        assert!(share("0.8").is_err() && share("180%").is_err());
+    fn durations_have_units() {
+        let check = |text: &str, millis: Option<u64>| {
+            assert_eq!(duration(text).ok(), millis.map(Duration::from_millis), "{text:?}");
+        };
+        check("250ms", Some(250));
+        check("30s", Some(30_000));
+        check("5m", Some(300_000));
+        check("1h 30m", Some(5_400_000));
+        check("0s", Some(0));
+        check("30", None);
+        check("-5s", None);
+        check("5 s ago", None);
+        check("", None);
+        check("99999h", None);
+        check("soon", None);
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let check = |text: &str, bytes: Option<u64>| assert_eq!(size(text).ok(), bytes, "{text:?}");
+        check("512B", Some(512));
+        check("64KiB", Some(65_536));
+        check("16 MiB", Some(16_777_216));
+        check("1MB", Some(1_000_000));
+        check("16", None);
+        check("-1KiB", None);
+        check("MiB", None);
+        check("", None);
+    }
+
+    #[test]
+    fn shares_are_percent() {
+        let check =
+            |text: &str, share_: Option<f64>| assert_eq!(share(text).ok(), share_, "{text:?}");
+        check("80%", Some(0.8));
+        check("0%", Some(0.0));
+        check("0.8", None);
+        check("101%", None);
+        check("NaN%", None);
+        check("", None);
     }
 }

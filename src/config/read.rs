@@ -1,0 +1,496 @@
+//! Reads a parsed file section by section, and finds every problem at once.
+//!
+//! A [`Section`] is asked for each key that it may hold; what was never asked for is unknown. An
+//! [`Item`] is one value with its place. Problems are noted in the [`Context`] and reading goes on
+//! with a default, so that one mistake hides no other.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::expand::{ExpandError, expand};
+use super::mask::{Known, Page};
+use super::problem::{Fault, Problem};
+use super::units;
+
+/// What all sections of one file share.
+pub(super) struct Context<'c> {
+    page: Page<'c>,
+    env: &'c dyn Fn(&str) -> Option<String>,
+    empty: DeTable<'c>,
+    faults: RefCell<Vec<(Fault, String, Range<usize>)>>,
+    values: RefCell<Vec<Range<usize>>>,
+    open: RefCell<Vec<Range<usize>>>,
+}
+
+impl<'c> Context<'c> {
+    pub(super) fn new(
+        page: Page<'c>,
+        env: &'c dyn Fn(&str) -> Option<String>,
+        root: &Spanned<DeTable<'_>>,
+    ) -> Self {
+        let mut values = Vec::new();
+        root.get_ref().values().for_each(|value| leaves(value, &mut values));
+        let (faults, open) = (RefCell::default(), RefCell::default());
+        Self { page, env, empty: DeTable::new(), faults, values: RefCell::new(values), open }
+    }
+
+    pub(super) fn report(&self, at: &str, span: Range<usize>, fault: Fault) {
+        self.faults.borrow_mut().push((fault, at.to_owned(), span));
+    }
+
+    /// All problems, with their lines masked now that it is known which values may be shown.
+    pub(super) fn finish(self) -> Vec<Problem> {
+        let (mut all, open) = (self.values.into_inner(), self.open.into_inner());
+        all.sort_by_key(|span| span.start);
+        let known = Known::Values { all, open };
+        let place = |(fault, at, span): (Fault, String, Range<usize>)| {
+            fault.place(&at, span, &self.page, &known)
+        };
+        self.faults.into_inner().into_iter().map(place).collect()
+    }
+}
+
+/// Spans of everything that is neither a table nor a list.
+fn leaves(value: &Spanned<DeValue<'_>>, out: &mut Vec<Range<usize>>) {
+    match value.get_ref() {
+        DeValue::Table(table) => table.values().for_each(|value| leaves(value, out)),
+        DeValue::Array(array) => array.iter().for_each(|value| leaves(value, out)),
+        _ => out.push(value.span()),
+    }
+}
+
+/// Spans of all keys below a value, but those of references, which say nothing.
+fn keys(value: &Spanned<DeValue<'_>>, out: &mut Vec<Range<usize>>) {
+    match value.get_ref() {
+        DeValue::Table(table) => table.iter().for_each(|(key, value)| {
+            if !["env", "file", "value"].contains(&key.get_ref().as_ref()) {
+                out.push(key.span());
+            }
+            keys(value, out);
+        }),
+        DeValue::Array(array) => array.iter().for_each(|value| keys(value, out)),
+        _ => {}
+    }
+}
+
+/// One table.
+pub(super) struct Section<'c> {
+    ctx: &'c Context<'c>,
+    /// Its place, such as `upstreams.qbank`.
+    pub(super) at: String,
+    /// Where problems of the table as a whole point.
+    pub(super) span: Range<usize>,
+    table: &'c DeTable<'c>,
+    /// What it is, in words: "a route".
+    what: &'static str,
+    /// Whether its values are never shown, since a secret may have been put among them.
+    private: bool,
+    /// Keys that others call differently, and what to write here.
+    advice: &'static [(&'static str, &'static str)],
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl<'c> Section<'c> {
+    pub(super) fn root(ctx: &'c Context<'c>, table: &'c DeTable<'c>) -> Self {
+        let (at, span, asked) = (String::new(), 0..0, RefCell::default());
+        Self { ctx, at, span, table, what: "the file", private: false, advice: &[], asked }
+    }
+
+    pub(super) fn advise(self, advice: &'static [(&'static str, &'static str)]) -> Self {
+        Self { advice, ..self }
+    }
+
+    pub(super) fn private(self) -> Self {
+        Self { private: true, ..self }
+    }
+
+    fn below(&self, key: &str) -> String {
+        if self.at.is_empty() { key.to_owned() } else { format!("{}.{key}", self.at) }
+    }
+
+    /// One value, where it is written.
+    pub(super) fn item(&self, key: &'static str) -> Option<Item<'c>> {
+        self.asked.borrow_mut().push(key);
+        let (name, value) = self.table.get_key_value(key)?;
+        Some(self.wrap(name.span(), key, value))
+    }
+
+    fn wrap(&self, key_span: Range<usize>, key: &str, value: &'c Spanned<DeValue<'c>>) -> Item<'c> {
+        let (at, key) = (self.below(key), key.to_owned());
+        Item { ctx: self.ctx, at, key, key_span, value, private: self.private }
+    }
+
+    /// One value that must be there.
+    pub(super) fn required(&self, key: &'static str, hint: &str) -> Option<Item<'c>> {
+        let item = self.item(key);
+        if item.is_none() {
+            self.missing(key, hint);
+        }
+        item
+    }
+
+    pub(super) fn missing(&self, key: &str, hint: &str) {
+        let fault = Fault::new(format!("`{key}` is missing"));
+        self.fail(fault.label(format!("{} needs it", self.what)).hint(hint));
+    }
+
+    /// A problem of the section as a whole.
+    pub(super) fn fail(&self, fault: Fault) {
+        self.ctx.report(&self.at, self.span.clone(), fault);
+    }
+
+    /// A table below; empty where it is not written.
+    pub(super) fn section(&self, key: &'static str, what: &'static str) -> Section<'c> {
+        let item = self.item(key);
+        if let Some(section) = item.as_ref().and_then(|item| item.section(what)) {
+            return section;
+        }
+        let span = item.map_or_else(|| self.span.clone(), |item| item.span());
+        let (ctx, at, private) = (self.ctx, self.below(key), self.private);
+        let (table, asked) = (&self.ctx.empty, RefCell::default());
+        Section { ctx, at, span, table, what, private, advice: &[], asked }
+    }
+
+    /// All entries of a table whose keys are names, in the order of the file.
+    pub(super) fn entries(&self) -> Vec<(String, Item<'c>)> {
+        let mut entries: Vec<_> = self.table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let entry = |(key, value): (&'c Spanned<_>, &'c Spanned<DeValue<'c>>)| {
+            let name: &std::borrow::Cow<'c, str> = key.get_ref();
+            (name.to_string(), self.wrap(key.span(), name, value))
+        };
+        entries.into_iter().map(entry).collect()
+    }
+
+    /// Names all keys that nobody asked for.
+    pub(super) fn finish(&self) {
+        let asked = self.asked.borrow();
+        for (key, item) in self.entries() {
+            if !asked.contains(&key.as_str()) {
+                item.hide_inner_keys();
+                let at = if is_plain(&key) { &item.at } else { &self.at };
+                item.ctx.report(at, item.key_span.clone(), self.unknown(&key, &asked));
+            }
+        }
+    }
+
+    fn unknown(&self, key: &str, asked: &[&'static str]) -> Fault {
+        let message =
+            if is_plain(key) { format!("unknown key `{key}`") } else { "unknown key".to_owned() };
+        let keys = format!("keys of {}: {}", self.what, asked.join(", "));
+        let fault = Fault::new(message);
+        let advice = self.advice.iter().find(|(wrong, _)| *wrong == key);
+        match (advice, nearest(key, asked)) {
+            (Some((_, advice)), _) => fault.label(*advice).hint(keys),
+            (None, Some(near)) => fault.label(format!("did you mean `{near}`?")).hint(keys),
+            (None, None) => fault.label(format!("{} has no such key", self.what)).hint(keys),
+        }
+    }
+
+    pub(super) fn bool(&self, key: &'static str, default: bool) -> bool {
+        self.item(key).and_then(|item| item.bool()).unwrap_or(default)
+    }
+
+    pub(super) fn duration(&self, key: &'static str, default: Duration) -> Duration {
+        self.item(key).and_then(|item| item.duration()).unwrap_or(default)
+    }
+
+    pub(super) fn size(&self, key: &'static str, default: u64) -> u64 {
+        let read = |item: Item<'c>| item.text()?.read(units::size, units::UnitError::as_str);
+        self.item(key).and_then(read).unwrap_or(default)
+    }
+
+    pub(super) fn count(&self, key: &'static str, range: Range<u64>, default: usize) -> usize {
+        let read = |item: Item<'c>| usize::try_from(item.integer(range)?).ok();
+        self.item(key).and_then(read).unwrap_or(default)
+    }
+
+    pub(super) fn choice<T: Clone>(
+        &self,
+        key: &'static str,
+        choices: &[(&str, T)],
+        default: T,
+    ) -> T {
+        self.item(key).and_then(|item| item.choice(choices)).unwrap_or(default)
+    }
+}
+
+/// Whether a key looks like one, and not like a secret in the wrong place.
+fn is_plain(key: &str) -> bool {
+    key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
+
+/// The key that is most like a misspelt one, where one is like it.
+pub(super) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+    let found = found.to_ascii_lowercase();
+    let scored = known.iter().map(|known| (strsim::jaro_winkler(&found, known), *known));
+    let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    (best.0 > 0.8).then_some(best.1)
+}
+
+/// One value and its place.
+#[derive(Clone)]
+pub(super) struct Item<'c> {
+    ctx: &'c Context<'c>,
+    pub(super) at: String,
+    key: String,
+    pub(super) key_span: Range<usize>,
+    value: &'c Spanned<DeValue<'c>>,
+    private: bool,
+}
+
+impl<'c> Item<'c> {
+    /// Where problems point: the value, or the key of a table.
+    pub(super) fn span(&self) -> Range<usize> {
+        match self.value.get_ref() {
+            DeValue::Table(_) if !self.key_span.is_empty() => self.key_span.clone(),
+            _ => self.value.span(),
+        }
+    }
+
+    pub(super) fn fail(&self, fault: Fault) {
+        self.ctx.report(&self.at, self.span(), fault);
+    }
+
+    /// A value of the right type that cannot be used.
+    pub(super) fn reject(&self, why: impl Into<String>) {
+        self.fail(Fault::new(format!("`{}` cannot be used", self.key)).label(why));
+    }
+
+    fn wrong_type(&self, expected: &str) {
+        self.hide_inner_keys();
+        let found = self.value.get_ref().type_str();
+        let fault = Fault::new(format!("`{}` has the wrong type", self.key));
+        self.fail(fault.label(format!("expected {expected}, found {}", article(found))));
+    }
+
+    fn show(&self) {
+        if !self.private {
+            self.ctx.open.borrow_mut().push(self.value.span());
+        }
+    }
+
+    pub(super) fn is_table(&self) -> bool {
+        self.value.get_ref().is_table()
+    }
+
+    pub(super) fn is_text(&self) -> bool {
+        self.value.get_ref().is_str()
+    }
+
+    /// The string as it is written, shown nowhere.
+    pub(super) fn raw(&self) -> Option<&'c str> {
+        let text = self.value.get_ref().as_str();
+        if text.is_none() {
+            self.wrong_type("a string");
+        }
+        text
+    }
+
+    /// A string with its variables filled in.
+    pub(super) fn text(&self) -> Option<Text<'c>> {
+        let text = self.filled()?;
+        self.show();
+        Some(text)
+    }
+
+    /// The same for text that may hold a password, such as a URL: shown nowhere.
+    pub(super) fn hidden_text(&self) -> Option<Text<'c>> {
+        self.filled()
+    }
+
+    fn filled(&self) -> Option<Text<'c>> {
+        let raw = self.raw()?;
+        match expand(raw, self.ctx.env) {
+            Ok(done) => Some(Text { text: done.text, filled: done.filled, item: self.clone() }),
+            Err(ExpandError::Unset(name)) if !self.private => {
+                let fault = Fault::new(format!("the variable `{name}` is not set"));
+                self.fail(
+                    fault
+                        .label("needs it")
+                        .hint(format!("set it, or give a default: ${{{name}:-default}}")),
+                );
+                None
+            }
+            Err(ExpandError::Unset(_)) => {
+                let fault = Fault::new("a variable of this value is not set").label("needs it");
+                self.fail(fault.hint("set it, or give a default: ${NAME:-default}"));
+                None
+            }
+            Err(ExpandError::Malformed) => {
+                let fault = Fault::new("a variable is not written as ${NAME} or ${NAME:-default}");
+                self.fail(fault.label("in here").hint("write $${ for the characters ${"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn bool(&self) -> Option<bool> {
+        let value = self.value.get_ref().as_bool();
+        match value {
+            Some(_) => self.show(),
+            None => self.wrong_type("true or false"),
+        }
+        value
+    }
+
+    /// A whole number within a range.
+    pub(super) fn integer(&self, range: Range<u64>) -> Option<u64> {
+        let Some(number) = self.value.get_ref().as_integer() else {
+            self.wrong_type("a whole number");
+            return None;
+        };
+        self.show();
+        let digits = number.as_str().replace('_', "");
+        let read = u64::from_str_radix(digits.trim_start_matches('+'), number.radix()).ok();
+        let value = read.filter(|number| range.contains(number));
+        if value.is_none() {
+            let last = range.end.saturating_sub(1);
+            self.reject(format!("expected a number from {} to {last}", range.start));
+        }
+        value
+    }
+
+    pub(super) fn duration(&self) -> Option<Duration> {
+        self.text()?.read(units::duration, units::UnitError::as_str)
+    }
+
+    pub(super) fn share(&self) -> Option<f64> {
+        self.text()?.read(units::share, units::UnitError::as_str)
+    }
+
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        let text = self.text()?;
+        if text.as_str().is_empty() {
+            self.reject("the path of a file is empty");
+            return None;
+        }
+        Some(PathBuf::from(text.as_str()))
+    }
+
+    /// One word of a few.
+    pub(super) fn choice<T: Clone>(&self, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.text()?;
+        let chosen = choices.iter().find(|(word, _)| *word == text.as_str());
+        if chosen.is_none() {
+            let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+            text.no_choice(&words, None);
+        }
+        chosen.map(|(_, value)| value.clone())
+    }
+
+    /// The items of a list.
+    pub(super) fn list(&self) -> Option<Vec<Item<'c>>> {
+        let Some(array) = self.value.get_ref().as_array() else {
+            self.wrong_type("a list");
+            return None;
+        };
+        let item = |(index, value): (usize, &'c Spanned<DeValue<'c>>)| {
+            let (at, key) = (format!("{}[{index}]", self.at), self.key.clone());
+            let key_span = 0..0;
+            Item { ctx: self.ctx, at, key, key_span, value, private: self.private }
+        };
+        Some(array.iter().enumerate().map(item).collect())
+    }
+
+    /// The items of a list, or one that stands alone.
+    pub(super) fn one_or_many(&self) -> Option<Vec<Item<'c>>> {
+        if self.is_text() { Some(vec![self.clone()]) } else { self.list() }
+    }
+
+    /// The strings of a list; those that cannot be used are left out.
+    pub(super) fn texts(&self) -> Vec<Text<'c>> {
+        self.list().unwrap_or_default().iter().filter_map(Item::text).collect()
+    }
+
+    pub(super) fn section(&self, what: &'static str) -> Option<Section<'c>> {
+        let Some(table) = self.value.get_ref().as_table() else {
+            self.wrong_type("a table");
+            return None;
+        };
+        let (ctx, at, span, private) = (self.ctx, self.at.clone(), self.span(), self.private);
+        let asked = RefCell::default();
+        Some(Section { ctx, at, span, table, what, private, advice: &[], asked })
+    }
+
+    /// A problem of the key itself, which is masked and not named: it may be a secret that was
+    /// written in the wrong place.
+    pub(super) fn fail_at_hidden_key(&self, fault: Fault) {
+        self.ctx.values.borrow_mut().push(self.key_span.clone());
+        let above = self.at.strip_suffix(&self.key).unwrap_or("").trim_end_matches('.');
+        self.ctx.report(above, self.key_span.clone(), fault);
+    }
+
+    /// Masks the keys of a table that was not expected: nobody knows what they are.
+    pub(super) fn hide_inner_keys(&self) {
+        keys(self.value, &mut self.ctx.values.borrow_mut());
+    }
+
+    pub(super) fn fail_at_key(&self, fault: Fault) {
+        self.ctx.report(&self.at, self.key_span.clone(), fault);
+    }
+}
+
+fn article(kind: &str) -> String {
+    let vowel = kind.starts_with(['a', 'e', 'i', 'o']);
+    format!("{} {kind}", if vowel { "an" } else { "a" })
+}
+
+/// A string with its variables filled in.
+pub(super) struct Text<'c> {
+    text: String,
+    filled: bool,
+    pub(super) item: Item<'c>,
+}
+
+impl Text<'_> {
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether messages may repeat it.
+    fn may_be_shown(&self) -> bool {
+        !self.filled && !self.item.private
+    }
+
+    /// Lets the line be shown with it: for text that was found to hold no password.
+    pub(super) fn show(&self) {
+        self.item.show();
+    }
+
+    /// Parses it; `why` tells in fixed words what is wrong, so that the value is not repeated.
+    pub(super) fn read<T, E: Copy>(
+        &self,
+        parse: impl Fn(&str) -> Result<T, E>,
+        why: impl Fn(E) -> &'static str,
+    ) -> Option<T> {
+        parse(&self.text).map_err(|error| self.item.reject(why(error))).ok()
+    }
+
+    /// Rejects it for a reason that may repeat it.
+    pub(super) fn reject(&self, why: &str, fixed: &'static str) {
+        self.item.reject(if self.may_be_shown() { why } else { fixed });
+    }
+
+    /// It is none of a few words.
+    pub(super) fn no_choice(&self, words: &[&str], advice: Option<&str>) {
+        let list: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+        let list = list.join(", ");
+        let mut fault = Fault::new(format!("`{}` has no such value", self.item.key)).expected(list);
+        let near = nearest(&self.text, words).filter(|_| self.may_be_shown());
+        fault = match (advice, near) {
+            (Some(advice), _) => fault.label(advice),
+            (None, Some(near)) => fault.label(format!("did you mean \"{near}\"?")),
+            (None, None) => fault.label("not one of the values known here"),
+        };
+        if self.may_be_shown() {
+            fault = fault.found(self.text.clone());
+        }
+        self.item.fail(fault);
+    }
+}

@@ -1,0 +1,91 @@
+//! What may be written into a configuration, and what it means.
+//!
+//! One file for each group of sections; `checks` compares what only the whole file can tell.
+
+mod checks;
+mod credentials;
+mod dialect;
+mod references;
+mod routes;
+mod server;
+mod tls;
+mod upstreams;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+use super::model::Config;
+use super::problem::Fault;
+use super::read::{Context, Item, Section};
+use crate::proxy::settings::ProxySettings;
+
+/// Resolves a file. Problems are in the context; what is returned beside errors is of no use.
+pub(super) fn config<'c>(
+    ctx: &'c Context<'c>,
+    table: &'c DeTable<'c>,
+    path: &Path,
+) -> Option<Config> {
+    let root = Section::root(ctx, table).advise(&[
+        ("routes", "routes belong to an upstream: [[upstreams.NAME.routes]]"),
+        ("upstream", "write [upstreams.NAME]"),
+        ("credential", "write [credentials.NAME]"),
+        ("listen", "it belongs to [server]"),
+        ("egress", "an egress proxy is not supported"),
+        ("clients", "clients are not told apart; see clients of [server]"),
+    ]);
+    version(&root);
+    let server = server::read(&root);
+    let tls = tls::read(&root.section("tls", "[tls]"), &tls::Base::default());
+    let (shutdown, log, watch) =
+        (server::shutdown(&root), server::log(&root), server::watch(&root));
+    let admin = server::admin(&root, &server);
+    let credentials = credentials::read(&root, &tls);
+    let upstreams = upstreams::read(&root, &tls, &server);
+    root.finish();
+    checks::all(&upstreams, &credentials);
+
+    let mut listeners = vec![server.listener.clone()];
+    listeners.extend(upstreams.iter().filter_map(|upstream| upstream.listener.clone()));
+    let mut resolved = Vec::new();
+    for upstream in upstreams {
+        resolved.push(upstream.settings?);
+    }
+    let mut credentials: Vec<_> =
+        credentials.into_iter().filter_map(|found| found.credential).map(Arc::new).collect();
+    credentials.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(Config {
+        path: path.to_owned(),
+        workers: server.workers,
+        connections: server.connections,
+        proxy: ProxySettings { listeners, upstreams: resolved, limits: server.limits },
+        credentials,
+        admin,
+        shutdown,
+        log,
+        watch,
+    })
+}
+
+/// `version` lets a later program change what keys mean.
+fn version(root: &Section<'_>) {
+    let item = root.required("version", "begin the file with  version = 1");
+    if let Some(item) =
+        item.filter(|item| item.integer(0..u64::MAX).is_some_and(|found| found != 1))
+    {
+        item.reject("this program knows version 1");
+    }
+}
+
+/// Whether a name can be a metric label, a part of a key, and be typed on a command line.
+fn check_name(name: &str, item: &Item<'_>, what: &str) -> bool {
+    let good = !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if !good {
+        let fault = Fault::new(format!("the name of {what} cannot be used"));
+        item.fail_at_hidden_key(fault.label("expected 1 to 64 letters, digits, `-` and `_`"));
+    }
+    good
+}

@@ -1,0 +1,312 @@
+//! `[server]`, `[admin]`, `[shutdown]`, `[log]` and `[reload]`.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::admin::settings::AdminSettings;
+use crate::proxy::settings::{AllowedHosts, ListenerSettings, RequestLimits};
+use crate::route::HostPattern;
+use crate::server::settings::{ConnectionLimits, Listen, ShutdownSettings, Workers};
+use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
+
+use super::super::problem::Fault;
+use super::super::read::{Item, Section, Text};
+use super::super::units;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What `[server]` says.
+pub(super) struct Server {
+    pub(super) listener: ListenerSettings,
+    /// Whether listeners beyond loopback are wanted.
+    pub(super) anyone: bool,
+    pub(super) workers: Workers,
+    pub(super) connections: ConnectionLimits,
+    pub(super) limits: RequestLimits,
+}
+
+pub(super) fn read(root: &Section<'_>) -> Server {
+    let section = root.section("server", "[server]").advise(&[
+        ("allow_remote_clients", "write  clients = \"anyone\""),
+        ("allow_remote", "write  clients = \"anyone\""),
+        ("port", "it is part of listen, such as \"localhost:6750\""),
+        ("address", "write listen, such as \"localhost:6750\""),
+        ("bind", "write listen, such as \"localhost:6750\""),
+        ("unix_socket", "Unix sockets are not supported"),
+        ("threads", "write workers"),
+        ("max_body", "write max_request_body"),
+        ("max_body_size", "write max_request_body"),
+    ]);
+    let listen = section.item("listen");
+    let anyone = section.choice("clients", &[("anyone", true)], false);
+    let listener = ListenerSettings {
+        listen: listener_address(listen.as_ref(), anyone).unwrap_or(Listen::Localhost(6750)),
+        allowed_hosts: allowed_hosts(&section),
+        allowed_origins: allowed_origins(&section),
+    };
+    let workers = section.item("workers").and_then(|item| workers(&item)).unwrap_or_default();
+    let server = Server {
+        listener,
+        anyone,
+        workers,
+        connections: connections(&section),
+        limits: limits(&section),
+    };
+    section.finish();
+    server
+}
+
+/// An address that apps talk to. Whoever reaches it acts with our tokens, so that an address beyond
+/// loopback must be asked for twice.
+pub(super) fn listener_address(item: Option<&Item<'_>>, anyone: bool) -> Option<Listen> {
+    let item = item?;
+    let listen = listen(item)?;
+    if !listen.is_loopback() && !anyone {
+        let fault = Fault::new("whoever reaches this address could use the tokens");
+        let hint = "to allow that, write  clients = \"anyone\"  in [server], and let a firewall or network policy choose who reaches it";
+        item.fail(fault.label("beyond loopback").hint(hint));
+    }
+    Some(listen)
+}
+
+fn listen(item: &Item<'_>) -> Option<Listen> {
+    let text = item.text()?;
+    let read = match text.as_str().strip_prefix("localhost:") {
+        Some(port) => plain_port(port).map(Listen::Localhost),
+        None => text.as_str().parse::<SocketAddr>().ok().map(Listen::Tcp),
+    };
+    if read.is_none() {
+        let why = match text.as_str().starts_with(':') {
+            true => "a host is missing: for all interfaces write \"0.0.0.0:PORT\" or \"[::]:PORT\"",
+            false => "expected \"localhost:PORT\", \"IP:PORT\" or \"[IPv6]:PORT\"",
+        };
+        item.reject(why);
+    }
+    read
+}
+
+fn plain_port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn allowed_hosts(section: &Section<'_>) -> AllowedHosts {
+    let Some(item) = section.item("allowed_hosts") else { return AllowedHosts::Own };
+    let mut hosts = Vec::new();
+    for text in item.texts() {
+        match HostPattern::parse(text.as_str()) {
+            Ok(host) => hosts.push(host),
+            Err(error) => text.reject(&error.message, "expected a host name without a port"),
+        }
+    }
+    AllowedHosts::These(hosts)
+}
+
+fn allowed_origins(section: &Section<'_>) -> Vec<String> {
+    let texts = section.item("allowed_origins").map(|item| item.texts()).unwrap_or_default();
+    let good = |text: &str| {
+        let uri: Result<http::Uri, _> = text.parse();
+        uri.is_ok_and(|uri| {
+            let bare = uri
+                .scheme_str()
+                .zip(uri.authority())
+                .map(|(scheme, host)| format!("{scheme}://{host}"));
+            bare.as_deref() == Some(text) && !text.contains('@')
+        })
+    };
+    let mut origins = Vec::new();
+    for text in texts {
+        match good(text.as_str()) {
+            true => origins.push(text.as_str().to_owned()),
+            false => text
+                .item
+                .reject("expected an origin, such as \"https://erp.local\": no path, no wildcard"),
+        }
+    }
+    origins
+}
+
+fn workers(item: &Item<'_>) -> Option<Workers> {
+    if item.is_text() {
+        return item.choice(&[("auto", Workers::Auto)]);
+    }
+    let count = usize::try_from(item.integer(1..65)?).ok()?;
+    NonZeroUsize::new(count).map(Workers::Count)
+}
+
+fn connections(section: &Section<'_>) -> ConnectionLimits {
+    let default = ConnectionLimits::default();
+    let max_header_bytes =
+        sized(section, "max_header_bytes", 1024..1 << 20, default.max_header_bytes as u64);
+    let timeouts = section.section("timeouts", "timeouts of [server]");
+    let limits = ConnectionLimits {
+        max_connections: section.count("max_connections", 1..1_000_001, default.max_connections),
+        max_headers: section.count("max_headers", 10..1001, default.max_headers),
+        max_header_bytes: usize::try_from(max_header_bytes).unwrap_or(default.max_header_bytes),
+        head_timeout: positive(&timeouts, "head", default.head_timeout),
+        idle_timeout: positive(&timeouts, "idle", default.idle_timeout),
+    };
+    timeouts.finish();
+    limits
+}
+
+fn limits(section: &Section<'_>) -> RequestLimits {
+    let default = RequestLimits::default();
+    let max_uri = sized(section, "max_uri", 256..65_535, default.max_uri_bytes as u64);
+    let buffer =
+        sized(section, "replay_buffer", 0..(16 << 20) + 1, default.replay_buffer_bytes as u64);
+    RequestLimits {
+        max_uri_bytes: usize::try_from(max_uri).unwrap_or(default.max_uri_bytes),
+        max_request_body: section.size("max_request_body", default.max_request_body),
+        max_in_flight: section.count("max_in_flight", 1..1_000_001, default.max_in_flight),
+        replay_buffer_bytes: usize::try_from(buffer).unwrap_or(default.replay_buffer_bytes),
+    }
+}
+
+/// A size within bounds.
+fn sized(section: &Section<'_>, key: &'static str, range: Range<u64>, default: u64) -> u64 {
+    let Some(item) = section.item(key) else { return default };
+    let read = |text: Text<'_>| text.read(units::size, units::UnitError::as_str);
+    let Some(size) = item.text().and_then(read) else { return default };
+    if !range.contains(&size) {
+        item.reject(format!("expected {} to {} bytes", range.start, range.end - 1));
+    }
+    size
+}
+
+/// A time of which zero would mean that nothing ever succeeds.
+pub(super) fn positive(section: &Section<'_>, key: &'static str, default: Duration) -> Duration {
+    let Some(item) = section.item(key) else { return default };
+    let Some(time) = item.duration() else { return default };
+    if time.is_zero() {
+        item.reject("a time of zero lets nothing succeed; there is no \"unlimited\"");
+    }
+    time
+}
+
+pub(super) fn admin(root: &Section<'_>, server: &Server) -> AdminSettings {
+    let section = root.section("admin", "[admin]").advise(&[
+        ("clients", "write  allow_remote = true"),
+        ("port", "it is part of listen, such as \"localhost:6751\""),
+        ("control", "a control socket of its own is not supported"),
+    ]);
+    let default = AdminSettings::default();
+    let allow_remote = section.bool("allow_remote", default.allow_remote);
+    let item = section.item("listen");
+    let listen = match &item {
+        None => default.listen,
+        Some(item) => admin_listen(item, allow_remote).unwrap_or(default.listen),
+    };
+    section.finish();
+    if listen.as_ref().is_some_and(|admin| same_address(admin, &server.listener.listen)) {
+        let fault = Fault::new("[admin] and [server] listen on the same address");
+        let fault = fault.label("taken by server.listen").hint("give one of them another port");
+        item.map_or_else(|| section.fail(fault.clone()), |item| item.fail(fault.clone()));
+    }
+    AdminSettings { listen, allow_remote }
+}
+
+fn admin_listen(item: &Item<'_>, allow_remote: bool) -> Option<Option<Listen>> {
+    if item.hidden_text().is_some_and(|text| text.as_str() == "off") {
+        item.text()?;
+        return Some(None);
+    }
+    let listen = listen(item)?;
+    if !listen.is_loopback() && !allow_remote {
+        let fault = Fault::new("probes and metrics would be open to whoever reaches this address");
+        item.fail(
+            fault
+                .label("beyond loopback")
+                .hint("to allow that, write  allow_remote = true  in [admin]"),
+        );
+    }
+    Some(Some(listen))
+}
+
+/// Whether two sockets could not both be bound. Port 0 is a free one each time.
+pub(super) fn same_address(a: &Listen, b: &Listen) -> bool {
+    let (port_a, port_b) = (port(a), port(b));
+    port_a == port_b && port_a != 0 && overlap(a, b)
+}
+
+fn overlap(a: &Listen, b: &Listen) -> bool {
+    match (a, b) {
+        (Listen::Localhost(_), Listen::Localhost(_)) => true,
+        (Listen::Localhost(_), Listen::Tcp(tcp)) | (Listen::Tcp(tcp), Listen::Localhost(_)) => {
+            tcp.ip().is_unspecified()
+                || tcp.ip() == std::net::Ipv4Addr::LOCALHOST
+                || tcp.ip() == std::net::Ipv6Addr::LOCALHOST
+        }
+        (Listen::Tcp(a), Listen::Tcp(b)) => {
+            let family = a.is_ipv4() == b.is_ipv4();
+            a.ip() == b.ip() || (family && (a.ip().is_unspecified() || b.ip().is_unspecified()))
+        }
+    }
+}
+
+fn port(listen: &Listen) -> u16 {
+    match listen {
+        Listen::Localhost(port) => *port,
+        Listen::Tcp(address) => address.port(),
+    }
+}
+
+pub(super) fn shutdown(root: &Section<'_>) -> ShutdownSettings {
+    let section =
+        root.section("shutdown", "[shutdown]").advise(&[("timeout", "write drain_timeout")]);
+    let default = ShutdownSettings::default();
+    let settings = ShutdownSettings {
+        lame_duck: section.duration("lame_duck", default.lame_duck),
+        drain_timeout: section.duration("drain_timeout", default.drain_timeout),
+    };
+    section.finish();
+    settings
+}
+
+pub(super) fn log(root: &Section<'_>) -> LogSettings {
+    let section = root.section("log", "[log]");
+    let default = LogSettings::default();
+    let formats =
+        [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+    let accesses = [
+        ("off", AccessLog::Off),
+        ("errors", AccessLog::Errors),
+        ("errors+unsafe", AccessLog::ErrorsAndUnsafe),
+        ("all", AccessLog::All),
+    ];
+    let settings = LogSettings {
+        format: section.choice("format", &formats, default.format),
+        level: section.item("level").and_then(|item| level(&item)).unwrap_or(default.level),
+        access: section.choice("access", &accesses, default.access),
+    };
+    section.finish();
+    settings
+}
+
+fn level(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    match LogSettings::check_level(text.as_str()) {
+        Ok(()) => Some(text.as_str().to_owned()),
+        Err(error) => {
+            text.reject(&error.to_string(), "expected off, error, warn, info, debug or trace");
+            None
+        }
+    }
+}
+
+pub(super) fn watch(root: &Section<'_>) -> Option<Duration> {
+    let section = root.section("reload", "[reload]");
+    let item = section.item("watch");
+    section.finish();
+    let every = 5 * SECOND;
+    let Some(item) = item else { return Some(every) };
+    if item.hidden_text().is_some_and(|text| text.as_str() == "off") {
+        return None;
+    }
+    let time = item.duration().unwrap_or(every);
+    if time < SECOND {
+        item.reject("files are looked at every second at most; write \"1s\" or more, or \"off\"");
+    }
+    Some(time)
+}

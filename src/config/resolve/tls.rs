@@ -1,0 +1,68 @@
+//! `[tls]`, and the `tls` tables of credentials and upstreams, which add to it.
+
+use crate::net::tls::{ClientCertificate, MinVersion, Roots, TlsSettings};
+
+use super::super::read::{Item, Section};
+
+/// The settings that a table adds to.
+pub(super) type Base = TlsSettings;
+
+/// Reads one table. Extra CA files add up: trust is only ever extended.
+pub(super) fn read(section: &Section<'_>, base: &Base) -> TlsSettings {
+    let section_settings = TlsSettings {
+        roots: section.choice("roots", &ROOTS, base.roots.clone()),
+        extra_ca_files: extra(section, base),
+        min_version: section.choice("min_version", &VERSIONS, base.min_version),
+        client_certificate: client(section).or_else(|| base.client_certificate.clone()),
+    };
+    if section_settings.roots == Roots::OnlyExtra && section_settings.extra_ca_files.is_empty() {
+        section.missing("extra_ca_file", "roots = \"only-extra\" trusts nobody without it");
+    }
+    section.finish();
+    section_settings
+}
+
+/// What people write who look for a switch that is not there.
+pub(super) const ADVICE: &[(&str, &str)] = &[
+    ("verify", "verification cannot be switched off; extend trust with extra_ca_file"),
+    ("insecure", "verification cannot be switched off; extend trust with extra_ca_file"),
+    (
+        "insecure_skip_verify",
+        "verification cannot be switched off; extend trust with extra_ca_file",
+    ),
+    ("ca_file", "write extra_ca_file"),
+    ("cert_file", "write client_certificate_file"),
+    ("key_file", "write client_key_file"),
+];
+
+const ROOTS: [(&str, Roots); 3] =
+    [("system", Roots::System), ("bundled", Roots::Bundled), ("only-extra", Roots::OnlyExtra)];
+
+const VERSIONS: [(&str, MinVersion); 2] = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
+
+fn extra(section: &Section<'_>, base: &Base) -> Vec<std::path::PathBuf> {
+    let mut files = base.extra_ca_files.clone();
+    let written =
+        section.item("extra_ca_file").and_then(|item| item.one_or_many()).unwrap_or_default();
+    for file in written.iter().filter_map(Item::path) {
+        if !files.contains(&file) {
+            files.push(file);
+        }
+    }
+    files
+}
+
+fn client(section: &Section<'_>) -> Option<ClientCertificate> {
+    let certificate = section.item("client_certificate_file");
+    let key = section.item("client_key_file");
+    match (&certificate, &key) {
+        (Some(_), None) => {
+            section.missing("client_key_file", "a certificate is of no use without its key")
+        }
+        (None, Some(_)) => {
+            section.missing("client_certificate_file", "a key is of no use without its certificate")
+        }
+        _ => {}
+    }
+    Some(ClientCertificate { certificate_file: certificate?.path()?, key_file: key?.path()? })
+}
