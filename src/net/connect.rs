@@ -8,8 +8,9 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use tokio_rustls::client::TlsStream;
 use tower::Service;
 
 use super::Origin;
-use super::tls::{Alpn, TlsSettings, TlsSetupError, client_config};
+use super::tls::{Alpn, TlsCache, TlsSettings, TlsSetupError};
 
 /// Makes connections to one origin.
 #[derive(Clone)]
@@ -34,6 +35,7 @@ pub struct Connector {
     origin: Origin,
     uri: Uri,
     http: HttpConnector<Resolver>,
+    lookups: Arc<AtomicUsize>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     timeout: Duration,
 }
@@ -50,14 +52,31 @@ impl Connector {
         timeout: Duration,
         tcp_user_timeout: Duration,
     ) -> Result<Self, TlsSetupError> {
-        let mut http = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
+        Self::sharing(&TlsCache::default(), origin, tls, alpn, timeout, tcp_user_timeout)
+    }
+
+    /// Like [`new`](Self::new), with a TLS configuration that equal settings share.
+    ///
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub fn sharing(
+        cache: &TlsCache,
+        origin: Origin,
+        tls: &TlsSettings,
+        alpn: Alpn,
+        timeout: Duration,
+        tcp_user_timeout: Duration,
+    ) -> Result<Self, TlsSetupError> {
+        let resolver = Resolver::new();
+        let lookups = Arc::clone(&resolver.under_way);
+        let mut http = HttpConnector::new_with_resolver(resolver);
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(Duration::from_secs(60)));
         #[cfg(target_os = "linux")]
         http.set_tcp_user_timeout(Some(tcp_user_timeout));
         let tls = match origin.is_https() {
-            true => Some((client_config(tls, alpn)?, server_name(&origin)?)),
+            true => Some((cache.client_config(tls, alpn)?, server_name(&origin)?)),
             false => None,
         };
         let uri = Uri::builder()
@@ -66,7 +85,7 @@ impl Connector {
             .path_and_query("/")
             .build()
             .map_err(|error| TlsSetupError::new(error.to_string()))?;
-        Ok(Self { origin, uri, http, tls, timeout })
+        Ok(Self { origin, uri, http, lookups, tls, timeout })
     }
 
     /// Where it connects to.
@@ -81,10 +100,11 @@ impl Connector {
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
         let started = Instant::now();
         let deadline = started + self.timeout;
-        let late = |phase| move |_| ConnectError::late(phase, self.timeout);
-        let tcp = tokio::time::timeout_at(deadline, self.http.clone().call(self.uri.clone()))
+        let late = |phase| ConnectError::late(phase, self.timeout);
+        let mut connecting = pin!(self.http.clone().call(self.uri.clone()));
+        let tcp = tokio::time::timeout_at(deadline, &mut connecting)
             .await
-            .map_err(late(Phase::Tcp))?
+            .map_err(|_| late(self.tcp_or_dns()))?
             .map_err(|error| ConnectError::tcp(&self.origin, &error))?
             .into_inner();
         let peer = tcp.peer_addr().ok();
@@ -95,7 +115,7 @@ impl Connector {
         let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp);
         let stream = tokio::time::timeout_at(deadline, handshake)
             .await
-            .map_err(late(Phase::Tls))?
+            .map_err(|_| late(Phase::Tls))?
             .map_err(|error| ConnectError::tls(&self.origin, &error))?;
         let session = stream.get_ref().1;
         let http2 = session.alpn_protocol() == Some(b"h2");
@@ -111,6 +131,17 @@ impl Connector {
         };
         let report = ConnectReport { peer, elapsed: started.elapsed(), tls: Some(tls) };
         Ok(Connection { stream: Stream::Tls(Box::new(stream)), http2, report })
+    }
+}
+
+impl Connector {
+    /// The phase of an attempt that is not over yet: a name that is still being looked up is this
+    /// origin's, whichever attempt asked.
+    fn tcp_or_dns(&self) -> Phase {
+        match self.lookups.load(Ordering::Relaxed) {
+            0 => Phase::Tcp,
+            _ => Phase::Dns,
+        }
     }
 }
 
@@ -242,7 +273,32 @@ impl AsyncWrite for Stream {
 
 /// The system's resolver; its failures are told apart from those of TCP.
 #[derive(Clone)]
-struct Resolver(GaiResolver);
+struct Resolver {
+    system: GaiResolver,
+    under_way: Arc<AtomicUsize>,
+}
+
+impl Resolver {
+    fn new() -> Self {
+        Self { system: GaiResolver::new(), under_way: Arc::default() }
+    }
+}
+
+/// Counts a lookup for as long as somebody waits for it.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 #[derive(Debug)]
 struct DnsError(io::Error);
@@ -261,12 +317,59 @@ impl Service<Name> for Resolver {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DnsError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DnsError>> {
-        self.0.poll_ready(cx).map_err(DnsError)
+        self.system.poll_ready(cx).map_err(DnsError)
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let lookup = self.0.call(name);
-        Box::pin(async move { lookup.await.map_err(DnsError) })
+        let lookup = self.system.call(name);
+        let under_way = UnderWay::new(&self.under_way);
+        Box::pin(async move {
+            let found = lookup.await.map_err(DnsError);
+            drop(under_way);
+            found
+        })
+    }
+}
+
+const DNS_HINT: &str = "check the host name, and the DNS of this machine or pod";
+
+fn refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
+}
+
+/// What a failed handshake most often means.
+fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
+    match error {
+        Error::InvalidCertificate(bad) => match bad {
+            Bad::UnknownIssuer => Some(
+                "its issuer is not trusted here: your network may inspect TLS, or the API has a \
+                 private CA; set tls.extra_ca_file",
+            ),
+            Bad::Expired | Bad::ExpiredContext { .. } => {
+                Some("the server's certificate has expired, or this machine's clock is wrong")
+            }
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+                Some("the server's certificate is not valid yet, or this machine's clock is wrong")
+            }
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+                Some("the certificate is for another name; is the URL's host right?")
+            }
+            _ => None,
+        },
+        Error::InvalidMessage(_) => {
+            Some("what answered does not speak TLS; is the port right, or is a proxy in between?")
+        }
+        Error::AlertReceived(Alert::ProtocolVersion) | Error::PeerIncompatible(_) => Some(
+            "the server takes no TLS version or cipher that is accepted here; see tls.min_version",
+        ),
+        Error::AlertReceived(
+            Alert::CertificateRequired | Alert::BadCertificate | Alert::UnknownCA,
+        ) => Some("the server wants another client certificate; see tls.client_certificate"),
+        Error::NoApplicationProtocol | Error::AlertReceived(Alert::NoApplicationProtocol) => {
+            Some("the server does not take the HTTP version that is offered; see protocol")
+        }
+        _ => None,
     }
 }
 
@@ -294,50 +397,37 @@ pub struct ConnectError {
 
 impl ConnectError {
     fn late(phase: Phase, limit: Duration) -> Self {
-        let during = if phase == Phase::Tls { "the TLS handshake" } else { "connecting" };
+        let (during, hint) = match phase {
+            Phase::Dns => ("resolving the name", DNS_HINT),
+            Phase::Tcp => ("connecting", "is a firewall or an egress proxy in between?"),
+            Phase::Tls => ("the TLS handshake", "is a firewall or an egress proxy in between?"),
+        };
         let message = format!("{during} did not finish within {limit:?}");
-        Self {
-            phase,
-            timed_out: true,
-            message,
-            hint: Some("is a firewall or an egress proxy in between?"),
-        }
+        Self { phase, timed_out: true, message, hint: Some(hint) }
     }
 
     fn tcp(origin: &Origin, error: &(dyn StdError + 'static)) -> Self {
         let mut source = Some(error);
         let mut last = error.to_string();
+        let mut hint = None;
         while let Some(current) = source {
             if let Some(dns) = current.downcast_ref::<DnsError>() {
                 let message = format!("the name {} cannot be resolved: {dns}", origin.host());
-                let hint = Some("check the host name, and the DNS of this machine or pod");
-                return Self { phase: Phase::Dns, timed_out: false, message, hint };
+                return Self { phase: Phase::Dns, timed_out: false, message, hint: Some(DNS_HINT) };
+            }
+            if current.downcast_ref().is_some_and(refused) {
+                hint = Some("nothing listens there: check host and port");
             }
             last = current.to_string();
             source = current.source();
         }
         let message = format!("no connection to {}: {last}", origin.authority());
-        Self { phase: Phase::Tcp, timed_out: false, message, hint: None }
+        Self { phase: Phase::Tcp, timed_out: false, message, hint }
     }
 
     fn tls(origin: &Origin, error: &io::Error) -> Self {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let hint = match cause {
-            Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
-                Some(
-                    "its issuer is not trusted here: your network may inspect TLS, or the API has a private CA; \
-                 set tls.extra_ca_file",
-                )
-            }
-            Some(rustls::Error::InvalidCertificate(
-                rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. },
-            )) => Some("the server's certificate has expired, or this machine's clock is wrong"),
-            Some(rustls::Error::InvalidCertificate(
-                rustls::CertificateError::NotValidForName
-                | rustls::CertificateError::NotValidForNameContext { .. },
-            )) => Some("the certificate is for another name; is the URL's host right?"),
-            _ => None,
-        };
+        let hint = cause.and_then(tls_hint);
         let message = match cause {
             Some(cause) => format!("TLS with {} failed: {cause}", origin.authority()),
             None => format!("TLS with {} failed: {error}", origin.authority()),

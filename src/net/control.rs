@@ -14,6 +14,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::connect::{ConnectError, ConnectReport, Connection, Connector};
 
+/// Bytes of an answer's head.
+const MAX_HEADER_BYTES: u32 = 32 * 1024;
+
 /// An answer and how its server was reached.
 pub struct Reply {
     /// The answer, whole.
@@ -48,13 +51,20 @@ async fn exchange(
     let io = TokioIo::new(stream);
     let request = request.map(Full::new);
     let response = if http2 {
-        let (mut sender, connection) =
-            http2::handshake(TokioExecutor::new(), io).await.map_err(CallError::Exchange)?;
+        let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .max_header_list_size(MAX_HEADER_BYTES)
+            .handshake(io)
+            .await
+            .map_err(CallError::Exchange)?;
         let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
         let response = sender.send_request(request).await.map_err(CallError::Exchange)?;
         read(response, max_reply_bytes, driver).await?
     } else {
-        let (mut sender, connection) = http1::handshake(io).await.map_err(CallError::Exchange)?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_header_size(MAX_HEADER_BYTES as usize)
+            .handshake(io)
+            .await
+            .map_err(CallError::Exchange)?;
         let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
         let request = origin_form(request, connector);
         let response = sender.send_request(request).await.map_err(CallError::Exchange)?;

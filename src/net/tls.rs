@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -28,7 +28,7 @@ pub struct TlsSettings {
 }
 
 /// Which roots of trust verification starts from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Roots {
     /// The operating system's store; Mozilla's bundled roots, with a warning, where it is empty.
     #[default]
@@ -89,17 +89,77 @@ pub fn client_config(
     settings: &TlsSettings,
     alpn: Alpn,
 ) -> Result<Arc<ClientConfig>, TlsSetupError> {
-    let provider = provider();
+    TlsCache::default().client_config(settings, alpn)
+}
+
+/// What was built so far, for one reading of the configuration: parts with equal settings share it.
+///
+/// The system's roots take milliseconds and hundreds of kilobytes; a hundred upstreams need them
+/// once. A cache that outlived its configuration would hide renewed files.
+#[derive(Default)]
+pub struct TlsCache(Mutex<Built>);
+
+#[derive(Default)]
+struct Built {
+    configs: Vec<(TlsSettings, Alpn, Arc<ClientConfig>)>,
+    verifiers: Vec<(Roots, Vec<PathBuf>, Arc<dyn ServerCertVerifier>)>,
+}
+
+impl TlsCache {
+    /// The settings' one configuration, built where it is not there yet.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn client_config(
+        &self,
+        settings: &TlsSettings,
+        alpn: Alpn,
+    ) -> Result<Arc<ClientConfig>, TlsSetupError> {
+        let mut built = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known =
+            |(with, offering, _): &&(TlsSettings, Alpn, _)| with == settings && *offering == alpn;
+        if let Some((.., config)) = built.configs.iter().find(known) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(build(settings, alpn, built.verifier(settings)?)?);
+        built.configs.push((settings.clone(), alpn, Arc::clone(&config)));
+        Ok(config)
+    }
+}
+
+impl Built {
+    fn verifier(
+        &mut self,
+        settings: &TlsSettings,
+    ) -> Result<Arc<dyn ServerCertVerifier>, TlsSetupError> {
+        let TlsSettings { roots, extra_ca_files, .. } = settings;
+        let mut known = self.verifiers.iter();
+        if let Some((.., made)) = known.find(|(r, files, _)| r == roots && files == extra_ca_files)
+        {
+            return Ok(Arc::clone(made));
+        }
+        let made = verifier(settings, provider())?;
+        self.verifiers.push((*roots, extra_ca_files.clone(), Arc::clone(&made)));
+        Ok(made)
+    }
+}
+
+/// `dangerous` only means that the verifier is chosen here: it always verifies.
+fn build(
+    settings: &TlsSettings,
+    alpn: Alpn,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, TlsSetupError> {
     let versions: &[&SupportedProtocolVersion] = match settings.min_version {
         MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         MinVersion::Tls13 => &[&rustls::version::TLS13],
     };
     let setup = |error: rustls::Error| TlsSetupError { message: error.to_string() };
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .map_err(setup)?
         .dangerous()
-        .with_custom_certificate_verifier(verifier(settings, provider)?);
+        .with_custom_certificate_verifier(verifier);
     let mut config = match &settings.client_certificate {
         None => builder.with_no_client_auth(),
         Some(files) => {
@@ -107,11 +167,16 @@ pub fn client_config(
             let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(|error| {
                 TlsSetupError::file(&files.key_file, "an unencrypted PEM private key", &error)
             })?;
-            builder.with_client_auth_cert(chain, key).map_err(setup)?
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                let file = files.certificate_file.display();
+                TlsSetupError::new(format!("{file}: unusable as a client certificate: {error}"))
+            })?
         }
     };
     config.alpn_protocols = alpn.protocols();
-    Ok(Arc::new(config))
+    // Early data can be replayed by whoever recorded it (RFC 8446 section 8).
+    config.enable_early_data = false;
+    Ok(config)
 }
 
 /// The one crypto provider, named explicitly: a process default may be missing or another's.
@@ -121,7 +186,6 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)
 }
 
-/// `dangerous` above only means that the verifier is chosen here: it always verifies.
 fn verifier(
     settings: &TlsSettings,
     provider: Arc<CryptoProvider>,
@@ -131,16 +195,28 @@ fn verifier(
         extra.extend(certificates(file)?);
     }
     match settings.roots {
-        Roots::System => match Verifier::new_with_extra_roots(extra.clone(), Arc::clone(&provider))
-        {
-            Ok(verifier) => Ok(Arc::new(verifier)),
-            Err(error) => {
-                tracing::warn!(%error, "no system roots of trust; using Mozilla's, as bundled");
-                webpki(bundled(), extra, provider)
-            }
-        },
+        Roots::System => system(extra, provider),
         Roots::Bundled => webpki(bundled(), extra, provider),
         Roots::OnlyExtra => webpki(RootCertStore::empty(), extra, provider),
+    }
+}
+
+/// The system's roots are first asked for alone: beside extra ones an empty store goes unnoticed,
+/// and a public server would not be trusted.
+fn system(
+    extra: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsSetupError> {
+    match Verifier::new(Arc::clone(&provider)) {
+        Ok(verifier) if extra.is_empty() => Ok(Arc::new(verifier)),
+        Ok(_) => match Verifier::new_with_extra_roots(extra, provider) {
+            Ok(verifier) => Ok(Arc::new(verifier)),
+            Err(error) => Err(TlsSetupError::new(format!("an extra CA is unusable: {error}"))),
+        },
+        Err(error) => {
+            tracing::warn!(%error, "no system roots of trust; using Mozilla's, as bundled");
+            webpki(bundled(), extra, provider)
+        }
     }
 }
 
@@ -184,7 +260,7 @@ pub struct TlsSetupError {
 
 impl TlsSetupError {
     /// Settings that cannot be used, and why.
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into() }
     }
 

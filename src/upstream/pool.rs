@@ -23,7 +23,7 @@ use super::error::{Forwarded, SendError, SendErrorKind};
 use super::settings::{Protocol, Settings};
 use crate::body::Body;
 use crate::net::connect::{Connection, Connector};
-use crate::net::tls::{Alpn, TlsSetupError};
+use crate::net::tls::{Alpn, TlsCache, TlsSetupError};
 
 /// How many connections are tried for a request that is handed back unwritten each time.
 const MAX_CONNECTIONS_TRIED: usize = 3;
@@ -48,7 +48,7 @@ pub struct Pool(Rc<Shared>);
 struct Shared {
     settings: Arc<Settings>,
     connector: Connector,
-    authority: Option<Authority>,
+    authority: Authority,
     idle: RefCell<Vec<Idle>>,
     multiplexed: RefCell<Option<Multiplexed>>,
 }
@@ -84,19 +84,30 @@ impl Pool {
     /// # Errors
     /// TLS settings that cannot be used.
     pub fn new(settings: Arc<Settings>) -> Result<Self, TlsSetupError> {
+        Self::sharing(&TlsCache::default(), settings)
+    }
+
+    /// Like [`new`](Self::new), with a TLS configuration that equal settings share.
+    ///
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub fn sharing(cache: &TlsCache, settings: Arc<Settings>) -> Result<Self, TlsSetupError> {
         let alpn = match settings.protocol {
             Protocol::Auto => Alpn::Both,
             Protocol::Http1 => Alpn::Http1,
             Protocol::Http2 => Alpn::Http2,
         };
-        let connector = Connector::new(
+        let connector = Connector::sharing(
+            cache,
             settings.origin.clone(),
             &settings.tls,
             alpn,
             settings.connect_timeout,
             settings.tcp_user_timeout,
         )?;
-        let authority = settings.origin.authority().parse().ok();
+        let authority = settings.origin.authority().parse().map_err(|_| {
+            TlsSetupError::new(format!("{} is no authority", settings.origin.authority()))
+        })?;
         let (idle, multiplexed) = (RefCell::default(), RefCell::default());
         Ok(Self(Rc::new(Shared { settings, connector, authority, idle, multiplexed })))
     }
@@ -119,7 +130,9 @@ impl Pool {
         let mut tried = 0;
         loop {
             tried += 1;
-            let checked = match self.0.checkout(reuse) {
+            // Those still in the pool may be as dead as the ones tried so far.
+            let last = tried == MAX_CONNECTIONS_TRIED;
+            let checked = match self.0.checkout(if last { Reuse::Never } else { reuse }) {
                 Some(checked) => checked,
                 None => self.0.connect().await?,
             };
@@ -158,6 +171,13 @@ impl Pool {
         }) {
             *multiplexed = None;
         }
+    }
+
+    /// Closes every idle connection: after a suspend the clock does not tell how long they were.
+    /// Requests under way go on.
+    pub fn close_idle(&self) {
+        self.0.idle.borrow_mut().clear();
+        *self.0.multiplexed.borrow_mut() = None;
     }
 
     /// How many connections are idle.
@@ -272,11 +292,11 @@ impl Shared {
     fn park(&self, sender: http1::SendRequest<Body>, retire_at: Instant) {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
-        if retire_at <= now {
+        if retire_at <= now || self.settings.max_idle == 0 {
             return;
         }
-        if idle.len() >= self.settings.max_idle && !idle.is_empty() {
-            idle.remove(0);
+        if idle.len() >= self.settings.max_idle {
+            idle.remove(0); // the one idle for longest
         }
         idle.push(Idle { sender, since: now, retire_at });
     }
@@ -288,7 +308,7 @@ impl Shared {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme =
             Some(if self.settings.origin.is_https() { Scheme::HTTPS } else { Scheme::HTTP });
-        parts.authority = self.authority.clone();
+        parts.authority = Some(self.authority.clone());
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         request
     }
