@@ -346,6 +346,10 @@ fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
                 "its issuer is not trusted here: your network may inspect TLS, or the API has a \
                  private CA; set tls.extra_ca_file",
             ),
+            Bad::BadSignature => Some(
+                "an issuer of this name is trusted, but with another key: was the private CA made \
+                 anew? then tls.extra_ca_file is old",
+            ),
             Bad::Expired | Bad::ExpiredContext { .. } => {
                 Some("the server's certificate has expired, or this machine's clock is wrong")
             }
@@ -458,3 +462,139 @@ impl fmt::Display for ConnectError {
 }
 
 impl StdError for ConnectError {}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::net::testing::{Authority, Reply, Scripted, ServerSetup, origin};
+
+    const PATIENT: Duration = Duration::from_secs(10);
+
+    async fn connect(uri: &str, tls: &TlsSettings, alpn: Alpn) -> Result<Connection, ConnectError> {
+        Connector::new(origin(uri), tls, alpn, PATIENT, PATIENT).unwrap().connect().await
+    }
+
+    async fn server(ca: &Authority, setup: ServerSetup<'_>) -> u16 {
+        let script = |_, _| Reply::Silence;
+        Scripted::with_tls(script, ca.server(setup)).await.address.port()
+    }
+
+    fn failure(connected: Result<Connection, ConnectError>) -> (&'static str, String) {
+        let error = connected.err().unwrap();
+        (error.label(), format!("{error}: {}", error.hint().unwrap_or_default()))
+    }
+
+    #[tokio::test]
+    async fn a_handshake_agrees_on_version_and_protocol() {
+        let ca = Authority::new();
+        let check = async |alpn: &[&str], offered, http2, host: &str| {
+            let port = server(&ca, ServerSetup { alpn, ..ServerSetup::default() }).await;
+            let uri = format!("https://{host}:{port}");
+            let connection = connect(&uri, &ca.trusted(), offered).await.unwrap();
+            assert_eq!(connection.http2, http2, "{alpn:?} {offered:?}");
+            assert_eq!(connection.report.peer.unwrap().port(), port);
+            assert!(connection.report.to_string().contains("TLS 1.3"), "{}", connection.report);
+        };
+        check(&["h2", "http/1.1"], Alpn::Both, true, "localhost").await;
+        check(&["h2", "http/1.1"], Alpn::Http1, false, "127.0.0.1").await;
+        check(&["http/1.1"], Alpn::Both, false, "LOCALHOST").await;
+        check(&[], Alpn::Both, false, "localhost").await;
+        check(&["h2"], Alpn::Http2, true, "localhost").await;
+    }
+
+    #[tokio::test]
+    async fn a_failed_handshake_says_what_may_help() {
+        let (ca, other) = (Authority::new(), Authority::named("another"));
+        let check = async |setup, trusted: TlsSettings, alpn, hint: &str| {
+            let port = server(&ca, setup).await;
+            let failed = connect(&format!("https://127.0.0.1:{port}"), &trusted, alpn).await;
+            let (label, text) = failure(failed);
+            assert!(label == "tls" && text.contains(hint), "{label}, {text}");
+        };
+        let usual = ServerSetup::default;
+        check(usual(), other.trusted(), Alpn::Both, "set tls.extra_ca_file").await;
+        check(usual(), Authority::new().trusted(), Alpn::Both, "made anew").await;
+        let bundled = TlsSettings { roots: crate::net::tls::Roots::Bundled, ..other.trusted() };
+        check(usual(), bundled, Alpn::Both, "your network may inspect TLS").await;
+        let setup = ServerSetup { names: &["bank.example"], ..usual() };
+        check(setup, ca.trusted(), Alpn::Both, "is the URL's host right?").await;
+        let setup = ServerSetup { expired: true, ..usual() };
+        check(setup, ca.trusted(), Alpn::Both, "has expired").await;
+        let setup = ServerSetup { versions: &[&rustls::version::TLS12], ..usual() };
+        let newer = TlsSettings { min_version: crate::net::tls::MinVersion::Tls13, ..ca.trusted() };
+        check(setup, newer, Alpn::Both, "tls.min_version").await;
+        let setup = ServerSetup { alpn: &["http/1.1"], ..usual() };
+        check(setup, ca.trusted(), Alpn::Http2, "does not take the HTTP version").await;
+        let setup =
+            ServerSetup { asks_for_client: true, versions: &[&rustls::version::TLS12], ..usual() };
+        check(setup, ca.trusted(), Alpn::Both, "another client certificate").await;
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_is_shown_where_it_is_asked_for() {
+        let ca = Authority::new();
+        let versions: &[_] = &[&rustls::version::TLS12]; // its handshake ends with the server's consent
+        let setup = ServerSetup { asks_for_client: true, versions, ..ServerSetup::default() };
+        let port = server(&ca, setup).await;
+        let client_certificate = Some(ca.client_certificate());
+        let tls = TlsSettings { client_certificate, ..ca.trusted() };
+        let uri = format!("https://localhost:{port}");
+        let connection = connect(&uri, &tls, Alpn::Http1).await.unwrap();
+        assert!(connection.report.to_string().contains("TLS 1.2"), "{}", connection.report);
+    }
+
+    #[tokio::test]
+    async fn each_phase_fails_in_its_own_words() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let plain = TlsSettings::default();
+        let refused = connect(&format!("http://127.0.0.1:{port}"), &plain, Alpn::Http1).await;
+        let (label, text) = failure(refused);
+        assert!(label == "connect" && text.contains("nothing listens there"), "{label}, {text}");
+
+        let ca = Authority::new();
+        let unknown = connect("https://nowhere.invalid", &ca.trusted(), Alpn::Both).await;
+        let (label, text) = failure(unknown);
+        assert!(label == "dns" && text.contains("nowhere.invalid"), "{label}, {text}");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_speak_tls_is_recognised() {
+        use tokio::io::AsyncWriteExt;
+        let ca = Authority::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            stream
+        };
+        let uri = format!("https://127.0.0.1:{port}");
+        let trusted = ca.trusted();
+        let (_stream, failed) = tokio::join!(serving, connect(&uri, &trusted, Alpn::Both));
+        let (label, text) = failure(failed);
+        assert!(label == "tls" && text.contains("does not speak TLS"), "{label}, {text}");
+    }
+
+    #[tokio::test]
+    async fn one_deadline_ends_whichever_phase_is_under_way() {
+        let ca = Authority::new();
+        // The kernel completes TCP, and nobody ever speaks TLS.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("https://{}", listener.local_addr().unwrap());
+        let limit = Duration::from_millis(50);
+        let connector =
+            Connector::new(origin(&uri), &ca.trusted(), Alpn::Both, limit, limit).unwrap();
+        let error = connector.connect().await.err().unwrap();
+        assert_eq!((error.phase, error.timed_out, error.label()), (Phase::Tls, true, "timeout"));
+        assert!(error.to_string().contains("the TLS handshake did not finish within 50ms"));
+
+        let lookup = UnderWay::new(&connector.lookups);
+        assert_eq!(connector.tcp_or_dns(), Phase::Dns);
+        drop(lookup);
+        assert_eq!(connector.tcp_or_dns(), Phase::Tcp);
+    }
+}

@@ -162,3 +162,96 @@ impl fmt::Display for CallError {
 }
 
 impl std::error::Error for CallError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{Authority, Reply as Say, Script, Scripted, ServerSetup, origin};
+    use crate::net::tls::{Alpn, TlsSettings};
+
+    const PATIENT: Duration = Duration::from_secs(10);
+
+    fn connector(uri: &str, tls: &TlsSettings) -> Connector {
+        Connector::new(origin(uri), tls, Alpn::Both, PATIENT, PATIENT).unwrap()
+    }
+
+    fn request(uri: &str) -> Request<Bytes> {
+        Request::post(format!("{uri}/token?x=1")).body(Bytes::from_static(b"a=b")).unwrap()
+    }
+
+    async fn outcome(script: Script, limit: Duration) -> Result<Reply, CallError> {
+        let server = Scripted::start(script).await;
+        let connector = connector(&server.http(), &TlsSettings::default());
+        call(&connector, request(&server.http()), limit, 8).await
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_whole_or_not_at_all() {
+        let check = async |script: Script, expected: Result<(u16, &str), &str>| match (
+            outcome(script, PATIENT).await,
+            expected,
+        ) {
+            (Ok(reply), Ok((status, body))) => {
+                assert_eq!(reply.response.status().as_u16(), status);
+                assert_eq!(reply.response.body(), body);
+            }
+            (Err(error), Err(label)) => assert_eq!(error.label(), label, "{error}"),
+            (found, _) => panic!("{expected:?}: {:?}", found.map(|reply| reply.response)),
+        };
+        check(
+            |_, _| Say::Answer("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n12345678"),
+            Ok((200, "12345678")),
+        )
+        .await;
+        check(|_, _| Say::Last("HTTP/1.1 400 No\r\n\r\nuntil"), Ok((400, "until"))).await;
+        check(
+            |_, _| Say::Answer("HTTP/1.1 307 T\r\nlocation: /else\r\ncontent-length: 0\r\n\r\n"),
+            Ok((307, "")),
+        )
+        .await;
+        check(
+            |_, _| Say::Answer("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n123456789"),
+            Err("too_large"),
+        )
+        .await;
+        check(
+            |_, _| {
+                Say::Answer(
+                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\n123456789\r\n",
+                )
+            },
+            Err("too_large"),
+        )
+        .await;
+        check(|_, _| Say::Last("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n123"), Err("exchange"))
+            .await;
+        check(|_, _| Say::Last("SSH-2.0-x\r\n\r\n"), Err("exchange")).await;
+        check(|_, _| Say::Last(""), Err("exchange")).await;
+    }
+
+    #[tokio::test]
+    async fn one_deadline_covers_the_call() {
+        let error = outcome(|_, _| Say::Silence, Duration::from_millis(50)).await.err().unwrap();
+        assert!(error.is_timeout());
+        assert_eq!(error.to_string(), "no whole answer within 50ms");
+    }
+
+    #[tokio::test]
+    async fn each_call_is_a_connection_of_its_own_in_origin_form() {
+        let script = |_, _| Say::Answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        let ca = Authority::new();
+        let mut server = Scripted::with_tls(script, ca.server(ServerSetup::default())).await;
+        let uri = format!("https://localhost:{}", server.address.port());
+        let connector = connector(&uri, &ca.trusted());
+        for expected in 1..=2 {
+            let reply = call(&connector, request(&uri), PATIENT, 8).await.unwrap();
+            assert!(reply.connect.tls.is_some());
+            let (connection, head) = server.request().await;
+            assert_eq!(connection, expected);
+            assert!(head.starts_with("post /token?x=1 http/1.1\r\n"), "{head}");
+            let host = format!("\r\nhost: localhost:{}\r\n", server.address.port());
+            assert!(head.contains(&host), "{head}");
+            server.closed(expected).await;
+        }
+    }
+}

@@ -4,6 +4,8 @@
 pub mod connect;
 pub mod control;
 pub mod origin;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tls;
 
 pub use origin::{Origin, OriginError};

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
@@ -264,8 +264,15 @@ impl TlsSetupError {
         Self { message: message.into() }
     }
 
-    fn file(file: &Path, expected: &str, error: &rustls::pki_types::pem::Error) -> Self {
-        Self { message: format!("{}: expected {expected}: {error:?}", file.display()) }
+    fn file(file: &Path, expected: &str, error: &pem::Error) -> Self {
+        let file = file.display();
+        Self::new(match error {
+            pem::Error::Io(error) => {
+                format!("{file}: cannot be read: {error}; expected {expected}")
+            }
+            pem::Error::NoItemsFound => format!("{file}: holds none; expected {expected}"),
+            _ => format!("{file}: is damaged ({error:?}); expected {expected}"),
+        })
     }
 }
 
@@ -276,3 +283,101 @@ impl fmt::Display for TlsSetupError {
 }
 
 impl std::error::Error for TlsSetupError {}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::net::testing::Authority;
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_with_its_name() {
+        let ca = Authority::new();
+        let files = ca.client_certificate();
+        std::fs::write(ca.file("empty.pem"), "").unwrap();
+        std::fs::write(ca.file("broken.pem"), "-----BEGIN CERTIFICATE-----\n!\n").unwrap();
+        let extra =
+            |name: &str| TlsSettings { extra_ca_files: vec![ca.file(name)], ..ca.trusted() };
+        let client = |certificate: &str, key: &str| TlsSettings {
+            client_certificate: Some(ClientCertificate {
+                certificate_file: ca.file(certificate),
+                key_file: ca.file(key),
+            }),
+            ..ca.trusted()
+        };
+        let check = |settings: &TlsSettings, expected: Option<[&str; 2]>| {
+            let found = client_config(settings, Alpn::Both).map_err(|error| error.to_string());
+            match (found, expected) {
+                (Ok(_), None) => {}
+                (Err(message), Some(parts)) => {
+                    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+                }
+                (found, _) => panic!("{expected:?}: {:?}", found.err()),
+            }
+        };
+        check(&ca.trusted(), None);
+        check(
+            &extra("absent.pem"),
+            Some(["absent.pem: cannot be read", "expected PEM certificates"]),
+        );
+        check(&extra("empty.pem"), Some(["empty.pem", "no certificate found"]));
+        check(&extra("broken.pem"), Some(["broken.pem: is damaged", "expected PEM certificates"]));
+        check(&extra("client.key"), Some(["client.key", "no certificate found"]));
+        check(&TlsSettings { client_certificate: Some(files), ..ca.trusted() }, None);
+        check(&client("absent.pem", "client.key"), Some(["absent.pem", "PEM certificates"]));
+        check(&client("client.pem", "client.pem"), Some(["client.pem", "PEM private key"]));
+        check(
+            &client("ca.pem", "client.key"),
+            Some(["ca.pem", "unusable as a client certificate"]),
+        );
+        let nobody = TlsSettings { roots: Roots::OnlyExtra, ..TlsSettings::default() };
+        check(&nobody, Some(["no usable roots of trust", ""]));
+    }
+
+    #[test]
+    fn equal_settings_share_what_was_built() {
+        let ca = Authority::new();
+        let cache = TlsCache::default();
+        let config = |settings: &TlsSettings, alpn| cache.client_config(settings, alpn).unwrap();
+        let first = config(&ca.trusted(), Alpn::Both);
+        assert!(Arc::ptr_eq(&first, &config(&ca.trusted(), Alpn::Both)));
+        assert!(!Arc::ptr_eq(&first, &config(&ca.trusted(), Alpn::Http1)));
+        let newer = TlsSettings { min_version: MinVersion::Tls13, ..ca.trusted() };
+        assert!(!Arc::ptr_eq(&first, &config(&newer, Alpn::Both)));
+        let built = cache.0.lock().unwrap();
+        assert_eq!((built.configs.len(), built.verifiers.len()), (3, 1));
+    }
+
+    #[test]
+    fn nothing_is_sent_before_the_handshake_ends() {
+        let settings = TlsSettings { roots: Roots::Bundled, ..TlsSettings::default() };
+        assert!(!client_config(&settings, Alpn::Both).unwrap().enable_early_data);
+    }
+
+    /// Runs itself again without a system store, since a process cannot change its own environment.
+    #[test]
+    fn without_a_system_store_the_bundled_roots_stay_trusted_beside_extra_ones() {
+        const CHILD: &str = "BEARER_PROXY_TEST_NO_STORE";
+        let name = "net::tls::tests::without_a_system_store_the_bundled_roots_stay_trusted_beside_extra_ones";
+        let ca = Authority::new();
+        if std::env::var_os(CHILD).is_some() {
+            assert!(Verifier::new(provider()).is_err(), "there should be no system store");
+            let extra = certificates(&ca.file("ca.pem")).unwrap();
+            let found = format!("{:?}", system(extra, provider()).unwrap());
+            let expected = format!("({} roots)", webpki_roots::TLS_SERVER_ROOTS.len() + 1);
+            assert!(found.contains(&expected), "{found}");
+            return;
+        }
+        std::fs::write(ca.file("empty"), "").unwrap();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .env("SSL_CERT_FILE", ca.file("empty"))
+            .env("SSL_CERT_DIR", ca.file("none"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+}

@@ -5,6 +5,8 @@
 pub mod error;
 pub mod pool;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use error::{Forwarded, SendError, SendErrorKind};
 pub use pool::{Pool, Reuse};
