@@ -10,7 +10,7 @@ pub(super) type Base = TlsSettings;
 /// Reads one table. Extra CA files add up: trust is only ever extended.
 pub(super) fn read(section: &Section<'_>, base: &Base) -> TlsSettings {
     let section_settings = TlsSettings {
-        roots: section.choice("roots", &ROOTS, base.roots.clone()),
+        roots: section.choice("roots", &ROOTS, base.roots),
         extra_ca_files: extra(section, base),
         min_version: section.choice("min_version", &VERSIONS, base.min_version),
         client_certificate: client(section).or_else(|| base.client_certificate.clone()),
