@@ -13,6 +13,7 @@ mod forwarding;
 mod reload;
 mod support;
 mod tokens;
+mod vendors;
 
 // The fakes do what the vendors' documents say; everything else here relies on it.
 mod sandbox;
