@@ -193,8 +193,8 @@ impl tower::Service<Inbound> for Service {
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let forwarder = Rc::clone(&self.0);
-        let listener = inbound.connection.listener;
-        let request = inbound.request.map(Body::incoming);
-        Box::pin(async move { Ok(forwarder.handle(listener, request).await) })
+        let Inbound { request, connection } = inbound;
+        let request = request.map(Body::incoming);
+        Box::pin(async move { Ok(forwarder.handle(&connection, request).await) })
     }
 }

@@ -25,6 +25,7 @@ use super::routed::is_safe;
 use crate::body::Body;
 use crate::layer::admit::InFlight;
 use crate::layer::guard::Guarded;
+use crate::server::ConnectionInfo;
 use crate::telemetry::log::AccessLog;
 use crate::upstream::Pool;
 
@@ -69,14 +70,18 @@ impl Forwarder {
     }
 
     /// Answers one request that came in on a listener. It never fails: failures are answers.
-    pub async fn handle(self: Rc<Self>, listener: usize, request: Request<Body>) -> Response<Body> {
+    pub async fn handle(
+        self: Rc<Self>,
+        connection: &ConnectionInfo,
+        request: Request<Body>,
+    ) -> Response<Body> {
         let started = Instant::now();
         let local = self.current();
         let method = request.method().clone();
         let id = RequestId::of(request.headers());
         let mut record = AccessRecord::new(started, method);
         self.shared.metrics.in_flight().inc();
-        let outcome = self.admitted(&local, listener, request, &mut record).await;
+        let outcome = self.admitted(&local, connection, request, &mut record).await;
         self.shared.metrics.in_flight().dec();
         let response = outcome.unwrap_or_else(|rejection| {
             self.shared.metrics.rejected(&rejection);
@@ -90,7 +95,7 @@ impl Forwarder {
     async fn admitted(
         &self,
         local: &Rc<Local>,
-        listener: usize,
+        connection: &ConnectionInfo,
         request: Request<Body>,
         record: &mut AccessRecord,
     ) -> Result<Response<Body>, Rejection> {
@@ -101,7 +106,7 @@ impl Forwarder {
                     .retry_after(std::time::Duration::from_secs(1))
             })?;
         let internal = || Rejection::new(Code::Internal, "the listener has no plan");
-        let listener = plan.listeners.get(listener).ok_or_else(internal)?;
+        let listener = plan.listeners.get(connection.listener).ok_or_else(internal)?;
         let routed = Received::read(request, listener, &plan.limits)?.route(listener)?;
         let route = Arc::clone(&routed.route);
         let upstream = plan.upstreams.get(route.upstream).map(Arc::clone).ok_or_else(internal)?;

@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use tower::Service;
 
 use super::drain::{Drain, StopSignal};
+use super::peer::Peer;
 use super::serve::{ConnectionInfo, Ended, Inbound, builder, serve};
 use super::settings::ConnectionLimits;
 use super::watch::Watch;
@@ -61,22 +62,19 @@ impl Slots {
 
 struct Source {
     id: usize,
-    local: SocketAddr,
     listener: TcpListener,
 }
 
 impl Source {
     fn new(id: usize, listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let local = listener.local_addr()?;
-        Ok(Self { id, local, listener: TcpListener::from_std(listener)? })
+        Ok(Self { id, listener: TcpListener::from_std(listener)? })
     }
 }
 
 /// What one listener accepted.
 struct Accepted {
     id: usize,
-    bound: SocketAddr,
     result: io::Result<(TcpStream, SocketAddr)>,
 }
 
@@ -164,13 +162,13 @@ where
     async fn remove(&mut self, id: usize) {
         let (gone, kept) = self.sources.drain(..).partition(|source| source.id == id);
         self.sources = kept;
-        for Source { id, local, listener } in gone {
+        for Source { id, listener } in gone {
             let Ok(listener) = listener.into_std() else { continue };
             while let Ok((stream, peer)) = listener.accept() {
                 let stream =
                     stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                 if let Ok(stream) = stream {
-                    self.start(id, local, stream, peer).await;
+                    self.start(id, stream, peer).await;
                 }
             }
         }
@@ -188,15 +186,15 @@ where
             let source = &self.sources[at];
             if let Poll::Ready(result) = source.listener.poll_accept(cx) {
                 self.turn = at + 1;
-                return Poll::Ready(Accepted { id: source.id, bound: source.local, result });
+                return Poll::Ready(Accepted { id: source.id, result });
             }
         }
         Poll::Pending
     }
 
-    async fn welcome(&mut self, Accepted { id, bound, result }: Accepted) {
+    async fn welcome(&mut self, Accepted { id, result }: Accepted) {
         match result {
-            Ok((stream, peer)) => self.start(id, bound, stream, peer).await,
+            Ok((stream, peer)) => self.start(id, stream, peer).await,
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
                 if let Some(suppressed) = self.failures.allow() {
@@ -207,15 +205,10 @@ where
         }
     }
 
-    async fn start(&mut self, id: usize, bound: SocketAddr, stream: TcpStream, peer: SocketAddr) {
+    async fn start(&mut self, id: usize, stream: TcpStream, peer: SocketAddr) {
         #[cfg(not(target_os = "linux"))]
         let _ = stream.set_nodelay(true); // not inherited from the listener there
-        // The listener's address is the connection's, unless it listens on all of them.
-        let local = match bound.ip().is_unspecified() {
-            true => stream.local_addr().unwrap_or(bound),
-            false => bound,
-        };
-        let info = Rc::new(ConnectionInfo { listener: id, local, peer });
+        let info = Rc::new(ConnectionInfo { listener: id, peer: Peer::tcp(peer) });
         let watch = Watch::new(stream, self.slots.take().await);
         let member = self.context.drain.join();
         let (context, service) = (Rc::clone(&self.context), self.service.clone());

@@ -1,18 +1,23 @@
 //! The way in; it knows HTTP connections, not what requests mean.
 //!
 //! [`listener`] binds, [`worker`] owns a thread, `accept` is its loop, [`serve`] is the life of one
-//! connection, [`drain`] is how connections leave.
+//! connection, [`peer`] is who is on its other end, [`drain`] is how connections leave.
 
 mod accept;
+pub mod certificate;
+mod der;
 pub mod drain;
 pub mod listener;
+pub mod peer;
 pub mod serve;
 pub mod settings;
 mod watch;
 pub mod worker;
 
 pub use accept::Slots;
+pub use certificate::ClientCertificate;
 pub use drain::StopSignal;
 pub use listener::{BindError, Bound, bind};
+pub use peer::{Peer, PeerAddress, UnixPeer};
 pub use serve::{ConnectionInfo, Inbound};
 pub use worker::{Worker, WorkerCommand, WorkerHandle};

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::drain::Member;
+use super::peer::Peer;
 use super::settings::ConnectionLimits;
 use super::watch::{Deadline, Phase, Stream, Watch, Watched};
 use crate::body::{Body, BodyError};
@@ -44,15 +44,13 @@ pub struct Inbound {
     pub connection: Rc<ConnectionInfo>,
 }
 
-/// Where a connection came from and came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a connection came in and who is on its other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionInfo {
     /// The listener's number, as given to the worker.
     pub listener: usize,
-    /// Our end.
-    pub local: SocketAddr,
-    /// The client's end.
-    pub peer: SocketAddr,
+    /// The client.
+    pub peer: Peer,
 }
 
 /// How a connection ended.
@@ -308,8 +306,8 @@ mod tests {
             let (client, server) = duplex(64 * 1024);
             let (drain, limits) = (Drain::new(), ConnectionLimits::default());
             let member = drain.join();
-            let address = "127.0.0.1:1".parse().unwrap();
-            let info = Rc::new(ConnectionInfo { listener: 0, local: address, peer: address });
+            let peer = Peer::tcp("127.0.0.1:1".parse().unwrap());
+            let info = Rc::new(ConnectionInfo { listener: 0, peer });
             let service = service_fn(move |_: Inbound| async move {
                 sleep(work).await;
                 Ok::<_, Infallible>(Response::new(Body::full("done")))
