@@ -32,10 +32,11 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
         let routes: usize =
             config.proxy.upstreams.iter().map(|upstream| upstream.routes.len()).sum();
         println!(
-            "{}: ok, {} credentials, {} upstreams, {routes} routes",
+            "{}: ok, {}, {}, {}",
             path.display(),
-            config.credentials.len(),
-            config.proxy.upstreams.len(),
+            count(config.credentials.len(), "credential"),
+            count(config.proxy.upstreams.len(), "upstream"),
+            count(routes, "route"),
         );
     }
     if flags.live {
@@ -45,4 +46,10 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
         println!("{}", notes.to_json());
     }
     Ok(Exit::Done)
+}
+
+/// A number with its noun: `1 route`, `2 routes`.
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }

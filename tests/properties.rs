@@ -1,0 +1,114 @@
+//! Properties of what untrusted bytes reach first. The same functions are run under coverage
+//! guidance by `fuzz/`; here they run on generated input, in seconds and without a nightly
+//! compiler.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by panicking"
+)]
+
+#[path = "properties/config.rs"]
+mod config;
+#[path = "properties/target.rs"]
+mod target;
+#[path = "properties/token_answer.rs"]
+mod token_answer;
+
+use proptest::prelude::*;
+
+/// Pieces that targets go wrong by, glued together in any order.
+fn target_text() -> impl Strategy<Value = String> {
+    const PIECES: &[&str] = &[
+        "/", "a", "B", ".", "..", "%2e", "%2E", "%2f", "%5c", "%25", "%252f", "%00", "%3b", ";",
+        "\\", "//", "?", "#", "%", "%4", "%41", "é", " ", "~", "v1", "=", "&", ":", "@", "\t",
+    ];
+    proptest::collection::vec(proptest::sample::select(PIECES), 0..12)
+        .prop_map(|pieces| format!("/{}", pieces.concat()))
+}
+
+/// Bodies that look like token answers, with values that do not.
+fn answer_text() -> impl Strategy<Value = Vec<u8>> {
+    let names = ["access_token", "accessToken", "token_type", "expires_in", "error", "scope"];
+    let more = ["expirationTime", "tokenValiditySec", "refresh_token", "error_description"];
+    const VALUES: &[&str] = &[
+        "\"canary7Gx\"",
+        "\"bearer\"",
+        "\"mac\"",
+        "3600",
+        "\"3600\"",
+        "-1",
+        "1e400",
+        "null",
+        "true",
+        "\"\"",
+        "[]",
+        "{}",
+        "\"a b\"",
+        "\"a\\u0000b\"",
+        "99999999999999999999",
+        "\"invalid_client\"",
+        "0.5",
+        "1700000000000",
+        "\"\\ud800\"",
+    ];
+    let names: Vec<&str> = names.into_iter().chain(more).collect();
+    let field = (proptest::sample::select(names), proptest::sample::select(VALUES));
+    let head = (any::<u8>(), any::<u8>(), "[ -~]{0,30}");
+    (head, proptest::collection::vec(field, 0..6)).prop_map(|((preset, status, date), fields)| {
+        let fields: Vec<String> =
+            fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        let body = format!("{date}\n{{{}}}", fields.join(","));
+        [&[preset, status][..], body.as_bytes()].concat()
+    })
+}
+
+/// Lines of the examples in any order, some of them cut.
+fn config_text() -> impl Strategy<Value = String> {
+    let all = [
+        include_str!("../config/annotated.toml"),
+        include_str!("../config/all-four.toml"),
+        include_str!("../config/minimal.toml"),
+    ];
+    let lines: Vec<String> = all
+        .into_iter()
+        .flat_map(|text| text.lines())
+        .map(|line| line.trim_start_matches("# ").to_owned())
+        .collect();
+    let line = (proptest::sample::select(lines), any::<prop::sample::Index>(), 0..8u8);
+    let cut = line.prop_map(|(line, at, dice)| match dice {
+        0 => line.chars().take(at.index(line.len().max(1))).collect(),
+        _ => line,
+    });
+    proptest::collection::vec(cut, 0..25).prop_map(|lines| lines.join("\n"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn targets(text in target_text()) {
+        target::check(text.as_bytes());
+    }
+
+    #[test]
+    fn token_answers(data in answer_text()) {
+        token_answer::check(&data);
+    }
+
+    #[test]
+    fn any_bytes(data in proptest::collection::vec(any::<u8>(), 0..80)) {
+        target::check(&data);
+        token_answer::check(&data);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn configurations(text in config_text()) {
+        config::check(text.as_bytes());
+    }
+}

@@ -1,0 +1,46 @@
+//! What holds of every answer of a token server: reading it never panics, what is accepted fits
+//! into a header, and what is refused is told without the server's words.
+
+use std::time::{Duration, SystemTime};
+
+use bearer_proxy::oauth::{lifetime, presets, reply};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+/// Stands for anything secret in an answer.
+const CANARY: &str = "canary7Gx";
+
+/// Checks one answer: the first byte chooses the dialect, the second the status, a line the date.
+pub fn check(data: &[u8]) {
+    let [preset, status, rest @ ..] = data else { return };
+    let all = presets::all();
+    let dialect = &all[usize::from(*preset) % all.len()].dialect;
+    let status = StatusCode::from_u16(200 + u16::from(*status) % 400).unwrap();
+    let (date, body) = match rest.iter().position(|byte| *byte == b'\n') {
+        Some(at) => rest.split_at(at),
+        None => (&b""[..], rest),
+    };
+    let mut headers = HeaderMap::new();
+    if let Ok(date) = HeaderValue::from_bytes(date) {
+        headers.insert(http::header::RETRY_AFTER, date.clone());
+        headers.insert(http::header::DATE, date);
+    }
+    match reply::read(dialect, status, &headers, body) {
+        Ok(issued) => {
+            assert!(status.is_success(), "a refusal is no token");
+            let token = issued.access_token.expose();
+            assert!((1..=8192).contains(&token.len()));
+            assert!(HeaderValue::from_str(&format!("Bearer {token}")).is_ok());
+            assert!(!token.contains([' ', ',', '"', ';']), "no b64token of RFC 6750: {token}");
+            assert!(!format!("{issued:?}").contains(token) || token.len() < 9, "Debug shows it");
+            let now = SystemTime::now();
+            let life = lifetime::lifetime(&issued, now, now, Duration::from_secs(300)).life;
+            assert!(life <= Duration::from_secs(24 * 3600));
+        }
+        Err(error) => {
+            let words = format!("{error} {}", error.label());
+            assert!(!words.contains(CANARY), "{words}");
+            assert!(words.len() < 300 && words.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            assert!(!format!("{error:?}").contains(CANARY) || error.description().is_some());
+        }
+    }
+}
