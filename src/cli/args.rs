@@ -47,7 +47,7 @@ pub enum Verb {
     /// Run four pretended token servers and APIs with the proxy in front of them
     Demo(Demo),
     /// Show the tokens of a running instance
-    Status(At),
+    Status(Status),
     /// Wait until a running instance is ready
     Wait(Wait),
     /// Succeed if a running instance is alive (for container health checks)
@@ -141,6 +141,17 @@ pub struct At {
     /// Admin address; by default that of the configuration, or localhost:6751
     #[arg(long, value_name = "HOST:PORT")]
     pub admin: Option<String>,
+}
+
+/// Flags of `status`.
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub at: At,
+    /// How the answer is printed
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+    pub output: Output,
 }
 
 /// Flags of `wait`.

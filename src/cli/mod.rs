@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
         Verb::Init(init) => init::init(&init),
         Verb::Presets(presets) => init::presets(&presets),
         Verb::Demo(demo) => demo::demo(&demo),
-        Verb::Status(at) => operate::status(config, &at),
+        Verb::Status(flags) => operate::status(config, &flags),
         Verb::Wait(wait) => operate::wait(config, &wait),
         Verb::Healthcheck(at) => operate::healthcheck(config, &at),
         Verb::Completions(shell) => init::completions(&shell),

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
-use super::args::{At, Wait};
+use super::args::{At, Output, Status, Wait};
 use super::exit::Exit;
 use super::runtime;
 use crate::config;
@@ -21,15 +22,57 @@ const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Shows the tokens of a running instance.
-pub fn status(path: Option<&Path>, at: &At) -> anyhow::Result<Exit> {
-    let address = admin_address(path, at);
+pub fn status(path: Option<&Path>, flags: &Status) -> anyhow::Result<Exit> {
+    let address = admin_address(path, &flags.at);
     match ask(&address, "/status") {
-        Ok((_, body)) => {
-            println!("{}", body.trim_end());
-            Ok(Exit::Done)
+        Ok((200, body)) if flags.output == Output::Json => println!("{}", body.trim_end()),
+        Ok((200, body)) => {
+            let status = serde_json::from_str(&body).context("/status is no JSON")?;
+            print!("{}", summary(&address, &status));
         }
-        Err(error) => Ok(unreachable(&address, &error)),
+        Ok((code, body)) => {
+            eprintln!("error: {address} answers /status with {code}: {}", body.trim_end());
+            return Ok(Exit::Failed);
+        }
+        Err(error) => return Ok(unreachable(&address, &error)),
     }
+    Ok(Exit::Done)
+}
+
+/// The page `/status` for a person: one line for the instance, one for each token.
+fn summary(address: &str, status: &Value) -> String {
+    let flag = |name: &str| status[name].as_bool().unwrap_or_default();
+    let condition = match (flag("draining"), flag("ready")) {
+        (true, _) => "draining",
+        (false, true) => "ready",
+        (false, false) => "not ready",
+    };
+    let version = status["version"].as_str().unwrap_or("of an unknown version");
+    let mut text = format!("bearer-proxy {version} at {address}: {condition}\n");
+    for token in status["tokens"].as_array().into_iter().flatten() {
+        text += &token_line(token);
+    }
+    text
+}
+
+/// One token: whose, with which scopes, and how it stands.
+fn token_line(token: &Value) -> String {
+    let word = |name: &str| token[name].as_str();
+    let scopes: Vec<&str> =
+        token["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let scopes = if scopes.is_empty() { "(no scopes)".to_owned() } else { scopes.join(" ") };
+    let mut line = format!("  {}  {scopes}  ", word("credential").unwrap_or("?"));
+    line += match token["usable"].as_bool() {
+        Some(true) => "usable",
+        _ => "NOT USABLE",
+    };
+    let facts =
+        [("until", "expires"), ("renewal", "refresh_due"), ("failing since", "failing_since")];
+    for (what, name) in facts {
+        line += &word(name).map(|value| format!(", {what} {value}")).unwrap_or_default();
+    }
+    line += &word("last_error").map(|error| format!(" ({error})")).unwrap_or_default();
+    line + "\n"
 }
 
 /// Succeeds if a running instance is alive.
@@ -62,7 +105,7 @@ pub fn wait(path: Option<&Path>, flags: &Wait) -> anyhow::Result<Exit> {
             }
             return Ok(Exit::Unreachable);
         }
-        runtime.block_on(tokio::time::sleep(PAUSE));
+        runtime.block_on(async { tokio::time::sleep(PAUSE).await });
     }
 }
 

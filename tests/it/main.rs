@@ -14,6 +14,7 @@ mod reload;
 mod support;
 mod tokens;
 mod vendors;
+mod verbs;
 
 // The fakes do what the vendors' documents say; everything else here relies on it.
 mod sandbox;
