@@ -46,6 +46,7 @@ fn start() -> SocketAddr {
     });
     let secret = std::env::temp_dir().join(format!("bearer-proxy-fuzz-{}", std::process::id()));
     std::fs::write(&secret, "secret").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let text = format!(
         r#"
 version = 1

@@ -10,7 +10,8 @@ use super::runtime;
 use crate::config::Config;
 use crate::oauth::ScopeSet;
 use crate::proxy::plan::wanted;
-use crate::secret::Reference;
+use crate::secret::{Reference, SecretError};
+use crate::sensitive::Sensitive;
 use crate::token::Credential;
 use crate::token::probe::{self, Probe, ProbeError};
 
@@ -70,9 +71,10 @@ fn scope_sets(config: &Config, credential: &Arc<Credential>) -> Vec<ScopeSet> {
 
 async fn steps(credential: &Credential, scopes: &ScopeSet) -> Vec<Step> {
     let mut steps = Vec::new();
-    reference(&mut steps, "client_id", &credential.client_id).await;
+    let id = &credential.client_id;
+    reference(&mut steps, "client_id", id, id.read_id().await);
     if let Some(secret) = &credential.client_secret {
-        reference(&mut steps, "client_secret", secret).await;
+        reference(&mut steps, "client_secret", secret, secret.read().await);
     }
     if steps.iter().any(|step| !step.ok) {
         return steps;
@@ -84,8 +86,13 @@ async fn steps(credential: &Credential, scopes: &ScopeSet) -> Vec<Step> {
     steps
 }
 
-async fn reference(steps: &mut Vec<Step>, name: &'static str, reference: &Reference) {
-    match reference.read().await {
+fn reference(
+    steps: &mut Vec<Step>,
+    name: &'static str,
+    reference: &Reference,
+    found: Result<Sensitive, SecretError>,
+) {
+    match found {
         Ok(value) => {
             steps.push(Step::ok(name, format!("{} ({} bytes)", reference.describe(), value.len())));
         }

@@ -64,11 +64,14 @@ fn leaves(value: &Spanned<DeValue<'_>>, out: &mut Vec<Range<usize>>) {
     }
 }
 
+/// Keys of references.
+const REFERENCES: [&str; 5] = ["env", "exec", "file", "systemd", "value"];
+
 /// Spans of all keys below a value, but those of references, which say nothing.
 fn keys(value: &Spanned<DeValue<'_>>, out: &mut Vec<Range<usize>>) {
     match value.get_ref() {
         DeValue::Table(table) => table.iter().for_each(|(key, value)| {
-            if !["env", "file", "value"].contains(&key.get_ref().as_ref()) {
+            if !REFERENCES.contains(&key.get_ref().as_ref()) {
                 out.push(key.span());
             }
             keys(value, out);

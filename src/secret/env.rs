@@ -2,16 +2,25 @@
 
 use std::ffi::OsString;
 
-use super::SecretFault;
+use super::{SecretFault, name};
 use crate::sensitive::Sensitive;
 
 /// Reads a variable as it was when the process started.
 pub(super) fn read(name: &str) -> Result<Sensitive, SecretFault> {
-    // Asking for a name with '=' or NUL is a question that no environment can answer.
-    if name.is_empty() || name.contains(['=', '\0']) {
-        return Err(SecretFault::Missing);
+    accept(variable(name))
+}
+
+/// The variable as messages name it. An unset one may be a secret that was put in place of a name.
+pub(super) fn describe(name: &str) -> String {
+    if variable(name).is_some() || name::may_be_shown(name) {
+        return format!("environment variable {name}");
     }
-    accept(std::env::var_os(name))
+    "environment variable (not named here: it is unset and may be the secret itself)".into()
+}
+
+/// Asking for a name with '=' or NUL is a question that no environment can answer.
+fn variable(name: &str) -> Option<OsString> {
+    if name.is_empty() || name.contains(['=', '\0']) { None } else { std::env::var_os(name) }
 }
 
 fn accept(value: Option<OsString>) -> Result<Sensitive, SecretFault> {
@@ -33,6 +42,18 @@ mod tests {
         assert_eq!(accept(Some(OsString::from_vec(vec![0xff]))), Err(SecretFault::NotUtf8));
         for name in ["", "A=B", "A\0B", "BEARER_PROXY_UNSET_IN_TESTS"] {
             assert_eq!(read(name), Err(SecretFault::Missing), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_place_of_a_name_is_not_shown() {
+        for (name, shown) in [
+            ("PATH", true),
+            ("BEARER_PROXY_UNSET_IN_TESTS", true),
+            ("THESECRET", false),
+            ("JBSWY3DPEHPK3PXP", false),
+        ] {
+            assert_eq!(describe(name).contains(name), shown, "{name}");
         }
     }
 }

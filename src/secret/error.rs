@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use super::{MAX_BYTES, Reference};
 
@@ -15,7 +16,7 @@ pub struct SecretError {
 /// What is wrong with the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretFault {
-    /// There is no such variable or file.
+    /// There is no such variable, file, program or entry.
     Missing,
     /// Nothing, or nothing but white space.
     Empty,
@@ -25,8 +26,16 @@ pub enum SecretFault {
     TooLong,
     /// A folder, pipe or device.
     NotAFile,
+    /// Everybody on this machine may read or replace the file, which has this mode.
+    Exposed(u32),
     /// The operating system refused.
     Unreadable(io::ErrorKind),
+    /// This process was not given any credentials by systemd.
+    NoCredentials,
+    /// The program ended with this exit code, or by a signal.
+    Failed(Option<i32>),
+    /// There was no value within this time.
+    TimedOut(Duration),
 }
 
 impl SecretError {
@@ -50,33 +59,68 @@ impl SecretError {
             SecretFault::Missing => "secret_missing",
             SecretFault::Empty => "secret_empty",
             SecretFault::NotUtf8 | SecretFault::TooLong | SecretFault::NotAFile => "secret_invalid",
-            SecretFault::Unreadable(_) => "secret_unreadable",
+            SecretFault::Exposed(_) => "secret_exposed",
+            SecretFault::NoCredentials => "secret_missing",
+            SecretFault::Unreadable(_) | SecretFault::Failed(_) | SecretFault::TimedOut(_) => {
+                "secret_unreadable"
+            }
         }
     }
 }
 
 impl fmt::Display for SecretError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.reference.describe())?;
+        let source = self.reference.describe();
         match (&self.fault, &self.reference) {
             (SecretFault::Missing, Reference::Env(_)) => {
-                f.write_str("is not set; set it for this process")
+                write!(f, "{source} is not set; set it for this process")
             }
-            (SecretFault::Missing, Reference::File(_)) => {
-                f.write_str("does not exist; create it or correct the path")
+            (SecretFault::Missing, Reference::Systemd(_)) => {
+                write!(f, "{source} is not there; name it in LoadCredential= of the unit")
             }
-            (SecretFault::Empty, _) => f.write_str("is empty; put the value into it"),
-            (SecretFault::NotUtf8, _) => f.write_str("holds bytes that are no UTF-8; write text"),
+            (SecretFault::Missing, _) => {
+                write!(f, "{source} does not exist; create it or correct the path")
+            }
+            (SecretFault::Empty, _) => write!(f, "{source} is empty; put the value into it"),
+            (SecretFault::NotUtf8, _) => {
+                write!(f, "{source} holds bytes that are no UTF-8; write text")
+            }
             (SecretFault::TooLong, _) => {
-                write!(f, "holds more than {} KiB; is it the right one?", MAX_BYTES / 1024)
+                write!(f, "{source} holds more than {} KiB; is it the right one?", MAX_BYTES / 1024)
             }
             (SecretFault::NotAFile, _) => {
-                f.write_str("is no regular file, and is read again for each token; name a file")
+                write!(
+                    f,
+                    "{source} is no regular file, and is read again for each token; name a file"
+                )
+            }
+            (SecretFault::Exposed(mode), Reference::File(path)) => write!(
+                f,
+                "{source} may be read or replaced by every user of this machine (mode {mode:04o}); \
+                 run `chmod 600 {}`, or mount it read-only",
+                path.display()
+            ),
+            (SecretFault::Exposed(mode), _) => write!(f, "{source} is open to all ({mode:04o})"),
+            (SecretFault::Unreadable(io::ErrorKind::PermissionDenied), Reference::Exec(_)) => {
+                write!(f, "{source} may not be run by this process; grant it the right to")
             }
             (SecretFault::Unreadable(io::ErrorKind::PermissionDenied), _) => {
-                f.write_str("may not be read by this process; grant it read permission")
+                write!(f, "{source} may not be read by this process; grant it read permission")
             }
-            (SecretFault::Unreadable(kind), _) => write!(f, "cannot be read: {kind}"),
+            (SecretFault::Unreadable(kind), _) => write!(f, "{source} cannot be read: {kind}"),
+            (SecretFault::NoCredentials, _) => write!(
+                f,
+                "{source} cannot be read: $CREDENTIALS_DIRECTORY is not set; run as a systemd \
+                 service whose unit has LoadCredential="
+            ),
+            (SecretFault::Failed(Some(code)), _) => write!(
+                f,
+                "{source} ended with exit code {code}; run it by hand as the same user to see why"
+            ),
+            (SecretFault::Failed(None), _) => write!(f, "{source} was ended by a signal"),
+            (SecretFault::TimedOut(limit), _) => {
+                write!(f, "{source} brought no value within {limit:?}")
+            }
         }
     }
 }
@@ -100,5 +144,9 @@ mod tests {
         ] {
             assert_eq!(SecretError::new(&file, fault).to_string(), expected);
         }
+        let program = Reference::Exec(["/bin/pass", "show", "canary"].map(String::from).into());
+        let said = SecretError::new(&program, SecretFault::Failed(Some(1))).to_string();
+        assert!(said.starts_with("program /bin/pass ended with exit code 1"), "{said}");
+        assert!(!said.contains("canary"));
     }
 }

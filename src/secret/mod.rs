@@ -5,13 +5,19 @@
 
 mod env;
 mod error;
+mod exec;
 mod file;
+mod name;
+mod systemd;
 
 use std::path::PathBuf;
 
 pub use error::{SecretError, SecretFault};
+pub use name::looks_random;
+pub use systemd::is_credential_name;
 
 use crate::sensitive::Sensitive;
+use file::Readers;
 
 /// Longest secret that is read; private keys are far below it.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -23,6 +29,10 @@ pub enum Reference {
     Env(String),
     /// A file holding the value and nothing else; one trailing newline is not part of it.
     File(PathBuf),
+    /// A credential that systemd has handed to this service.
+    Systemd(String),
+    /// A program, by its absolute path and arguments, that prints the value and nothing else.
+    Exec(Vec<String>),
 }
 
 impl Reference {
@@ -31,18 +41,37 @@ impl Reference {
     /// # Errors
     /// Where there is none, or none that can be used; the error names the source, never the value.
     pub async fn read(&self) -> Result<Sensitive, SecretError> {
+        self.read_for(Readers::Few).await
+    }
+
+    /// Reads a client id, which is no secret (RFC 6749 section 2.2): others may read its file.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_id(&self) -> Result<Sensitive, SecretError> {
+        self.read_for(Readers::Any).await
+    }
+
+    async fn read_for(&self, readers: Readers) -> Result<Sensitive, SecretError> {
         let found = match self {
             Self::Env(name) => env::read(name),
-            Self::File(path) => file::read(path).await,
+            Self::File(path) => file::read(path, readers).await,
+            Self::Systemd(name) => systemd::read(name).await,
+            Self::Exec(command) => exec::read(command).await,
         };
         found.and_then(clean).map_err(|fault| SecretError::new(self, fault))
     }
 
-    /// The source as messages name it: "environment variable QBANK_ID", "file /run/qbank/id".
+    /// The source as messages name it: "environment variable QBANK_ID", "file /run/qbank/id". What
+    /// may be a secret in place of a name is left out, and so are a program's arguments.
     pub fn describe(&self) -> String {
         match self {
-            Self::Env(name) => format!("environment variable {name}"),
+            Self::Env(name) => env::describe(name),
             Self::File(path) => format!("file {}", path.display()),
+            Self::Systemd(name) => systemd::describe(name),
+            Self::Exec(command) => {
+                format!("program {}", command.first().map_or("", String::as_str))
+            }
         }
     }
 
@@ -51,6 +80,8 @@ impl Reference {
         match self {
             Self::Env(_) => "env",
             Self::File(_) => "file",
+            Self::Systemd(_) => "systemd",
+            Self::Exec(_) => "exec",
         }
     }
 }

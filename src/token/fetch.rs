@@ -56,7 +56,7 @@ impl Fetch for Trip {
     ) -> Result<Fetched, FetchError> {
         let credential = &*self.credential;
         let read = |error: crate::secret::SecretError| FetchError::Secret(error.to_string());
-        let id = credential.client_id.read().await.map_err(read)?;
+        let id = credential.client_id.read_id().await.map_err(read)?;
         let secret = match &credential.client_secret {
             Some(reference) => Some(reference.read().await.map_err(read)?),
             None => None,

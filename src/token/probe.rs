@@ -48,7 +48,7 @@ impl Probe {
 /// Says at which step it failed, and what may help.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
     let read = |error: crate::secret::SecretError| ProbeError::new("secret", error.to_string());
-    let id = credential.client_id.read().await.map_err(read)?;
+    let id = credential.client_id.read_id().await.map_err(read)?;
     let secret = match &credential.client_secret {
         Some(reference) => Some(reference.read().await.map_err(read)?),
         None => None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bearer_proxy::sandbox::{Persona, Sandbox, Verdict};
 use tempfile::TempDir;
 
-use crate::support::{Proxy, client, config, soon};
+use crate::support::{Proxy, client, config, secret_file, soon};
 
 /// A proxy in front of the four pretended vendors.
 pub async fn sidecar(lifetime: Duration) -> (Sandbox, Proxy, TempDir) {
@@ -117,11 +117,8 @@ async fn a_read_that_is_challenged_is_tried_once_more_with_a_newer_token() {
 async fn a_token_endpoint_is_never_forwarded_to() {
     let auth = crate::support::auth_server(Persona::Sqr).await;
     let secrets = TempDir::new().unwrap();
-    let secret = |name: &str, text: &str| {
-        let path = secrets.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
+    let secret =
+        |name: &str, text: &str| secret_file(secrets.path(), name, text).display().to_string();
     let (id, key) = (secret("id", auth.client_id()), secret("key", auth.client_secret()));
     let text = format!(
         "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\

@@ -6,7 +6,7 @@
 
 use tempfile::TempDir;
 
-use crate::support::{Client, Proxy, RawServer, client, raw_server, soon};
+use crate::support::{Client, Proxy, RawServer, client, raw_server, secret_file, soon};
 
 /// A vendor with its example file, its token server and its API.
 struct Vendor {
@@ -58,13 +58,8 @@ impl Vendor {
 
 /// Puts the id `an+id` and the secret `a secret&more` where the file looks for them.
 fn with_secrets(text: &str, dir: &TempDir) -> String {
-    std::fs::write(dir.path().join("id"), "an+id").unwrap();
-    std::fs::write(dir.path().join("secret"), "a secret&more\n").unwrap();
-    for name in ["id", "secret"] {
-        use std::os::unix::fs::PermissionsExt;
-        let private = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(dir.path().join(name), private).unwrap();
-    }
+    secret_file(dir.path(), "id", "an+id");
+    secret_file(dir.path(), "secret", "a secret&more\n");
     let line = |line: &str| match line.split(['.', ' ']).next() {
         Some(key @ ("client_id" | "client_secret")) => {
             let file = dir.path().join(key.trim_start_matches("client_"));

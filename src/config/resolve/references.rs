@@ -1,39 +1,37 @@
 //! References: where a secret is, never what it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::secret::Reference;
+use crate::secret::{self, Reference};
 
 use super::super::expand::is_variable_name;
 use super::super::problem::Fault;
 use super::super::read::Item;
 
-/// Sources that others know and this program does not.
-const ELSEWHERE: [&str; 8] = [
-    "aws_secrets_manager",
-    "azure_key_vault",
-    "exec",
-    "gcp_secret_manager",
-    "keyring",
-    "kubernetes",
-    "systemd",
-    "vault",
+/// What may stand after `client_secret.`, in words.
+const SOURCES: &str = "env, file, systemd or exec";
+
+/// Sources that others know and this program does not, and how they are reached all the same.
+const ELSEWHERE: [(&str, &str); 7] = [
+    ("aws_secrets_manager", "an agent of theirs can write files, which .file reads"),
+    ("azure_key_vault", "the Secrets Store CSI driver mounts files, which .file reads"),
+    ("command", "write  .exec = [\"/usr/bin/program\", \"argument\"]"),
+    ("gcp_secret_manager", "the Secrets Store CSI driver mounts files, which .file reads"),
+    ("keyring", "write  .exec = [\"/usr/bin/secret-tool\", \"lookup\", …]"),
+    ("kubernetes", "mount the Secret as a volume and name its file with .file"),
+    ("vault", "Vault Agent renders files, which .file reads"),
 ];
 
 const ROTATE: &str = "the value shown above was masked; if this file was shared, rotate the secret";
 
-/// Reads `KEY.env = "NAME"` or `KEY.file = "/path"`. Neither is expanded or ever shown: a secret may
-/// have been put there by mistake.
+/// Reads `KEY.env = "NAME"`, `KEY.file = "/path"` and the like. None is expanded or ever shown: a
+/// secret may have been put there by mistake.
 pub(super) fn read(item: &Item<'_>, key: &str) -> Option<Reference> {
     if !item.is_table() {
         let fault = Fault::new("a secret may not be written into this file");
         let label = format!("put the value in a file and write  {key}.file = \"/path\"");
-        item.fail(
-            fault
-                .label(label)
-                .hint("also: .env = \"NAME\" of an environment variable")
-                .note(ROTATE),
-        );
+        let hint = "also: .env = \"NAME\" of an environment variable, .systemd, .exec";
+        item.fail(fault.label(label).hint(hint).note(ROTATE));
         return None;
     }
     let section = item.section("a reference")?;
@@ -41,12 +39,14 @@ pub(super) fn read(item: &Item<'_>, key: &str) -> Option<Reference> {
     let [(source, place)] = entries.as_slice() else {
         item.hide_inner_keys();
         let fault = Fault::new("a reference names one source");
-        section.fail(fault.label(format!("found {}", entries.len())).expected("env or file"));
+        section.fail(fault.label(format!("found {}", entries.len())).expected(SOURCES));
         return None;
     };
     match source.as_str() {
         "env" => variable(place).map(Reference::Env),
         "file" => file(place).map(Reference::File),
+        "systemd" => credential(place).map(Reference::Systemd),
+        "exec" => command(place).map(Reference::Exec),
         _ => {
             unknown_source(source, place);
             None
@@ -56,10 +56,34 @@ pub(super) fn read(item: &Item<'_>, key: &str) -> Option<Reference> {
 
 fn variable(place: &Item<'_>) -> Option<String> {
     let name = place.raw()?;
-    if !is_variable_name(name) {
-        let fault = Fault::new("this names no environment variable");
-        let label = "expected letters, digits and `_`: the variable's name, not what it holds";
-        place.fail(fault.label(label).note(ROTATE));
+    let label = "expected letters, digits and `_`: the variable's name, not what it holds";
+    named(place, name, is_variable_name(name), "this names no environment variable", label)
+}
+
+fn credential(place: &Item<'_>) -> Option<String> {
+    let name = place.raw()?;
+    let label = "expected the name that LoadCredential= of the unit gives it";
+    let good = secret::is_credential_name(name);
+    named(place, name, good, "this names no systemd credential", label)
+}
+
+/// A name that is well formed and looks like one: a secret in its place would be looked up, not
+/// found, and spoken of.
+fn named(
+    place: &Item<'_>,
+    name: &str,
+    good: bool,
+    message: &str,
+    label: &'static str,
+) -> Option<String> {
+    if !good {
+        place.fail(Fault::new(message).label(label).note(ROTATE));
+        return None;
+    }
+    if secret::looks_random(name) {
+        let fault = Fault::new("this looks like a secret, not like the name of one");
+        let hint = "a name is made of words of one case, such as QBANK_CLIENT_SECRET";
+        place.fail(fault.label(label).hint(hint).note(ROTATE));
         return None;
     }
     Some(name.to_owned())
@@ -76,11 +100,33 @@ fn file(place: &Item<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
+/// A program and its arguments, each of them as it is: there is no shell.
+fn command(place: &Item<'_>) -> Option<Vec<String>> {
+    if place.is_text() {
+        let fault = Fault::new("a program is a list: no shell takes it apart");
+        place.fail(fault.label("write  [\"/usr/bin/program\", \"argument\"]"));
+        return None;
+    }
+    let mut words = Vec::new();
+    for word in place.list()? {
+        words.push(word.raw()?.to_owned());
+    }
+    if !words.first().is_some_and(|program| Path::new(program).is_absolute()) {
+        let fault = Fault::new("this names no program");
+        place.fail(fault.label("expected an absolute path first, such as \"/usr/bin/pass\""));
+        return None;
+    }
+    Some(words)
+}
+
 fn unknown_source(source: &str, place: &Item<'_>) {
-    let finish = |fault: Fault| fault.label("not known here").expected("env or file");
-    match ELSEWHERE.contains(&source) {
-        true => place
-            .fail_at_key(finish(Fault::new(format!("secrets cannot be read from `{source}` yet")))),
-        false => place.fail_at_hidden_key(finish(Fault::new("unknown source of a secret"))),
+    let fault = |message: String| Fault::new(message).label("not known here").expected(SOURCES);
+    place.hide_inner_keys();
+    match ELSEWHERE.iter().find(|(known, _)| *known == source) {
+        Some((_, advice)) => {
+            let message = format!("secrets cannot be read from `{source}` by this program");
+            place.fail_at_key(fault(message).hint(*advice));
+        }
+        None => place.fail_at_hidden_key(fault("unknown source of a secret".into())),
     }
 }

@@ -56,6 +56,18 @@ pub async fn bank(persona: Persona) -> Bank {
     Bank::start(persona, Duration::from_secs(3600)).await.unwrap()
 }
 
+/// Writes a secret into a file that only its owner may read, as the program demands.
+pub fn secret_file(dir: &std::path::Path, name: &str, text: &str) -> std::path::PathBuf {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let path = dir.join(name);
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    path
+}
+
 /// The program's configuration for a whole sandbox, on free ports. The secrets' directory must
 /// live as long as the program.
 pub fn config(sandbox: &Sandbox, secrets: &tempfile::TempDir) -> String {

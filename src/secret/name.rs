@@ -1,0 +1,71 @@
+//! Whether text that stands where a name belongs looks like the secret itself.
+//!
+//! An alphanumeric secret is a valid name of a variable: typed after `.env =` it would be looked up,
+//! not found, and shown. Names are made of words; keys are not.
+
+/// Longest word of a name; keys are longer.
+const LONGEST_WORD: usize = 32;
+/// Shortest text without `_` or `-` that might be a password.
+const SHORTEST_PASSWORD: usize = 8;
+
+/// Whether no person would give this name, so that it is refused where it is written: letters of
+/// both cases among digits, letters that follow digits again and again, or a word without end.
+pub fn looks_random(name: &str) -> bool {
+    let has = |class: fn(&char) -> bool| name.chars().any(|c| class(&c));
+    let mixed = has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase);
+    let words = || name.split(['_', '-', '.']);
+    mixed && has(char::is_ascii_digit)
+        || words().any(|word| word.len() > LONGEST_WORD || relapses(word) > 1)
+}
+
+/// Whether messages show this name where nothing exists that is called so: it is made of several
+/// words of one case, or is short.
+pub(super) fn may_be_shown(name: &str) -> bool {
+    let has = |class: fn(&char) -> bool| name.chars().any(|c| class(&c));
+    let mixed = has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase);
+    let words = name.split(['_', '-', '.']).filter(|word| !word.is_empty()).count();
+    !looks_random(name) && !mixed && (words > 1 || name.len() < SHORTEST_PASSWORD)
+}
+
+/// How often a letter follows a digit.
+fn relapses(word: &str) -> usize {
+    let bytes = word.as_bytes().windows(2);
+    bytes.filter(|two| two[0].is_ascii_digit() && two[1].is_ascii_alphabetic()).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_secrets() {
+        let check = |text: &str, refused: bool, shown: bool| {
+            assert_eq!(looks_random(text), refused, "{text}");
+            assert_eq!(may_be_shown(text), shown, "{text}");
+        };
+        for name in [
+            "QBANK_CLIENT_SECRET",
+            "qbank_client_secret",
+            "qbank-client-secret",
+            "B2B_OAUTH2_ID",
+            "X509_KEY_2026",
+            "APIM",
+            "AWS_S3_KEY_01",
+        ] {
+            check(name, false, true);
+        }
+        for maybe in ["THESECRET", "hunterpassword", "ClientSecret", "Sesame_Open", "PASSWORD1"] {
+            check(maybe, false, false);
+        }
+        for secret in [
+            "A8F3K2LQ9ZX0B7C1",
+            "8f14e45fceea167a5a36dedd4bea2543",
+            "xK9mQ2",
+            "sk_live_51HxQ2eJ",
+            "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGHIJKLM",
+            "JBSWY3DPEHPK3PXP",
+        ] {
+            check(secret, true, false);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Secrets that systemd hands over: `LoadCredential=` and `LoadCredentialEncrypted=` of a unit put
+//! them into `$CREDENTIALS_DIRECTORY`, where only the service may read them.
+//!
+//! They are a snapshot of the moment when the service was started: rotation needs a restart.
+
+use std::path::{Path, PathBuf};
+
+use super::file::{self, Readers};
+use super::{SecretFault, name};
+use crate::sensitive::Sensitive;
+
+/// Reads the credential of this name.
+pub(super) async fn read(name: &str) -> Result<Sensitive, SecretFault> {
+    read_in(folder().as_deref(), name).await
+}
+
+async fn read_in(folder: Option<&Path>, name: &str) -> Result<Sensitive, SecretFault> {
+    let folder = folder.ok_or(SecretFault::NoCredentials)?;
+    // systemd has settled who may read it.
+    file::read(&folder.join(name), Readers::Any).await
+}
+
+/// The credential as messages name it. A missing one may be a secret in place of a name.
+pub(super) fn describe(name: &str) -> String {
+    let exists = folder().is_some_and(|folder| folder.join(name).exists());
+    match exists || name::may_be_shown(name) {
+        true => format!("systemd credential {name}"),
+        false => "systemd credential (not named here: it may be the secret itself)".into(),
+    }
+}
+
+/// Whether systemd takes this as the name of a credential.
+pub fn is_credential_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
+    !name.is_empty() && name.len() <= 255 && ![".", ".."].contains(&name) && name.bytes().all(plain)
+}
+
+fn folder() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn credentials_are_files_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("bank_secret"), "s").unwrap();
+        let check = async |folder: Option<&Path>, name: &str, expected: Result<&str, _>| {
+            assert_eq!(read_in(folder, name).await, expected.map(Sensitive::new), "{name}");
+        };
+        check(Some(folder.path()), "bank_secret", Ok("s")).await;
+        check(Some(folder.path()), "other", Err(SecretFault::Missing)).await;
+        check(None, "bank_secret", Err(SecretFault::NoCredentials)).await;
+    }
+
+    #[test]
+    fn names() {
+        for (name, good) in [
+            ("qbank_client_secret", true),
+            ("a.b-c", true),
+            ("", false),
+            ("..", false),
+            ("a/b", false),
+            ("a b", false),
+            ("a:b", false),
+        ] {
+            assert_eq!(is_credential_name(name), good, "{name}");
+        }
+    }
+}
