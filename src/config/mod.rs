@@ -41,8 +41,19 @@ pub struct Loaded {
 /// Every problem of the file at once.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let unread = |why| Fault::new(format!("the configuration cannot be read: {why}"));
-    let text = read_file(path).map_err(|why| Problems::of_file(path, unread(why)))?;
+    let bytes = read_file(path).map_err(|why| Problems::of_file(path, unread(why)))?;
+    let text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
     parse(&text, path, &|name| std::env::var(name).ok())
+}
+
+/// Names the first byte that is no UTF-8; what stands before it has the same offsets either way.
+fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Problems {
+    let at = error.utf8_error().valid_up_to();
+    let text = String::from_utf8_lossy(error.as_bytes());
+    let fault = Fault::new("the configuration is not UTF-8")
+        .label("this byte belongs to another encoding")
+        .hint("save the file as UTF-8, without converting it twice");
+    Problems::new(path, vec![fault.place("", at..at + 1, &Page::new(&text), &Known::Nothing)])
 }
 
 /// Checks a text; `path` is what problems call it, `env` is what `${…}` is filled in from.
@@ -84,13 +95,12 @@ pub fn find_file() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if size > MAX_FILE_BYTES {
         return Err("it is larger than 4 MiB".into());
     }
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".into())
+    std::fs::read(path).map_err(|error| error.to_string())
 }
 
 /// A syntax error. Nothing is known about what stands where, so that every value is masked.
@@ -266,6 +276,16 @@ mod tests {
             (&"log.format".into(), &"text".into(), &4.into())
         );
         assert_eq!(json["errors"], 1);
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_refused_where_it_begins_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("latin1.toml");
+        fs::write(&path, b"version = 1\nname = \"M\xfcller\"\n").unwrap();
+        let problems = load(&path).unwrap_err();
+        assert_eq!((problems[0].line, problems[0].column), (2, 10));
+        assert!(!problems.render(false).contains("ller"), "nothing is known, nothing is shown");
     }
 
     #[test]
