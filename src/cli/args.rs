@@ -54,6 +54,8 @@ pub enum Verb {
     Healthcheck(At),
     /// Print a completion script for a shell
     Completions(Completions),
+    /// Print the manual page: bearer-proxy man | man -l -
+    Man,
 }
 
 /// Flags of `run`.

@@ -1,4 +1,4 @@
-//! `init`, `presets` and `completions`: what a newcomer asks first.
+//! `init`, `presets`, `completions` and `man`: what a newcomer asks first.
 
 use std::io::Write;
 
@@ -103,5 +103,13 @@ pub fn completions(flags: &Completions) -> anyhow::Result<Exit> {
         "bearer-proxy",
         &mut std::io::stdout(),
     );
+    Ok(Exit::Done)
+}
+
+/// Prints the manual page, as roff.
+pub fn man() -> anyhow::Result<Exit> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Args::command()).render(&mut page)?;
+    std::io::stdout().write_all(&page)?;
     Ok(Exit::Done)
 }

@@ -47,6 +47,7 @@ pub fn main() -> ExitCode {
         Verb::Wait(wait) => operate::wait(config, &wait),
         Verb::Healthcheck(at) => operate::healthcheck(config, &at),
         Verb::Completions(shell) => init::completions(&shell),
+        Verb::Man => init::man(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

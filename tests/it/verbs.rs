@@ -54,6 +54,7 @@ async fn a_first_configuration_is_written_checked_and_explained() {
     check(&["presets"], 0, "core-banking", "").await;
     check(&["presets", "qbank"], 0, "https://auth.qbankconnect.com/token", "").await;
     check(&["completions", "bash"], 0, "bearer-proxy", "").await;
+    check(&["man"], 0, ".TH bearer-proxy 1", "").await;
     check(&["--help"], 0, "First steps", "").await;
     check(&["--version"], 0, env!("CARGO_PKG_VERSION"), "").await;
     check(&["frobnicate"], 2, "", "unrecognized").await;
