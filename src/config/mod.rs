@@ -289,6 +289,22 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_pasted_where_none_belongs_is_not_shown() {
+        let secret = "sk_live_51HxQ9CaNaRy7+=zz";
+        for key in [
+            "[server]\nlisten",
+            "[log]\nlevel",
+            "[upstreams.a]\ncredential",
+            "[[upstreams.a.routes]]\nname",
+            "[[upstreams.a.routes]]\npath",
+        ] {
+            let text = format!("version = 1\n{key} = \"{secret}\"\n");
+            let outcome = parse(&text, Path::new("x.toml"), &|_| None);
+            assert!(!said(&outcome).contains(secret), "{}", said(&outcome));
+        }
+    }
+
+    #[test]
     fn a_missing_file_is_a_problem() {
         let problems = load(Path::new("/nowhere/bearer-proxy.toml")).unwrap_err();
         assert!(problems.render(false).contains("cannot be read"), "{problems}");

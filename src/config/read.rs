@@ -16,6 +16,10 @@ use super::expand::{ExpandError, expand};
 use super::mask::{Known, Page};
 use super::problem::{Fault, Problem};
 use super::units;
+use crate::secret;
+
+/// Shorter random text is more likely an id.
+const SHORTEST_SECRET: usize = 12;
 
 /// What all sections of one file share.
 pub(super) struct Context<'c> {
@@ -228,6 +232,14 @@ fn is_plain(key: &str) -> bool {
     key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
+/// Whether a part of a value looks like a secret. Paths and URLs are made of words and ids that do
+/// too; what must not stand in them is looked for where they are read.
+fn holds_secret(text: &str) -> bool {
+    let in_part = |c: char| c.is_ascii_alphanumeric() || "_-+=".contains(c);
+    let part_is = |part: &str| part.len() >= SHORTEST_SECRET && secret::looks_random(part);
+    !text.starts_with('/') && !text.contains("://") && text.split(|c| !in_part(c)).any(part_is)
+}
+
 /// The key that is most like a misspelt one, where one is like it.
 pub(super) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let found = found.to_ascii_lowercase();
@@ -273,9 +285,14 @@ impl<'c> Item<'c> {
     }
 
     fn show(&self) {
-        if !self.private {
+        if self.may_be_shown() {
             self.ctx.open.borrow_mut().push(self.value.span());
         }
+    }
+
+    /// A secret may have been pasted into any key, also one that holds none.
+    fn may_be_shown(&self) -> bool {
+        !self.private && !self.value.get_ref().as_str().is_some_and(holds_secret)
     }
 
     pub(super) fn is_table(&self) -> bool {
@@ -458,7 +475,7 @@ impl Text<'_> {
 
     /// Whether messages may repeat it.
     fn may_be_shown(&self) -> bool {
-        !self.filled && !self.item.private
+        !self.filled && self.item.may_be_shown()
     }
 
     /// Lets the line be shown with it: for text that was found to hold no password.
