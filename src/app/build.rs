@@ -15,6 +15,7 @@ use crate::proxy::forward::Shared;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::plan::{Ingredients, Plan, wanted};
 use crate::proxy::settings::{HeaderText, ProxySettings};
+use crate::secret::Store;
 use crate::server::{BindError, Bound, bind};
 use crate::telemetry::Registry;
 use crate::token::{Keeper, TokenMetrics};
@@ -81,7 +82,8 @@ impl App {
         };
         let registry = Registry::with_process()?;
         let metrics = ProxyMetrics::register(&registry)?;
-        let mut keeper = Keeper::new(TokenMetrics::register(&registry)?);
+        let secrets = Arc::new(Store::register(&registry)?);
+        let mut keeper = Keeper::new(TokenMetrics::register(&registry)?, Arc::clone(&secrets));
         let reload = super::reload::ReloadMetrics::register(&registry)?;
         let bound = addresses(&listeners);
         let plan = plan(&config, &mut keeper, &metrics, &bound).await?;

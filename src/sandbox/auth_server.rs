@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER};
@@ -56,6 +56,8 @@ impl AuthOptions {
 struct Shared {
     persona: Persona,
     options: AuthOptions,
+    /// Secrets that are accepted at the moment.
+    secrets: Mutex<Vec<String>>,
     ledger: Arc<Ledger>,
     script: Script<Fault>,
 }
@@ -68,7 +70,9 @@ impl AuthServer {
     pub async fn start(persona: Persona, options: AuthOptions) -> io::Result<Self> {
         let port = options.port;
         let ledger = Arc::default();
-        let shared = Arc::new(Shared { persona, options, ledger, script: Script::new() });
+        let secrets = Mutex::new(vec![options.client_secret.clone()]);
+        let script = Script::new();
+        let shared = Arc::new(Shared { persona, options, secrets, ledger, script });
         let listening = Listening::start(port, Arc::clone(&shared)).await?;
         Ok(Self { listening, shared })
     }
@@ -98,9 +102,16 @@ impl AuthServer {
         &self.shared.options.client_id
     }
 
-    /// The client secret it knows.
+    /// The client secret that it knows from its start.
     pub fn client_secret(&self) -> &str {
         &self.shared.options.client_secret
+    }
+
+    /// From now on it accepts these secrets and no others: while a client rotates its secret, the
+    /// old one and the new.
+    pub fn accept_secrets(&self, secrets: impl IntoIterator<Item = String>) {
+        let mut accepted = self.shared.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        *accepted = secrets.into_iter().collect();
     }
 
     /// What was asked and issued.
@@ -214,7 +225,8 @@ impl Shared {
     fn authenticate(&self, asked: Asked) -> Result<Vec<String>, Refusal> {
         match asked {
             Asked::Client { id, secret, scopes } => {
-                let known = id == self.options.client_id && secret == self.options.client_secret;
+                let accepted = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = id == self.options.client_id && accepted.contains(&secret);
                 if known { Ok(scopes) } else { Err(invalid_client()) }
             }
             Asked::Refresh { token } => self.ledger.redeem(&token).ok_or_else(|| {

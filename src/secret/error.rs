@@ -53,6 +53,16 @@ impl SecretError {
         &self.fault
     }
 
+    /// The `result` label of `bearer_proxy_secret_reads_total`.
+    pub(super) fn result(&self) -> &'static str {
+        self.label().trim_start_matches("secret_")
+    }
+
+    /// Whether it may be over when the source is asked again: nothing was learnt about the secret.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self.fault, SecretFault::TimedOut(_))
+    }
+
     /// A fixed word for metrics and status pages.
     pub fn label(&self) -> &'static str {
         match self.fault {

@@ -8,12 +8,15 @@ mod error;
 mod exec;
 mod file;
 mod name;
+mod store;
 mod systemd;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use error::{SecretError, SecretFault};
 pub use name::looks_random;
+pub use store::{Age, Store};
 pub use systemd::is_credential_name;
 
 use crate::sensitive::Sensitive;
@@ -60,6 +63,11 @@ impl Reference {
             Self::Exec(command) => exec::read(command).await,
         };
         found.and_then(clean).map_err(|fault| SecretError::new(self, fault))
+    }
+
+    /// How long a value may be kept: not at all where its source is on this machine.
+    pub fn keeps_for(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// The source as messages name it: "environment variable QBANK_ID", "file /run/qbank/id". What

@@ -9,14 +9,15 @@ use tokio::sync::Semaphore;
 
 use super::clock::Moment;
 use super::credential::Credential;
+use super::login::{Login, Shown};
 use super::probe::{MAX_REPLY_BYTES, connector};
 use crate::net::control;
 use crate::oauth::ScopeSet;
-use crate::oauth::dialect::ClientCredentials;
 use crate::oauth::error::{FailureClass, TokenError};
 use crate::oauth::lifetime::{Lifetime, lifetime};
 use crate::oauth::reply::{self, IssuedToken};
 use crate::oauth::request::{self, Grant};
+use crate::secret::{Age, SecretError};
 use crate::sensitive::Sensitive;
 
 /// What one trip brought.
@@ -44,6 +45,7 @@ pub trait Fetch: Send + 'static {
 pub struct Trip {
     pub(super) credential: Arc<Credential>,
     pub(super) scopes: ScopeSet,
+    pub(super) login: Arc<Login>,
     /// Bounds the calls in flight to one endpoint.
     pub(super) endpoint: Arc<Semaphore>,
 }
@@ -54,18 +56,48 @@ impl Fetch for Trip {
         refresh: Option<&Sensitive>,
         spent: Option<u64>,
     ) -> Result<Fetched, FetchError> {
-        let credential = &*self.credential;
-        let read = |error: crate::secret::SecretError| FetchError::Secret(error.to_string());
-        let id = credential.client_id.read_id().await.map_err(read)?;
-        let secret = match &credential.client_secret {
-            Some(reference) => Some(reference.read().await.map_err(read)?),
-            None => None,
+        // A login that is withheld is looked at anew: it may have been changed.
+        let age = if spent.is_some() { Age::Now } else { Age::Recent };
+        let shown = self.login.read(age).await.map_err(unread)?;
+        let refused = match self.ask(&shown, refresh, spent).await {
+            Err(error) if error.refused_login().is_some() => error,
+            outcome => return outcome,
         };
-        let client = ClientCredentials { id, secret };
-        let hash = hash(&client);
-        if refresh.is_none() && spent == Some(hash) {
+        // The secret may have been rotated since it was read, or between id and secret: then the
+        // new one is tried at once, and its outcome counts.
+        match self.login.read(Age::Now).await {
+            Ok(newer) if newer.hash != shown.hash => self.ask(&newer, refresh, spent).await,
+            _ => Err(refused),
+        }
+    }
+}
+
+impl Trip {
+    /// Shows one login to the server.
+    async fn ask(
+        &self,
+        shown: &Shown,
+        refresh: Option<&Sensitive>,
+        spent: Option<u64>,
+    ) -> Result<Fetched, FetchError> {
+        if refresh.is_none() && spent == Some(shown.hash) {
             return Err(FetchError::Spent);
         }
+        let outcome = self.call(shown, refresh).await;
+        match &outcome {
+            Ok(_) if refresh.is_none() => self.login.accepted(shown.hash),
+            Err(error) if error.refused_login().is_some() => self.login.refused(shown.hash),
+            _ => {}
+        }
+        outcome
+    }
+
+    async fn call(
+        &self,
+        shown: &Shown,
+        refresh: Option<&Sensitive>,
+    ) -> Result<Fetched, FetchError> {
+        let credential = &*self.credential;
         let connector =
             connector(credential).map_err(|error| FetchError::Setup(error.to_string()))?;
         let _place =
@@ -76,7 +108,7 @@ impl Fetch for Trip {
             &credential.endpoint,
             &credential.dialect,
             credential.auth,
-            &client,
+            &shown.client,
             grant,
             &self.scopes,
             sent.wall,
@@ -95,18 +127,15 @@ impl Fetch for Trip {
             response.headers(),
             response.body(),
         )
-        .map_err(|error| FetchError::Refused { error, secret: hash })?;
+        .map_err(|error| FetchError::Refused { error, secret: shown.hash })?;
         let lifetime =
             lifetime(&issued, sent.wall, SystemTime::now(), credential.dialect.default_lifetime);
         Ok(Fetched { issued, lifetime, sent })
     }
 }
 
-fn hash(client: &ClientCredentials) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    use std::sync::LazyLock;
-    static SALT: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    SALT.hash_one((client.id.expose(), client.secret.as_ref().map(Sensitive::expose)))
+fn unread(error: SecretError) -> FetchError {
+    FetchError::Secret(error.to_string())
 }
 
 /// Why a trip brought no token. The words hold no secret and none of the server's text.

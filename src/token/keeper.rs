@@ -13,11 +13,13 @@ use super::cell::{Reader, channel};
 use super::credential::{Credential, Grouping};
 use super::fetch::Trip;
 use super::gate::Gate;
+use super::login::Login;
 use super::metrics::TokenMetrics;
 use super::refresher::Refresher;
 use super::schedule::Schedule;
 use super::status::TokenStatus;
 use crate::oauth::ScopeSet;
+use crate::secret::Store;
 
 /// Calls in flight to one token endpoint.
 const CALLS_PER_ENDPOINT: usize = 4;
@@ -36,7 +38,9 @@ pub struct Keeper {
     metrics: TokenMetrics,
     kept: Vec<Kept>,
     gates: HashMap<Arc<str>, (Arc<Credential>, Arc<Gate>)>,
+    logins: HashMap<Arc<str>, (Arc<Credential>, Arc<Login>)>,
     endpoints: HashMap<String, Arc<Semaphore>>,
+    store: Arc<Store>,
     handle: KeeperHandle,
 }
 
@@ -64,10 +68,11 @@ impl KeeperHandle {
 }
 
 impl Keeper {
-    /// A keeper of nothing.
-    pub fn new(metrics: TokenMetrics) -> Self {
-        let (gates, endpoints) = (HashMap::new(), HashMap::new());
-        Self { metrics, kept: Vec::new(), gates, endpoints, handle: KeeperHandle::default() }
+    /// A keeper of nothing, which will read secrets through `store`.
+    pub fn new(metrics: TokenMetrics, store: Arc<Store>) -> Self {
+        let (gates, logins, endpoints) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (kept, handle) = (Vec::new(), KeeperHandle::default());
+        Self { metrics, kept, gates, logins, endpoints, store, handle }
     }
 
     /// The tokens' states.
@@ -97,6 +102,7 @@ impl Keeper {
             unwanted.stop.cancel();
         }
         self.gates.retain(|name, _| self.kept.iter().any(|kept| kept.credential.name == *name));
+        self.logins.retain(|name, _| self.kept.iter().any(|kept| kept.credential.name == *name));
         let statuses = self.kept.iter().map(|kept| Arc::clone(&kept.status)).collect();
         *self.handle.0.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
         let reader_of = |one: &Wanted| {
@@ -120,11 +126,13 @@ impl Keeper {
     fn start(&mut self, wanted: &Wanted, leaving: &[Kept]) -> Kept {
         let credential = Arc::clone(&wanted.credential);
         let gate = self.gate(&credential);
+        let login = self.login(&credential);
         let endpoint = self.endpoints.entry(credential.endpoint.uri().to_string());
         let endpoint = endpoint.or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_ENDPOINT)));
         let trip = Trip {
             credential: Arc::clone(&credential),
             scopes: wanted.scopes.clone(),
+            login,
             endpoint: Arc::clone(endpoint),
         };
         let number = self.free_number(&credential.name, leaving);
@@ -157,6 +165,19 @@ impl Keeper {
             *entry = fresh();
         }
         Arc::clone(&entry.1)
+    }
+
+    /// The login of a credential; what is known of its secrets holds as long as it is not changed.
+    fn login(&mut self, credential: &Arc<Credential>) -> Arc<Login> {
+        if let Some((of, login)) = self.logins.get(&credential.name)
+            && of == credential
+        {
+            return Arc::clone(login);
+        }
+        let metrics = self.metrics.of_login(&credential.name);
+        let login = Login::new(Arc::clone(credential), Arc::clone(&self.store), metrics);
+        let entry = (Arc::clone(credential), Arc::new(login));
+        self.logins.entry(Arc::clone(&credential.name)).insert_entry(entry).get().1.clone()
     }
 
     /// The lowest number that no token of the credential has, not even one about to end: its

@@ -20,6 +20,8 @@ pub struct TokenMetrics {
     last_success: GaugeVec,
     usable: IntGaugeVec,
     missing_scopes: IntGaugeVec,
+    rotations: IntCounterVec,
+    last_change: GaugeVec,
 }
 
 impl TokenMetrics {
@@ -66,7 +68,29 @@ impl TokenMetrics {
                 "Scopes that were asked for and not granted.",
                 token,
             )?,
+            rotations: registry.counter_vec(
+                "bearer_proxy_secret_rotations_total",
+                "Changed client secrets, by what the token server thought of them.",
+                &["credential", "result"],
+            )?,
+            last_change: registry.float_gauge_vec(
+                "bearer_proxy_secret_last_change_timestamp_seconds",
+                "When a changed client secret was first shown to the token server.",
+                &["credential"],
+            )?,
         })
+    }
+
+    /// The metrics of one login; its counters appear at once, at 0.
+    pub(super) fn of_login(&self, credential: &str) -> OneLogin {
+        for result in ["accepted", "refused"] {
+            self.rotations.with_label_values(&[credential, result]);
+        }
+        OneLogin {
+            rotations: self.rotations.clone(),
+            last_change: self.last_change.clone(),
+            credential: credential.to_owned(),
+        }
     }
 
     /// The metrics of one token; its counters appear at once, at 0.
@@ -76,6 +100,28 @@ impl TokenMetrics {
         }
         self.usable.with_label_values(&[credential, token]).set(0);
         OneToken { all: self.clone(), credential: credential.to_owned(), token: token.to_owned() }
+    }
+}
+
+/// The metrics of one login.
+pub(super) struct OneLogin {
+    rotations: IntCounterVec,
+    last_change: GaugeVec,
+    credential: String,
+}
+
+impl OneLogin {
+    /// A changed secret was `accepted` or `refused`.
+    pub(super) fn rotated(&self, result: &str) {
+        self.rotations.with_label_values(&[&self.credential, result]).inc();
+        self.last_change.with_label_values(&[&self.credential]).set(epoch(SystemTime::now()));
+    }
+}
+
+impl Drop for OneLogin {
+    fn drop(&mut self) {
+        // An error only means that no secret was ever changed.
+        let _ = self.last_change.remove_label_values(&[&self.credential]);
     }
 }
 

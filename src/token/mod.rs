@@ -10,6 +10,7 @@ pub mod credential;
 pub mod fetch;
 mod gate;
 pub mod keeper;
+mod login;
 pub mod metrics;
 pub mod probe;
 pub mod refresher;
