@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -22,6 +23,7 @@ enum Inner {
     Empty,
     Full(Option<Bytes>),
     Incoming(Incoming),
+    Http2(Incoming),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
 }
 
@@ -37,9 +39,12 @@ impl Body {
         if bytes.is_empty() { Self::empty() } else { Self(Inner::Full(Some(bytes))) }
     }
 
-    /// A body that hyper is receiving.
-    pub fn incoming(incoming: Incoming) -> Self {
-        Self(Inner::Incoming(incoming))
+    /// A body that hyper is receiving in a message of this version.
+    pub fn incoming(version: Version, incoming: Incoming) -> Self {
+        match version {
+            Version::HTTP_2 => Self(Inner::Http2(incoming)),
+            _ => Self(Inner::Incoming(incoming)),
+        }
     }
 
     /// Any other body, at the price of one allocation.
@@ -65,6 +70,14 @@ impl HttpBody for Body {
             Inner::Incoming(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError(Box::new(error)))
             }
+            Inner::Http2(incoming) => match Pin::new(&mut *incoming).poll_frame(cx) {
+                // hyper takes RST_STREAM with NO_ERROR for the end, whatever came before it (RFC
+                // 9113 section 8.1). Without END_STREAM the body is cut.
+                Poll::Ready(None) if !incoming.is_end_stream() => {
+                    Poll::Ready(Some(Err(BodyError::new("the stream was reset before its end"))))
+                }
+                frame => frame.map_err(|error| BodyError(Box::new(error))),
+            },
             Inner::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -73,7 +86,7 @@ impl HttpBody for Body {
         match &self.0 {
             Inner::Empty => true,
             Inner::Full(bytes) => bytes.is_none(),
-            Inner::Incoming(incoming) => incoming.is_end_stream(),
+            Inner::Incoming(incoming) | Inner::Http2(incoming) => incoming.is_end_stream(),
             Inner::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -84,7 +97,7 @@ impl HttpBody for Body {
             Inner::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Inner::Incoming(incoming) => incoming.size_hint(),
+            Inner::Incoming(incoming) | Inner::Http2(incoming) => incoming.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
         }
     }
@@ -96,18 +109,12 @@ impl Default for Body {
     }
 }
 
-impl From<Incoming> for Body {
-    fn from(incoming: Incoming) -> Self {
-        Self::incoming(incoming)
-    }
-}
-
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             Inner::Empty => "Body(empty)",
             Inner::Full(_) => "Body(full)",
-            Inner::Incoming(_) => "Body(incoming)",
+            Inner::Incoming(_) | Inner::Http2(_) => "Body(incoming)",
             Inner::Boxed(_) => "Body(boxed)",
         })
     }

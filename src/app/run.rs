@@ -194,7 +194,8 @@ impl tower::Service<Inbound> for Service {
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let forwarder = Rc::clone(&self.0);
         let Inbound { request, connection } = inbound;
-        let request = request.map(Body::incoming);
+        let version = request.version();
+        let request = request.map(|body| Body::incoming(version, body));
         Box::pin(async move { Ok(forwarder.handle(&connection, request).await) })
     }
 }

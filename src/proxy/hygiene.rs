@@ -7,8 +7,8 @@ use std::fmt;
 
 use http::Version;
 use http::header::{
-    ALT_SVC, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap,
-    HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    ALT_SVC, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST,
+    HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
 /// Our name in Via (RFC 9110 section 7.6.3).
@@ -36,7 +36,7 @@ pub enum Framing {
     None,
     /// This many bytes.
     Length(u64),
-    /// Chunks.
+    /// Chunks, or the frames of HTTP/2: the end shows when it comes.
     Chunked,
 }
 
@@ -99,6 +99,22 @@ pub fn request(headers: &mut HeaderMap, policy: &RequestPolicy) -> Cleaned {
     remove_if(headers, |name| stripped_from_request(name, policy));
     headers.append(VIA, HeaderValue::from_static("1.1 bearer-proxy"));
     Cleaned { looped }
+}
+
+/// HTTP/2 may split Cookie for the sake of compression; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+pub fn rejoin_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let mut joined = [first.as_bytes(), b"; ", second.as_bytes()].concat();
+        for crumb in crumbs {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(crumb.as_bytes());
+        }
+        // What was valid in parts is valid as a whole.
+        if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+            headers.insert(COOKIE, joined);
+        }
+    }
 }
 
 /// What is done to answers beyond what always is.

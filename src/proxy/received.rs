@@ -3,6 +3,7 @@
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, Request, Version};
+use http_body::Body as _;
 
 use super::hygiene::{self, Framing};
 use super::plan::ListenerPlan;
@@ -29,12 +30,18 @@ impl Received {
     /// # Errors
     /// Whatever is odd is refused before anything is matched: RFC 9112 sections 3.2 and 6.
     pub fn read(
-        request: Request<Body>,
+        mut request: Request<Body>,
         listener: &ListenerPlan,
         limits: &RequestLimits,
     ) -> Result<Self, Rejection> {
-        let framing = hygiene::request_framing(request.version(), request.headers())
+        let mut framing = hygiene::request_framing(request.version(), request.headers())
             .map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
+        if request.version() == Version::HTTP_2 {
+            hygiene::rejoin_cookies(request.headers_mut());
+            if framing == Framing::None && !request.body().is_end_stream() {
+                framing = Framing::Chunked;
+            }
+        }
         if let Framing::Length(length) = framing
             && length > limits.max_request_body
         {

@@ -218,6 +218,7 @@ where
                 Ended::Closed => {}
                 Ended::TimedOut(phase) => tracing::debug!(%peer, ?phase, "a client took too long"),
                 Ended::ClientLeft => tracing::debug!(%peer, "a client left before its answer"),
+                Ended::Flooded => tracing::warn!(%peer, "a client cancelled too many requests"),
                 Ended::Failed(error) => tracing::debug!(%peer, %error, "a connection failed"),
             }
         });

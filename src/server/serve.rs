@@ -1,4 +1,5 @@
-//! The life of one client connection: HTTP/1.1 on any byte stream, with its time-outs and its leave.
+//! The life of one client connection on any byte stream, with its time-outs and its leave: HTTP/1
+//! here, HTTP/2 in `http2` once its preface has come.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -20,6 +21,7 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::drain::Member;
+use super::http2;
 use super::peer::Peer;
 use super::settings::ConnectionLimits;
 use super::watch::{Deadline, Phase, Stream, Watch, Watched};
@@ -62,6 +64,8 @@ pub(super) enum Ended {
     TimedOut(Phase),
     /// The client left before the answer to its safe request.
     ClientLeft,
+    /// The client cancelled more HTTP/2 streams than it may.
+    Flooded,
     /// Not HTTP, or the socket failed.
     Failed(hyper::Error),
 }
@@ -93,10 +97,32 @@ where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
-    let io = TokioIo::new(Watched(Arc::clone(&watch)));
-    let bridge = Bridge { service, info, watch: Arc::clone(&watch) };
+    match http1(builder, &watch, &info, &service, limits, &member).await {
+        Some(ended) => ended,
+        // In a box, so that the many connections without it do not keep room for it.
+        None => Box::pin(http2::serve(watch, info, service, limits, member)).await,
+    }
+}
+
+/// Serves HTTP/1; gives up, with nothing read, where the client speaks HTTP/2.
+async fn http1<I, S>(
+    builder: &Builder,
+    watch: &Arc<Watch<I>>,
+    info: &Rc<ConnectionInfo>,
+    service: &S,
+    limits: &ConnectionLimits,
+    member: &Member,
+) -> Option<Ended>
+where
+    I: Stream,
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+{
+    let io = TokioIo::new(Watched(Arc::clone(watch)));
+    let (service, info) = (service.clone(), Rc::clone(info));
+    let bridge = Bridge { service, info, watch: Arc::clone(watch) };
     let mut connection = pin!(builder.serve_connection(io, bridge).with_upgrades());
-    let mut timer = pin!(Timer::new(limits.head_timeout, limits.idle_timeout));
+    let mut timer = pin!(Timer::new(limits));
     let mut told = false;
     poll_fn(|cx| {
         let finishing = !told && member.finishing(cx);
@@ -107,14 +133,18 @@ where
             connection.as_mut().graceful_shutdown();
         }
         let mut progress = connection.as_mut().poll(cx);
-        if progress.is_pending() && finishing && !told && watch.phase() != Phase::Head {
+        let phase = watch.phase();
+        if phase == Phase::Head && watch.is_http2() {
+            return Poll::Ready(None);
+        }
+        if progress.is_pending() && finishing && !told && phase != Phase::Head {
             told = true;
             connection.as_mut().graceful_shutdown();
             progress = connection.as_mut().poll(cx);
         }
         match progress {
-            Poll::Ready(result) => Poll::Ready(ended(result)),
-            Poll::Pending => timer.as_mut().poll_overdue(&watch, cx),
+            Poll::Ready(result) => Poll::Ready(Some(ended(result))),
+            Poll::Pending => timer.as_mut().poll_overdue(watch, cx).map(Some),
         }
     })
     .await
@@ -139,9 +169,9 @@ pin_project! {
 }
 
 impl Timer {
-    fn new(head: Duration, idle: Duration) -> Self {
-        let armed = Instant::now() + idle;
-        Self { deadline: Deadline::new(head, idle), left: None, armed, sleep: sleep_until(armed) }
+    fn new(limits: &ConnectionLimits) -> Self {
+        let armed = Instant::now() + limits.idle_timeout;
+        Self { deadline: Deadline::new(limits), left: None, armed, sleep: sleep_until(armed) }
     }
 
     /// Ready when the connection has waited for too long.

@@ -40,6 +40,12 @@ pub struct ConnectionLimits {
     pub head_timeout: Duration,
     /// How long a kept-alive client connection may be idle.
     pub idle_timeout: Duration,
+    /// How long a client may take nothing of the answer that it is being sent.
+    pub send_timeout: Duration,
+    /// Requests under way on one HTTP/2 connection.
+    pub max_streams: u32,
+    /// Requests that an HTTP/2 client may cancel within ten seconds.
+    pub max_resets: u32,
     /// Fields of one message head.
     pub max_headers: usize,
     /// Bytes of one message head.
@@ -52,6 +58,9 @@ impl Default for ConnectionLimits {
             max_connections: 512,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
+            send_timeout: Duration::from_secs(60),
+            max_streams: 100,
+            max_resets: 100,
             max_headers: 100,
             max_header_bytes: 32 * 1024,
         }

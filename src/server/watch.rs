@@ -17,6 +17,10 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::frames::Frames;
+use super::opening::Opening;
+use super::settings::ConnectionLimits;
+
 /// A byte stream to a client.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Ready once the client has closed its side, without taking any byte that it sent.
@@ -52,12 +56,14 @@ pub enum Phase {
     Busy = 2,
     /// The same, and the request is of a safe method: nobody needs its answer when the client left.
     BusySafe = 3,
+    /// An answer is being sent, and the client has no room for it.
+    Stalled = 4,
 }
 
 impl Phase {
     /// Whether a request is with the service.
     pub fn is_busy(self) -> bool {
-        matches!(self, Self::Busy | Self::BusySafe)
+        matches!(self, Self::Busy | Self::BusySafe | Self::Stalled)
     }
 }
 
@@ -65,18 +71,35 @@ impl Phase {
 /// one thread: the lock is never contended, and there only because an upgraded socket may move.
 #[derive(Debug)]
 pub struct Watch<I> {
-    stream: Mutex<I>,
+    wire: Mutex<Wire<I>>,
     phase: AtomicU8,
     moved: AtomicBool,
+    /// Whether the client has no room for what it is being sent.
+    blocked: AtomicBool,
     /// The connection's place under the limit, held until the socket closes.
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A socket and what its bytes have told.
+#[derive(Debug)]
+struct Wire<I> {
+    stream: I,
+    opening: Opening,
+    /// Of an HTTP/2 connection.
+    frames: Option<Frames>,
 }
 
 impl<I> Watch<I> {
     /// A connection that waits for its first request.
     pub fn new(stream: I, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
-        let (stream, phase) = (Mutex::new(stream), AtomicU8::new(Phase::Idle as u8));
-        Arc::new(Self { stream, phase, moved: AtomicBool::new(true), _permit: permit })
+        let opening = Opening::Unsure(Vec::new());
+        Arc::new(Self {
+            wire: Mutex::new(Wire { stream, opening, frames: None }),
+            phase: AtomicU8::new(Phase::Idle as u8),
+            moved: AtomicBool::new(true),
+            blocked: AtomicBool::new(false),
+            _permit: permit,
+        })
     }
 
     /// What it is doing now.
@@ -84,6 +107,7 @@ impl<I> Watch<I> {
         match self.phase.load(Relaxed) {
             0 => Phase::Idle,
             1 => Phase::Head,
+            2 if self.blocked.load(Relaxed) => Phase::Stalled,
             2 => Phase::Busy,
             _ => Phase::BusySafe,
         }
@@ -100,15 +124,37 @@ impl<I> Watch<I> {
         self.moved.swap(false, Relaxed)
     }
 
-    fn stream(&self) -> MutexGuard<'_, I> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the client speaks HTTP/2, which HTTP/1 cannot read.
+    pub fn is_http2(&self) -> bool {
+        self.wire().opening.is_http2()
+    }
+
+    /// From now on HTTP/2 is read.
+    pub fn take_over(&self) {
+        let mut wire = self.wire();
+        wire.opening.settle();
+        wire.frames = Some(Frames::new());
+    }
+
+    /// Since when an HTTP/2 client has been sending a head.
+    pub fn head_since(&self) -> Option<Instant> {
+        self.wire().frames.as_ref().and_then(Frames::head_since)
+    }
+
+    /// Streams that an HTTP/2 client cancelled of late.
+    pub fn resets(&self) -> u32 {
+        self.wire().frames.as_ref().map_or(0, Frames::resets)
+    }
+
+    fn wire(&self) -> MutexGuard<'_, Wire<I>> {
+        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<I: Stream> Watch<I> {
     /// Whether the client has left; if not, the task is woken when it does.
     pub fn is_gone(&self, cx: &mut Context<'_>) -> bool {
-        self.stream().poll_gone(cx).is_ready()
+        self.wire().stream.poll_gone(cx).is_ready()
     }
 }
 
@@ -121,6 +167,7 @@ impl<I: Stream> Watched<I> {
         if matches!(result, Poll::Ready(Ok(1..))) {
             self.0.moved.store(true, Relaxed);
         }
+        self.0.blocked.store(result.is_pending(), Relaxed);
         result
     }
 }
@@ -132,9 +179,19 @@ impl<I: Stream> AsyncRead for Watched<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = Pin::new(&mut *self.0.stream()).poll_read(cx, buf);
-        if buf.filled().len() > before && self.0.phase() == Phase::Idle {
-            self.0.enter(Phase::Head);
+        let mut wire = self.0.wire();
+        let Wire { stream, opening, frames } = &mut *wire;
+        let result = opening.poll_read(stream, cx, buf);
+        let came = buf.filled().get(before..).unwrap_or_default();
+        match frames {
+            Some(frames) => frames.follow(came),
+            None if self.0.phase() == Phase::Idle => {
+                let begun = !came.is_empty() || opening.holds_back();
+                if begun {
+                    self.0.enter(Phase::Head);
+                }
+            }
+            None => {}
         }
         result
     }
@@ -146,7 +203,7 @@ impl<I: Stream> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut *self.0.stream()).poll_write(cx, buf);
+        let result = Pin::new(&mut self.0.wire().stream).poll_write(cx, buf);
         self.sent(result)
     }
 
@@ -155,20 +212,20 @@ impl<I: Stream> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut *self.0.stream()).poll_write_vectored(cx, bufs);
+        let result = Pin::new(&mut self.0.wire().stream).poll_write_vectored(cx, bufs);
         self.sent(result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.stream().is_write_vectored()
+        self.0.wire().stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.stream()).poll_flush(cx)
+        Pin::new(&mut self.0.wire().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.stream()).poll_shutdown(cx)
+        Pin::new(&mut self.0.wire().stream).poll_shutdown(cx)
     }
 }
 
@@ -177,23 +234,31 @@ impl<I: Stream> AsyncWrite for Watched<I> {
 pub struct Deadline {
     head: Duration,
     idle: Duration,
+    send: Duration,
     phase: Phase,
     since: Instant,
 }
 
 impl Deadline {
     /// A connection that has just been accepted.
-    pub fn new(head: Duration, idle: Duration) -> Self {
-        Self { head, idle, phase: Phase::Idle, since: Instant::now() }
+    pub fn new(limits: &ConnectionLimits) -> Self {
+        Self {
+            head: limits.head_timeout,
+            idle: limits.idle_timeout,
+            send: limits.send_timeout,
+            phase: Phase::Idle,
+            since: Instant::now(),
+        }
     }
 
     /// The time at which the connection is to be closed; none while a request is with the service,
-    /// whose own time-outs rule then.
+    /// whose own time-outs rule then, unless its client takes nothing of the answer.
     pub fn due(&mut self, phase: Phase, moved: bool) -> Option<Instant> {
         let entered = std::mem::replace(&mut self.phase, phase) != phase;
         let limit = match phase {
             Phase::Idle => self.idle,
             Phase::Head => self.head,
+            Phase::Stalled => self.send,
             Phase::Busy | Phase::BusySafe => return None,
         };
         if entered || moved {

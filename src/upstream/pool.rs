@@ -11,9 +11,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -257,10 +257,13 @@ impl Shared {
         match checked.sender {
             Sender::Http2(mut sender) => {
                 let response = sender.try_send_request(self.absolute(request)).await?;
-                Ok(response.map(Body::incoming))
+                Ok(response.map(|body| Body::incoming(Version::HTTP_2, body)))
             }
             Sender::Http1(mut sender) => {
-                let response = sender.try_send_request(request).await?.map(Body::incoming);
+                let mut request = request;
+                frame(&mut request);
+                let response = sender.try_send_request(request).await?;
+                let response = response.map(|body| Body::incoming(Version::HTTP_11, body));
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     self.take_back(sender, checked.retire_at, response.body().is_end_stream());
                 }
@@ -311,6 +314,15 @@ impl Shared {
         parts.authority = Some(self.authority.clone());
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         request
+    }
+}
+
+/// hyper takes the body of a GET for none unless its framing is stated.
+fn frame(request: &mut Request<Body>) {
+    let unframed = !request.headers().contains_key(CONTENT_LENGTH)
+        && request.body().size_hint().exact().is_none();
+    if unframed {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

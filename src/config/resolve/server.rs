@@ -140,14 +140,23 @@ fn connections(section: &Section<'_>) -> ConnectionLimits {
     let max_header_bytes =
         sized(section, "max_header_bytes", 1024..1 << 20, default.max_header_bytes as u64);
     let timeouts = section.section("timeouts", "timeouts of [server]");
+    let http2 = section.section("http2", "http2 of [server]");
+    let count = |key, default: u32| {
+        let range = 1..100_001;
+        u32::try_from(http2.count(key, range, default as usize)).unwrap_or(default)
+    };
     let limits = ConnectionLimits {
         max_connections: section.count("max_connections", 1..1_000_001, default.max_connections),
         max_headers: section.count("max_headers", 10..1001, default.max_headers),
         max_header_bytes: usize::try_from(max_header_bytes).unwrap_or(default.max_header_bytes),
         head_timeout: positive(&timeouts, "head", default.head_timeout),
         idle_timeout: positive(&timeouts, "idle", default.idle_timeout),
+        send_timeout: positive(&timeouts, "send", default.send_timeout),
+        max_streams: count("max_streams", default.max_streams),
+        max_resets: count("max_resets", default.max_resets),
     };
     timeouts.finish();
+    http2.finish();
     limits
 }
 

@@ -11,6 +11,7 @@
 #![allow(dead_code, reason = "each story uses its part of the harness")]
 
 mod client;
+pub mod http2;
 mod proxy;
 
 use std::future::Future;
@@ -73,4 +74,63 @@ pub fn secret_file(dir: &std::path::Path, name: &str, text: &str) -> std::path::
 pub fn config(sandbox: &Sandbox, secrets: &tempfile::TempDir) -> String {
     sandbox.write_secrets(secrets.path()).unwrap();
     sandbox.config_toml("127.0.0.1:0", "127.0.0.1:0", secrets.path())
+}
+
+/// A proxy in front of one upstream that takes any path, with a token for it.
+pub struct Fronted {
+    pub proxy: Proxy,
+    pub auth: AuthServer,
+    _secrets: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Fronted {
+    type Target = Proxy;
+
+    fn deref(&self) -> &Proxy {
+        &self.proxy
+    }
+}
+
+/// What a story needs of a configuration beyond the least; lines of TOML.
+#[derive(Default)]
+pub struct Extra<'a> {
+    pub server: &'a str,
+    pub upstream: &'a str,
+    pub route: &'a str,
+}
+
+/// Puts a proxy in front of `url` and waits until it holds a token.
+pub async fn in_front_of(url: &str, extra: Extra<'_>) -> Fronted {
+    let auth = auth_server(Persona::Sqr).await;
+    let secrets = tempfile::tempdir().unwrap();
+    let id = secret_file(secrets.path(), "id", auth.client_id());
+    let key = secret_file(secrets.path(), "key", auth.client_secret());
+    let Extra { server, upstream, route } = extra;
+    let text = format!(
+        r#"version = 1
+[server]
+listen = "127.0.0.1:0"
+{server}
+[admin]
+listen = "127.0.0.1:0"
+[credentials.a]
+preset = "sqr"
+token_url = "{token_url}"
+client_id.file = {id:?}
+client_secret.file = {key:?}
+[upstreams.a]
+url = "{url}"
+credential = "a"
+{upstream}
+[[upstreams.a.routes]]
+name = "all"
+path = "/**"
+methods = ["GET", "POST", "PUT", "OPTIONS"]
+{route}
+"#,
+        token_url = auth.token_url(),
+    );
+    let proxy = Proxy::start(&text).await;
+    proxy.wait_ready().await;
+    Fronted { proxy, auth, _secrets: secrets }
 }
