@@ -25,6 +25,8 @@ pub enum SendErrorKind {
     Exchange(hyper::Error),
     /// A switch of protocols that nobody asked for (RFC 9110 section 15.2.2).
     UnaskedUpgrade,
+    /// A transfer coding other than one single `chunked`, or one beside a Content-Length.
+    AmbiguousLength,
 }
 
 /// A failed exchange.
@@ -60,6 +62,9 @@ impl fmt::Display for SendError {
             SendErrorKind::UnaskedUpgrade => {
                 f.write_str("the upstream switched protocols without being asked")
             }
+            SendErrorKind::AmbiguousLength => {
+                f.write_str("the end of the upstream's answer can be read in two ways")
+            }
         }
     }
 }
@@ -69,7 +74,9 @@ impl StdError for SendError {
         match &self.kind {
             SendErrorKind::Connect(error) => Some(error),
             SendErrorKind::Exchange(error) => Some(error),
-            SendErrorKind::Closed | SendErrorKind::UnaskedUpgrade => None,
+            SendErrorKind::Closed
+            | SendErrorKind::UnaskedUpgrade
+            | SendErrorKind::AmbiguousLength => None,
         }
     }
 }

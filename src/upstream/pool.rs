@@ -138,11 +138,12 @@ impl Pool {
             };
             let reused = checked.reused;
             match self.0.exchange(checked, request).await {
-                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    let kind = SendErrorKind::UnaskedUpgrade;
-                    return Err(SendError { kind, forwarded: Forwarded::Unknown, reused });
-                }
-                Ok(response) => return Ok(response),
+                Ok(response) => match unusable(&response) {
+                    Some(kind) => {
+                        return Err(SendError { kind, forwarded: Forwarded::Unknown, reused });
+                    }
+                    None => return Ok(response),
+                },
                 Err(mut error) => match error.take_message() {
                     Some(unwritten) if tried < MAX_CONNECTIONS_TRIED => request = unwritten,
                     unwritten => {
@@ -184,6 +185,22 @@ impl Pool {
     pub fn idle(&self) -> usize {
         self.0.idle.borrow().len()
     }
+}
+
+/// Why an answer is not passed on, and its connection not used again: nobody asked for another
+/// protocol, or the end of its body can be read in two ways (RFC 9112 section 6.3; hyper follows
+/// the transfer coding and leaves the length in the head).
+fn unusable(response: &Response<Body>) -> Option<SendErrorKind> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Some(SendErrorKind::UnaskedUpgrade);
+    }
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next()?;
+    let single = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let sound = single
+        && response.version() == Version::HTTP_11
+        && !response.headers().contains_key(CONTENT_LENGTH);
+    (!sound).then_some(SendErrorKind::AmbiguousLength)
 }
 
 impl Shared {
@@ -264,7 +281,7 @@ impl Shared {
                 frame(&mut request);
                 let response = sender.try_send_request(request).await?;
                 let response = response.map(|body| Body::incoming(Version::HTTP_11, body));
-                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if unusable(&response).is_none() {
                     self.take_back(sender, checked.retire_at, response.body().is_end_stream());
                 }
                 Ok(response)

@@ -286,6 +286,25 @@ async fn what_is_no_answer_is_reported_and_ends_its_connection() {
         "without being asked",
     )
     .await;
+    let ambiguous = "in two ways";
+    check(|_, _| Reply::Answer("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), ambiguous).await;
+    check(
+        |_, _| {
+            Reply::Answer(
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            )
+        },
+        ambiguous,
+    )
+    .await;
+    check(
+        |_, _| {
+            Reply::Answer("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        },
+        ambiguous,
+    )
+    .await;
+    check(|_, _| Reply::Answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), ambiguous).await;
 }
 
 /// A second answer would be taken for that of the next request.
