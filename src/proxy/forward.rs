@@ -9,13 +9,14 @@ use arc_swap::ArcSwap;
 use http::header::LOCATION;
 use http::{Request, Response};
 use http_body::Body as _;
+use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
 
 use super::access::{AccessRecord, RequestId};
 use super::answer::answer;
 use super::authorized::{Authorized, Sent};
 use super::challenge::{Verdict, verdict};
-use super::hygiene::{self, ResponsePolicy};
+use super::hygiene;
 use super::metrics::ProxyMetrics;
 use super::plan::{Plan, RoutePlan, UpstreamPlan};
 use super::received::Received;
@@ -112,7 +113,8 @@ impl Forwarder {
         let upstream = plan.upstreams.get(route.upstream).map(Arc::clone).ok_or_else(internal)?;
         record.routed(&upstream, &route);
         let exchange = Exchange { local: Rc::clone(local), route, upstream };
-        let authorized = routed.authorize(&exchange.upstream, &plan.limits).await?;
+        let authorized =
+            routed.authorize(&exchange.upstream, &plan.limits, &connection.peer).await?;
         if is_safe(record.method()) {
             return exchange.run(authorized).await;
         }
@@ -211,7 +213,13 @@ impl Exchange {
     fn streamed(&self, sent: Sent) -> Response<Body> {
         let (mut parts, body) = sent.response.into_parts();
         let token = sent.bearer.as_ref().map(|bearer| bearer.token_bytes());
-        hygiene::response(&mut parts.headers, &ResponsePolicy::default(), token);
+        hygiene::response(&mut parts.headers, parts.version, &self.route.hygiene, token);
+        // hyper keeps the words beside the status; an upstream may echo what it likes in them.
+        if let (Some(token), Some(reason)) = (token, parts.extensions.get::<ReasonPhrase>())
+            && hygiene::holds(reason.as_bytes(), token)
+        {
+            parts.extensions.remove::<ReasonPhrase>();
+        }
         if parts.status.is_redirection()
             && let Some(location) = parts.headers.get(LOCATION).and_then(|value| {
                 rewrite::location(

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::hygiene;
 use super::metrics::{ProxyMetrics, RouteMetrics};
 use super::rewrite::Rewrite;
 use super::settings::{
-    AllowedHosts, IncomingAuthorization, ListenerSettings, ProxySettings, RequestLimits,
-    RetryUnsafe, RouteSettings, UpstreamSettings,
+    AllowedHosts, ForwardingHeaders, IncomingAuthorization, ListenerSettings, ProxySettings,
+    QueryAccessToken, RequestLimits, RetryUnsafe, RouteSettings, UpstreamSettings,
 };
 use crate::oauth::TokenEndpoint;
 use crate::route::{Authority, Conflict, HostPattern, Methods, Rule, Table};
@@ -51,6 +52,10 @@ pub struct UpstreamPlan {
     pub set_headers: Vec<(HeaderName, Option<HeaderValue>)>,
     /// What happens to an Authorization of the app.
     pub incoming_authorization: IncomingAuthorization,
+    /// What happens to an `access_token` in the query.
+    pub query_access_token: QueryAccessToken,
+    /// Whether our hop is added to the forwarding fields.
+    pub append_forwarding: bool,
     /// Time until the head of an answer.
     pub response_timeout: Duration,
     /// Time without a byte in either body.
@@ -81,6 +86,8 @@ pub struct RoutePlan {
     pub allow_semicolon: bool,
     /// Whether an encoded slash may stand in the path.
     pub allow_encoded_slash: bool,
+    /// What its messages may carry.
+    pub hygiene: hygiene::Policy,
     /// Its metric handles.
     pub metrics: RouteMetrics,
     /// Paths of token endpoints on the upstream's origin.
@@ -162,6 +169,7 @@ impl Plan {
                 retry_unsafe: route.retry_unsafe,
                 allow_semicolon: route.allow_semicolon,
                 allow_encoded_slash: route.allow_encoded_slash,
+                hygiene: policy(settings, upstream, route),
                 metrics: ingredients.metrics.route(
                     &upstream.connection.name,
                     &route.name,
@@ -196,6 +204,8 @@ impl UpstreamPlan {
             host: HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static("")),
             set_headers,
             incoming_authorization: settings.incoming_authorization,
+            query_access_token: settings.query_access_token,
+            append_forwarding: settings.forwarding_headers == ForwardingHeaders::Append,
             response_timeout: settings.response_timeout,
             body_idle_timeout: settings.body_idle_timeout,
             mount: settings.mount.clone(),
@@ -218,6 +228,20 @@ fn rule(upstream: &UpstreamSettings, route: &RouteSettings) -> Rule {
         host: route.host.clone(),
         path: route.path.under(&upstream.mount),
         methods: Methods::new(route.methods.iter().cloned()),
+    }
+}
+
+fn policy(
+    settings: &ProxySettings,
+    upstream: &UpstreamSettings,
+    route: &RouteSettings,
+) -> hygiene::Policy {
+    hygiene::Policy {
+        keep_overrides: route.allow_override_headers,
+        keep_forwarding: upstream.forwarding_headers != ForwardingHeaders::Drop,
+        ours: upstream.set_headers.iter().map(|(name, _)| name.clone()).collect(),
+        trailers: route.trailers.clone(),
+        pseudonym: settings.via.clone(),
     }
 }
 

@@ -5,7 +5,7 @@ use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, Request, Version};
 use http_body::Body as _;
 
-use super::hygiene::{self, Framing};
+use super::hygiene::{self, Framing, Kinds};
 use super::plan::ListenerPlan;
 use super::rejection::{Code, Rejection};
 use crate::body::Body;
@@ -20,7 +20,9 @@ use super::routed::Routed;
 pub struct Received {
     pub(super) request: Request<Body>,
     pub(super) framing: Framing,
-    host: Option<Authority>,
+    /// What kinds of fields its head holds.
+    pub(super) fields: Kinds,
+    pub(super) host: Option<Authority>,
     quirks: Quirks,
 }
 
@@ -48,9 +50,10 @@ impl Received {
             return Err(too_large(limits));
         }
         let host = addressed_to_us(&request, listener)?;
+        let fields = Kinds::survey(request.headers());
         from_no_foreign_page(request.headers(), listener)?;
         let quirks = read_target(&request, limits)?;
-        Ok(Self { request, framing, host, quirks })
+        Ok(Self { request, framing, fields, host, quirks })
     }
 
     /// Finds the route that claims it.

@@ -10,20 +10,25 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use super::authorized::Authorized;
-use super::hygiene::{self, Framing, RequestPolicy};
+use super::hygiene::forwarding::{self, Hop};
+use super::hygiene::{self, Framing, Kinds, query};
 use super::plan::{RoutePlan, UpstreamPlan};
 use super::received::Received;
 use super::rejection::{Code, Rejection};
 use super::replay::Kept;
-use super::settings::{IncomingAuthorization, RequestLimits, RetryUnsafe};
+use super::settings::{IncomingAuthorization, QueryAccessToken, RequestLimits, RetryUnsafe};
 use crate::body::Body;
 use crate::layer::guard::Guarded;
+use crate::route::Authority;
+use crate::server::Peer;
 use crate::token::{Bearer, Moment, NoToken};
 
 /// A request and the route that claims it.
 pub struct Routed {
     pub(super) request: Request<Body>,
     pub(super) framing: Framing,
+    fields: Kinds,
+    host: Option<Authority>,
     pub(super) route: Arc<RoutePlan>,
     /// The body, where it was read beforehand so that it can be sent again.
     whole: Option<Bytes>,
@@ -31,7 +36,8 @@ pub struct Routed {
 
 impl Routed {
     pub(super) fn new(received: Received, route: Arc<RoutePlan>) -> Self {
-        Self { request: received.request, framing: received.framing, route, whole: None }
+        let Received { request, framing, fields, host, .. } = received;
+        Self { request, framing, fields, host, route, whole: None }
     }
 
     /// Rewrites the head for the upstream and attaches what the route asks for.
@@ -42,19 +48,36 @@ impl Routed {
         mut self,
         upstream: &UpstreamPlan,
         limits: &RequestLimits,
+        peer: &Peer,
     ) -> Result<Authorized, Rejection> {
-        self.rewrite_target()?;
-        let incoming = self.clean(upstream)?;
+        self.rewrite_target(upstream)?;
+        let incoming = self.clean(upstream, peer)?;
         self.read_small_body(upstream, limits).await?;
         let bearer = self.bearer(upstream, incoming).await?;
         Ok(Authorized::new(self, bearer))
     }
 
-    fn rewrite_target(&mut self) -> Result<(), Rejection> {
+    fn rewrite_target(&mut self, upstream: &UpstreamPlan) -> Result<(), Rejection> {
+        let unusable = || Rejection::new(Code::BadTarget, "the target cannot be forwarded");
         let inbound = self.request.uri().path_and_query();
-        let outbound = inbound
+        let mut outbound = inbound
             .and_then(|target| self.route.rewrite.apply(target).ok())
-            .ok_or_else(|| Rejection::new(Code::BadTarget, "the target cannot be forwarded"))?;
+            .ok_or_else(unusable)?;
+        if outbound.query().is_some_and(query::has_access_token) {
+            match upstream.query_access_token {
+                QueryAccessToken::Pass => {}
+                QueryAccessToken::Strip => {
+                    outbound = query::strip_access_token(&outbound).ok_or_else(unusable)?;
+                }
+                QueryAccessToken::Reject => {
+                    return Err(Rejection::new(
+                        Code::AuthorizationPresent,
+                        "the query holds an access_token beside the one that bearer-proxy attaches; \
+                         see query_access_token of the upstream",
+                    ));
+                }
+            }
+        }
         if self.route.is_token_endpoint(outbound.path()) {
             return Err(Rejection::new(
                 Code::TokenEndpoint,
@@ -66,19 +89,33 @@ impl Routed {
     }
 
     /// Leaves only what may travel on; gives back the app's own Authorization where it is kept.
-    fn clean(&mut self, upstream: &UpstreamPlan) -> Result<Option<HeaderValue>, Rejection> {
-        if self.request.headers().contains_key(http::header::UPGRADE) {
+    fn clean(
+        &mut self,
+        upstream: &UpstreamPlan,
+        peer: &Peer,
+    ) -> Result<Option<HeaderValue>, Rejection> {
+        if self.fields.any(Kinds::UPGRADE) {
             return Err(Rejection::new(Code::Upgrade, "no route offers protocol upgrades"));
         }
-        let incoming = self.request.headers().get(AUTHORIZATION).cloned();
-        let cleaned = hygiene::request(self.request.headers_mut(), &RequestPolicy::default());
+        let (version, fields) = (self.request.version(), self.fields);
+        if upstream.incoming_authorization == IncomingAuthorization::Keep
+            && self.request.headers().get_all(AUTHORIZATION).iter().nth(1).is_some()
+        {
+            return Err(Rejection::new(
+                Code::BadRequest,
+                "more than one Authorization, and the upstream's setting is to keep it",
+            ));
+        }
+        let policy = &self.route.hygiene;
+        let cleaned = hygiene::request(self.request.headers_mut(), fields, version, policy);
         if cleaned.looped {
             return Err(Rejection::new(
                 Code::Loop,
-                "the Via header names bearer-proxy: two instances forward to each other",
+                "the Via header names this instance: it forwards to itself, or to another of the \
+                 same name; see server.via",
             ));
         }
-        if incoming.is_some() {
+        if fields.any(Kinds::AUTHORIZATION) {
             self.route.metrics.authorization_seen();
             if upstream.incoming_authorization == IncomingAuthorization::Reject {
                 return Err(Rejection::new(
@@ -89,6 +126,10 @@ impl Routed {
         }
         *self.request.version_mut() = Version::HTTP_11;
         let headers = self.request.headers_mut();
+        if upstream.append_forwarding {
+            let host = self.host.as_ref().map(Authority::host);
+            forwarding::append(headers, Hop { client: peer.ip(), host, tls: false });
+        }
         headers.insert(HOST, upstream.host.clone());
         for (name, value) in &upstream.set_headers {
             let value = value.as_ref().ok_or_else(|| {
@@ -99,7 +140,7 @@ impl Routed {
             })?;
             headers.insert(name.clone(), value.clone());
         }
-        Ok(incoming)
+        Ok(cleaned.authorization)
     }
 
     async fn bearer(

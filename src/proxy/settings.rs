@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
+use super::hygiene::{AllowedTrailers, Pseudonym};
 use crate::oauth::ScopeSet;
 use crate::route::{HostPattern, PathPattern};
 use crate::secret::Reference;
@@ -20,6 +21,8 @@ pub struct ProxySettings {
     pub upstreams: Vec<UpstreamSettings>,
     /// Bounds on each request.
     pub limits: RequestLimits,
+    /// Our name in Via.
+    pub via: Pseudonym,
 }
 
 /// One socket that apps talk to.
@@ -86,6 +89,10 @@ pub struct UpstreamSettings {
     pub set_headers: Vec<(HeaderName, HeaderText)>,
     /// What happens to an Authorization header of the app.
     pub incoming_authorization: IncomingAuthorization,
+    /// What happens to an `access_token` in the query.
+    pub query_access_token: QueryAccessToken,
+    /// What happens to `Forwarded`, `X-Forwarded-*` and their like.
+    pub forwarding_headers: ForwardingHeaders,
     /// Time from the request being sent to the head of the answer.
     pub response_timeout: Duration,
     /// Time without a byte, in either direction of either body.
@@ -115,6 +122,35 @@ pub enum IncomingAuthorization {
     Keep,
 }
 
+/// What happens to an `access_token` in the query (RFC 6750 section 2.3).
+///
+/// Beside our Authorization it would be a second token in one request, which RFC 6750 section 2
+/// forbids, and nobody could say which of the two the upstream obeys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueryAccessToken {
+    /// The request is refused: a credential in a place where proxies log it is worth knowing of.
+    #[default]
+    Reject,
+    /// The parameter is taken out, all else passes byte for byte.
+    Strip,
+    /// It passes: the name means something else to this API, or the app's Authorization is kept.
+    Pass,
+}
+
+/// What happens to what proxies before us say of the client: `Forwarded`, `X-Forwarded-*` and
+/// their like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForwardingHeaders {
+    /// Removed: how the app is reached is nobody's business upstream.
+    #[default]
+    Drop,
+    /// Our hop is added to `Forwarded` (RFC 7239) and `X-Forwarded-For`; fields that are no lists
+    /// are removed.
+    Append,
+    /// They pass as they are.
+    Pass,
+}
+
 /// One route: which requests it claims and what they need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteSettings {
@@ -136,6 +172,11 @@ pub struct RouteSettings {
     pub allow_semicolon: bool,
     /// Whether `%2F` may stand in the path.
     pub allow_encoded_slash: bool,
+    /// Whether fields pass by which some frameworks let a request name another method or path than
+    /// it has: this route then decides less than it seems to.
+    pub allow_override_headers: bool,
+    /// Trailers that pass in both directions, beside the usual ones.
+    pub trailers: AllowedTrailers,
 }
 
 /// Whether unsafe methods may be sent a second time after a 401 that blamed the token.

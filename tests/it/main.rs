@@ -11,6 +11,7 @@
 // The harness: fakes, the program as a child process, a raw HTTP client.
 mod forwarding;
 mod http2;
+mod hygiene;
 mod reload;
 mod secrets;
 mod support;

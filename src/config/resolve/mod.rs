@@ -59,7 +59,12 @@ pub(super) fn config<'c>(
         path: path.to_owned(),
         workers: server.workers,
         connections: server.connections,
-        proxy: ProxySettings { listeners, upstreams: resolved, limits: server.limits },
+        proxy: ProxySettings {
+            listeners,
+            upstreams: resolved,
+            limits: server.limits,
+            via: server.via,
+        },
         credentials,
         admin,
         shutdown,

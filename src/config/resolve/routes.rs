@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use crate::oauth::{Scope, ScopeSet};
+use crate::proxy::hygiene::AllowedTrailers;
 use crate::proxy::settings::{IncomingAuthorization, RetryUnsafe, RouteSettings};
 use crate::route::{HostPattern, PathPattern};
 
@@ -28,6 +29,9 @@ const ADVICE: &[(&str, &str)] = &[
     ("paths", "one path for each route"),
     ("url", "a route has a path below the upstream's url"),
     ("allow_slash", "write allow_encoded_slash"),
+    ("allow_method_override", "write allow_override_headers"),
+    ("query_access_token", "it belongs to the upstream"),
+    ("forwarding_headers", "it belongs to the upstream"),
     ("timeout", "time-outs belong to the upstream"),
     ("timeouts", "time-outs belong to the upstream"),
     ("clients", "clients are not told apart"),
@@ -77,6 +81,8 @@ fn route<'c>(
     retry.finish();
     let allow_semicolon = section.bool("allow_semicolon", false);
     let allow_encoded_slash = section.bool("allow_encoded_slash", false);
+    let allow_override_headers = section.bool("allow_override_headers", false);
+    let trailers = section.item("trailers").map(|item| trailers(&item)).unwrap_or_default();
     section.finish();
     let whole = name.zip(path).zip(methods).filter(|_| host.is_some() || host_item.is_none());
     let settings = whole.map(|((name, path), methods)| RouteSettings {
@@ -89,6 +95,8 @@ fn route<'c>(
         retry_unsafe,
         allow_semicolon,
         allow_encoded_slash,
+        allow_override_headers,
+        trailers,
     });
     Route {
         settings,
@@ -118,6 +126,21 @@ fn unique_name(item: &Item<'_>, names: &mut Vec<String>) -> Option<String> {
     }
     names.push(name.clone());
     Some(name)
+}
+
+/// Names of trailers; those that steer a message are read from its head only.
+fn trailers(item: &Item<'_>) -> AllowedTrailers {
+    let mut names = Vec::new();
+    for text in item.texts() {
+        match HeaderName::from_bytes(text.as_str().as_bytes()) {
+            Ok(name) if AllowedTrailers::may_allow(&name) => names.push(name),
+            Ok(_) => text.item.reject(
+                "this field frames, routes, authenticates or steers a message (RFC 9110 section 6.5.1)",
+            ),
+            Err(_) => text.item.reject("expected the name of a field: letters, digits and `-`"),
+        }
+    }
+    AllowedTrailers::new(names)
 }
 
 fn host(item: &Item<'_>) -> Option<HostPattern> {

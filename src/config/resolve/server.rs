@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::admin::settings::AdminSettings;
+use crate::proxy::hygiene::Pseudonym;
 use crate::proxy::settings::{AllowedHosts, ListenerSettings, RequestLimits};
 use crate::route::HostPattern;
 use crate::server::settings::{ConnectionLimits, Listen, ShutdownSettings, Workers};
@@ -25,6 +26,7 @@ pub(super) struct Server {
     pub(super) workers: Workers,
     pub(super) connections: ConnectionLimits,
     pub(super) limits: RequestLimits,
+    pub(super) via: Pseudonym,
 }
 
 pub(super) fn read(root: &Section<'_>) -> Server {
@@ -53,6 +55,7 @@ pub(super) fn read(root: &Section<'_>) -> Server {
         workers,
         connections: connections(&section),
         limits: limits(&section),
+        via: via(&section),
     };
     section.finish();
     server
@@ -125,6 +128,15 @@ fn allowed_origins(section: &Section<'_>) -> Vec<String> {
         }
     }
     origins
+}
+
+fn via(section: &Section<'_>) -> Pseudonym {
+    let Some(item) = section.item("via") else { return Pseudonym::default() };
+    let read = item.text().map(|text| Pseudonym::parse(text.as_str()));
+    if read == Some(None) {
+        item.reject("expected a name of at most 64 letters, digits and `-`, such as \"erp-proxy\"");
+    }
+    read.flatten().unwrap_or_default()
 }
 
 fn workers(item: &Item<'_>) -> Option<Workers> {

@@ -8,7 +8,8 @@ use http::{HeaderValue, Uri};
 use crate::net::Origin;
 use crate::net::tls::TlsSettings;
 use crate::proxy::settings::{
-    HeaderText, IncomingAuthorization, ListenerSettings, UpstreamSettings,
+    ForwardingHeaders, HeaderText, IncomingAuthorization, ListenerSettings, QueryAccessToken,
+    UpstreamSettings,
 };
 use crate::route::PathPattern;
 use crate::server::settings::Listen;
@@ -40,6 +41,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("prefix", "write mount"),
     ("strip_prefix", "write strip_mount"),
     ("headers", "write set_headers"),
+    ("x_forwarded", "write forwarding_headers"),
     ("scopes", "scopes belong to routes"),
     ("scope", "scopes belong to routes"),
     ("timeout", "write  timeouts = { response = \"60s\" }"),
@@ -81,6 +83,15 @@ fn upstream<'c>(
     let listener = own.as_ref().and_then(|item| own_listener(item, server, taken));
     let incoming =
         section.choice("incoming_authorization", &INCOMING, IncomingAuthorization::default());
+    // What keeps the app's Authorization keeps its token in the query too.
+    let query_access_token = match incoming {
+        IncomingAuthorization::Keep => QueryAccessToken::Pass,
+        _ => QueryAccessToken::default(),
+    };
+    let query_access_token =
+        section.choice("query_access_token", &QUERY_TOKENS, query_access_token);
+    let forwarding_headers =
+        section.choice("forwarding_headers", &FORWARDING, ForwardingHeaders::default());
     let mount = section.item("mount").and_then(|item| mount(&item)).unwrap_or_default();
     let strip_mount = section.bool("strip_mount", true);
     let set_headers = set_headers(&section.section("set_headers", "set_headers"));
@@ -101,6 +112,8 @@ fn upstream<'c>(
             .unwrap_or_default(),
         set_headers,
         incoming_authorization: incoming,
+        query_access_token,
+        forwarding_headers,
         response_timeout,
         body_idle_timeout,
         routes: routes.iter().filter_map(|route| route.settings.clone()).collect(),
@@ -112,6 +125,18 @@ const INCOMING: [(&str, IncomingAuthorization); 3] = [
     ("replace", IncomingAuthorization::Replace),
     ("reject", IncomingAuthorization::Reject),
     ("keep", IncomingAuthorization::Keep),
+];
+
+const QUERY_TOKENS: [(&str, QueryAccessToken); 3] = [
+    ("reject", QueryAccessToken::Reject),
+    ("strip", QueryAccessToken::Strip),
+    ("pass", QueryAccessToken::Pass),
+];
+
+const FORWARDING: [(&str, ForwardingHeaders); 3] = [
+    ("drop", ForwardingHeaders::Drop),
+    ("append", ForwardingHeaders::Append),
+    ("pass", ForwardingHeaders::Pass),
 ];
 
 fn credential<'c>(section: &Section<'c>) -> Option<(String, Item<'c>)> {

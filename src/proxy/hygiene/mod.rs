@@ -1,0 +1,255 @@
+//! Pure: what of a message's head and trailers may travel on, in both directions.
+//!
+//! | fields | to the upstream | to the app |
+//! | --- | --- | --- |
+//! | what any line of `Connection` names, but `Host` and `Content-Length` | removed | removed |
+//! | `Connection`, `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding`, `Upgrade`, `HTTP2-Settings` | removed | removed |
+//! | `Proxy-Authorization`, `Proxy-Authenticate`, `Proxy-Authentication-Info` | removed | removed |
+//! | `TE` | `trailers`, where the route lists trailers or the request is gRPC | removed |
+//! | `Trailer`, and trailers | those on the allow-list | those on the allow-list |
+//! | `Authorization` | ours in its place (`incoming_authorization`) | as it is |
+//! | `Expect` | removed | as it is |
+//! | `X-Original-URL`, `X-Rewrite-URL`, `X-HTTP-Method-Override`, `X-HTTP-Method`, `X-Method-Override` | removed (`allow_override_headers`) | as they are |
+//! | `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `X-Client-IP`, `True-Client-IP` and their like | removed (`forwarding_headers`) | as they are |
+//! | local keys of `[clients]` | removed | as they are |
+//! | names of `set_headers` | ours in their place | as they are |
+//! | any of the above, and `Host`, `Content-Length`, spelt with `_` | removed | as they are |
+//! | `Via` | ours added; ours found: 508 | ours added |
+//! | `Alt-Svc`, `Bearer-Proxy-Forwarded` | as they are | removed |
+//! | `Cache-Control` | as it is | `private`, where there is none |
+//! | `Location` of a redirect within the upstream | | rewritten, see `proxy::rewrite` |
+//! | any value that holds the token | | `[redacted]` |
+//! | all else, such as `Date`, `Server`, `Set-Cookie`, `WWW-Authenticate` | as it is | as it is |
+//!
+//! Names are looked at once; a head that holds nothing to remove is left as it is. Our own
+//! Authorization is attached after this, so that `Connection: authorization` cannot take it off.
+//! An upstream's 407 passes like any status, but bare of its challenge: no app shall answer it.
+
+pub mod field;
+pub mod forwarding;
+pub mod framing;
+pub mod query;
+mod trailer;
+mod via;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use http::Version;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
+    HeaderMap, HeaderName, HeaderValue, TE, VIA,
+};
+
+pub use field::Kinds;
+pub use framing::{Framing, FramingError, request_framing};
+pub use trailer::{AllowedTrailers, trailers};
+pub use via::Pseudonym;
+
+/// What no request carries on, whatever its route says.
+const NEVER_TO_UPSTREAM: Kinds = Kinds::CONNECTION
+    .with(Kinds::HOP)
+    .with(Kinds::CODING)
+    .with(Kinds::UPGRADE)
+    .with(Kinds::EXPECT)
+    .with(Kinds::AUTHORIZATION);
+
+/// What no answer carries on.
+const NEVER_TO_APP: Kinds = Kinds::CONNECTION
+    .with(Kinds::HOP)
+    .with(Kinds::CODING)
+    .with(Kinds::TE)
+    .with(Kinds::UPGRADE)
+    .with(Kinds::ALT_SVC)
+    .with(Kinds::OUR_WORD);
+
+/// What one route's messages may carry; made once, when a plan is built.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// Whether fields pass by which a request names another method or path than it has.
+    pub keep_overrides: bool,
+    /// Whether the app's forwarding fields pass.
+    pub keep_forwarding: bool,
+    /// Names that this program writes or reads itself. The app's are removed, however spelt.
+    pub ours: Ours,
+    /// Trailers that pass, in both directions.
+    pub trailers: AllowedTrailers,
+    /// Our name in Via.
+    pub pseudonym: Pseudonym,
+}
+
+/// Names that this program writes or reads itself: fixed headers, local keys.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ours(Vec<HeaderName>);
+
+impl FromIterator<HeaderName> for Ours {
+    /// Keeps names as they are spelt, and with `-` for `_`.
+    fn from_iter<I: IntoIterator<Item = HeaderName>>(names: I) -> Self {
+        let both = |name: HeaderName| {
+            let dashed = HeaderName::try_from(name.as_str().replace('_', "-")).ok();
+            dashed.filter(|dashed| *dashed != name).into_iter().chain([name])
+        };
+        Self(names.into_iter().flat_map(both).collect())
+    }
+}
+
+/// What was found while cleaning a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Via names us: the request has passed through before.
+    pub looped: bool,
+    /// The app's own Authorization, unless it belonged to this hop alone.
+    pub authorization: Option<HeaderValue>,
+}
+
+/// Leaves only what may travel to the upstream, and adds Via. `found` is what the head holds.
+pub fn request(
+    headers: &mut HeaderMap,
+    found: Kinds,
+    version: Version,
+    policy: &Policy,
+) -> Cleaned {
+    let looped = found.any(Kinds::VIA) && policy.pseudonym.is_in(headers);
+    let trailers_welcome = found.any(Kinds::TE) && policy.trailers_welcome(headers);
+    if found.any(Kinds::CONNECTION) {
+        remove_nominated(headers);
+    }
+    let authorization =
+        if found.any(Kinds::AUTHORIZATION) { headers.remove(AUTHORIZATION) } else { None };
+    for name in &policy.ours.0 {
+        headers.remove(name);
+    }
+    let condemned = policy.condemned();
+    if found.any(condemned | Kinds::UNDERSCORE) {
+        remove_if(headers, |name| policy.strips(name.as_str(), condemned));
+    }
+    if found.any(Kinds::TRAILER) {
+        policy.trailers.announce(headers);
+    }
+    if trailers_welcome {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    headers.append(VIA, policy.pseudonym.line(version));
+    Cleaned { looped, authorization }
+}
+
+/// HTTP/2 may split Cookie for the sake of compression; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+pub fn rejoin_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let mut joined = [first.as_bytes(), b"; ", second.as_bytes()].concat();
+        for crumb in crumbs {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(crumb.as_bytes());
+        }
+        // What was valid in parts is valid as a whole.
+        if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+            headers.insert(COOKIE, joined);
+        }
+    }
+}
+
+impl Policy {
+    fn condemned(&self) -> Kinds {
+        let mut condemned = NEVER_TO_UPSTREAM | Kinds::TE;
+        if !self.keep_overrides {
+            condemned = condemned | Kinds::OVERRIDE;
+        }
+        if !self.keep_forwarding {
+            condemned = condemned | Kinds::FORWARDING;
+        }
+        condemned
+    }
+
+    /// Some servers take `_` for `-`, so that such a spelling would undo what is removed or set.
+    fn strips(&self, name: &str, condemned: Kinds) -> bool {
+        match Kinds::of(name) {
+            Kinds::UNDERSCORE => {
+                let dashed = name.replace('_', "-");
+                let replaced = Kinds::HOST | Kinds::LENGTH | Kinds::TRAILER | Kinds::VIA;
+                Kinds::of(&dashed).any(condemned | replaced)
+                    || self.ours.0.iter().any(|ours| ours.as_str() == dashed)
+            }
+            kind => kind.any(condemned),
+        }
+    }
+
+    /// RFC 9110 section 10.1.4: only `trailers` may go on, and only where we let trailers through.
+    /// gRPC servers take a TE without it for a proxy that loses the status.
+    fn trailers_welcome(&self, headers: &HeaderMap) -> bool {
+        let offered = members(headers, &TE).any(|member| member.eq_ignore_ascii_case(b"trailers"));
+        let grpc = || {
+            headers
+                .get(CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        };
+        offered && (self.trailers.has_more() || grpc())
+    }
+}
+
+/// Leaves only what may travel to the app. Where the answer says nothing of caching it becomes
+/// private: the app's side carries no Authorization that would tell a cache so (RFC 9111
+/// section 3.5). A value that echoes the token is redacted; other lines of its field stay.
+pub fn response(headers: &mut HeaderMap, version: Version, policy: &Policy, token: Option<&[u8]>) {
+    let found = Kinds::survey(headers);
+    if found.any(Kinds::CONNECTION) {
+        remove_nominated(headers);
+    }
+    if found.any(NEVER_TO_APP) {
+        remove_if(headers, |name| Kinds::of(name.as_str()).any(NEVER_TO_APP));
+    }
+    if found.any(Kinds::TRAILER) {
+        policy.trailers.announce(headers);
+    }
+    redact_echoes(headers, token);
+    if !found.any(Kinds::CACHE_CONTROL) || !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+    headers.append(VIA, policy.pseudonym.line(version));
+}
+
+/// RFC 9110 section 7.6.1: fields named in any line of Connection belong to this hop. Fields that a
+/// message cannot do without are not taken off by being named.
+fn remove_nominated(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = members(headers, &CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+fn remove_if(headers: &mut HeaderMap, condemned: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| condemned(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// The members of a comma-separated list, over all lines of a field (RFC 9110 section 5.6.1).
+fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
+
+/// Content-Length is left alone: it is a number that frames the answer, whatever a short token is.
+fn redact_echoes(headers: &mut HeaderMap, token: Option<&[u8]>) {
+    let Some(token) = token.filter(|token| !token.is_empty()) else { return };
+    for (name, value) in headers.iter_mut() {
+        if holds(value.as_bytes(), token) && *name != CONTENT_LENGTH {
+            *value = HeaderValue::from_static("[redacted]");
+        }
+    }
+}
+
+/// Whether bytes hold the token.
+pub fn holds(bytes: &[u8], token: &[u8]) -> bool {
+    !token.is_empty() && bytes.windows(token.len()).any(|part| part == token)
+}
