@@ -12,6 +12,7 @@ use crate::body::Body;
 use crate::proxy::settings::RequestLimits;
 use crate::route::target::{Quirks, Target};
 use crate::route::{Authority, Lookup};
+use crate::server::head::Flaw;
 
 use super::plan::RoutePlan;
 use super::routed::Routed;
@@ -36,6 +37,9 @@ impl Received {
         listener: &ListenerPlan,
         limits: &RequestLimits,
     ) -> Result<Self, Rejection> {
+        if let Some(flaw) = request.extensions().get::<Flaw>() {
+            return Err(flawed(*flaw));
+        }
         let mut framing = hygiene::request_framing(request.version(), request.headers())
             .map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
         if request.version() == Version::HTTP_2 {
@@ -92,6 +96,11 @@ impl Received {
     }
 }
 
+fn flawed(flaw: Flaw) -> Rejection {
+    let code = if flaw == Flaw::Fragment { Code::BadTarget } else { Code::BadRequest };
+    Rejection::new(code, flaw.to_string())
+}
+
 pub(super) fn too_large(limits: &RequestLimits) -> Rejection {
     Rejection::new(
         Code::BodyTooLarge,
@@ -120,6 +129,9 @@ fn addressed_to_us(
         (None, _) => None,
         (Some(_), Some(_)) => return Err(bad("more than one Host header")),
     };
+    if !matches!(request.uri().scheme_str(), None | Some("http" | "https")) {
+        return Err(Rejection::new(Code::BadTarget, "the target's scheme is not http or https"));
+    }
     let target = match request.uri().authority() {
         Some(authority) => Some(
             Authority::parse(authority.as_str().as_bytes())

@@ -1,13 +1,15 @@
 //! The way in; it knows HTTP connections, not what requests mean.
 //!
 //! [`listener`] binds, [`worker`] owns a thread, `accept` is its loop, [`serve`] is the life of one
-//! connection, [`peer`] is who is on its other end, [`drain`] is how connections leave.
+//! connection, [`head`] is what hyper forgives and we do not, [`peer`] is who is on its other end,
+//! [`drain`] is how connections leave.
 
 mod accept;
 pub mod certificate;
 mod der;
 pub mod drain;
 mod frames;
+pub mod head;
 mod http2;
 pub mod listener;
 mod opening;

@@ -40,7 +40,8 @@ const HANG_UP_GRACE: Duration = Duration::from_secs(1);
 /// A request and the connection it came over.
 #[derive(Debug)]
 pub struct Inbound {
-    /// As hyper read it.
+    /// As hyper read it; a [`Flaw`](super::head::Flaw) among its extensions says that it is not to
+    /// be served.
     pub request: Request<Incoming>,
     /// Shared by all requests of the connection.
     pub connection: Rc<ConnectionInfo>,
@@ -235,7 +236,10 @@ where
     type Error = Infallible;
     type Future = Answering<S, I>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(flaw) = self.watch.count_request() {
+            request.extensions_mut().insert(flaw);
+        }
         let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         self.watch.enter(if safe { Phase::BusySafe } else { Phase::Busy });
         let inbound = Inbound { request, connection: Rc::clone(&self.info) };

@@ -18,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::frames::Frames;
+use super::head::{Flaw, Heads};
 use super::opening::Opening;
 use super::settings::ConnectionLimits;
 
@@ -85,6 +86,8 @@ pub struct Watch<I> {
 struct Wire<I> {
     stream: I,
     opening: Opening,
+    /// Of an HTTP/1 connection.
+    heads: Heads,
     /// Of an HTTP/2 connection.
     frames: Option<Frames>,
 }
@@ -94,7 +97,7 @@ impl<I> Watch<I> {
     pub fn new(stream: I, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
         let opening = Opening::Unsure(Vec::new());
         Arc::new(Self {
-            wire: Mutex::new(Wire { stream, opening, frames: None }),
+            wire: Mutex::new(Wire { stream, opening, heads: Heads::default(), frames: None }),
             phase: AtomicU8::new(Phase::Idle as u8),
             moved: AtomicBool::new(true),
             blocked: AtomicBool::new(false),
@@ -122,6 +125,11 @@ impl<I> Watch<I> {
     /// Whether anything was sent or any phase entered since the last call.
     pub fn take_moved(&self) -> bool {
         self.moved.swap(false, Relaxed)
+    }
+
+    /// Counts a request that hyper has read; tells why it is not to be served, if it is not.
+    pub fn count_request(&self) -> Option<Flaw> {
+        self.wire().heads.count()
     }
 
     /// Whether the client speaks HTTP/2, which HTTP/1 cannot read.
@@ -180,18 +188,18 @@ impl<I: Stream> AsyncRead for Watched<I> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let mut wire = self.0.wire();
-        let Wire { stream, opening, frames } = &mut *wire;
+        let Wire { stream, opening, heads, frames } = &mut *wire;
         let result = opening.poll_read(stream, cx, buf);
         let came = buf.filled().get(before..).unwrap_or_default();
         match frames {
             Some(frames) => frames.follow(came),
-            None if self.0.phase() == Phase::Idle => {
+            None => {
+                heads.follow(came);
                 let begun = !came.is_empty() || opening.holds_back();
-                if begun {
+                if begun && self.0.phase() == Phase::Idle {
                     self.0.enter(Phase::Head);
                 }
             }
-            None => {}
         }
         result
     }

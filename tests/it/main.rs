@@ -10,6 +10,7 @@
 
 // The harness: fakes, the program as a child process, a raw HTTP client.
 mod forwarding;
+mod hostile;
 mod http2;
 mod hygiene;
 mod reload;
