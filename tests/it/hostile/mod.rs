@@ -15,7 +15,7 @@ use bearer_proxy::sandbox::{AuthServer, Persona};
 use tempfile::TempDir;
 
 pub use self::recorder::{Recorder, Seen};
-use crate::support::{Answer, Proxy, auth_server, client, soon};
+use crate::support::{Answer, Proxy, auth_server, client, secret_file, soon};
 
 /// The program between a raw client and a raw upstream.
 pub struct Rig {
@@ -44,11 +44,8 @@ impl Rig {
     pub async fn with(upstreams: &str, routes: &str) -> Self {
         let (auth, upstream) = (auth_server(Persona::Sqr).await, Recorder::start().await);
         let secrets = TempDir::new().unwrap();
-        let file = |name: &str, text: &str| {
-            let path = secrets.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
+        let file =
+            |name: &str, text: &str| secret_file(secrets.path(), name, text).display().to_string();
         let upstreams = upstreams
             .replace("{url}", &format!("http://{}", upstream.addr))
             .replace("ROUTES", &format!("credential = \"a\"\nroutes = [{routes}]"));
