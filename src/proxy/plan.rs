@@ -17,6 +17,7 @@ use super::settings::{
     AllowedHosts, ForwardingHeaders, IncomingAuthorization, ListenerSettings, ProxySettings,
     QueryAccessToken, RequestLimits, RetryUnsafe, RouteSettings, UpstreamSettings,
 };
+use crate::layer::page::WebOrigin;
 use crate::oauth::TokenEndpoint;
 use crate::route::{Authority, Conflict, HostPattern, Methods, Rule, Table};
 use crate::token::{Credential, Reader, Wanted};
@@ -37,7 +38,7 @@ pub struct ListenerPlan {
     /// Host names it answers to.
     pub hosts: HostPolicy,
     /// Origins of web pages it accepts.
-    pub origins: Vec<String>,
+    pub origins: Vec<WebOrigin>,
     /// Its routes.
     pub table: Table<Arc<RoutePlan>>,
 }
@@ -279,7 +280,9 @@ pub struct HostPolicy {
 impl HostPolicy {
     fn new<T>(listener: &ListenerSettings, bound: &[SocketAddr], rules: &[(Rule, T)]) -> Self {
         let names = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
-        let addresses = bound.iter().map(|address| match address {
+        // Nobody is called 0.0.0.0, but browsers take it for this machine.
+        let named = bound.iter().filter(|address| !address.ip().is_unspecified());
+        let addresses = named.map(|address| match address {
             SocketAddr::V4(address) => address.ip().to_string(),
             SocketAddr::V6(address) => format!("[{}]", address.ip()),
         });

@@ -1,7 +1,7 @@
 //! A request as it came in: its head is well-formed, addressed to us, and readable in one way only.
 //! It can do nothing but be routed.
 
-use http::header::{HOST, ORIGIN};
+use http::header::HOST;
 use http::{HeaderMap, Method, Request, Version};
 use http_body::Body as _;
 
@@ -9,6 +9,7 @@ use super::hygiene::{self, Framing, Kinds};
 use super::plan::ListenerPlan;
 use super::rejection::{Code, Rejection};
 use crate::body::Body;
+use crate::layer::page::foreign_page;
 use crate::proxy::settings::RequestLimits;
 use crate::route::target::{Quirks, Target};
 use crate::route::{Authority, Lookup};
@@ -55,7 +56,9 @@ impl Received {
         }
         let host = addressed_to_us(&request, listener)?;
         let fields = Kinds::survey(request.headers());
-        from_no_foreign_page(request.headers(), listener)?;
+        if fields.any(Kinds::ORIGIN | Kinds::FETCH_SITE) {
+            from_no_foreign_page(request.headers(), listener)?;
+        }
         let quirks = read_target(&request, limits)?;
         Ok(Self { request, framing, fields, host, quirks })
     }
@@ -139,12 +142,19 @@ fn addressed_to_us(
         ),
         None => None,
     };
-    if header.is_none() && target.is_none() {
-        // RFC 9112 section 3.2 asks for a Host from HTTP/1.1 on; HTTP/1.0 apps may not know it.
-        return match request.version() {
-            Version::HTTP_10 => Ok(None),
-            _ => Err(bad("a request needs exactly one Host header")),
-        };
+    // RFC 9112 section 3.2 asks HTTP/1.1 for a Host, whatever the target; HTTP/1.0 apps may not know
+    // it, and HTTP/2 has `:authority`.
+    let silent = header.is_none() && target.is_none();
+    match request.version() {
+        Version::HTTP_10 if silent => return Ok(None),
+        Version::HTTP_11 if header.is_none() => {
+            return Err(bad("a request needs exactly one Host header"));
+        }
+        _ if silent => return Err(bad("a request needs an authority")),
+        _ => {}
+    }
+    if !matches!(request.uri().scheme_str(), None | Some("http" | "https")) {
+        return Err(Rejection::new(Code::BadTarget, "the target's scheme is not http or https"));
     }
     for authority in header.iter().chain(&target) {
         if !listener.hosts.allows(authority) {
@@ -162,28 +172,15 @@ fn addressed_to_us(
     Ok(target.or(header))
 }
 
-/// A browser names the page that made a request; our users are programs, not pages.
+/// Localhost is no boundary of trust: a browser brings every page of the web there.
 fn from_no_foreign_page(headers: &HeaderMap, listener: &ListenerPlan) -> Result<(), Rejection> {
-    let foreign = |name: &'static str| {
-        Rejection::new(
+    match foreign_page(headers, &listener.origins) {
+        None => Ok(()),
+        Some(name) => Err(Rejection::new(
             Code::CrossSite,
             format!("a web page sent this request ({name}); see server.allowed_origins"),
-        )
-    };
-    for origin in headers.get_all(ORIGIN) {
-        if !listener.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) {
-            return Err(foreign("Origin"));
-        }
+        )),
     }
-    if headers.contains_key(ORIGIN) {
-        return Ok(());
-    }
-    for site in headers.get_all("sec-fetch-site") {
-        if !matches!(site.as_bytes(), b"same-origin" | b"none") {
-            return Err(foreign("Sec-Fetch-Site"));
-        }
-    }
-    Ok(())
 }
 
 fn read_target(request: &Request<Body>, limits: &RequestLimits) -> Result<Quirks, Rejection> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::hygiene::{AllowedTrailers, Pseudonym};
+use crate::layer::page::WebOrigin;
 use crate::oauth::ScopeSet;
 use crate::route::{HostPattern, PathPattern};
 use crate::secret::Reference;
@@ -34,7 +35,7 @@ pub struct ListenerSettings {
     /// and the bound address itself: a guard against DNS rebinding. RFC 9110 section 7.4.
     pub allowed_hosts: AllowedHosts,
     /// Origins of web pages that may use us; by default none may.
-    pub allowed_origins: Vec<String>,
+    pub allowed_origins: Vec<WebOrigin>,
 }
 
 /// Host names a listener answers to.

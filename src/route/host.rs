@@ -98,6 +98,11 @@ impl Authority {
         &self.host
     }
 
+    /// The same host without its port.
+    pub fn without_port(self) -> Self {
+        Self { port: None, ..self }
+    }
+
     /// Port, where one was written.
     pub fn port(&self) -> Option<u16> {
         self.port

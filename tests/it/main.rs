@@ -13,6 +13,7 @@ mod forwarding;
 mod hostile;
 mod http2;
 mod hygiene;
+mod pages;
 mod reload;
 mod secrets;
 mod support;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::admin::settings::AdminSettings;
+use crate::layer::page::WebOrigin;
 use crate::proxy::hygiene::Pseudonym;
 use crate::proxy::settings::{AllowedHosts, ListenerSettings, RequestLimits};
 use crate::route::HostPattern;
@@ -106,23 +107,13 @@ fn allowed_hosts(section: &Section<'_>) -> AllowedHosts {
     AllowedHosts::These(hosts)
 }
 
-fn allowed_origins(section: &Section<'_>) -> Vec<String> {
+fn allowed_origins(section: &Section<'_>) -> Vec<WebOrigin> {
     let texts = section.item("allowed_origins").map(|item| item.texts()).unwrap_or_default();
-    let good = |text: &str| {
-        let uri: Result<http::Uri, _> = text.parse();
-        uri.is_ok_and(|uri| {
-            let bare = uri
-                .scheme_str()
-                .zip(uri.authority())
-                .map(|(scheme, host)| format!("{scheme}://{host}"));
-            bare.as_deref() == Some(text) && !text.contains('@')
-        })
-    };
     let mut origins = Vec::new();
     for text in texts {
-        match good(text.as_str()) {
-            true => origins.push(text.as_str().to_owned()),
-            false => text
+        match WebOrigin::parse(text.as_str()) {
+            Some(origin) => origins.push(origin),
+            None => text
                 .item
                 .reject("expected an origin, such as \"https://erp.local\": no path, no wildcard"),
         }
