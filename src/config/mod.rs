@@ -222,6 +222,50 @@ mod tests {
         assert_eq!(jwt.lifetime, Duration::from_secs(120));
     }
 
+    #[test]
+    fn egress_proxies_are_chosen_for_each_origin() {
+        let config = good("egress.toml");
+        let shown = |proxy: &Option<crate::secret::EgressProxy>| {
+            let login = |known: &crate::secret::EgressProxy| known.login.is_some();
+            proxy.as_ref().map(|known| format!("{} {}", known.address, login(known)))
+        };
+        let credentials = config.credentials.iter();
+        let found: Vec<_> = credentials
+            .map(|known| &known.egress)
+            .chain(config.proxy.upstreams.iter().map(|known| &known.connection.egress))
+            .map(shown)
+            .collect();
+        let corporate = Some("http://proxy.corp.example:3128 true".to_owned());
+        let (own, near) = ("http://[fd00::1]:8080 false", "http://localhost:3128 false");
+        let own = (Some(own.to_owned()), Some(near.to_owned()));
+        // inside and qbank; then qbank, inside, near, tunnelled.
+        assert_eq!(found, [None, corporate, own.0, None, None, own.1]);
+    }
+
+    #[test]
+    fn the_environment_names_a_proxy_only_where_the_file_says_so() {
+        let text = fs::read_to_string(folder("config/minimal.toml")).unwrap();
+        let env = |name: &str| match name {
+            "HTTPS_PROXY" => Some("http://erp:p%40ss@proxy.corp.example:3128/".to_owned()),
+            "no_proxy" => Some("localhost,.internal.example".to_owned()),
+            _ => None,
+        };
+        let read = |text: &str| parse(text, Path::new("bearer-proxy.toml"), &env).unwrap();
+        let unused = read(&text);
+        assert_eq!(unused.config.proxy.upstreams[0].connection.egress, None);
+        assert!(unused.notes.render(false).contains("HTTPS_PROXY is set and not used"));
+        let said = read(&format!("{text}\n[egress]\nproxy = \"env\"\n"));
+        let proxy = said.config.proxy.upstreams[0].connection.egress.clone().unwrap();
+        assert_eq!(proxy.address.to_string(), "http://proxy.corp.example:3128");
+        let login = crate::sensitive::Sensitive::new("erp:p@ss");
+        assert_eq!(proxy.login, Some(crate::secret::EgressLogin::Stated(login)));
+        assert_eq!(said.notes.len(), 0, "{}", said.notes);
+        let inside = text
+            .replace("url = \"https://api.qbankconnect.com", "url = \"https://x.internal.example");
+        let inside = read(&format!("{inside}\n[egress]\nproxy = \"env\"\n"));
+        assert_eq!(inside.config.proxy.upstreams[0].connection.egress, None);
+    }
+
     /// `BLESS=1 cargo test` writes the texts anew; read the difference before committing it.
     #[test]
     fn bad_files_are_explained() {

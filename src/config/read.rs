@@ -151,6 +151,11 @@ impl<'c> Section<'c> {
         self.ctx.report(&self.at, self.span.clone(), fault);
     }
 
+    /// A variable of the environment, for the few settings that may come from there.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        (self.ctx.env)(name)
+    }
+
     /// A table below; empty where it is not written.
     pub(super) fn section(&self, key: &'static str, what: &'static str) -> Section<'c> {
         let item = self.item(key);

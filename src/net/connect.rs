@@ -1,47 +1,47 @@
-//! TCP and TLS under one deadline.
+//! TCP, an egress proxy's tunnel, and TLS, under one deadline.
 //!
 //! DNS, Happy Eyeballs and TCP are hyper-util's connector; the system's resolver is asked, so that
 //! the hosts file and split DNS count.
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ProtocolVersion};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tower::Service;
 
 use super::Origin;
+use super::egress::{self, Egress};
+use super::origin::bracketed;
+use super::resolve::Resolver;
 use super::tls::{Alpn, TlsCache, TlsSettings, TlsSetupError};
+
+pub use super::failure::{ConnectError, Phase};
+pub use super::stream::Stream;
 
 /// Makes connections to one origin.
 #[derive(Clone)]
 pub struct Connector {
     origin: Origin,
+    /// What TCP connects to: the origin, or its egress proxy.
     uri: Uri,
     http: HttpConnector<Resolver>,
     lookups: Arc<AtomicUsize>,
+    egress: Option<Egress>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     timeout: Duration,
 }
 
 impl Connector {
-    /// Prepares connections; `timeout` covers DNS, TCP and TLS together.
+    /// Prepares connections; `timeout` covers DNS, TCP, the egress proxy and TLS together.
     ///
     /// # Errors
     /// TLS settings that cannot be used.
@@ -79,13 +79,21 @@ impl Connector {
             true => Some((cache.client_config(tls, alpn)?, server_name(&origin)?)),
             false => None,
         };
-        let uri = Uri::builder()
-            .scheme("http")
-            .authority(with_port(&origin))
-            .path_and_query("/")
-            .build()
-            .map_err(|error| TlsSetupError::new(error.to_string()))?;
-        Ok(Self { origin, uri, http, lookups, tls, timeout })
+        let uri = uri(&bracketed(origin.host(), origin.port()))?;
+        Ok(Self { origin, uri, http, lookups, egress: None, tls, timeout })
+    }
+
+    /// The same through an egress proxy, where one is given. Plain `http` stays direct: a proxy
+    /// would read its requests.
+    ///
+    /// # Errors
+    /// A proxy that cannot be connected to.
+    pub fn through(mut self, egress: Option<Egress>) -> Result<Self, TlsSetupError> {
+        if let Some(egress) = egress.filter(|_| self.origin.is_https()) {
+            self.uri = uri(&egress.proxy.authority())?;
+            self.egress = Some(egress);
+        }
+        Ok(self)
     }
 
     /// Where it connects to.
@@ -96,45 +104,75 @@ impl Connector {
     /// Makes one connection.
     ///
     /// # Errors
-    /// Says in which phase it ended.
+    /// Says in which phase it ended, and how far it got.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
+        let mut way = Way { phase: Phase::Tcp, report: ConnectReport::default() };
         let started = Instant::now();
-        let deadline = started + self.timeout;
-        let late = |phase| ConnectError::late(phase, self.timeout);
-        let mut connecting = pin!(self.http.clone().call(self.uri.clone()));
-        let tcp = tokio::time::timeout_at(deadline, &mut connecting)
+        let stages = self.stages(&mut way, started);
+        let ended = tokio::time::timeout(self.timeout, stages).await;
+        let Way { phase, mut report } = way;
+        report.elapsed = started.elapsed();
+        match ended {
+            Ok(Ok((stream, http2))) => Ok(Connection { stream, http2, report }),
+            Ok(Err(error)) => Err(error.after(report)),
+            Err(_) => {
+                let phase = if phase == Phase::Tcp { self.tcp_or_dns() } else { phase };
+                let late = ConnectError::late(phase, self.timeout, self.egress.as_ref());
+                Err(late.after(report))
+            }
+        }
+    }
+
+    async fn stages(
+        &self,
+        way: &mut Way,
+        started: Instant,
+    ) -> Result<(Stream, bool), ConnectError> {
+        let mut tcp = self.tcp().await?;
+        way.report.peer = tcp.peer_addr().ok();
+        way.report.tcp = started.elapsed();
+        if let Some(egress) = &self.egress {
+            way.phase = Phase::Tunnel;
+            way.report.tunnel = Some(self.tunnel(egress, &mut tcp).await?);
+        }
+        let Some((config, name)) = &self.tls else { return Ok((Stream::Plain(tcp), false)) };
+        way.phase = Phase::Tls;
+        let stream = TlsConnector::from(Arc::clone(config))
+            .connect(name.clone(), tcp)
             .await
-            .map_err(|_| late(self.tcp_or_dns()))?
-            .map_err(|error| ConnectError::tcp(&self.origin, &error))?
-            .into_inner();
-        let peer = tcp.peer_addr().ok();
-        let Some((config, name)) = &self.tls else {
-            let report = ConnectReport { peer, elapsed: started.elapsed(), tls: None };
-            return Ok(Connection { stream: Stream::Plain(tcp), http2: false, report });
-        };
-        let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp);
-        let stream = tokio::time::timeout_at(deadline, handshake)
-            .await
-            .map_err(|_| late(Phase::Tls))?
             .map_err(|error| ConnectError::tls(&self.origin, &error))?;
         let session = stream.get_ref().1;
         let http2 = session.alpn_protocol() == Some(b"h2");
-        let tls = TlsReport {
-            version: match session.protocol_version() {
-                Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
-                Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
-                _ => "TLS",
-            },
-            group: session
-                .negotiated_key_exchange_group()
-                .map(|group| format!("{:?}", group.name())),
-        };
-        let report = ConnectReport { peer, elapsed: started.elapsed(), tls: Some(tls) };
-        Ok(Connection { stream: Stream::Tls(Box::new(stream)), http2, report })
+        way.report.tls = Some(TlsReport::of(session));
+        Ok((Stream::Tls(Box::new(stream)), http2))
     }
-}
 
-impl Connector {
+    async fn tcp(&self) -> Result<TcpStream, ConnectError> {
+        let connected = self.http.clone().call(self.uri.clone()).await;
+        let connected = connected.map_err(|error| match &self.egress {
+            Some(Egress { proxy, .. }) => {
+                let authority = format!("the egress proxy {}", proxy.authority());
+                ConnectError::tcp(proxy.host(), &authority, &error)
+            }
+            None => ConnectError::tcp(self.origin.host(), &self.origin.authority(), &error),
+        })?;
+        Ok(connected.into_inner())
+    }
+
+    async fn tunnel(
+        &self,
+        egress: &Egress,
+        tcp: &mut TcpStream,
+    ) -> Result<TunnelReport, ConnectError> {
+        let started = Instant::now();
+        let target = bracketed(self.origin.host(), self.origin.port());
+        let status = egress::tunnel(tcp, egress, &target)
+            .await
+            .map_err(|error| ConnectError::tunnel(egress, &target, &error))?;
+        let proxy = egress.proxy.authority();
+        Ok(TunnelReport { proxy, status, elapsed: started.elapsed() })
+    }
+
     /// The phase of an attempt that is not over yet: a name that is still being looked up is this
     /// origin's, whichever attempt asked.
     fn tcp_or_dns(&self) -> Phase {
@@ -145,17 +183,20 @@ impl Connector {
     }
 }
 
+/// How far an attempt has got.
+struct Way {
+    phase: Phase,
+    report: ConnectReport,
+}
+
 fn server_name(origin: &Origin) -> Result<ServerName<'static>, TlsSetupError> {
     ServerName::try_from(origin.host().to_owned())
         .map_err(|_| TlsSetupError::new(format!("{} is no host name for TLS", origin.host())))
 }
 
-/// The connector wants a port in any case.
-fn with_port(origin: &Origin) -> String {
-    match origin.host().contains(':') {
-        true => format!("[{}]:{}", origin.host(), origin.port()),
-        false => format!("{}:{}", origin.host(), origin.port()),
-    }
+fn uri(authority: &str) -> Result<Uri, TlsSetupError> {
+    let built = Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
+    built.map_err(|error| TlsSetupError::new(error.to_string()))
 }
 
 /// An open connection.
@@ -169,14 +210,29 @@ pub struct Connection {
 }
 
 /// How a connection was made, for people.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ConnectReport {
-    /// The address that answered.
+    /// The address that answered: the egress proxy's, where there is one.
     pub peer: Option<SocketAddr>,
-    /// Time for all phases.
-    pub elapsed: Duration,
+    /// Time for DNS and TCP.
+    pub tcp: Duration,
+    /// The egress proxy's answer.
+    pub tunnel: Option<TunnelReport>,
     /// The handshake's outcome.
     pub tls: Option<TlsReport>,
+    /// Time for all phases.
+    pub elapsed: Duration,
+}
+
+/// How an egress proxy made a tunnel.
+#[derive(Debug, Clone)]
+pub struct TunnelReport {
+    /// Its host and port.
+    pub proxy: String,
+    /// Code and reason of its answer.
+    pub status: String,
+    /// Time it took.
+    pub elapsed: Duration,
 }
 
 /// What a handshake agreed on.
@@ -188,11 +244,24 @@ pub struct TlsReport {
     pub group: Option<String>,
 }
 
+impl TlsReport {
+    fn of(session: &rustls::ClientConnection) -> Self {
+        let version = match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+            Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+            _ => "TLS",
+        };
+        let group = session.negotiated_key_exchange_group();
+        Self { version, group: group.map(|group| format!("{:?}", group.name())) }
+    }
+}
+
 impl fmt::Display for ConnectReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.peer {
-            Some(peer) => write!(f, "{peer}")?,
-            None => f.write_str("reached")?,
+        match (&self.tunnel, self.peer) {
+            (Some(tunnel), _) => write!(f, "through {}", tunnel.proxy)?,
+            (None, Some(peer)) => write!(f, "{peer}")?,
+            (None, None) => f.write_str("reached")?,
         }
         write!(f, " in {} ms", self.elapsed.as_millis())?;
         if let Some(tls) = &self.tls {
@@ -204,264 +273,6 @@ impl fmt::Display for ConnectReport {
         Ok(())
     }
 }
-
-/// A connection's bytes, encrypted or not.
-pub enum Stream {
-    /// TCP.
-    Plain(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
-/// The system's resolver; its failures are told apart from those of TCP.
-#[derive(Clone)]
-struct Resolver {
-    system: GaiResolver,
-    under_way: Arc<AtomicUsize>,
-}
-
-impl Resolver {
-    fn new() -> Self {
-        Self { system: GaiResolver::new(), under_way: Arc::default() }
-    }
-}
-
-/// Counts a lookup for as long as somebody waits for it.
-struct UnderWay(Arc<AtomicUsize>);
-
-impl UnderWay {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[derive(Debug)]
-struct DnsError(io::Error);
-
-impl fmt::Display for DnsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl StdError for DnsError {}
-
-impl Service<Name> for Resolver {
-    type Response = <GaiResolver as Service<Name>>::Response;
-    type Error = DnsError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DnsError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DnsError>> {
-        self.system.poll_ready(cx).map_err(DnsError)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let lookup = self.system.call(name);
-        let under_way = UnderWay::new(&self.under_way);
-        Box::pin(async move {
-            let found = lookup.await.map_err(DnsError);
-            drop(under_way);
-            found
-        })
-    }
-}
-
-const DNS_HINT: &str = "check the host name, and the DNS of this machine or pod";
-
-fn refused(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::ConnectionRefused
-}
-
-/// What a failed handshake most often means.
-fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
-    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
-    match error {
-        Error::InvalidCertificate(bad) => match bad {
-            Bad::UnknownIssuer => Some(
-                "its issuer is not trusted here: your network may inspect TLS, or the API has a \
-                 private CA; set tls.extra_ca_file",
-            ),
-            Bad::BadSignature => Some(
-                "an issuer of this name is trusted, but with another key: was the private CA made \
-                 anew? then tls.extra_ca_file is old",
-            ),
-            Bad::Expired | Bad::ExpiredContext { .. } => {
-                Some("the server's certificate has expired, or this machine's clock is wrong")
-            }
-            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
-                Some("the server's certificate is not valid yet, or this machine's clock is wrong")
-            }
-            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
-                Some("the certificate is for another name; is the URL's host right?")
-            }
-            _ => None,
-        },
-        Error::InvalidMessage(_) => {
-            Some("what answered does not speak TLS; is the port right, or is a proxy in between?")
-        }
-        Error::AlertReceived(Alert::ProtocolVersion) | Error::PeerIncompatible(_) => Some(
-            "the server takes no TLS version or cipher that is accepted here; see tls.min_version",
-        ),
-        Error::AlertReceived(
-            Alert::CertificateRequired | Alert::BadCertificate | Alert::UnknownCA,
-        ) => Some("the server wants another client certificate; see tls.client_certificate"),
-        Error::NoApplicationProtocol | Error::AlertReceived(Alert::NoApplicationProtocol) => {
-            Some("the server does not take the HTTP version that is offered; see protocol")
-        }
-        _ => None,
-    }
-}
-
-/// A phase of making a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Name resolution.
-    Dns,
-    /// TCP.
-    Tcp,
-    /// The TLS handshake.
-    Tls,
-}
-
-/// Why no connection was made; nothing of a request has been sent.
-#[derive(Debug, Clone)]
-pub struct ConnectError {
-    /// The phase in which it ended.
-    pub phase: Phase,
-    /// Whether it ended for want of time.
-    pub timed_out: bool,
-    message: String,
-    hint: Option<&'static str>,
-}
-
-impl ConnectError {
-    fn late(phase: Phase, limit: Duration) -> Self {
-        let (during, hint) = match phase {
-            Phase::Dns => ("resolving the name", DNS_HINT),
-            Phase::Tcp => ("connecting", "is a firewall or an egress proxy in between?"),
-            Phase::Tls => ("the TLS handshake", "is a firewall or an egress proxy in between?"),
-        };
-        let message = format!("{during} did not finish within {limit:?}");
-        Self { phase, timed_out: true, message, hint: Some(hint) }
-    }
-
-    fn tcp(origin: &Origin, error: &(dyn StdError + 'static)) -> Self {
-        let mut source = Some(error);
-        let mut last = error.to_string();
-        let mut hint = None;
-        while let Some(current) = source {
-            if let Some(dns) = current.downcast_ref::<DnsError>() {
-                let message = format!("the name {} cannot be resolved: {dns}", origin.host());
-                return Self { phase: Phase::Dns, timed_out: false, message, hint: Some(DNS_HINT) };
-            }
-            if current.downcast_ref().is_some_and(refused) {
-                hint = Some("nothing listens there: check host and port");
-            }
-            last = current.to_string();
-            source = current.source();
-        }
-        let message = format!("no connection to {}: {last}", origin.authority());
-        Self { phase: Phase::Tcp, timed_out: false, message, hint }
-    }
-
-    fn tls(origin: &Origin, error: &io::Error) -> Self {
-        let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let hint = cause.and_then(tls_hint);
-        let message = match cause {
-            Some(cause) => format!("TLS with {} failed: {cause}", origin.authority()),
-            None => format!("TLS with {} failed: {error}", origin.authority()),
-        };
-        Self { phase: Phase::Tls, timed_out: false, message, hint }
-    }
-
-    /// A word for metrics.
-    pub fn label(&self) -> &'static str {
-        match (self.timed_out, self.phase) {
-            (true, _) => "timeout",
-            (false, Phase::Dns) => "dns",
-            (false, Phase::Tcp) => "connect",
-            (false, Phase::Tls) => "tls",
-        }
-    }
-
-    /// What may help.
-    pub fn hint(&self) -> Option<&'static str> {
-        self.hint
-    }
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl StdError for ConnectError {}
 
 #[cfg(test)]
 mod tests {
@@ -592,7 +403,7 @@ mod tests {
         assert_eq!((error.phase, error.timed_out, error.label()), (Phase::Tls, true, "timeout"));
         assert!(error.to_string().contains("the TLS handshake did not finish within 50ms"));
 
-        let lookup = UnderWay::new(&connector.lookups);
+        let lookup = crate::net::resolve::UnderWay::new(&connector.lookups);
         assert_eq!(connector.tcp_or_dns(), Phase::Dns);
         drop(lookup);
         assert_eq!(connector.tcp_or_dns(), Phase::Tcp);

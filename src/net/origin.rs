@@ -32,14 +32,9 @@ impl Origin {
         if host.is_empty() {
             return Err(OriginError::new("it names no host"));
         }
-        let port = match authority.port_u16() {
-            Some(0) => return Err(OriginError::new("port 0 cannot be connected to")),
-            Some(port) => port,
-            None if authority.port().is_some() => {
-                return Err(OriginError::new("the port is no number between 1 and 65535"));
-            }
-            None => default_port(https),
-        };
+        let written = port(authority)
+            .ok_or_else(|| OriginError::new("the port is no number between 1 and 65535"))?;
+        let port = written.unwrap_or(default_port(https));
         let origin = Self { https, host, port };
         if !https && !origin.is_loopback() {
             return Err(OriginError::new(
@@ -76,11 +71,29 @@ impl Origin {
         }
     }
 
-    fn is_loopback(&self) -> bool {
+    /// Whether it is on this machine.
+    pub fn is_loopback(&self) -> bool {
         match self.host.parse::<IpAddr>() {
             Ok(address) => address.is_loopback(),
             Err(_) => self.host == "localhost",
         }
+    }
+}
+
+/// The port of an authority without user information, where one is written; `None` where it is no
+/// port. `http` itself takes one above 65535 for none at all.
+pub(super) fn port(authority: &http::uri::Authority) -> Option<Option<u16>> {
+    match authority.as_str().get(authority.host().len()..) {
+        None | Some("") => Some(None),
+        Some(rest) => rest.strip_prefix(':')?.parse().ok().filter(|port| *port != 0).map(Some),
+    }
+}
+
+/// Host and port in any case, as connectors and CONNECT want them.
+pub(super) fn bracketed(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
     }
 }
 
@@ -137,5 +150,8 @@ mod tests {
         check("https://user:pw@bank.example", None);
         check("ftp://bank.example", None);
         check("/path", None);
+        check("https://bank.example:99999", None);
+        check("https://bank.example:0", None);
+        check("https://bank.example:", None);
     }
 }

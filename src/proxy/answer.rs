@@ -25,9 +25,9 @@ pub fn answer(rejection: &Rejection, request_id: &str) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(FORWARDED, HeaderValue::from_static(rejection.forwarded.as_str()));
-    let status =
-        format!("bearer-proxy; error={}; details=\"{}\"", code.proxy_error(), code.as_str());
-    for (name, value) in [(PROXY_STATUS, Some(status)), (ALLOW, rejection.allow.clone())] {
+    for (name, value) in
+        [(PROXY_STATUS, Some(proxy_status(rejection))), (ALLOW, rejection.allow.clone())]
+    {
         if let Some(value) = value.and_then(|text| HeaderValue::try_from(text).ok()) {
             headers.insert(name, value);
         }
@@ -42,6 +42,22 @@ pub fn answer(rejection: &Rejection, request_id: &str) -> Response<Body> {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// RFC 9209; where an egress proxy refused, its status goes along (section 2.1.4).
+fn proxy_status(rejection: &Rejection) -> String {
+    let code = rejection.code;
+    let connect = rejection.connect.as_ref();
+    let error = connect.map_or(code.proxy_error(), |failure| failure.proxy_error);
+    match connect.and_then(|failure| failure.egress_answer.as_deref()) {
+        None => format!("bearer-proxy; error={error}; details=\"{}\"", code.as_str()),
+        Some(answer) => format!(
+            "bearer-proxy; error={error}; received-status={}; details=\"{}: the egress proxy \
+             answered {answer}\"",
+            answer.get(..3).unwrap_or_default(),
+            code.as_str(),
+        ),
+    }
 }
 
 /// After these the rest of the connection cannot be trusted, or is not worth reading.
@@ -77,9 +93,25 @@ fn document(rejection: &Rejection, request_id: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::rejection::Forwarded;
+    use crate::proxy::rejection::{ConnectFailure, Forwarded};
     use http_body_util::BodyExt;
     use std::time::Duration;
+
+    #[test]
+    fn what_an_egress_proxy_said_is_passed_on() {
+        let check = |egress_answer: Option<&str>, expected: &str| {
+            let egress_answer = egress_answer.map(str::to_owned);
+            let failure = ConnectFailure { proxy_error: "destination_unavailable", egress_answer };
+            let rejection = Rejection::new(Code::Connect, "").about_connect(failure);
+            assert_eq!(answer(&rejection, "abc").headers()["proxy-status"], expected);
+        };
+        check(None, "bearer-proxy; error=destination_unavailable; details=\"connect\"");
+        check(
+            Some("407 Log In"),
+            "bearer-proxy; error=destination_unavailable; received-status=407; \
+             details=\"connect: the egress proxy answered 407 Log In\"",
+        );
+    }
 
     #[tokio::test]
     async fn a_refusal_is_a_problem_document() {

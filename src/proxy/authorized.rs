@@ -19,12 +19,13 @@ use tokio::time::{Duration, Instant};
 
 use super::plan::{RoutePlan, UpstreamPlan};
 use super::received::too_large;
-use super::rejection::{Code, Forwarded, Rejection};
+use super::rejection::{Code, ConnectFailure, Forwarded, Rejection};
 use super::replay::Kept;
 use super::routed::{Routed, is_safe};
 use super::settings::RequestLimits;
 use crate::body::Body;
 use crate::layer::guard::{Breach, Guarded, Watch};
+use crate::net::connect::ConnectError;
 use crate::token::Bearer;
 use crate::upstream::{self, Pool, Reuse, SendError};
 
@@ -157,8 +158,18 @@ fn failed(error: &SendError, watch: Option<&Watch>, limits: &RequestLimits) -> R
         Some(Breach::Cut) => {
             Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
         }
-        None if error.is_connect() => Rejection::new(Code::Connect, error.to_string()),
-        None => Rejection::new(Code::UpstreamReset, error.to_string()),
+        None => match error.connect() {
+            Some(failure) => unreached(failure),
+            None => Rejection::new(Code::UpstreamReset, error.to_string()),
+        },
     };
     rejection.forwarded(forwarded)
+}
+
+/// The words for the app; the hints are the operator's, in the log and `check --live`.
+fn unreached(failure: &ConnectError) -> Rejection {
+    Rejection::new(Code::Connect, failure.to_string()).about_connect(ConnectFailure {
+        proxy_error: failure.proxy_error(),
+        egress_answer: failure.proxy_answer().map(str::to_owned),
+    })
 }

@@ -237,6 +237,17 @@ pub struct Rejection {
     pub retry_after: Option<Duration>,
     /// Value of the Allow header, with [`Code::Method`].
     pub allow: Option<String>,
+    /// What is known of a connection that could not be made, with [`Code::Connect`].
+    pub connect: Option<ConnectFailure>,
+}
+
+/// What `Proxy-Status` tells of a connection that could not be made.
+#[derive(Debug, Clone)]
+pub struct ConnectFailure {
+    /// Proxy error type of RFC 9209 section 2.3.
+    pub proxy_error: &'static str,
+    /// The status line of an egress proxy that refused: printable ASCII without quotes.
+    pub egress_answer: Option<String>,
 }
 
 impl Rejection {
@@ -248,12 +259,19 @@ impl Rejection {
             forwarded: Forwarded::No,
             retry_after: None,
             allow: None,
+            connect: None,
         }
     }
 
     /// The same, of a request that may or may not have reached the upstream.
     pub fn forwarded(mut self, forwarded: Forwarded) -> Self {
         self.forwarded = forwarded;
+        self
+    }
+
+    /// The same, with what is known of the connection.
+    pub fn about_connect(mut self, failure: ConnectFailure) -> Self {
+        self.connect = Some(failure);
         self
     }
 

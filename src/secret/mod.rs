@@ -3,6 +3,7 @@
 //! A configuration names secrets by [`Reference`], never by value. A reference is read anew at each
 //! token fetch, so that a rotated secret needs no restart. One variant per source.
 
+mod egress;
 mod env;
 mod error;
 mod exec;
@@ -14,6 +15,7 @@ mod systemd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use egress::{EgressLogin, EgressProxy};
 pub use error::{SecretError, SecretFault};
 pub use name::looks_random;
 pub use store::{Age, Store};

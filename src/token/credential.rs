@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::net::tls::TlsSettings;
 use crate::oauth::{ClientAuth, Dialect, TokenEndpoint};
-use crate::secret::Reference;
+use crate::secret::{EgressProxy, Reference};
 
 /// One client registration at one token endpoint, and how its tokens are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Credential {
     pub dialect: Dialect,
     /// TLS towards the token endpoint.
     pub tls: TlsSettings,
+    /// The egress proxy on the way to the token endpoint.
+    pub egress: Option<EgressProxy>,
     /// One token for each distinct set of scopes, or one with all of them.
     pub grouping: Grouping,
     /// When tokens are renewed and how long anybody waits.

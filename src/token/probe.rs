@@ -14,6 +14,7 @@ use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
 use crate::oauth::request::{self, Grant};
 use crate::oauth::{ScopeSet, reply};
+use crate::secret::EgressProxy;
 use crate::sensitive::Sensitive;
 
 /// Largest token answer that is read, in bytes.
@@ -88,6 +89,7 @@ pub(super) fn connector(credential: &Credential) -> Result<Connector, ProbeError
         .map_err(|error| ProbeError::new("endpoint", error.to_string()))?;
     let timeout = credential.policy.connect_timeout;
     Connector::new(origin, &credential.tls, Alpn::Both, timeout, TCP_USER_TIMEOUT)
+        .and_then(|connector| connector.through(credential.egress.as_ref().map(EgressProxy::way)))
         .map_err(|error| ProbeError::new("tls settings", error.to_string()))
 }
 

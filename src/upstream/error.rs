@@ -42,9 +42,12 @@ pub struct SendError {
 }
 
 impl SendError {
-    /// Whether no connection could be made.
-    pub fn is_connect(&self) -> bool {
-        matches!(self.kind, SendErrorKind::Connect(_))
+    /// Why no connection could be made, where that is what failed.
+    pub fn connect(&self) -> Option<&ConnectError> {
+        match &self.kind {
+            SendErrorKind::Connect(error) => Some(error),
+            _ => None,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use super::settings::{Protocol, Settings};
 use crate::body::Body;
 use crate::net::connect::{Connection, Connector};
 use crate::net::tls::{Alpn, TlsCache, TlsSetupError};
+use crate::secret::EgressProxy;
 
 /// How many connections are tried for a request that is handed back unwritten each time.
 const MAX_CONNECTIONS_TRIED: usize = 3;
@@ -104,7 +105,8 @@ impl Pool {
             alpn,
             settings.connect_timeout,
             settings.tcp_user_timeout,
-        )?;
+        )?
+        .through(settings.egress.as_ref().map(EgressProxy::way))?;
         let authority = settings.origin.authority().parse().map_err(|_| {
             TlsSetupError::new(format!("{} is no authority", settings.origin.authority()))
         })?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::net::Origin;
 use crate::net::tls::TlsSettings;
+use crate::secret::EgressProxy;
 
 /// Where one upstream is and how its connections are made and kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Settings {
     pub origin: Origin,
     /// TLS towards it.
     pub tls: TlsSettings,
+    /// The egress proxy on the way to it.
+    pub egress: Option<EgressProxy>,
     /// Which HTTP versions are offered.
     pub protocol: Protocol,
     /// Time for DNS, TCP and TLS together.
@@ -38,6 +41,7 @@ impl Settings {
             name: name.into(),
             origin,
             tls: TlsSettings::default(),
+            egress: None,
             protocol: Protocol::default(),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),

@@ -393,7 +393,7 @@ async fn a_connection_that_cannot_be_made_is_reported_as_such() {
         let uri = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
         let error = pool(&uri, |_| ()).send(get(), Reuse::Any).await.unwrap_err();
-        assert!(error.is_connect() && error.forwarded == Forwarded::No, "{error:?}");
+        assert!(error.connect().is_some() && error.forwarded == Forwarded::No, "{error:?}");
 
         let ca = Authority::new();
         let tls = ca.server(ServerSetup::default());
@@ -402,7 +402,7 @@ async fn a_connection_that_cannot_be_made_is_reported_as_such() {
         let other = Authority::named("another");
         let strange = pool(&uri, |settings| settings.tls = other.trusted());
         let error: SendError = strange.send(get(), Reuse::Any).await.unwrap_err();
-        assert!(error.is_connect() && error.forwarded == Forwarded::No, "{error:?}");
+        assert!(error.connect().is_some() && error.forwarded == Forwarded::No, "{error:?}");
     })
     .await;
 }

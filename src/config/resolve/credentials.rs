@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net::Origin;
 use crate::net::tls::TlsSettings;
 use crate::oauth::client_auth::{BasicEncoding, ClientAuth, SigningAlgorithm};
 use crate::oauth::presets::{self, Preset};
@@ -13,6 +14,7 @@ use crate::token::credential::{Grouping, MissingScopes, Policy};
 
 use super::super::problem::Fault;
 use super::super::read::{Item, Section};
+use super::egress::{self, Egress};
 use super::{check_name, dialect, references, server, tls};
 
 /// A credential that the file names, and its settings where they can be used.
@@ -39,21 +41,32 @@ const ADVICE: &[(&str, &str)] = &[
     ("auth_method", "write client_auth"),
     ("token_endpoint_auth_method", "write client_auth"),
     ("grant_type", "client_credentials is the only grant; leave it out"),
+    ("egress_proxy", "write  egress = { proxy = \"http://host:port\" }"),
+    ("proxy", "write  egress = { proxy = \"http://host:port\" }"),
     ("timeout", "write  timeouts = { total = \"10s\" }"),
 ];
 
-pub(super) fn read<'c>(root: &Section<'c>, tls: &TlsSettings) -> Vec<Found<'c>> {
+pub(super) fn read<'c>(
+    root: &Section<'c>,
+    tls: &TlsSettings,
+    egress: &Egress<'c>,
+) -> Vec<Found<'c>> {
     let mut found = Vec::new();
     for (name, item) in root.section("credentials", "[credentials]").entries() {
         let good = check_name(&name, &item, "a credential");
         let section = item.section("a credential").map(|section| section.private().advise(ADVICE));
-        let read = section.and_then(|section| credential(&name, &section, tls));
+        let read = section.and_then(|section| credential(&name, &section, tls, egress));
         found.push(Found { name, item, credential: read.filter(|_| good) });
     }
     found
 }
 
-fn credential(name: &str, section: &Section<'_>, base: &TlsSettings) -> Option<Credential> {
+fn credential<'c>(
+    name: &str,
+    section: &Section<'c>,
+    base: &TlsSettings,
+    egress: &Egress<'c>,
+) -> Option<Credential> {
     let preset = preset(section);
     let endpoint = endpoint(section, &preset);
     let reference =
@@ -67,11 +80,14 @@ fn credential(name: &str, section: &Section<'_>, base: &TlsSettings) -> Option<C
     let auth = client_auth(section, &preset);
     let dialect = dialect::read(section, &preset);
     let tls = tls::read(&section.section("tls", "tls of a credential").advise(tls::ADVICE), base);
+    let way = section.section("egress", "egress of a credential").advise(egress::ADVICE);
+    let egress = egress::read(&way, egress);
     let grouping = section.choice("tokens", &GROUPINGS, Grouping::default());
     let policy = policy(section);
     section.finish();
     proof(section, auth?, has_secret, &tls);
     let (endpoint, client_id, auth) = (endpoint?, client_id?, auth?);
+    let egress = Origin::of(endpoint.uri()).ok().and_then(|origin| egress.towards(&origin));
     Some(Credential {
         name: Arc::from(name),
         endpoint,
@@ -80,6 +96,7 @@ fn credential(name: &str, section: &Section<'_>, base: &TlsSettings) -> Option<C
         auth,
         dialect,
         tls,
+        egress,
         grouping,
         policy,
     })

@@ -5,6 +5,7 @@
 mod checks;
 mod credentials;
 mod dialect;
+mod egress;
 mod references;
 mod routes;
 mod server;
@@ -32,17 +33,18 @@ pub(super) fn config<'c>(
         ("upstream", "write [upstreams.NAME]"),
         ("credential", "write [credentials.NAME]"),
         ("listen", "it belongs to [server]"),
-        ("egress", "an egress proxy is not supported"),
+        ("egress_proxy", "write  [egress] proxy = \"http://host:port\""),
         ("clients", "clients are not told apart; see clients of [server]"),
     ]);
     version(&root);
     let server = server::read(&root);
     let tls = tls::read(&root.section("tls", "[tls]"), &tls::Base::default());
+    let egress = egress::root(&root);
     let (shutdown, log, watch) =
         (server::shutdown(&root), server::log(&root), server::watch(&root));
     let admin = server::admin(&root, &server);
-    let credentials = credentials::read(&root, &tls);
-    let upstreams = upstreams::read(&root, &tls, &server);
+    let credentials = credentials::read(&root, &tls, &egress);
+    let upstreams = upstreams::read(&root, &tls, &egress, &server);
     root.finish();
     checks::all(&upstreams, &credentials);
 

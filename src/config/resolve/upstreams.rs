@@ -17,6 +17,7 @@ use crate::upstream::settings::{Protocol, Settings};
 
 use super::super::problem::Fault;
 use super::super::read::{Item, Section};
+use super::egress::{self, Egress};
 use super::routes::{self, Route};
 use super::server::{self, Server};
 use super::{check_name, dialect, references, tls};
@@ -44,12 +45,19 @@ const ADVICE: &[(&str, &str)] = &[
     ("x_forwarded", "write forwarding_headers"),
     ("scopes", "scopes belong to routes"),
     ("scope", "scopes belong to routes"),
+    ("egress_proxy", "write  egress = { proxy = \"http://host:port\" }"),
+    ("proxy", "write  egress = { proxy = \"http://host:port\" }"),
     ("timeout", "write  timeouts = { response = \"60s\" }"),
     ("retry", "retry belongs to routes"),
     ("allow_remote_clients", "write  clients = \"anyone\"  in [server]"),
 ];
 
-pub(super) fn read<'c>(root: &Section<'c>, tls: &TlsSettings, server: &Server) -> Vec<Found<'c>> {
+pub(super) fn read<'c>(
+    root: &Section<'c>,
+    tls: &TlsSettings,
+    egress: &Egress<'c>,
+    server: &Server,
+) -> Vec<Found<'c>> {
     let mut found: Vec<Found<'c>> = Vec::new();
     for (name, item) in root.section("upstreams", "[upstreams]").entries() {
         check_name(&name, &item, "an upstream");
@@ -59,7 +67,7 @@ pub(super) fn read<'c>(root: &Section<'c>, tls: &TlsSettings, server: &Server) -
             .chain(found.iter().filter_map(|other| other.listener.as_ref()))
             .map(|listener| listener.listen.clone())
             .collect();
-        found.push(upstream(&name, &section, tls, server, &taken));
+        found.push(upstream(&name, &section, tls, egress, server, &taken));
     }
     if found.is_empty() {
         let hint = "write [upstreams.NAME] with url, credential and routes; `bearer-proxy init` writes an example";
@@ -74,6 +82,7 @@ fn upstream<'c>(
     name: &str,
     section: &Section<'c>,
     tls: &TlsSettings,
+    egress: &Egress<'c>,
     server: &Server,
     taken: &[Listen],
 ) -> Found<'c> {
@@ -96,8 +105,10 @@ fn upstream<'c>(
     let strip_mount = section.bool("strip_mount", true);
     let set_headers = set_headers(&section.section("set_headers", "set_headers"));
     let tls = tls::read(&section.section("tls", "tls of an upstream").advise(tls::ADVICE), tls);
+    let way = section.section("egress", "egress of an upstream").advise(egress::ADVICE);
+    let egress = egress::read(&way, egress);
     let (connection, response_timeout, body_idle_timeout) =
-        connection(name, section, url.as_ref(), tls);
+        connection(name, section, url.as_ref(), tls, &egress);
     let routes = routes::read(section, incoming);
     section.finish();
     let settings = connection.zip(url).map(|(connection, (_, base_path))| UpstreamSettings {
@@ -255,6 +266,7 @@ fn connection(
     section: &Section<'_>,
     url: Option<&(Origin, String)>,
     tls: TlsSettings,
+    egress: &Egress<'_>,
 ) -> (Option<Settings>, Duration, Duration) {
     let protocol = section.choice("http", &PROTOCOLS, Protocol::default());
     let (timeouts, pool) =
@@ -267,6 +279,7 @@ fn connection(
         let default = Settings::new(name, origin.clone());
         Settings {
             tls,
+            egress: egress.towards(origin),
             protocol,
             connect_timeout: connect,
             idle_timeout: server::positive(&pool, "idle_timeout", default.idle_timeout),

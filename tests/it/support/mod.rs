@@ -11,8 +11,11 @@
 #![allow(dead_code, reason = "each story uses its part of the harness")]
 
 mod client;
+pub mod corporate;
 pub mod http2;
 mod proxy;
+pub mod secured;
+pub mod tls;
 
 use std::future::Future;
 use std::time::Duration;
