@@ -195,7 +195,7 @@ impl tower::Service<Inbound> for Service {
         let forwarder = Rc::clone(&self.0);
         let Inbound { request, connection } = inbound;
         let version = request.version();
-        let request = request.map(|body| Body::incoming(version, body));
+        let request = Box::new(request.map(|body| Body::incoming(version, body)));
         Box::pin(async move { Ok(forwarder.handle(&connection, request).await) })
     }
 }

@@ -78,18 +78,30 @@ pub struct Guarded {
     idle: Duration,
     remaining: u64,
     timer: Option<Pin<Box<Sleep>>>,
-    watch: Watch,
+    watch: Option<Watch>,
 }
 
 impl Guarded {
     /// Guards a body: at most `max_bytes` bytes, at most `idle` between two frames.
-    pub fn new(inner: Body, max_bytes: u64, idle: Duration) -> (Self, Watch) {
+    pub fn new(inner: Body, max_bytes: u64, idle: Duration) -> Self {
+        Self { inner, idle, remaining: max_bytes, timer: None, watch: None }
+    }
+
+    /// The same, watched by somebody.
+    pub fn watched(mut self) -> (Self, Watch) {
         let watch = Watch(Arc::new(Shared {
             started: Instant::now(),
             progress_ms: AtomicU64::new(0),
-            state: AtomicU8::new(if inner.is_end_stream() { DONE } else { FLOWING }),
+            state: AtomicU8::new(if self.inner.is_end_stream() { DONE } else { FLOWING }),
         }));
-        (Self { inner, idle, remaining: max_bytes, timer: None, watch: watch.clone() }, watch)
+        self.watch = Some(watch.clone());
+        (self, watch)
+    }
+
+    fn tell(&self, state: u8) {
+        if let Some(watch) = &self.watch {
+            watch.0.state.store(state, Ordering::Relaxed);
+        }
     }
 
     fn fail(
@@ -97,7 +109,7 @@ impl Guarded {
         state: u8,
         why: &'static str,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.watch.0.state.store(state, Ordering::Relaxed);
+        self.tell(state);
         Poll::Ready(Some(Err(BodyError::new(why))))
     }
 
@@ -118,23 +130,25 @@ impl HttpBody for Guarded {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.timer = None;
-                self.watch.touch();
+                if let Some(watch) = &self.watch {
+                    watch.touch();
+                }
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match self.remaining.checked_sub(length) {
                     Some(remaining) => self.remaining = remaining,
                     None => return self.fail(TOO_LARGE, "the body is larger than allowed"),
                 }
                 if self.inner.is_end_stream() {
-                    self.watch.0.state.store(DONE, Ordering::Relaxed);
+                    self.tell(DONE);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.watch.0.state.store(CUT, Ordering::Relaxed);
+                self.tell(CUT);
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
-                self.watch.0.state.store(DONE, Ordering::Relaxed);
+                self.tell(DONE);
                 Poll::Ready(None)
             }
             Poll::Pending => match self.poll_idle(cx) {
@@ -175,7 +189,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stalled_body_ends_in_time() {
         let started = Instant::now();
-        let (mut body, watch) = Guarded::new(Body::boxed(Stalled), 10, Duration::from_secs(60));
+        let (mut body, watch) =
+            Guarded::new(Body::boxed(Stalled), 10, Duration::from_secs(60)).watched();
         assert!(body.frame().await.unwrap().is_err());
         assert_eq!(started.elapsed().as_secs(), 60);
         assert_eq!(watch.breach(), Some(Breach::Idle));
@@ -184,7 +199,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_over_its_bound_fails_and_one_at_its_bound_passes() {
         for (bound, breach) in [(4, Some(Breach::TooLarge)), (5, None)] {
-            let (body, watch) = Guarded::new(Body::full("12345"), bound, Duration::from_secs(1));
+            let body = Guarded::new(Body::full("12345"), bound, Duration::from_secs(1));
+            let (body, watch) = body.watched();
             assert_eq!(body.collect().await.is_err(), breach.is_some());
             assert_eq!(watch.breach(), breach);
             assert_eq!(watch.is_done(), breach.is_none());

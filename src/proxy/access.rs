@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
+use super::answer::REQUEST_ID;
 use super::plan::{RoutePlan, UpstreamPlan};
 use super::rejection::{Forwarded, Rejection};
 use super::routed::is_safe;
@@ -23,14 +24,11 @@ impl RequestId {
 
     /// Takes the id from `X-Request-Id`, if it is printable and short.
     pub fn of(headers: &HeaderMap) -> Self {
-        let accepted =
-            headers.get("x-request-id").and_then(|value| value.to_str().ok()).filter(|id| {
-                !id.is_empty()
-                    && id.len() <= Self::MAX_BYTES
-                    && id
-                        .bytes()
-                        .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
-            });
+        let accepted = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| {
+            !id.is_empty()
+                && id.len() <= Self::MAX_BYTES
+                && id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+        });
         Self { accepted: accepted.map(str::to_owned), made: std::cell::OnceCell::new() }
     }
 

@@ -31,10 +31,10 @@ use crate::upstream::{self, Pool, Reuse, SendError};
 
 /// A request that may be sent.
 pub struct Authorized {
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     route: Arc<RoutePlan>,
     bearer: Option<Arc<Bearer>>,
-    kept: Option<Kept>,
+    kept: Option<Box<Kept>>,
 }
 
 /// An answer, and what a second try would need.
@@ -44,7 +44,7 @@ pub struct Sent {
     /// The token that the request carried.
     pub bearer: Option<Arc<Bearer>>,
     /// The request as it was, where a second try would be honest.
-    pub kept: Option<Kept>,
+    pub kept: Option<Box<Kept>>,
 }
 
 impl Authorized {
@@ -57,7 +57,7 @@ impl Authorized {
     }
 
     /// A second try: the request as it was, with a newer token.
-    pub(super) fn again(kept: Kept, route: Arc<RoutePlan>, bearer: Arc<Bearer>) -> Self {
+    pub(super) fn again(kept: &Kept, route: Arc<RoutePlan>, bearer: Arc<Bearer>) -> Self {
         let request = kept.with(bearer.header().clone());
         Self { request, route, bearer: Some(bearer), kept: None }
     }
@@ -72,9 +72,9 @@ impl Authorized {
         upstream: &UpstreamPlan,
         limits: &RequestLimits,
     ) -> Result<Sent, Rejection> {
-        let Self { request, route, bearer, kept } = self;
+        let Self { mut request, route, bearer, kept } = self;
         let safe = is_safe(request.method());
-        let (request, watch) = guard(request, upstream, limits);
+        let watch = guard(&mut request, upstream, limits);
         let sending = pool.send(request, if safe { Reuse::Any } else { Reuse::Recent });
         let mut sent = with_deadline(sending, upstream.response_timeout, watch.as_ref()).await;
         // A kept-alive connection that its server had closed says nothing of the request, which
@@ -110,16 +110,18 @@ impl Authorized {
 
 /// Puts a request's body under guard; a request without one stays as it is.
 fn guard(
-    request: Request<Body>,
+    request: &mut Request<Body>,
     upstream: &UpstreamPlan,
     limits: &RequestLimits,
-) -> (Request<Body>, Option<Watch>) {
+) -> Option<Watch> {
     if request.body().is_end_stream() {
-        return (request, None);
+        return None;
     }
-    let (parts, body) = request.into_parts();
-    let (body, watch) = Guarded::new(body, limits.max_request_body, upstream.body_idle_timeout);
-    (Request::from_parts(parts, Body::boxed(body)), Some(watch))
+    let body = std::mem::take(request.body_mut());
+    let guarded = Guarded::new(body, limits.max_request_body, upstream.body_idle_timeout);
+    let (guarded, watch) = guarded.watched();
+    *request.body_mut() = Body::boxed(guarded);
+    Some(watch)
 }
 
 /// Waits for an answer; the clock starts anew with each piece of the request's body, since an

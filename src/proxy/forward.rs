@@ -74,7 +74,7 @@ impl Forwarder {
     pub async fn handle(
         self: Rc<Self>,
         connection: &ConnectionInfo,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
     ) -> Response<Body> {
         let started = Instant::now();
         let local = self.current();
@@ -97,7 +97,7 @@ impl Forwarder {
         &self,
         local: &Rc<Local>,
         connection: &ConnectionInfo,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         record: &mut AccessRecord,
     ) -> Result<Response<Body>, Rejection> {
         let plan = &local.plan;
@@ -179,22 +179,26 @@ impl Exchange {
             },
         )?;
         let sent = authorized.send(pool, &self.upstream, &self.local.plan.limits).await?;
-        let sent = self.challenged(sent, pool).await?;
+        let sent = match verdict(&sent.response) {
+            Verdict::Fine => sent,
+            blamed => Box::pin(self.challenged(sent, blamed, pool)).await?,
+        };
         Ok(self.streamed(sent))
     }
 
     /// A 401 for the token: it is blamed, and where a second try is honest one is made.
-    async fn challenged(&self, sent: Sent, pool: &Pool) -> Result<Sent, Rejection> {
+    async fn challenged(
+        &self,
+        sent: Sent,
+        verdict: Verdict,
+        pool: &Pool,
+    ) -> Result<Sent, Rejection> {
         let (Some(reader), Some(bearer)) = (&self.route.token, &sent.bearer) else {
             return Ok(sent);
         };
-        match verdict(&sent.response) {
-            Verdict::Fine => return Ok(sent),
-            Verdict::Refused | Verdict::InsufficientScope => {
-                self.route.metrics.unauthorized();
-                return Ok(sent);
-            }
-            Verdict::InvalidToken => self.route.metrics.unauthorized(),
+        self.route.metrics.unauthorized();
+        if verdict != Verdict::InvalidToken {
+            return Ok(sent);
         }
         let generation = bearer.generation();
         reader.blame(generation);
@@ -202,7 +206,7 @@ impl Exchange {
         let deadline = Instant::now() + self.route.token_wait;
         match reader.newer_than(generation, deadline).await {
             Ok(newer) => {
-                let again = Authorized::again(kept, Arc::clone(&self.route), newer);
+                let again = Authorized::again(&kept, Arc::clone(&self.route), newer);
                 again.send(pool, &self.upstream, &self.local.plan.limits).await
             }
             Err(_) => Ok(Sent { kept: None, ..sent }),
@@ -237,7 +241,7 @@ impl Exchange {
         if body.is_end_stream() {
             return Response::from_parts(parts, body);
         }
-        let (body, _) = Guarded::new(body, u64::MAX, self.upstream.body_idle_timeout);
+        let body = Guarded::new(body, u64::MAX, self.upstream.body_idle_timeout);
         Response::from_parts(parts, Body::boxed(body))
     }
 }

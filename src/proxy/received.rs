@@ -20,7 +20,8 @@ use super::routed::Routed;
 
 /// A request whose head has been read and found to be for us.
 pub struct Received {
-    pub(super) request: Request<Body>,
+    /// In a box, since it is handed from state to state.
+    pub(super) request: Box<Request<Body>>,
     pub(super) framing: Framing,
     /// What kinds of fields its head holds.
     pub(super) fields: Kinds,
@@ -34,7 +35,7 @@ impl Received {
     /// # Errors
     /// Whatever is odd is refused before anything is matched: RFC 9112 sections 3.2 and 6.
     pub fn read(
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         listener: &ListenerPlan,
         limits: &RequestLimits,
     ) -> Result<Self, Rejection> {

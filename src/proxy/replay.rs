@@ -18,18 +18,18 @@ pub struct Kept {
 
 impl Kept {
     /// Remembers a request whose body is these bytes.
-    pub fn new<B>(request: &Request<B>, body: Bytes) -> Self {
-        Self {
+    pub fn new<B>(request: &Request<B>, body: Bytes) -> Box<Self> {
+        Box::new(Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
             headers: request.headers().clone(),
             body,
-        }
+        })
     }
 
     /// The request again, as it was.
-    pub fn again(&self) -> Request<Body> {
-        let mut request = Request::new(Body::full(self.body.clone()));
+    pub fn again(&self) -> Box<Request<Body>> {
+        let mut request = Box::new(Request::new(Body::full(self.body.clone())));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
@@ -37,7 +37,7 @@ impl Kept {
     }
 
     /// The request again, its Authorization rebuilt.
-    pub fn with(&self, authorization: HeaderValue) -> Request<Body> {
+    pub fn with(&self, authorization: HeaderValue) -> Box<Request<Body>> {
         let mut request = self.again();
         request.headers_mut().insert(AUTHORIZATION, authorization);
         request

@@ -25,19 +25,20 @@ use crate::token::{Bearer, Moment, NoToken};
 
 /// A request and the route that claims it.
 pub struct Routed {
-    pub(super) request: Request<Body>,
+    pub(super) request: Box<Request<Body>>,
     pub(super) framing: Framing,
     fields: Kinds,
     host: Option<Authority>,
     pub(super) route: Arc<RoutePlan>,
-    /// The body, where it was read beforehand so that it can be sent again.
+    /// The body, where there is none or it was read beforehand, so that it can be sent again.
     whole: Option<Bytes>,
 }
 
 impl Routed {
     pub(super) fn new(received: Received, route: Arc<RoutePlan>) -> Self {
         let Received { request, framing, fields, host, .. } = received;
-        Self { request, framing, fields, host, route, whole: None }
+        let whole = (framing == Framing::None).then(Bytes::new);
+        Self { request, framing, fields, host, route, whole }
     }
 
     /// Rewrites the head for the upstream and attaches what the route asks for.
@@ -52,7 +53,10 @@ impl Routed {
     ) -> Result<Authorized, Rejection> {
         self.rewrite_target(upstream)?;
         let incoming = self.clean(upstream, peer)?;
-        self.read_small_body(upstream, limits).await?;
+        if self.is_worth_reading(limits) {
+            // In a box, like all that few requests do: the others need not carry room for it.
+            Box::pin(self.read_body(upstream, limits)).await?;
+        }
         let bearer = self.bearer(upstream, incoming).await?;
         Ok(Authorized::new(self, bearer))
     }
@@ -156,8 +160,7 @@ impl Routed {
         };
         let bearer = match reader.usable(Moment::now()) {
             Some(bearer) => bearer,
-            None => reader
-                .wait_usable(Instant::now() + self.route.token_wait)
+            None => Box::pin(reader.wait_usable(Instant::now() + self.route.token_wait))
                 .await
                 .map_err(|absent| no_token(&absent))?,
         };
@@ -166,26 +169,24 @@ impl Routed {
         Ok(Some(bearer))
     }
 
-    /// Reads a small body of known length before anything is sent, where the route wants a second
-    /// try to be possible with it. A larger one streams, and is sent once.
-    async fn read_small_body(
+    /// Whether the body is read before anything is sent: a small one of known length, where the
+    /// route wants a second try to be possible with it. A larger one streams, and is sent once.
+    fn is_worth_reading(&self, limits: &RequestLimits) -> bool {
+        match self.framing {
+            Framing::Length(length) => {
+                length <= limits.replay_buffer_bytes as u64 && self.may_repeat()
+            }
+            Framing::None | Framing::Chunked => false,
+        }
+    }
+
+    async fn read_body(
         &mut self,
         upstream: &UpstreamPlan,
         limits: &RequestLimits,
     ) -> Result<(), Rejection> {
-        let small = match self.framing {
-            Framing::None => {
-                self.whole = Some(Bytes::new());
-                return Ok(());
-            }
-            Framing::Length(length) => length <= limits.replay_buffer_bytes as u64,
-            Framing::Chunked => false,
-        };
-        if !small || !self.may_repeat() {
-            return Ok(());
-        }
         let body = std::mem::take(self.request.body_mut());
-        let (guarded, _) = Guarded::new(body, limits.max_request_body, upstream.body_idle_timeout);
+        let guarded = Guarded::new(body, limits.max_request_body, upstream.body_idle_timeout);
         let read = guarded.collect().await.map_err(|_| {
             Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
         })?;
@@ -196,7 +197,7 @@ impl Routed {
     }
 
     /// The request as it can be sent again, where its body allows.
-    pub(super) fn remembered(&self) -> Option<Kept> {
+    pub(super) fn remembered(&self) -> Option<Box<Kept>> {
         self.whole.clone().map(|body| Kept::new(&self.request, body))
     }
 

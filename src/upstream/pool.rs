@@ -126,7 +126,7 @@ impl Pool {
     /// What failed, and whether any byte had left.
     pub async fn send(
         &self,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         reuse: Reuse,
     ) -> Result<Response<Body>, SendError> {
         let mut tried = 0;
@@ -136,7 +136,8 @@ impl Pool {
             let last = tried == MAX_CONNECTIONS_TRIED;
             let checked = match self.0.checkout(if last { Reuse::Never } else { reuse }) {
                 Some(checked) => checked,
-                None => self.0.connect().await?,
+                // In a box: most requests find a connection and need not carry room for its making.
+                None => Box::pin(self.0.connect()).await?,
             };
             let reused = checked.reused;
             match self.0.exchange(checked, request).await {
@@ -147,7 +148,9 @@ impl Pool {
                     None => return Ok(response),
                 },
                 Err(mut error) => match error.take_message() {
-                    Some(unwritten) if tried < MAX_CONNECTIONS_TRIED => request = unwritten,
+                    Some(unwritten) if tried < MAX_CONNECTIONS_TRIED => {
+                        request = Box::new(unwritten);
+                    }
                     unwritten => {
                         let forwarded =
                             if unwritten.is_some() { Forwarded::No } else { Forwarded::Unknown };
@@ -271,34 +274,29 @@ impl Shared {
     async fn exchange(
         self: &Rc<Self>,
         checked: Checked,
-        request: Request<Body>,
+        mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, TrySendError<Request<Body>>> {
         match checked.sender {
             Sender::Http2(mut sender) => {
-                let response = sender.try_send_request(self.absolute(request)).await?;
+                let response = sender.try_send_request(self.absolute(*request)).await?;
                 Ok(response.map(|body| Body::incoming(Version::HTTP_2, body)))
             }
             Sender::Http1(mut sender) => {
-                let mut request = request;
                 frame(&mut request);
-                let response = sender.try_send_request(request).await?;
+                let response = sender.try_send_request(*request).await?;
                 let response = response.map(|body| Body::incoming(Version::HTTP_11, body));
                 if unusable(&response).is_none() {
-                    self.take_back(sender, checked.retire_at, response.body().is_end_stream());
+                    self.take_back(sender, checked.retire_at);
                 }
                 Ok(response)
             }
         }
     }
 
-    /// Keeps a connection once it is ready for another request.
-    fn take_back(
-        self: &Rc<Self>,
-        mut sender: http1::SendRequest<Body>,
-        retire_at: Instant,
-        answer_ended: bool,
-    ) {
-        if answer_ended && sender.is_ready() {
+    /// Keeps a connection once it is ready for another request: at once where the whole answer came
+    /// with its head, as most do.
+    fn take_back(self: &Rc<Self>, mut sender: http1::SendRequest<Body>, retire_at: Instant) {
+        if sender.is_ready() {
             return self.park(sender, retire_at);
         }
         let pool = Rc::downgrade(self);
