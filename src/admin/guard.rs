@@ -30,6 +30,9 @@ pub enum Refusal {
 }
 
 impl Reach {
+    /// That of a Unix socket: its clients name this machine.
+    pub const SOCKET: Self = Self::Loopback(IpAddr::V4(Ipv4Addr::LOCALHOST));
+
     /// That of a listener bound to this address.
     pub fn of(bound: SocketAddr) -> Self {
         match bound.ip().to_canonical() {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -10,14 +11,15 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::guard::{Reach, Refusal};
 use super::readiness::{Health, Readiness, TokenHealth, is_started, readiness};
 use crate::body::Body;
-use crate::server::StopSignal;
+use crate::server::{Listener, StopSignal};
 use crate::telemetry::Registry;
 use crate::telemetry::metrics;
 
@@ -50,24 +52,28 @@ impl Admin {
         Arc::new(Self { health, registry })
     }
 
-    /// Shows it on these listeners until told to stop; answers under way are finished.
+    /// Shows it on this listener until told to stop; answers under way are finished. More than
+    /// probes and metrics is shown while `control` says so.
     pub async fn serve(
         self: Arc<Self>,
-        listeners: Vec<std::net::TcpListener>,
+        listener: Listener,
+        control: Arc<AtomicBool>,
         stop: StopSignal,
     ) -> io::Result<()> {
-        let mut accepting = JoinSet::new();
-        for listener in listeners {
-            listener.set_nonblocking(true)?;
-            let reach = Reach::of(listener.local_addr()?);
-            let listener = TcpListener::from_std(listener)?;
-            accepting.spawn(Arc::clone(&self).accept(listener, reach, stop.clone()));
-        }
-        while accepting.join_next().await.is_some() {}
+        let (reach, listener) = match listener {
+            Listener::Tcp(listener) => {
+                let reach = Reach::of(listener.local_addr()?);
+                (reach, Acceptor::Tcp(TcpListener::from_std(listener)?))
+            }
+            Listener::Unix(listener) => {
+                (Reach::SOCKET, Acceptor::Unix(UnixListener::from_std(listener)?))
+            }
+        };
+        self.accept(listener, View { reach, control }, stop).await;
         Ok(())
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener, reach: Reach, stop: StopSignal) {
+    async fn accept(self: Arc<Self>, listener: Acceptor, view: View, stop: StopSignal) {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
@@ -79,9 +85,12 @@ impl Admin {
             };
             match accepted {
                 Ok((stream, permit)) => {
-                    let connection = Arc::clone(&self).connection(stream, reach, stop.clone());
+                    let (admin, view, stop) = (Arc::clone(&self), view.clone(), stop.clone());
                     connections.spawn(async move {
-                        connection.await;
+                        match stream {
+                            Client::Tcp(stream) => admin.connection(stream, view, stop).await,
+                            Client::Unix(stream) => admin.connection(stream, view, stop).await,
+                        }
                         drop(permit);
                     });
                 }
@@ -98,9 +107,14 @@ impl Admin {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, reach: Reach, stop: StopSignal) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        view: View,
+        stop: StopSignal,
+    ) {
         let service = hyper::service::service_fn(move |request| {
-            let answer = self.answer(reach, &request);
+            let answer = self.answer(&view, &request);
             std::future::ready(Ok::<_, Infallible>(answer))
         });
         let connection = Builder::new()
@@ -122,19 +136,20 @@ impl Admin {
     }
 
     /// The answer to one request: the only place that knows the pages.
-    pub fn answer<B>(&self, reach: Reach, request: &Request<B>) -> Response<Body> {
-        if let Err(refusal) = reach.admit(request) {
+    fn answer<B>(&self, view: &View, request: &Request<B>) -> Response<Body> {
+        if let Err(refusal) = view.reach.admit(request) {
             return refused(refusal);
         }
         let query = request.uri().query().unwrap_or_default();
-        let page: Box<dyn Fn() -> Response<Body> + '_> = match (request.uri().path(), reach) {
-            ("/livez", _) => Box::new(|| self.livez()),
-            ("/readyz", _) => Box::new(move || self.readyz(query)),
-            ("/startupz", _) => Box::new(|| self.startupz()),
-            ("/metrics", _) => Box::new(|| self.metrics()),
-            ("/status", Reach::Loopback(_)) => Box::new(|| self.status()),
-            _ => return problem(StatusCode::NOT_FOUND, "no such page", PAGES),
-        };
+        let page: Box<dyn Fn() -> Response<Body> + '_> =
+            match (request.uri().path(), view.shows_control()) {
+                ("/livez", _) => Box::new(|| self.livez()),
+                ("/readyz", _) => Box::new(move || self.readyz(query)),
+                ("/startupz", _) => Box::new(|| self.startupz()),
+                ("/metrics", _) => Box::new(|| self.metrics()),
+                ("/status", true) => Box::new(|| self.status()),
+                _ => return problem(StatusCode::NOT_FOUND, "no such page", PAGES),
+            };
         match *request.method() {
             // hyper sends no body in answer to HEAD.
             Method::GET | Method::HEAD => page(),
@@ -195,16 +210,44 @@ impl Admin {
     }
 }
 
-const PAGES: &str = "there are /livez, /readyz, /startupz and /metrics, and on loopback /status";
+const PAGES: &str =
+    "there are /livez, /readyz, /startupz and /metrics, and on the control listener /status";
+
+enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Client {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// From where one listener is reached, and what it shows.
+#[derive(Debug, Clone)]
+struct View {
+    reach: Reach,
+    control: Arc<AtomicBool>,
+}
+
+impl View {
+    /// Beyond this machine never, whatever is configured.
+    fn shows_control(&self) -> bool {
+        self.reach != Reach::Remote && self.control.load(Ordering::Relaxed)
+    }
+}
 
 /// Waits for a place, then for a connection.
 async fn accept_one(
-    listener: &TcpListener,
+    listener: &Acceptor,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(Client, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    let client = match listener {
+        Acceptor::Tcp(listener) => Client::Tcp(listener.accept().await?.0),
+        Acceptor::Unix(listener) => Client::Unix(listener.accept().await?.0),
+    };
+    Ok((client, permit))
 }
 
 /// The query of `/readyz`.
@@ -318,6 +361,10 @@ mod tests {
         Admin::new(Arc::new(health), Registry::with_process().unwrap())
     }
 
+    fn view(reach: Reach) -> View {
+        View { reach, control: Arc::new(AtomicBool::new(true)) }
+    }
+
     fn request(line: &str, fields: &[(&str, &str)]) -> Request<()> {
         let (method, target) = line.split_once(' ').unwrap();
         let mut request = Request::builder().method(method).uri(target);
@@ -354,7 +401,7 @@ mod tests {
         ];
         for (line, health, status, part) in rows {
             let request = request(line, &[("host", "localhost:6751")]);
-            let answer = admin(health.clone()).answer(LOOPBACK, &request);
+            let answer = admin(health.clone()).answer(&view(LOOPBACK), &request);
             assert_eq!(answer.status().as_u16(), *status, "{line}");
             assert_eq!(answer.headers().contains_key(ALLOW), *status == 405, "{line}");
             let text = body(answer).await;
@@ -366,7 +413,7 @@ mod tests {
     fn names_and_pages_by_reach() {
         let check = |reach: Reach, path: &str, fields: &[(&str, &str)], status: u16| {
             let request = request(&format!("GET {path}"), fields);
-            let answer = admin(fake(&["a+"])).answer(reach, &request);
+            let answer = admin(fake(&["a+"])).answer(&view(reach), &request);
             assert_eq!(answer.status().as_u16(), status, "{reach:?} {path} {fields:?}");
         };
         for host in ["localhost", "LocalHost:6751", "127.0.0.1:6751", "[::1]:6751", "[::1]"] {
@@ -394,9 +441,14 @@ mod tests {
     #[tokio::test]
     async fn it_is_served_until_told_to_stop() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = StopSignal::new();
-        let served = tokio::spawn(admin(fake(&["a+"])).serve(vec![listener], stop.clone()));
+        let served = tokio::spawn(admin(fake(&["a+"])).serve(
+            Listener::Tcp(listener),
+            Arc::default(),
+            stop.clone(),
+        ));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"HEAD /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut head = String::new();

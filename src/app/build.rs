@@ -6,17 +6,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{HeaderName, HeaderValue};
 
+use super::headers::FixedHeaders;
 use super::health::AppHealth;
+use super::listeners::Listeners;
+use super::reload::ReloadMetrics;
+use super::window::Window;
 use crate::config::Config;
 use crate::layer::admit::InFlight;
 use crate::proxy::forward::Shared;
 use crate::proxy::metrics::ProxyMetrics;
-use crate::proxy::plan::{Ingredients, Plan, wanted};
-use crate::proxy::settings::{HeaderText, ProxySettings};
+use crate::proxy::plan::{BoundListener, Ingredients, Plan, wanted};
 use crate::secret::Store;
-use crate::server::{BindError, Bound, bind};
+use crate::server::{BindError, Local, Slots, WorkerListener};
 use crate::telemetry::Registry;
 use crate::token::{Keeper, TokenMetrics};
 
@@ -25,11 +27,14 @@ pub struct App {
     pub(super) config: Config,
     pub(super) registry: Registry,
     pub(super) keeper: Keeper,
+    pub(super) headers: FixedHeaders,
     pub(super) shared: Shared,
-    pub(super) listeners: Vec<Vec<Bound>>,
-    pub(super) admin: Vec<Bound>,
+    pub(super) slots: Slots,
+    pub(super) listeners: Listeners,
+    pub(super) sockets: Vec<Vec<WorkerListener>>,
+    pub(super) window: Window,
     pub(super) health: Arc<AppHealth>,
-    pub(super) reload: super::reload::ReloadMetrics,
+    pub(super) reload: ReloadMetrics,
 }
 
 /// Why the program cannot start.
@@ -75,85 +80,75 @@ impl App {
     /// Addresses that cannot be bound. An unreadable secret or a dead token endpoint is no error
     /// here: it fails its own credential only.
     pub async fn build(config: Config) -> Result<Self, StartError> {
-        let listeners = bind_all(&config)?;
-        let admin = match &config.admin.listen {
-            Some(listen) => bind(listen, false).map_err(StartError::Bind)?,
-            None => Vec::new(),
-        };
+        let mut listeners = Listeners::new(config.workers.count());
+        let wanted = &config.proxy.listeners;
+        let mut change = listeners.change(wanted).map_err(StartError::Bind)?;
+        let window = Window::bind(&config.admin).map_err(StartError::Bind)?;
         let registry = Registry::with_process()?;
         let metrics = ProxyMetrics::register(&registry)?;
         let secrets = Arc::new(Store::register(&registry)?);
-        let mut keeper = Keeper::new(TokenMetrics::register(&registry)?, Arc::clone(&secrets));
-        let reload = super::reload::ReloadMetrics::register(&registry)?;
-        let bound = addresses(&listeners);
-        let plan = plan(&config, &mut keeper, &metrics, &bound).await?;
+        let mut keeper = Keeper::new(TokenMetrics::register(&registry)?, secrets);
+        let reload = ReloadMetrics::register(&registry)?;
+        let slots = Slots::new(config.connections.max_connections);
+        let counted = slots.clone();
+        registry.gauge_of(
+            "bearer_proxy_client_connections",
+            "Open client connections.",
+            move || counted.open() as f64,
+        )?;
+        let mut headers = FixedHeaders::read(&config.proxy).await;
+        let bound = listeners.bound(&change);
+        let plan = plan(&config, &mut keeper, &metrics, &mut headers, &bound)?;
+        let sockets = std::mem::take(&mut change.sockets);
+        listeners.apply(change, wanted);
         let health = Arc::new(AppHealth::new(keeper.handle()));
         let shared = Shared {
             plan: Arc::new(ArcSwap::from_pointee(plan)),
             metrics,
             in_flight: InFlight::default(),
-            access: config.log.access,
         };
-        Ok(Self { config, registry, keeper, shared, listeners, admin, health, reload })
+        Ok(Self {
+            config,
+            registry,
+            keeper,
+            headers,
+            shared,
+            slots,
+            listeners,
+            sockets,
+            window,
+            health,
+            reload,
+        })
     }
 
     /// Addresses of the proxy's listeners, in the order of the configuration.
     pub fn addresses(&self) -> Vec<Vec<SocketAddr>> {
-        addresses(&self.listeners)
+        self.listeners.addresses().map(|all| all.iter().filter_map(Local::tcp).collect()).collect()
     }
 
     /// Addresses of the admin listener.
     pub fn admin_addresses(&self) -> Vec<SocketAddr> {
-        self.admin.iter().map(|bound| bound.local).collect()
+        self.window.addresses().filter_map(Local::tcp).collect()
     }
-}
-
-fn bind_all(config: &Config) -> Result<Vec<Vec<Bound>>, StartError> {
-    let listeners = config.proxy.listeners.iter();
-    listeners.map(|listener| bind(&listener.listen, false).map_err(StartError::Bind)).collect()
-}
-
-fn addresses(listeners: &[Vec<Bound>]) -> Vec<Vec<SocketAddr>> {
-    listeners.iter().map(|bound| bound.iter().map(|one| one.local).collect()).collect()
 }
 
 /// The plan of a configuration; tokens still wanted keep their refreshers.
-pub(super) async fn plan(
+pub(super) fn plan(
     config: &Config,
     keeper: &mut Keeper,
     metrics: &ProxyMetrics,
-    bound: &[Vec<SocketAddr>],
+    headers: &mut FixedHeaders,
+    bound: &[BoundListener],
 ) -> Result<Plan, StartError> {
-    let set_headers = fixed_headers(&config.proxy).await;
     let readers = keeper.apply(wanted(&config.proxy, &config.credentials));
-    let ingredients =
-        Ingredients { credentials: &config.credentials, readers, set_headers, bound, metrics };
+    let ingredients = Ingredients {
+        credentials: &config.credentials,
+        readers,
+        set_headers: headers.values(),
+        bound,
+        metrics,
+        access: config.log.access,
+    };
     Plan::build(&config.proxy, ingredients).map_err(|_| StartError::Routes)
-}
-
-/// Values of the upstreams' fixed headers; one that cannot be read fails its own upstream only.
-async fn fixed_headers(settings: &ProxySettings) -> Vec<Vec<(HeaderName, Option<HeaderValue>)>> {
-    let mut all = Vec::with_capacity(settings.upstreams.len());
-    for upstream in &settings.upstreams {
-        let mut headers = Vec::with_capacity(upstream.set_headers.len());
-        for (name, text) in &upstream.set_headers {
-            let value = match text {
-                HeaderText::Value(value) => Some(value.clone()),
-                HeaderText::Secret(reference) => match reference.read().await {
-                    Ok(secret) => HeaderValue::try_from(secret.expose()).ok().map(|mut value| {
-                        value.set_sensitive(true);
-                        value
-                    }),
-                    Err(error) => {
-                        tracing::error!(upstream = %upstream.connection.name, header = %name, %error,
-                            "a fixed header cannot be set; requests to this upstream get 503");
-                        None
-                    }
-                },
-            };
-            headers.push((name.clone(), value));
-        }
-        all.push(headers);
-    }
-    all
 }

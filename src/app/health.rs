@@ -1,24 +1,35 @@
 //! What the admin listener may know of the rest: draining, started, the tokens' state.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::systemd::all_move;
 use crate::admin::{Health, TokenHealth};
+use crate::server::worker::Heart;
 use crate::token::{KeeperHandle, Moment, TokenStatus};
 
 /// The program's health, computed from what the parts know; nothing is stored beside them.
 pub struct AppHealth {
     draining: AtomicBool,
     started: AtomicBool,
+    workers: OnceLock<Vec<Heart>>,
     tokens: KeeperHandle,
 }
 
 impl AppHealth {
     pub(super) fn new(tokens: KeeperHandle) -> Self {
-        Self { draining: AtomicBool::new(false), started: AtomicBool::new(false), tokens }
+        Self {
+            draining: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+            workers: OnceLock::new(),
+            tokens,
+        }
     }
 
     /// The workers run.
-    pub(super) fn start(&self) {
+    pub(super) fn start(&self, workers: Vec<Heart>) {
+        // There is one start.
+        let _ = self.workers.set(workers);
         self.started.store(true, Ordering::Relaxed);
     }
 
@@ -35,6 +46,10 @@ impl Health for AppHealth {
 
     fn started(&self) -> bool {
         self.started.load(Ordering::Relaxed)
+    }
+
+    fn alive(&self) -> bool {
+        self.workers.get().is_none_or(|hearts| all_move(hearts))
     }
 
     fn tokens(&self) -> Vec<TokenHealth> {

@@ -1,19 +1,31 @@
 //! New file -> new `Config` -> new `Plan`, swapped in whole. A bad file changes nothing but a
 //! metric and a log line; tokens still wanted survive.
 //!
+//! Everything that can fail comes first: reading, binding. Then all is put in force, in an order in
+//! which no request meets half of it: listeners that go stop first, the plan is swapped, listeners
+//! that come start last.
+//!
 //! Files are polled, not watched: Kubernetes swaps a symbolic link two levels up, which a watch
 //! misses and a read does not.
 
-use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::{Gauge, IntGauge};
+use prometheus::{Gauge, IntGauge, IntGaugeVec};
 
-use super::build::plan;
+use super::build::{StartError, plan};
+use super::headers::FixedHeaders;
+use super::listeners::{Change, Listeners};
+use super::systemd;
+use super::window::{OpenWindow, Window};
+use super::workers::Workers;
 use crate::config::{self, Config};
 use crate::proxy::forward::Shared;
+use crate::server::settings::{ShutdownSettings, Workers as WorkerCount};
+use crate::server::{Slots, WorkerCommand};
 use crate::telemetry::Registry;
+use crate::telemetry::log::{LogFormat, LogGuard};
 use crate::token::Keeper;
 
 /// Two equal reads this far apart, before a change is believed: files may be half written.
@@ -23,6 +35,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub struct ReloadMetrics {
     successful: IntGauge,
     success_time: Gauge,
+    restart_needed: IntGaugeVec,
 }
 
 impl ReloadMetrics {
@@ -36,7 +49,13 @@ impl ReloadMetrics {
             "When the configuration in force was read.",
         )?;
         registry.add(success_time.clone())?;
-        let metrics = Self { successful, success_time };
+        let restart_needed = registry.gauge_vec(
+            "bearer_proxy_config_restart_needed",
+            "Keys whose new value a restart would put in force.",
+            &["key"],
+        )?;
+        RESTART_KEYS.iter().for_each(|key| restart_needed.with_label_values(&[*key]).set(0));
+        let metrics = Self { successful, success_time, restart_needed };
         metrics.succeeded();
         Ok(metrics)
     }
@@ -46,112 +65,179 @@ impl ReloadMetrics {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.success_time.set(now.as_secs_f64());
     }
+
+    fn refused(&self, why: &dyn std::fmt::Display) {
+        self.successful.set(0);
+        tracing::error!(%why, "the new configuration is refused, the old one stays in force");
+    }
 }
 
-/// Replaces the plan when the file changes.
+/// What a reload changes, and what it needs for that.
 pub(super) struct Reloader {
-    config: Config,
-    text: Option<Vec<u8>>,
-    keeper: Keeper,
-    shared: Shared,
-    bound: Vec<Vec<SocketAddr>>,
-    metrics: ReloadMetrics,
+    /// In force, except for keys that need a restart.
+    pub(super) config: Config,
+    /// The file as it was last read.
+    pub(super) text: Option<Vec<u8>>,
+    pub(super) keeper: Keeper,
+    pub(super) headers: FixedHeaders,
+    pub(super) shared: Shared,
+    pub(super) slots: Slots,
+    pub(super) listeners: Listeners,
+    pub(super) workers: Workers,
+    pub(super) window: OpenWindow,
+    pub(super) metrics: ReloadMetrics,
+    /// Keys that only a start reads, as they were then.
+    pub(super) fixed: Fixed,
+}
+
+/// What a look at the files found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// The configuration is another.
+    Config,
+    /// The secret of a fixed header is another.
+    Headers,
+}
+
+/// All that a new configuration needs and that could fail, done.
+struct Prepared {
+    listeners: Change,
+    window: Window,
+    headers: FixedHeaders,
+}
+
+/// Waits until a file differs from what was last read, and has settled.
+pub(super) async fn changed(
+    config: &Config,
+    text: Option<&[u8]>,
+    headers: &mut FixedHeaders,
+) -> Changed {
+    let Some(every) = config.watch else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(every).await;
+        if is_another(&config.path, text).await {
+            return Changed::Config;
+        }
+        if headers.reread(&config.proxy).await {
+            return Changed::Headers;
+        }
+    }
+}
+
+async fn is_another(path: &Path, text: Option<&[u8]>) -> bool {
+    let Ok(first) = std::fs::read(path) else { return false };
+    if Some(&*first) == text {
+        return false;
+    }
+    tokio::time::sleep(SETTLE).await;
+    std::fs::read(path).is_ok_and(|second| second == first)
 }
 
 impl Reloader {
-    pub(super) fn new(
-        config: Config,
-        keeper: Keeper,
-        shared: Shared,
-        bound: Vec<Vec<SocketAddr>>,
-        metrics: ReloadMetrics,
-    ) -> Self {
-        let text = std::fs::read(&config.path).ok();
-        Self { config, text, keeper, shared, bound, metrics }
-    }
-
-    /// Waits until the file differs from what was last read, and has settled.
-    pub(super) async fn changed(&mut self) {
-        let Some(every) = self.config.watch else { return std::future::pending().await };
-        loop {
-            tokio::time::sleep(every).await;
-            let Ok(first) = std::fs::read(&self.config.path) else { continue };
-            if Some(&first) == self.text.as_ref() {
-                continue;
-            }
-            tokio::time::sleep(SETTLE).await;
-            if std::fs::read(&self.config.path).is_ok_and(|second| second == first) {
-                return;
-            }
-        }
-    }
-
     /// Reads the file and, where it is good, puts it in force.
-    pub(super) async fn reload(&mut self) {
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+    pub(super) async fn reload(&mut self, log: &LogGuard) {
+        systemd::reloading();
         self.text = std::fs::read(&self.config.path).ok();
         match config::load(&self.config.path) {
-            Ok(loaded) => self.apply(loaded.config).await,
-            Err(problems) => {
-                self.metrics.successful.set(0);
-                tracing::error!(
-                    problems = %problems.render(false),
-                    "the new configuration is refused, the old one stays in force"
-                );
-            }
+            Ok(loaded) => match self.prepare(&loaded.config).await {
+                Ok(prepared) => self.apply(loaded.config, prepared, log).await,
+                Err(error) => self.metrics.refused(&error),
+            },
+            Err(problems) => self.metrics.refused(&problems.render(false)),
         }
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        systemd::ready();
     }
 
-    async fn apply(&mut self, new: Config) {
-        let restart = needs_restart(&self.config, &new);
-        if !restart.is_empty() {
-            self.metrics.successful.set(0);
-            tracing::error!(
-                keys = restart.join(", "),
-                "the new configuration changes keys that need a restart; the old one stays in force"
-            );
-            return;
+    async fn prepare(&self, new: &Config) -> Result<Prepared, StartError> {
+        Ok(Prepared {
+            listeners: self.listeners.change(&new.proxy.listeners).map_err(StartError::Bind)?,
+            window: self.window.change(&new.admin).map_err(StartError::Bind)?,
+            headers: FixedHeaders::read(&new.proxy).await,
+        })
+    }
+
+    async fn apply(&mut self, new: Config, prepared: Prepared, log: &LogGuard) {
+        let Prepared { mut listeners, window, mut headers } = prepared;
+        let bound = self.listeners.bound(&listeners);
+        let plan = match plan(&new, &mut self.keeper, &self.shared.metrics, &mut headers, &bound) {
+            Ok(plan) => plan,
+            Err(error) => return self.metrics.refused(&error),
+        };
+        let added = std::mem::take(&mut listeners.sockets);
+        let removed = self.listeners.apply(listeners, &new.proxy.listeners);
+        for id in removed.ids() {
+            self.workers.tell(|| WorkerCommand::Remove(id)).await;
         }
-        match plan(&new, &mut self.keeper, &self.shared.metrics, &self.bound).await {
+        drop(removed);
+        if new.connections != self.config.connections {
+            self.slots.resize(new.connections.max_connections);
+            self.workers.tell(|| WorkerCommand::Limits(new.connections)).await;
+        }
+        self.shared.plan.store(Arc::new(plan));
+        self.workers.add(added).await;
+        self.window.apply(&new.admin, window);
+        if let Err(error) = log.set_level(&new.log.level) {
+            tracing::error!(%error, "the level of the log stays");
+        }
+        self.headers = headers;
+        self.config = new;
+        self.settled();
+    }
+
+    fn settled(&self) {
+        self.metrics.succeeded();
+        let waiting = self.fixed.differing(&self.config);
+        for key in RESTART_KEYS {
+            let needed = self.metrics.restart_needed.with_label_values(&[key]);
+            needed.set(waiting.contains(&key).into());
+        }
+        let path = self.config.path.display();
+        if waiting.is_empty() {
+            tracing::info!(%path, "configuration reloaded");
+        } else {
+            let keys = waiting.join(", ");
+            tracing::warn!(%path, keys, "configuration reloaded, but for keys that need a restart");
+        }
+        super::run::announce(self.listeners.addresses().flatten(), self.window.addresses());
+    }
+
+    /// Puts the present configuration in force anew, with fixed headers that have been read again.
+    pub(super) fn refresh_headers(&mut self) {
+        let none = self.listeners.unchanged();
+        let (config, metrics) = (&self.config, &self.shared.metrics);
+        match plan(config, &mut self.keeper, metrics, &mut self.headers, &none) {
             Ok(plan) => {
                 self.shared.plan.store(Arc::new(plan));
-                self.config = new;
-                self.metrics.succeeded();
-                tracing::info!(path = %self.config.path.display(), "configuration reloaded");
+                tracing::info!(
+                    "the secret of a fixed header has changed; requests carry the new one"
+                );
             }
-            Err(error) => {
-                self.metrics.successful.set(0);
-                tracing::error!(%error, "the new configuration is refused, the old one stays in force");
-            }
+            Err(error) => tracing::error!(%error, "fixed headers stay as they were"),
         }
     }
 
-    pub(super) fn into_keeper(self) -> Keeper {
-        self.keeper
+    /// How the program leaves, as configured now.
+    pub(super) fn shutdown(&self) -> ShutdownSettings {
+        self.config.shutdown
     }
 }
 
 /// Keys whose change a running program cannot follow.
-fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let addresses = |config: &Config| -> Vec<_> {
-        config.proxy.listeners.iter().map(|listener| listener.listen.clone()).collect()
-    };
-    let mut keys = Vec::new();
-    if addresses(old) != addresses(new) {
-        keys.push("server.listen and upstreams.*.listen");
+const RESTART_KEYS: [&str; 2] = ["server.workers", "log.format"];
+
+/// The values of [`RESTART_KEYS`] that the program was started with.
+pub(super) struct Fixed {
+    workers: WorkerCount,
+    format: LogFormat,
+}
+
+impl Fixed {
+    pub(super) fn of(config: &Config) -> Self {
+        Self { workers: config.workers, format: config.log.format }
     }
-    if old.admin != new.admin {
-        keys.push("admin");
+
+    fn differing(&self, config: &Config) -> Vec<&'static str> {
+        let same = [self.workers == config.workers, self.format == config.log.format];
+        RESTART_KEYS.into_iter().zip(same).filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
-    if old.workers != new.workers {
-        keys.push("server.workers");
-    }
-    if old.connections != new.connections {
-        keys.push("server limits of connections");
-    }
-    if old.log != new.log {
-        keys.push("log");
-    }
-    keys
 }

@@ -15,7 +15,7 @@ use crate::telemetry::log::{self, AccessLog, LogFormat, LogSettings};
 pub fn demo(flags: &Demo) -> anyhow::Result<Exit> {
     let settings =
         LogSettings { format: LogFormat::Pretty, access: AccessLog::All, ..LogSettings::default() };
-    let _log = log::init(&settings, colors())?;
+    let log = log::init(&settings, colors())?;
     runtime()?.block_on(async {
         let sandbox = Sandbox::start(flags.lifetime).await.context("the sandbox cannot start")?;
         let secrets = Secrets::new()?;
@@ -38,11 +38,12 @@ pub fn demo(flags: &Demo) -> anyhow::Result<Exit> {
         let admin = app.admin_addresses().first().copied();
         let (proxy, admin) = proxy.zip(admin).context("the demo has no listeners")?;
         print!("{}", greeting(proxy.port(), admin.port(), flags, &file.display().to_string()));
-        let ended = app.run().await;
+        let ended = app.run(&log).await;
         sandbox.shutdown().await;
         Ok(match ended {
             Ended::Drained => Exit::Done,
             Ended::Interrupted => Exit::Interrupted,
+            Ended::Failed => Exit::Failed,
         })
     })
 }

@@ -14,8 +14,9 @@ pub fn run(path: Option<&Path>, _flags: &Run) -> anyhow::Result<Exit> {
         Ok(config) => config,
         Err(exit) => return Ok(exit),
     };
-    let _log = log::init(&config.log, colors())?;
+    let log = log::init(&config.log, colors())?;
     no_core_dumps();
+    all_descriptors();
     runtime()?.block_on(async {
         let app = match App::build(config).await {
             Ok(app) => app,
@@ -24,11 +25,22 @@ pub fn run(path: Option<&Path>, _flags: &Run) -> anyhow::Result<Exit> {
                 return Ok(if error.is_address() { Exit::Address } else { Exit::Config });
             }
         };
-        match app.run().await {
+        match app.run(&log).await {
             Ended::Drained => Ok(Exit::Done),
             Ended::Interrupted => Ok(Exit::Interrupted),
+            Ended::Failed => Ok(Exit::Failed),
         }
     })
+}
+
+/// Most shells allow few open files at first, for programs that use select(2), and more on demand.
+fn all_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
 }
 
 /// A core file would hold secrets and tokens.

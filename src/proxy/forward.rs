@@ -27,7 +27,6 @@ use crate::body::Body;
 use crate::layer::admit::InFlight;
 use crate::layer::guard::Guarded;
 use crate::server::ConnectionInfo;
-use crate::telemetry::log::AccessLog;
 use crate::upstream::Pool;
 
 /// What all workers share.
@@ -39,8 +38,6 @@ pub struct Shared {
     pub metrics: ProxyMetrics,
     /// Requests under way.
     pub in_flight: InFlight,
-    /// Which requests leave a line in the log.
-    pub access: AccessLog,
 }
 
 /// One worker's forwarding service.
@@ -73,7 +70,7 @@ impl Forwarder {
     /// Answers one request that came in on a listener. It never fails: failures are answers.
     pub async fn handle(
         self: Rc<Self>,
-        connection: &ConnectionInfo,
+        connection: Rc<ConnectionInfo>,
         request: Box<Request<Body>>,
     ) -> Response<Body> {
         let started = Instant::now();
@@ -82,21 +79,21 @@ impl Forwarder {
         let id = RequestId::of(request.headers());
         let mut record = AccessRecord::new(started, method);
         self.shared.metrics.in_flight().inc();
-        let outcome = self.admitted(&local, connection, request, &mut record).await;
+        let outcome = self.admitted(&local, &connection, request, &mut record).await;
         self.shared.metrics.in_flight().dec();
         let response = outcome.unwrap_or_else(|rejection| {
             self.shared.metrics.rejected(&rejection);
             record.rejected(&rejection);
             answer(&rejection, id.text())
         });
-        record.finish(response.status(), &id, self.shared.access);
+        record.finish(response.status(), &id, local.plan.access);
         response
     }
 
     async fn admitted(
         &self,
         local: &Rc<Local>,
-        connection: &ConnectionInfo,
+        connection: &Rc<ConnectionInfo>,
         request: Box<Request<Body>>,
         record: &mut AccessRecord,
     ) -> Result<Response<Body>, Rejection> {
@@ -106,11 +103,15 @@ impl Forwarder {
                 Rejection::new(Code::Overloaded, "server.max_in_flight requests are under way")
                     .retry_after(std::time::Duration::from_secs(1))
             })?;
-        let internal = || Rejection::new(Code::Internal, "the listener has no plan");
-        let listener = plan.listeners.get(connection.listener).ok_or_else(internal)?;
+        let listener = plan.listener(connection.listener).ok_or_else(|| {
+            // Its last connections are told to close; this one's request came in between.
+            Rejection::new(Code::Overloaded, "a reload has removed this listener")
+        })?;
         let routed = Received::read(request, listener, &plan.limits)?.route(listener)?;
         let route = Arc::clone(&routed.route);
-        let upstream = plan.upstreams.get(route.upstream).map(Arc::clone).ok_or_else(internal)?;
+        let upstream = plan.upstreams.get(route.upstream).map(Arc::clone).ok_or_else(|| {
+            Rejection::new(Code::Internal, "the route leads to no upstream of its plan")
+        })?;
         record.routed(&upstream, &route);
         let exchange = Exchange { local: Rc::clone(local), route, upstream };
         let authorized =
@@ -119,8 +120,15 @@ impl Forwarder {
             return exchange.run(authorized).await;
         }
         // The caller of an unsafe method may hang up; the upstream's work is not undone by that,
-        // so that the exchange goes on and its outcome is known to the log.
-        tokio::task::spawn_local(exchange.run(authorized)).await.unwrap_or_else(|_| {
+        // so that the exchange goes on and its outcome is known to the log. It holds the
+        // connection, so that a worker that is told to leave waits for it.
+        let held = Rc::clone(connection);
+        let going_on = async move {
+            let outcome = exchange.run(authorized).await;
+            drop(held);
+            outcome
+        };
+        tokio::task::spawn_local(going_on).await.unwrap_or_else(|_| {
             Err(Rejection::new(Code::Internal, "the exchange ended unexpectedly")
                 .forwarded(Forwarded::Unknown))
         })

@@ -20,6 +20,7 @@ use super::settings::{
 use crate::layer::page::WebOrigin;
 use crate::oauth::TokenEndpoint;
 use crate::route::{Authority, Conflict, HostPattern, Methods, Rule, Table};
+use crate::telemetry::log::AccessLog;
 use crate::token::{Credential, Reader, Wanted};
 use crate::upstream;
 
@@ -31,10 +32,14 @@ pub struct Plan {
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     /// Bounds on each request.
     pub limits: RequestLimits,
+    /// Which requests leave a line in the log.
+    pub access: AccessLog,
 }
 
 /// What one listener answers to.
 pub struct ListenerPlan {
+    /// Its number, which its connections carry; it keeps it across reloads.
+    pub id: usize,
     /// Host names it answers to.
     pub hosts: HostPolicy,
     /// Origins of web pages it accepts.
@@ -112,10 +117,21 @@ pub struct Ingredients<'a> {
     pub readers: Vec<Reader>,
     /// Values of the upstreams' fixed headers, in their order.
     pub set_headers: Vec<Vec<(HeaderName, Option<HeaderValue>)>>,
-    /// Addresses each listener is bound to.
-    pub bound: &'a [Vec<SocketAddr>],
+    /// The listeners as they are bound, in the order of the configuration.
+    pub bound: &'a [BoundListener],
     /// What is counted.
     pub metrics: &'a ProxyMetrics,
+    /// Which requests leave a line in the log.
+    pub access: AccessLog,
+}
+
+/// A listener as it is bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundListener {
+    /// Its number.
+    pub id: usize,
+    /// Its addresses; none where it is a Unix socket.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// The tokens that the routes need, in the order in which [`Plan::build`] expects their readers.
@@ -186,11 +202,16 @@ impl Plan {
         for ((listener, table), bound) in
             settings.listeners.iter().zip(tables).zip(ingredients.bound)
         {
-            let hosts = HostPolicy::new(listener, bound, &table);
-            let origins = listener.allowed_origins.clone();
-            listeners.push(ListenerPlan { hosts, origins, table: Table::build(table)? });
+            let hosts = HostPolicy::new(listener, &bound.addresses, &table);
+            let (id, origins) = (bound.id, listener.allowed_origins.clone());
+            listeners.push(ListenerPlan { id, hosts, origins, table: Table::build(table)? });
         }
-        Ok(Self { listeners, upstreams, limits: settings.limits })
+        Ok(Self { listeners, upstreams, limits: settings.limits, access: ingredients.access })
+    }
+
+    /// The plan of a listener, where this configuration has it.
+    pub fn listener(&self, id: usize) -> Option<&ListenerPlan> {
+        self.listeners.iter().find(|listener| listener.id == id)
     }
 }
 

@@ -4,23 +4,24 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::Response;
 use hyper::server::conn::http1::Builder;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tower::Service;
 
-use super::drain::{Drain, StopSignal};
-use super::peer::Peer;
+use super::drain::{Drain, Stage, StopSignal};
+use super::listener::Listener;
+use super::peer::{Peer, UnixPeer};
 use super::serve::{ConnectionInfo, Ended, Inbound, builder, serve};
 use super::settings::ConnectionLimits;
-use super::watch::Watch;
-use super::worker::WorkerCommand;
+use super::slots::Slots;
+use super::watch::{Stream, Watch};
+use super::worker::{WorkerCommand, WorkerListener};
 use crate::body::Body;
 use crate::telemetry::throttle::Throttle;
 
@@ -28,72 +29,68 @@ use crate::telemetry::throttle::Throttle;
 /// short can come back and the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The limit on open client connections, shared by all workers.
-#[derive(Debug, Clone)]
-pub struct Slots {
-    free: Arc<Semaphore>,
-    max: usize,
-}
-
-impl Slots {
-    /// At most `max` connections at a time.
-    pub fn new(max: usize) -> Self {
-        let max = max.clamp(1, Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(max)), max }
-    }
-
-    /// Connections that are open now.
-    pub fn open(&self) -> usize {
-        self.max - self.free.available_permits()
-    }
-
-    /// Waits until a place is free, and leaves it so: a connection that nobody can serve yet stays
-    /// in the kernel's queue.
-    async fn wait_free(&self) {
-        // The semaphore is never closed.
-        drop(self.free.acquire().await);
-    }
-
-    /// Takes a place; another worker may have been quicker, so this can wait.
-    async fn take(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).acquire_owned().await.ok()
-    }
-}
-
+/// A listener on this worker's runtime.
 struct Source {
     id: usize,
-    listener: TcpListener,
+    acceptor: Acceptor,
+    drain: Rc<Drain>,
+}
+
+enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection that was accepted.
+enum Client {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
 }
 
 impl Source {
-    fn new(id: usize, listener: std::net::TcpListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        Ok(Self { id, listener: TcpListener::from_std(listener)? })
+    fn new(WorkerListener { id, listener }: WorkerListener) -> io::Result<Self> {
+        let acceptor = match listener {
+            Listener::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
+            Listener::Unix(listener) => Acceptor::Unix(UnixListener::from_std(listener)?),
+        };
+        Ok(Self { id, acceptor, drain: Drain::new() })
     }
-}
 
-/// What one listener accepted.
-struct Accepted {
-    id: usize,
-    result: io::Result<(TcpStream, SocketAddr)>,
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Client>> {
+        match &self.acceptor {
+            Acceptor::Tcp(listener) => {
+                listener.poll_accept(cx).map_ok(|(stream, peer)| Client::Tcp(stream, peer))
+            }
+            Acceptor::Unix(listener) => {
+                listener.poll_accept(cx).map_ok(|(stream, _)| Client::Unix(stream))
+            }
+        }
+    }
 }
 
 /// The accept loop of one worker, over all its listeners.
 pub(super) struct Accept<S> {
     sources: Vec<Source>,
+    /// Connections of listeners that are gone.
+    leaving: Vec<Rc<Drain>>,
     /// The listener to look at first: the next one after each connection, so that none starves.
     turn: usize,
-    context: Rc<Shared>,
+    setup: Rc<Setup>,
     slots: Slots,
     service: S,
     failures: Throttle,
 }
 
-/// What all connections of a worker share.
-struct Shared {
+/// What connections are served with.
+struct Setup {
     limits: ConnectionLimits,
     builder: Builder,
-    drain: Rc<Drain>,
+}
+
+impl Setup {
+    fn new(limits: ConnectionLimits) -> Rc<Self> {
+        Rc::new(Self { limits, builder: builder(&limits) })
+    }
 }
 
 impl<S> Accept<S>
@@ -102,15 +99,15 @@ where
     S::Future: 'static,
 {
     pub(super) fn new(
-        listeners: Vec<(usize, std::net::TcpListener)>,
+        listeners: Vec<WorkerListener>,
         limits: ConnectionLimits,
         slots: Slots,
         service: S,
     ) -> Self {
-        let context = Rc::new(Shared { limits, builder: builder(&limits), drain: Drain::new() });
-        let failures = Throttle::default();
-        let mut accept = Self { sources: Vec::new(), turn: 0, context, slots, service, failures };
-        listeners.into_iter().for_each(|(id, listener)| accept.add(id, listener));
+        let (sources, leaving, failures) = (Vec::new(), Vec::new(), Throttle::default());
+        let setup = Setup::new(limits);
+        let mut accept = Self { sources, leaving, turn: 0, setup, slots, service, failures };
+        listeners.into_iter().for_each(|listener| accept.add(listener));
         accept
     }
 
@@ -119,82 +116,92 @@ where
         mut commands: mpsc::Receiver<WorkerCommand>,
         stop: StopSignal,
     ) {
-        let mut commanded = true;
+        let (mut commanded, mut retiring) = (true, false);
         while !stop.is_finishing() {
             tokio::select! {
                 biased;
                 () = stop.finishing() => break,
+                () = stop.retiring(), if !retiring => {
+                    retiring = true;
+                    self.tell(Stage::Retiring);
+                }
                 command = commands.recv(), if commanded => match command {
-                    Some(WorkerCommand::AddListener(id, listener)) => self.add(id, listener),
-                    Some(WorkerCommand::RemoveListener(id)) => tokio::select! {
-                        biased;
-                        () = self.remove(id) => {}
-                        () = stop.finishing() => break,
-                    },
+                    Some(WorkerCommand::Add(listener)) => self.add(listener),
+                    Some(WorkerCommand::Limits(limits)) => self.setup = Setup::new(limits),
+                    Some(WorkerCommand::Remove(id)) => self.remove(id),
                     None => commanded = false,
                 },
-                accepted = self.next() => tokio::select! {
-                    biased;
-                    () = self.welcome(accepted) => {}
-                    () = stop.finishing() => break,
-                },
+                accepted = self.next() => self.welcome(accepted).await,
             }
         }
-        self.sources.clear();
-        let drain = Rc::clone(&self.context.drain);
-        drain.finish();
-        tokio::select! {
-            () = drain.empty() => {}
-            () = stop.aborted() => tracing::warn!(
-                connections = drain.open(),
-                "connections are dropped: they did not finish in time"
-            ),
-        }
+        self.leave(&stop).await;
     }
 
-    fn add(&mut self, id: usize, listener: std::net::TcpListener) {
-        match Source::new(id, listener) {
+    fn add(&mut self, listener: WorkerListener) {
+        match Source::new(listener) {
             Ok(source) => self.sources.push(source),
             Err(error) => tracing::error!(%error, "a listener could not be taken over"),
         }
     }
 
-    async fn remove(&mut self, id: usize) {
+    fn tell(&self, stage: Stage) {
+        self.sources.iter().for_each(|source| source.drain.tell(stage));
+    }
+
+    /// Closes a listener: what waits in its queue is accepted first, since closing would reset it,
+    /// and all its connections finish.
+    fn remove(&mut self, id: usize) {
+        self.leaving.retain(|drain| drain.open() > 0);
         let (gone, kept) = self.sources.drain(..).partition(|source| source.id == id);
         self.sources = kept;
-        for Source { id, listener } in gone {
-            let Ok(listener) = listener.into_std() else { continue };
-            while let Ok((stream, peer)) = listener.accept() {
-                let stream =
-                    stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-                if let Ok(stream) = stream {
-                    self.start(id, stream, peer).await;
-                }
+        for source in gone {
+            source.drain.tell(Stage::Finishing);
+            let mut nobody = Context::from_waker(Waker::noop());
+            while let Poll::Ready(Ok(client)) = source.poll_accept(&mut nobody) {
+                self.start(&source, client);
             }
+            self.leaving.push(source.drain);
+        }
+    }
+
+    /// The last step: closes the listeners and waits for all connections, until told to drop them.
+    async fn leave(mut self, stop: &StopSignal) {
+        let ids: Vec<_> = self.sources.iter().map(|source| source.id).collect();
+        ids.into_iter().for_each(|id| self.remove(id));
+        let empty = async {
+            for drain in &self.leaving {
+                drain.empty().await;
+            }
+        };
+        tokio::select! {
+            () = empty => {}
+            () = stop.aborted() => tracing::warn!(
+                connections = self.leaving.iter().map(|drain| drain.open()).sum::<usize>(),
+                "connections are dropped: they did not finish in time"
+            ),
         }
     }
 
     /// The next connection, once there is a place for it.
-    async fn next(&mut self) -> Accepted {
+    async fn next(&mut self) -> (usize, io::Result<Client>) {
         self.slots.wait_free().await;
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Accepted> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(usize, io::Result<Client>)> {
         for step in 0..self.sources.len() {
             let at = (self.turn + step) % self.sources.len();
-            let source = &self.sources[at];
-            if let Poll::Ready(result) = source.listener.poll_accept(cx) {
+            if let Poll::Ready(result) = self.sources[at].poll_accept(cx) {
                 self.turn = at + 1;
-                return Poll::Ready(Accepted { id: source.id, result });
+                return Poll::Ready((at, result));
             }
         }
         Poll::Pending
     }
 
-    async fn welcome(&mut self, Accepted { id, result }: Accepted) {
+    async fn welcome(&mut self, (at, result): (usize, io::Result<Client>)) {
         match result {
-            Ok((stream, peer)) => self.start(id, stream, peer).await,
+            Ok(client) => self.start(&self.sources[at], client),
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
                 if let Some(suppressed) = self.failures.allow() {
@@ -205,23 +212,52 @@ where
         }
     }
 
-    async fn start(&mut self, id: usize, stream: TcpStream, peer: SocketAddr) {
-        #[cfg(not(target_os = "linux"))]
-        let _ = stream.set_nodelay(true); // not inherited from the listener there
-        let info = Rc::new(ConnectionInfo { listener: id, peer: Peer::tcp(peer) });
-        let watch = Watch::new(stream, self.slots.take().await);
-        let member = self.context.drain.join();
-        let (context, service) = (Rc::clone(&self.context), self.service.clone());
-        spawn_local(async move {
-            let Shared { limits, builder, .. } = &*context;
-            match serve(builder, watch, info, service, limits, member).await {
-                Ended::Closed => {}
-                Ended::TimedOut(phase) => tracing::debug!(%peer, ?phase, "a client took too long"),
-                Ended::ClientLeft => tracing::debug!(%peer, "a client left before its answer"),
-                Ended::Flooded => tracing::warn!(%peer, "a client cancelled too many requests"),
-                Ended::Failed(error) => tracing::debug!(%peer, %error, "a connection failed"),
+    /// Starts serving a connection.
+    fn start(&self, source: &Source, client: Client) {
+        match client {
+            Client::Tcp(stream, peer) => {
+                #[cfg(not(target_os = "linux"))]
+                let _ = stream.set_nodelay(true); // not inherited from the listener there
+                self.connect(source, stream, Peer::tcp(peer));
             }
+            Client::Unix(stream) => match stream.peer_cred() {
+                Ok(found) => {
+                    let (uid, gid, pid) = (found.uid(), found.gid(), found.pid());
+                    self.connect(source, stream, Peer::unix(UnixPeer { uid, gid, pid }));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a client that nobody vouches for is dropped")
+                }
+            },
+        }
+    }
+
+    fn connect<I: Stream>(&self, source: &Source, stream: I, peer: Peer) {
+        let _held = Some(source.drain.hold());
+        let info = Rc::new(ConnectionInfo { listener: source.id, peer, _held });
+        let member = source.drain.join();
+        let (place, slots) = (self.slots.try_take(), self.slots.clone());
+        let (setup, service) = (Rc::clone(&self.setup), self.service.clone());
+        spawn_local(async move {
+            let place = match place {
+                Some(place) => place,
+                None => slots.take().await,
+            };
+            let watch = Watch::new(stream, Some(place));
+            let known = Rc::clone(&info);
+            let ended = serve(&setup.builder, watch, info, service, &setup.limits, member).await;
+            tell_end(ended, &known.peer);
         });
+    }
+}
+
+fn tell_end(ended: Ended, peer: &Peer) {
+    match ended {
+        Ended::Closed => {}
+        Ended::TimedOut(phase) => tracing::debug!(%peer, ?phase, "a client took too long"),
+        Ended::ClientLeft => tracing::debug!(%peer, "a client left before its answer"),
+        Ended::Flooded => tracing::warn!(%peer, "a client cancelled too many requests"),
+        Ended::Failed(error) => tracing::debug!(%peer, %error, "a connection failed"),
     }
 }
 

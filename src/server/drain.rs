@@ -1,4 +1,9 @@
 //! Leaving in order: connections are told to finish, waited for, and in the end dropped.
+//!
+//! An orderly end loses no request. So it begins before the listeners close: from the first step on
+//! every answer says `Connection: close`, clients come back on new connections while those are still
+//! accepted, and when the listeners do close, hardly any connection is left that a client would use
+//! again.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -7,9 +12,10 @@ use std::task::{Context, Poll, Waker};
 
 use tokio_util::sync::CancellationToken;
 
-/// The two steps out, told to all workers at once; clones speak for each other.
+/// The steps out, told to all workers at once; clones speak for each other.
 #[derive(Debug, Clone, Default)]
 pub struct StopSignal {
+    retire: CancellationToken,
     finish: CancellationToken,
     abort: CancellationToken,
 }
@@ -20,40 +26,63 @@ impl StopSignal {
         Self::default()
     }
 
+    /// Accept and answer as before, but let no connection be used again.
+    pub fn retire(&self) {
+        self.retire.cancel();
+    }
+
     /// Stop accepting, close idle connections, let requests under way end.
     pub fn finish(&self) {
+        self.retire.cancel();
         self.finish.cancel();
     }
 
     /// The time to finish is over: drop what is left.
     pub fn abort(&self) {
-        self.finish.cancel();
+        self.finish();
         self.abort.cancel();
     }
 
-    /// Whether the first step has been taken.
+    /// Whether the second step has been taken.
     pub fn is_finishing(&self) -> bool {
         self.finish.is_cancelled()
     }
 
     /// Ends when the first step is taken.
+    pub async fn retiring(&self) {
+        self.retire.cancelled().await;
+    }
+
+    /// Ends when the second step is taken.
     pub async fn finishing(&self) {
         self.finish.cancelled().await;
     }
 
-    /// Ends when the second step is taken.
+    /// Ends when the last step is taken.
     pub async fn aborted(&self) {
         self.abort.cancelled().await;
     }
 }
 
-/// The open connections of one worker, so that they can be told to finish.
+/// How far a connection is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Stage {
+    /// It is not.
+    #[default]
+    Open,
+    /// Its next answer is its last.
+    Retiring,
+    /// As before, and where it waits for a request it closes.
+    Finishing,
+}
+
+/// The open connections of one listener on one worker, so that they can be told to finish.
 ///
 /// It lives on one thread: a connection that is polled looks at a flag and compares a waker, where
 /// a cancellation token would take its lock each time.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
-    finishing: Cell<bool>,
+    stage: Cell<Stage>,
     open: Cell<usize>,
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -66,9 +95,14 @@ impl Drain {
         Rc::default()
     }
 
-    /// Counts a connection in, until the member is dropped.
-    pub fn join(self: &Rc<Self>) -> Member {
+    /// Counts a connection in, until what it returns is dropped.
+    pub fn hold(self: &Rc<Self>) -> Held {
         self.open.set(self.open.get() + 1);
+        Held(Rc::clone(self))
+    }
+
+    /// Makes a place to be told at.
+    pub fn join(self: &Rc<Self>) -> Member {
         let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
             let mut wakers = self.wakers.borrow_mut();
             wakers.push(None);
@@ -77,15 +111,15 @@ impl Drain {
         Member { drain: Rc::clone(self), slot }
     }
 
-    /// Tells every connection, present and future, to finish.
-    pub fn finish(&self) {
-        self.finishing.set(true);
+    /// Tells every connection, present and future; no step is taken back.
+    pub fn tell(&self, stage: Stage) {
+        self.stage.set(self.stage.get().max(stage));
         let wakers: Vec<Waker> =
             self.wakers.borrow_mut().iter_mut().filter_map(Option::take).collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Connections that are open.
+    /// Connections that are open, and those that have closed while their work goes on.
     pub fn open(&self) -> usize {
         self.open.get()
     }
@@ -107,16 +141,26 @@ impl Drain {
             *waker = None;
         }
         self.free.borrow_mut().push(slot);
-        self.open.set(self.open.get() - 1);
-        if self.open.get() == 0
-            && let Some(waker) = self.emptied.borrow_mut().take()
+    }
+}
+
+/// While it lives, a connection counts as open. Work that outlives its connection keeps it too.
+#[derive(Debug)]
+pub(super) struct Held(Rc<Drain>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Self(drain) = self;
+        drain.open.set(drain.open.get() - 1);
+        if drain.open.get() == 0
+            && let Some(waker) = drain.emptied.borrow_mut().take()
         {
             waker.wake();
         }
     }
 }
 
-/// One connection's place in the [`Drain`] of its worker.
+/// One connection's place in the [`Drain`] of its listener.
 #[derive(Debug)]
 pub(super) struct Member {
     drain: Rc<Drain>,
@@ -124,17 +168,18 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Whether it is time to finish; if not yet, the task is woken when it is.
-    pub fn finishing(&self, cx: &Context<'_>) -> bool {
-        if self.drain.finishing.get() {
-            return true;
+    /// How far it is on its way out; the task is woken when that changes.
+    pub fn stage(&self, cx: &Context<'_>) -> Stage {
+        let stage = self.drain.stage.get();
+        if stage == Stage::Finishing {
+            return stage;
         }
         if let Some(place) = self.drain.wakers.borrow_mut().get_mut(self.slot)
             && !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
         {
             *place = Some(cx.waker().clone());
         }
-        false
+        stage
     }
 }
 
@@ -151,10 +196,18 @@ mod tests {
     #[tokio::test]
     async fn members_are_told_and_waited_for() {
         let drain = Drain::new();
-        let member = drain.join();
-        let told = poll_fn(|cx| if member.finishing(cx) { Poll::Ready(()) } else { Poll::Pending });
-        tokio::join!(told, async { drain.finish() });
-        tokio::join!(drain.empty(), async { drop(member) });
+        let (member, held) = (drain.join(), drain.hold());
+        for stage in [Stage::Retiring, Stage::Finishing] {
+            let told = poll_fn(|cx| match member.stage(cx) == stage {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+            tokio::join!(told, async { drain.tell(stage) });
+        }
+        drain.tell(Stage::Retiring);
+        assert_eq!(drain.stage.get(), Stage::Finishing);
+        drop(member);
+        tokio::join!(drain.empty(), async { drop(held) });
         assert_eq!(drain.open(), 0);
     }
 
@@ -164,13 +217,14 @@ mod tests {
         let (first, _second) = (drain.join(), drain.join());
         drop(first);
         let _third = drain.join();
-        assert_eq!((drain.open(), drain.wakers.borrow().len()), (2, 2));
+        assert_eq!(drain.wakers.borrow().len(), 2);
     }
 
     #[tokio::test]
     async fn abort_implies_finish() {
         let stop = StopSignal::new();
         stop.clone().abort();
+        stop.retiring().await;
         stop.finishing().await;
         stop.aborted().await;
         assert!(stop.is_finishing());

@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
-use super::drain::Member;
+use super::drain::{Member, Stage};
 use super::serve::{ConnectionInfo, Ended, Inbound};
 use super::settings::ConnectionLimits;
 use super::watch::{Phase, Stream, Watch, Watched};
@@ -62,7 +62,7 @@ where
     let mut sleep = pin!(sleep_until(Instant::now() + limits.head_timeout));
     let mut leaving = None;
     poll_fn(|cx| {
-        if leaving.is_none() && member.finishing(cx) {
+        if leaving.is_none() && member.stage(cx) > Stage::Open {
             leaving = Some(Instant::now());
             connection.as_mut().graceful_shutdown();
         }

@@ -3,55 +3,172 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::settings::Listen;
+use super::socket_file::{self, SocketFile};
 
 /// Connections that the kernel may hold for us while the limit is reached.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
-/// A socket that listens.
+/// A listener that is bound, before its sockets go to the workers.
 #[derive(Debug)]
 pub struct Bound {
-    /// The address it really has (a port of 0 has become a number).
-    pub local: SocketAddr,
-    /// Non-blocking, ready for a runtime.
-    pub listener: TcpListener,
+    /// The addresses it really has (a port of 0 has become a number).
+    pub addresses: Vec<Local>,
+    /// The sockets of each worker, non-blocking and ready for a runtime.
+    pub sockets: Vec<Vec<Listener>>,
+    /// To be kept for as long as the listener is to be ours.
+    pub claims: Vec<Claim>,
 }
 
-/// Binds one or, for `localhost` on a machine with IPv6, two sockets.
-///
-/// `reuse_port` lets several workers share the address; a second instance of the program could then
-/// join it silently, so the caller holds a lock before asking for that.
-pub fn bind(listen: &Listen, reuse_port: bool) -> Result<Vec<Bound>, BindError> {
-    let fail = |at: SocketAddr| {
-        move |cause: io::Error| BindError { listen: listen.clone(), address: at, cause }
-    };
-    match *listen {
-        Listen::Tcp(address) => Ok(vec![bind_one(address, reuse_port).map_err(fail(address))?]),
-        Listen::Localhost(port) => {
-            let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let first = bind_one(v4, reuse_port).map_err(fail(v4))?;
-            let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, first.local.port()));
-            match bind_one(v6, reuse_port) {
-                Ok(second) => Ok(vec![first, second]),
-                Err(error) if is_without_ipv6(&error) => Ok(vec![first]),
-                Err(error) => Err(fail(v6)(error)),
-            }
+/// One address that a listener is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Local {
+    /// IP address and port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Local {
+    /// The address, where it is one of TCP.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
         }
     }
 }
 
-fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<Bound> {
+impl fmt::Display for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Listener {
+    /// For TCP.
+    Tcp(TcpListener),
+    /// For processes of this machine.
+    Unix(UnixListener),
+}
+
+/// What makes an address ours alone; given up when dropped.
+#[derive(Debug)]
+pub enum Claim {
+    /// No second instance joins the sockets that share a port.
+    Port(PortClaim),
+    /// The file of a Unix socket, removed in the end.
+    File(SocketFile),
+}
+
+/// Binds a listener for this many workers.
+///
+/// One worker binds plainly. Several share a TCP port (`SO_REUSEPORT`), which a second instance of
+/// the program could join silently: it would be given half of the connections. So the port is first
+/// claimed by a name that only one process can hold. A Unix socket has one acceptor.
+///
+/// # Errors
+/// The first address that cannot be bound; nothing stays bound then.
+pub fn bind(listen: &Listen, workers: NonZeroUsize) -> Result<Bound, BindError> {
+    let fail = |at: Local| move |cause: io::Error| BindError { listen: listen.clone(), at, cause };
+    let mut bound = Bound::new(workers);
+    match listen {
+        Listen::Tcp(address) => {
+            bound.tcp(*address).map_err(fail(Local::Tcp(*address)))?;
+        }
+        Listen::Localhost(port) => {
+            let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+            let first = bound.tcp(v4).map_err(fail(Local::Tcp(v4)))?;
+            let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, first.port()));
+            match bound.tcp(v6) {
+                Ok(_) => {}
+                Err(error) if is_without_ipv6(&error) => {}
+                Err(error) => return Err(fail(Local::Tcp(v6))(error)),
+            }
+        }
+        Listen::Unix(socket) => {
+            let at = Local::Unix(socket.path.clone());
+            let (listener, file) = socket_file::bind(socket).map_err(fail(at.clone()))?;
+            bound.add(0, Listener::Unix(listener));
+            bound.addresses.push(at);
+            bound.claims.push(Claim::File(file));
+        }
+    }
+    Ok(bound)
+}
+
+impl Bound {
+    fn new(workers: NonZeroUsize) -> Self {
+        let sockets = (0..workers.get()).map(|_| Vec::new()).collect();
+        Self { addresses: Vec::new(), sockets, claims: Vec::new() }
+    }
+
+    fn add(&mut self, worker: usize, listener: Listener) {
+        if let Some(sockets) = self.sockets.get_mut(worker) {
+            sockets.push(listener);
+        }
+    }
+
+    fn tcp(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let workers = self.sockets.len();
+        if workers > 1 && address.port() != 0 {
+            self.claims.push(Claim::Port(PortClaim::new(address)?));
+            // What has the port without sharing it, or shares it as another user, is found here.
+            drop(bind_one(address, false)?);
+        }
+        let mut local = address;
+        for worker in 0..workers {
+            let listener = bind_one(local, workers > 1)?;
+            local = listener.local_addr()?;
+            self.add(worker, Listener::Tcp(listener));
+        }
+        if address.port() == 0 && workers > 1 {
+            self.claims.push(Claim::Port(PortClaim::new(local)?));
+        }
+        self.addresses.push(Local::Tcp(local));
+        Ok(local)
+    }
+}
+
+/// A name in the abstract namespace of Unix sockets: it belongs to the network namespace, as the
+/// port does, and goes with the process that holds it.
+#[derive(Debug)]
+pub struct PortClaim {
+    #[cfg(target_os = "linux")]
+    _name: UnixListener,
+}
+
+impl PortClaim {
+    #[cfg(target_os = "linux")]
+    fn new(address: SocketAddr) -> io::Result<Self> {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::SocketAddr as UnixAddr;
+        let name = UnixAddr::from_abstract_name(format!("bearer-proxy/{address}"))?;
+        Ok(Self { _name: UnixListener::bind_addr(&name)? })
+    }
+
+    /// Elsewhere a port is shared for tests of several workers only.
+    #[cfg(not(target_os = "linux"))]
+    fn new(_: SocketAddr) -> io::Result<Self> {
+        Ok(Self {})
+    }
+}
+
+fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // On Windows this option means something else: it would let others take the port over.
-    #[cfg(unix)]
     socket.set_reuse_address(true)?;
-    #[cfg(unix)]
     socket.set_reuse_port(reuse_port)?;
-    #[cfg(not(unix))]
-    let _ = reuse_port;
     // Accepted sockets inherit it on Linux: one system call less for each connection.
     socket.set_tcp_nodelay(true)?;
     if address.is_ipv6() {
@@ -61,8 +178,7 @@ fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    let listener = TcpListener::from(socket);
-    Ok(Bound { local: listener.local_addr()?, listener })
+    Ok(TcpListener::from(socket))
 }
 
 /// No IPv6 in the kernel, or none on the loopback interface.
@@ -78,7 +194,7 @@ pub struct BindError {
     /// As it was configured.
     pub listen: Listen,
     /// The address that failed.
-    pub address: SocketAddr,
+    pub at: Local,
     /// What the system said.
     pub cause: io::Error,
 }
@@ -86,7 +202,14 @@ pub struct BindError {
 impl BindError {
     /// What to do about it.
     pub fn hint(&self) -> String {
-        let port = self.address.port();
+        match &self.at {
+            Local::Tcp(address) => self.tcp_hint(*address),
+            Local::Unix(path) => self.file_hint(&path.display().to_string()),
+        }
+    }
+
+    fn tcp_hint(&self, address: SocketAddr) -> String {
+        let port = address.port();
         match self.cause.kind() {
             io::ErrorKind::AddrInUse => format!(
                 "another program, or another bearer-proxy, listens there; \
@@ -98,9 +221,28 @@ impl BindError {
             }
             io::ErrorKind::AddrNotAvailable => format!(
                 "this machine has no address {}; write one it has, or `localhost`",
-                display_ip(self.address.ip())
+                display_ip(address.ip())
             ),
             _ => "check the address in `listen`".into(),
+        }
+    }
+
+    fn file_hint(&self, path: &str) -> String {
+        match self.cause.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "another program, or another bearer-proxy, listens there; \
+                 `ss -lxp src {path}` shows which. Stop it, or choose another path in `listen`"
+            ),
+            io::ErrorKind::AlreadyExists => {
+                "it is no socket, so it is left alone; move it away, or choose another path".into()
+            }
+            io::ErrorKind::NotFound => "make the folder first, writable for this user".into(),
+            io::ErrorKind::PermissionDenied => {
+                "the folder must be writable for this user; giving the socket to another owner \
+                 needs CAP_CHOWN, to a group membership in it"
+                    .into()
+            }
+            _ => "check the path in `listen`".into(),
         }
     }
 }
@@ -116,11 +258,13 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.cause.kind() {
             io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
+            io::ErrorKind::AlreadyExists => "a file is in the way".to_owned(),
+            io::ErrorKind::NotFound => "no such folder".to_owned(),
             io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
             io::ErrorKind::AddrNotAvailable => "no such address here".to_owned(),
             _ => self.cause.to_string(),
         };
-        write!(f, "cannot listen on {}", self.address)?;
+        write!(f, "cannot listen on {}", self.at)?;
         if let Listen::Localhost(port) = self.listen {
             write!(f, " (for localhost:{port})")?;
         }
@@ -138,21 +282,32 @@ impl std::error::Error for BindError {
 mod tests {
     use super::*;
 
+    const ONE: NonZeroUsize = NonZeroUsize::MIN;
+    const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+
+    fn any() -> Listen {
+        Listen::Tcp("127.0.0.1:0".parse().unwrap())
+    }
+
+    fn first(bound: &Bound) -> SocketAddr {
+        bound.addresses[0].tcp().unwrap()
+    }
+
     #[test]
     fn localhost_has_one_port_on_both_families() {
-        let bound = bind(&Listen::Localhost(0), false).unwrap();
-        let port = bound[0].local.port();
-        assert_eq!(bound[0].local.ip(), Ipv4Addr::LOCALHOST);
-        assert!(port != 0 && bound.iter().all(|bound| bound.local.port() == port));
-        assert!(bound.len() <= 2);
+        let bound = bind(&Listen::Localhost(0), ONE).unwrap();
+        let port = first(&bound).port();
+        assert_eq!(first(&bound).ip(), Ipv4Addr::LOCALHOST);
+        let ports = bound.addresses.iter().filter_map(Local::tcp).map(|address| address.port());
+        assert!(port != 0 && ports.clone().all(|other| other == port) && ports.count() <= 2);
     }
 
     #[test]
     fn a_taken_port_is_explained() {
-        let first = bind(&Listen::Localhost(0), false).unwrap();
-        let port = first[0].local.port();
-        for listen in [Listen::Localhost(port), Listen::Tcp(first[0].local)] {
-            let error = bind(&listen, false).unwrap_err();
+        let taken = bind(&Listen::Localhost(0), ONE).unwrap();
+        let port = first(&taken).port();
+        for listen in [Listen::Localhost(port), Listen::Tcp(first(&taken))] {
+            let error = bind(&listen, ONE).unwrap_err();
             let text = error.to_string();
             for part in [&*format!("127.0.0.1:{port}"), "in use", "ss -ltnp", "`listen`"] {
                 assert!(text.contains(part), "{part:?} is missing in {text:?}");
@@ -163,20 +318,34 @@ mod tests {
     #[test]
     fn a_taken_ipv6_port_is_an_error_too() {
         let Ok(taken) = bind_one((Ipv6Addr::LOCALHOST, 0).into(), false) else { return };
-        let error = bind(&Listen::Localhost(taken.local.port()), false).unwrap_err();
+        let port = taken.local_addr().unwrap().port();
+        let error = bind(&Listen::Localhost(port), ONE).unwrap_err();
         assert_eq!(error.cause.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
-    fn workers_share_an_address_when_asked() {
-        let first = bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), true).unwrap();
-        bind(&Listen::Tcp(first[0].local), true).unwrap();
-        bind(&Listen::Tcp(first[0].local), false).unwrap_err();
+    fn workers_share_a_port_and_no_second_instance_joins() {
+        let mine = bind(&any(), TWO).unwrap();
+        assert_eq!(mine.sockets.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+        let same = Listen::Tcp(first(&mine));
+        for workers in [ONE, TWO] {
+            let error = bind(&same, workers).unwrap_err();
+            assert_eq!(error.cause.kind(), io::ErrorKind::AddrInUse);
+        }
+        drop(mine);
+        bind(&same, TWO).unwrap();
+    }
+
+    #[test]
+    fn several_workers_find_one_that_shares_nothing() {
+        let taken = bind(&any(), ONE).unwrap();
+        let error = bind(&Listen::Tcp(first(&taken)), TWO).unwrap_err();
+        assert_eq!(error.cause.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn a_foreign_address_is_explained() {
-        let error = bind(&Listen::Tcp("192.0.2.1:0".parse().unwrap()), false).unwrap_err();
+        let error = bind(&Listen::Tcp("192.0.2.1:0".parse().unwrap()), ONE).unwrap_err();
         assert!(error.to_string().contains("no such address here"), "{error}");
     }
 }

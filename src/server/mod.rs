@@ -16,13 +16,15 @@ mod opening;
 pub mod peer;
 pub mod serve;
 pub mod settings;
+mod slots;
+mod socket_file;
 mod watch;
 pub mod worker;
 
-pub use accept::Slots;
 pub use certificate::ClientCertificate;
 pub use drain::StopSignal;
-pub use listener::{BindError, Bound, bind};
+pub use listener::{BindError, Bound, Claim, Listener, Local, bind};
 pub use peer::{Peer, PeerAddress, UnixPeer};
 pub use serve::{ConnectionInfo, Inbound};
-pub use worker::{Worker, WorkerCommand, WorkerHandle};
+pub use slots::Slots;
+pub use worker::{Worker, WorkerCommand, WorkerHandle, WorkerListener};

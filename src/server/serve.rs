@@ -16,11 +16,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
-use super::drain::Member;
+use super::drain::{Held, Member, Stage};
 use super::http2;
 use super::peer::Peer;
 use super::settings::ConnectionLimits;
@@ -47,13 +47,27 @@ pub struct Inbound {
     pub connection: Rc<ConnectionInfo>,
 }
 
-/// Where a connection came in and who is on its other end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How long a connection that has brought no request yet may still bring its first one when all are
+/// told to finish: its client connected a moment ago, to send one.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
+
+/// Where a connection came in and who is on its other end. The worker does not end before the last
+/// clone is gone: work that goes on without its client keeps one.
+#[derive(Debug)]
 pub struct ConnectionInfo {
     /// The listener's number, as given to the worker.
     pub listener: usize,
     /// The client.
     pub peer: Peer,
+    /// Counts it as open.
+    pub(super) _held: Option<Held>,
+}
+
+impl ConnectionInfo {
+    /// A connection that no worker waits for.
+    pub fn new(listener: usize, peer: Peer) -> Self {
+        Self { listener, peer, _held: None }
+    }
 }
 
 /// How a connection ended.
@@ -125,11 +139,12 @@ where
     let mut connection = pin!(builder.serve_connection(io, bridge).with_upgrades());
     let mut timer = pin!(Timer::new(limits));
     let mut told = false;
+    let mut grace = None;
     poll_fn(|cx| {
-        let finishing = !told && member.finishing(cx);
+        let stage = if told { Stage::Open } else { member.stage(cx) };
         // A request under way is told first, so that its answer says `Connection: close`. Any other
         // connection is looked at first: a head that has begun to arrive is still read and answered.
-        if finishing && watch.phase().is_busy() {
+        if stage > Stage::Open && watch.phase().is_busy() {
             told = true;
             connection.as_mut().graceful_shutdown();
         }
@@ -138,7 +153,7 @@ where
         if phase == Phase::Head && watch.is_http2() {
             return Poll::Ready(None);
         }
-        if progress.is_pending() && finishing && !told && phase != Phase::Head {
+        if progress.is_pending() && !told && is_due(stage, watch, &mut grace, cx) {
             told = true;
             connection.as_mut().graceful_shutdown();
             progress = connection.as_mut().poll(cx);
@@ -149,6 +164,25 @@ where
         }
     })
     .await
+}
+
+/// Whether a connection that nothing more can be read from is to be told now.
+fn is_due<I>(
+    stage: Stage,
+    watch: &Watch<I>,
+    grace: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+) -> bool {
+    match watch.phase() {
+        Phase::Busy | Phase::BusySafe | Phase::Stalled => stage > Stage::Open,
+        Phase::Idle if stage == Stage::Finishing => {
+            watch.was_used() || {
+                let grace = grace.get_or_insert_with(|| Box::pin(sleep(FIRST_REQUEST_GRACE)));
+                grace.as_mut().poll(cx).is_ready()
+            }
+        }
+        Phase::Idle | Phase::Head => false,
+    }
 }
 
 fn ended(result: Result<(), hyper::Error>) -> Ended {
@@ -319,7 +353,6 @@ impl<I> HttpBody for Answer<I> {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::task::{JoinHandle, LocalSet, spawn_local};
-    use tokio::time::sleep;
     use tower::service_fn;
 
     use super::*;
@@ -341,7 +374,7 @@ mod tests {
             let (drain, limits) = (Drain::new(), ConnectionLimits::default());
             let member = drain.join();
             let peer = Peer::tcp("127.0.0.1:1".parse().unwrap());
-            let info = Rc::new(ConnectionInfo { listener: 0, peer });
+            let info = Rc::new(ConnectionInfo::new(0, peer));
             let service = service_fn(move |_: Inbound| async move {
                 sleep(work).await;
                 Ok::<_, Infallible>(Response::new(Body::full("done")))
@@ -447,7 +480,7 @@ mod tests {
             let (first, rest) = GET.split_at(9);
             rig.client.write_all(first).await.unwrap();
             sleep(SECOND).await;
-            rig.drain.finish();
+            rig.drain.tell(Stage::Finishing);
             sleep(SECOND).await;
             rig.client.write_all(rest).await.unwrap();
             let answer = rig.answer().await;
@@ -457,6 +490,41 @@ mod tests {
         let (ended, seconds) = LocalSet::new().run_until(leave).await;
         assert!(matches!(ended, Ended::Closed), "{ended:?}");
         assert_eq!(seconds, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_request_that_is_on_its_way_is_answered_while_finishing() {
+        let leave = async {
+            let mut rig = Rig::new(SECOND);
+            rig.drain.tell(Stage::Finishing);
+            sleep(FIRST_REQUEST_GRACE / 2).await;
+            rig.client.write_all(GET).await.unwrap();
+            let answer = rig.answer().await;
+            assert!(answer.contains("connection: close"), "{answer}");
+            let silent = Rig::new(SECOND);
+            silent.drain.tell(Stage::Finishing);
+            (rig.ended().await.0, silent.ended().await.1)
+        };
+        let (ended, silent) = LocalSet::new().run_until(leave).await;
+        assert!(matches!(ended, Ended::Closed), "{ended:?}");
+        assert_eq!(silent, 0, "its grace is half a second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retiring_connection_waits_for_a_request_and_answers_it_as_its_last() {
+        let retire = async {
+            let mut rig = Rig::new(SECOND);
+            rig.client.write_all(GET).await.unwrap();
+            assert!(!rig.answer().await.contains("connection: close"));
+            rig.drain.tell(Stage::Retiring);
+            sleep(5 * SECOND).await;
+            rig.client.write_all(GET).await.unwrap();
+            assert!(rig.answer().await.contains("connection: close"));
+            rig.ended().await
+        };
+        let (ended, seconds) = LocalSet::new().run_until(retire).await;
+        assert!(matches!(ended, Ended::Closed), "{ended:?}");
+        assert_eq!(seconds, 7);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! What the way in needs to know: addresses, limits, and how it leaves.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where a listener is bound.
@@ -10,13 +12,33 @@ pub enum Listen {
     Localhost(u16),
     /// One address.
     Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(UnixSocket),
+}
+
+/// A Unix socket and who may connect to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UnixSocket {
+    /// Its file, an absolute path.
+    pub path: PathBuf,
+    /// Mode of the file: connecting takes the right to write.
+    pub mode: u32,
+    /// Owner of the file, where it is to be another than this process' user.
+    pub owner: Option<u32>,
+    /// Group of the file, where it is to be another than this process' group.
+    pub group: Option<u32>,
+}
+
+impl UnixSocket {
+    /// Mode of the file where none is configured: this user and its group.
+    pub const MODE: u32 = 0o660;
 }
 
 impl Listen {
     /// Whether only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
         match self {
-            Self::Localhost(_) => true,
+            Self::Localhost(_) | Self::Unix(_) => true,
             Self::Tcp(address) => address.ip().is_loopback(),
         }
     }
@@ -27,6 +49,7 @@ impl std::fmt::Display for Listen {
         match self {
             Self::Localhost(port) => write!(f, "localhost:{port}"),
             Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(socket) => write!(f, "unix:{}", socket.path.display()),
         }
     }
 }
@@ -71,14 +94,29 @@ impl Default for ConnectionLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
     /// This many.
-    Count(std::num::NonZeroUsize),
+    Count(NonZeroUsize),
     /// The cgroup's CPU quota rounded down, at least 1 and at most 4.
     Auto,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Self::Count(std::num::NonZeroUsize::MIN)
+        Self::Count(NonZeroUsize::MIN)
+    }
+}
+
+impl Workers {
+    /// Most workers that `auto` stands for: more only multiply connections to upstreams.
+    const AUTO_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+
+    /// Their number here and now.
+    pub fn count(self) -> NonZeroUsize {
+        match self {
+            Self::Count(count) => count,
+            // The standard library reads quota and affinity, and rounds down.
+            Self::Auto => std::thread::available_parallelism()
+                .map_or(NonZeroUsize::MIN, |found| found.min(Self::AUTO_MAX)),
+        }
     }
 }
 

@@ -12,15 +12,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use super::frames::Frames;
 use super::head::{Flaw, Heads};
 use super::opening::Opening;
 use super::settings::ConnectionLimits;
+use super::slots::Place;
 
 /// A byte stream to a client.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -34,6 +36,25 @@ impl Stream for TcpStream {
         match ready!(self.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
             Ok(0) | Err(_) => Poll::Ready(()),
             Ok(_) => Poll::Pending, // a pipelined request: the client is there
+        }
+    }
+}
+
+impl Stream for UnixStream {
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if ready!(self.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            let peeked = self.try_io(Interest::READABLE, || {
+                let mut byte = [0; 1];
+                Ok(recv(self, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
+            });
+            match peeked {
+                Ok(1..) => return Poll::Pending,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
         }
     }
 }
@@ -77,8 +98,10 @@ pub struct Watch<I> {
     moved: AtomicBool,
     /// Whether the client has no room for what it is being sent.
     blocked: AtomicBool,
+    /// Whether it has brought a request.
+    used: AtomicBool,
     /// The connection's place under the limit, held until the socket closes.
-    _permit: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 /// A socket and what its bytes have told.
@@ -94,14 +117,15 @@ struct Wire<I> {
 
 impl<I> Watch<I> {
     /// A connection that waits for its first request.
-    pub fn new(stream: I, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
+    pub fn new(stream: I, place: Option<Place>) -> Arc<Self> {
         let opening = Opening::Unsure(Vec::new());
         Arc::new(Self {
             wire: Mutex::new(Wire { stream, opening, heads: Heads::default(), frames: None }),
             phase: AtomicU8::new(Phase::Idle as u8),
             moved: AtomicBool::new(true),
             blocked: AtomicBool::new(false),
-            _permit: permit,
+            used: AtomicBool::new(false),
+            _place: place,
         })
     }
 
@@ -120,6 +144,14 @@ impl<I> Watch<I> {
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
         self.moved.store(true, Relaxed);
+        if phase.is_busy() {
+            self.used.store(true, Relaxed);
+        }
+    }
+
+    /// Whether it has brought a request.
+    pub fn was_used(&self) -> bool {
+        self.used.load(Relaxed)
     }
 
     /// Whether anything was sent or any phase entered since the last call.

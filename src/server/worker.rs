@@ -3,17 +3,22 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use http::Response;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local};
 use tower::Service;
 
-use super::accept::{Accept, Slots};
+use super::accept::Accept;
 use super::drain::StopSignal;
+use super::listener::Listener;
 use super::serve::Inbound;
 use super::settings::ConnectionLimits;
+use super::slots::Slots;
 use crate::body::Body;
 
 /// Threads for what can only be done by blocking; DNS look-ups are the one such thing here.
@@ -25,11 +30,22 @@ const COMMANDS: usize = 16;
 /// A change to what a running worker listens on.
 #[derive(Debug)]
 pub enum WorkerCommand {
-    /// Accepts from this socket too, under this number.
-    AddListener(usize, std::net::TcpListener),
-    /// Takes the connections that wait on the listeners of this number, then closes them. Open
-    /// connections go on.
-    RemoveListener(usize),
+    /// Accepts from this socket too.
+    Add(WorkerListener),
+    /// Takes the connections that wait on the listeners of this number, then closes them; all their
+    /// connections finish.
+    Remove(usize),
+    /// Serves connections that come from now on within these limits.
+    Limits(ConnectionLimits),
+}
+
+/// A listener of one worker.
+#[derive(Debug)]
+pub struct WorkerListener {
+    /// Its number, which its connections carry.
+    pub id: usize,
+    /// The socket, non-blocking.
+    pub listener: Listener,
 }
 
 /// Starts workers.
@@ -43,7 +59,7 @@ impl Worker {
     /// clones of its service serve the connections.
     pub fn spawn<S>(
         index: usize,
-        listeners: Vec<(usize, std::net::TcpListener)>,
+        listeners: Vec<WorkerListener>,
         limits: ConnectionLimits,
         slots: Slots,
         make: impl FnOnce() -> S + Send + 'static,
@@ -58,12 +74,15 @@ impl Worker {
             .enable_time()
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
+        let heart = Heart::new();
+        let beaten = heart.clone();
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (ended, finished) = oneshot::channel();
         let thread =
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let local = LocalSet::new();
                 local.block_on(&runtime, async move {
+                    spawn_local(beaten.beat());
                     let service = make();
                     let accept = Accept::new(listeners, limits, slots, service);
                     accept.run(receiver, stop).await;
@@ -76,7 +95,7 @@ impl Worker {
                 runtime.shutdown_background();
                 let _ = ended.send(());
             })?;
-        Ok(WorkerHandle { thread, commands, finished })
+        Ok(WorkerHandle { thread, commands, finished, heart })
     }
 }
 
@@ -86,12 +105,49 @@ pub struct WorkerHandle {
     thread: JoinHandle<()>,
     commands: mpsc::Sender<WorkerCommand>,
     finished: oneshot::Receiver<()>,
+    heart: Heart,
+}
+
+/// The sign that a worker moves; clones show the same.
+#[derive(Debug, Clone)]
+pub struct Heart {
+    start: Instant,
+    /// Milliseconds from the start to the last beat.
+    last: Arc<AtomicU64>,
+}
+
+impl Heart {
+    /// Time between two beats.
+    pub const INTERVAL: Duration = Duration::from_secs(5);
+
+    fn new() -> Self {
+        Self { start: Instant::now(), last: Arc::default() }
+    }
+
+    async fn beat(self) {
+        loop {
+            let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.last.store(now, Ordering::Relaxed);
+            tokio::time::sleep(Self::INTERVAL).await;
+        }
+    }
+
+    /// Time since the last beat; much more than the interval means that the worker hangs.
+    pub fn silence(&self) -> Duration {
+        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+        self.start.elapsed().saturating_sub(last)
+    }
 }
 
 impl WorkerHandle {
     /// Hands a command over; an error means that the worker is gone.
     pub async fn command(&self, command: WorkerCommand) -> Result<(), WorkerGone> {
         self.commands.send(command).await.map_err(|_| WorkerGone)
+    }
+
+    /// Shows whether it moves.
+    pub fn heart(&self) -> Heart {
+        self.heart.clone()
     }
 
     /// Ends when the worker does, for use beside other events; [`join`](Self::join) then says how.
@@ -124,7 +180,7 @@ impl std::error::Error for WorkerGone {}
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::sync::Arc;
+    use std::num::NonZeroUsize;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
@@ -133,10 +189,17 @@ mod tests {
 
     use super::*;
     use crate::server::listener::bind;
-    use crate::server::settings::Listen;
+    use crate::server::settings::{Listen, UnixSocket};
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+
+    fn listen(id: usize) -> (SocketAddr, WorkerListener) {
+        let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+        let mut bound = bind(&listen, NonZeroUsize::MIN).unwrap();
+        let listener = bound.sockets.remove(0).remove(0);
+        (bound.addresses[0].tcp().unwrap(), WorkerListener { id, listener })
+    }
 
     struct Rig {
         worker: WorkerHandle,
@@ -169,8 +232,7 @@ mod tests {
 
     impl Rig {
         fn new(max_connections: usize) -> Self {
-            let bound =
-                bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), false).unwrap().remove(0);
+            let (address, listener) = listen(7);
             let (stop, slots) = (StopSignal::new(), Slots::new(max_connections));
             let [arrived, go, dropped] = std::array::from_fn(|_| Arc::new(Notify::new()));
             let (a, g, d) = (Arc::clone(&arrived), Arc::clone(&go), Arc::clone(&dropped));
@@ -187,10 +249,10 @@ mod tests {
                 })
             };
             let limits = ConnectionLimits::default();
-            let listeners = vec![(7, bound.listener)];
+            let listeners = vec![listener];
             let worker =
                 Worker::spawn(0, listeners, limits, slots.clone(), make, stop.clone()).unwrap();
-            Self { worker, address: bound.local, stop, slots, arrived, go, dropped }
+            Self { worker, address, stop, slots, arrived, go, dropped }
         }
 
         async fn send(&self, bytes: &[u8]) -> TcpStream {
@@ -273,17 +335,60 @@ mod tests {
     #[tokio::test]
     async fn listeners_come_and_go() {
         let mut rig = Rig::new(8);
-        let more = bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), false).unwrap().remove(0);
-        rig.worker.command(WorkerCommand::AddListener(9, more.listener)).await.unwrap();
-        rig.worker.command(WorkerCommand::RemoveListener(7)).await.unwrap();
-        let old = rig.address;
-        rig.address = more.local;
+        let (address, more) = listen(9);
+        rig.worker.command(WorkerCommand::Add(more)).await.unwrap();
+        rig.worker.command(WorkerCommand::Remove(7)).await.unwrap();
+        let old = std::mem::replace(&mut rig.address, address);
         let client = rig.send(POST).await;
         rig.arrived.notified().await;
         rig.go.notify_one();
         rig.stop.finish();
         assert!(rest(client).await.ends_with("listener 9"));
         TcpStream::connect(old).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_removed_listener_finish() {
+        let rig = Rig::new(8);
+        let busy = rig.send(POST).await;
+        rig.arrived.notified().await;
+        let waiting = rig.send(POST).await;
+        rig.worker.command(WorkerCommand::Remove(7)).await.unwrap();
+        rig.arrived.notified().await;
+        while TcpStream::connect(rig.address).await.is_ok() {}
+        rig.go.notify_waiters();
+        for connection in [busy, waiting] {
+            let answer = rest(connection).await.to_lowercase();
+            assert!(answer.contains("200 ok") && answer.contains("connection: close"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_tells_who_its_clients_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.sock");
+        let socket = UnixSocket { path: path.clone(), mode: 0o600, owner: None, group: None };
+        let mut bound = bind(&Listen::Unix(socket), NonZeroUsize::MIN).unwrap();
+        let listener = WorkerListener { id: 1, listener: bound.sockets.remove(0).remove(0) };
+        let make = || {
+            service_fn(async |inbound: Inbound| {
+                let text = inbound.connection.peer.to_string();
+                Ok::<_, Infallible>(Response::new(Body::full(text)))
+            })
+        };
+        let stop = StopSignal::new();
+        let limits = ConnectionLimits::default();
+        let worker =
+            Worker::spawn(0, vec![listener], limits, Slots::new(2), make, stop.clone()).unwrap();
+        let mut client = tokio::net::UnixStream::connect(&path).await.unwrap();
+        client.write_all(GET).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        assert!(answer.contains(&format!("uid {uid}, gid ")), "{answer}");
+        stop.finish();
+        worker.join().await.unwrap();
     }
 
     #[tokio::test]

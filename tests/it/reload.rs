@@ -1,12 +1,16 @@
-//! Reloading and leaving.
+//! Reloading: what changes while the program runs, and what a bad file cannot change.
 
 use std::time::Duration;
 
-use bearer_proxy::sandbox::Persona;
+use bearer_proxy::sandbox::{Persona, Reply, Sandbox};
 use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::forwarding::sidecar;
-use crate::support::{client, soon};
+use crate::support::{Proxy, client, config, raw_server, secret_file, soon};
+
+const BALANCE: &str = "/qbank/v1/balances/42";
 
 #[tokio::test]
 async fn a_bad_file_changes_nothing_and_tokens_survive_a_good_one() {
@@ -25,10 +29,123 @@ async fn a_bad_file_changes_nothing_and_tokens_survive_a_good_one() {
     assert_eq!(sandbox.bank(Persona::QBank).auth.ledger().calls().len(), calls);
 }
 
+/// Changes the configuration file and asks for a reload.
+fn edit(proxy: &Proxy, change: impl FnOnce(String) -> String) {
+    let text = std::fs::read_to_string(&proxy.config_path).unwrap();
+    std::fs::write(&proxy.config_path, change(text)).unwrap();
+    proxy.signal(Signal::HUP);
+}
+
+/// A port that was free a moment ago.
+async fn free_address() -> std::net::SocketAddr {
+    raw_server().await.addr
+}
+
 #[tokio::test]
-async fn sigint_drains_and_ends_with_0() {
-    let (_sandbox, mut proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
-    proxy.signal(Signal::INT);
-    let status = soon(proxy.wait_exit()).await;
-    assert_eq!(status.code(), Some(0));
+async fn a_listener_moves_while_its_requests_finish() {
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let api = &sandbox.bank(Persona::QBank).api;
+    api.set_replies([Reply::Hold]);
+    let mut old = client(proxy.addr).await;
+    let request =
+        "POST /qbank/v1/payments/ach HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+    old.send(request).await;
+    soon(api.wait_seen(1)).await;
+    let address = free_address().await;
+    edit(&proxy, |text| text.replacen("127.0.0.1:0", &address.to_string(), 1));
+    let said = format!("\"{address}\"");
+    soon(proxy.wait_log(|line| line.contains(&said).then_some(()))).await;
+    assert_eq!(client(address).await.get(BALANCE).await.status, 200);
+    soon(async { while TcpStream::connect(proxy.addr).await.is_ok() {} }).await;
+    api.release(1);
+    let answer = old.read("POST").await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_refuses_the_whole_reload() {
+    let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let taken = raw_server().await;
+    edit(&proxy, |text| {
+        let moved = text.replacen("127.0.0.1:0", &taken.addr.to_string(), 1);
+        moved.replace("/v1/balances/{accountId}", "/v1/elsewhere")
+    });
+    let refused = |line: &str| (line.contains("refused") && line.contains("in use")).then_some(());
+    soon(proxy.wait_log(refused)).await;
+    assert_eq!(client(proxy.addr).await.get(BALANCE).await.status, 200);
+    let metrics = client(proxy.admin_addr).await.get("/metrics").await.text();
+    assert!(metrics.contains("bearer_proxy_config_last_reload_successful 0"), "{metrics}");
+}
+
+#[tokio::test]
+async fn the_admin_listener_moves() {
+    let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let address = free_address().await;
+    edit(&proxy, |text| {
+        let (server, admin) = text.split_once("[admin]").unwrap();
+        format!("{server}[admin]{}", admin.replacen("127.0.0.1:0", &address.to_string(), 1))
+    });
+    let said = format!("\"{address}\"");
+    soon(proxy.wait_log(|line| line.contains(&said).then_some(()))).await;
+    assert_eq!(client(address).await.get("/readyz").await.status, 200);
+    soon(async { while TcpStream::connect(proxy.admin_addr).await.is_ok() {} }).await;
+}
+
+#[tokio::test]
+async fn what_needs_a_restart_is_named_and_the_rest_is_in_force() {
+    let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    edit(&proxy, |text| {
+        let changed = text.replace("[server]\n", "[server]\nworkers = 2\nmax_in_flight = 1\n");
+        changed.replace("/v1/balances/{accountId}", "/v1/elsewhere") + "[log]\nlevel = \"debug\"\n"
+    });
+    let named = |line: &str| (line.contains("restart") && line.contains("workers")).then_some(());
+    soon(proxy.wait_log(named)).await;
+    let metrics = client(proxy.admin_addr).await.get("/metrics").await.text();
+    for line in [
+        "bearer_proxy_config_restart_needed{key=\"server.workers\"} 1",
+        "bearer_proxy_config_restart_needed{key=\"log.format\"} 0",
+        "bearer_proxy_config_last_reload_successful 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is missing in {metrics}");
+    }
+    assert_eq!(client(proxy.addr).await.get(BALANCE).await.status, 404);
+    client(proxy.addr).await.send("no HTTP at all\r\n\r\n").await;
+    soon(proxy.wait_log(|line| line.contains("DEBUG").then_some(()))).await;
+}
+
+#[tokio::test]
+async fn connection_limits_change_for_those_that_come() {
+    let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let mut before = client(proxy.addr).await;
+    assert_eq!(before.get(BALANCE).await.status, 200);
+    edit(&proxy, |text| {
+        text.replace("[server]\n", "[server]\nmax_header_bytes = \"1KiB\"\nmax_headers = 10\n")
+    });
+    soon(proxy.wait_log(|line| line.contains("configuration reloaded").then_some(()))).await;
+    let many: Vec<_> = (0..20).map(|_| ("x", "y")).collect();
+    assert_eq!(before.request("GET", BALANCE, &many, b"").await.status, 200);
+    assert_eq!(client(proxy.addr).await.request("GET", BALANCE, &many, b"").await.status, 431);
+}
+
+#[tokio::test]
+async fn a_rotated_key_of_a_fixed_header_is_sent_without_a_reload() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let secrets = TempDir::new().unwrap();
+    let key = secret_file(secrets.path(), "apim", "first");
+    let fixed = format!("X-Api-Key = {{ file = \"{}\" }}", key.display());
+    let text = config(&sandbox, &secrets) + "\n[reload]\nwatch = \"1s\"\n";
+    let text = text + "[upstreams.qbank.set_headers]\n" + &fixed + "\n";
+    let proxy = Proxy::start(&text).await;
+    proxy.wait_ready().await;
+    let api = &sandbox.bank(Persona::QBank).api;
+    let mut app = client(proxy.addr).await;
+    let mut sent = async |count: usize| {
+        assert_eq!(app.get(BALANCE).await.status, 200);
+        soon(api.wait_seen(count)).await[count - 1].headers["x-api-key"].clone()
+    };
+    assert_eq!(sent(1).await, "first");
+    secret_file(secrets.path(), "apim", "second");
+    soon(proxy.wait_log(|line| line.contains("fixed header has changed").then_some(()))).await;
+    assert_eq!(sent(2).await, "second");
+    assert!(!proxy.log().contains("second"), "{}", proxy.log());
 }

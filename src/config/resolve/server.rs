@@ -216,7 +216,7 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> AdminSettings {
         let fault = fault.label("taken by server.listen").hint("give one of them another port");
         item.map_or_else(|| section.fail(fault.clone()), |item| item.fail(fault.clone()));
     }
-    AdminSettings { listen, allow_remote }
+    AdminSettings { listen, control: default.control, allow_remote }
 }
 
 fn admin_listen(item: &Item<'_>, allow_remote: bool) -> Option<Option<Listen>> {
@@ -245,6 +245,7 @@ pub(super) fn same_address(a: &Listen, b: &Listen) -> bool {
 fn overlap(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
         (Listen::Localhost(_), Listen::Localhost(_)) => true,
+        (Listen::Unix(_), _) | (_, Listen::Unix(_)) => false,
         (Listen::Localhost(_), Listen::Tcp(tcp)) | (Listen::Tcp(tcp), Listen::Localhost(_)) => {
             tcp.ip().is_unspecified()
                 || tcp.ip() == std::net::Ipv4Addr::LOCALHOST
@@ -261,6 +262,7 @@ fn port(listen: &Listen) -> u16 {
     match listen {
         Listen::Localhost(port) => *port,
         Listen::Tcp(address) => address.port(),
+        Listen::Unix(_) => 0,
     }
 }
 

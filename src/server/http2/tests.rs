@@ -56,8 +56,7 @@ impl Rig {
         let (client, server) = duplex(64 * 1024);
         let (drain, limits) = (Drain::new(), ConnectionLimits::default());
         let member = drain.join();
-        let info =
-            Rc::new(ConnectionInfo { listener: 0, peer: Peer::tcp(([127, 0, 0, 1], 1).into()) });
+        let info = Rc::new(ConnectionInfo::new(0, Peer::tcp(([127, 0, 0, 1], 1).into())));
         let taken = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let counter = Arc::clone(&taken);
         let service = service_fn(move |inbound: Inbound| {
@@ -228,7 +227,7 @@ async fn leaving_lets_requests_end_and_takes_no_new_ones() {
         let mut other = client.clone();
         let slow = spawn_local(async move { text(&mut other, "/slow").await.unwrap() });
         sleep(SECOND).await;
-        rig.drain.finish();
+        rig.drain.tell(Stage::Finishing);
         assert_eq!(slow.await.unwrap(), "slow");
         text(&mut client, "/").await.unwrap_err();
         let (ended, seconds) = rig.ended().await;
@@ -244,7 +243,7 @@ async fn a_client_that_does_not_listen_does_not_hold_up_leaving() {
         let mut rig = Rig::new();
         rig.client.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
         sleep(SECOND).await;
-        rig.drain.finish();
+        rig.drain.tell(Stage::Finishing);
         assert_eq!(timed_out(rig.ended().await), (Phase::Idle, 2));
     })
     .await;

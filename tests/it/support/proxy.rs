@@ -25,6 +25,11 @@ pub struct Proxy {
 impl Proxy {
     /// Starts the program with this configuration and waits until both listeners are bound.
     pub async fn start(config: &str) -> Self {
+        Self::start_in(config, &[]).await
+    }
+
+    /// The same, with further environment variables.
+    pub async fn start_in(config: &str, environment: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config_path = dir.path().join("bearer-proxy.toml");
         std::fs::write(&config_path, config).unwrap();
@@ -32,6 +37,7 @@ impl Proxy {
             .args(["run", "--config"])
             .arg(&config_path)
             .current_dir(dir.path())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -1,0 +1,131 @@
+//! The worker threads as one: started, told, watched and waited for together.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Response;
+use tokio::task::JoinSet;
+
+use crate::body::Body;
+use crate::proxy::forward::{Forwarder, Shared};
+use crate::server::settings::ConnectionLimits;
+use crate::server::worker::{Heart, WorkerGone};
+use crate::server::{
+    Inbound, Slots, StopSignal, Worker, WorkerCommand, WorkerHandle, WorkerListener,
+};
+
+/// How often idle upstream connections are looked at.
+const PRUNE_EVERY: Duration = Duration::from_secs(5);
+
+/// All workers.
+pub(super) struct Workers(Vec<WorkerHandle>);
+
+impl Workers {
+    /// Starts one for each list of sockets.
+    pub(super) fn spawn(
+        sockets: Vec<Vec<WorkerListener>>,
+        limits: ConnectionLimits,
+        slots: &Slots,
+        shared: &Shared,
+        stop: &StopSignal,
+    ) -> io::Result<Self> {
+        let start = |(index, sockets)| {
+            let shared = shared.clone();
+            let make = move || Service::new(shared);
+            Worker::spawn(index, sockets, limits, slots.clone(), make, stop.clone())
+        };
+        sockets.into_iter().enumerate().map(start).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Gives each worker its own command. One that is gone ends the program elsewhere.
+    pub(super) async fn tell_each(&self, commands: impl IntoIterator<Item = WorkerCommand>) {
+        for (worker, command) in self.0.iter().zip(commands) {
+            let _ = worker.command(command).await;
+        }
+    }
+
+    /// Gives all workers the same command.
+    pub(super) async fn tell(&self, command: impl Fn() -> WorkerCommand) {
+        self.tell_each(std::iter::repeat_with(command)).await;
+    }
+
+    /// Gives each worker its new sockets.
+    pub(super) async fn add(&self, sockets: Vec<Vec<WorkerListener>>) {
+        for (worker, sockets) in self.0.iter().zip(sockets) {
+            for socket in sockets {
+                let _ = worker.command(WorkerCommand::Add(socket)).await;
+            }
+        }
+    }
+
+    /// Signs that they move.
+    pub(super) fn hearts(&self) -> Vec<Heart> {
+        self.0.iter().map(WorkerHandle::heart).collect()
+    }
+
+    /// Ends when one of them does.
+    pub(super) async fn one_ended(&mut self) {
+        let mut all: Vec<_> = self.0.iter_mut().map(|worker| Box::pin(worker.ended())).collect();
+        std::future::poll_fn(|cx| {
+            match all.iter_mut().any(|worker| worker.as_mut().poll(cx).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Waits until all have ended, after a stop signal.
+    pub(super) async fn join(self) -> Result<(), WorkerGone> {
+        let mut all: JoinSet<_> = self.0.into_iter().map(WorkerHandle::join).collect();
+        let mut outcome = Ok(());
+        while let Some(joined) = all.join_next().await {
+            outcome = outcome.and(joined.unwrap_or(Err(WorkerGone)));
+        }
+        outcome
+    }
+}
+
+/// A worker's tower service: [`Forwarder`] behind an `Rc`.
+#[derive(Clone)]
+struct Service(Rc<Forwarder>);
+
+impl Service {
+    fn new(shared: Shared) -> Self {
+        let forwarder = Rc::new(Forwarder::new(shared));
+        let pruned = Rc::downgrade(&forwarder);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(PRUNE_EVERY).await;
+                match pruned.upgrade() {
+                    Some(forwarder) => forwarder.prune(),
+                    None => return,
+                }
+            }
+        });
+        Self(forwarder)
+    }
+}
+
+impl tower::Service<Inbound> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, inbound: Inbound) -> Self::Future {
+        let forwarder = Rc::clone(&self.0);
+        let Inbound { request, connection } = inbound;
+        let version = request.version();
+        let request = Box::new(request.map(|body| Body::incoming(version, body)));
+        Box::pin(async move { Ok(forwarder.handle(connection, request).await) })
+    }
+}
