@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Response;
 use hyper::server::conn::http1::Builder;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
@@ -64,6 +65,19 @@ impl Source {
             Acceptor::Unix(listener) => {
                 listener.poll_accept(cx).map_ok(|(stream, _)| Client::Unix(stream))
             }
+        }
+    }
+
+    /// The next connection of the kernel's queue, whether or not the runtime has heard of it yet.
+    fn take_queued(&self) -> io::Result<Client> {
+        let (socket, peer) = match &self.acceptor {
+            Acceptor::Tcp(listener) => SockRef::from(listener).accept()?,
+            Acceptor::Unix(listener) => SockRef::from(listener).accept()?,
+        };
+        socket.set_nonblocking(true)?;
+        match peer.as_socket() {
+            Some(peer) => Ok(Client::Tcp(TcpStream::from_std(socket.into())?, peer)),
+            None => Ok(Client::Unix(UnixStream::from_std(socket.into())?)),
         }
     }
 }
@@ -156,11 +170,22 @@ where
         self.sources = kept;
         for source in gone {
             source.drain.tell(Stage::Finishing);
-            let mut nobody = Context::from_waker(Waker::noop());
-            while let Poll::Ready(Ok(client)) = source.poll_accept(&mut nobody) {
-                self.start(&source, client);
-            }
+            self.empty_queue(&source);
             self.leaving.push(source.drain);
+        }
+    }
+
+    fn empty_queue(&self, source: &Source) {
+        loop {
+            match source.take_queued() {
+                Ok(client) => self.start(source, client),
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::error!(%error, "connections that waited at a listener are lost");
+                    return;
+                }
+            }
         }
     }
 
@@ -265,4 +290,54 @@ fn tell_end(ended: Ended, peer: &Peer) {
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::num::NonZeroUsize;
+
+    use tokio::task::LocalSet;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::server::listener::{Local, bind};
+    use crate::server::settings::{Listen, UnixSocket};
+
+    trait Client: Read + Write {}
+    impl<C: Read + Write> Client for C {}
+
+    /// A client that connects, and sends, while the runtime looks elsewhere.
+    fn connect(address: &Local) -> Box<dyn Client + Send> {
+        match address {
+            Local::Tcp(address) => Box::new(std::net::TcpStream::connect(address).unwrap()),
+            Local::Unix(path) => Box::new(std::os::unix::net::UnixStream::connect(path).unwrap()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_closes_serves_whom_the_runtime_has_not_heard_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.sock");
+        let unix = UnixSocket { path, mode: 0o600, owner: None, group: None };
+        for listen in [Listen::Tcp("127.0.0.1:0".parse().unwrap()), Listen::Unix(unix)] {
+            let mut bound = bind(&listen, NonZeroUsize::MIN).unwrap();
+            let listener = WorkerListener { id: 1, listener: bound.sockets.remove(0).remove(0) };
+            let service = service_fn(async |_: Inbound| Ok(Response::new(Body::full("served"))));
+            let closed = async {
+                let (limits, slots) = (ConnectionLimits::default(), Slots::new(8));
+                let mut accept = Accept::new(vec![listener], limits, slots, service);
+                let mut client = connect(&bound.addresses[0]);
+                client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+                accept.remove(1);
+                let read = tokio::task::spawn_blocking(move || {
+                    let mut answer = String::new();
+                    client.read_to_string(&mut answer).map(|_| answer)
+                });
+                read.await.unwrap().unwrap()
+            };
+            let answer = LocalSet::new().run_until(closed).await;
+            assert!(answer.ends_with("served"), "{listen}: {answer}");
+        }
+    }
 }

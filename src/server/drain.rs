@@ -119,6 +119,11 @@ impl Drain {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Whether an answer that begins now is its connection's last.
+    pub fn is_leaving(&self) -> bool {
+        self.stage.get() > Stage::Open
+    }
+
     /// Connections that are open, and those that have closed while their work goes on.
     pub fn open(&self) -> usize {
         self.open.get()
@@ -168,6 +173,11 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// All connections of its listener.
+    pub fn drain(&self) -> Rc<Drain> {
+        Rc::clone(&self.drain)
+    }
+
     /// How far it is on its way out; the task is woken when that changes.
     pub fn stage(&self, cx: &Context<'_>) -> Stage {
         let stage = self.drain.stage.get();

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
@@ -20,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
-use super::drain::{Held, Member, Stage};
+use super::drain::{Drain, Held, Member, Stage};
 use super::http2;
 use super::peer::Peer;
 use super::settings::ConnectionLimits;
@@ -135,19 +136,14 @@ where
 {
     let io = TokioIo::new(Watched(Arc::clone(watch)));
     let (service, info) = (service.clone(), Rc::clone(info));
-    let bridge = Bridge { service, info, watch: Arc::clone(watch) };
+    let bridge = Bridge { service, info, watch: Arc::clone(watch), drain: member.drain() };
     let mut connection = pin!(builder.serve_connection(io, bridge).with_upgrades());
     let mut timer = pin!(Timer::new(limits));
     let mut told = false;
     let mut grace = None;
     poll_fn(|cx| {
         let stage = if told { Stage::Open } else { member.stage(cx) };
-        // A request under way is told first, so that its answer says `Connection: close`. Any other
-        // connection is looked at first: a head that has begun to arrive is still read and answered.
-        if stage > Stage::Open && watch.phase().is_busy() {
-            told = true;
-            connection.as_mut().graceful_shutdown();
-        }
+        // Looked at before it is told: a head that has begun to arrive is still read and answered.
         let mut progress = connection.as_mut().poll(cx);
         let phase = watch.phase();
         if phase == Phase::Head && watch.is_http2() {
@@ -166,22 +162,19 @@ where
     .await
 }
 
-/// Whether a connection that nothing more can be read from is to be told now.
+/// Whether a connection is to close now: all are told to finish, and nothing can be read from it.
 fn is_due<I>(
     stage: Stage,
     watch: &Watch<I>,
     grace: &mut Option<Pin<Box<Sleep>>>,
     cx: &mut Context<'_>,
 ) -> bool {
-    match watch.phase() {
-        Phase::Busy | Phase::BusySafe | Phase::Stalled => stage > Stage::Open,
-        Phase::Idle if stage == Stage::Finishing => {
-            watch.was_used() || {
-                let grace = grace.get_or_insert_with(|| Box::pin(sleep(FIRST_REQUEST_GRACE)));
-                grace.as_mut().poll(cx).is_ready()
-            }
-        }
-        Phase::Idle | Phase::Head => false,
+    if stage != Stage::Finishing || watch.phase() != Phase::Idle {
+        return false;
+    }
+    watch.was_used() || {
+        let grace = grace.get_or_insert_with(|| Box::pin(sleep(FIRST_REQUEST_GRACE)));
+        grace.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -260,6 +253,7 @@ struct Bridge<S, I> {
     service: S,
     info: Rc<ConnectionInfo>,
     watch: Arc<Watch<I>>,
+    drain: Rc<Drain>,
 }
 
 impl<S, I> hyper::service::Service<Request<Incoming>> for Bridge<S, I>
@@ -278,7 +272,8 @@ where
         self.watch.enter(if safe { Phase::BusySafe } else { Phase::Busy });
         let inbound = Inbound { request, connection: Rc::clone(&self.info) };
         let busy = Some(Busy(Arc::clone(&self.watch)));
-        Answering { answer: self.service.clone().oneshot(inbound), busy }
+        let drain = Rc::clone(&self.drain);
+        Answering { answer: self.service.clone().oneshot(inbound), busy, drain }
     }
 }
 
@@ -288,6 +283,7 @@ pin_project! {
         #[pin]
         answer: Oneshot<S, Inbound>,
         busy: Option<Busy<I>>,
+        drain: Rc<Drain>,
     }
 }
 
@@ -299,10 +295,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = match ready!(this.answer.poll(cx)) {
+        let mut response = match ready!(this.answer.poll(cx)) {
             Ok(response) => response,
             Err(never) => match never {},
         };
+        // The client is to know that its connection is used no more; hyper then closes it.
+        if this.drain.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let busy = this.busy.take();
         if let Some(busy) = &busy {
             // From here on, writing tells whether the client is there.
@@ -356,7 +356,6 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
-    use crate::server::drain::Drain;
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -494,20 +493,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_first_request_that_is_on_its_way_is_answered_while_finishing() {
-        let leave = async {
-            let mut rig = Rig::new(SECOND);
+        let leave = async |work| {
+            let mut rig = Rig::new(work);
             rig.drain.tell(Stage::Finishing);
             sleep(FIRST_REQUEST_GRACE / 2).await;
             rig.client.write_all(GET).await.unwrap();
             let answer = rig.answer().await;
             assert!(answer.contains("connection: close"), "{answer}");
-            let silent = Rig::new(SECOND);
+            let silent = Rig::new(work);
             silent.drain.tell(Stage::Finishing);
             (rig.ended().await.0, silent.ended().await.1)
         };
-        let (ended, silent) = LocalSet::new().run_until(leave).await;
-        assert!(matches!(ended, Ended::Closed), "{ended:?}");
-        assert_eq!(silent, 0, "its grace is half a second");
+        for work in [NO_TIME, SECOND] {
+            let (ended, silent) = LocalSet::new().run_until(leave(work)).await;
+            assert!(matches!(ended, Ended::Closed), "{ended:?}");
+            assert_eq!(silent, 0, "its grace is half a second");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -184,7 +184,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
-    use tokio::sync::Notify;
+    use tokio::sync::{Notify, Semaphore};
     use tower::service_fn;
 
     use super::*;
@@ -208,8 +208,8 @@ mod tests {
         slots: Slots,
         /// Told when the service has a request.
         arrived: Arc<Notify>,
-        /// Answers go out when it is told.
-        go: Arc<Notify>,
+        /// As many answers as it has permits go out.
+        go: Arc<Semaphore>,
         /// Told when a request was dropped before its answer.
         dropped: Arc<Notify>,
     }
@@ -234,14 +234,15 @@ mod tests {
         fn new(max_connections: usize) -> Self {
             let (address, listener) = listen(7);
             let (stop, slots) = (StopSignal::new(), Slots::new(max_connections));
-            let [arrived, go, dropped] = std::array::from_fn(|_| Arc::new(Notify::new()));
+            let [arrived, dropped] = std::array::from_fn(|_| Arc::new(Notify::new()));
+            let go = Arc::new(Semaphore::new(0));
             let (a, g, d) = (Arc::clone(&arrived), Arc::clone(&go), Arc::clone(&dropped));
             let make = move || {
                 service_fn(move |inbound: Inbound| {
                     let (a, g, tell) = (a.clone(), g.clone(), Tell(Some(d.clone())));
                     async move {
                         a.notify_one();
-                        g.notified().await;
+                        g.acquire().await.unwrap().forget();
                         tell.not();
                         let text = format!("listener {}", inbound.connection.listener);
                         Ok::<_, Infallible>(Response::new(Body::full(text)))
@@ -276,7 +277,7 @@ mod tests {
         rig.arrived.notified().await;
         rig.stop.finish();
         assert_eq!(rest(idle).await, "", "an idle connection is closed at once");
-        rig.go.notify_one();
+        rig.go.add_permits(1);
         let answer = rest(busy).await.to_lowercase();
         assert!(answer.contains("connection: close") && answer.ends_with("listener 7"), "{answer}");
         rig.worker.join().await.unwrap();
@@ -301,11 +302,11 @@ mod tests {
         rig.arrived.notified().await;
         let second = rig.send(POST).await;
         assert_eq!(rig.slots.open(), 1);
-        rig.go.notify_one();
+        rig.go.add_permits(1);
         drop(first);
-        rig.go.notify_one();
+        rig.go.add_permits(1);
         rig.arrived.notified().await;
-        rig.go.notify_one();
+        rig.go.add_permits(1);
         rig.stop.finish();
         assert!(rest(second).await.contains("200 OK"));
         rig.worker.join().await.unwrap();
@@ -318,7 +319,7 @@ mod tests {
             let mut client = rig.send(request).await;
             client.shutdown().await.unwrap();
             rig.arrived.notified().await;
-            rig.go.notify_one();
+            rig.go.add_permits(1);
             assert!(rest(client).await.contains("200 OK"));
         }
     }
@@ -341,7 +342,7 @@ mod tests {
         let old = std::mem::replace(&mut rig.address, address);
         let client = rig.send(POST).await;
         rig.arrived.notified().await;
-        rig.go.notify_one();
+        rig.go.add_permits(1);
         rig.stop.finish();
         assert!(rest(client).await.ends_with("listener 9"));
         TcpStream::connect(old).await.unwrap_err();
@@ -356,7 +357,7 @@ mod tests {
         rig.worker.command(WorkerCommand::Remove(7)).await.unwrap();
         rig.arrived.notified().await;
         while TcpStream::connect(rig.address).await.is_ok() {}
-        rig.go.notify_waiters();
+        rig.go.add_permits(2);
         for connection in [busy, waiting] {
             let answer = rest(connection).await.to_lowercase();
             assert!(answer.contains("200 ok") && answer.contains("connection: close"), "{answer}");
