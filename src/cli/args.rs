@@ -52,6 +52,8 @@ pub enum Verb {
     Wait(Wait),
     /// Succeed if a running instance is alive (for container health checks)
     Healthcheck(At),
+    /// Tell what a configuration key means; without KEY, print the JSON Schema for editors
+    Schema(Schema),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page: bearer-proxy man | man -l -
@@ -165,6 +167,13 @@ pub struct Wait {
     /// How long to wait at most
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub timeout: Duration,
+}
+
+/// Flags of `schema`.
+#[derive(Debug, clap::Args)]
+pub struct Schema {
+    /// A key or table, such as server.listen or credentials.NAME.response
+    pub key: Option<String>,
 }
 
 /// Flags of `completions`.

@@ -1,12 +1,13 @@
-//! `init`, `presets`, `completions` and `man`: what a newcomer asks first.
+//! `init`, `presets`, `schema`, `completions` and `man`: what a newcomer asks first.
 
 use std::io::Write;
 
 use anyhow::{Context, bail};
 use clap::CommandFactory;
 
-use super::args::{Args, Completions, Init, Presets};
+use super::args::{Args, Completions, Init, Presets, Schema};
 use super::exit::Exit;
+use crate::config::reference::{self, Key, Standing};
 use crate::oauth::presets::{self, Preset};
 
 /// The examples of `config/`, by preset: what `init` writes is what the tests load.
@@ -61,6 +62,44 @@ pub fn presets(flags: &Presets) -> anyhow::Result<Exit> {
     };
     print!("{}", described(&preset));
     Ok(Exit::Done)
+}
+
+/// Tells what keys mean, or prints the JSON Schema of all.
+pub fn schema(flags: &Schema) -> anyhow::Result<Exit> {
+    let Some(path) = &flags.key else {
+        println!("{:#}", reference::schema());
+        return Ok(Exit::Done);
+    };
+    match reference::below(path) {
+        Ok(keys) => {
+            let texts: Vec<_> = keys.iter().map(explained).collect();
+            print!("{}", texts.join("\n"));
+            Ok(Exit::Done)
+        }
+        Err(near) => {
+            let hint = near.map_or_else(
+                || "`bearer-proxy schema server` shows the keys of a table".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            eprintln!("error: there is no key `{path}`\n  {hint}");
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+/// A key in three lines: where it stands, what it says, what that means.
+fn explained(key: &Key) -> String {
+    let standing = match key.standing {
+        Standing::Given => "no default",
+        Standing::Default => "the default",
+        Standing::Example => "an example; no default",
+    };
+    let about = match key.about.as_str() {
+        "" => String::new(),
+        others if others.starts_with('"') => format!("    or {others}\n"),
+        about => format!("    {about}\n"),
+    };
+    format!("{}\n    {}    # {standing}\n{about}", key.path, key.setting)
 }
 
 /// What a preset stands for, as the keys that would say the same.

@@ -46,6 +46,7 @@ pub fn main() -> ExitCode {
         Verb::Status(flags) => operate::status(config, &flags),
         Verb::Wait(wait) => operate::wait(config, &wait),
         Verb::Healthcheck(at) => operate::healthcheck(config, &at),
+        Verb::Schema(schema) => init::schema(&schema),
         Verb::Completions(shell) => init::completions(&shell),
         Verb::Man => init::man(),
     };

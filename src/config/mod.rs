@@ -8,6 +8,7 @@ mod mask;
 pub mod model;
 pub mod problem;
 mod read;
+pub mod reference;
 mod render;
 mod resolve;
 pub mod units;

@@ -69,7 +69,7 @@ fn leaves(value: &Spanned<DeValue<'_>>, out: &mut Vec<Range<usize>>) {
 }
 
 /// Keys of references.
-const REFERENCES: [&str; 5] = ["env", "exec", "file", "systemd", "value"];
+pub(super) const REFERENCES: [&str; 5] = ["env", "exec", "file", "systemd", "value"];
 
 /// Spans of all keys below a value, but those of references, which say nothing.
 fn keys(value: &Spanned<DeValue<'_>>, out: &mut Vec<Range<usize>>) {

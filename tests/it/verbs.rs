@@ -55,6 +55,9 @@ async fn a_first_configuration_is_written_checked_and_explained() {
     check(&["presets", "qbank"], 0, "https://auth.qbankconnect.com/token", "").await;
     check(&["completions", "bash"], 0, "bearer-proxy", "").await;
     check(&["man"], 0, ".TH bearer-proxy 1", "").await;
+    check(&["schema", "server.workers"], 0, "workers = 1    # the default", "").await;
+    check(&["schema", "workers"], 2, "", "did you mean `server.workers`?").await;
+    check(&["schema"], 0, "\"$schema\"", "").await;
     check(&["--help"], 0, "First steps", "").await;
     check(&["--version"], 0, env!("CARGO_PKG_VERSION"), "").await;
     check(&["frobnicate"], 2, "", "unrecognized").await;
