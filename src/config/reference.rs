@@ -242,7 +242,9 @@ fn of_value(value: &Value, about: &str) -> Value {
 /// The other values of a setting, listed at the start of its comment: `"reject", "keep"; …`.
 fn alternatives(about: &str) -> Vec<&str> {
     let listed = about.split(';').next().unwrap_or_default();
-    let plain = |part: &&str| part.starts_with('"') && part.ends_with('"') && part.len() > 2;
+    // A URL among them is an example of many.
+    let word = |part: &str| part.bytes().all(|byte| !b"/:".contains(&byte));
+    let plain = |part: &&str| part.starts_with('"') && part.ends_with('"') && word(part);
     let parts = listed.split(',').map(str::trim);
     parts.take_while(plain).map(|part| part.trim_matches('"')).collect()
 }
