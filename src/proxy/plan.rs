@@ -19,6 +19,7 @@ use super::settings::{
 };
 use crate::layer::page::WebOrigin;
 use crate::oauth::TokenEndpoint;
+use crate::route::target::may_mean;
 use crate::route::{Authority, Conflict, HostPattern, Methods, Rule, Table};
 use crate::telemetry::log::AccessLog;
 use crate::token::{Credential, Reader, Wanted};
@@ -101,11 +102,10 @@ pub struct RoutePlan {
 }
 
 impl RoutePlan {
-    /// Whether an upstream path is that of a token endpoint, in any spelling a lax server may take
-    /// for it: another case, or slashes at its end.
+    /// Whether an upstream path is that of a token endpoint, in any spelling that some server may
+    /// take for it, whatever the route's opt-ins let pass.
     pub fn is_token_endpoint(&self, path: &str) -> bool {
-        let path = path.trim_end_matches('/');
-        self.token_paths.iter().any(|token| token.eq_ignore_ascii_case(path))
+        self.token_paths.iter().any(|token| may_mean(path, token))
     }
 }
 
@@ -280,7 +280,7 @@ fn credential_of<'a>(
     credentials.iter().find(|credential| credential.name == *name)
 }
 
-/// Paths of all token endpoints on an upstream's origin, without slashes at their end.
+/// Paths of all token endpoints on an upstream's origin.
 fn token_paths(upstream: &UpstreamSettings, credentials: &[Arc<Credential>]) -> Arc<[String]> {
     let same_origin = |endpoint: &TokenEndpoint| {
         crate::net::Origin::of(endpoint.uri())
@@ -289,7 +289,7 @@ fn token_paths(upstream: &UpstreamSettings, credentials: &[Arc<Credential>]) -> 
     credentials
         .iter()
         .filter(|credential| same_origin(&credential.endpoint))
-        .map(|credential| credential.endpoint.path().trim_end_matches('/').to_owned())
+        .map(|credential| credential.endpoint.path().to_owned())
         .collect()
 }
 

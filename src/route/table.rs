@@ -11,7 +11,7 @@ use http::Method;
 use super::host::HostPattern;
 use super::path::Step;
 use super::rule::{Methods, Rule};
-use super::target::{loose_reading, spelled};
+use super::target::{loose_readings, spelled};
 
 /// Rules and what they lead to.
 #[derive(Debug)]
@@ -97,16 +97,17 @@ impl<T> Table<T> {
     }
 
     /// Finds the rule that claims a request. `host` is in lower case and without port, `path` is
-    /// canonical. A path that another rule would claim, were its slashes decoded and its parameters
+    /// canonical. A path that another rule would claim, were its slashes decoded or its parameters
     /// cut off, is nobody's: a token for one reading must not travel with the other.
     pub fn find(&self, host: &str, method: &Method, path: &str) -> Lookup<'_, T> {
         let found = self.search(host, method, path);
-        if let (Ok(index), Some(loose)) = (&found, loose_reading(path)) {
-            match self.search(host, method, &loose) {
-                Ok(other) if other == *index => {}
-                Err(refused) if refused.is_empty() => {}
-                _ => return Lookup::NotFound,
-            }
+        let ours = |reading: &String| match (self.search(host, method, reading), &found) {
+            (Ok(other), Ok(index)) => other == *index,
+            (Err(refused), _) => refused.is_empty(),
+            (Ok(_), Err(_)) => true,
+        };
+        if found.is_ok() && !loose_readings(path).iter().all(ours) {
+            return Lookup::NotFound;
         }
         match found {
             Ok(index) => Lookup::Found(&self.entries[index].value),

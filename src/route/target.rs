@@ -5,7 +5,7 @@
 //! upstream will act on, byte for byte.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::{fmt, iter};
 
 /// A target that can be read in one way only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,17 +131,48 @@ fn decoded(text: &str) -> String {
     text.replace("%2F", "/").replace("%2f", "/").replace("%3B", ";").replace("%3b", ";")
 }
 
-/// How a server reads a canonical path that decodes slashes and cuts parameters off; `None` where
-/// that is the path itself.
-pub(super) fn loose_reading(path: &str) -> Option<String> {
+/// Parameters cut off every segment.
+fn cut(text: &str) -> String {
+    let names = text.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    names.collect::<Vec<_>>().join("/")
+}
+
+/// How servers read a canonical path that decode slashes, cut parameters off, or do both in either
+/// order; none where all of that is the path itself.
+pub(super) fn loose_readings(path: &str) -> Vec<String> {
     if !path.contains(['%', ';']) {
-        return None;
+        return Vec::new();
     }
     let plain = decoded(path);
-    let names: Vec<&str> =
-        plain.split('/').map(|part| part.split(';').next().unwrap_or_default()).collect();
-    let loose = names.join("/");
-    (loose != path).then_some(loose)
+    let semicolons = path.replace("%3B", ";").replace("%3b", ";");
+    let (early, late) = (cut(path), cut(&semicolons));
+    let mut all =
+        vec![decoded(&early), decoded(&late), cut(&plain), plain, early, late, semicolons];
+    all.retain(|reading| reading != path);
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Whether some server may take a canonical path for that of a resource: one that decodes it, cuts
+/// parameters off, and ignores case, empty segments, and dots and spaces at the end of names.
+pub fn may_mean(path: &str, resource: &str) -> bool {
+    fn plain(text: &str) -> Cow<'_, str> {
+        percent_encoding::percent_decode_str(text).decode_utf8_lossy()
+    }
+    let meant = plain(resource);
+    let means = |reading: &str| letters(&plain(reading)).eq(letters(&meant));
+    means(path) || loose_readings(path).iter().any(|reading| means(reading))
+}
+
+/// The names in a path, each after a slash, as the laxest of servers compares them.
+fn letters(path: &str) -> impl Iterator<Item = char> {
+    let names = path
+        .split(['/', '\\'])
+        .map(|segment| segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ']));
+    names
+        .filter(|name| !name.is_empty())
+        .flat_map(|name| iter::once('/').chain(name.chars().flat_map(char::to_lowercase)))
 }
 
 /// One spelling of a segment for comparing: RFC 3986 section 6.2.2 makes hexadecimal digits upper
@@ -268,8 +299,11 @@ mod tests {
         }
         check("/a?b c", Err(E::Control));
         assert_eq!(spelled("a%3ab%c3%2f%25"), "a:b%C3%2F%25");
-        assert_eq!(loose_reading("/a;x/b%2fc%3by").as_deref(), Some("/a/b/c"));
-        assert_eq!(loose_reading("/a%20b"), None);
+        assert_eq!(
+            loose_readings("/a;x%2fb%3by"),
+            ["/a", "/a/b", "/a;x%2fb;y", "/a;x/b;y"].map(str::to_owned)
+        );
+        assert!(loose_readings("/a%20b").is_empty() && loose_readings("/a").is_empty());
         assert_eq!(
             Target::read("/a;b").unwrap().quirks,
             Quirks { semicolon: true, encoded_slash: false }
@@ -282,6 +316,27 @@ mod tests {
             Target::read("/a%2Fb").unwrap().quirks,
             Quirks { semicolon: false, encoded_slash: true }
         );
+    }
+
+    #[test]
+    fn a_resource_is_known_under_every_name() {
+        let means = |path: &str| may_mean(path, "/oauth/Token");
+        for path in [
+            "/oauth/token",
+            "/OAUTH/TOKEN/",
+            "/oauth;a/token;b=c",
+            "/oauth%2Ftoken",
+            "/oauth/token%3bx",
+            "/oauth/token;x%2Fy",
+            "/oauth/token%3bx%2Fy",
+            "/oauth/token.%20",
+        ] {
+            assert!(means(path), "{path}");
+        }
+        for path in ["/oauth", "/oauth/tokens", "/oauth/token/x", "/x/oauth/token", "/oauthtoken"] {
+            assert!(!means(path), "{path}");
+        }
+        assert!(may_mean("/%C3%89/", "/\u{e9}"));
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bearer_proxy::sandbox::{Persona, Sandbox, Verdict};
 use tempfile::TempDir;
 
-use crate::support::{Proxy, client, config, secret_file, soon};
+use crate::support::{Proxy, client, config, soon};
 
 /// A proxy in front of the four pretended vendors.
 pub async fn sidecar(lifetime: Duration) -> (Sandbox, Proxy, TempDir) {
@@ -111,30 +111,4 @@ async fn a_read_that_is_challenged_is_tried_once_more_with_a_newer_token() {
     let seen = api.seen();
     assert_eq!(seen.len(), 2);
     assert_ne!(seen[0].token, seen[1].token);
-}
-
-#[tokio::test]
-async fn a_token_endpoint_is_never_forwarded_to() {
-    let auth = crate::support::auth_server(Persona::Sqr).await;
-    let secrets = TempDir::new().unwrap();
-    let secret =
-        |name: &str, text: &str| secret_file(secrets.path(), name, text).display().to_string();
-    let (id, key) = (secret("id", auth.client_id()), secret("key", auth.client_secret()));
-    let text = format!(
-        "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [credentials.a]\npreset = \"sqr\"\ntoken_url = \"{}\"\nclient_id.file = \"{id}\"\n\
-         client_secret.file = \"{key}\"\n[upstreams.a]\nurl = \"{}\"\ncredential = \"a\"\n\
-         routes = [{{ name = \"all\", path = \"/**\", methods = [\"POST\"] }}]\n",
-        auth.token_url(),
-        auth.base_url()
-    );
-    let proxy = Proxy::start(&text).await;
-    soon(proxy.wait_ready()).await;
-    let calls = auth.ledger().calls().len();
-    let mut app = client(proxy.addr).await;
-    for target in ["/v1/oauth/token", "/v1/oauth/token/", "/V1/OAuth/token"] {
-        let answer = app.request("POST", target, &[], b"{}").await;
-        assert_eq!(answer.json()["code"], "token_endpoint", "{target}");
-    }
-    assert_eq!(auth.ledger().calls().len(), calls);
 }

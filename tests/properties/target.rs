@@ -1,7 +1,7 @@
 //! What holds of every request target, however it is spelt: `route::target::Target::read` accepts
 //! only what all upstreams read in the same way.
 
-use bearer_proxy::route::target::{Quirks, Target};
+use bearer_proxy::route::target::{Quirks, Target, may_mean};
 
 /// Checks one target.
 pub fn check(data: &[u8]) {
@@ -18,6 +18,10 @@ pub fn check(data: &[u8]) {
     assert!(!path.contains(['#', '?', '\\']), "{path}");
     for reading in readings(path, target.quirks) {
         assert!(!reading.contains("//") && !climbs(&reading), "{path} may be read as {reading}");
+        for spelled in [reading.to_uppercase(), reading + "/"] {
+            // A token endpoint is recognised under whatever name a server knows it by.
+            assert!(may_mean(path, &spelled), "{path} may be read as {spelled}");
+        }
     }
     if target.quirks == Quirks::default() {
         let once = decode(path);

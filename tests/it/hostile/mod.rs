@@ -11,6 +11,7 @@ mod recorder;
 
 use std::cell::RefCell;
 
+use bearer_proxy::proxy::code::Code;
 use bearer_proxy::sandbox::{AuthServer, Persona};
 use tempfile::TempDir;
 
@@ -40,7 +41,8 @@ impl Rig {
         Self::with("[upstreams.bank]\nurl = \"{url}\"\nROUTES", routes).await
     }
 
-    /// The program with these upstream tables, in which `{url}` and `ROUTES` are filled in.
+    /// The program with these upstream tables, in which `{url}`, `{id}` (a file with a secret) and
+    /// `ROUTES` are filled in.
     pub async fn with(upstreams: &str, routes: &str) -> Self {
         let (auth, upstream) = (auth_server(Persona::Sqr).await, Recorder::start().await);
         let secrets = TempDir::new().unwrap();
@@ -48,6 +50,7 @@ impl Rig {
             |name: &str, text: &str| secret_file(secrets.path(), name, text).display().to_string();
         let upstreams = upstreams
             .replace("{url}", &format!("http://{}", upstream.addr))
+            .replace("{id}", &file("id", auth.client_id()))
             .replace("ROUTES", &format!("credential = \"a\"\nroutes = [{routes}]"));
         let text = format!(
             "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
@@ -163,7 +166,15 @@ pub fn refusal(answer: &Answer) -> String {
     }
     let document = answer.json();
     let code = document["code"].as_str().unwrap().to_owned();
-    assert_eq!(document["status"], answer.status);
+    let known = Code::ALL.into_iter().find(|known| known.as_str() == code).unwrap();
+    assert_eq!(
+        (answer.status, &document["status"]),
+        (known.status().as_u16(), &answer.status.into())
+    );
+    assert!(
+        known.forwarded().iter().any(|word| document["forwarded"] == word.as_str()),
+        "{document}"
+    );
     assert_eq!(answer.header("bearer-proxy-forwarded"), document["forwarded"].as_str());
     assert_eq!(answer.header("x-request-id"), document["request_id"].as_str());
     assert!(answer.header("proxy-status").unwrap().contains(&format!("details=\"{code}\"")));

@@ -469,3 +469,69 @@ async fn mounts_are_taken_off_and_their_roots_are_found() {
         rig.refuses(get(target), 400, "bad_target").await;
     }
 }
+
+/// Whoever could reach it through a route would get tokens of their own.
+#[tokio::test]
+async fn a_token_endpoint_is_not_reached_under_any_of_its_names() {
+    let opted = "allow_semicolon = true, allow_encoded_slash = true";
+    let routes = format!(
+        r#"{{ name = "plain", path = "/**", methods = ["GET", "POST"] }},
+        {{ name = "opted", path = "/api/**", methods = ["GET", "POST"], {opted} }}"#
+    );
+    let tables = "[credentials.b]\ntoken_url = \"{url}/api/OAuth/token\"\nclient_id.file = \"{id}\"\n\
+         client_secret.file = \"{id}\"\n[upstreams.bank]\nurl = \"{url}\"\nROUTES\n\
+         [upstreams.based]\nurl = \"{url}/api\"\nmount = \"/based\"\nROUTES";
+    let rig = Rig::with(tables, &routes).await;
+    for path in [
+        "/api/OAuth/token",
+        "/api/oauth/token",
+        "/API/OAUTH/TOKEN",
+        "/api/OAuth/token/",
+        "/api/OAuth/token?x=/y",
+        "/api/OAuth/token/?x",
+        "/api/OAuth/token.",
+        "/api/OAuth/token%20",
+        "/based/OAuth/token",
+        "/based/oauth/Token/",
+    ] {
+        for method in ["GET", "POST"] {
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            rig.declines(request, 404, "token_endpoint").await;
+        }
+    }
+    for path in [
+        "/api/OAuth/token;x",
+        "/api/OAuth/token;x=y/",
+        "/api/OAuth;x/token",
+        "/api/OAuth%2Ftoken",
+        "/api/oauth%2ftoken;v=1?q",
+        "/api/OAuth/token%3bx",
+        "/api/OAuth/token%3Bx%2Fy",
+        "/api/OAuth/token;x%2Fy",
+    ] {
+        rig.declines(get(path), 404, "token_endpoint").await;
+    }
+    for path in [
+        "/api/OAuth//token",
+        "/api//OAuth/token",
+        "/api/./OAuth/token",
+        "/api/x/../OAuth/token",
+        "/api/OAuth/token/.",
+        "/api/OAuth/token/x/..",
+        "/api/OAuth/%74oken",
+        "/api/OAuth/token%2e",
+        "/api/OAuth\\token",
+        "/api/OAuth%5ctoken",
+        "/api/OAuth%252Ftoken",
+        "/api/OAuth/token#x",
+        "/api/OAuth/token%2F",
+        "/based/../api/OAuth/token",
+        "/OAuth/token;x",
+        "/based/OAuth;x/token",
+    ] {
+        rig.refuses(get(path), 400, "bad_target").await;
+    }
+    for path in ["/api/OAuth/tokens", "/api/OAuth", "/OAuth/token", "/api/OAuth/token/x"] {
+        rig.passes(get(path), &format!("GET {path} HTTP/1.1"), "").await;
+    }
+}

@@ -1,0 +1,161 @@
+//! Every code of a refusal and what it means, in one table; that of the README is made from it.
+
+use http::StatusCode;
+
+use super::rejection::Forwarded;
+
+macro_rules! codes {
+    ($($name:ident = $code:literal, $status:literal, $title:literal, $again:ident, [$($forwarded:ident),*], $error:literal;)*) => {
+        /// A stable code, the `code` member of our problem documents.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = concat!($title, ".")] $name,)*
+        }
+
+        impl Code {
+            /// All codes, for the documentation and for counters that start at 0.
+            pub const ALL: [Self; [$($code),*].len()] = [$(Self::$name),*];
+
+            fn facts(self) -> &'static Facts {
+                match self {
+                    $(Self::$name => &Facts {
+                        code: $code,
+                        status: $status,
+                        title: $title,
+                        again: Again::$again,
+                        forwarded: &[$(Forwarded::$forwarded),*],
+                        proxy_error: $error,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+// Code, status, a sentence that is the same for every occurrence (RFC 9457 section 3.1.3), whether
+// trying again helps, what `Bearer-Proxy-Forwarded` may say, proxy error type (RFC 9209 section 2.3).
+codes! {
+    NoRoute = "no_route", 404, "No route claims this request", No, [No], "http_request_denied";
+    TokenEndpoint = "token_endpoint", 404, "Token endpoints are not forwarded to", No, [No], "http_request_denied";
+    Method = "method", 405, "No route takes this method", No, [No], "http_request_denied";
+    BadTarget = "bad_target", 400, "The request target is ambiguous", No, [No], "http_request_error";
+    BadRequest = "bad_request", 400, "The request is malformed", No, [No], "http_request_error";
+    ForeignHost = "foreign_host", 421, "The request is addressed to another host", No, [No], "http_request_denied";
+    CrossSite = "cross_site", 403, "Web pages of other origins are refused", No, [No], "http_request_denied";
+    AuthorizationPresent = "authorization", 403, "The route refuses an Authorization of the app", No, [No], "http_request_denied";
+    Upgrade = "upgrade", 501, "Protocol upgrades are not enabled here", No, [No], "http_upgrade_failed";
+    Loop = "loop", 508, "The request has passed through us before", No, [No], "proxy_loop_detected";
+    BodyTooLarge = "body_too_large", 413, "The request body is too large", No, [No, Unknown], "http_request_error";
+    UriTooLong = "uri_too_long", 414, "The request target is too long", No, [No], "http_request_error";
+    RequestTimeout = "request_timeout", 408, "The request body did not arrive in time", Judge, [No, Unknown], "http_request_error";
+    RequestAborted = "request_aborted", 400, "The request body ended early", Judge, [No, Unknown], "http_request_error";
+    Overloaded = "overloaded", 503, "Too many requests are under way", Later, [No], "connection_limit_reached";
+    TokenUnavailable = "token_unavailable", 503, "No usable token is available", Later, [No], "proxy_internal_error";
+    TokenBudget = "token_budget", 503, "The budget of token calls is spent", Later, [No], "proxy_internal_error";
+    SecretUnavailable = "secret_unavailable", 503, "A configured secret cannot be read", Later, [No], "proxy_configuration_error";
+    Connect = "connect", 502, "The upstream could not be reached", Later, [No], "destination_unavailable";
+    UpstreamReset = "upstream_reset", 502, "The upstream ended the exchange", Judge, [No, Unknown], "connection_terminated";
+    UpstreamTimeout = "upstream_timeout", 504, "The upstream did not answer in time", Judge, [Unknown], "http_response_timeout";
+    Internal = "internal", 500, "bearer-proxy failed", Judge, [No, Unknown], "proxy_internal_error";
+}
+
+struct Facts {
+    code: &'static str,
+    status: u16,
+    title: &'static str,
+    again: Again,
+    forwarded: &'static [Forwarded],
+    proxy_error: &'static str,
+}
+
+/// Whether sending the same request again helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// It will be refused again until the request or the configuration is another.
+    No,
+    /// It was not forwarded, and the cause may pass.
+    Later,
+    /// The cause may pass, but the upstream may have acted on the request.
+    Judge,
+}
+
+impl Code {
+    /// The code as it stands in answers, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        self.facts().code
+    }
+
+    /// The status it is answered with.
+    pub fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.facts().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// A short sentence that is the same for every occurrence.
+    pub fn title(self) -> &'static str {
+        self.facts().title
+    }
+
+    /// Whether sending the same request again helps.
+    pub fn again(self) -> Again {
+        self.facts().again
+    }
+
+    /// What its answers may say of having been forwarded.
+    pub fn forwarded(self) -> &'static [Forwarded] {
+        self.facts().forwarded
+    }
+
+    /// Proxy error type of RFC 9209 section 2.3.
+    pub fn proxy_error(self) -> &'static str {
+        self.facts().proxy_error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_never_ask_for_credentials() {
+        let mut seen = std::collections::HashSet::new();
+        for code in Code::ALL {
+            assert!(seen.insert(code.as_str()), "{code:?} is not unique");
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+            assert_ne!(code.status(), StatusCode::UNAUTHORIZED);
+            assert_ne!(code.status(), StatusCode::PROXY_AUTHENTICATION_REQUIRED);
+        }
+    }
+
+    /// An app that may try again at once must not do a thing twice by it.
+    #[test]
+    fn whatever_may_have_been_forwarded_is_left_to_judgement() {
+        for code in Code::ALL {
+            let sure = code.forwarded() == [Forwarded::No];
+            assert!(sure || code.again() != Again::Later, "{code:?}");
+            assert!(!sure || code.again() != Again::Judge, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_readme_has_the_table_of_this_file() {
+        let mut table = String::from(
+            "| code | status | meaning | try again | forwarded |\n|---|---|---|---|---|\n",
+        );
+        for code in Code::ALL {
+            let words: Vec<_> = code.forwarded().iter().map(|word| word.as_str()).collect();
+            let again = match code.again() {
+                Again::No => "no",
+                Again::Later => "yes, later",
+                Again::Judge => "if it is safe to",
+            };
+            table += &format!(
+                "| `{}` | {} | {} | {again} | {} |\n",
+                code.as_str(),
+                code.status().as_u16(),
+                code.title(),
+                words.join(", ")
+            );
+        }
+        assert!(include_str!("../../README.md").contains(&table), "README.md lacks:\n{table}");
+    }
+}
