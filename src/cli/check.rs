@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::args::{Check, Output};
 use super::exit::Exit;
+use super::say::{err, outln};
 use super::{colors, live, locate};
 use crate::config;
 
@@ -17,8 +18,8 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(problems) => {
             match flags.output {
-                Output::Text => eprint!("{}", problems.render(colors())),
-                Output::Json => println!("{}", problems.to_json()),
+                Output::Text => err!("{}", problems.render(colors())),
+                Output::Json => outln!("{}", problems.to_json())?,
             }
             return Ok(Exit::Config);
         }
@@ -26,24 +27,24 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
     let notes = &loaded.notes;
     if flags.output == Output::Text {
         if !notes.is_empty() {
-            eprint!("{}", notes.render(colors()));
+            err!("{}", notes.render(colors()));
         }
         let config = &loaded.config;
         let routes: usize =
             config.proxy.upstreams.iter().map(|upstream| upstream.routes.len()).sum();
-        println!(
+        outln!(
             "{}: ok, {}, {}, {}",
             path.display(),
             count(config.credentials.len(), "credential"),
             count(config.proxy.upstreams.len(), "upstream"),
             count(routes, "route"),
-        );
+        )?;
     }
     if flags.live {
         return live::check(&loaded.config, flags.output);
     }
     if flags.output == Output::Json {
-        println!("{}", notes.to_json());
+        outln!("{}", notes.to_json())?;
     }
     Ok(Exit::Done)
 }

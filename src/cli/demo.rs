@@ -5,6 +5,7 @@ use anyhow::Context;
 
 use super::args::Demo;
 use super::exit::Exit;
+use super::say::{err, out};
 use super::{colors, runtime};
 use crate::app::{App, Ended};
 use crate::config;
@@ -27,7 +28,7 @@ pub fn demo(flags: &Demo) -> anyhow::Result<Exit> {
         let mut loaded = match config::parse(&text, &file, &|name| std::env::var(name).ok()) {
             Ok(loaded) => loaded,
             Err(problems) => {
-                eprint!("{}", problems.render(colors()));
+                err!("{}", problems.render(colors()));
                 return Ok(Exit::Config);
             }
         };
@@ -37,7 +38,7 @@ pub fn demo(flags: &Demo) -> anyhow::Result<Exit> {
         let proxy = app.addresses().first().and_then(|all| all.first().copied());
         let admin = app.admin_addresses().first().copied();
         let (proxy, admin) = proxy.zip(admin).context("the demo has no listeners")?;
-        print!("{}", greeting(proxy.port(), admin.port(), flags, &file.display().to_string()));
+        out!("{}", greeting(proxy.port(), admin.port(), flags, &file.display().to_string()))?;
         let ended = app.run(&log).await;
         sandbox.shutdown().await;
         Ok(match ended {

@@ -7,6 +7,7 @@ use http::Method;
 use super::args::Explain;
 use super::exit::Exit;
 use super::load;
+use super::say::{errln, out, outln};
 use crate::config::Config;
 use crate::proxy::plan::rules;
 use crate::proxy::rewrite::Rewrite;
@@ -20,19 +21,19 @@ pub fn explain(path: Option<&Path>, flags: &Explain) -> anyhow::Result<Exit> {
         Err(exit) => return Ok(exit),
     };
     let Ok(method) = flags.method.to_ascii_uppercase().parse::<Method>() else {
-        eprintln!("error: `{}` is no method", flags.method);
+        errln!("error: `{}` is no method", flags.method);
         return Ok(Exit::Usage);
     };
     let (host, target) = split(&flags.url);
     match Target::read(target) {
         Ok(_) => {}
         Err(error) => {
-            println!("refused with 400 bad_target: {error}");
+            outln!("refused with 400 bad_target: {error}")?;
             return Ok(Exit::Done);
         }
     }
     for listener in 0..config.proxy.listeners.len() {
-        print!("{}", on_listener(&config, listener, &host, &method, target));
+        out!("{}", on_listener(&config, listener, &host, &method, target))?;
     }
     Ok(Exit::Done)
 }

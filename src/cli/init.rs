@@ -7,6 +7,7 @@ use clap::CommandFactory;
 
 use super::args::{Args, Completions, Init, Presets, Schema};
 use super::exit::Exit;
+use super::say::{errln, out, outln};
 use crate::config::reference::{self, Key, Standing};
 use crate::oauth::presets::{self, Preset};
 
@@ -23,7 +24,7 @@ const EXAMPLES: [(&str, &str); 5] = [
 pub fn init(flags: &Init) -> anyhow::Result<Exit> {
     let Some((_, text)) = EXAMPLES.iter().find(|(name, _)| *name == flags.preset) else {
         let names: Vec<_> = EXAMPLES.iter().map(|(name, _)| *name).collect();
-        eprintln!(
+        errln!(
             "error: there is no example for preset `{}`\n  known: {}",
             flags.preset,
             names.join(", ")
@@ -41,10 +42,10 @@ pub fn init(flags: &Init) -> anyhow::Result<Exit> {
         Err(error) => return Err(error).with_context(|| format!("cannot write {shown}")),
     };
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {shown}"))?;
-    println!("wrote {shown}");
-    println!("next: put your client id and secret where it says, then");
-    println!("  bearer-proxy check --config {shown} --live");
-    println!("  bearer-proxy run --config {shown}");
+    outln!("wrote {shown}")?;
+    outln!("next: put your client id and secret where it says, then")?;
+    outln!("  bearer-proxy check --config {shown} --live")?;
+    outln!("  bearer-proxy run --config {shown}")?;
     Ok(Exit::Done)
 }
 
@@ -52,28 +53,28 @@ pub fn init(flags: &Init) -> anyhow::Result<Exit> {
 pub fn presets(flags: &Presets) -> anyhow::Result<Exit> {
     let Some(name) = &flags.name else {
         for preset in presets::all() {
-            println!("{:14} {}", preset.name, preset.about);
+            outln!("{:14} {}", preset.name, preset.about)?;
         }
         return Ok(Exit::Done);
     };
     let Some(preset) = presets::preset(name) else {
-        eprintln!("error: there is no preset `{name}`; `bearer-proxy presets` lists them");
+        errln!("error: there is no preset `{name}`; `bearer-proxy presets` lists them");
         return Ok(Exit::Usage);
     };
-    print!("{}", described(&preset));
+    out!("{}", described(&preset))?;
     Ok(Exit::Done)
 }
 
 /// Tells what keys mean, or prints the JSON Schema of all.
 pub fn schema(flags: &Schema) -> anyhow::Result<Exit> {
     let Some(path) = &flags.key else {
-        println!("{:#}", reference::schema());
+        outln!("{:#}", reference::schema())?;
         return Ok(Exit::Done);
     };
     match reference::below(path) {
         Ok(keys) => {
             let texts: Vec<_> = keys.iter().map(explained).collect();
-            print!("{}", texts.join("\n"));
+            out!("{}", texts.join("\n"))?;
             Ok(Exit::Done)
         }
         Err(near) => {
@@ -81,7 +82,7 @@ pub fn schema(flags: &Schema) -> anyhow::Result<Exit> {
                 || "`bearer-proxy schema server` shows the keys of a table".to_owned(),
                 |near| format!("did you mean `{near}`?"),
             );
-            eprintln!("error: there is no key `{path}`\n  {hint}");
+            errln!("error: there is no key `{path}`\n  {hint}");
             Ok(Exit::Usage)
         }
     }
@@ -136,12 +137,9 @@ fn described(preset: &Preset) -> String {
 
 /// Prints a completion script.
 pub fn completions(flags: &Completions) -> anyhow::Result<Exit> {
-    clap_complete::generate(
-        flags.shell,
-        &mut Args::command(),
-        "bearer-proxy",
-        &mut std::io::stdout(),
-    );
+    let mut script = Vec::new();
+    clap_complete::generate(flags.shell, &mut Args::command(), "bearer-proxy", &mut script);
+    out!("{}", String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }
 
@@ -149,6 +147,6 @@ pub fn completions(flags: &Completions) -> anyhow::Result<Exit> {
 pub fn man() -> anyhow::Result<Exit> {
     let mut page = Vec::new();
     clap_mangen::Man::new(Args::command()).render(&mut page)?;
-    std::io::stdout().write_all(&page)?;
+    out!("{}", String::from_utf8_lossy(&page))?;
     Ok(Exit::Done)
 }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::args::Output;
 use super::exit::Exit;
 use super::runtime;
+use super::say::outln;
 use crate::config::Config;
 use crate::oauth::ScopeSet;
 use crate::proxy::plan::wanted;
@@ -43,13 +44,13 @@ pub fn check(config: &Config, output: Output) -> anyhow::Result<Exit> {
             let steps = runtime.block_on(steps(credential, &scopes));
             ok &= steps.iter().all(|step| step.ok);
             match output {
-                Output::Text => print(credential, &scopes, &steps),
+                Output::Text => print(credential, &scopes, &steps)?,
                 Output::Json => report.push(json(credential, &scopes, &steps)),
             }
         }
     }
     if output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        outln!("{}", serde_json::to_string_pretty(&report)?)?;
     }
     Ok(if ok { Exit::Done } else { Exit::Live })
 }
@@ -136,17 +137,18 @@ fn failed(steps: &mut Vec<Step>, error: &ProbeError) {
     steps.push(Step::failed(error.step(), error.to_string(), error.hint()));
 }
 
-fn print(credential: &Credential, scopes: &ScopeSet, steps: &[Step]) {
-    println!("{}  {}", credential.name, credential.endpoint.uri());
+fn print(credential: &Credential, scopes: &ScopeSet, steps: &[Step]) -> std::io::Result<()> {
+    outln!("{}  {}", credential.name, credential.endpoint.uri())?;
     if !scopes.is_empty() {
-        println!("  scopes {}", scopes.to_wire());
+        outln!("  scopes {}", scopes.to_wire())?;
     }
     for step in steps {
-        println!("  {} {:14}{}", if step.ok { "√" } else { "×" }, step.name, step.text);
+        outln!("  {} {:14}{}", if step.ok { "√" } else { "×" }, step.name, step.text)?;
         if let Some(hint) = &step.hint {
-            println!("    {:14}{hint}", "");
+            outln!("    {:14}{hint}", "")?;
         }
     }
+    Ok(())
 }
 
 fn json(credential: &Credential, scopes: &ScopeSet, steps: &[Step]) -> serde_json::Value {

@@ -11,6 +11,7 @@ mod init;
 mod live;
 mod operate;
 mod run;
+mod say;
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use clap::Parser;
 
 use args::{Args, Verb};
 use exit::Exit;
+use say::{err, errln};
 
 use crate::config::{self, Config};
 
@@ -51,7 +53,7 @@ pub fn main() -> ExitCode {
         Verb::Man => init::man(),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        errln!("error: {error:#}");
         Exit::Failed
     })
     .into()
@@ -69,7 +71,7 @@ fn load(path: Option<&Path>) -> Result<Config, Exit> {
     match config::load(&path) {
         Ok(loaded) => Ok(loaded.config),
         Err(problems) => {
-            eprint!("{}", problems.render(colors()));
+            err!("{}", problems.render(colors()));
             Err(Exit::Config)
         }
     }
@@ -81,7 +83,7 @@ fn locate(path: Option<&Path>) -> Result<PathBuf, Exit> {
         return Ok(path.to_owned());
     }
     config::find_file().ok_or_else(|| {
-        eprintln!(
+        errln!(
             "error: no configuration found\n  looked for bearer-proxy.toml in ./, \
              $XDG_CONFIG_HOME/bearer-proxy/ and /etc/bearer-proxy/\n  \
              write a first one with `bearer-proxy init PRESET`, or name one with --config"

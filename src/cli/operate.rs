@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::args::{At, Output, Status, Wait};
 use super::exit::Exit;
 use super::runtime;
+use super::say::{errln, out, outln};
 use crate::config;
 use crate::server::settings::Listen;
 
@@ -25,13 +26,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn status(path: Option<&Path>, flags: &Status) -> anyhow::Result<Exit> {
     let address = admin_address(path, &flags.at);
     match ask(&address, "/status") {
-        Ok((200, body)) if flags.output == Output::Json => println!("{}", body.trim_end()),
+        Ok((200, body)) if flags.output == Output::Json => outln!("{}", body.trim_end())?,
         Ok((200, body)) => {
             let status = serde_json::from_str(&body).context("/status is no JSON")?;
-            print!("{}", summary(&address, &status));
+            out!("{}", summary(&address, &status))?;
         }
         Ok((code, body)) => {
-            eprintln!("error: {address} answers /status with {code}: {}", body.trim_end());
+            errln!("error: {address} answers /status with {code}: {}", body.trim_end());
             return Ok(Exit::Failed);
         }
         Err(error) => return Ok(unreachable(&address, &error)),
@@ -81,7 +82,7 @@ pub fn healthcheck(path: Option<&Path>, at: &At) -> anyhow::Result<Exit> {
     match ask(&address, "/livez") {
         Ok((200, _)) => Ok(Exit::Done),
         Ok((status, _)) => {
-            eprintln!("error: {address} answers /livez with {status}");
+            errln!("error: {address} answers /livez with {status}");
             Ok(Exit::Failed)
         }
         Err(error) => Ok(unreachable(&address, &error)),
@@ -100,8 +101,8 @@ pub fn wait(path: Option<&Path>, flags: &Wait) -> anyhow::Result<Exit> {
         }
         if Instant::now() + PAUSE > deadline {
             match answer {
-                Ok((_, body)) => eprintln!("error: {address} is not ready: {}", body.trim_end()),
-                Err(error) => eprintln!("error: {address} cannot be reached: {error:#}"),
+                Ok((_, body)) => errln!("error: {address} is not ready: {}", body.trim_end()),
+                Err(error) => errln!("error: {address} cannot be reached: {error:#}"),
             }
             return Ok(Exit::Unreachable);
         }
@@ -110,7 +111,7 @@ pub fn wait(path: Option<&Path>, flags: &Wait) -> anyhow::Result<Exit> {
 }
 
 fn unreachable(address: &str, error: &anyhow::Error) -> Exit {
-    eprintln!(
+    errln!(
         "error: no running instance answers at {address}: {error:#}\n  \
          is it running? its log names the admin listener; ask another one with --admin HOST:PORT"
     );

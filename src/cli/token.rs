@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::args::Token;
 use super::exit::Exit;
+use super::say::{errln, out, outln};
 use super::{load, runtime};
 use crate::config::Config;
 use crate::oauth::ScopeSet;
@@ -20,24 +21,24 @@ pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
     let (credential, scopes) = match choose(&config, flags) {
         Ok(chosen) => chosen,
         Err(message) => {
-            eprintln!("error: {message}");
+            errln!("error: {message}");
             return Ok(Exit::Usage);
         }
     };
-    eprintln!("note: this asks {} for a new token", credential.endpoint.uri());
+    errln!("note: this asks {} for a new token", credential.endpoint.uri());
     match runtime()?.block_on(probe::probe(&credential, &scopes)) {
         Ok(probe) if flags.reveal => {
-            println!("{}", probe.token.expose());
+            outln!("{}", probe.token.expose())?;
             Ok(Exit::Done)
         }
         Ok(probe) => {
-            print!("{}", described(&credential, &scopes, &probe));
+            out!("{}", described(&credential, &scopes, &probe))?;
             Ok(Exit::Done)
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            errln!("error: {error}");
             if let Some(hint) = error.hint() {
-                eprintln!("  {hint}");
+                errln!("  {hint}");
             }
             Ok(Exit::Failed)
         }

@@ -65,6 +65,38 @@ async fn a_first_configuration_is_written_checked_and_explained() {
 }
 
 #[tokio::test]
+async fn a_reader_who_has_read_enough_is_no_failure() {
+    let dir = TempDir::new().unwrap();
+    let check = async |args: &'static [&'static str], code| {
+        let (_, nobody) = std::io::pipe().unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bearer-proxy"));
+        command.args(args).current_dir(dir.path()).env_remove("BEARER_PROXY_CONFIG");
+        command.env_remove("XDG_CONFIG_HOME").stdin(std::process::Stdio::null());
+        command.stdout(nobody.try_clone().unwrap()).stderr(nobody);
+        let ended = tokio::task::spawn_blocking(move || command.status().unwrap());
+        assert_eq!(soon(ended).await.unwrap().code(), Some(code), "{args:?}");
+    };
+    check(&["init", "qbank"], 0).await;
+    check(&["init", "qbank"], 1).await;
+    check(&["check"], 0).await;
+    check(&["check", "-o", "json"], 0).await;
+    check(&["check", "--live"], 3).await;
+    check(&["check", "--live", "-o", "json"], 3).await;
+    check(&["check", "--config", "/nowhere.toml"], 78).await;
+    check(&["explain", "GET", "/qbank/v1/balances/1"], 0).await;
+    check(&["presets"], 0).await;
+    check(&["presets", "qbank"], 0).await;
+    check(&["completions", "zsh"], 0).await;
+    check(&["man"], 0).await;
+    check(&["schema"], 0).await;
+    check(&["token", "nobody"], 2).await;
+    check(&["token", "qbank"], 1).await;
+    check(&["status", "--admin", "127.0.0.1:9"], 69).await;
+    check(&["frobnicate"], 2).await;
+    check(&["--help"], 0).await;
+}
+
+#[tokio::test]
 async fn a_running_instance_answers_wait_status_and_healthcheck() {
     let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
     let (dir, admin) = (TempDir::new().unwrap(), proxy.admin_addr.to_string());

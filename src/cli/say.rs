@@ -1,0 +1,43 @@
+//! Words for the person: results on stdout, everything else on stderr.
+//!
+//! Rust's own macros panic when nobody reads any more. Here a reader who has read enough
+//! (`| head`) is no failure, and a stderr that is gone changes nothing.
+
+use std::fmt::Arguments;
+use std::io::{self, ErrorKind, Write};
+
+/// `print!` for a verb's result; `?` reports what kept it from being written, such as a full disk.
+macro_rules! out {
+    ($($words:tt)*) => { $crate::cli::say::result(format_args!($($words)*)) };
+}
+
+/// Like `out!`, with a newline.
+macro_rules! outln {
+    ($($words:tt)*) => { $crate::cli::say::result(format_args!("{}\n", format_args!($($words)*))) };
+}
+
+/// `eprint!` for everything else.
+macro_rules! err {
+    ($($words:tt)*) => { $crate::cli::say::remark(format_args!($($words)*)) };
+}
+
+/// Like `err!`, with a newline.
+macro_rules! errln {
+    ($($words:tt)*) => { $crate::cli::say::remark(format_args!("{}\n", format_args!($($words)*))) };
+}
+
+pub(super) use {err, errln, out, outln};
+
+/// Writes to stdout.
+pub(super) fn result(words: Arguments<'_>) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_fmt(words).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Writes to stderr. Where that fails, nobody is left to be told.
+pub(super) fn remark(words: Arguments<'_>) {
+    let _ = io::stderr().lock().write_fmt(words);
+}
