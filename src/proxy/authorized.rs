@@ -78,9 +78,10 @@ impl Authorized {
         let sending = pool.send(request, if safe { Reuse::Any } else { Reuse::Recent });
         let mut sent = with_deadline(sending, upstream.response_timeout, watch.as_ref()).await;
         // A kept-alive connection that its server had closed says nothing of the request, which
-        // may be sent again where its method allows (RFC 9112 section 9.3.1).
-        if let (Some(Err(error)), Some(kept), true) = (&sent, &kept, safe)
-            && error.reused
+        // may be sent again where its method allows (RFC 9112 section 9.3.1). One that its server
+        // promised not to have processed may be where a second try is allowed at all.
+        if let (Some(Err(error)), Some(kept)) = (&sent, &kept)
+            && ((safe && error.reused) || error.is_refused())
         {
             let sending = pool.send(kept.again(), Reuse::Never);
             sent = with_deadline(sending, upstream.response_timeout, None).await;

@@ -8,7 +8,7 @@ use crate::net::connect::ConnectError;
 /// Whether a request may have reached the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarded {
-    /// Not one byte of it was written.
+    /// Not one byte of it was written, or the server promised not to have looked at it.
     No,
     /// Some of it may have been read.
     Unknown,
@@ -21,6 +21,8 @@ pub enum SendErrorKind {
     Connect(ConnectError),
     /// The connection ended before the head of an answer.
     Closed,
+    /// The server promised not to have processed the request (RFC 9113 section 8.7).
+    Refused,
     /// The connection was cut, or what came was no HTTP.
     Exchange(hyper::Error),
     /// A switch of protocols that nobody asked for (RFC 9110 section 15.2.2).
@@ -49,6 +51,11 @@ impl SendError {
             _ => None,
         }
     }
+
+    /// Whether the server promised not to have processed the request.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.kind, SendErrorKind::Refused)
+    }
 }
 
 impl fmt::Display for SendError {
@@ -58,6 +65,7 @@ impl fmt::Display for SendError {
             SendErrorKind::Closed => {
                 f.write_str("the upstream closed the connection without an answer")
             }
+            SendErrorKind::Refused => f.write_str("the upstream refused the request unprocessed"),
             SendErrorKind::Exchange(error) if error.is_parse() => {
                 f.write_str("the upstream's answer is not valid HTTP")
             }
@@ -78,6 +86,7 @@ impl StdError for SendError {
             SendErrorKind::Connect(error) => Some(error),
             SendErrorKind::Exchange(error) => Some(error),
             SendErrorKind::Closed
+            | SendErrorKind::Refused
             | SendErrorKind::UnaskedUpgrade
             | SendErrorKind::AmbiguousLength => None,
         }

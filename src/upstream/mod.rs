@@ -3,6 +3,7 @@
 //! [`Pool`] sends; [`SendError`] says what failed and whether any byte had left.
 
 pub mod error;
+mod multiplexed;
 pub mod pool;
 pub mod settings;
 #[cfg(test)]

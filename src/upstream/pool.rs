@@ -6,23 +6,23 @@
 //! another connection; whatever else fails is reported, never repeated.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::error::{Forwarded, SendError, SendErrorKind};
+use super::multiplexed::{self, Connection, Connections, Turn};
 use super::settings::{Protocol, Settings};
 use crate::body::Body;
-use crate::net::connect::{Connection, Connector};
+use crate::net::connect::{self, Connector};
 use crate::net::tls::{Alpn, TlsCache, TlsSetupError};
 use crate::secret::EgressProxy;
 
@@ -51,7 +51,7 @@ struct Shared {
     connector: Connector,
     authority: Authority,
     idle: RefCell<Vec<Idle>>,
-    multiplexed: RefCell<Option<Multiplexed>>,
+    multiplexed: Connections,
 }
 
 struct Idle {
@@ -60,17 +60,9 @@ struct Idle {
     retire_at: Instant,
 }
 
-/// One HTTP/2 connection, shared by all requests.
-#[derive(Clone)]
-struct Multiplexed {
-    sender: http2::SendRequest<Body>,
-    used: Instant,
-    retire_at: Instant,
-}
-
 enum Sender {
     Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>),
+    Http2(Connection),
 }
 
 struct Checked {
@@ -110,7 +102,7 @@ impl Pool {
         let authority = settings.origin.authority().parse().map_err(|_| {
             TlsSetupError::new(format!("{} is no authority", settings.origin.authority()))
         })?;
-        let (idle, multiplexed) = (RefCell::default(), RefCell::default());
+        let (idle, multiplexed) = (RefCell::default(), Connections::default());
         Ok(Self(Rc::new(Shared { settings, connector, authority, idle, multiplexed })))
     }
 
@@ -137,7 +129,7 @@ impl Pool {
             let checked = match self.0.checkout(if last { Reuse::Never } else { reuse }) {
                 Some(checked) => checked,
                 // In a box: most requests find a connection and need not carry room for its making.
-                None => Box::pin(self.0.connect()).await?,
+                None => Box::pin(self.0.fresh(reuse)).await?,
             };
             let reused = checked.reused;
             match self.0.exchange(checked, request).await {
@@ -152,9 +144,7 @@ impl Pool {
                         request = Box::new(unwritten);
                     }
                     unwritten => {
-                        let forwarded =
-                            if unwritten.is_some() { Forwarded::No } else { Forwarded::Unknown };
-                        return Err(failed(error.into_error(), forwarded, reused));
+                        return Err(failed(error.into_error(), unwritten.is_some(), reused));
                     }
                 },
             }
@@ -169,21 +159,14 @@ impl Pool {
                 && idle.retire_at > now
                 && now.duration_since(idle.since) < keep
         });
-        let mut multiplexed = self.0.multiplexed.borrow_mut();
-        if multiplexed.as_ref().is_some_and(|shared| {
-            shared.sender.is_closed()
-                || shared.retire_at <= now
-                || now.duration_since(shared.used) >= keep
-        }) {
-            *multiplexed = None;
-        }
+        self.0.multiplexed.prune(now, keep);
     }
 
     /// Closes every idle connection: after a suspend the clock does not tell how long they were.
     /// Requests under way go on.
     pub fn close_idle(&self) {
         self.0.idle.borrow_mut().clear();
-        *self.0.multiplexed.borrow_mut() = None;
+        self.0.multiplexed.clear();
     }
 
     /// How many connections are idle.
@@ -216,13 +199,9 @@ impl Shared {
             Reuse::Recent => self.settings.unsafe_max_idle,
             Reuse::Never => return None,
         };
-        if let Some(shared) = self.multiplexed.borrow_mut().as_mut() {
-            let fresh = now.duration_since(shared.used) <= max_idle && shared.retire_at > now;
-            if fresh && !shared.sender.is_closed() {
-                shared.used = now;
-                let sender = Sender::Http2(shared.sender.clone());
-                return Some(Checked { sender, reused: true, retire_at: shared.retire_at });
-            }
+        if let Some(shared) = self.multiplexed.with_room(now, max_idle) {
+            let retire_at = shared.retire_at;
+            return Some(Checked { sender: Sender::Http2(shared), reused: true, retire_at });
         }
         let mut all = self.idle.borrow_mut();
         while let Some(newest) = all.last() {
@@ -237,32 +216,51 @@ impl Shared {
         None
     }
 
+    /// A connection that nobody has used, or one that somebody else has just made room on.
+    async fn fresh(&self, reuse: Reuse) -> Result<Checked, SendError> {
+        while reuse != Reuse::Never
+            && let Some(turn) = self.multiplexed.turn().await
+        {
+            match turn {
+                Turn::Ours(leading) => {
+                    return self.connect().await.inspect_err(|error| {
+                        if let SendErrorKind::Connect(error) = &error.kind {
+                            leading.failed(error);
+                        }
+                    });
+                }
+                Turn::Over => {
+                    if let Some(checked) = self.checkout(reuse) {
+                        return Ok(checked);
+                    }
+                }
+                Turn::Failed(error) => {
+                    let kind = SendErrorKind::Connect(error);
+                    return Err(SendError { kind, forwarded: Forwarded::No, reused: false });
+                }
+            }
+        }
+        self.connect().await
+    }
+
     async fn connect(&self) -> Result<Checked, SendError> {
         let unsent = |kind| SendError { kind, forwarded: Forwarded::No, reused: false };
         let connected = self.connector.connect().await;
-        let Connection { stream, http2, .. } =
+        let connect::Connection { stream, http2, .. } =
             connected.map_err(|error| unsent(SendErrorKind::Connect(error)))?;
-        let io = TokioIo::new(stream);
         let retire_at = Instant::now() + aged(self.settings.max_age);
         let exchange = |error| unsent(SendErrorKind::Exchange(error));
         let prior_knowledge =
             self.settings.protocol == Protocol::Http2 && !self.settings.origin.is_https();
         let sender = if http2 || prior_knowledge {
-            let (sender, connection) = http2::Builder::new(LocalExecutor)
-                .timer(TokioTimer::new())
-                .max_header_list_size(MAX_HEADER_BYTES as u32)
-                .keep_alive_interval(Duration::from_secs(30))
-                .handshake(io)
-                .await
-                .map_err(exchange)?;
-            tokio::task::spawn_local(async move { drop(connection.await) });
-            let shared = Multiplexed { sender: sender.clone(), used: Instant::now(), retire_at };
-            *self.multiplexed.borrow_mut() = Some(shared);
-            Sender::Http2(sender)
+            let (ping, bytes) = (self.settings.ping, MAX_HEADER_BYTES as u32);
+            let started = self.multiplexed.start(stream, ping, bytes, retire_at).await;
+            Sender::Http2(started.map_err(exchange)?)
         } else {
+            self.multiplexed.unexpected();
             let (sender, connection) = http1::Builder::new()
                 .max_header_size(MAX_HEADER_BYTES)
-                .handshake(io)
+                .handshake(TokioIo::new(stream))
                 .await
                 .map_err(exchange)?;
             tokio::task::spawn_local(async move { drop(connection.await) });
@@ -277,10 +275,7 @@ impl Shared {
         mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, TrySendError<Request<Body>>> {
         match checked.sender {
-            Sender::Http2(mut sender) => {
-                let response = sender.try_send_request(self.absolute(*request)).await?;
-                Ok(response.map(|body| Body::incoming(Version::HTTP_2, body)))
-            }
+            Sender::Http2(mut connection) => connection.send(self.absolute(*request)).await,
             Sender::Http1(mut sender) => {
                 frame(&mut request);
                 let response = sender.try_send_request(*request).await?;
@@ -334,8 +329,11 @@ impl Shared {
     }
 }
 
-/// hyper takes the body of a GET for none unless its framing is stated.
+/// hyper takes the body of a GET for none unless its framing is stated. `TE: trailers` is for HTTP/2,
+/// where gRPC insists on it; here it would need `Connection: TE` beside it, and servers that have
+/// trailers send them unasked.
 fn frame(request: &mut Request<Body>) {
+    request.headers_mut().remove(TE);
     let unframed = !request.headers().contains_key(CONTENT_LENGTH)
         && request.body().size_hint().exact().is_none();
     if unframed {
@@ -343,28 +341,20 @@ fn frame(request: &mut Request<Body>) {
     }
 }
 
-fn failed(error: hyper::Error, forwarded: Forwarded, reused: bool) -> SendError {
-    let kind = match error.is_incomplete_message() || error.is_canceled() {
-        true => SendErrorKind::Closed,
-        false => SendErrorKind::Exchange(error),
+fn failed(error: hyper::Error, unwritten: bool, reused: bool) -> SendError {
+    let kind = if multiplexed::is_refused(&error) {
+        SendErrorKind::Refused
+    } else if error.is_incomplete_message() || error.is_canceled() {
+        SendErrorKind::Closed
+    } else {
+        SendErrorKind::Exchange(error)
     };
+    let untouched = unwritten || matches!(kind, SendErrorKind::Refused);
+    let forwarded = if untouched { Forwarded::No } else { Forwarded::Unknown };
     SendError { kind, forwarded, reused }
 }
 
 /// The greatest age, give or take 10 %, so that connections do not all end at once.
 fn aged(max_age: Duration) -> Duration {
     max_age.mul_f64(0.9 + 0.2 * fastrand::f64())
-}
-
-/// Runs hyper's HTTP/2 tasks in this worker.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-{
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(async move { drop(task.await) });
-    }
 }

@@ -30,6 +30,9 @@ pub struct Settings {
     pub unsafe_max_idle: Duration,
     /// Idle connections kept by one worker.
     pub max_idle: usize,
+    /// How long an HTTP/2 server may be silent while it owes an answer, and then how long for saying
+    /// that it is there.
+    pub ping: Duration,
     /// Unacknowledged bytes end the connection after this time (TCP_USER_TIMEOUT).
     pub tcp_user_timeout: Duration,
 }
@@ -48,6 +51,7 @@ impl Settings {
             max_age: Duration::from_secs(300),
             unsafe_max_idle: Duration::from_secs(1),
             max_idle: 64,
+            ping: Duration::from_secs(10),
             tcp_user_timeout: Duration::from_secs(20),
         }
     }

@@ -25,7 +25,7 @@ use crate::net::tls::TlsCache;
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const EMPTY: &str = "HTTP/1.1 204 No Content\r\n\r\n";
 
-fn pool(uri: &str, adjust: impl FnOnce(&mut Settings)) -> Pool {
+pub(super) fn pool(uri: &str, adjust: impl FnOnce(&mut Settings)) -> Pool {
     let mut settings = Settings::new("bank", origin(uri));
     // A slow test machine must not make a connection look idle for long.
     settings.unsafe_max_idle = Duration::from_secs(20);
@@ -33,22 +33,22 @@ fn pool(uri: &str, adjust: impl FnOnce(&mut Settings)) -> Pool {
     Pool::new(Arc::new(settings)).unwrap()
 }
 
-fn get() -> Box<Request<Body>> {
+pub(super) fn get() -> Box<Request<Body>> {
     request(Method::GET, Body::empty())
 }
 
-fn request(method: Method, body: Body) -> Box<Request<Body>> {
+pub(super) fn request(method: Method, body: Body) -> Box<Request<Body>> {
     let request = Request::builder().method(method).uri("/v1/x?y").header("host", "bank");
     Box::new(request.body(body).unwrap())
 }
 
-async fn text(response: Response<Body>) -> Result<String, BodyError> {
+pub(super) async fn text(response: Response<Body>) -> Result<String, BodyError> {
     let bytes = response.into_body().collect().await?.to_bytes();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Lets the other tasks of this thread go on until something is so.
-async fn until(what: &str, so: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, so: impl Fn() -> bool) {
     let waiting = async {
         while !so() {
             tokio::task::yield_now().await;
@@ -82,7 +82,7 @@ fn told() -> (mpsc::UnboundedSender<Result<&'static str, &'static str>>, Body) {
     (tell, Body::boxed(Told(told)))
 }
 
-async fn local(story: impl Future<Output = ()>) {
+pub(super) async fn local(story: impl Future<Output = ()>) {
     LocalSet::new().run_until(story).await;
 }
 

@@ -285,6 +285,7 @@ fn connection(
             idle_timeout: server::positive(&pool, "idle_timeout", default.idle_timeout),
             max_age: server::positive(&pool, "max_age", default.max_age),
             max_idle: pool.count("max_idle", 0..10_001, default.max_idle),
+            ping: server::positive(&pool, "ping", default.ping),
             ..default
         }
     });
