@@ -23,6 +23,7 @@ use super::rejection::{Code, ConnectFailure, Forwarded, Rejection};
 use super::replay::Kept;
 use super::routed::{Routed, is_safe};
 use super::settings::RequestLimits;
+use super::trailers::Sieved;
 use crate::body::Body;
 use crate::layer::guard::{Breach, Guarded, Watch};
 use crate::net::connect::ConnectError;
@@ -74,7 +75,7 @@ impl Authorized {
     ) -> Result<Sent, Rejection> {
         let Self { mut request, route, bearer, kept } = self;
         let safe = is_safe(request.method());
-        let watch = guard(&mut request, upstream, limits);
+        let watch = guard(&mut request, &route, upstream, limits);
         let sending = pool.send(request, if safe { Reuse::Any } else { Reuse::Recent });
         let mut sent = with_deadline(sending, upstream.response_timeout, watch.as_ref()).await;
         // A kept-alive connection that its server had closed says nothing of the request, which
@@ -109,9 +110,10 @@ impl Authorized {
     }
 }
 
-/// Puts a request's body under guard; a request without one stays as it is.
+/// Puts a request's body under guard and sieves its trailers; a request without one stays as it is.
 fn guard(
     request: &mut Request<Body>,
+    route: &Arc<RoutePlan>,
     upstream: &UpstreamPlan,
     limits: &RequestLimits,
 ) -> Option<Watch> {
@@ -121,7 +123,7 @@ fn guard(
     let body = std::mem::take(request.body_mut());
     let guarded = Guarded::new(body, limits.max_request_body, upstream.body_idle_timeout);
     let (guarded, watch) = guarded.watched();
-    *request.body_mut() = Body::boxed(guarded);
+    *request.body_mut() = Body::boxed(Sieved::new(guarded, route, None));
     Some(watch)
 }
 

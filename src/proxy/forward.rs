@@ -23,6 +23,7 @@ use super::received::Received;
 use super::rejection::{Code, Forwarded, Rejection};
 use super::rewrite;
 use super::routed::is_safe;
+use super::trailers::Sieved;
 use crate::body::Body;
 use crate::layer::admit::InFlight;
 use crate::layer::guard::Guarded;
@@ -250,6 +251,6 @@ impl Exchange {
             return Response::from_parts(parts, body);
         }
         let body = Guarded::new(body, u64::MAX, self.upstream.body_idle_timeout);
-        Response::from_parts(parts, Body::boxed(body))
+        Response::from_parts(parts, Body::boxed(Sieved::new(body, &self.route, sent.bearer)))
     }
 }

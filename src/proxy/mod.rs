@@ -16,3 +16,4 @@ pub mod replay;
 pub mod rewrite;
 pub mod routed;
 pub mod settings;
+mod trailers;

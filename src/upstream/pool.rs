@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -329,11 +329,12 @@ impl Shared {
     }
 }
 
-/// hyper takes the body of a GET for none unless its framing is stated. `TE: trailers` is for HTTP/2,
-/// where gRPC insists on it; here it would need `Connection: TE` beside it, and servers that have
-/// trailers send them unasked.
+/// hyper takes the body of a GET for none unless its framing is stated. What of a request belongs to
+/// this connection alone is named in Connection (RFC 9110 section 10.1.4).
 fn frame(request: &mut Request<Body>) {
-    request.headers_mut().remove(TE);
+    if request.headers().contains_key(TE) {
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+    }
     let unframed = !request.headers().contains_key(CONTENT_LENGTH)
         && request.body().size_hint().exact().is_none();
     if unframed {

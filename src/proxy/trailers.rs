@@ -1,0 +1,59 @@
+//! Bodies of whose trailers only those on the route's list pass, in both directions.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::hygiene;
+use super::plan::RoutePlan;
+use crate::body::BodyError;
+use crate::token::Bearer;
+
+/// A body whose trailers are sieved.
+pub struct Sieved<B> {
+    inner: B,
+    route: Arc<RoutePlan>,
+    bearer: Option<Arc<Bearer>>,
+}
+
+impl<B> Sieved<B> {
+    /// Sieves a body of this route; of an answer's trailers, none tells the token.
+    pub fn new(inner: B, route: &Arc<RoutePlan>, bearer: Option<Arc<Bearer>>) -> Self {
+        Self { inner, route: Arc::clone(route), bearer }
+    }
+
+    fn sieve(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let token = self.bearer.as_ref().map(|bearer| bearer.token_bytes());
+        match frame.into_trailers() {
+            Ok(all) => Frame::trailers(hygiene::trailers(all, &self.route.hygiene.trailers, token)),
+            Err(data) => data,
+        }
+    }
+}
+
+impl<B> HttpBody for Sieved<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map(|frame| self.sieve(frame))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
