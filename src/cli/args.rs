@@ -54,6 +54,8 @@ pub enum Verb {
     Healthcheck(At),
     /// Tell what a configuration key means; without KEY, print the JSON Schema for editors
     Schema(Schema),
+    /// Write or delete secrets in the keyring of this session
+    Keyring(Keyring),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page: bearer-proxy man | man -l -
@@ -174,6 +176,33 @@ pub struct Wait {
 pub struct Schema {
     /// A key or table, such as server.listen or credentials.NAME.response
     pub key: Option<String>,
+}
+
+/// Flags of `keyring`.
+#[derive(Debug, clap::Args)]
+pub struct Keyring {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: KeyringVerb,
+}
+
+/// What is done to the keyring.
+#[derive(Debug, Subcommand)]
+pub enum KeyringVerb {
+    /// Write a secret, read from stdin: it is asked for on a terminal, and shown nowhere
+    Set(Entry),
+    /// Delete a secret
+    Delete(Entry),
+}
+
+/// One entry of the keyring, as `client_secret.keyring = "NAME"` finds it.
+#[derive(Debug, clap::Args)]
+pub struct Entry {
+    /// Its name
+    pub name: String,
+    /// The service it belongs to
+    #[arg(long, default_value = crate::secret::SERVICE)]
+    pub service: String,
 }
 
 /// Flags of `completions`.

@@ -8,6 +8,7 @@ mod demo;
 pub mod exit;
 mod explain;
 mod init;
+mod keyring;
 mod live;
 mod operate;
 mod run;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Verb::Wait(wait) => operate::wait(config, &wait),
         Verb::Healthcheck(at) => operate::healthcheck(config, &at),
         Verb::Schema(schema) => init::schema(&schema),
+        Verb::Keyring(keyring) => keyring::keyring(keyring.verb),
         Verb::Completions(shell) => init::completions(&shell),
         Verb::Man => init::man(),
     };

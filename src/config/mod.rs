@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::oauth::ClientAuth;
     use crate::proxy::settings::HeaderText;
-    use crate::secret::Reference;
+    use crate::secret::{self, Reference};
     use crate::server::settings::Listen;
 
     /// Part of every value of the fixtures that stands for a secret.
@@ -274,6 +274,13 @@ mod tests {
         assert!(bad.len() >= 40);
         let mut wrong = Vec::new();
         for (name, text) in bad {
+            // What a build lacks, and another has.
+            if name
+                .strip_prefix("feature-")
+                .is_some_and(|kind| secret::missing_feature(kind).is_none())
+            {
+                continue;
+            }
             let problems = match parse(&text, &PathBuf::from(format!("{name}.toml")), &|_| None) {
                 Ok(_) => panic!("{name} loads"),
                 Err(problems) => problems,

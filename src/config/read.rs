@@ -17,6 +17,7 @@ use super::mask::{Known, Page};
 use super::problem::{Fault, Problem};
 use super::units;
 use crate::secret;
+use crate::secret::Way;
 
 /// Shorter random text is more likely an id.
 const SHORTEST_SECRET: usize = 12;
@@ -29,6 +30,7 @@ pub(super) struct Context<'c> {
     faults: RefCell<Vec<(Fault, String, Range<usize>)>>,
     values: RefCell<Vec<Range<usize>>>,
     open: RefCell<Vec<Range<usize>>>,
+    way: RefCell<Way>,
 }
 
 impl<'c> Context<'c> {
@@ -40,7 +42,14 @@ impl<'c> Context<'c> {
         let mut values = Vec::new();
         root.get_ref().values().for_each(|value| leaves(value, &mut values));
         let (faults, open) = (RefCell::default(), RefCell::default());
-        Self { page, env, empty: DeTable::new(), faults, values: RefCell::new(values), open }
+        let (empty, values, way) = (DeTable::new(), RefCell::new(values), RefCell::default());
+        Self { page, env, empty, faults, values, open, way }
+    }
+
+    /// Settles how remote stores of secrets are reached, for all references that are read from now
+    /// on.
+    pub(super) fn reach_stores_by(&self, way: Way) {
+        self.way.replace(way);
     }
 
     pub(super) fn report(&self, at: &str, span: Range<usize>, fault: Fault) {
@@ -69,13 +78,37 @@ fn leaves(value: &Spanned<DeValue<'_>>, out: &mut Vec<Range<usize>>) {
 }
 
 /// Keys of references.
-pub(super) const REFERENCES: [&str; 5] = ["env", "exec", "file", "systemd", "value"];
+pub(super) const REFERENCES: [&str; 8] = [
+    "aws_secrets_manager",
+    "azure_key_vault",
+    "env",
+    "exec",
+    "file",
+    "keyring",
+    "systemd",
+    "value",
+];
+/// Keys of references to stores.
+const STORES: [&str; 11] = [
+    "account",
+    "cache",
+    "endpoint",
+    "id",
+    "identity",
+    "key",
+    "name",
+    "region",
+    "service",
+    "vault",
+    "version_stage",
+];
 
 /// Spans of all keys below a value, but those of references, which say nothing.
 fn keys(value: &Spanned<DeValue<'_>>, out: &mut Vec<Range<usize>>) {
     match value.get_ref() {
         DeValue::Table(table) => table.iter().for_each(|(key, value)| {
-            if !REFERENCES.contains(&key.get_ref().as_ref()) {
+            let name = key.get_ref().as_ref();
+            if !REFERENCES.contains(&name) && !STORES.contains(&name) {
                 out.push(key.span());
             }
             keys(value, out);
@@ -306,6 +339,11 @@ impl<'c> Item<'c> {
 
     pub(super) fn is_text(&self) -> bool {
         self.value.get_ref().is_str()
+    }
+
+    /// How remote stores of secrets are reached.
+    pub(super) fn way(&self) -> Way {
+        self.ctx.way.borrow().clone()
     }
 
     /// The string as it is written, shown nowhere.

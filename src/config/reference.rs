@@ -228,6 +228,7 @@ fn of_value(value: &Value, about: &str) -> Value {
                 json!({ "enum": ([vec![text.as_str()], others].concat()) })
             }
             _ if about.contains("list") => json!({ "type": ["string", "array"] }),
+            _ if about.contains("or { ") => json!({ "type": ["string", "object"] }),
             _ => json!({ "type": "string" }),
         },
         Value::Array(_) => json!({ "type": "array" }),

@@ -11,6 +11,10 @@ pub struct Origin {
     port: u16,
 }
 
+/// Metadata services: of AWS instances, ECS and EKS, by IPv4 and IPv6, and of Azure.
+const METADATA: [&str; 5] =
+    ["169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd00:ec2::23"];
+
 impl Origin {
     /// Reads scheme, host and port of a URI; its path and query are not looked at.
     ///
@@ -42,6 +46,16 @@ impl Origin {
             ));
         }
         Ok(origin)
+    }
+
+    /// The metadata service of the machine's own cloud: on its link, and never with TLS. Nothing but
+    /// the reading of secrets from that cloud may ask it.
+    pub fn of_metadata(uri: &http::Uri) -> Option<Self> {
+        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        if uri.scheme_str() != Some("http") || !METADATA.contains(&host.as_str()) {
+            return None;
+        }
+        Some(Self { https: false, host, port: uri.port_u16().unwrap_or(80) })
     }
 
     /// Whether the connection is encrypted.
@@ -153,5 +167,16 @@ mod tests {
         check("https://bank.example:99999", None);
         check("https://bank.example:0", None);
         check("https://bank.example:", None);
+        check("http://169.254.169.254", None);
+        let metadata = |uri: &str| {
+            let origin = Origin::of_metadata(&uri.parse().unwrap());
+            origin.map(|origin| origin.to_string())
+        };
+        for uri in ["http://169.254.169.254", "http://[fd00:ec2::23]:8080"] {
+            assert_eq!(metadata(uri).as_deref(), Some(uri));
+        }
+        for uri in ["https://169.254.169.254", "http://169.254.169.253", "http://bank.example"] {
+            assert_eq!(metadata(uri), None);
+        }
     }
 }

@@ -36,6 +36,37 @@ pub enum SecretFault {
     Failed(Option<i32>),
     /// There was no value within this time.
     TimedOut(Duration),
+    /// This build lacks the source; the cargo feature of this name brings it.
+    NotBuilt(&'static str),
+    /// The value is no JSON object of which one key could be taken, or the key's value is no text.
+    NotAnObject,
+    /// The JSON object lacks the key.
+    NoSuchKey,
+    /// The value is binary.
+    Binary,
+    /// Nothing tells which region is meant.
+    NoRegion,
+    /// Nothing tells who we are, or nobody believes it.
+    NoIdentity,
+    /// The store refused, with a code of its own.
+    Refused {
+        /// The code: letters, digits and `.` only.
+        code: String,
+        /// Whether it is the store's own trouble.
+        passing: bool,
+    },
+    /// The store gave no answer; why, in words of this program.
+    Unreachable(String),
+}
+
+impl SecretFault {
+    /// A store's refusal; of its words only the code is passed on.
+    #[cfg(any(feature = "aws", feature = "azure"))]
+    pub(super) fn refused(code: &str, passing: bool) -> Self {
+        let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '.';
+        let passing = passing || code.contains("Throttl") || code.contains("TooMany");
+        Self::Refused { code: code.chars().filter(plain).take(64).collect(), passing }
+    }
 }
 
 impl SecretError {
@@ -60,7 +91,12 @@ impl SecretError {
 
     /// Whether it may be over when the source is asked again: nothing was learnt about the secret.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self.fault, SecretFault::TimedOut(_))
+        matches!(
+            self.fault,
+            SecretFault::TimedOut(_)
+                | SecretFault::Unreachable(_)
+                | SecretFault::Refused { passing: true, .. }
+        )
     }
 
     /// A fixed word for metrics and status pages.
@@ -68,12 +104,18 @@ impl SecretError {
         match self.fault {
             SecretFault::Missing => "secret_missing",
             SecretFault::Empty => "secret_empty",
-            SecretFault::NotUtf8 | SecretFault::TooLong | SecretFault::NotAFile => "secret_invalid",
+            SecretFault::NotUtf8
+            | SecretFault::TooLong
+            | SecretFault::NotAFile
+            | SecretFault::NotAnObject
+            | SecretFault::NoSuchKey
+            | SecretFault::Binary => "secret_invalid",
             SecretFault::Exposed(_) => "secret_exposed",
             SecretFault::NoCredentials => "secret_missing",
-            SecretFault::Unreadable(_) | SecretFault::Failed(_) | SecretFault::TimedOut(_) => {
-                "secret_unreadable"
+            SecretFault::NoIdentity | SecretFault::Refused { passing: false, .. } => {
+                "secret_refused"
             }
+            _ => "secret_unreadable",
         }
     }
 }
@@ -88,8 +130,14 @@ impl fmt::Display for SecretError {
             (SecretFault::Missing, Reference::Systemd(_)) => {
                 write!(f, "{source} is not there; name it in LoadCredential= of the unit")
             }
-            (SecretFault::Missing, _) => {
+            (SecretFault::Missing, Reference::Keyring(_)) => {
+                write!(f, "{source} is not there; write it with `bearer-proxy keyring set NAME`")
+            }
+            (SecretFault::Missing, Reference::File(_) | Reference::Exec(_)) => {
                 write!(f, "{source} does not exist; create it or correct the path")
+            }
+            (SecretFault::Missing, _) => {
+                write!(f, "{source} does not exist; create it, or correct name and version")
             }
             (SecretFault::Empty, _) => write!(f, "{source} is empty; put the value into it"),
             (SecretFault::NotUtf8, _) => {
@@ -131,6 +179,35 @@ impl fmt::Display for SecretError {
             (SecretFault::TimedOut(limit), _) => {
                 write!(f, "{source} brought no value within {limit:?}")
             }
+            (SecretFault::NotBuilt(feature), _) => write!(
+                f,
+                "{source} cannot be read by this build; the released image and packages can, or \
+                 build with --features {feature}"
+            ),
+            (SecretFault::NotAnObject, _) => {
+                write!(f, "{source} is no JSON object with texts, of which a key could be taken")
+            }
+            (SecretFault::NoSuchKey, _) => write!(f, "{source} has no such key; see `key`"),
+            (SecretFault::Binary, _) => write!(f, "{source} is binary; store it as text"),
+            (SecretFault::NoRegion, _) => {
+                write!(f, "{source} is in no region; write `region`, or set AWS_REGION")
+            }
+            (SecretFault::NoIdentity, Reference::AzureKeyVault(_)) => write!(
+                f,
+                "{source} cannot be asked for: no identity was found; have AZURE_CLIENT_SECRET or \
+                 AZURE_FEDERATED_TOKEN_FILE with AZURE_TENANT_ID and AZURE_CLIENT_ID, a managed \
+                 identity, or run `az login`"
+            ),
+            (SecretFault::NoIdentity, _) => write!(
+                f,
+                "{source} cannot be asked for: no credentials of AWS were found or accepted; have \
+                 AWS_ACCESS_KEY_ID, a profile, a role of the pod, task or instance (from within a \
+                 container an instance needs a metadata hop limit of 2)"
+            ),
+            (SecretFault::Refused { code, .. }, _) => {
+                write!(f, "{source} was refused: {code}; may this identity read it?")
+            }
+            (SecretFault::Unreachable(why), _) => write!(f, "{source} cannot be reached: {why}"),
         }
     }
 }

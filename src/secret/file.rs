@@ -44,7 +44,7 @@ fn read_now(path: &Path, readers: Readers) -> Result<Sensitive, SecretFault> {
 }
 
 /// Reads what a file or a pipe holds, into memory that is wiped.
-fn text(from: impl io::Read) -> Result<Sensitive, SecretFault> {
+pub(super) fn text(from: impl io::Read) -> Result<Sensitive, SecretFault> {
     // Two bytes more for the newline, and one to see that it is too long; the full size at once, so
     // that growing leaves no copy behind.
     let limit = MAX_BYTES + 3;

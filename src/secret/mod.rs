@@ -3,23 +3,33 @@
 //! A configuration names secrets by [`Reference`], never by value. A reference is read anew at each
 //! token fetch, so that a rotated secret needs no restart. One variant per source.
 
+mod aws;
+mod azure;
 mod egress;
 mod env;
 mod error;
 mod exec;
 mod file;
+#[cfg(any(feature = "aws", test))]
+mod json;
+mod keyring;
 mod name;
 mod store;
 mod systemd;
+mod way;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use aws::AwsSecret;
+pub use azure::{AzureIdentity, AzureSecret, Vault, is_vault_name};
 pub use egress::{EgressLogin, EgressProxy};
 pub use error::{SecretError, SecretFault};
+pub use keyring::{Entry, SERVICE};
 pub use name::looks_random;
 pub use store::{Age, Store};
 pub use systemd::is_credential_name;
+pub use way::Way;
 
 use crate::sensitive::Sensitive;
 use file::Readers;
@@ -38,6 +48,22 @@ pub enum Reference {
     Systemd(String),
     /// A program, by its absolute path and arguments, that prints the value and nothing else.
     Exec(Vec<String>),
+    /// An entry of the operating system's keyring (feature `keyring`).
+    Keyring(Entry),
+    /// A secret of AWS Secrets Manager (feature `aws`).
+    AwsSecretsManager(Box<AwsSecret>),
+    /// A secret of Azure Key Vault (feature `azure`).
+    AzureKeyVault(Box<AzureSecret>),
+}
+
+/// The cargo feature that a source needs and this build lacks.
+pub fn missing_feature(kind: &str) -> Option<&'static str> {
+    match kind {
+        "keyring" if cfg!(not(feature = "keyring")) => Some("keyring"),
+        "aws_secrets_manager" if cfg!(not(feature = "aws")) => Some("aws"),
+        "azure_key_vault" if cfg!(not(feature = "azure")) => Some("azure"),
+        _ => None,
+    }
 }
 
 impl Reference {
@@ -63,13 +89,20 @@ impl Reference {
             Self::File(path) => file::read(path, readers).await,
             Self::Systemd(name) => systemd::read(name).await,
             Self::Exec(command) => exec::read(command).await,
+            Self::Keyring(entry) => keyring::read(entry).await,
+            Self::AwsSecretsManager(secret) => aws::read(secret).await,
+            Self::AzureKeyVault(secret) => azure::read(secret).await,
         };
         found.and_then(clean).map_err(|fault| SecretError::new(self, fault))
     }
 
     /// How long a value may be kept: not at all where its source is on this machine.
     pub fn keeps_for(&self) -> Duration {
-        Duration::ZERO
+        match self {
+            Self::AwsSecretsManager(secret) => secret.cache,
+            Self::AzureKeyVault(secret) => secret.cache,
+            _ => Duration::ZERO,
+        }
     }
 
     /// The source as messages name it: "environment variable QBANK_ID", "file /run/qbank/id". What
@@ -82,7 +115,20 @@ impl Reference {
             Self::Exec(command) => {
                 format!("program {}", command.first().map_or("", String::as_str))
             }
+            Self::Keyring(entry) => {
+                format!("keyring entry {} of {}", name::shown(&entry.account), entry.service)
+            }
+            Self::AwsSecretsManager(secret) => format!("AWS secret {}", name::shown(&secret.id)),
+            Self::AzureKeyVault(secret) => {
+                let name = name::shown(&secret.name);
+                format!("secret {name} of Azure vault {}", secret.vault.host())
+            }
         }
+    }
+
+    /// A fault of this source.
+    pub fn error(&self, fault: SecretFault) -> SecretError {
+        SecretError::new(self, fault)
     }
 
     /// The kind of source, as a configuration writes it.
@@ -92,8 +138,19 @@ impl Reference {
             Self::File(_) => "file",
             Self::Systemd(_) => "systemd",
             Self::Exec(_) => "exec",
+            Self::Keyring(_) => "keyring",
+            Self::AwsSecretsManager(_) => "aws_secrets_manager",
+            Self::AzureKeyVault(_) => "azure_key_vault",
         }
     }
+}
+
+/// Reads a secret that somebody hands over, such as on stdin.
+///
+/// # Errors
+/// Where it is blank, too long, or no text.
+pub fn take_in(from: impl std::io::Read) -> Result<Sensitive, SecretFault> {
+    file::text(from).and_then(clean)
 }
 
 /// Takes one trailing newline off, which editors and `echo` leave, and refuses what is blank or too

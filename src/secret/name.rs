@@ -27,6 +27,14 @@ pub(super) fn may_be_shown(name: &str) -> bool {
     !looks_random(name) && !mixed && (words > 1 || name.len() < SHORTEST_PASSWORD)
 }
 
+/// The name of what a store holds, as messages write it: what may be the secret in its place is
+/// left out.
+pub(super) fn shown(name: &str) -> &str {
+    let path = || name.split('/').filter(|part| !part.is_empty()).count() > 1;
+    let named = name.starts_with("arn:aws") || may_be_shown(name) || path() && !looks_random(name);
+    if named { name } else { "(not named here: it may be the secret itself)" }
+}
+
 /// How often a letter follows a digit.
 fn relapses(word: &str) -> usize {
     let bytes = word.as_bytes().windows(2);
@@ -36,6 +44,21 @@ fn relapses(word: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_stores() {
+        for name in [
+            "prod/qbank",
+            "erp/prod/qbank-2026",
+            "qbank-client-secret",
+            "arn:aws:secretsmanager:eu-central-1:123456789012:secret:qbank-AbC12d",
+        ] {
+            assert_eq!(shown(name), name);
+        }
+        for secret in ["hunterpassword", "sk_live_51HxQ2eJ", "wJalrXUtnFEMI/K7MDENG/bPxRfiCY"] {
+            assert!(!shown(secret).contains(secret), "{secret}");
+        }
+    }
 
     #[test]
     fn names_and_secrets() {

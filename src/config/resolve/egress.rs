@@ -6,7 +6,8 @@
 use crate::net::Origin;
 use crate::net::egress::ProxyAddress;
 use crate::net::no_proxy::NoProxy;
-use crate::secret::{EgressLogin, EgressProxy};
+use crate::net::tls::TlsSettings;
+use crate::secret::{EgressLogin, EgressProxy, Way};
 use crate::sensitive::Sensitive;
 
 use super::super::problem::{Fault, Severity};
@@ -161,6 +162,11 @@ fn login(section: &Section<'_>) -> Option<EgressLogin> {
 }
 
 impl Egress<'_> {
+    /// How remote stores of secrets are reached.
+    pub(super) fn way(&self, tls: &TlsSettings) -> Way {
+        Way { tls: tls.clone(), proxy: self.proxy.clone(), no_proxy: self.no_proxy.clone() }
+    }
+
     /// The proxy on the way to one origin. This machine itself is reached directly, unless the
     /// part's own table says otherwise.
     pub(super) fn towards(&self, origin: &Origin) -> Option<EgressProxy> {

@@ -9,6 +9,7 @@ mod egress;
 mod references;
 mod routes;
 mod server;
+mod stores;
 mod tls;
 mod upstreams;
 
@@ -21,6 +22,7 @@ use super::model::Config;
 use super::problem::Fault;
 use super::read::{Context, Item, Section};
 use crate::proxy::settings::ProxySettings;
+use crate::secret::Way;
 
 /// Resolves a file. Problems are in the context; what is returned beside errors is of no use.
 pub(super) fn config<'c>(
@@ -39,7 +41,10 @@ pub(super) fn config<'c>(
     version(&root);
     let server = server::read(&root);
     let tls = tls::read(&root.section("tls", "[tls]"), &tls::Base::default());
+    // The login of the egress proxy itself cannot be had through it.
+    ctx.reach_stores_by(Way { tls: tls.clone(), ..Way::default() });
     let egress = egress::root(&root);
+    ctx.reach_stores_by(egress.way(&tls));
     let (shutdown, log, watch) =
         (server::shutdown(&root), server::log(&root), server::watch(&root));
     let admin = server::admin(&root, &server);

@@ -7,22 +7,23 @@ use crate::secret::{self, Reference};
 use super::super::expand::is_variable_name;
 use super::super::problem::Fault;
 use super::super::read::Item;
+use super::stores;
 
 /// What may stand after `client_secret.`, in words.
-const SOURCES: &str = "env, file, systemd or exec";
+const SOURCES: &str = "env, file, systemd, exec, keyring, aws_secrets_manager or azure_key_vault";
 
 /// Sources that others know and this program does not, and how they are reached all the same.
-const ELSEWHERE: [(&str, &str); 7] = [
-    ("aws_secrets_manager", "an agent of theirs can write files, which .file reads"),
-    ("azure_key_vault", "the Secrets Store CSI driver mounts files, which .file reads"),
+const ELSEWHERE: [(&str, &str); 6] = [
+    ("aws", "write  .aws_secrets_manager = { id = \"NAME\", region = \"…\" }"),
+    ("azure", "write  .azure_key_vault = { vault = \"https://…\", name = \"NAME\" }"),
     ("command", "write  .exec = [\"/usr/bin/program\", \"argument\"]"),
     ("gcp_secret_manager", "the Secrets Store CSI driver mounts files, which .file reads"),
-    ("keyring", "write  .exec = [\"/usr/bin/secret-tool\", \"lookup\", …]"),
     ("kubernetes", "mount the Secret as a volume and name its file with .file"),
     ("vault", "Vault Agent renders files, which .file reads"),
 ];
 
-const ROTATE: &str = "the value shown above was masked; if this file was shared, rotate the secret";
+pub(super) const ROTATE: &str =
+    "the value shown above was masked; if this file was shared, rotate the secret";
 
 /// Reads `KEY.env = "NAME"`, `KEY.file = "/path"` and the like. None is expanded or ever shown: a
 /// secret may have been put there by mistake.
@@ -30,7 +31,8 @@ pub(super) fn read(item: &Item<'_>, key: &str) -> Option<Reference> {
     if !item.is_table() {
         let fault = Fault::new("a secret may not be written into this file");
         let label = format!("put the value in a file and write  {key}.file = \"/path\"");
-        let hint = "also: .env = \"NAME\" of an environment variable, .systemd, .exec";
+        let hint = "also: .env = \"NAME\" of an environment variable, .systemd, .exec, .keyring, \
+                    .aws_secrets_manager, .azure_key_vault";
         item.fail(fault.label(label).hint(hint).note(ROTATE));
         return None;
     }
@@ -47,6 +49,9 @@ pub(super) fn read(item: &Item<'_>, key: &str) -> Option<Reference> {
         "file" => file(place).map(Reference::File),
         "systemd" => credential(place).map(Reference::Systemd),
         "exec" => command(place).map(Reference::Exec),
+        "keyring" => stores::keyring(place),
+        "aws_secrets_manager" => stores::aws(place),
+        "azure_key_vault" => stores::azure(place),
         _ => {
             unknown_source(source, place);
             None
@@ -69,7 +74,7 @@ fn credential(place: &Item<'_>) -> Option<String> {
 
 /// A name that is well formed and looks like one: a secret in its place would be looked up, not
 /// found, and spoken of.
-fn named(
+pub(super) fn named(
     place: &Item<'_>,
     name: &str,
     good: bool,

@@ -1,0 +1,102 @@
+//! `keyring set` and `keyring delete`: what `client_secret.keyring = "NAME"` reads.
+
+use std::io::{self, IsTerminal};
+
+use anyhow::bail;
+use zeroize::Zeroizing;
+
+use super::args::{self, KeyringVerb};
+use super::exit::Exit;
+use super::runtime;
+use super::say::{err, outln};
+use crate::secret::{self, Entry, Reference, SecretFault};
+use crate::sensitive::Sensitive;
+
+/// Writes or deletes one entry.
+pub fn keyring(verb: KeyringVerb) -> anyhow::Result<Exit> {
+    if let Some(feature) = secret::missing_feature("keyring") {
+        bail!(
+            "this build has no keyring: it lacks the feature `{feature}`; take the released \
+             package, or build with  cargo build --features {feature}"
+        );
+    }
+    let (entry, value) = match verb {
+        KeyringVerb::Set(named) => (entry(named), Some(ask()?)),
+        KeyringVerb::Delete(named) => (entry(named), None),
+    };
+    let reference = Reference::Keyring(entry.clone());
+    let (done, word) = match value {
+        Some(value) => (runtime()?.block_on(entry.set(value)), "wrote"),
+        None => (runtime()?.block_on(entry.delete()), "deleted"),
+    };
+    done.map_err(|fault| reference.error(fault))?;
+    outln!("{word} {}", reference.describe())?;
+    Ok(Exit::Done)
+}
+
+fn entry(named: args::Entry) -> Entry {
+    Entry { service: named.service, account: named.name }
+}
+
+/// Reads the value from stdin: one line of a terminal, unseen, or all that a pipe holds.
+fn ask() -> anyhow::Result<Sensitive> {
+    let stdin = io::stdin();
+    let value = if stdin.is_terminal() {
+        err!("value (not shown): ");
+        let unseen = Unseen::begin();
+        let mut line = Zeroizing::new(String::with_capacity(secret::MAX_BYTES));
+        stdin.read_line(&mut line)?;
+        drop(unseen);
+        err!("\n");
+        secret::take_in(line.as_bytes())
+    } else {
+        secret::take_in(stdin.lock())
+    };
+    match value {
+        Ok(value) => Ok(value),
+        Err(SecretFault::Empty) => bail!("stdin held no value; nothing was written"),
+        Err(SecretFault::TooLong) => bail!("stdin held more than 64 KiB; nothing was written"),
+        Err(_) => bail!("stdin held no text (UTF-8); nothing was written"),
+    }
+}
+
+/// While it lives, the terminal does not show what is typed.
+struct Unseen {
+    #[cfg(unix)]
+    before: Option<rustix::termios::Termios>,
+}
+
+#[cfg(unix)]
+impl Unseen {
+    fn begin() -> Self {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+        let before = tcgetattr(io::stdin()).ok();
+        if let Some(before) = &before {
+            let mut silent = before.clone();
+            silent.local_modes.remove(LocalModes::ECHO);
+            // A terminal that cannot be silenced shows the value to the one who types it.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &silent);
+        }
+        Self { before }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        use rustix::termios::{OptionalActions, tcsetattr};
+
+        if let Some(before) = &self.before {
+            // Nothing better is at hand than the terminal as it is.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Unseen {
+    fn begin() -> Self {
+        Self {}
+    }
+}

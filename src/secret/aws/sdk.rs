@@ -1,0 +1,111 @@
+//! The AWS SDK, on our own wire.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::config::Builder;
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_async::rt::sleep::TokioSleep;
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+
+use super::{AwsSecret, SecretFault, Sensitive};
+use crate::secret::json;
+use crate::secret::way::{Transport, spoken};
+
+/// Time for finding out who we are, and for the secret.
+const LIMIT: Duration = Duration::from_secs(10);
+const TRIES: u32 = 2;
+
+/// Reads a secret. Who we are is found out anew each time: an identity that was kept would
+/// outlive its rotation.
+pub(in crate::secret) async fn read(secret: &AwsSecret) -> Result<Sensitive, SecretFault> {
+    let found = tokio::time::timeout(LIMIT, fetch(secret));
+    let text = found.await.unwrap_or(Err(SecretFault::TimedOut(LIMIT)))?;
+    match &secret.key {
+        Some(key) => json::select(&text, key),
+        None => Ok(text),
+    }
+}
+
+async fn fetch(secret: &AwsSecret) -> Result<Sensitive, SecretFault> {
+    let settings = settings(secret).await;
+    if settings.region().is_none() {
+        return Err(SecretFault::NoRegion);
+    }
+    let mut service = Builder::from(&settings);
+    if let Some(endpoint) = &secret.endpoint {
+        service.set_endpoint_url(Some(endpoint.clone()));
+    }
+    let client = Client::from_conf(service.build());
+    let answer = client
+        .get_secret_value()
+        .secret_id(&secret.id)
+        .set_version_stage(secret.version_stage.clone())
+        .send()
+        .await
+        .map_err(|error| fault(&error))?;
+    // What the SDK itself has copied is not wiped.
+    answer.secret_string.map(Sensitive::new).ok_or(SecretFault::Binary)
+}
+
+async fn settings(secret: &AwsSecret) -> SdkConfig {
+    let transport = SharedHttpConnector::new(Wire(Arc::new(Transport::new(&secret.way))));
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client_fn(move |_, _| transport.clone()))
+        .sleep_impl(TokioSleep::new())
+        .retry_config(RetryConfig::standard().with_max_attempts(TRIES));
+    if let Some(region) = &secret.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(profile) = &secret.profile {
+        loader = loader.profile_name(profile);
+    }
+    loader.load().await
+}
+
+/// Only codes of the service and words of our own network are passed on.
+fn fault(error: &SdkError<impl ProvideErrorMetadata, HttpResponse>) -> SecretFault {
+    match error {
+        SdkError::ServiceError(refused) => match refused.err().code().unwrap_or_default() {
+            "ResourceNotFoundException" => SecretFault::Missing,
+            code => SecretFault::refused(code, refused.raw().status().is_server_error()),
+        },
+        SdkError::TimeoutError(_) => SecretFault::TimedOut(LIMIT),
+        SdkError::ResponseError(_) => {
+            SecretFault::Unreachable("AWS gave an answer that cannot be read".into())
+        }
+        SdkError::DispatchFailure(lost) => match lost.as_connector_error() {
+            Some(error) => SecretFault::Unreachable(spoken(error)),
+            None => SecretFault::NoIdentity,
+        },
+        _ => SecretFault::NoIdentity,
+    }
+}
+
+/// The SDK's requests on our own wire.
+#[derive(Debug)]
+struct Wire(Arc<Transport>);
+
+impl HttpConnector for Wire {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let transport = Arc::clone(&self.0);
+        HttpConnectorFuture::new(async move {
+            let request = request.try_into_http1x();
+            let request = request.map_err(|error| ConnectorError::user(error.into()))?;
+            let body = |body: SdkBody| Bytes::copy_from_slice(body.bytes().unwrap_or_default());
+            let answer = transport.send(request.map(body)).await;
+            let answer = answer.map_err(|lost| ConnectorError::io(lost.into()))?;
+            HttpResponse::try_from(answer.map(SdkBody::from))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}

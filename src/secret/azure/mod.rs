@@ -1,0 +1,126 @@
+//! Secrets from Azure Key Vault, by the official SDK: it asks the vault where tokens for it are had,
+//! and Entra for one, as a workload identity, a managed identity, a client with a secret, or whoever
+//! is logged in with `az`.
+
+use std::time::Duration;
+
+use super::SecretFault;
+use super::way::Way;
+use crate::net::Origin;
+use crate::sensitive::Sensitive;
+
+/// Domains of vaults: of the public cloud, of China's, of the US government's.
+const VAULTS: [&str; 3] = [".vault.azure.net", ".vault.azure.cn", ".vault.usgovcloudapi.net"];
+
+/// One secret of a vault.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AzureSecret {
+    /// The vault.
+    pub vault: Vault,
+    /// The secret's name.
+    pub name: String,
+    /// Its version; `None`: the latest.
+    pub version: Option<String>,
+    /// Who we are.
+    pub identity: AzureIdentity,
+    /// How long a value is kept before it is asked for again.
+    pub cache: Duration,
+    /// How Azure is reached.
+    pub way: Way,
+}
+
+/// Who asks a vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum AzureIdentity {
+    /// What the environment has: a client secret, else a federated token, else a managed identity,
+    /// else `az`.
+    #[default]
+    Auto,
+    /// `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`.
+    ClientSecret,
+    /// A Kubernetes service account: `AZURE_FEDERATED_TOKEN_FILE` and the like.
+    Workload,
+    /// The identity of the machine, or the one of `AZURE_CLIENT_ID` among them.
+    Managed,
+    /// Whoever is logged in with `az` or `azd`.
+    Cli,
+}
+
+/// The URL of a vault: a token for a vault is never sent to another host.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Vault {
+    url: String,
+    host: String,
+    local: bool,
+}
+
+impl Vault {
+    /// Reads `https://NAME.vault.azure.net`; a stub may stand on loopback.
+    pub fn parse(url: &str) -> Option<Self> {
+        let uri: http::Uri = url.parse().ok()?;
+        let origin = Origin::of(&uri).ok().filter(Origin::is_https)?;
+        let local = origin.is_loopback();
+        let named = |domain: &str| origin.host().strip_suffix(domain).is_some_and(is_label);
+        if !matches!(uri.path(), "" | "/")
+            || uri.query().is_some()
+            || !(local || VAULTS.iter().any(|domain| named(domain)))
+        {
+            return None;
+        }
+        Some(Self { url: origin.to_string(), host: origin.host().to_owned(), local })
+    }
+
+    /// Its host, for messages.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+/// Whether it is one label of a host name.
+fn is_label(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Whether a vault may hold a secret of this name.
+pub fn is_vault_name(name: &str) -> bool {
+    is_label(name) && name.len() <= 127
+}
+
+#[cfg(not(feature = "azure"))]
+pub(super) async fn read(_: &AzureSecret) -> Result<Sensitive, SecretFault> {
+    Err(SecretFault::NotBuilt("azure"))
+}
+
+#[cfg(feature = "azure")]
+mod sdk;
+#[cfg(feature = "azure")]
+pub(super) use sdk::read;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vaults() {
+        let check = |url: &str, expected: Option<&str>| {
+            let vault = Vault::parse(url);
+            assert_eq!(vault.as_ref().map(|vault| vault.url.as_str()), expected, "{url}");
+        };
+        check("https://erp-prod.vault.azure.net", Some("https://erp-prod.vault.azure.net"));
+        check("https://ERP.vault.azure.cn/", Some("https://erp.vault.azure.cn"));
+        check("https://localhost:8443", Some("https://localhost:8443"));
+        for wrong in [
+            "http://erp-prod.vault.azure.net",
+            "http://localhost:8443",
+            "https://vault.azure.net",
+            "https://evil.example/.vault.azure.net",
+            "https://a.b.vault.azure.net",
+            "https://vault.azure.net.evil.example",
+            "https://erp.vault.azure.net/secrets/x",
+            "https://user@erp.vault.azure.net",
+            "erp-prod",
+        ] {
+            check(wrong, None);
+        }
+    }
+}

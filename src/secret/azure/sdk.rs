@@ -1,0 +1,191 @@
+//! The Azure SDK, on our own wire.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use azure_core::credentials::{Secret, TokenCredential};
+use azure_core::error::ErrorKind;
+use azure_core::http::headers::{HeaderName, HeaderValue, Headers};
+use azure_core::http::{
+    AsyncRawResponse, Body, ClientOptions, ExponentialRetryOptions, HttpClient, Request,
+    RetryOptions, StatusCode, Transport as SdkTransport,
+};
+use azure_core::{Error, Result as SdkResult};
+use azure_identity::{
+    ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
+    DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
+    UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+};
+use azure_security_keyvault_secrets::models::SecretClientGetSecretOptions;
+use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
+use bytes::Bytes;
+
+use super::{AzureIdentity, AzureSecret, SecretFault, Sensitive};
+use crate::secret::way::{Transport, spoken};
+
+/// Time for a token of Entra's, and for the secret.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Reads a secret. Who we are is found out anew each time: an identity that was kept would
+/// outlive its rotation.
+pub(in crate::secret) async fn read(secret: &AzureSecret) -> Result<Sensitive, SecretFault> {
+    let found = tokio::time::timeout(LIMIT, fetch(secret));
+    found.await.unwrap_or(Err(SecretFault::TimedOut(LIMIT)))
+}
+
+async fn fetch(secret: &AzureSecret) -> Result<Sensitive, SecretFault> {
+    let options = options(Arc::new(Wire(Transport::new(&secret.way))));
+    let mut last = SecretFault::NoIdentity;
+    for credential in credentials(secret.identity, &options) {
+        match get(secret, credential, options.clone()).await {
+            // No such identity here: another kind may be.
+            Err(error) if matches!(error.kind(), ErrorKind::Credential) => {
+                tracing::debug!(error = spoken(&error), "an Azure identity is not to be had");
+                last = SecretFault::NoIdentity;
+            }
+            Err(error) => return Err(fault(&error)),
+            Ok(value) => return value.ok_or(SecretFault::Empty),
+        }
+    }
+    Err(last)
+}
+
+async fn get(
+    secret: &AzureSecret,
+    credential: Arc<dyn TokenCredential>,
+    client_options: ClientOptions,
+) -> SdkResult<Option<Sensitive>> {
+    let options = SecretClientOptions {
+        client_options,
+        // A stub on loopback answers for a vault that is elsewhere.
+        verify_challenge_resource: Some(!secret.vault.local),
+        ..SecretClientOptions::default()
+    };
+    let client = SecretClient::new(&secret.vault.url, credential, Some(options))?;
+    let version = SecretClientGetSecretOptions {
+        secret_version: secret.version.clone(),
+        ..SecretClientGetSecretOptions::default()
+    };
+    let answer = client.get_secret(&secret.name, Some(version)).await?.into_model()?;
+    // What the SDK itself has copied is not wiped.
+    Ok(answer.value.map(Sensitive::new))
+}
+
+fn options(wire: Arc<Wire>) -> ClientOptions {
+    let retry = ExponentialRetryOptions {
+        max_retries: 1,
+        max_total_elapsed: azure_core::time::Duration::seconds(5),
+        ..ExponentialRetryOptions::default()
+    };
+    ClientOptions {
+        transport: Some(SdkTransport::new(wire)),
+        retry: RetryOptions::exponential(retry),
+        ..ClientOptions::default()
+    }
+}
+
+/// The identities to be tried, in order. One that its environment does not even name is left
+/// out.
+fn credentials(identity: AzureIdentity, options: &ClientOptions) -> Vec<Arc<dyn TokenCredential>> {
+    let made: Vec<Option<Arc<dyn TokenCredential>>> = match identity {
+        AzureIdentity::ClientSecret => vec![client_secret(options)],
+        AzureIdentity::Workload => vec![workload(options)],
+        AzureIdentity::Managed => vec![managed(options)],
+        AzureIdentity::Cli => vec![cli()],
+        // Who has set up one of the first two means it.
+        AzureIdentity::Auto => match client_secret(options).or_else(|| workload(options)) {
+            Some(meant) => vec![Some(meant)],
+            None => vec![managed(options), cli()],
+        },
+    };
+    made.into_iter().flatten().collect()
+}
+
+fn client_secret(options: &ClientOptions) -> Option<Arc<dyn TokenCredential>> {
+    let secret = Secret::new(variable("AZURE_CLIENT_SECRET")?);
+    let options = ClientSecretCredentialOptions { client_options: options.clone() };
+    let (tenant, client) = (variable("AZURE_TENANT_ID")?, variable("AZURE_CLIENT_ID")?);
+    let made = ClientSecretCredential::new(&tenant, client, secret, Some(options)).ok()?;
+    Some(made)
+}
+
+fn workload(options: &ClientOptions) -> Option<Arc<dyn TokenCredential>> {
+    variable("AZURE_FEDERATED_TOKEN_FILE")?;
+    let credential_options = ClientAssertionCredentialOptions { client_options: options.clone() };
+    let options = WorkloadIdentityCredentialOptions { credential_options, ..Default::default() };
+    Some(WorkloadIdentityCredential::new(Some(options)).ok()?)
+}
+
+fn managed(options: &ClientOptions) -> Option<Arc<dyn TokenCredential>> {
+    let options = ManagedIdentityCredentialOptions {
+        user_assigned_id: variable("AZURE_CLIENT_ID").map(UserAssignedId::ClientId),
+        client_options: options.clone(),
+    };
+    Some(ManagedIdentityCredential::new(Some(options)).ok()?)
+}
+
+fn cli() -> Option<Arc<dyn TokenCredential>> {
+    Some(DeveloperToolsCredential::new(None).ok()?)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Only codes of the service and words of our own network are passed on.
+fn fault(error: &Error) -> SecretFault {
+    match error.kind() {
+        ErrorKind::HttpResponse { status: StatusCode::NotFound, .. } => SecretFault::Missing,
+        ErrorKind::HttpResponse { status, error_code, .. } => {
+            let code = error_code.clone().unwrap_or_else(|| status.to_string());
+            SecretFault::refused(&code, status.is_server_error())
+        }
+        ErrorKind::Io | ErrorKind::Connection => SecretFault::Unreachable(spoken(error)),
+        _ => SecretFault::Unreachable("the vault gave an answer that cannot be read".into()),
+    }
+}
+
+/// The SDK's requests on our own wire.
+#[derive(Debug)]
+struct Wire(Transport);
+
+impl HttpClient for Wire {
+    fn execute_request<'this, 'request, 'future>(
+        &'this self,
+        request: &'request Request,
+    ) -> Pin<Box<dyn Future<Output = SdkResult<AsyncRawResponse>> + Send + 'future>>
+    where
+        Self: 'future,
+        'this: 'future,
+        'request: 'future,
+    {
+        Box::pin(async move {
+            let lost = |error| Error::with_error(ErrorKind::Io, error, "no answer");
+            let answer = self.0.send(translated(request)?).await.map_err(lost)?;
+            let mut headers = Headers::new();
+            for (name, value) in answer.headers() {
+                if let Ok(value) = value.to_str() {
+                    let name = HeaderName::from(name.as_str().to_owned());
+                    headers.insert(name, HeaderValue::from(value.to_owned()));
+                }
+            }
+            let status = StatusCode::from(answer.status().as_u16());
+            Ok(AsyncRawResponse::from_bytes(status, headers, answer.into_body()))
+        })
+    }
+}
+
+fn translated(request: &Request) -> SdkResult<http::Request<Bytes>> {
+    let bad = |error| Error::with_error(ErrorKind::Other, error, "a request cannot be sent");
+    let Body::Bytes(body) = request.body() else {
+        return Err(Error::with_message(ErrorKind::Other, "a body cannot be streamed"));
+    };
+    let mut made =
+        http::Request::builder().method(request.method().as_ref()).uri(request.url().as_str());
+    for (name, value) in request.headers().iter() {
+        made = made.header(name.as_str(), value.as_str());
+    }
+    made.body(body.clone()).map_err(bad)
+}

@@ -1,0 +1,137 @@
+//! `Way`: how remote stores are reached: through `net`, like all that leaves this process.
+//!
+//! The official SDKs know who we are and how to sign; their own HTTP clients are left out, so that
+//! roots of trust, TLS versions and bounds are those of the configuration.
+
+use std::hash::{Hash, Hasher};
+
+use super::EgressProxy;
+use crate::net::no_proxy::NoProxy;
+use crate::net::tls::TlsSettings;
+
+/// What a configuration settles for all remote stores.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Way {
+    /// `[tls]`.
+    pub tls: TlsSettings,
+    /// The proxy of `[egress]`.
+    pub proxy: Option<EgressProxy>,
+    /// What is reached without it, beside this machine and its cloud's metadata service.
+    pub no_proxy: NoProxy,
+}
+
+/// Few ways differ in one process; those that do are told apart by `Eq`.
+impl Hash for Way {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.tls.hash(state);
+    }
+}
+
+#[cfg(any(feature = "aws", feature = "azure"))]
+pub(super) use transport::{Transport, spoken};
+
+#[cfg(any(feature = "aws", feature = "azure"))]
+mod transport {
+    use std::error::Error;
+    use std::fmt;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+
+    use super::{EgressProxy, Way};
+    use crate::net::Origin;
+    use crate::net::connect::Connector;
+    use crate::net::control;
+    use crate::net::tls::{Alpn, TlsCache, TlsSetupError};
+
+    /// Time for DNS, TCP and TLS.
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+    /// Time to reach the metadata service, which is on the same machine or nowhere.
+    const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Time for one call.
+    const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+    /// How long unacknowledged bytes may stand.
+    const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Largest answer that is read, in bytes: a secret of 64 KiB, escaped, and what is around it.
+    const MAX_REPLY_BYTES: usize = 512 * 1024;
+    /// Characters of a message that are passed on.
+    const MAX_SPOKEN: usize = 300;
+
+    /// Sends the requests of one reading of one secret.
+    pub(in crate::secret) struct Transport {
+        way: Way,
+        tls: TlsCache,
+    }
+
+    impl Transport {
+        pub(in crate::secret) fn new(way: &Way) -> Self {
+            Self { way: way.clone(), tls: TlsCache::default() }
+        }
+
+        /// Sends one request and reads its whole answer.
+        pub(in crate::secret) async fn send(
+            &self,
+            request: Request<Bytes>,
+        ) -> Result<Response<Bytes>, Lost> {
+            let (origin, patience) = match Origin::of_metadata(request.uri()) {
+                Some(origin) => (origin, METADATA_TIMEOUT),
+                None => (Origin::of(request.uri()).map_err(Lost::new)?, CONNECT_TIMEOUT),
+            };
+            let connector = self.connector(origin, patience).map_err(Lost::new)?;
+            let reply = control::call(&connector, request, CALL_TIMEOUT, MAX_REPLY_BYTES).await;
+            reply.map(|reply| reply.response).map_err(Lost::new)
+        }
+
+        fn connector(
+            &self,
+            origin: Origin,
+            patience: Duration,
+        ) -> Result<Connector, TlsSetupError> {
+            let direct = origin.is_loopback() || self.way.no_proxy.covers(&origin);
+            let proxy = self.way.proxy.as_ref().filter(|_| !direct).map(EgressProxy::way);
+            let (tls, alpn) = (&self.way.tls, Alpn::Http1);
+            Connector::sharing(&self.tls, origin, tls, alpn, patience, TCP_USER_TIMEOUT)?
+                .through(proxy)
+        }
+    }
+
+    impl fmt::Debug for Transport {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Transport")
+        }
+    }
+
+    /// A request that brought no answer.
+    #[derive(Debug)]
+    pub(in crate::secret) struct Lost(String);
+
+    impl Lost {
+        fn new(why: impl fmt::Display) -> Self {
+            Self(why.to_string())
+        }
+    }
+
+    impl fmt::Display for Lost {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(&self.0)
+        }
+    }
+
+    impl Error for Lost {}
+
+    /// An error and its causes in one line of bounded length, each cause once.
+    pub(in crate::secret) fn spoken(error: &dyn Error) -> String {
+        let mut words = Vec::new();
+        let mut next = Some(error);
+        while let Some(error) = next {
+            let word = error.to_string();
+            if !words.contains(&word) {
+                words.push(word);
+            }
+            next = error.source();
+        }
+        let line = words.join(": ");
+        line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SPOKEN).collect()
+    }
+}
