@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::headers::FixedHeaders;
+use super::headers::HeaderValues;
 use super::health::AppHealth;
 use super::listeners::Listeners;
 use super::reload::ReloadMetrics;
@@ -27,7 +27,7 @@ pub struct App {
     pub(super) config: Config,
     pub(super) registry: Registry,
     pub(super) keeper: Keeper,
-    pub(super) headers: FixedHeaders,
+    pub(super) headers: HeaderValues,
     pub(super) shared: Shared,
     pub(super) slots: Slots,
     pub(super) listeners: Listeners,
@@ -96,7 +96,7 @@ impl App {
             "Open client connections.",
             move || counted.open() as f64,
         )?;
-        let mut headers = FixedHeaders::read(&config.proxy).await;
+        let mut headers = HeaderValues::read(&config.proxy).await;
         let bound = listeners.bound(&change);
         let plan = plan(&config, &mut keeper, &metrics, &mut headers, &bound)?;
         let sockets = std::mem::take(&mut change.sockets);
@@ -138,14 +138,16 @@ pub(super) fn plan(
     config: &Config,
     keeper: &mut Keeper,
     metrics: &ProxyMetrics,
-    headers: &mut FixedHeaders,
+    headers: &mut HeaderValues,
     bound: &[BoundListener],
 ) -> Result<Plan, StartError> {
     let readers = keeper.apply(wanted(&config.proxy, &config.credentials));
+    let (set_headers, local_keys) = headers.values();
     let ingredients = Ingredients {
         credentials: &config.credentials,
         readers,
-        set_headers: headers.values(),
+        set_headers,
+        local_keys,
         bound,
         metrics,
         access: config.log.access,

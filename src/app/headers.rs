@@ -1,96 +1,134 @@
-//! Values of the upstreams' fixed headers. Secrets among them are read again, so that a rotated key
-//! needs neither restart nor reload, and one that was missing at the start is found later.
+//! Values of headers that the configuration knows: fixed headers that upstreams are sent, local keys
+//! that clients show. Secrets among them are read again, so that a rotated key needs neither restart
+//! nor reload, and one that was missing at the start is found later.
 
 use http::{HeaderName, HeaderValue};
 
-use crate::proxy::settings::{HeaderText, ProxySettings};
+use crate::proxy::settings::{ClientSettings, HeaderText, Proof, ProxySettings};
 use crate::secret::Reference;
 
 /// For each upstream its fixed headers; no value where the secret could not be read, which fails
 /// requests to that upstream only.
-pub(super) type Values = Vec<Vec<(HeaderName, Option<HeaderValue>)>>;
+pub(super) type Fixed = Vec<Vec<(HeaderName, Option<HeaderValue>)>>;
 
-/// The fixed headers of one configuration.
+/// The values of one configuration.
 #[derive(Debug, Default)]
-pub(super) struct FixedHeaders {
+pub(super) struct HeaderValues {
     /// By upstream.
-    all: Vec<Vec<Fixed>>,
+    fixed: Vec<Vec<(HeaderName, Kept)>>,
+    /// By client; for those without a local key, nothing is ever read.
+    keys: Vec<Kept>,
     /// A value is another than when a plan was made of them.
     changed: bool,
 }
 
-#[derive(Debug, Clone)]
-struct Fixed {
-    name: HeaderName,
+#[derive(Debug, Default)]
+struct Kept {
     value: Option<HeaderValue>,
     /// The last attempt to read it failed, and the log says so.
     failing: bool,
 }
 
-impl FixedHeaders {
+impl HeaderValues {
     /// Reads all of them.
     pub(super) async fn read(settings: &ProxySettings) -> Self {
-        let mut all = Vec::with_capacity(settings.upstreams.len());
+        let mut fixed = Vec::with_capacity(settings.upstreams.len());
         for upstream in &settings.upstreams {
             let mut headers = Vec::with_capacity(upstream.set_headers.len());
             for (name, text) in &upstream.set_headers {
-                let mut fixed = Fixed { name: name.clone(), value: None, failing: false };
+                let mut kept = Kept::default();
                 match text {
-                    HeaderText::Value(value) => fixed.value = Some(value.clone()),
+                    HeaderText::Value(value) => kept.value = Some(value.clone()),
                     HeaderText::Secret(reference) => {
-                        fixed.read(reference, &upstream.connection.name).await;
+                        kept.read(reference, "upstream", &upstream.connection.name).await;
                     }
                 }
-                headers.push(fixed);
+                headers.push((name.clone(), kept));
             }
-            all.push(headers);
+            fixed.push(headers);
         }
-        Self { all, changed: false }
+        let mut keys = Vec::with_capacity(settings.clients.len());
+        for client in &settings.clients {
+            let mut kept = Kept::default();
+            if let Some(reference) = local_key(client) {
+                kept.read(reference, "client", &client.name).await;
+            }
+            keys.push(kept);
+        }
+        Self { fixed, keys, changed: false }
     }
 
     /// Reads anew what can have changed without a word to us, files, and what is missing. Tells
     /// whether any value is another than in the plan. It may be dropped on its way.
     pub(super) async fn reread(&mut self, settings: &ProxySettings) -> bool {
-        for (upstream, headers) in settings.upstreams.iter().zip(&mut self.all) {
-            for ((_, text), fixed) in upstream.set_headers.iter().zip(headers) {
-                let HeaderText::Secret(reference) = text else { continue };
-                if reference.kind() == "file" || fixed.value.is_none() {
-                    let before = fixed.value.clone();
-                    fixed.read(reference, &upstream.connection.name).await;
-                    self.changed |= before != fixed.value;
+        for (upstream, headers) in settings.upstreams.iter().zip(&mut self.fixed) {
+            for ((_, text), (_, kept)) in upstream.set_headers.iter().zip(headers) {
+                if let HeaderText::Secret(reference) = text {
+                    self.changed |=
+                        kept.reread(reference, "upstream", &upstream.connection.name).await;
                 }
+            }
+        }
+        for (client, kept) in settings.clients.iter().zip(&mut self.keys) {
+            if let Some(reference) = local_key(client) {
+                self.changed |= kept.reread(reference, "client", &client.name).await;
             }
         }
         self.changed
     }
 
-    /// As a plan takes them, which is then up to date.
-    pub(super) fn values(&mut self) -> Values {
+    /// As a plan takes them, which is then up to date: fixed headers, and local keys.
+    pub(super) fn values(&mut self) -> (Fixed, Vec<Option<HeaderValue>>) {
         self.changed = false;
-        let pair = |fixed: &Fixed| (fixed.name.clone(), fixed.value.clone());
-        self.all.iter().map(|headers| headers.iter().map(pair).collect()).collect()
+        let pair = |(name, kept): &(HeaderName, Kept)| (name.clone(), kept.value.clone());
+        let fixed = self.fixed.iter().map(|headers| headers.iter().map(pair).collect()).collect();
+        (fixed, self.keys.iter().map(|kept| kept.value.clone()).collect())
     }
 }
 
-impl Fixed {
+fn local_key(client: &ClientSettings) -> Option<&Reference> {
+    match &client.proof {
+        Proof::LocalKey { value, .. } => Some(value),
+        Proof::Certificate(_) | Proof::Process { .. } => None,
+    }
+}
+
+impl Kept {
     /// A value that cannot be read again stays: a file may be in the middle of its rotation.
-    async fn read(&mut self, reference: &Reference, upstream: &str) {
+    async fn read(&mut self, reference: &Reference, kind: &'static str, owner: &str) {
         let read = reference.read().await;
         let value = read.as_ref().ok().and_then(|secret| sensitive(secret.expose()));
         if value.is_none() && !self.failing {
-            let header = &self.name;
             let why = read.err().map_or("no header can hold it".into(), |error| error.to_string());
             match self.value {
-                Some(_) => tracing::warn!(%upstream, %header, why,
-                    "a fixed header cannot be read again; its last value stays"),
-                None => tracing::error!(%upstream, %header, why,
-                    "a fixed header cannot be set; requests to this upstream get 503"),
+                Some(_) => tracing::warn!(
+                    kind,
+                    owner,
+                    why,
+                    "the secret of a header cannot be read again; its last value stays"
+                ),
+                None => tracing::error!(
+                    kind,
+                    owner,
+                    why,
+                    "the secret of a header cannot be read; requests that need it get 503"
+                ),
             }
         }
         self.failing = value.is_none();
         if value.is_some() {
             self.value = value;
         }
+    }
+
+    /// Tells whether the value is another now.
+    async fn reread(&mut self, reference: &Reference, kind: &'static str, owner: &str) -> bool {
+        if reference.kind() != "file" && self.value.is_some() {
+            return false;
+        }
+        let before = self.value.clone();
+        self.read(reference, kind, owner).await;
+        before != self.value
     }
 }
 

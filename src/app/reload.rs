@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus::{Gauge, IntGauge, IntGaugeVec};
 
 use super::build::{StartError, plan};
-use super::headers::FixedHeaders;
+use super::headers::HeaderValues;
 use super::listeners::{Change, Listeners};
 use super::systemd;
 use super::window::{OpenWindow, Window};
@@ -79,7 +79,7 @@ pub(super) struct Reloader {
     /// The file as it was last read.
     pub(super) text: Option<Vec<u8>>,
     pub(super) keeper: Keeper,
-    pub(super) headers: FixedHeaders,
+    pub(super) headers: HeaderValues,
     pub(super) shared: Shared,
     pub(super) slots: Slots,
     pub(super) listeners: Listeners,
@@ -95,7 +95,7 @@ pub(super) struct Reloader {
 pub(super) enum Changed {
     /// The configuration is another.
     Config,
-    /// The secret of a fixed header is another.
+    /// The secret of a header is another.
     Headers,
 }
 
@@ -103,14 +103,14 @@ pub(super) enum Changed {
 struct Prepared {
     listeners: Change,
     window: Window,
-    headers: FixedHeaders,
+    headers: HeaderValues,
 }
 
 /// Waits until a file differs from what was last read, and has settled.
 pub(super) async fn changed(
     config: &Config,
     text: Option<&[u8]>,
-    headers: &mut FixedHeaders,
+    headers: &mut HeaderValues,
 ) -> Changed {
     let Some(every) = config.watch else { return std::future::pending().await };
     loop {
@@ -152,7 +152,7 @@ impl Reloader {
         Ok(Prepared {
             listeners: self.listeners.change(&new.proxy.listeners).map_err(StartError::Bind)?,
             window: self.window.change(&new.admin).map_err(StartError::Bind)?,
-            headers: FixedHeaders::read(&new.proxy).await,
+            headers: HeaderValues::read(&new.proxy).await,
         })
     }
 
@@ -201,18 +201,16 @@ impl Reloader {
         super::run::announce(self.listeners.addresses().flatten(), self.window.addresses());
     }
 
-    /// Puts the present configuration in force anew, with fixed headers that have been read again.
+    /// Puts the present configuration in force anew, with secrets of headers that have been read again.
     pub(super) fn refresh_headers(&mut self) {
         let none = self.listeners.unchanged();
         let (config, metrics) = (&self.config, &self.shared.metrics);
         match plan(config, &mut self.keeper, metrics, &mut self.headers, &none) {
             Ok(plan) => {
                 self.shared.plan.store(Arc::new(plan));
-                tracing::info!(
-                    "the secret of a fixed header has changed; requests carry the new one"
-                );
+                tracing::info!("the secret of a header has changed; the new one is in force");
             }
-            Err(error) => tracing::error!(%error, "fixed headers stay as they were"),
+            Err(error) => tracing::error!(%error, "the secrets of headers stay as they were"),
         }
     }
 

@@ -32,8 +32,11 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
         let config = &loaded.config;
         let routes: usize =
             config.proxy.upstreams.iter().map(|upstream| upstream.routes.len()).sum();
+        let clients = config.proxy.clients.len();
+        let clients =
+            if clients == 0 { String::new() } else { format!(", {}", count(clients, "client")) };
         outln!(
-            "{}: ok, {}, {}, {}",
+            "{}: ok, {}, {}, {}{clients}",
             path.display(),
             count(config.credentials.len(), "credential"),
             count(config.proxy.upstreams.len(), "upstream"),

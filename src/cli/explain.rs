@@ -11,6 +11,7 @@ use super::say::{errln, out, outln};
 use crate::config::Config;
 use crate::proxy::plan::rules;
 use crate::proxy::rewrite::Rewrite;
+use crate::proxy::settings::AllowedClients;
 use crate::route::target::Target;
 use crate::route::{Authority, Lookup, Table};
 
@@ -77,6 +78,9 @@ fn on_listener(
     text += &format!("  credential  {credential}\n");
     let scopes = if route.scopes.is_empty() { "(none)".into() } else { route.scopes.to_wire() };
     text += &format!("  scopes      {scopes}\n");
+    if let Some(clients) = clients(config, &route.clients) {
+        text += &format!("  clients     {clients}\n");
+    }
     let rewrite = Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path);
     if let Ok(inbound) = target.parse()
         && let Ok(outbound) = rewrite.apply(&inbound)
@@ -84,4 +88,15 @@ fn on_listener(
         text += &format!("  forwarded   {method} {}{outbound}\n", upstream.connection.origin);
     }
     text
+}
+
+/// Who may use a route, where clients are told apart.
+fn clients(config: &Config, allowed: &AllowedClients) -> Option<String> {
+    let all = || config.proxy.clients.iter().map(|client| &*client.name);
+    match allowed {
+        AllowedClients::Anyone if config.proxy.clients.is_empty() => None,
+        AllowedClients::Anyone => Some("anyone".into()),
+        AllowedClients::Known => Some(all().collect::<Vec<_>>().join(", ")),
+        AllowedClients::These(names) => Some(names.join(", ")),
+    }
 }

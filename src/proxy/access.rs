@@ -45,6 +45,7 @@ impl RequestId {
 pub struct AccessRecord {
     started: Instant,
     method: Method,
+    client: Option<Arc<str>>,
     route: Option<(Arc<UpstreamPlan>, Arc<RoutePlan>)>,
     rejection: Option<(&'static str, Forwarded)>,
 }
@@ -52,12 +53,17 @@ pub struct AccessRecord {
 impl AccessRecord {
     /// Begins a record.
     pub fn new(started: Instant, method: Method) -> Self {
-        Self { started, method, route: None, rejection: None }
+        Self { started, method, client: None, route: None, rejection: None }
     }
 
     /// The request's method.
     pub fn method(&self) -> &Method {
         &self.method
+    }
+
+    /// Notes the client that sent the request.
+    pub fn client(&mut self, name: &Arc<str>) {
+        self.client = Some(Arc::clone(name));
     }
 
     /// Notes the route that claimed the request.
@@ -97,6 +103,7 @@ impl AccessRecord {
             method = self.method.as_str(),
             upstream,
             route,
+            client = self.client.as_deref().unwrap_or(""),
             status = status.as_u16(),
             code,
             forwarded = forwarded.as_str(),

@@ -42,6 +42,8 @@ codes! {
     BadRequest = "bad_request", 400, "The request is malformed", No, [No], "http_request_error";
     ForeignHost = "foreign_host", 421, "The request is addressed to another host", No, [No], "http_request_denied";
     CrossSite = "cross_site", 403, "Web pages of other origins are refused", No, [No], "http_request_denied";
+    LocalKey = "local_key", 403, "The local key is missing or wrong", No, [No], "http_request_denied";
+    PeerNotAllowed = "peer_not_allowed", 403, "This client is not allowed here", No, [No], "http_request_denied";
     AuthorizationPresent = "authorization", 403, "The route refuses an Authorization of the app", No, [No], "http_request_denied";
     Upgrade = "upgrade", 501, "Protocol upgrades are not enabled here", No, [No], "http_upgrade_failed";
     Loop = "loop", 508, "The request has passed through us before", No, [No], "proxy_loop_detected";

@@ -108,12 +108,22 @@ impl Forwarder {
             // Its last connections are told to close; this one's request came in between.
             Rejection::new(Code::Overloaded, "a reload has removed this listener")
         })?;
-        let routed = Received::read(request, listener, &plan.limits)?.route(listener)?;
+        let received = Received::read(request, listener, &plan.limits)?;
+        let client = plan.clients.identify(received.request.headers(), &connection.peer)?;
+        if let Some(name) = client.and_then(|client| plan.clients.name(client)) {
+            record.client(name);
+        }
+        listener.admission.admit(client, &connection.peer)?;
+        let routed = received.route(listener)?;
+        routed.route.admission.admit(client, &connection.peer)?;
         let route = Arc::clone(&routed.route);
         let upstream = plan.upstreams.get(route.upstream).map(Arc::clone).ok_or_else(|| {
             Rejection::new(Code::Internal, "the route leads to no upstream of its plan")
         })?;
         record.routed(&upstream, &route);
+        if let Some(client) = client {
+            route.metrics.let_in(client);
+        }
         let exchange = Exchange { local: Rc::clone(local), route, upstream };
         let authorized =
             routed.authorize(&exchange.upstream, &plan.limits, &connection.peer).await?;

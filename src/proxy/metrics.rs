@@ -7,7 +7,9 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
+use super::client::ClientId;
 use super::rejection::{Code, Rejection};
+use super::settings::ClientSettings;
 use crate::telemetry::Registry;
 use crate::telemetry::metrics::REQUEST_SECONDS;
 
@@ -20,6 +22,7 @@ pub struct ProxyMetrics {
     upstream_errors: IntCounterVec,
     unauthorized: IntCounterVec,
     authorization_seen: IntCounterVec,
+    client_requests: IntCounterVec,
     in_flight: IntGauge,
 }
 
@@ -34,6 +37,8 @@ pub struct RouteMetrics {
     upstream_errors: IntCounterVec,
     unauthorized: IntCounter,
     authorization_seen: IntCounter,
+    /// In the order of the clients.
+    clients: Box<[IntCounter]>,
 }
 
 /// Why an exchange with an upstream failed; label values of `upstream_errors_total`.
@@ -84,6 +89,11 @@ impl ProxyMetrics {
                 "Requests that came with an Authorization of their own.",
                 &["upstream"],
             )?,
+            client_requests: counter(
+                "bearer_proxy_client_requests_total",
+                "Requests that a route let in, by the client of [clients] that sent them.",
+                &["client", "upstream", "route"],
+            )?,
             in_flight,
         };
         for code in Code::ALL {
@@ -93,7 +103,16 @@ impl ProxyMetrics {
     }
 
     /// Handles of one route; its counters appear at once, at 0.
-    pub fn route(&self, upstream: &Arc<str>, route: &Arc<str>, methods: &[Method]) -> RouteMetrics {
+    pub fn route(
+        &self,
+        upstream: &Arc<str>,
+        route: &Arc<str>,
+        methods: &[Method],
+        clients: &[ClientSettings],
+    ) -> RouteMetrics {
+        let of_client = |client: &ClientSettings| {
+            self.client_requests.with_label_values(&[&*client.name, &**upstream, &**route])
+        };
         for reason in UPSTREAM_ERRORS {
             self.upstream_errors.with_label_values(&[&**upstream, reason]);
         }
@@ -106,6 +125,7 @@ impl ProxyMetrics {
             upstream_errors: self.upstream_errors.clone(),
             unauthorized: self.unauthorized.with_label_values(&[&**upstream, &**route]),
             authorization_seen: self.authorization_seen.with_label_values(&[&**upstream]),
+            clients: clients.iter().map(of_client).collect(),
         };
         let usual = [StatusCode::OK, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
         for method in methods {
@@ -139,6 +159,13 @@ impl RouteMetrics {
             return;
         }
         self.counter(method, status).inc();
+    }
+
+    /// Counts a request of a known client.
+    pub fn let_in(&self, client: ClientId) {
+        if let Some(counter) = self.clients.get(client.index()) {
+            counter.inc();
+        }
     }
 
     /// Counts a failed exchange.

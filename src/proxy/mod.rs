@@ -5,6 +5,7 @@ pub mod access;
 pub mod answer;
 pub mod authorized;
 pub mod challenge;
+pub mod client;
 pub mod code;
 pub mod forward;
 pub mod hygiene;

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::client::{Admission, Clients};
 use super::hygiene;
 use super::metrics::{ProxyMetrics, RouteMetrics};
 use super::rewrite::Rewrite;
 use super::settings::{
-    AllowedHosts, ForwardingHeaders, IncomingAuthorization, ListenerSettings, ProxySettings,
+    AllowedHosts, ForwardingHeaders, IncomingAuthorization, ListenerSettings, Proof, ProxySettings,
     QueryAccessToken, RequestLimits, RetryUnsafe, RouteSettings, UpstreamSettings,
 };
 use crate::layer::page::WebOrigin;
@@ -29,6 +30,8 @@ use crate::upstream;
 pub struct Plan {
     /// One for each listener of the configuration, in its order.
     pub listeners: Vec<ListenerPlan>,
+    /// Who may ask.
+    pub clients: Clients,
     /// One for each upstream of the configuration, in its order.
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     /// Bounds on each request.
@@ -45,6 +48,8 @@ pub struct ListenerPlan {
     pub hosts: HostPolicy,
     /// Origins of web pages it accepts.
     pub origins: Vec<WebOrigin>,
+    /// Who may use any of its routes.
+    pub admission: Admission,
     /// Its routes.
     pub table: Table<Arc<RoutePlan>>,
 }
@@ -81,6 +86,8 @@ pub struct RoutePlan {
     pub name: Arc<str>,
     /// Index into [`Plan::upstreams`].
     pub upstream: usize,
+    /// Who may use it.
+    pub admission: Admission,
     /// Where its token is read from; `None` where the app's own Authorization is kept.
     pub token: Option<Reader>,
     /// How long a request waits for a token.
@@ -117,6 +124,8 @@ pub struct Ingredients<'a> {
     pub readers: Vec<Reader>,
     /// Values of the upstreams' fixed headers, in their order.
     pub set_headers: Vec<Vec<(HeaderName, Option<HeaderValue>)>>,
+    /// Keys of the clients, in their order; `None` where there is none or it could not be read.
+    pub local_keys: Vec<Option<HeaderValue>>,
     /// The listeners as they are bound, in the order of the configuration.
     pub bound: &'a [BoundListener],
     /// What is counted.
@@ -168,6 +177,7 @@ impl Plan {
         ingredients: Ingredients<'_>,
     ) -> Result<Self, Vec<Conflict>> {
         let mut readers = ingredients.readers.into_iter();
+        let clients = Clients::new(&settings.clients, ingredients.local_keys);
         let upstreams: Vec<_> = settings
             .upstreams
             .iter()
@@ -180,6 +190,7 @@ impl Plan {
             let plan = RoutePlan {
                 name: Arc::clone(&route.name),
                 upstream: index,
+                admission: clients.admission(&route.clients),
                 token: credential.and_then(|_| readers.next()),
                 token_wait: credential.map_or(Duration::ZERO, |found| found.policy.wait),
                 rewrite: Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path),
@@ -191,6 +202,7 @@ impl Plan {
                     &upstream.connection.name,
                     &route.name,
                     &route.methods,
+                    &settings.clients,
                 ),
                 token_paths: token_paths(upstream, ingredients.credentials),
             };
@@ -203,10 +215,23 @@ impl Plan {
             settings.listeners.iter().zip(tables).zip(ingredients.bound)
         {
             let hosts = HostPolicy::new(listener, &bound.addresses, &table);
+            let admission = clients.anywhere(table.iter().map(|(_, route)| &route.admission));
             let (id, origins) = (bound.id, listener.allowed_origins.clone());
-            listeners.push(ListenerPlan { id, hosts, origins, table: Table::build(table)? });
+            listeners.push(ListenerPlan {
+                id,
+                hosts,
+                origins,
+                admission,
+                table: Table::build(table)?,
+            });
         }
-        Ok(Self { listeners, upstreams, limits: settings.limits, access: ingredients.access })
+        Ok(Self {
+            listeners,
+            clients,
+            upstreams,
+            limits: settings.limits,
+            access: ingredients.access,
+        })
     }
 
     /// The plan of a listener, where this configuration has it.
@@ -258,10 +283,14 @@ fn policy(
     upstream: &UpstreamSettings,
     route: &RouteSettings,
 ) -> hygiene::Policy {
+    let keys = settings.clients.iter().filter_map(|client| match &client.proof {
+        Proof::LocalKey { header, .. } => Some(header),
+        Proof::Certificate(_) | Proof::Process { .. } => None,
+    });
     hygiene::Policy {
         keep_overrides: route.allow_override_headers,
         keep_forwarding: upstream.forwarding_headers != ForwardingHeaders::Drop,
-        ours: upstream.set_headers.iter().map(|(name, _)| name.clone()).collect(),
+        ours: upstream.set_headers.iter().map(|(name, _)| name).chain(keys).cloned().collect(),
         trailers: route.trailers.clone(),
         pseudonym: settings.via.clone(),
     }

@@ -1,4 +1,5 @@
-//! What the life of a request depends on: listeners, upstreams, and the routes that lead to them.
+//! What the life of a request depends on: listeners, clients, upstreams, and the routes that lead
+//! to them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use crate::upstream;
 pub struct ProxySettings {
     /// Listeners; the first is `server.listen`, others belong to one upstream each.
     pub listeners: Vec<ListenerSettings>,
+    /// Who may ask, in the order of the file.
+    pub clients: Vec<ClientSettings>,
     /// Upstreams in the order of the file.
     pub upstreams: Vec<UpstreamSettings>,
     /// Bounds on each request.
@@ -45,6 +48,59 @@ pub enum AllowedHosts {
     Own,
     /// Those, and these.
     These(Vec<HostPattern>),
+}
+
+/// One client: who may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// Its name; the `client` label of metrics and logs.
+    pub name: Arc<str>,
+    /// How it proves who it is.
+    pub proof: Proof,
+}
+
+/// How a client proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// By a secret in a header of its requests.
+    LocalKey {
+        /// The header, which goes no further.
+        header: HeaderName,
+        /// Where the secret is.
+        value: Reference,
+    },
+    /// By the certificate of its TLS connection.
+    Certificate(CertificateName),
+    /// By the process on the other end of its Unix socket: one of these users, or of these groups.
+    Process {
+        /// Effective users.
+        uids: Vec<u32>,
+        /// Effective groups; a process may be in others that nobody tells.
+        gids: Vec<u32>,
+    },
+}
+
+/// A name in a client's certificate, compared as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateName {
+    /// The whole subject as RFC 4514 writes it, such as `CN=erp,O=Example Bank`.
+    Subject(String),
+    /// One of the DNS names of the subject alternative names.
+    Dns(String),
+    /// One of their URIs.
+    Uri(String),
+}
+
+/// Which clients may use a route.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AllowedClients {
+    /// Whoever reaches the listener.
+    #[default]
+    Anyone,
+    /// Every client that has a name.
+    Known,
+    /// These.
+    These(Vec<Arc<str>>),
 }
 
 /// Bounds on each request.
@@ -167,6 +223,8 @@ pub struct RouteSettings {
     pub scopes: ScopeSet,
     /// Credential in place of the upstream's.
     pub credential: Option<Arc<str>>,
+    /// Who may use it.
+    pub clients: AllowedClients,
     /// Whether unsafe methods may be sent a second time.
     pub retry_unsafe: RetryUnsafe,
     /// Whether `;` may stand in the path.

@@ -145,7 +145,8 @@ async fn a_rotated_key_of_a_fixed_header_is_sent_without_a_reload() {
     };
     assert_eq!(sent(1).await, "first");
     secret_file(secrets.path(), "apim", "second");
-    soon(proxy.wait_log(|line| line.contains("fixed header has changed").then_some(()))).await;
+    soon(proxy.wait_log(|line| line.contains("secret of a header has changed").then_some(())))
+        .await;
     assert_eq!(sent(2).await, "second");
     assert!(!proxy.log().contains("second"), "{}", proxy.log());
 }

@@ -3,15 +3,19 @@
 
 use crate::net::Origin;
 use crate::oauth::TokenEndpoint;
-use crate::proxy::settings::{RouteSettings, UpstreamSettings};
+use crate::proxy::settings::{AllowedClients, RouteSettings, UpstreamSettings};
 use crate::route::{Methods, PathPattern, Rule, Table};
 
 use super::super::problem::{Fault, Severity};
 use super::super::read::{Item, nearest};
 use super::routes::Route;
-use super::{credentials, upstreams};
+use super::{clients, credentials, upstreams};
 
-pub(super) fn all(upstreams: &[upstreams::Found<'_>], credentials: &[credentials::Found<'_>]) {
+pub(super) fn all(
+    upstreams: &[upstreams::Found<'_>],
+    credentials: &[credentials::Found<'_>],
+    clients: &[clients::Found<'_>],
+) {
     let names: Vec<&str> = credentials.iter().map(|found| found.name.as_str()).collect();
     let used: Vec<&(String, Item<'_>)> = upstreams
         .iter()
@@ -37,6 +41,7 @@ pub(super) fn all(upstreams: &[upstreams::Found<'_>], credentials: &[credentials
                 .hint("name it as credential of an upstream or a route, or remove it"),
         );
     }
+    named_clients(upstreams, clients);
     conflicts(upstreams);
     token_endpoints(upstreams, credentials);
 }
@@ -51,6 +56,30 @@ fn unknown_credential(name: &str, item: &Item<'_>, names: &[&str]) {
         [] => fault.hint("add a [credentials.NAME] table"),
         _ => fault.expected(names.join(", ")),
     });
+}
+
+/// Clients that routes name but nobody knows, and clients that no route lets in.
+fn named_clients(upstreams: &[upstreams::Found<'_>], clients: &[clients::Found<'_>]) {
+    let names: Vec<&str> = clients.iter().map(|found| found.name.as_str()).collect();
+    let named: Vec<_> = upstreams
+        .iter()
+        .flat_map(|upstream| upstream.routes.iter().flat_map(|route| &route.clients))
+        .collect();
+    for (name, item) in named.iter().filter(|(name, _)| !names.contains(&name.as_str())) {
+        let fault = Fault::new("this client is not in the file");
+        let fault = match nearest(name, &names) {
+            Some(near) => fault.label(format!("did you mean \"{near}\"?")),
+            None => fault.label("no [clients.NAME] has this name"),
+        };
+        item.fail(if names.is_empty() { fault } else { fault.expected(names.join(", ")) });
+    }
+    let any_known = usable(upstreams).any(|(_, route, _)| route.clients == AllowedClients::Known);
+    let useless = |name: &str| !any_known && !named.iter().any(|(known, _)| known == name);
+    for found in clients.iter().filter(|found| useless(&found.name)) {
+        let fault = Fault::new("no route tells this client from others");
+        let fault = fault.severity(Severity::Warning).label("it may do what anyone may");
+        found.item.fail(fault.hint("name it in clients of a route, or remove it"));
+    }
 }
 
 /// Usable settings beside where they were written.

@@ -3,6 +3,7 @@
 //! One file for each group of sections; `checks` compares what only the whole file can tell.
 
 mod checks;
+mod clients;
 mod credentials;
 mod dialect;
 mod egress;
@@ -36,10 +37,11 @@ pub(super) fn config<'c>(
         ("credential", "write [credentials.NAME]"),
         ("listen", "it belongs to [server]"),
         ("egress_proxy", "write  [egress] proxy = \"http://host:port\""),
-        ("clients", "clients are not told apart; see clients of [server]"),
+        ("client", "write [clients.NAME]"),
     ]);
     version(&root);
-    let server = server::read(&root);
+    let clients = clients::read(&root);
+    let server = server::read(&root, &clients);
     let tls = tls::read(&root.section("tls", "[tls]"), &tls::Base::default());
     // The login of the egress proxy itself cannot be had through it.
     ctx.reach_stores_by(Way { tls: tls.clone(), ..Way::default() });
@@ -51,7 +53,7 @@ pub(super) fn config<'c>(
     let credentials = credentials::read(&root, &tls, &egress);
     let upstreams = upstreams::read(&root, &tls, &egress, &server);
     root.finish();
-    checks::all(&upstreams, &credentials);
+    checks::all(&upstreams, &credentials, &clients);
 
     let mut listeners = vec![server.listener.clone()];
     listeners.extend(upstreams.iter().filter_map(|upstream| upstream.listener.clone()));
@@ -68,6 +70,7 @@ pub(super) fn config<'c>(
         connections: server.connections,
         proxy: ProxySettings {
             listeners,
+            clients: clients.into_iter().filter_map(|found| found.settings).collect(),
             upstreams: resolved,
             limits: server.limits,
             via: server.via,

@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 
 use crate::oauth::{Scope, ScopeSet};
 use crate::proxy::hygiene::AllowedTrailers;
-use crate::proxy::settings::{IncomingAuthorization, RetryUnsafe, RouteSettings};
+use crate::proxy::settings::{AllowedClients, IncomingAuthorization, RetryUnsafe, RouteSettings};
 use crate::route::{HostPattern, PathPattern};
 
 use super::super::problem::Fault;
@@ -20,6 +20,8 @@ pub(super) struct Route<'c> {
     pub(super) path: Item<'c>,
     /// Where its own credential is named.
     pub(super) credential: Option<(String, Item<'c>)>,
+    /// Where clients are named.
+    pub(super) clients: Vec<(String, Item<'c>)>,
 }
 
 const ADVICE: &[(&str, &str)] = &[
@@ -34,12 +36,17 @@ const ADVICE: &[(&str, &str)] = &[
     ("forwarding_headers", "it belongs to the upstream"),
     ("timeout", "time-outs belong to the upstream"),
     ("timeouts", "time-outs belong to the upstream"),
-    ("clients", "clients are not told apart"),
+    ("client", "did you mean `clients`?"),
+    ("allowed_clients", "did you mean `clients`?"),
 ];
 
 const COMMON: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-pub(super) fn read<'c>(upstream: &Section<'c>, incoming: IncomingAuthorization) -> Vec<Route<'c>> {
+pub(super) fn read<'c>(
+    upstream: &Section<'c>,
+    incoming: IncomingAuthorization,
+    usual: &AllowedClients,
+) -> Vec<Route<'c>> {
     let hint = "deny is the default: write [[upstreams.NAME.routes]] with name, path and methods";
     let Some(list) = upstream.required("routes", hint) else { return Vec::new() };
     let items = list.list().unwrap_or_default();
@@ -50,7 +57,7 @@ pub(super) fn read<'c>(upstream: &Section<'c>, incoming: IncomingAuthorization) 
     let mut routes = Vec::new();
     for item in items {
         let Some(section) = item.section("a route") else { continue };
-        routes.push(route(&item, &section.advise(ADVICE), incoming, &mut names));
+        routes.push(route(&item, &section.advise(ADVICE), incoming, usual, &mut names));
     }
     routes
 }
@@ -59,6 +66,7 @@ fn route<'c>(
     item: &Item<'c>,
     section: &Section<'c>,
     incoming: IncomingAuthorization,
+    usual: &AllowedClients,
     names: &mut Vec<String>,
 ) -> Route<'c> {
     let name =
@@ -74,6 +82,8 @@ fn route<'c>(
     let scopes = scopes(section, incoming);
     let credential =
         section.item("credential").and_then(|item| Some((item.text()?.as_str().to_owned(), item)));
+    let clients_item = section.item("clients");
+    let clients = clients_item.as_ref().map(clients).unwrap_or_default();
     let retry = section
         .section("retry", "retry of a route")
         .advise(&[("methods", "GET, HEAD and OPTIONS always; see unsafe")]);
@@ -92,6 +102,13 @@ fn route<'c>(
         methods,
         scopes,
         credential: credential.as_ref().map(|(name, _)| Arc::from(name.as_str())),
+        clients: match clients_item {
+            None => usual.clone(),
+            Some(item) if item.is_text() => AllowedClients::Anyone,
+            Some(_) => AllowedClients::These(
+                clients.iter().map(|(name, _)| Arc::from(name.as_str())).collect(),
+            ),
+        },
         retry_unsafe,
         allow_semicolon,
         allow_encoded_slash,
@@ -103,6 +120,7 @@ fn route<'c>(
         at: section.at.clone(),
         path: path_item.unwrap_or_else(|| item.clone()),
         credential,
+        clients,
     }
 }
 
@@ -141,6 +159,21 @@ fn trailers(item: &Item<'_>) -> AllowedTrailers {
         }
     }
     AllowedTrailers::new(names)
+}
+
+/// The clients that are named; none where anyone may use the route.
+fn clients<'c>(item: &Item<'c>) -> Vec<(String, Item<'c>)> {
+    if item.is_text() {
+        item.choice(&[("anyone", ())]);
+        return Vec::new();
+    }
+    let texts = item.texts();
+    if texts.is_empty() {
+        item.reject(
+            "name clients, or write \"anyone\"; without clients nobody could use the route",
+        );
+    }
+    texts.into_iter().map(|text| (text.as_str().to_owned(), text.item)).collect()
 }
 
 fn host(item: &Item<'_>) -> Option<HostPattern> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::admin::settings::AdminSettings;
 use crate::layer::page::WebOrigin;
 use crate::proxy::hygiene::Pseudonym;
-use crate::proxy::settings::{AllowedHosts, ListenerSettings, RequestLimits};
+use crate::proxy::settings::{AllowedClients, AllowedHosts, ListenerSettings, RequestLimits};
 use crate::route::HostPattern;
 use crate::server::settings::{ConnectionLimits, Listen, ShutdownSettings, Workers};
 use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
@@ -16,21 +16,24 @@ use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
 use super::super::problem::Fault;
 use super::super::read::{Item, Section, Text};
 use super::super::units;
+use super::clients;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What `[server]` says.
 pub(super) struct Server {
     pub(super) listener: ListenerSettings,
-    /// Whether listeners beyond loopback are wanted.
-    pub(super) anyone: bool,
+    /// Who may use routes that do not say.
+    pub(super) clients: AllowedClients,
+    /// Whether listeners beyond loopback are wanted: it is said who may use them.
+    pub(super) remote: bool,
     pub(super) workers: Workers,
     pub(super) connections: ConnectionLimits,
     pub(super) limits: RequestLimits,
     pub(super) via: Pseudonym,
 }
 
-pub(super) fn read(root: &Section<'_>) -> Server {
+pub(super) fn read(root: &Section<'_>, clients: &[clients::Found<'_>]) -> Server {
     let section = root.section("server", "[server]").advise(&[
         ("allow_remote_clients", "write  clients = \"anyone\""),
         ("allow_remote", "write  clients = \"anyone\""),
@@ -44,15 +47,20 @@ pub(super) fn read(root: &Section<'_>) -> Server {
     ]);
     let listen = section.item("listen");
     let anyone = section.choice("clients", &[("anyone", true)], false);
+    let remote = anyone || !clients.is_empty();
     let listener = ListenerSettings {
-        listen: listener_address(listen.as_ref(), anyone).unwrap_or(Listen::Localhost(6750)),
+        listen: listener_address(listen.as_ref(), remote).unwrap_or(Listen::Localhost(6750)),
         allowed_hosts: allowed_hosts(&section),
         allowed_origins: allowed_origins(&section),
     };
     let workers = section.item("workers").and_then(|item| workers(&item)).unwrap_or_default();
     let server = Server {
         listener,
-        anyone,
+        clients: match clients {
+            [_, ..] if !anyone => AllowedClients::Known,
+            _ => AllowedClients::Anyone,
+        },
+        remote,
         workers,
         connections: connections(&section),
         limits: limits(&section),
@@ -64,12 +72,12 @@ pub(super) fn read(root: &Section<'_>) -> Server {
 
 /// An address that apps talk to. Whoever reaches it acts with our tokens, so that an address beyond
 /// loopback must be asked for twice.
-pub(super) fn listener_address(item: Option<&Item<'_>>, anyone: bool) -> Option<Listen> {
+pub(super) fn listener_address(item: Option<&Item<'_>>, remote: bool) -> Option<Listen> {
     let item = item?;
     let listen = listen(item)?;
-    if !listen.is_loopback() && !anyone {
+    if !listen.is_loopback() && !remote {
         let fault = Fault::new("whoever reaches this address could use the tokens");
-        let hint = "to allow that, write  clients = \"anyone\"  in [server], and let a firewall or network policy choose who reaches it";
+        let hint = "say who may in [clients.NAME], or write  clients = \"anyone\"  in [server] and let a firewall or network policy choose who reaches it";
         item.fail(fault.label("beyond loopback").hint(hint));
     }
     Some(listen)

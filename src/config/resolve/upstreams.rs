@@ -49,6 +49,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("proxy", "write  egress = { proxy = \"http://host:port\" }"),
     ("timeout", "write  timeouts = { response = \"60s\" }"),
     ("retry", "retry belongs to routes"),
+    ("clients", "clients belong to routes"),
     ("allow_remote_clients", "write  clients = \"anyone\"  in [server]"),
 ];
 
@@ -109,7 +110,7 @@ fn upstream<'c>(
     let egress = egress::read(&way, egress);
     let (connection, response_timeout, body_idle_timeout) =
         connection(name, section, url.as_ref(), tls, &egress);
-    let routes = routes::read(section, incoming);
+    let routes = routes::read(section, incoming, &server.clients);
     section.finish();
     let settings = connection.zip(url).map(|(connection, (_, base_path))| UpstreamSettings {
         connection,
@@ -194,7 +195,7 @@ fn url(item: &Item<'_>) -> Option<(Origin, String)> {
 }
 
 fn own_listener(item: &Item<'_>, server: &Server, taken: &[Listen]) -> Option<ListenerSettings> {
-    let listen = server::listener_address(Some(item), server.anyone)?;
+    let listen = server::listener_address(Some(item), server.remote)?;
     if taken.iter().any(|other| server::same_address(other, &listen)) {
         let fault = Fault::new("another listener has this address").label("taken");
         item.fail(
