@@ -49,6 +49,8 @@ codes! {
     Loop = "loop", 508, "The request has passed through us before", No, [No], "proxy_loop_detected";
     BodyTooLarge = "body_too_large", 413, "The request body is too large", No, [No, Unknown], "http_request_error";
     UriTooLong = "uri_too_long", 414, "The request target is too long", No, [No], "http_request_error";
+    HeadersTooLarge = "headers_too_large", 431, "The request's head is too large", No, [No], "http_request_error";
+    Expectation = "expectation", 417, "The request expects what is not known here", No, [No], "http_request_error";
     RequestTimeout = "request_timeout", 408, "The request body did not arrive in time", Judge, [No, Unknown], "http_request_error";
     RequestAborted = "request_aborted", 400, "The request body ended early", Judge, [No, Unknown], "http_request_error";
     Overloaded = "overloaded", 503, "Too many requests are under way", Later, [No], "connection_limit_reached";

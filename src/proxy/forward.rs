@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::header::LOCATION;
-use http::{Request, Response};
+use http::header::{CONNECTION, LOCATION};
+use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ use crate::body::Body;
 use crate::layer::admit::InFlight;
 use crate::layer::guard::Guarded;
 use crate::server::ConnectionInfo;
-use crate::upstream::Pool;
+use crate::upstream::{BodyUnasked, Pool};
 
 /// What all workers share.
 #[derive(Clone)]
@@ -255,6 +255,10 @@ impl Exchange {
             })
         {
             parts.headers.insert(LOCATION, location);
+        }
+        if parts.extensions.get::<BodyUnasked>().is_some() {
+            // What the client does with its body now is anybody's guess.
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         parts.version = http::Version::HTTP_11;
         if body.is_end_stream() {

@@ -1,8 +1,8 @@
 //! A request as it came in: its head is well-formed, addressed to us, and readable in one way only.
 //! It can do nothing but be routed.
 
-use http::header::HOST;
-use http::{HeaderMap, Method, Request, Version};
+use http::header::{EXPECT, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::Body as _;
 
 use super::hygiene::{self, Framing, Kinds};
@@ -60,6 +60,9 @@ impl Received {
         if fields.any(Kinds::ORIGIN | Kinds::FETCH_SITE) {
             from_no_foreign_page(request.headers(), listener)?;
         }
+        if fields.any(Kinds::EXPECT) {
+            expects_what_we_know(&request)?;
+        }
         let quirks = read_target(&request, limits)?;
         Ok(Self { request, framing, fields, host, quirks })
     }
@@ -101,7 +104,11 @@ impl Received {
 }
 
 fn flawed(flaw: Flaw) -> Rejection {
-    let code = if flaw == Flaw::Fragment { Code::BadTarget } else { Code::BadRequest };
+    let code = match flaw {
+        Flaw::Fragment => Code::BadTarget,
+        Flaw::TooManyFields => Code::HeadersTooLarge,
+        _ => Code::BadRequest,
+    };
     Rejection::new(code, flaw.to_string())
 }
 
@@ -182,6 +189,16 @@ fn from_no_foreign_page(headers: &HeaderMap, listener: &ListenerPlan) -> Result<
             format!("a web page sent this request ({name}); see server.allowed_origins"),
         )),
     }
+}
+
+/// RFC 9110 section 10.1.1: there is one expectation, and HTTP/1.0 knows none.
+fn expects_what_we_know(request: &Request<Body>) -> Result<(), Rejection> {
+    let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if request.version() == Version::HTTP_10 || request.headers().get_all(EXPECT).iter().all(known)
+    {
+        return Ok(());
+    }
+    Err(Rejection::new(Code::Expectation, "Expect says something else than 100-continue"))
 }
 
 fn read_target(request: &Request<Body>, limits: &RequestLimits) -> Result<Quirks, Rejection> {

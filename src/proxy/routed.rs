@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, EXPECT, HOST};
 use http::{HeaderValue, Method, Request, Uri, Version};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
@@ -129,7 +129,11 @@ impl Routed {
             }
         }
         *self.request.version_mut() = Version::HTTP_11;
+        let expects = self.expects_to_be_asked(version);
         let headers = self.request.headers_mut();
+        if expects {
+            headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+        }
         if upstream.append_forwarding {
             let host = self.host.as_ref().map(Authority::host);
             forwarding::append(headers, Hop { client: peer.ip(), host, tls: false });
@@ -145,6 +149,13 @@ impl Routed {
             headers.insert(name.clone(), value.clone());
         }
         Ok(cleaned.authorization)
+    }
+
+    /// Whether the client waits for 100 before it sends its body (RFC 9110 section 10.1.1).
+    fn expects_to_be_asked(&self, version: Version) -> bool {
+        self.fields.any(Kinds::EXPECT)
+            && version != Version::HTTP_10
+            && self.framing != Framing::None
     }
 
     async fn bearer(
@@ -174,7 +185,9 @@ impl Routed {
     fn is_worth_reading(&self, limits: &RequestLimits) -> bool {
         match self.framing {
             Framing::Length(length) => {
-                length <= limits.replay_buffer_bytes as u64 && self.may_repeat()
+                length <= limits.replay_buffer_bytes as u64
+                    && self.may_repeat()
+                    && !self.request.headers().contains_key(EXPECT)
             }
             Framing::None | Framing::Chunked => false,
         }

@@ -18,6 +18,8 @@ pub enum Flaw {
     Lengths,
     /// It has Content-Length and Transfer-Encoding (RFC 9112 section 6.1).
     LengthAndCoding,
+    /// It has more fields than allowed; hyper counts those of HTTP/1 itself.
+    TooManyFields,
 }
 
 impl fmt::Display for Flaw {
@@ -29,6 +31,7 @@ impl fmt::Display for Flaw {
             Self::BareLineFeed => "a line of the head ends in LF; it must end in CR LF",
             Self::Lengths => "more than one Content-Length header",
             Self::LengthAndCoding => "both Content-Length and Transfer-Encoding are present",
+            Self::TooManyFields => "more header fields than server.max_headers",
         })
     }
 }

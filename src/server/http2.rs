@@ -25,6 +25,7 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::drain::{Member, Stage};
+use super::head::Flaw;
 use super::serve::{ConnectionInfo, Ended, Inbound};
 use super::settings::ConnectionLimits;
 use super::watch::{Phase, Stream, Watch, Watched};
@@ -57,7 +58,8 @@ where
     watch.take_over();
     let streams = Rc::new(Streams::new(limits.send_timeout));
     let io = TokioIo::new(Watched(Arc::clone(&watch)));
-    let bridge = Bridge { service, info, streams: Rc::clone(&streams) };
+    let max_headers = limits.max_headers;
+    let bridge = Bridge { service, info, streams: Rc::clone(&streams), max_headers };
     let mut connection = pin!(builder(limits, &streams).serve_connection(io, bridge));
     let mut sleep = pin!(sleep_until(Instant::now() + limits.head_timeout));
     let mut leaving = None;
@@ -171,6 +173,7 @@ struct Bridge<S> {
     service: S,
     info: Rc<ConnectionInfo>,
     streams: Rc<Streams>,
+    max_headers: usize,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for Bridge<S>
@@ -181,7 +184,10 @@ where
     type Error = Infallible;
     type Future = Answering<S>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if request.headers().len() > self.max_headers {
+            request.extensions_mut().insert(Flaw::TooManyFields);
+        }
         let pace = Rc::default();
         *self.streams.latest.borrow_mut() = Some(Rc::clone(&pace));
         let inbound = Inbound { request, connection: Rc::clone(&self.info) };

@@ -3,6 +3,7 @@
 //! [`Pool`] sends; [`SendError`] says what failed and whether any byte had left.
 
 pub mod error;
+mod expect;
 mod multiplexed;
 pub mod pool;
 pub mod settings;
@@ -10,5 +11,6 @@ pub mod settings;
 mod tests;
 
 pub use error::{Forwarded, SendError, SendErrorKind};
+pub use expect::BodyUnasked;
 pub use pool::{Pool, Reuse};
 pub use settings::Settings;

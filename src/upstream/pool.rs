@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::error::{Forwarded, SendError, SendErrorKind};
+use super::expect::Expectation;
 use super::multiplexed::{self, Connection, Connections, Turn};
 use super::settings::{Protocol, Settings};
 use crate::body::Body;
@@ -121,6 +122,7 @@ impl Pool {
         mut request: Box<Request<Body>>,
         reuse: Reuse,
     ) -> Result<Response<Body>, SendError> {
+        let expectation = Expectation::hold(&mut request);
         let mut tried = 0;
         loop {
             tried += 1;
@@ -132,12 +134,17 @@ impl Pool {
                 None => Box::pin(self.0.fresh(reuse)).await?,
             };
             let reused = checked.reused;
-            match self.0.exchange(checked, request).await {
+            match self.0.exchange(checked, request, expectation.as_ref()).await {
                 Ok(response) => match unusable(&response) {
                     Some(kind) => {
                         return Err(SendError { kind, forwarded: Forwarded::Unknown, reused });
                     }
-                    None => return Ok(response),
+                    None => {
+                        return Ok(match &expectation {
+                            Some(expectation) => expectation.answered(response),
+                            None => response,
+                        });
+                    }
                 },
                 Err(mut error) => match error.take_message() {
                     Some(unwritten) if tried < MAX_CONNECTIONS_TRIED => {
@@ -273,11 +280,20 @@ impl Shared {
         self: &Rc<Self>,
         checked: Checked,
         mut request: Box<Request<Body>>,
+        expectation: Option<&Expectation>,
     ) -> Result<Response<Body>, TrySendError<Request<Body>>> {
         match checked.sender {
-            Sender::Http2(mut connection) => connection.send(self.absolute(*request)).await,
+            Sender::Http2(mut connection) => {
+                if let Some(expectation) = expectation {
+                    expectation.release();
+                }
+                connection.send(self.absolute(*request)).await
+            }
             Sender::Http1(mut sender) => {
                 frame(&mut request);
+                if let Some(expectation) = expectation {
+                    expectation.listen(&mut request);
+                }
                 let response = sender.try_send_request(*request).await?;
                 let response = response.map(|body| Body::incoming(Version::HTTP_11, body));
                 if unusable(&response).is_none() {
@@ -316,9 +332,12 @@ impl Shared {
         idle.push(Idle { sender, since: now, retire_at });
     }
 
-    /// RFC 9113 section 8.3.1: scheme and authority are fields of their own, and Host is not sent.
+    /// RFC 9113 section 8.3.1: scheme and authority are fields of their own, and Host is not sent. Nor is
+    /// Expect: hyper does not tell what comes before an answer, and the server has its windows to say
+    /// how much of a body it wants.
     fn absolute(&self, mut request: Request<Body>) -> Request<Body> {
         request.headers_mut().remove(HOST);
+        request.headers_mut().remove(EXPECT);
         *request.version_mut() = Version::HTTP_2;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme =

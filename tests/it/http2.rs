@@ -64,6 +64,13 @@ async fn what_is_refused_over_http1_is_refused_over_http2() {
         .await;
     check(fields("GET", BALANCE, "localhost", &[("sec-fetch-site", "cross-site")]), "cross_site")
         .await;
+    let names: Vec<String> = (0..100).map(|number| format!("x-{number}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    check(
+        fields("GET", BALANCE, "localhost", &[&many[..], &[("x", "1")]].concat()),
+        "headers_too_large",
+    )
+    .await;
     let connect = vec![(":method", "CONNECT"), (":authority", "localhost:443")];
     check(connect, "bad_target").await;
     let large =

@@ -11,6 +11,7 @@
 // The harness: fakes, the program as a child process, a raw HTTP client.
 mod clients;
 mod egress;
+mod expect;
 mod forwarding;
 mod hostile;
 mod http2;

@@ -8,7 +8,7 @@
 //! | `TE` | `trailers`, where the route lists trailers or the request is gRPC | removed |
 //! | `Trailer`, and trailers | those on the allow-list | those on the allow-list |
 //! | `Authorization` | ours in its place (`incoming_authorization`) | as it is |
-//! | `Expect` | removed | as it is |
+//! | `Expect` | `100-continue`, where there is a body; all else: 417 | as it is |
 //! | `X-Original-URL`, `X-Rewrite-URL`, `X-HTTP-Method-Override`, `X-HTTP-Method`, `X-Method-Override` | removed (`allow_override_headers`) | as they are |
 //! | `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `X-Client-IP`, `True-Client-IP` and their like | removed (`forwarding_headers`) | as they are |
 //! | local keys of `[clients]` | removed | as they are |

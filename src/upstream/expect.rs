@@ -1,0 +1,181 @@
+//! `Expect: 100-continue` towards an HTTP/1.1 server (RFC 9110 section 10.1.1): the body of a
+//! request waits until the server asks for it, and so the client is asked when the server asks.
+//!
+//! A server that says nothing for a while does not know the field, and is sent the body. One that
+//! answers without having asked is not sent it, and the connection ends with the answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::EXPECT;
+use http::{Request, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use crate::body::{Body, BodyError};
+
+/// How long a server may take to ask for a body before it is sent unasked.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Among an answer's extensions: the request's body was not asked for, and the client still has it.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyUnasked;
+
+/// What a server has said of a request's body so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Unknown,
+    /// It is to be sent.
+    Wanted,
+    /// The answer came first: it is held back while the answer's own body is on its way.
+    Answered,
+    /// The answer has ended.
+    Over,
+}
+
+/// Shared by the body that waits, the callback for 100, and the answer.
+#[derive(Clone)]
+pub(super) struct Expectation(Arc<Mutex<Shared>>);
+
+struct Shared {
+    wish: Wish,
+    waiting: Option<Waker>,
+}
+
+impl Expectation {
+    /// Holds back the body of a request that expects 100.
+    pub(super) fn hold(request: &mut Request<Body>) -> Option<Self> {
+        if !request.headers().contains_key(EXPECT) {
+            return None;
+        }
+        let shared = Shared { wish: Wish::Unknown, waiting: None };
+        let expectation = Self(Arc::new(Mutex::new(shared)));
+        let inner = std::mem::take(request.body_mut());
+        let sleep = Box::pin(tokio::time::sleep(PATIENCE));
+        let held = Held { inner, sleep, expectation: expectation.clone() };
+        *request.body_mut() = Body::boxed(held);
+        Some(expectation)
+    }
+
+    /// Lets the server's 100 release the body.
+    pub(super) fn listen(&self, request: &mut Request<Body>) {
+        let expectation = self.clone();
+        hyper::ext::on_informational(request, move |interim| {
+            if interim.status() == StatusCode::CONTINUE {
+                expectation.release();
+            }
+        });
+    }
+
+    /// Lets the body go, where nothing has been decided yet.
+    pub(super) fn release(&self) {
+        self.decide(Wish::Unknown, Wish::Wanted);
+    }
+
+    /// The answer has come. Where the body has not been asked for, it never will be.
+    pub(super) fn answered(&self, response: Response<Body>) -> Response<Body> {
+        self.decide(Wish::Unknown, Wish::Answered);
+        if self.shared().wish != Wish::Answered {
+            return response;
+        }
+        let end = End(self.clone());
+        let mut response = response.map(|inner| Body::boxed(Final { inner, _end: end }));
+        response.extensions_mut().insert(BodyUnasked);
+        response
+    }
+
+    fn decide(&self, from: Wish, to: Wish) {
+        let mut shared = self.shared();
+        if shared.wish == from {
+            shared.wish = to;
+            shared.waiting.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request's body that waits to be asked for.
+struct Held {
+    inner: Body,
+    sleep: Pin<Box<Sleep>>,
+    expectation: Expectation,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.expectation.shared().wish == Wish::Unknown
+            && self.sleep.as_mut().poll(cx).is_ready()
+        {
+            self.expectation.release();
+        }
+        let mut shared = self.expectation.shared();
+        match shared.wish {
+            Wish::Wanted => {}
+            Wish::Over => {
+                return Poll::Ready(Some(Err(BodyError::new("the body was not asked for"))));
+            }
+            Wish::Unknown | Wish::Answered => {
+                shared.waiting = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        drop(shared);
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of an answer that came instead of the wish for the request's.
+struct Final {
+    inner: Body,
+    _end: End,
+}
+
+/// Ends the request's body when the answer's has ended.
+struct End(Expectation);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.decide(Wish::Answered, Wish::Over);
+    }
+}
+
+impl HttpBody for Final {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
