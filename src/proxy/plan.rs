@@ -5,7 +5,7 @@
 //! token readers, metric handles, the paths that are never forwarded.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -278,6 +278,9 @@ fn rule(upstream: &UpstreamSettings, route: &RouteSettings) -> Rule {
     }
 }
 
+/// Tells this process from others of its name, for as long as it lives.
+static INSTANCE: LazyLock<u32> = LazyLock::new(|| fastrand::u32(..));
+
 fn policy(
     settings: &ProxySettings,
     upstream: &UpstreamSettings,
@@ -292,7 +295,7 @@ fn policy(
         keep_forwarding: upstream.forwarding_headers != ForwardingHeaders::Drop,
         ours: upstream.set_headers.iter().map(|(name, _)| name).chain(keys).cloned().collect(),
         trailers: route.trailers.clone(),
-        pseudonym: settings.via.clone(),
+        via: hygiene::Via::new(settings.via.clone(), *INSTANCE),
     }
 }
 

@@ -115,8 +115,8 @@ impl Routed {
         if cleaned.looped {
             return Err(Rejection::new(
                 Code::Loop,
-                "the Via header names this instance: it forwards to itself, or to another of the \
-                 same name; see server.via",
+                "the Via header names this instance: it forwards to itself; where a proxy in between \
+                 takes comments off Via, two instances in a row need different names, server.via",
             ));
         }
         if fields.any(Kinds::AUTHORIZATION) {

@@ -61,7 +61,7 @@ impl Between {
         let head = bank.read_head().await;
         bank.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
         assert_eq!(app.read("GET").await.status, 200);
-        let mut lines: Vec<_> = head.trim_end().split("\r\n").map(str::to_lowercase).collect();
+        let mut lines: Vec<_> = head.trim_end().split("\r\n").map(told).collect();
         lines[1..].sort();
         lines
     }
@@ -83,6 +83,17 @@ impl Between {
         app.send(format!("{lines}\r\n\r\n")).await;
         let answer = app.read("GET").await;
         (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// A line in lower case; the number of the instance is another each time.
+fn told(line: &str) -> String {
+    let line = line.to_lowercase();
+    match line.split_once(" (").filter(|_| line.starts_with("via: ")) {
+        Some((via, number)) if number.len() == 9 && number.ends_with(')') => {
+            format!("{via} (number)")
+        }
+        _ => line,
     }
 }
 
@@ -133,7 +144,7 @@ async fn the_bank_sees_what_was_meant_for_it_and_our_token() {
         "accept: */*",
         "cookie: a=b",
         &host,
-        "via: 1.1 bearer-proxy",
+        "via: 1.1 bearer-proxy (number)",
         "x-channel: erp",
     ];
     assert_eq!(others, expected);
@@ -227,7 +238,7 @@ async fn switches_open_what_is_closed_by_default() {
         "x-forwarded-proto: http",
         "forwarded: for=127.0.0.1;host=\"localhost\";proto=http",
         "via: 1.1 bearer-proxy",
-        "via: 1.1 outer",
+        "via: 1.1 outer (number)",
     ] {
         assert!(seen.contains(&line.to_owned()), "{line} is not in {seen:#?}");
     }
@@ -256,4 +267,40 @@ async fn an_authorization_of_the_app_is_refused_or_kept_where_the_upstream_says_
     let head = keep.accept().await.read_head().await.to_lowercase();
     assert!(head.starts_with("get /a?access_token=x "), "{head}");
     assert_eq!(head.matches("authorization: basic x\r\n").count(), 1, "{head}");
+}
+
+#[tokio::test]
+async fn two_instances_in_a_row_are_no_loop_and_one_that_meets_itself_is() {
+    let inner = soon(Between::start(Extra::default())).await;
+    let outer = format!(
+        "[upstreams.next]\nurl = \"http://{}\"\ncredential = \"bank\"\nmount = \"/next\"\n\
+         [[upstreams.next.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\"]\n\
+         scopes = [\"balances.read\"]\n",
+        inner.proxy.addr
+    );
+    let outer = soon(Between::start(Extra { more: &outer, ..Extra::default() })).await;
+    let mut app = client(outer.proxy.addr).await;
+    app.send("GET /next/v1/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut bank = inner.bank.accept().await;
+    let head = bank.read_head().await;
+    assert_eq!(head.matches("authorization: ").count(), 1, "{head}");
+    let via: Vec<_> = head.lines().filter(|line| line.starts_with("via: ")).collect();
+    assert_eq!(via.len(), 2, "{head}");
+    bank.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(app.read("GET").await.status, 200);
+    let [first, second] = via[..] else { panic!("{head}") };
+    let ask = |lines: &str| format!("GET /v1/a HTTP/1.1\r\nHost: localhost\r\n{lines}");
+    for (proxy, lines) in [
+        (&outer, first.to_owned()),
+        (&inner, second.to_owned()),
+        (&inner, format!("{first}\r\n{second}")),
+        (&inner, format!("{second}\r\n{first}")),
+        (&inner, format!("{second}\r\nConnection: via")),
+        (&inner, format!("{second}, 1.1 edge")),
+        // A proxy in between took the comment off.
+        (&inner, "Via: 1.1 bearer-proxy".to_owned()),
+    ] {
+        assert_eq!(proxy.refused(&ask(&lines)).await, (508, "loop".into()), "{lines}");
+    }
+    inner.forwarded(&ask(first)).await;
 }

@@ -14,7 +14,7 @@
 //! | local keys of `[clients]` | removed | as they are |
 //! | names of `set_headers` | ours in their place | as they are |
 //! | any of the above, and `Host`, `Content-Length`, spelt with `_` | removed | as they are |
-//! | `Via` | ours added; ours found: 508 | ours added |
+//! | `Via` | ours added; this process found: 508 | ours added |
 //! | `Alt-Svc`, `Bearer-Proxy-Forwarded` | as they are | removed |
 //! | `Cache-Control` | as it is | `private`, where there is none |
 //! | `Location` of a redirect within the upstream | | rewritten, see `proxy::rewrite` |
@@ -46,7 +46,7 @@ use http::header::{
 pub use field::Kinds;
 pub use framing::{Framing, FramingError, request_framing};
 pub use trailer::{AllowedTrailers, trailers};
-pub use via::Pseudonym;
+pub use via::{Pseudonym, Via};
 
 /// What no request carries on, whatever its route says.
 const NEVER_TO_UPSTREAM: Kinds = Kinds::CONNECTION
@@ -76,8 +76,8 @@ pub struct Policy {
     pub ours: Ours,
     /// Trailers that pass, in both directions.
     pub trailers: AllowedTrailers,
-    /// Our name in Via.
-    pub pseudonym: Pseudonym,
+    /// What is written into Via, and not to be found there.
+    pub via: Via,
 }
 
 /// Names that this program writes or reads itself: fixed headers, local keys.
@@ -111,7 +111,7 @@ pub fn request(
     version: Version,
     policy: &Policy,
 ) -> Cleaned {
-    let looped = found.any(Kinds::VIA) && policy.pseudonym.is_in(headers);
+    let looped = found.any(Kinds::VIA) && policy.via.is_in(headers);
     let trailers_welcome = found.any(Kinds::TE) && policy.trailers_welcome(headers);
     if found.any(Kinds::CONNECTION) {
         remove_nominated(headers);
@@ -131,7 +131,7 @@ pub fn request(
     if trailers_welcome {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    headers.append(VIA, policy.pseudonym.line(version));
+    headers.append(VIA, policy.via.of_request(version));
     Cleaned { looped, authorization }
 }
 
@@ -207,7 +207,7 @@ pub fn response(headers: &mut HeaderMap, version: Version, policy: &Policy, toke
     if !found.any(Kinds::CACHE_CONTROL) || !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
-    headers.append(VIA, policy.pseudonym.line(version));
+    headers.append(VIA, policy.via.of_answer(version));
 }
 
 /// RFC 9110 section 7.6.1: fields named in any line of Connection belong to this hop. Fields that a

@@ -15,7 +15,8 @@ fn cleaned(fields: &[(&str, &str)], policy: &Policy) -> (HeaderMap, Cleaned) {
 
 fn without_our_via(mut headers: HeaderMap) -> HeaderMap {
     let mut via: Vec<_> = headers.get_all(VIA).iter().cloned().collect();
-    assert_eq!(via.pop().unwrap(), "1.1 bearer-proxy");
+    let ours = via.pop().unwrap();
+    assert!(ours == "1.1 bearer-proxy" || ours == "1.1 bearer-proxy (00000000)");
     headers.remove(VIA);
     for line in via {
         headers.append(VIA, line);
@@ -163,13 +164,15 @@ fn the_apps_authorization_is_handed_over() {
 fn loops_are_seen() {
     let check = |via: &str, pseudonym: &str, expected: bool| {
         let mut headers = head(&[("via", "1.1 fred"), ("via", via)]);
-        let policy =
-            Policy { pseudonym: Pseudonym::parse(pseudonym).unwrap(), ..Policy::default() };
+        let policy = Policy {
+            via: Via::new(Pseudonym::parse(pseudonym).unwrap(), 0xab),
+            ..Policy::default()
+        };
         let found = Kinds::survey(&headers);
         let looped = request(&mut headers, found, Version::HTTP_2, &policy).looped;
         assert_eq!(looped, expected, "{via}");
         let last = headers.get_all(VIA).iter().next_back().unwrap();
-        assert_eq!(last, &format!("2 {pseudonym}"));
+        assert_eq!(last, &format!("2 {pseudonym} (000000ab)"));
     };
     check("1.1 bearer-proxy", "bearer-proxy", true);
     check("1.0 fred, 1.1 Bearer-Proxy (x)", "bearer-proxy", true);
@@ -177,6 +180,12 @@ fn loops_are_seen() {
     check("1.1 other", "bearer-proxy", false);
     check("1.1 not-bearer-proxy", "bearer-proxy", false);
     check("1.1 bearer-proxy", "bearer-proxy-2", false);
+    check("1.1 bearer-proxy (000000ab)", "bearer-proxy", true);
+    check("1.1 bearer-proxy (000000ac)", "bearer-proxy", false);
+    check("1.1 bearer-proxy (000000ac), 2 bearer-proxy(000000ab)", "bearer-proxy", true);
+    check("1.1 bearer-proxy (ab)", "bearer-proxy", true);
+    check("1.1 bearer-proxy (000000ac", "bearer-proxy", true);
+    check("1.1 other (000000ab)", "bearer-proxy", false);
     check("1.1 bearer-proxy, 1.1 bearer-proxy-2", "bearer-proxy-2", true);
     for bad in ["", "a b", "a,b", "a(b)", "\u{e9}"] {
         assert_eq!(Pseudonym::parse(bad), None, "{bad}");
