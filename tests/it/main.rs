@@ -18,6 +18,7 @@ mod http2;
 mod hygiene;
 mod leaving;
 mod listening;
+mod mixtures;
 mod pages;
 mod reload;
 mod secrets;
