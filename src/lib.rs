@@ -35,7 +35,7 @@
 //! A folder imports only folders further right in this list, never its neighbours
 //! (`tests/tidy.rs` checks it):
 //! cli → app → config → {proxy, admin} → {token, upstream, layer, server} → {secret} → {net} →
-//! {route, oauth, telemetry} → {body, sensitive}. `sandbox` uses `body` only.
+//! {route, oauth, telemetry} → {body, clock, sensitive}. `sandbox` uses `body` only.
 //!
 //! # Invariants
 //!
@@ -51,6 +51,7 @@
 //!    nor socket: time is an argument.
 
 pub mod body;
+pub mod clock;
 pub mod sensitive;
 
 pub mod oauth;

@@ -21,7 +21,7 @@ const RANKS: [&[&str]; 9] = [
     &["secret"],
     &["net"],
     &["route", "oauth", "telemetry"],
-    &["body", "sensitive"],
+    &["body", "clock", "sensitive"],
 ];
 
 /// One source file.

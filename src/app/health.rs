@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::systemd::all_move;
 use crate::admin::{Health, TokenHealth};
+use crate::clock::Moment;
 use crate::server::worker::Heart;
-use crate::token::{KeeperHandle, Moment, TokenStatus};
+use crate::token::{KeeperHandle, TokenStatus};
 
 /// The program's health, computed from what the parts know; nothing is stored beside them.
 pub struct AppHealth {
@@ -65,7 +66,7 @@ fn shown(status: TokenStatus, now: Moment) -> TokenHealth {
         credential: status.credential.to_string(),
         token: status.token,
         scopes: status.scopes,
-        lazy: false,
+        lazy: status.lazy,
         attempted: status.attempted,
         expires: status.expires,
         refresh_due: status.refresh_due,

@@ -22,6 +22,7 @@ use super::window::{OpenWindow, Window};
 use super::workers::Workers;
 use crate::config::{self, Config};
 use crate::proxy::forward::Shared;
+use crate::proxy::plan::wanted;
 use crate::server::settings::{ShutdownSettings, Workers as WorkerCount};
 use crate::server::{Slots, WorkerCommand};
 use crate::telemetry::Registry;
@@ -161,7 +162,11 @@ impl Reloader {
         let bound = self.listeners.bound(&listeners);
         let plan = match plan(&new, &mut self.keeper, &self.shared.metrics, &mut headers, &bound) {
             Ok(plan) => plan,
-            Err(error) => return self.metrics.refused(&error),
+            Err(error) => {
+                self.keeper.apply(wanted(&self.config.proxy, &self.config.credentials));
+                self.keeper.settle();
+                return self.metrics.refused(&error);
+            }
         };
         let added = std::mem::take(&mut listeners.sockets);
         let removed = self.listeners.apply(listeners, &new.proxy.listeners);
@@ -174,6 +179,7 @@ impl Reloader {
             self.workers.tell(|| WorkerCommand::Limits(new.connections)).await;
         }
         self.shared.plan.store(Arc::new(plan));
+        self.keeper.settle();
         self.workers.add(added).await;
         self.window.apply(&new.admin, window);
         if let Err(error) = log.set_level(&new.log.level) {

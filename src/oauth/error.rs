@@ -77,6 +77,31 @@ impl TokenError {
         }
     }
 
+    /// What it is in a word of a fixed list: the code where the server gave one that an RFC knows.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Refused { code, .. } if *code != ErrorCode::Other => code.as_str(),
+            _ if self.class() == FailureClass::RateLimited => "rate_limited",
+            _ => self.label(),
+        }
+    }
+
+    /// The reason that the server gave.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::Status { .. } | Self::Malformed(_) => None,
+        }
+    }
+
+    /// The status of an answer that is no success.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } | Self::Status { status, .. } => Some(*status),
+            Self::Malformed(_) => None,
+        }
+    }
+
     /// The server's own words, for `check --live` and `token` alone: never for logs or metrics.
     pub fn description(&self) -> Option<&Description> {
         match self {
@@ -178,6 +203,8 @@ pub enum Malformation {
     TokenType,
     /// A life that is no whole number of seconds above zero.
     Lifetime,
+    /// An end that lies in the past.
+    Ended,
 }
 
 impl Malformation {
@@ -188,6 +215,7 @@ impl Malformation {
             }
             Self::NoAccessToken => Some("check preset and the names under response"),
             Self::TokenType => Some("add the type to accept_token_types if it is used like Bearer"),
+            Self::Ended => Some("compare this machine's clock with the server's"),
             Self::NoTokenType => Some("unset require_token_type if the server never sends it"),
             _ => None,
         }
@@ -207,6 +235,7 @@ impl fmt::Display for Malformation {
             Self::NoTokenType => "it has no token type",
             Self::TokenType => "its token type is neither Bearer nor in accept_token_types",
             Self::Lifetime => "its lifetime is no whole number of seconds above zero",
+            Self::Ended => "its token has ended already",
         })
     }
 }

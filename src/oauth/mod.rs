@@ -1,8 +1,8 @@
 //! RFC 6749 client credentials as values and bytes: no socket, no clock.
 //!
 //! Read `scope`, `endpoint` and `client_auth` for the words, `dialect` and `presets` for what known
-//! servers do differently, `request` and `reply` for the bytes, `lifetime` for how long a token may
-//! be used, `error` for what a failure means.
+//! servers do differently, `request`, `reply` and `revoke` for the bytes, `lifetime` for how long a
+//! token may be used, `error` for what a failure means.
 
 pub mod assertion;
 pub mod client_auth;
@@ -14,6 +14,7 @@ pub mod lifetime;
 pub mod presets;
 pub mod reply;
 pub mod request;
+pub mod revoke;
 pub mod scope;
 
 pub use client_auth::ClientAuth;

@@ -48,15 +48,30 @@ pub fn build(
     now: SystemTime,
 ) -> Result<Request<Bytes>, RequestError> {
     let auth = proof_needed(dialect, grant).then_some(auth);
-    let assertion = assertion(endpoint, dialect, auth, client, now)?;
     let scope = scopes.to_wire();
-    let mut parameters = grant_parameters(dialect, grant);
+    let scoped =
+        matches!(grant, Grant::ClientCredentials) && dialect.send_scope && !scope.is_empty();
+    let scope = scoped.then_some((dialect.request.scope.as_str(), scope.as_str()));
+    with_proof(endpoint, dialect, auth, client, grant_parameters(dialect, grant), scope, now)
+}
+
+/// A POST of these parameters, of those that prove who the client is, of one more, and of the
+/// dialect's own.
+pub(super) fn with_proof(
+    endpoint: &TokenEndpoint,
+    dialect: &Dialect,
+    auth: Option<ClientAuth>,
+    client: &ClientCredentials,
+    before: Parameters<'_>,
+    more: Option<(&str, &str)>,
+    now: SystemTime,
+) -> Result<Request<Bytes>, RequestError> {
+    let assertion = assertion(endpoint, dialect, auth, client, now)?;
+    let mut parameters = before;
     if let Some(auth) = auth {
         client_parameters(&mut parameters, dialect, auth, client, assertion.as_ref())?;
     }
-    if matches!(grant, Grant::ClientCredentials) && dialect.send_scope && !scope.is_empty() {
-        parameters.push((&dialect.request.scope, &scope));
-    }
+    parameters.extend(more);
     further_parameters(&mut parameters, dialect)?;
     let mut request = Request::new(body(dialect.encoding, &parameters)?);
     *request.method_mut() = Method::POST;

@@ -18,10 +18,11 @@ use super::rejection::{Code, Rejection};
 use super::replay::Kept;
 use super::settings::{IncomingAuthorization, QueryAccessToken, RequestLimits, RetryUnsafe};
 use crate::body::Body;
+use crate::clock::Moment;
 use crate::layer::guard::Guarded;
 use crate::route::Authority;
 use crate::server::Peer;
-use crate::token::{Bearer, Moment, NoToken};
+use crate::token::{Absence, Bearer, NoToken};
 
 /// A request and the route that claims it.
 pub struct Routed {
@@ -233,6 +234,9 @@ pub(super) fn is_safe(method: &Method) -> bool {
 }
 
 pub(super) fn no_token(absent: &NoToken) -> Rejection {
-    Rejection::new(Code::TokenUnavailable, format!("no usable token: {absent}"))
-        .retry_after(absent.retry_after)
+    let code = match absent.absence {
+        Absence::BudgetSpent => Code::TokenBudget,
+        Absence::Pending | Absence::Failing(_) => Code::TokenUnavailable,
+    };
+    Rejection::new(code, format!("no usable token: {absent}")).retry_after(absent.retry_after)
 }

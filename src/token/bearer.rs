@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::clock::Moment;
+use crate::clock::Moment;
+use crate::oauth::{Scope, ScopeSet};
 use crate::sensitive::Sensitive;
 
 /// A token in use.
+#[derive(Clone)]
 pub struct Bearer {
     header: HeaderValue,
     generation: u64,
@@ -17,6 +19,8 @@ pub struct Bearer {
     /// Its end as the server sees it.
     pub(super) ends: Moment,
     fingerprint: String,
+    /// The scopes that the answer named.
+    granted: Option<ScopeSet>,
 }
 
 const SCHEME: &str = "Bearer ";
@@ -29,7 +33,26 @@ impl Bearer {
         header.set_sensitive(true);
         let usable_until = sent.after(life.saturating_sub(margin(life)));
         let fingerprint = fingerprint(token);
-        Some(Self { header, generation, usable_until, ends: sent.after(life), fingerprint })
+        let (ends, granted) = (sent.after(life), None);
+        Some(Self { header, generation, usable_until, ends, fingerprint, granted })
+    }
+
+    /// The same with the scopes that the answer named; `None` grants what was asked for
+    /// (RFC 6749 section 5.1).
+    #[must_use]
+    pub fn granting(self, granted: Option<ScopeSet>) -> Self {
+        Self { granted, ..self }
+    }
+
+    /// Those of these scopes that it does not grant.
+    pub fn lacks<'a>(&self, wanted: &'a ScopeSet) -> Vec<&'a Scope> {
+        self.granted.as_ref().map_or_else(Vec::new, |granted| wanted.missing_from(granted))
+    }
+
+    /// The same after a clock has jumped: it ends on both clocks when it ends on one.
+    pub(super) fn anchored(&self, now: Moment) -> Self {
+        let (usable_until, ends) = (self.usable_until.anchored(now), self.ends.anchored(now));
+        Self { usable_until, ends, ..self.clone() }
     }
 
     /// Value of the Authorization header (RFC 6750 section 2.1).
@@ -40,6 +63,11 @@ impl Bearer {
     /// The token's own bytes, to find where an upstream echoes them.
     pub fn token_bytes(&self) -> &[u8] {
         self.header.as_bytes().get(SCHEME.len()..).unwrap_or_default()
+    }
+
+    /// The token itself, to be shown to its own server once more.
+    pub(super) fn token(&self) -> Sensitive {
+        Sensitive::new(String::from_utf8_lossy(self.token_bytes()))
     }
 
     /// Counts the tokens of one cell: a newer token has a greater one.

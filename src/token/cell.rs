@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::bearer::Bearer;
-use super::clock::Moment;
+use crate::clock::Moment;
 
 /// Makes a cell; the writer's end belongs to one refresher.
 pub fn channel() -> (Writer, Reader) {
@@ -18,7 +18,8 @@ pub fn channel() -> (Writer, Reader) {
         bearer: ArcSwapOption::empty(),
         state: watch::Sender::new(State::default()),
         nudge: Notify::new(),
-        asked: AtomicBool::new(false),
+        wishes: AtomicU8::new(0),
+        used: AtomicBool::new(false),
         blamed: AtomicU64::new(0),
     });
     (Writer(Arc::clone(&shared)), Reader(shared))
@@ -28,22 +29,62 @@ struct Shared {
     bearer: ArcSwapOption<Bearer>,
     state: watch::Sender<State>,
     nudge: Notify,
-    asked: AtomicBool,
+    /// [`Wishes`] that the writer has not taken yet.
+    wishes: AtomicU8,
+    /// Whether the token was used since the writer last looked.
+    used: AtomicBool,
     /// The generation that an upstream refused; 0: none.
     blamed: AtomicU64,
 }
 
+/// What readers want of the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wishes(u8);
+
+impl Wishes {
+    const ASKED: u8 = 1;
+    const FORCED: u8 = 2;
+
+    /// A request found no usable token.
+    pub fn asked(self) -> bool {
+        self.0 & Self::ASKED != 0
+    }
+
+    /// An operator wants a new token.
+    pub fn forced(self) -> bool {
+        self.0 & Self::FORCED != 0
+    }
+}
+
 /// What waiting requests are told beside the token.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct State {
-    /// Word of the last failure, while there is no success after it.
-    pub failing: Option<&'static str>,
+    /// The token that is held; 0: none.
+    pub generation: u64,
+    /// Why there is no newer token.
+    pub absence: Absence,
     /// Before this no asking helps.
     pub blocked_until: Option<Instant>,
+    /// Before this no token is renewed for having been refused.
+    pub cooling_until: Option<Instant>,
     /// When the next call is due.
     pub next_try: Option<Instant>,
+    /// The server had nothing newer than the refused token of this generation.
+    pub unrenewed: u64,
     /// The refresher has ended.
     pub stopped: bool,
+}
+
+/// Why there is no token, or none that is newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Absence {
+    /// The token endpoint has not answered yet.
+    #[default]
+    Pending,
+    /// The last call failed; a word of a fixed list says how.
+    Failing(&'static str),
+    /// The hourly budget of token calls is spent.
+    BudgetSpent,
 }
 
 /// The reading end: cheap to clone, lock-free to read.
@@ -56,7 +97,11 @@ pub struct Writer(Arc<Shared>);
 impl Reader {
     /// The token, if one is held that may still be sent.
     pub fn usable(&self, now: Moment) -> Option<Arc<Bearer>> {
-        self.0.bearer.load().as_ref().filter(|bearer| bearer.is_usable(now)).map(Arc::clone)
+        let bearer = self.0.bearer.load().as_ref().filter(|held| held.is_usable(now)).cloned();
+        if bearer.is_some() && !self.0.used.load(Ordering::Relaxed) {
+            self.0.used.store(true, Ordering::Relaxed);
+        }
+        bearer
     }
 
     /// Waits for a usable token, and lets the refresher know that somebody does.
@@ -64,7 +109,7 @@ impl Reader {
     /// # Errors
     /// Where none comes before the deadline, or none can.
     pub async fn wait_usable(&self, deadline: Instant) -> Result<Arc<Bearer>, NoToken> {
-        self.wait(deadline, |_| true).await
+        self.wait(deadline, 0).await
     }
 
     /// Waits for a usable token newer than one that an upstream refused.
@@ -76,7 +121,7 @@ impl Reader {
         generation: u64,
         deadline: Instant,
     ) -> Result<Arc<Bearer>, NoToken> {
-        self.wait(deadline, |bearer| bearer.generation() > generation).await
+        self.wait(deadline, generation).await
     }
 
     /// An upstream refused the token of this generation: a newer one is fetched, once for all who
@@ -90,27 +135,57 @@ impl Reader {
         }
     }
 
-    async fn wait(
-        &self,
-        deadline: Instant,
-        wanted: impl Fn(&Bearer) -> bool,
-    ) -> Result<Arc<Bearer>, NoToken> {
+    /// Lets the refresher know that a usable token is wanted, without waiting for it.
+    pub fn ask(&self) {
+        self.wish(Wishes::ASKED);
+    }
+
+    /// Wants a new token now, however good the held one is.
+    pub fn force(&self) {
+        self.wish(Wishes::FORCED);
+    }
+
+    /// Wakes the refresher, to look at the clocks.
+    pub fn wake(&self) {
+        self.0.nudge.notify_one();
+    }
+
+    fn wish(&self, wish: u8) {
+        if self.0.wishes.fetch_or(wish, Ordering::Relaxed) & wish == 0 {
+            self.0.nudge.notify_one();
+        }
+    }
+
+    /// Waits for a usable token of a generation greater than `than`.
+    async fn wait(&self, deadline: Instant, than: u64) -> Result<Arc<Bearer>, NoToken> {
         let mut state = self.0.state.subscribe();
         loop {
             let seen = *state.borrow_and_update();
-            if let Some(bearer) = self.usable(Moment::now()).filter(|bearer| wanted(bearer)) {
+            let usable = self.usable(Moment::now());
+            let missing = usable.is_none();
+            if let Some(bearer) = usable.filter(|bearer| bearer.generation() > than) {
                 return Ok(bearer);
             }
-            if seen.stopped || seen.blocked_until.is_some_and(|until| until > deadline) {
+            if seen.is_hopeless(deadline, than) {
                 return Err(NoToken::of(seen));
             }
-            if self.usable(Moment::now()).is_none() && !self.0.asked.swap(true, Ordering::Relaxed) {
-                self.0.nudge.notify_one();
+            if missing {
+                self.ask();
             }
             if !matches!(tokio::time::timeout_at(deadline, state.changed()).await, Ok(Ok(()))) {
-                return Err(NoToken::of(seen));
+                return Err(NoToken::of(*state.borrow()));
             }
         }
+    }
+}
+
+impl State {
+    /// Whether no token newer than `than` can come before the deadline.
+    fn is_hopeless(&self, deadline: Instant, than: u64) -> bool {
+        let after = |time: Option<Instant>| time.is_some_and(|time| time > deadline);
+        self.stopped
+            || after(self.blocked_until)
+            || (than > 0 && (self.unrenewed >= than || after(self.cooling_until)))
     }
 }
 
@@ -120,15 +195,20 @@ impl Writer {
         self.0.bearer.store(Some(bearer));
     }
 
-    /// Drops the token and tells all who wait that none will come.
+    /// Lets the token go.
+    pub fn drop_token(&self) -> Option<Arc<Bearer>> {
+        self.0.bearer.swap(None)
+    }
+
+    /// Tells all who wait that no token will come.
     pub fn stop(&self) {
-        self.0.bearer.store(None);
         self.tell(State { stopped: true, ..State::default() });
     }
 
-    /// Wakes all who wait.
+    /// Wakes all who wait, if there is news: they ask again, and would be answered without end.
     pub fn tell(&self, state: State) {
-        self.0.state.send_replace(state);
+        let news = |told: &mut State| std::mem::replace(told, state) != state;
+        self.0.state.send_if_modified(news);
     }
 
     /// The token that is held.
@@ -141,15 +221,21 @@ impl Writer {
         self.0.nudge.notified().await;
     }
 
-    /// Whether a request found no usable token since this was last asked.
-    pub fn take_asked(&self) -> bool {
-        self.0.asked.swap(false, Ordering::Relaxed)
+    /// What readers wanted since this was last asked.
+    pub fn take_wishes(&self) -> Wishes {
+        Wishes(self.0.wishes.swap(0, Ordering::Relaxed))
+    }
+
+    /// Whether the token was used since this was last asked.
+    pub fn take_used(&self) -> bool {
+        self.0.used.swap(false, Ordering::Relaxed)
     }
 
     /// The generation that was refused, if it is the one that is held.
-    pub fn take_blamed(&self) -> bool {
+    pub fn take_blamed(&self) -> Option<u64> {
         let blamed = self.0.blamed.swap(0, Ordering::Relaxed);
-        blamed != 0 && self.held().is_some_and(|held| held.generation() == blamed)
+        let held = self.held().map(|held| held.generation());
+        held.filter(|held| *held == blamed)
     }
 }
 
@@ -158,26 +244,97 @@ impl Writer {
 pub struct NoToken {
     /// When trying again may help.
     pub retry_after: Duration,
-    /// Word of the last failure; `None` while the first call is under way.
-    pub failing: Option<&'static str>,
+    /// Why there is none.
+    pub absence: Absence,
 }
 
 impl NoToken {
     fn of(state: State) -> Self {
-        let next = state.blocked_until.or(state.next_try);
+        let next = state.blocked_until.max(state.next_try);
         let wait =
             next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
-        Self { retry_after: wait.max(Duration::from_secs(1)), failing: state.failing }
+        Self { retry_after: wait.max(Duration::from_secs(1)), absence: state.absence }
     }
 }
 
 impl fmt::Display for NoToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.failing {
-            Some(word) => write!(f, "the token endpoint's last answer was a failure ({word})"),
-            None => f.write_str("the token endpoint has not answered yet"),
+        match self.absence {
+            Absence::Pending => f.write_str("the token endpoint has not answered yet"),
+            Absence::Failing(word) => {
+                write!(f, "the last call of the token endpoint failed ({word})")
+            }
+            Absence::BudgetSpent => f.write_str("token_budget is spent for this hour"),
         }
     }
 }
 
 impl std::error::Error for NoToken {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sensitive::Sensitive;
+
+    const LIFE: Duration = Duration::from_secs(60);
+
+    fn bearer(generation: u64) -> Arc<Bearer> {
+        let token = Sensitive::new(format!("t{generation}"));
+        Arc::new(Bearer::new(&token, generation, Moment::now(), LIFE).unwrap())
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(2)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiting_request_gets_the_token_that_comes() {
+        let (writer, reader) = channel();
+        let (found, ()) = tokio::join!(reader.wait_usable(soon()), async {
+            writer.nudged().await;
+            assert!(writer.take_wishes().asked());
+            writer.publish(bearer(1));
+            writer.tell(State { generation: 1, ..State::default() });
+        });
+        assert_eq!(found.map(|bearer| bearer.generation()), Ok(1));
+        assert!(writer.take_used());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_its_deadline_or_when_it_is_hopeless() {
+        let far = Some(Instant::now() + LIFE);
+        let stopped = State { stopped: true, ..State::default() };
+        let blocked = State { blocked_until: far, ..State::default() };
+        let cooling = State { cooling_until: far, ..State::default() };
+        let same = State { unrenewed: 1, ..State::default() };
+        for (state, waits_for_first, waits_for_newer) in [
+            (State::default(), 2, 2),
+            (stopped, 0, 0),
+            (blocked, 0, 0),
+            (cooling, 2, 0),
+            (same, 2, 0),
+        ] {
+            let (writer, reader) = channel();
+            writer.tell(state);
+            let began = Instant::now();
+            reader.wait_usable(soon()).await.unwrap_err();
+            assert_eq!(began.elapsed().as_secs(), waits_for_first, "{state:?}");
+            let began = Instant::now();
+            reader.newer_than(1, soon()).await.unwrap_err();
+            assert_eq!(began.elapsed().as_secs(), waits_for_newer, "{state:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_held_token_can_be_blamed() {
+        let (writer, reader) = channel();
+        writer.publish(bearer(2));
+        reader.blame(1);
+        assert_eq!(writer.take_blamed(), None);
+        reader.blame(2);
+        writer.publish(bearer(3));
+        assert_eq!(writer.take_blamed(), None, "it has been replaced meanwhile");
+        reader.blame(3);
+        assert_eq!((writer.take_blamed(), writer.take_blamed()), (Some(3), None));
+    }
+}

@@ -1,5 +1,6 @@
 //! `Credential`: one client registration, as the token river needs to know it.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +29,21 @@ pub struct Credential {
     pub egress: Option<EgressProxy>,
     /// One token for each distinct set of scopes, or one with all of them.
     pub grouping: Grouping,
+    /// Where tokens are revoked when the program ends (RFC 7009); `None`: they are not.
+    pub revocation: Option<TokenEndpoint>,
     /// When tokens are renewed and how long anybody waits.
     pub policy: Policy,
+}
+
+impl Credential {
+    /// Whether another configuration of it shows the same login at the same endpoint, so that what
+    /// the server thinks of the one holds for the other.
+    pub(super) fn same_login(&self, other: &Self) -> bool {
+        let login = |one: &Self| {
+            (one.endpoint.clone(), one.client_id.clone(), one.client_secret.clone(), one.auth)
+        };
+        login(self) == login(other)
+    }
 }
 
 /// How scopes are gathered into tokens.
@@ -57,6 +71,10 @@ pub struct Policy {
     pub wait: Duration,
     /// What happens when fewer scopes are granted than were asked for.
     pub missing_scopes: MissingScopes,
+    /// Token calls in any hour, over all tokens of the credential; `None`: as many as are needed.
+    pub budget: Option<NonZeroU32>,
+    /// `Some`: a token is fetched at its first use, and let go after so long without one.
+    pub lazy: Option<Duration>,
 }
 
 impl Eq for Policy {}
@@ -80,6 +98,8 @@ impl Default for Policy {
             timeout: Duration::from_secs(10),
             wait: Duration::from_secs(2),
             missing_scopes: MissingScopes::Warn,
+            budget: None,
+            lazy: None,
         }
     }
 }

@@ -1,24 +1,25 @@
 //! `Keeper`: owns the refreshers. Across a reload it keeps those still wanted, with their tokens;
 //! the others end, and their tokens are dropped at once.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cell::{Reader, channel};
 use super::credential::{Credential, Grouping};
-use super::fetch::Trip;
+use super::fetch::{Fetch, Fetchers, Trips};
 use super::gate::Gate;
-use super::login::Login;
 use super::metrics::TokenMetrics;
-use super::refresher::Refresher;
-use super::schedule::Schedule;
+use super::refresher::{Inner, Refresher, Remains};
 use super::status::TokenStatus;
-use crate::oauth::ScopeSet;
+use super::watch::watch;
+use crate::clock::Moment;
+use crate::oauth::revoke::Revoked;
+use crate::oauth::{ScopeSet, TokenEndpoint};
 use crate::secret::Store;
 
 /// Calls in flight to one token endpoint.
@@ -34,45 +35,102 @@ pub struct Wanted {
 }
 
 /// Owns the refreshers of this process.
-pub struct Keeper {
+pub struct Keeper<M: Fetchers = Trips> {
     metrics: TokenMetrics,
-    kept: Vec<Kept>,
+    fetchers: M,
+    kept: Vec<Kept<M::Fetch>>,
+    /// Those that the last [`apply`](Self::apply) had no use for, until it is settled.
+    leaving: Vec<Kept<M::Fetch>>,
     gates: HashMap<Arc<str>, (Arc<Credential>, Arc<Gate>)>,
-    logins: HashMap<Arc<str>, (Arc<Credential>, Arc<Login>)>,
-    endpoints: HashMap<String, Arc<Semaphore>>,
-    store: Arc<Store>,
+    endpoints: HashMap<TokenEndpoint, Arc<Semaphore>>,
     handle: KeeperHandle,
+    watch: Option<JoinHandle<()>>,
 }
 
 /// One refresher and what two routes must share to share it.
-struct Kept {
+struct Kept<F> {
     credential: Arc<Credential>,
     scopes: ScopeSet,
     number: usize,
     reader: Reader,
     status: Arc<Mutex<TokenStatus>>,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Remains<F>>,
 }
 
-/// The tokens' states, for the operator's window.
+impl<F> Kept<F> {
+    fn is(&self, wanted: &Wanted) -> bool {
+        self.credential == wanted.credential && self.scopes == wanted.scopes
+    }
+}
+
+/// The tokens as the operator's window sees them: what they are and what may be asked of them,
+/// never their values.
 #[derive(Clone, Default)]
-pub struct KeeperHandle(Arc<Mutex<Vec<Arc<Mutex<TokenStatus>>>>>);
+pub struct KeeperHandle(Arc<Mutex<Vec<Shown>>>);
+
+struct Shown {
+    status: Arc<Mutex<TokenStatus>>,
+    reader: Reader,
+}
+
+impl Shown {
+    fn status(&self) -> TokenStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_of(&self, credential: Option<&str>) -> bool {
+        let status = self.status();
+        credential.map_or(!status.lazy, |name| *status.credential == *name)
+    }
+}
 
 impl KeeperHandle {
     /// The state of each token.
     pub fn statuses(&self) -> Vec<TokenStatus> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().map(|one| one.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+        self.lock().iter().map(Shown::status).collect()
+    }
+
+    /// Has all tokens of a credential fetched anew, however good they are, and a refused login
+    /// tried again. Says how many tokens that are.
+    pub fn refresh(&self, credential: &str) -> usize {
+        let all = self.lock();
+        let its = all.iter().filter(|shown| shown.is_of(Some(credential)));
+        its.map(|shown| shown.reader.force()).count()
+    }
+
+    /// Lets the tokens of a credential, or all that are not lazy, know that they are wanted.
+    pub fn ask(&self, credential: Option<&str>) {
+        let now = Moment::now();
+        let all = self.lock();
+        let absent = |shown: &&Shown| shown.is_of(credential) && !shown.status().usable(now);
+        all.iter().filter(absent).for_each(|shown| shown.reader.ask());
+    }
+
+    /// Wakes all refreshers, to look at the clocks.
+    pub(super) fn wake(&self) {
+        self.lock().iter().for_each(|shown| shown.reader.wake());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Shown>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Keeper {
     /// A keeper of nothing, which will read secrets through `store`.
     pub fn new(metrics: TokenMetrics, store: Arc<Store>) -> Self {
-        let (gates, logins, endpoints) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let (kept, handle) = (Vec::new(), KeeperHandle::default());
-        Self { metrics, kept, gates, logins, endpoints, store, handle }
+        Self::with(Trips::new(store, metrics.clone()), metrics)
+    }
+}
+
+impl<M: Fetchers> Keeper<M> {
+    /// A keeper of nothing, whose tokens are fetched in a way of their own.
+    pub(super) fn with(fetchers: M, metrics: TokenMetrics) -> Self {
+        let (kept, leaving) = (Vec::new(), Vec::new());
+        let (gates, endpoints) = (HashMap::new(), HashMap::new());
+        let handle = KeeperHandle::default();
+        Self { metrics, fetchers, kept, leaving, gates, endpoints, handle, watch: None }
     }
 
     /// The tokens' states.
@@ -80,116 +138,125 @@ impl Keeper {
         self.handle.clone()
     }
 
-    /// Keeps these tokens from now on, and no others; gives their readers in the same order. Must
-    /// be called in the control plane's runtime, where the refreshers run.
+    /// Keeps these tokens from now on; gives their readers in the same order. Those that are no
+    /// longer wanted are kept too until [`settle`](Self::settle), so that a reload can still be
+    /// taken back by applying what was wanted before. Must be called in the control plane's
+    /// runtime, where the refreshers run.
     pub fn apply(&mut self, wanted: Vec<Wanted>) -> Vec<Reader> {
         let wanted = grouped(wanted);
-        let mut old = std::mem::take(&mut self.kept);
+        self.leaving.append(&mut self.kept);
         for one in &wanted {
-            let same = |kept: &Kept| kept.credential == one.credential && kept.scopes == one.scopes;
-            if self.kept.iter().any(same) {
+            if self.kept.iter().any(|kept| kept.is(one)) {
                 continue;
             }
-            match old.iter().position(same) {
-                Some(at) => self.kept.push(old.swap_remove(at)),
-                None => {
-                    let started = self.start(one, &old);
-                    self.kept.push(started);
-                }
-            }
+            let found = self.leaving.iter().position(|kept| kept.is(one));
+            let kept = match found {
+                Some(at) => self.leaving.swap_remove(at),
+                None => self.start(one),
+            };
+            self.kept.push(kept);
         }
-        for unwanted in old {
-            unwanted.stop.cancel();
-        }
-        self.gates.retain(|name, _| self.kept.iter().any(|kept| kept.credential.name == *name));
-        self.logins.retain(|name, _| self.kept.iter().any(|kept| kept.credential.name == *name));
-        let statuses = self.kept.iter().map(|kept| Arc::clone(&kept.status)).collect();
-        *self.handle.0.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
+        let shown = |kept: &Kept<_>| Shown {
+            status: Arc::clone(&kept.status),
+            reader: kept.reader.clone(),
+        };
+        *self.handle.lock() = self.kept.iter().map(shown).collect();
+        let handle = self.handle.clone();
+        let metrics = self.metrics.clone();
+        self.watch.get_or_insert_with(|| tokio::spawn(watch(handle, metrics)));
         let reader_of = |one: &Wanted| {
-            let mut all = self.kept.iter();
-            all.find(|kept| kept.credential == one.credential && kept.scopes == one.scopes)
-                .map(|kept| kept.reader.clone())
+            self.kept.iter().find(|kept| kept.is(one)).map(|kept| kept.reader.clone())
         };
         wanted.iter().filter_map(reader_of).collect()
     }
 
-    /// Ends all refreshers and drops their tokens.
-    pub async fn shutdown(mut self) {
-        for kept in &self.kept {
-            kept.stop.cancel();
-        }
-        for kept in self.kept.drain(..) {
-            let _ = kept.task.await;
-        }
+    /// Ends the refreshers that are no longer wanted and drops their tokens at once.
+    pub fn settle(&mut self) {
+        self.leaving.drain(..).for_each(|kept| kept.stop.cancel());
+        let (kept, now) = (&self.kept, Instant::now());
+        self.endpoints
+            .retain(|endpoint, _| kept.iter().any(|kept| kept.credential.endpoint == *endpoint));
+        // What counts against a credential is remembered although it is gone: it may come back.
+        self.gates.retain(|name, (_, gate)| {
+            gate.remembers(now) || kept.iter().any(|kept| kept.credential.name == *name)
+        });
     }
 
-    fn start(&mut self, wanted: &Wanted, leaving: &[Kept]) -> Kept {
+    /// Ends all refreshers and drops their tokens; those whose credential asks for it are revoked.
+    pub async fn shutdown(mut self) {
+        if let Some(watch) = self.watch.take() {
+            watch.abort();
+        }
+        self.leaving.append(&mut self.kept);
+        self.leaving.iter().for_each(|kept| kept.stop.cancel());
+        let mut revoking = JoinSet::new();
+        for kept in self.leaving.drain(..) {
+            let Ok(remains) = kept.task.await else { continue };
+            if kept.credential.revocation.is_some() {
+                revoking.spawn(revoke(kept.credential, remains));
+            }
+        }
+        while revoking.join_next().await.is_some() {}
+    }
+
+    fn start(&mut self, wanted: &Wanted) -> Kept<M::Fetch> {
         let credential = Arc::clone(&wanted.credential);
-        let gate = self.gate(&credential);
-        let login = self.login(&credential);
-        let endpoint = self.endpoints.entry(credential.endpoint.uri().to_string());
-        let endpoint = endpoint.or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_ENDPOINT)));
-        let trip = Trip {
-            credential: Arc::clone(&credential),
-            scopes: wanted.scopes.clone(),
-            login,
-            endpoint: Arc::clone(endpoint),
-        };
-        let number = self.free_number(&credential.name, leaving);
+        let number = self.free_number(&credential.name);
         let status = Arc::new(Mutex::new(status(wanted, number)));
         let (writer, reader) = channel();
         let stop = CancellationToken::new();
+        let endpoint = self.endpoints.entry(credential.endpoint.clone());
+        let endpoint = endpoint.or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_ENDPOINT)));
+        let endpoint = Arc::clone(endpoint);
         let refresher = Refresher {
-            credential: Arc::clone(&credential),
+            fetch: self.fetchers.fetcher(&credential, &wanted.scopes),
             scopes: wanted.scopes.clone(),
-            fetch: trip,
             writer,
-            schedule: Schedule::new(credential.policy, Instant::now()),
-            gate,
+            gate: self.gate(&credential),
+            endpoint,
             metrics: self.metrics.of(&credential.name, &number.to_string()),
             status: Arc::clone(&status),
-            refresh_token: None,
-            generation: 0,
-            blamed: VecDeque::new(),
-            life: std::time::Duration::ZERO,
+            inner: Inner::new(&credential),
+            credential: Arc::clone(&credential),
         };
         let task = tokio::spawn(refresher.run(stop.clone()));
         Kept { credential, scopes: wanted.scopes.clone(), number, reader, status, stop, task }
     }
 
-    /// A credential that has changed deserves a new chance.
+    /// What a server thinks of a login outlives changes of everything else.
     fn gate(&mut self, credential: &Arc<Credential>) -> Arc<Gate> {
         let fresh = || (Arc::clone(credential), Arc::new(Gate::default()));
         let entry = self.gates.entry(Arc::clone(&credential.name)).or_insert_with(fresh);
-        if entry.0 != *credential {
+        if !entry.0.same_login(credential) {
             *entry = fresh();
         }
         Arc::clone(&entry.1)
     }
 
-    /// The login of a credential; what is known of its secrets holds as long as it is not changed.
-    fn login(&mut self, credential: &Arc<Credential>) -> Arc<Login> {
-        if let Some((of, login)) = self.logins.get(&credential.name)
-            && of == credential
-        {
-            return Arc::clone(login);
-        }
-        let metrics = self.metrics.of_login(&credential.name);
-        let login = Login::new(Arc::clone(credential), Arc::clone(&self.store), metrics);
-        let entry = (Arc::clone(credential), Arc::new(login));
-        self.logins.entry(Arc::clone(&credential.name)).insert_entry(entry).get().1.clone()
-    }
-
     /// The lowest number that no token of the credential has, not even one about to end: its
     /// gauges would take the new token's with them.
-    fn free_number(&self, credential: &Arc<str>, leaving: &[Kept]) -> usize {
+    fn free_number(&self, credential: &Arc<str>) -> usize {
+        let all = || self.kept.iter().chain(&self.leaving);
         let taken = |number: &usize| {
-            self.kept
-                .iter()
-                .chain(leaving)
-                .any(|kept| kept.credential.name == *credential && kept.number == *number)
+            all().any(|kept| kept.credential.name == *credential && kept.number == *number)
         };
         (0..).find(|number| !taken(number)).unwrap_or_default()
+    }
+}
+
+/// Asks the server to end what is left; a refresh token first, since its access tokens may end with
+/// it. A failure is said and nothing more: tokens end by themselves.
+async fn revoke<F: Fetch>(credential: Arc<Credential>, remains: Remains<F>) {
+    let Remains { fetch, bearer, refresh_token } = remains;
+    let access = bearer.map(|bearer| bearer.token());
+    let refresh = refresh_token.as_ref().map(Revoked::Refresh);
+    for token in refresh.into_iter().chain(access.as_ref().map(Revoked::Access)) {
+        match fetch.revoke(token).await {
+            Ok(()) => tracing::info!(credential = %credential.name, "token revoked"),
+            Err(error) => {
+                tracing::warn!(credential = %credential.name, %error, "a token was not revoked");
+            }
+        }
     }
 }
 
@@ -216,6 +283,11 @@ fn status(wanted: &Wanted, number: usize) -> TokenStatus {
         credential: Arc::clone(&wanted.credential.name),
         token: number.to_string(),
         scopes: wanted.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        missing_scopes: Vec::new(),
+        lazy: wanted.credential.policy.lazy.is_some(),
+        contended: false,
+        clock_offset: None,
+        budget_left: None,
         usable_until: None,
         expires: None,
         refresh_due: None,

@@ -45,6 +45,11 @@ impl Login {
         Self { credential, store, metrics, known: Mutex::default() }
     }
 
+    /// Whether it is this credential's.
+    pub(super) fn is_of(&self, credential: &Arc<Credential>) -> bool {
+        self.credential == *credential
+    }
+
     /// Reads id and secret.
     pub(super) async fn read(&self, age: Age) -> Result<Shown, SecretError> {
         let id = self.store.read_id(&self.credential.client_id, age).await?;

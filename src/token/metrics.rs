@@ -22,6 +22,11 @@ pub struct TokenMetrics {
     missing_scopes: IntGaugeVec,
     rotations: IntCounterVec,
     last_change: GaugeVec,
+    clock_offset: GaugeVec,
+    budget_left: IntGaugeVec,
+    contended: IntCounterVec,
+    disagreements: IntCounterVec,
+    pub(super) clock_jumps: IntCounterVec,
 }
 
 impl TokenMetrics {
@@ -78,6 +83,31 @@ impl TokenMetrics {
                 "When a changed client secret was first shown to the token server.",
                 &["credential"],
             )?,
+            clock_offset: registry.float_gauge_vec(
+                "bearer_proxy_token_server_clock_offset_seconds",
+                "How far the token server's clock is ahead of ours.",
+                token,
+            )?,
+            budget_left: registry.gauge_vec(
+                "bearer_proxy_token_budget_left",
+                "Calls that token_budget leaves for this hour.",
+                &["credential"],
+            )?,
+            contended: registry.counter_vec(
+                "bearer_proxy_token_contended_total",
+                "Times that an upstream had refused three tokens within one life.",
+                &["credential"],
+            )?,
+            disagreements: registry.counter_vec(
+                "bearer_proxy_token_expiry_disagreements_total",
+                "Answers whose relative and absolute expiry differ by more than 60 s.",
+                &["credential"],
+            )?,
+            clock_jumps: registry.counter_vec(
+                "bearer_proxy_clock_jumps_total",
+                "Times that the clocks parted, or the program stood still.",
+                &["kind"],
+            )?,
         })
     }
 
@@ -97,6 +127,9 @@ impl TokenMetrics {
     pub(super) fn of(&self, credential: &str, token: &str) -> OneToken {
         for result in RESULTS {
             self.requests.with_label_values(&[credential, result]);
+        }
+        for counter in [&self.contended, &self.disagreements] {
+            counter.with_label_values(&[credential]);
         }
         self.usable.with_label_values(&[credential, token]).set(0);
         OneToken { all: self.clone(), credential: credential.to_owned(), token: token.to_owned() }
@@ -146,10 +179,36 @@ impl OneToken {
         self.all.missing_scopes.with_label_values(&labels).set(missing);
     }
 
-    pub(super) fn state(&self, usable: bool, due: SystemTime) {
+    pub(super) fn contended(&self) {
+        self.all.contended.with_label_values(&[&self.credential]).inc();
+    }
+
+    pub(super) fn disagreement(&self) {
+        self.all.disagreements.with_label_values(&[&self.credential]).inc();
+    }
+
+    pub(super) fn clock_offset(&self, seconds: f64) {
+        let labels = [self.credential.as_str(), self.token.as_str()];
+        self.all.clock_offset.with_label_values(&labels).set(seconds);
+    }
+
+    pub(super) fn budget_left(&self, calls: u32) {
+        self.all.budget_left.with_label_values(&[&self.credential]).set(i64::from(calls));
+    }
+
+    /// A gauge of a moment goes when there is no such moment.
+    pub(super) fn state(&self, usable: bool, due: Option<SystemTime>) {
         let labels = [self.credential.as_str(), self.token.as_str()];
         self.all.usable.with_label_values(&labels).set(i64::from(usable));
-        self.all.refresh_due.with_label_values(&labels).set(epoch(due));
+        match due {
+            Some(due) => self.all.refresh_due.with_label_values(&labels).set(epoch(due)),
+            None => drop(self.all.refresh_due.remove_label_values(&labels)),
+        }
+    }
+
+    pub(super) fn let_go(&self) {
+        let labels = [self.credential.as_str(), self.token.as_str()];
+        drop(self.all.expiry.remove_label_values(&labels));
     }
 }
 
@@ -157,12 +216,14 @@ impl Drop for OneToken {
     fn drop(&mut self) {
         let labels = [self.credential.as_str(), self.token.as_str()];
         // An error only means that the series never appeared.
-        for gauge in [&self.all.expiry, &self.all.refresh_due, &self.all.last_success] {
+        let all = &self.all;
+        for gauge in [&all.expiry, &all.refresh_due, &all.last_success, &all.clock_offset] {
             let _ = gauge.remove_label_values(&labels);
         }
-        for gauge in [&self.all.usable, &self.all.missing_scopes] {
+        for gauge in [&all.usable, &all.missing_scopes] {
             let _ = gauge.remove_label_values(&labels);
         }
+        let _ = all.budget_left.remove_label_values(&[&self.credential]);
     }
 }
 

@@ -4,8 +4,8 @@
 //! where the rivers meet; [`keeper`] owns the refreshers across reloads.
 
 pub mod bearer;
+mod blame;
 pub mod cell;
-pub mod clock;
 pub mod credential;
 pub mod fetch;
 mod gate;
@@ -15,11 +15,17 @@ pub mod metrics;
 pub mod probe;
 pub mod refresher;
 pub mod schedule;
+#[cfg(test)]
+mod simulation;
 pub mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 pub use bearer::Bearer;
-pub use cell::{NoToken, Reader};
-pub use clock::Moment;
+pub use cell::{Absence, NoToken, Reader};
 pub use credential::Credential;
 pub use keeper::{Keeper, KeeperHandle, Wanted};
 pub use metrics::TokenMetrics;

@@ -13,7 +13,7 @@ use crate::oauth::dialect::ClientCredentials;
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
 use crate::oauth::request::{self, Grant};
-use crate::oauth::{ScopeSet, reply};
+use crate::oauth::{ScopeSet, TokenEndpoint, reply};
 use crate::secret::EgressProxy;
 use crate::sensitive::Sensitive;
 
@@ -66,10 +66,14 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
         sent,
     )
     .map_err(|error| ProbeError::new("request", error.to_string()))?;
-    let reply =
-        control::call(&connector(credential)?, request, credential.policy.timeout, MAX_REPLY_BYTES)
-            .await
-            .map_err(|error| called(&error))?;
+    let reply = control::call(
+        &connector(credential, &credential.endpoint)?,
+        request,
+        credential.policy.timeout,
+        MAX_REPLY_BYTES,
+    )
+    .await
+    .map_err(|error| called(&error))?;
     let response = reply.response;
     let issued =
         reply::read(&credential.dialect, response.status(), response.headers(), response.body())
@@ -84,8 +88,12 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     })
 }
 
-pub(super) fn connector(credential: &Credential) -> Result<Connector, ProbeError> {
-    let origin = Origin::of(credential.endpoint.uri())
+/// The way to one of the credential's endpoints.
+pub(super) fn connector(
+    credential: &Credential,
+    endpoint: &TokenEndpoint,
+) -> Result<Connector, ProbeError> {
+    let origin = Origin::of(endpoint.uri())
         .map_err(|error| ProbeError::new("endpoint", error.to_string()))?;
     let timeout = credential.policy.connect_timeout;
     Connector::new(origin, &credential.tls, Alpn::Both, timeout, TCP_USER_TIMEOUT)

@@ -21,7 +21,8 @@ const RETRY_AFTER_CAP: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone)]
 pub struct Schedule {
     policy: Policy,
-    next: Instant,
+    /// `None`: at rest until somebody asks.
+    next: Option<Instant>,
     last_call: Option<Instant>,
     failures: u32,
     /// When the last failure was, and the delay that chance gave it.
@@ -33,11 +34,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule without a token: the first call is due at once.
+    /// A schedule without a token: the first call is due at once, or at the first use of a lazy one.
     pub fn new(policy: Policy, now: Instant) -> Self {
         Self {
             policy,
-            next: now,
+            next: if policy.lazy.is_some() { None } else { Some(now) },
             last_call: None,
             failures: 0,
             failed: None,
@@ -46,9 +47,14 @@ impl Schedule {
         }
     }
 
-    /// When the next call is due.
-    pub fn next(&self) -> Instant {
+    /// When the next call is due; `None` while nobody needs a token.
+    pub fn next(&self) -> Option<Instant> {
         self.next
+    }
+
+    /// Whether a call is due.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.next.is_some_and(|next| next <= now)
     }
 
     /// Failures in a row.
@@ -73,16 +79,16 @@ impl Schedule {
         self.renew_at(sent + life.mul_f64(share.clamp(0.05, 0.95)), usable_until);
     }
 
-    /// The same token came again, or one that ends no later: it is asked for when the held one can
-    /// no longer be used.
-    pub fn unchanged(&mut self, usable_until: Instant) {
-        self.renew_at(usable_until, usable_until);
+    /// The token that came ends no later than the one before: asking earlier than `due` would bring
+    /// it once more.
+    pub fn unchanged(&mut self, due: Instant, usable_until: Instant) {
+        self.renew_at(due, usable_until);
     }
 
     fn renew_at(&mut self, due: Instant, usable_until: Instant) {
         (self.failures, self.failed, self.blocked_until) = (0, None, None);
         self.usable_until = Some(usable_until);
-        self.next = self.last_call.map_or(due, |last| due.max(last + FLOOR));
+        self.next = Some(self.last_call.map_or(due, |last| due.max(last + FLOOR)));
     }
 
     /// A call failed. `retry_after` is the server's wish, `chance` is between 0 and 1.
@@ -91,19 +97,24 @@ impl Schedule {
         self.failures = self.failures.saturating_add(1);
         let delay = grown.mul_f64(chance).max(FLOOR);
         self.failed = Some((now, delay));
-        self.next = now + delay;
+        let mut next = now + delay;
         if let Some(end) = self.usable_until.filter(|end| *end > now) {
             // The held token's end is a moment at which trying is due whatever the back-off says.
-            self.next = self.next.min(end.max(now + FLOOR));
+            next = next.min(end.max(now + FLOOR));
         }
         self.blocked_until = retry_after.map(|wait| now + wait.min(RETRY_AFTER_CAP));
-        self.next = self.next.max(self.blocked_until.unwrap_or(now));
+        self.next = Some(next.max(self.blocked_until.unwrap_or(now)));
     }
 
     /// Calls are forbidden until then, whoever asks.
     pub fn block(&mut self, until: Instant) {
-        self.blocked_until = Some(until);
-        self.next = self.next.max(until);
+        self.blocked_until = self.blocked_until.max(Some(until));
+        self.next = self.next.map(|next| next.max(until));
+    }
+
+    /// The call came to nothing for a reason that another call does not have.
+    pub fn again(&mut self, now: Instant) {
+        self.next = self.last_call.map(|last| now.max(last + FLOOR)).or(Some(now));
     }
 
     /// A request finds no usable token.
@@ -115,15 +126,27 @@ impl Schedule {
         self.pull(wanted);
     }
 
-    /// The held token was refused, or somebody wants a new one now.
-    pub fn forced(&mut self, now: Instant) {
-        self.pull(now);
+    /// A new token is wanted then, whatever the back-off or the held token's age.
+    pub fn forced(&mut self, at: Instant) {
+        self.pull(at);
+    }
+
+    /// The machine slept for this long, which the monotonic clock does not know.
+    pub fn slept(&mut self, now: Instant, span: Duration) {
+        if let Some(next) = self.next {
+            self.pull(next.checked_sub(span).unwrap_or(now).max(now));
+        }
+    }
+
+    /// Nobody needs a token any more: no call until somebody asks.
+    pub fn rest(&mut self) {
+        (self.next, self.usable_until) = (None, None);
     }
 
     fn pull(&mut self, wanted: Instant) {
         let floor = self.last_call.map(|last| last + FLOOR);
         let earliest = floor.into_iter().chain(self.blocked_until).fold(wanted, Instant::max);
-        self.next = self.next.min(earliest);
+        self.next = Some(self.next.map_or(earliest, |next| next.min(earliest)));
     }
 }
 
@@ -145,7 +168,7 @@ mod tests {
             let mut schedule = Schedule::new(Policy::default(), now);
             schedule.called(now);
             schedule.succeeded(now, secs(life), now + secs(life * 0.9), chance);
-            assert_eq!(schedule.next(), now + secs(expected), "{life}");
+            assert_eq!(schedule.next(), Some(now + secs(expected)), "{life}");
         }
     }
 
@@ -157,12 +180,12 @@ mod tests {
             schedule.called(now);
             schedule.failed(now, None, 1.0);
         }
-        assert_eq!(schedule.next(), now + secs(60.0));
+        assert_eq!(schedule.next(), Some(now + secs(60.0)));
         schedule.asked(now);
-        assert_eq!(schedule.next(), now + secs(3.0));
+        assert_eq!(schedule.next(), Some(now + secs(3.0)));
         schedule.failed(now, Some(secs(900.0)), 1.0);
         schedule.asked(now);
-        assert_eq!(schedule.next(), now + secs(300.0));
+        assert_eq!(schedule.next(), Some(now + secs(300.0)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -174,7 +197,36 @@ mod tests {
         for _ in 0..8 {
             schedule.failed(now + secs(80.0), None, 1.0);
         }
-        assert_eq!(schedule.next(), now + secs(95.0));
+        assert_eq!(schedule.next(), Some(now + secs(95.0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lazy_token_rests_until_it_is_asked_for() {
+        let now = Instant::now();
+        let policy = Policy { lazy: Some(secs(600.0)), ..Policy::default() };
+        let mut schedule = Schedule::new(policy, now);
+        assert_eq!(schedule.next(), None);
+        schedule.slept(now, secs(60.0));
+        assert_eq!(schedule.next(), None);
+        schedule.asked(now + secs(5.0));
+        assert_eq!(schedule.next(), Some(now + secs(5.0)));
+        schedule.rest();
+        schedule.called(now + secs(5.0));
+        schedule.asked(now + secs(5.5));
+        assert_eq!(schedule.next(), Some(now + secs(6.0)), "the floor holds for it too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sleep_brings_the_renewal_nearer_but_never_into_a_block() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(Policy::default(), now);
+        schedule.called(now);
+        schedule.succeeded(now, secs(100.0), now + secs(95.0), 0.0);
+        schedule.slept(now + secs(10.0), secs(30.0));
+        assert_eq!(schedule.next(), Some(now + secs(50.0)));
+        schedule.block(now + secs(60.0));
+        schedule.slept(now + secs(10.0), secs(3600.0));
+        assert_eq!(schedule.next(), Some(now + secs(60.0)));
     }
 
     proptest! {
@@ -184,7 +236,7 @@ mod tests {
             let mut schedule = Schedule::new(Policy::default(), start);
             let mut last: Option<Instant> = None;
             for (step, chance) in steps {
-                let now = schedule.next();
+                let now = schedule.next().unwrap();
                 if let Some(last) = last {
                     prop_assert!(now >= last + FLOOR);
                 }
@@ -194,7 +246,7 @@ mod tests {
                     0 => schedule.succeeded(now, secs(chance * 10.0), now + secs(chance * 9.0), chance),
                     1 => schedule.failed(now, None, chance),
                     2 => schedule.failed(now, Some(secs(chance * 400.0)), chance),
-                    _ => schedule.unchanged(now + secs(chance)),
+                    _ => schedule.unchanged(now + secs(chance), now + secs(chance)),
                 }
                 schedule.asked(now);
                 schedule.forced(now);

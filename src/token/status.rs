@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::clock::Moment;
+use crate::clock::Moment;
 
 /// The state of one token.
 #[derive(Debug, Clone)]
@@ -20,6 +20,16 @@ pub struct TokenStatus {
     pub expires: Option<SystemTime>,
     /// When its successor is to be fetched.
     pub refresh_due: Option<SystemTime>,
+    /// Scopes that it was asked with and that were not granted.
+    pub missing_scopes: Vec<String>,
+    /// Fetched at its first use only.
+    pub lazy: bool,
+    /// Another instance seems to revoke what we obtain.
+    pub contended: bool,
+    /// How far the token server's clock is ahead of ours, in seconds.
+    pub clock_offset: Option<f64>,
+    /// Calls that the credential's hourly budget leaves.
+    pub budget_left: Option<u32>,
     /// Whether the first attempt has ended, either way.
     pub attempted: bool,
     /// Since when fetching fails.

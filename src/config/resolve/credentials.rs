@@ -98,6 +98,7 @@ fn credential<'c>(
         tls,
         egress,
         grouping,
+        revocation: None,
         policy,
     })
 }
@@ -323,6 +324,8 @@ fn policy(section: &Section<'_>) -> Policy {
         timeout: server::positive(&timeouts, "total", default.timeout),
         wait: timeouts.duration("wait", default.wait),
         missing_scopes: section.choice("missing_scopes", &missing, default.missing_scopes),
+        budget: None,
+        lazy: None,
     };
     timeouts.finish();
     at_most_a_minute(&timeouts, policy.wait);

@@ -1,0 +1,305 @@
+//! A token server of the tests: it answers as it is told, under paused time, and keeps count.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::credential::{Credential, Grouping, Policy};
+use super::fetch::{Fetch, FetchError, Fetched, Fetchers};
+use super::keeper::{Keeper, Wanted};
+use super::metrics::TokenMetrics;
+use crate::clock::Moment;
+use crate::net::tls::TlsSettings;
+use crate::oauth::error::{ErrorCode, Malformation, TokenError};
+use crate::oauth::lifetime::Lifetime;
+use crate::oauth::reply::IssuedToken;
+use crate::oauth::revoke::Revoked;
+use crate::oauth::{ClientAuth, Dialect, ScopeSet, TokenEndpoint};
+use crate::secret::Reference;
+use crate::sensitive::Sensitive;
+use crate::telemetry::Registry;
+
+/// What the server does with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// A token that lives so many seconds.
+    Gives(u64),
+    /// The token before while it lives, then one that lives so many seconds.
+    SameToken(u64),
+    /// No connection.
+    Down,
+    /// The connection is cut after the request was read.
+    Cut,
+    /// A status and, where it is not 0, Retry-After in seconds.
+    Status(u16, u64),
+    /// 401 `invalid_client`.
+    Refuses,
+    /// 200 with something that is no token.
+    Malformed,
+    /// No answer at all.
+    Hangs,
+}
+
+/// One call as the server saw it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The fetcher that made it: one for each token.
+    pub fetcher: usize,
+    /// When it came.
+    pub began: Instant,
+    /// When it was answered; `None` while it is not, and for one that was given up.
+    pub ended: Option<Instant>,
+    /// What became of it.
+    pub mood: Mood,
+    /// Whether it came with a refresh token.
+    pub refresh: bool,
+}
+
+/// The server's state, and its book.
+pub struct World {
+    /// What it does with the next calls.
+    pub mood: Mood,
+    /// How long an answer takes.
+    pub latency: Duration,
+    /// The secret that clients have now.
+    pub secret: u64,
+    /// Whether answers bring a refresh token.
+    pub refresh_tokens: bool,
+    /// The scopes that are granted, where the answer names them.
+    pub granted: Option<&'static str>,
+    /// Every call.
+    pub calls: Vec<Call>,
+    /// Tokens that were ended by request.
+    pub revoked: Vec<String>,
+    /// How long the machine has slept: time that only a wall clock sees.
+    pub slept: Duration,
+    start: Instant,
+    /// When each token ends, in time that nothing but time moves.
+    ends: HashMap<String, Duration>,
+    last: HashMap<String, String>,
+    in_flight: HashMap<usize, usize>,
+}
+
+/// The server, shared by the test and all fetchers.
+#[derive(Clone)]
+pub struct Scripted(Arc<Mutex<World>>, Arc<AtomicUsize>);
+
+impl Scripted {
+    /// A server that gives tokens of a minute after 100 ms.
+    pub fn new() -> Self {
+        Self(
+            Arc::new(Mutex::new(World {
+                mood: Mood::Gives(60),
+                latency: Duration::from_millis(100),
+                secret: 1,
+                refresh_tokens: false,
+                granted: None,
+                calls: Vec::new(),
+                revoked: Vec::new(),
+                slept: Duration::ZERO,
+                start: Instant::now(),
+                ends: HashMap::new(),
+                last: HashMap::new(),
+                in_flight: HashMap::new(),
+            })),
+            Arc::default(),
+        )
+    }
+
+    /// Its state, to be looked at and changed between two awaits.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    /// From now on it does this.
+    pub fn set(&self, mood: Mood) {
+        self.world().mood = mood;
+    }
+
+    /// How many calls have come.
+    pub fn calls(&self) -> usize {
+        self.world().calls.len()
+    }
+
+    /// Whether a token lives, by true time.
+    pub fn lives(&self, header: &http::HeaderValue) -> bool {
+        let token = header.to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
+        let world = self.world();
+        world.ends[&token] > world.now()
+    }
+}
+
+impl World {
+    fn now(&self) -> Duration {
+        self.start.elapsed() + self.slept
+    }
+
+    /// Gives out a token; the server's part of the work is done at once.
+    fn give(&mut self, scopes: &str, life: u64, same: bool) -> (String, Duration) {
+        let now = self.now();
+        if let Some(token) = self.last.get(scopes).filter(|_| same)
+            && let Some(left) = self.ends[token].checked_sub(now).filter(|left| left.as_secs() > 0)
+        {
+            return (token.clone(), Duration::from_secs(left.as_secs()));
+        }
+        let token = format!("t{}", self.ends.len());
+        let life = Duration::from_secs(life);
+        self.ends.insert(token.clone(), now + life);
+        self.last.insert(scopes.to_owned(), token.clone());
+        (token, life)
+    }
+}
+
+impl Fetchers for Scripted {
+    type Fetch = Fetcher;
+
+    fn fetcher(&mut self, _: &Arc<Credential>, scopes: &ScopeSet) -> Fetcher {
+        let number = self.1.fetch_add(1, Ordering::Relaxed);
+        Fetcher { server: self.clone(), scopes: scopes.to_wire(), number }
+    }
+}
+
+/// Fetches one token.
+pub struct Fetcher {
+    server: Scripted,
+    scopes: String,
+    number: usize,
+}
+
+/// A call in flight; given up when dropped.
+struct InFlight<'a>(&'a Fetcher);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.0.server.world().in_flight.get_mut(&self.0.number) {
+            *count -= 1;
+        }
+    }
+}
+
+impl Fetch for Fetcher {
+    async fn fetch(
+        &self,
+        refresh: Option<&Sensitive>,
+        withheld: Option<u64>,
+    ) -> Result<Fetched, FetchError> {
+        let sent = Moment::now();
+        let (secret, mood, latency, call) = {
+            let mut world = self.server.world();
+            if withheld == Some(world.secret) {
+                return Err(FetchError::Withheld);
+            }
+            let before = world.calls.iter().rev().find(|call| call.fetcher == self.number);
+            if let Some(before) = before {
+                assert!(sent.mono >= before.began + Duration::from_secs(1), "less than 1 s apart");
+            }
+            let mood = world.mood;
+            let call = Call {
+                fetcher: self.number,
+                began: sent.mono,
+                ended: None,
+                mood,
+                refresh: refresh.is_some(),
+            };
+            world.calls.push(call);
+            let count = world.in_flight.entry(self.number).or_default();
+            *count += 1;
+            assert_eq!(*count, 1, "two calls in flight for one token");
+            let all: usize = world.in_flight.values().sum();
+            assert!(all <= 4, "{all} calls in flight to one endpoint");
+            (world.secret, mood, world.latency, world.calls.len() - 1)
+        };
+        let _in_flight = InFlight(self);
+        let latency = if mood == Mood::Hangs { Duration::from_secs(10) } else { latency };
+        tokio::time::sleep(latency / 2).await;
+        let given = match mood {
+            Mood::Gives(life) => Some(self.server.world().give(&self.scopes, life, false)),
+            Mood::SameToken(life) => Some(self.server.world().give(&self.scopes, life, true)),
+            _ => None,
+        };
+        tokio::time::sleep(latency / 2).await;
+        self.server.world().calls[call].ended = Some(Instant::now());
+        let refused = |error| Err(FetchError::Refused { error, secret });
+        let broken = |timeout, unsent| {
+            Err(FetchError::Call { timeout, unsent, text: "scripted".to_owned() })
+        };
+        match (mood, given) {
+            (_, Some((token, life))) => Ok(self.fetched(token, life, sent)),
+            (Mood::Down, _) => broken(false, true),
+            (Mood::Cut, _) => broken(false, false),
+            (Mood::Hangs, _) => broken(true, false),
+            (Mood::Malformed, _) => refused(TokenError::Malformed(Malformation::NotJson)),
+            (Mood::Refuses, _) => refused(TokenError::Refused {
+                code: ErrorCode::InvalidClient,
+                status: StatusCode::UNAUTHORIZED,
+                description: None,
+                retry_after: None,
+            }),
+            (Mood::Status(status, wait), _) => refused(TokenError::Status {
+                status: StatusCode::from_u16(status).unwrap(),
+                retry_after: (wait > 0).then(|| Duration::from_secs(wait)),
+            }),
+            (Mood::Gives(_) | Mood::SameToken(_), None) => unreachable!("they give"),
+        }
+    }
+
+    async fn revoke(&self, token: Revoked<'_>) -> Result<(), FetchError> {
+        let (Revoked::Access(token) | Revoked::Refresh(token)) = token;
+        self.server.world().revoked.push(token.expose().to_owned());
+        Ok(())
+    }
+}
+
+impl Fetcher {
+    fn fetched(&self, token: String, life: Duration, sent: Moment) -> Fetched {
+        let world = self.server.world();
+        let refresh = world.refresh_tokens.then(|| Sensitive::new(format!("r-{token}")));
+        let issued = IssuedToken {
+            access_token: Sensitive::new(token),
+            expires_in: Some(life),
+            expires_at: None,
+            refresh_token: refresh,
+            scope: world.granted.map(|granted| ScopeSet::parse(granted).unwrap()),
+            date: None,
+        };
+        let lifetime = Lifetime { life, disagreement: None, assumed: false };
+        Fetched { issued, lifetime, sent, clock_offset: None }
+    }
+}
+
+/// A credential named "bank".
+pub fn credential(policy: Policy) -> Credential {
+    Credential {
+        name: "bank".into(),
+        endpoint: TokenEndpoint::parse("https://auth.example/token").unwrap(),
+        client_id: Reference::Env("ID".into()),
+        client_secret: None,
+        auth: ClientAuth::None,
+        dialect: Dialect::default(),
+        tls: TlsSettings::default(),
+        egress: None,
+        grouping: Grouping::PerScopeSet,
+        revocation: None,
+        policy,
+    }
+}
+
+/// What routes with these scopes want of it.
+pub fn wanted(credential: &Arc<Credential>, scopes: &[&str]) -> Vec<Wanted> {
+    let want = |scopes: &&str| Wanted {
+        credential: Arc::clone(credential),
+        scopes: ScopeSet::parse(scopes).unwrap(),
+    };
+    scopes.iter().map(want).collect()
+}
+
+/// A keeper whose tokens come from this server.
+pub fn keeper(server: &Scripted) -> (Keeper<Scripted>, Registry) {
+    let registry = Registry::new();
+    let metrics = TokenMetrics::register(&registry).unwrap();
+    (Keeper::with(server.clone(), metrics), registry)
+}
