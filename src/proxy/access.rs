@@ -3,16 +3,19 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, Request, Response};
 use tokio::time::Instant;
 
-use super::answer::REQUEST_ID;
+use super::answer::{REQUEST_ID, answer};
+use super::metrics::ProxyMetrics;
 use super::plan::{RoutePlan, UpstreamPlan};
 use super::rejection::{Forwarded, Rejection};
 use super::routed::is_safe;
+use crate::body::Body;
 use crate::telemetry::log::AccessLog;
 
 /// The id of a request: the app's own where it is fit to be logged, else made when first needed.
+#[derive(Default)]
 pub struct RequestId {
     accepted: Option<String>,
     made: std::cell::OnceCell<String>,
@@ -46,14 +49,32 @@ pub struct AccessRecord {
     started: Instant,
     method: Method,
     client: Option<Arc<str>>,
+    id: RequestId,
+    access: AccessLog,
     route: Option<(Arc<UpstreamPlan>, Arc<RoutePlan>)>,
-    rejection: Option<(&'static str, Forwarded)>,
+    /// Whether the upstream may have seen it.
+    forwarded: Forwarded,
+    ended: bool,
 }
+
+/// What a line says of a request whose caller left before its answer, with the status that nginx
+/// gave a meaning.
+const CLIENT_LEFT: &str = "client_left";
+const CLIENT_LEFT_STATUS: u16 = 499;
 
 impl AccessRecord {
     /// Begins a record.
-    pub fn new(started: Instant, method: Method) -> Self {
-        Self { started, method, client: None, route: None, rejection: None }
+    pub fn new<B>(request: &Request<B>, access: AccessLog) -> Self {
+        Self {
+            started: Instant::now(),
+            method: request.method().clone(),
+            id: RequestId::of(request.headers()),
+            access,
+            client: None,
+            route: None,
+            forwarded: Forwarded::No,
+            ended: false,
+        }
     }
 
     /// The request's method.
@@ -71,19 +92,39 @@ impl AccessRecord {
         self.route = Some((Arc::clone(upstream), Arc::clone(route)));
     }
 
-    /// Notes that the answer is ours.
-    pub fn rejected(&mut self, rejection: &Rejection) {
-        self.rejection = Some((rejection.code.as_str(), rejection.forwarded));
+    /// Notes that from now on the upstream may see it.
+    pub fn sending(&mut self) {
+        self.forwarded = Forwarded::Unknown;
     }
 
-    /// Counts the answer and writes the line, if one is wanted.
-    pub fn finish(self, status: StatusCode, id: &RequestId, access: AccessLog) {
-        let elapsed = self.started.elapsed();
+    /// Counts the answer, writes the line if one is wanted, and gives the answer to send.
+    pub fn end(
+        mut self,
+        outcome: Result<Response<Body>, Rejection>,
+        metrics: &ProxyMetrics,
+    ) -> Response<Body> {
+        self.ended = true;
+        let (response, code) = match outcome {
+            Ok(response) => {
+                self.forwarded = Forwarded::Yes;
+                (response, "")
+            }
+            Err(rejection) => {
+                metrics.rejected(&rejection);
+                self.forwarded = rejection.forwarded;
+                (answer(&rejection, self.id.text()), rejection.code.as_str())
+            }
+        };
         if let Some((_, route)) = &self.route {
-            route.metrics.answered(&self.method, status, elapsed);
+            route.metrics.answered(&self.method, response.status(), self.started.elapsed());
         }
-        let failed = self.rejection.is_some() || status.is_server_error();
-        let wanted = match access {
+        self.write(response.status().as_u16(), code);
+        response
+    }
+
+    fn write(&self, status: u16, code: &'static str) {
+        let failed = status >= 500 || !matches!(code, "" | CLIENT_LEFT);
+        let wanted = match self.access {
             AccessLog::Off => false,
             AccessLog::Errors => failed,
             AccessLog::ErrorsAndUnsafe => failed || !is_safe(&self.method),
@@ -96,19 +137,27 @@ impl AccessRecord {
             Some((upstream, route)) => (&*upstream.connection.name, &*route.name),
             None => ("", ""),
         };
-        let (code, forwarded) = self.rejection.unwrap_or(("", Forwarded::Yes));
         tracing::info!(
             target: "bearer_proxy::access",
-            request_id = id.text(),
+            request_id = self.id.text(),
             method = self.method.as_str(),
             upstream,
             route,
             client = self.client.as_deref().unwrap_or(""),
-            status = status.as_u16(),
+            status,
             code,
-            forwarded = forwarded.as_str(),
-            duration_ms = elapsed.as_secs_f64() * 1000.0,
+            forwarded = self.forwarded.as_str(),
+            duration_ms = self.started.elapsed().as_secs_f64() * 1000.0,
             "request"
         );
+    }
+}
+
+/// A request that is let go of before its end: nobody waits for its answer any more.
+impl Drop for AccessRecord {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.write(CLIENT_LEFT_STATUS, CLIENT_LEFT);
+        }
     }
 }

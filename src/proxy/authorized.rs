@@ -50,10 +50,7 @@ pub struct Sent {
 
 impl Authorized {
     pub(super) fn new(routed: Routed, bearer: Option<Arc<Bearer>>) -> Self {
-        let kept = match bearer {
-            Some(_) if routed.may_repeat() => routed.remembered(),
-            _ => None,
-        };
+        let kept = if routed.may_repeat() { routed.remembered() } else { None };
         Self { request: routed.request, route: routed.route, bearer, kept }
     }
 
@@ -78,11 +75,10 @@ impl Authorized {
         let watch = guard(&mut request, &route, upstream, limits);
         let sending = pool.send(request, if safe { Reuse::Any } else { Reuse::Recent });
         let mut sent = with_deadline(sending, upstream.response_timeout, watch.as_ref()).await;
-        // A kept-alive connection that its server had closed says nothing of the request, which
-        // may be sent again where its method allows (RFC 9112 section 9.3.1). One that its server
-        // promised not to have processed may be where a second try is allowed at all.
+        // Once, where the method or the route allows a second try at all: the failure says nothing
+        // of the request (RFC 9110 section 9.2.2, RFC 9113 section 8.7).
         if let (Some(Err(error)), Some(kept)) = (&sent, &kept)
-            && ((safe && error.reused) || error.is_refused())
+            && (error.is_stale() || error.is_refused())
         {
             let sending = pool.send(kept.again(), Reuse::Never);
             sent = with_deadline(sending, upstream.response_timeout, None).await;

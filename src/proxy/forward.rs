@@ -17,7 +17,7 @@ use super::answer::answer;
 use super::authorized::{Authorized, Sent};
 use super::challenge::{Verdict, verdict};
 use super::hygiene;
-use super::metrics::ProxyMetrics;
+use super::metrics::{ProxyMetrics, UnderWay};
 use super::plan::{Plan, RoutePlan, UpstreamPlan};
 use super::received::Received;
 use super::rejection::{Code, Forwarded, Rejection};
@@ -25,7 +25,7 @@ use super::rewrite;
 use super::routed::is_safe;
 use super::trailers::Sieved;
 use crate::body::Body;
-use crate::layer::admit::InFlight;
+use crate::layer::admit::{Admitted, InFlight};
 use crate::layer::guard::Guarded;
 use crate::server::ConnectionInfo;
 use crate::upstream::{BodyUnasked, Pool};
@@ -74,36 +74,47 @@ impl Forwarder {
         connection: Rc<ConnectionInfo>,
         request: Box<Request<Body>>,
     ) -> Response<Body> {
-        let started = Instant::now();
         let local = self.current();
-        let method = request.method().clone();
-        let id = RequestId::of(request.headers());
-        let mut record = AccessRecord::new(started, method);
-        self.shared.metrics.in_flight().inc();
-        let outcome = self.admitted(&local, &connection, request, &mut record).await;
-        self.shared.metrics.in_flight().dec();
-        let response = outcome.unwrap_or_else(|rejection| {
-            self.shared.metrics.rejected(&rejection);
-            record.rejected(&rejection);
-            answer(&rejection, id.text())
-        });
-        record.finish(response.status(), &id, local.plan.access);
-        response
+        let record = AccessRecord::new(&request, local.plan.access);
+        let counted = self.shared.metrics.under_way();
+        let mut life = Life { record, counted, admitted: None };
+        match self.authorized(&local, &connection, request, &mut life).await {
+            Ok((exchange, authorized)) if is_safe(life.record.method()) => {
+                life.end(exchange.run(authorized).await, &self.shared.metrics)
+            }
+            Ok((exchange, authorized)) => {
+                // The caller of an unsafe method may hang up; the upstream's work is not undone by
+                // that, so that the exchange goes on and its outcome is known to the log. It holds
+                // the connection, so that a worker that is told to leave waits for it.
+                let going_on = async move {
+                    let outcome = exchange.run(authorized).await;
+                    drop(connection);
+                    life.end(outcome, &self.shared.metrics)
+                };
+                tokio::task::spawn_local(going_on).await.unwrap_or_else(|_| {
+                    let rejection = Rejection::new(Code::Internal, "the exchange broke off");
+                    let id = RequestId::default();
+                    answer(&rejection.forwarded(Forwarded::Unknown), id.text())
+                })
+            }
+            Err(rejection) => life.end(Err(rejection), &self.shared.metrics),
+        }
     }
 
-    async fn admitted(
+    /// All that comes before a request is sent. Should its caller leave meanwhile, it never is.
+    async fn authorized(
         &self,
         local: &Rc<Local>,
-        connection: &Rc<ConnectionInfo>,
+        connection: &ConnectionInfo,
         request: Box<Request<Body>>,
-        record: &mut AccessRecord,
-    ) -> Result<Response<Body>, Rejection> {
+        life: &mut Life,
+    ) -> Result<(Exchange, Authorized), Rejection> {
         let plan = &local.plan;
-        let _admitted =
-            self.shared.in_flight.admit(plan.limits.max_in_flight).ok_or_else(|| {
-                Rejection::new(Code::Overloaded, "server.max_in_flight requests are under way")
-                    .retry_after(std::time::Duration::from_secs(1))
-            })?;
+        let admitted = self.shared.in_flight.admit(plan.limits.max_in_flight).ok_or_else(|| {
+            Rejection::new(Code::Overloaded, "server.max_in_flight requests are under way")
+                .retry_after(std::time::Duration::from_secs(1))
+        })?;
+        life.admitted = Some(admitted);
         let listener = plan.listener(connection.listener).ok_or_else(|| {
             // Its last connections are told to close; this one's request came in between.
             Rejection::new(Code::Overloaded, "a reload has removed this listener")
@@ -111,7 +122,7 @@ impl Forwarder {
         let received = Received::read(request, listener, &plan.limits)?;
         let client = plan.clients.identify(received.request.headers(), &connection.peer)?;
         if let Some(name) = client.and_then(|client| plan.clients.name(client)) {
-            record.client(name);
+            life.record.client(name);
         }
         listener.admission.admit(client, &connection.peer)?;
         let routed = received.route(listener)?;
@@ -120,29 +131,15 @@ impl Forwarder {
         let upstream = plan.upstreams.get(route.upstream).map(Arc::clone).ok_or_else(|| {
             Rejection::new(Code::Internal, "the route leads to no upstream of its plan")
         })?;
-        record.routed(&upstream, &route);
+        life.record.routed(&upstream, &route);
         if let Some(client) = client {
             route.metrics.let_in(client);
         }
         let exchange = Exchange { local: Rc::clone(local), route, upstream };
         let authorized =
             routed.authorize(&exchange.upstream, &plan.limits, &connection.peer).await?;
-        if is_safe(record.method()) {
-            return exchange.run(authorized).await;
-        }
-        // The caller of an unsafe method may hang up; the upstream's work is not undone by that,
-        // so that the exchange goes on and its outcome is known to the log. It holds the
-        // connection, so that a worker that is told to leave waits for it.
-        let held = Rc::clone(connection);
-        let going_on = async move {
-            let outcome = exchange.run(authorized).await;
-            drop(held);
-            outcome
-        };
-        tokio::task::spawn_local(going_on).await.unwrap_or_else(|_| {
-            Err(Rejection::new(Code::Internal, "the exchange ended unexpectedly")
-                .forwarded(Forwarded::Unknown))
-        })
+        life.record.sending();
+        Ok((exchange, authorized))
     }
 
     /// The worker's view of the plan of the moment.
@@ -177,6 +174,25 @@ impl Local {
             })
             .collect();
         Self { plan, pools }
+    }
+}
+
+/// What lives as long as a request does, whoever waits for its answer.
+struct Life {
+    record: AccessRecord,
+    counted: UnderWay,
+    /// Its place under the limit.
+    admitted: Option<Admitted>,
+}
+
+impl Life {
+    fn end(
+        self,
+        outcome: Result<Response<Body>, Rejection>,
+        metrics: &ProxyMetrics,
+    ) -> Response<Body> {
+        drop((self.admitted, self.counted));
+        self.record.end(outcome, metrics)
     }
 }
 
@@ -215,9 +231,17 @@ impl Exchange {
         let (Some(reader), Some(bearer)) = (&self.route.token, &sent.bearer) else {
             return Ok(sent);
         };
-        self.route.metrics.unauthorized();
-        if verdict != Verdict::InvalidToken {
-            return Ok(sent);
+        match verdict {
+            Verdict::Fine => return Ok(sent),
+            Verdict::InvalidToken => self.route.metrics.unauthorized(),
+            Verdict::Refused => {
+                self.route.metrics.unauthorized();
+                return Ok(sent);
+            }
+            Verdict::InsufficientScope => {
+                self.route.metrics.insufficient_scope();
+                return Ok(sent);
+            }
         }
         let generation = bearer.generation();
         reader.blame(generation);

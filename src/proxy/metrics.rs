@@ -21,6 +21,7 @@ pub struct ProxyMetrics {
     rejected: IntCounterVec,
     upstream_errors: IntCounterVec,
     unauthorized: IntCounterVec,
+    insufficient_scope: IntCounterVec,
     authorization_seen: IntCounterVec,
     client_requests: IntCounterVec,
     in_flight: IntGauge,
@@ -36,6 +37,7 @@ pub struct RouteMetrics {
     duration: Histogram,
     upstream_errors: IntCounterVec,
     unauthorized: IntCounter,
+    insufficient_scope: IntCounter,
     authorization_seen: IntCounter,
     /// In the order of the clients.
     clients: Box<[IntCounter]>,
@@ -81,7 +83,12 @@ impl ProxyMetrics {
             )?,
             unauthorized: counter(
                 "bearer_proxy_upstream_unauthorized_total",
-                "Answers 401, and 403 for insufficient scope, from an upstream.",
+                "Answers 401 from an upstream.",
+                &["upstream", "route"],
+            )?,
+            insufficient_scope: counter(
+                "bearer_proxy_upstream_insufficient_scope_total",
+                "Answers from an upstream that say that the token lacks a scope.",
                 &["upstream", "route"],
             )?,
             authorization_seen: counter(
@@ -124,6 +131,7 @@ impl ProxyMetrics {
             duration: self.duration.with_label_values(&[&**upstream, &**route]),
             upstream_errors: self.upstream_errors.clone(),
             unauthorized: self.unauthorized.with_label_values(&[&**upstream, &**route]),
+            insufficient_scope: self.insufficient_scope.with_label_values(&[&**upstream, &**route]),
             authorization_seen: self.authorization_seen.with_label_values(&[&**upstream]),
             clients: clients.iter().map(of_client).collect(),
         };
@@ -141,9 +149,19 @@ impl ProxyMetrics {
         self.rejected.with_label_values(&[rejection.code.as_str()]).inc();
     }
 
-    /// Requests whose answer has not begun.
-    pub fn in_flight(&self) -> &IntGauge {
-        &self.in_flight
+    /// Counts a request whose answer has not begun, until what is returned is dropped.
+    pub fn under_way(&self) -> UnderWay {
+        self.in_flight.inc();
+        UnderWay(self.in_flight.clone())
+    }
+}
+
+/// One request that is counted as under way.
+pub struct UnderWay(IntGauge);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -173,9 +191,14 @@ impl RouteMetrics {
         self.upstream_errors.with_label_values(&[&*self.upstream, reason]).inc();
     }
 
-    /// Counts an answer that refuses the token.
+    /// Counts a 401.
     pub fn unauthorized(&self) {
         self.unauthorized.inc();
+    }
+
+    /// Counts an answer that says that the token lacks a scope.
+    pub fn insufficient_scope(&self) {
+        self.insufficient_scope.inc();
     }
 
     /// Counts a request that came with its own Authorization.

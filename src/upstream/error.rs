@@ -27,8 +27,11 @@ pub enum SendErrorKind {
     Exchange(hyper::Error),
     /// A switch of protocols that nobody asked for (RFC 9110 section 15.2.2).
     UnaskedUpgrade,
-    /// A transfer coding other than one single `chunked`, or one beside a Content-Length.
+    /// A transfer coding other than one single `chunked`, or one beside a Content-Length, or a
+    /// length that is not one number.
     AmbiguousLength,
+    /// More header fields than are taken.
+    TooManyHeaders,
 }
 
 /// A failed exchange.
@@ -50,6 +53,17 @@ impl SendError {
             SendErrorKind::Connect(error) => Some(error),
             _ => None,
         }
+    }
+
+    /// Whether a connection that had carried requests before ended without a word: its server may
+    /// have closed it before it saw this one.
+    pub fn is_stale(&self) -> bool {
+        let silent = match &self.kind {
+            SendErrorKind::Closed => true,
+            SendErrorKind::Exchange(error) => !error.is_parse(),
+            _ => false,
+        };
+        self.reused && silent
     }
 
     /// Whether the server promised not to have processed the request.
@@ -76,6 +90,9 @@ impl fmt::Display for SendError {
             SendErrorKind::AmbiguousLength => {
                 f.write_str("the end of the upstream's answer can be read in two ways")
             }
+            SendErrorKind::TooManyHeaders => {
+                f.write_str("the upstream's answer has too many header fields")
+            }
         }
     }
 }
@@ -88,7 +105,8 @@ impl StdError for SendError {
             SendErrorKind::Closed
             | SendErrorKind::Refused
             | SendErrorKind::UnaskedUpgrade
-            | SendErrorKind::AmbiguousLength => None,
+            | SendErrorKind::AmbiguousLength
+            | SendErrorKind::TooManyHeaders => None,
         }
     }
 }

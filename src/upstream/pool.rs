@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
@@ -29,6 +29,8 @@ use crate::secret::EgressProxy;
 
 /// How many connections are tried for a request that is handed back unwritten each time.
 const MAX_CONNECTIONS_TRIED: usize = 3;
+/// Fields of an answer's head; hyper keeps to the same bound with HTTP/1.
+const MAX_HEADERS: usize = 100;
 /// Bytes of an answer's head.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 
@@ -184,17 +186,30 @@ impl Pool {
 
 /// Why an answer is not passed on, and its connection not used again: nobody asked for another
 /// protocol, or the end of its body can be read in two ways (RFC 9112 section 6.3; hyper follows
-/// the transfer coding and leaves the length in the head).
+/// the transfer coding and leaves the length in the head, and reads no length after a HEAD).
 fn unusable(response: &Response<Body>) -> Option<SendErrorKind> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Some(SendErrorKind::UnaskedUpgrade);
     }
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    let coding = codings.next()?;
-    let single = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    let sound = single
-        && response.version() == Version::HTTP_11
-        && !response.headers().contains_key(CONTENT_LENGTH);
+    let headers = response.headers();
+    if headers.len() > MAX_HEADERS {
+        return Some(SendErrorKind::TooManyHeaders);
+    }
+    let one = |name: HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        (values.next(), values.next().is_some())
+    };
+    let sound = match (one(CONTENT_LENGTH), one(TRANSFER_ENCODING)) {
+        ((None, _), (None, _)) => true,
+        ((Some(length), false), (None, _)) => {
+            !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
+        }
+        ((None, _), (Some(coding), false)) => {
+            response.version() == Version::HTTP_11
+                && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        }
+        _ => false,
+    };
     (!sound).then_some(SendErrorKind::AmbiguousLength)
 }
 

@@ -7,6 +7,8 @@ mod targets;
 mod heads;
 // Where one request ends and the next begins.
 mod framing;
+// How often a request arrives, whatever fails.
+mod once;
 mod recorder;
 
 use std::cell::RefCell;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::support::soon;
 
@@ -33,6 +33,11 @@ impl Seen {
         self.head.lines().next().unwrap_or_default()
     }
 
+    /// The path in the request line.
+    pub fn path(&self) -> &str {
+        self.line().split(' ').nth(1).unwrap_or_default()
+    }
+
     /// All values of a header, in any case.
     pub fn header(&self, name: &str) -> Vec<&str> {
         let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
@@ -43,7 +48,7 @@ impl Seen {
     }
 }
 
-/// What is done once a request is there.
+/// What is done with a request, once it is there if nothing else is said.
 #[derive(Debug, Clone)]
 pub enum Act {
     /// These bytes, and the connection goes on.
@@ -56,8 +61,13 @@ pub enum Act {
     Hold(Vec<u8>),
     /// These bytes at once, before the body is read; then the body is read.
     Early(Vec<u8>),
+    /// These bytes at once, before the body is read, and a reset.
+    EarlyReset(Vec<u8>),
+    /// These bytes, once told.
+    When(Arc<Notify>, Vec<u8>),
 }
 
+/// Called once for each request, when its head is there.
 type Script = dyn Fn(&Seen) -> Act + Send + Sync;
 
 /// The upstream.
@@ -105,7 +115,7 @@ impl Recorder {
         Self { addr, shared }
     }
 
-    /// How requests are answered from now on.
+    /// How requests are answered from now on; their heads decide, the script is asked once for each.
     pub fn play(&self, script: impl Fn(&Seen) -> Act + Send + Sync + 'static) {
         *self.shared.script.lock().unwrap() = Arc::new(script);
     }
@@ -153,24 +163,27 @@ async fn converse(mut stream: TcpStream, connection: usize, shared: &Shared) -> 
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut seen = Seen { connection, nth, head, body: Vec::new(), whole: false };
         let script = Arc::clone(&*shared.script.lock().unwrap());
-        let early = match script(&seen) {
-            Act::Early(bytes) => {
-                stream.write_all(&bytes).await.ok()?;
-                true
-            }
-            _ => false,
-        };
+        let act = script(&seen);
+        if let Act::Early(bytes) | Act::EarlyReset(bytes) = &act {
+            stream.write_all(bytes).await.ok()?;
+        }
+        if matches!(act, Act::EarlyReset(_)) {
+            shared.seen.send_modify(|all| all.push(seen));
+            reset(&stream);
+            return None;
+        }
         seen.whole = body(&mut stream, &mut buffer, &mut seen).await.is_some();
         let whole = seen.whole;
-        shared.seen.send_modify(|all| all.push(seen.clone()));
+        shared.seen.send_modify(|all| all.push(seen));
         if !whole {
             return None;
         }
-        if early {
-            continue;
-        }
-        match script(&seen) {
-            Act::Early(_) => {}
+        match act {
+            Act::Early(_) | Act::EarlyReset(_) => {}
+            Act::When(told, bytes) => {
+                told.notified().await;
+                stream.write_all(&bytes).await.ok()?;
+            }
             Act::Answer(bytes) => stream.write_all(&bytes).await.ok()?,
             Act::Last(bytes) => {
                 stream.write_all(&bytes).await.ok()?;

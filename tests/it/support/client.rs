@@ -75,6 +75,11 @@ impl Client {
         soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
+    /// Ends the connection with a reset, as a program that is killed.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
     /// Closes the sending half: a FIN.
     pub async fn finish(&mut self) {
         self.stream.shutdown().await.unwrap();
