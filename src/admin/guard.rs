@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use http::uri::Authority;
 use http::{Request, Version};
 
@@ -77,11 +77,10 @@ fn is_ours(host: &str, bound: IpAddr) -> bool {
 }
 
 fn is_cross_site(headers: &HeaderMap, own: Option<&Authority>) -> bool {
-    let site = headers.get(FETCH_SITE).map(|site| site.as_bytes());
-    if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
-        return true;
-    }
-    let Some(origin) = headers.get(ORIGIN) else { return false };
-    let named = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
-    named.is_none() || named != own.map(Authority::as_str)
+    let harmless = |site: &HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
+    let ours = |origin: &HeaderValue| {
+        let named = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
+        named.is_some() && named == own.map(Authority::as_str)
+    };
+    !headers.get_all(FETCH_SITE).iter().all(harmless) || !headers.get_all(ORIGIN).iter().all(ours)
 }

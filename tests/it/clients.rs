@@ -27,6 +27,8 @@ impl Guarded {
         let more = "[[upstreams.bank.routes]]\nname = \"named\"\npath = \"/all\"\nmethods = [\"GET\"]\nscopes = [\"balances.read\"]\n\
                     [[upstreams.bank.routes]]\nname = \"process\"\npath = \"/process\"\n\
                     methods = [\"GET\"]\nscopes = [\"balances.read\"]\nclients = [\"process\"]\n";
+        let more = format!("{more}[reload]\nwatch = \"1s\"\n");
+        let more = more.as_str();
         let extra =
             Extra { clients: &clients, route: "clients = [\"erp\"]", more, ..Extra::default() };
         Self { between: soon(Between::start(extra)).await, keys }
@@ -142,4 +144,17 @@ async fn the_same_holds_over_http2() {
     bank.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     assert_eq!(app.reply(stream).await.body, b"ok");
     drop(keys);
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_by_writing_its_file() {
+    let Guarded { between, keys } = Guarded::start().await;
+    let old = format!("{HEAD}\r\nX-Local-Key: key-of-erp");
+    between.forwarded(&old).await;
+    secret_file(keys.path(), "erp", "newer-key");
+    let changed = |line: &str| line.contains("secret of a header has changed").then_some(());
+    between.proxy.wait_log(changed).await;
+    between.forwarded(&format!("{HEAD}\r\nX-Local-Key: newer-key")).await;
+    assert_eq!(between.refused(&old).await, (403, "local_key".into()));
+    assert!(!between.proxy.log().contains("newer-key"));
 }

@@ -237,3 +237,26 @@ async fn no_refused_page_reaches_a_bank() {
     }
     assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 0);
 }
+
+#[tokio::test]
+async fn the_admin_listener_shows_no_page_anything() {
+    let between = between().await;
+    let admin = between.proxy.admin_addr;
+    let ask = async |method: &str, host: &str, lines: &str| {
+        let mut app = client(admin).await;
+        let lines = if lines.is_empty() { String::new() } else { format!("{lines}\r\n") };
+        app.send(format!("{method} /status HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n")).await;
+        app.read(method).await.status
+    };
+    let own = admin.to_string();
+    assert_eq!(ask("GET", &own, "").await, 200);
+    assert_eq!(ask("GET", &own, &format!("Origin: http://{own}")).await, 200);
+    for method in ["GET", "POST", "OPTIONS"] {
+        for lines in FOREIGN_PAGES {
+            assert_eq!(ask(method, &own, lines).await, 403, "{method} {lines}");
+        }
+    }
+    for host in FOREIGN_HOSTS {
+        assert_eq!(ask("GET", host, "").await, 421, "{host}");
+    }
+}

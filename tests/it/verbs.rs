@@ -133,3 +133,24 @@ async fn what_is_not_ready_or_not_there_ends_with_69() {
         assert!(ended.stderr.contains("is it running?"), "{}", ended.stderr);
     }
 }
+
+#[tokio::test]
+async fn who_may_use_a_route_is_explained() {
+    let dir = TempDir::new().unwrap();
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/minimal.toml"));
+    let check = async |clients: &str, route: &str, expected: &str| {
+        let text = text.as_deref().unwrap().replace("scopes = [", &format!("{route}scopes = ["));
+        std::fs::write(dir.path().join("bearer-proxy.toml"), format!("{text}\n{clients}")).unwrap();
+        let ended = verb(dir.path(), &["explain", "GET", "/v1/balances/42"]).await;
+        let line = ended.stdout.lines().find(|line| line.starts_with("  clients"));
+        assert_eq!(line.unwrap_or_default(), expected, "{}{}", ended.stdout, ended.stderr);
+    };
+    let two = "[clients.erp]\nlocal_key = { header = \"X-Local-Key\", value.env = \"ERP_KEY\" }\n\
+               [clients.batch]\npeer_uids = [1000]\n";
+    check("", "", "").await;
+    check(two, "", "  clients     erp, batch").await;
+    check(two, "clients = [\"batch\"], ", "  clients     batch").await;
+    check(two, "clients = \"anyone\", ", "  clients     anyone").await;
+    let ended = verb(dir.path(), &["check"]).await;
+    assert!(ended.stdout.contains("1 route, 2 clients"), "{}", ended.stdout);
+}

@@ -18,7 +18,7 @@
 //! | `Alt-Svc`, `Bearer-Proxy-Forwarded` | as they are | removed |
 //! | `Cache-Control` | as it is | `private`, where there is none |
 //! | `Location` of a redirect within the upstream | | rewritten, see `proxy::rewrite` |
-//! | any value that holds the token | | `[redacted]` |
+//! | any value that holds the token, percent-encoded or not | | `[redacted]` |
 //! | all else, such as `Date`, `Server`, `Set-Cookie`, `WWW-Authenticate` | as it is | as it is |
 //!
 //! Names are looked at once; a head that holds nothing to remove is left as it is. Our own
@@ -42,6 +42,7 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
     HeaderMap, HeaderName, HeaderValue, TE, VIA,
 };
+use percent_encoding::percent_decode;
 
 pub use field::Kinds;
 pub use framing::{Framing, FramingError, request_framing};
@@ -249,7 +250,9 @@ fn redact_echoes(headers: &mut HeaderMap, token: Option<&[u8]>) {
     }
 }
 
-/// Whether bytes hold the token.
+/// Whether bytes hold the token, as it is or percent-encoded, as in a URL.
 pub fn holds(bytes: &[u8], token: &[u8]) -> bool {
-    !token.is_empty() && bytes.windows(token.len()).any(|part| part == token)
+    let plain = |bytes: &[u8]| bytes.windows(token.len()).any(|part| part == token);
+    let decoded = || percent_decode(bytes).collect::<Vec<_>>();
+    !token.is_empty() && (plain(bytes) || (bytes.contains(&b'%') && plain(&decoded())))
 }

@@ -249,6 +249,12 @@ fn an_echoed_token_is_redacted_line_by_line() {
     response(&mut headers, Version::HTTP_11, &Policy::default(), Some(b"tok-123"));
     let expected = ["age: 1", "cache-control: private", "x-echo: [redacted]", "x-echo: tok-12"];
     assert_eq!(lines(&without_our_via(headers)), expected);
+    let mut headers = head(&[("location", "/a?t=%74ok%2d123"), ("x-share", "%%20100%")]);
+    response(&mut headers, Version::HTTP_11, &Policy::default(), Some(b"tok-123"));
+    assert_eq!(
+        (&headers["location"], &headers["x-share"]),
+        (&"[redacted]".parse().unwrap(), &"%%20100%".parse().unwrap())
+    );
     let mut headers = head(&[("content-length", "12"), ("x-a", "123")]);
     response(&mut headers, Version::HTTP_11, &Policy::default(), Some(b"12"));
     assert_eq!(
