@@ -94,6 +94,7 @@ impl SecretError {
         matches!(
             self.fault,
             SecretFault::TimedOut(_)
+                | SecretFault::NoIdentity
                 | SecretFault::Unreachable(_)
                 | SecretFault::Refused { passing: true, .. }
         )
@@ -194,9 +195,9 @@ impl fmt::Display for SecretError {
             }
             (SecretFault::NoIdentity, Reference::AzureKeyVault(_)) => write!(
                 f,
-                "{source} cannot be asked for: no identity was found; have AZURE_CLIENT_SECRET or \
-                 AZURE_FEDERATED_TOKEN_FILE with AZURE_TENANT_ID and AZURE_CLIENT_ID, a managed \
-                 identity, or run `az login`"
+                "{source} cannot be asked for: no identity was found, or none was accepted; have \
+                 AZURE_CLIENT_SECRET or AZURE_FEDERATED_TOKEN_FILE with AZURE_TENANT_ID and \
+                 AZURE_CLIENT_ID, a managed identity, or run `az login`"
             ),
             (SecretFault::NoIdentity, _) => write!(
                 f,

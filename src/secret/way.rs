@@ -28,7 +28,7 @@ impl Hash for Way {
 }
 
 #[cfg(any(feature = "aws", feature = "azure"))]
-pub(super) use transport::{Transport, spoken};
+pub(super) use transport::{Transport, lost};
 
 #[cfg(any(feature = "aws", feature = "azure"))]
 mod transport {
@@ -55,8 +55,6 @@ mod transport {
     const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
     /// Largest answer that is read, in bytes: a secret of 64 KiB, escaped, and what is around it.
     const MAX_REPLY_BYTES: usize = 512 * 1024;
-    /// Characters of a message that are passed on.
-    const MAX_SPOKEN: usize = 300;
 
     /// Sends the requests of one reading of one secret.
     pub(in crate::secret) struct Transport {
@@ -120,18 +118,15 @@ mod transport {
 
     impl Error for Lost {}
 
-    /// An error and its causes in one line of bounded length, each cause once.
-    pub(in crate::secret) fn spoken(error: &dyn Error) -> String {
-        let mut words = Vec::new();
+    /// Our own network's error among the causes of an SDK's.
+    pub(in crate::secret) fn lost<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Lost> {
         let mut next = Some(error);
         while let Some(error) = next {
-            let word = error.to_string();
-            if !words.contains(&word) {
-                words.push(word);
+            if let Some(lost) = error.downcast_ref() {
+                return Some(lost);
             }
             next = error.source();
         }
-        let line = words.join(": ");
-        line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SPOKEN).collect()
+        None
     }
 }

@@ -22,6 +22,8 @@ mod mixtures;
 mod pages;
 mod reload;
 mod secrets;
+#[cfg(all(feature = "aws", feature = "azure", feature = "keyring"))]
+mod stores;
 mod support;
 mod systemd;
 mod tokens;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bearer_proxy::sandbox::{Bank, Fault, Outcome, Persona};
 use tempfile::TempDir;
 
-use crate::support::{Proxy, client, secret_file, soon};
+use crate::support::{Proxy, client, issued, secret_file, soon};
 
 /// A volume as the kubelet makes it: `client_secret -> ..data/client_secret`, `..data -> ..N`.
 struct Volume {
@@ -74,12 +74,6 @@ async fn start() -> (Bank, Volume, Proxy) {
     let proxy = Proxy::start(&config(&bank, &volume.secret())).await;
     proxy.wait_ready().await;
     (bank, volume, proxy)
-}
-
-/// Waits until the bank has issued `count` more tokens.
-async fn issued(bank: &Bank, count: usize) {
-    let so_far = bank.auth.ledger().issued().len();
-    soon(bank.auth.ledger().wait_issued(so_far + count)).await;
 }
 
 async fn metric(proxy: &Proxy, series: &str) -> Option<f64> {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::{AwsSecret, SecretFault, Sensitive};
 use crate::secret::json;
-use crate::secret::way::{Transport, spoken};
+use crate::secret::way::{Transport, lost};
 
 /// Time for finding out who we are, and for the secret.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -72,21 +72,29 @@ async fn settings(secret: &AwsSecret) -> SdkConfig {
     loader.load().await
 }
 
-/// Only codes of the service and words of our own network are passed on.
+/// Only codes of the service and words of our own network are passed on: the SDK's own words may
+/// repeat what a source of credentials has said.
 fn fault(error: &SdkError<impl ProvideErrorMetadata, HttpResponse>) -> SecretFault {
     match error {
-        SdkError::ServiceError(refused) => match refused.err().code().unwrap_or_default() {
-            "ResourceNotFoundException" => SecretFault::Missing,
-            code => SecretFault::refused(code, refused.raw().status().is_server_error()),
-        },
+        SdkError::ServiceError(refused) => {
+            let status = refused.raw().status();
+            match refused.err().code() {
+                Some("ResourceNotFoundException") => SecretFault::Missing,
+                Some(code) => SecretFault::refused(code, status.is_server_error()),
+                None => SecretFault::refused(&status.to_string(), status.is_server_error()),
+            }
+        }
         SdkError::TimeoutError(_) => SecretFault::TimedOut(LIMIT),
         SdkError::ResponseError(_) => {
             SecretFault::Unreachable("AWS gave an answer that cannot be read".into())
         }
-        SdkError::DispatchFailure(lost) => match lost.as_connector_error() {
-            Some(error) => SecretFault::Unreachable(spoken(error)),
-            None => SecretFault::NoIdentity,
-        },
+        // Finding out who we are is a part of sending.
+        SdkError::DispatchFailure(failed) => {
+            match failed.as_connector_error().and_then(|error| lost(error)) {
+                Some(lost) => SecretFault::Unreachable(lost.to_string()),
+                None => SecretFault::NoIdentity,
+            }
+        }
         _ => SecretFault::NoIdentity,
     }
 }

@@ -23,7 +23,7 @@ use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use bytes::Bytes;
 
 use super::{AzureIdentity, AzureSecret, SecretFault, Sensitive};
-use crate::secret::way::{Transport, spoken};
+use crate::secret::way::{Transport, lost};
 
 /// Time for a token of Entra's, and for the secret.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -41,10 +41,7 @@ async fn fetch(secret: &AzureSecret) -> Result<Sensitive, SecretFault> {
     for credential in credentials(secret.identity, &options) {
         match get(secret, credential, options.clone()).await {
             // No such identity here: another kind may be.
-            Err(error) if matches!(error.kind(), ErrorKind::Credential) => {
-                tracing::debug!(error = spoken(&error), "an Azure identity is not to be had");
-                last = SecretFault::NoIdentity;
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::Credential) => last = fault(&error),
             Err(error) => return Err(fault(&error)),
             Ok(value) => return value.ok_or(SecretFault::Empty),
         }
@@ -136,13 +133,16 @@ fn variable(name: &str) -> Option<String> {
 
 /// Only codes of the service and words of our own network are passed on.
 fn fault(error: &Error) -> SecretFault {
+    if let Some(lost) = lost(error) {
+        return SecretFault::Unreachable(lost.to_string());
+    }
     match error.kind() {
         ErrorKind::HttpResponse { status: StatusCode::NotFound, .. } => SecretFault::Missing,
         ErrorKind::HttpResponse { status, error_code, .. } => {
             let code = error_code.clone().unwrap_or_else(|| status.to_string());
             SecretFault::refused(&code, status.is_server_error())
         }
-        ErrorKind::Io | ErrorKind::Connection => SecretFault::Unreachable(spoken(error)),
+        ErrorKind::Credential => SecretFault::NoIdentity,
         _ => SecretFault::Unreachable("the vault gave an answer that cannot be read".into()),
     }
 }

@@ -60,6 +60,12 @@ pub async fn bank(persona: Persona) -> Bank {
     Bank::start(persona, Duration::from_secs(3600)).await.unwrap()
 }
 
+/// Waits until the bank has issued `count` more tokens.
+pub async fn issued(bank: &Bank, count: usize) {
+    let so_far = bank.auth.ledger().issued().len();
+    soon(bank.auth.ledger().wait_issued(so_far + count)).await;
+}
+
 /// Writes a secret into a file that only its owner may read, as the program demands.
 pub fn secret_file(dir: &std::path::Path, name: &str, text: &str) -> std::path::PathBuf {
     use std::io::Write as _;
