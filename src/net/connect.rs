@@ -4,25 +4,27 @@
 //! the hosts file and split DNS count.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::ProtocolVersion;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tower::Service;
 
 use super::Origin;
+use super::certificate::Certificate;
 use super::egress::{self, Egress};
 use super::origin::bracketed;
 use super::resolve::Resolver;
-use super::tls::{Alpn, TlsCache, TlsSettings, TlsSetupError};
+use super::tls::{Alpn, ClientTls, TlsCache, TlsSettings, TlsSetupError};
+use super::verify::Witness;
 
 pub use super::failure::{ConnectError, Phase};
 pub use super::stream::Stream;
@@ -36,8 +38,9 @@ pub struct Connector {
     http: HttpConnector<Resolver>,
     lookups: Arc<AtomicUsize>,
     egress: Option<Egress>,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<(ClientTls, ServerName<'static>)>,
     timeout: Duration,
+    examines: bool,
 }
 
 impl Connector {
@@ -76,11 +79,11 @@ impl Connector {
         #[cfg(target_os = "linux")]
         http.set_tcp_user_timeout(Some(tcp_user_timeout));
         let tls = match origin.is_https() {
-            true => Some((cache.client_config(tls, alpn)?, server_name(&origin)?)),
+            true => Some((cache.client_tls(tls, alpn)?, server_name(&origin)?)),
             false => None,
         };
         let uri = uri(&bracketed(origin.host(), origin.port()))?;
-        Ok(Self { origin, uri, http, lookups, egress: None, tls, timeout })
+        Ok(Self { origin, uri, http, lookups, egress: None, tls, timeout, examines: false })
     }
 
     /// The same through an egress proxy, where one is given. Plain `http` stays direct: a proxy
@@ -94,6 +97,13 @@ impl Connector {
             self.egress = Some(egress);
         }
         Ok(self)
+    }
+
+    /// The same for a person who wants to know: reports tell the addresses of a name and the chain
+    /// that a server shows, and so do the hints of failures.
+    #[must_use]
+    pub fn examining(self) -> Self {
+        Self { examines: true, ..self }
     }
 
     /// Where it connects to.
@@ -128,6 +138,9 @@ impl Connector {
         way: &mut Way,
         started: Instant,
     ) -> Result<(Stream, bool), ConnectError> {
+        if self.examines {
+            way.report.addresses = self.addresses().await?;
+        }
         let mut tcp = self.tcp().await?;
         way.report.peer = tcp.peer_addr().ok();
         way.report.tcp = started.elapsed();
@@ -135,16 +148,31 @@ impl Connector {
             way.phase = Phase::Tunnel;
             way.report.tunnel = Some(self.tunnel(egress, &mut tcp).await?);
         }
-        let Some((config, name)) = &self.tls else { return Ok((Stream::Plain(tcp), false)) };
+        let Some((tls, name)) = &self.tls else { return Ok((Stream::Plain(tcp), false)) };
         way.phase = Phase::Tls;
-        let stream = TlsConnector::from(Arc::clone(config))
-            .connect(name.clone(), tcp)
-            .await
-            .map_err(|error| ConnectError::tls(&self.origin, &error))?;
+        let (config, witness) = match self.examines {
+            true => tls.witnessed(),
+            false => (Arc::clone(&tls.config), Witness::default()),
+        };
+        let handshake = TlsConnector::from(config).connect(name.clone(), tcp).await;
+        let chain = witness.seen();
+        let stream = handshake.map_err(|error| ConnectError::tls(&self.origin, &error, &chain))?;
         let session = stream.get_ref().1;
         let http2 = session.alpn_protocol() == Some(b"h2");
-        way.report.tls = Some(TlsReport::of(session));
+        way.report.tls = Some(TlsReport::of(session, chain));
         Ok((Stream::Tls(Box::new(stream)), http2))
+    }
+
+    /// What the name of the next hop resolves to.
+    async fn addresses(&self) -> Result<Vec<IpAddr>, ConnectError> {
+        let host = self.egress.as_ref().map_or(self.origin.host(), |egress| egress.proxy.host());
+        let found = tokio::net::lookup_host((host, 0)).await;
+        let mut addresses: Vec<IpAddr> = found
+            .map_err(|error| ConnectError::dns(host, &error))?
+            .map(|found| found.ip())
+            .collect();
+        addresses.dedup();
+        Ok(addresses)
     }
 
     async fn tcp(&self) -> Result<TcpStream, ConnectError> {
@@ -212,6 +240,8 @@ pub struct Connection {
 /// How a connection was made, for people.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectReport {
+    /// The addresses of the next hop's name; only where a person examines.
+    pub addresses: Vec<IpAddr>,
     /// The address that answered: the egress proxy's, where there is one.
     pub peer: Option<SocketAddr>,
     /// Time for DNS and TCP.
@@ -242,17 +272,23 @@ pub struct TlsReport {
     pub version: &'static str,
     /// Key exchange group.
     pub group: Option<String>,
+    /// Whether ALPN agreed on HTTP/2.
+    pub http2: bool,
+    /// What the server showed, its own certificate first; only where a person examines.
+    pub chain: Vec<Certificate>,
 }
 
 impl TlsReport {
-    fn of(session: &rustls::ClientConnection) -> Self {
+    fn of(session: &rustls::ClientConnection, chain: Vec<Certificate>) -> Self {
         let version = match session.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
             Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
             _ => "TLS",
         };
         let group = session.negotiated_key_exchange_group();
-        Self { version, group: group.map(|group| format!("{:?}", group.name())) }
+        let group = group.map(|group| format!("{:?}", group.name()));
+        let http2 = session.alpn_protocol() == Some(b"h2");
+        Self { version, group, http2, chain }
     }
 }
 

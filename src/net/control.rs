@@ -2,6 +2,7 @@
 //!
 //! A token call an hour needs no pool, and must never share one with requests.
 
+use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::connect::{ConnectError, ConnectReport, Connection, Connector};
+use super::diagnosis;
 
 /// Bytes of an answer's head.
 const MAX_HEADER_BYTES: u32 = 32 * 1024;
@@ -144,6 +146,7 @@ impl CallError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Connect(error) => error.hint().map(str::to_owned),
+            Self::Exchange(error) => diagnosis::of_exchange(error).map(str::to_owned),
             _ => None,
         }
     }
@@ -154,7 +157,11 @@ impl fmt::Display for CallError {
         match self {
             Self::Connect(error) => error.fmt(f),
             Self::Timeout(limit) => write!(f, "no whole answer within {limit:?}"),
-            Self::Exchange(error) => write!(f, "the exchange broke off: {error}"),
+            Self::Exchange(error) => {
+                write!(f, "the exchange broke off: {error}")?;
+                // hyper prints each level by itself.
+                error.source().map_or(Ok(()), |cause| write!(f, ": {cause}"))
+            }
             Self::TooLarge(bytes) => write!(f, "the answer is longer than {bytes} bytes"),
             Self::Cut => f.write_str("the answer ended early"),
         }

@@ -6,8 +6,12 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use rustls::CertificateError;
+
 use super::Origin;
+use super::certificate::Certificate;
 use super::connect::ConnectReport;
+use super::diagnosis;
 use super::egress::{Egress, TunnelError};
 use super::resolve::DnsError;
 
@@ -34,13 +38,15 @@ pub struct ConnectError {
     message: String,
     hint: Option<Cow<'static, str>>,
     answer: Option<String>,
+    /// Whether we refused the server's certificate.
+    refused: bool,
     reached: Option<Box<ConnectReport>>,
 }
 
 impl ConnectError {
     fn new(phase: Phase, message: String, hint: Option<impl Into<Cow<'static, str>>>) -> Self {
         let hint = hint.map(Into::into);
-        Self { phase, timed_out: false, message, hint, answer: None, reached: None }
+        Self { phase, timed_out: false, message, hint, answer: None, refused: false, reached: None }
     }
 
     pub(super) fn late(phase: Phase, limit: Duration, egress: Option<&Egress>) -> Self {
@@ -60,6 +66,11 @@ impl ConnectError {
         };
         let message = format!("{during}{whose} did not finish within {limit:?}");
         Self { timed_out: true, ..Self::new(phase, message, Some(hint)) }
+    }
+
+    pub(super) fn dns(host: &str, error: &io::Error) -> Self {
+        let message = format!("the name {host} cannot be resolved: {error}");
+        Self::new(Phase::Dns, message, Some(DNS_HINT))
     }
 
     /// `host` and `authority` are the origin's, or those of its egress proxy.
@@ -88,14 +99,23 @@ impl ConnectError {
         Self { answer, ..Self::new(Phase::Tunnel, message, error.hint()) }
     }
 
-    pub(super) fn tls(origin: &Origin, error: &io::Error) -> Self {
+    /// `chain` is what the server showed, where somebody looked.
+    pub(super) fn tls(origin: &Origin, error: &io::Error, chain: &[Certificate]) -> Self {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let hint = cause.and_then(tls_hint);
-        let message = match cause {
-            Some(cause) => format!("TLS with {} failed: {cause}", origin.authority()),
-            None => format!("TLS with {} failed: {error}", origin.authority()),
+        let hint = match cause {
+            Some(cause) => diagnosis::of_tls(cause, origin.host(), chain),
+            None => diagnosis::of_break(error),
         };
-        Self::new(Phase::Tls, message, hint)
+        let why = match cause {
+            // rustls prints foreign reasons with their inner structure.
+            Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
+                format!("invalid peer certificate: {}", other.0)
+            }
+            _ => error.to_string(),
+        };
+        let message = format!("TLS with {} failed: {why}", origin.authority());
+        let refused = cause.is_some_and(|why| matches!(why, rustls::Error::InvalidCertificate(_)));
+        Self { refused, ..Self::new(Phase::Tls, message, hint) }
     }
 
     /// The same, with how far it got.
@@ -126,6 +146,7 @@ impl ConnectError {
             (Phase::Dns, true) => "dns_timeout",
             (Phase::Dns, false) => "dns_error",
             (_, true) => "connection_timeout",
+            (Phase::Tls, false) if self.refused => "tls_certificate_error",
             (Phase::Tls, false) => "tls_protocol_error",
             (Phase::Tcp | Phase::Tunnel, false) => "destination_unavailable",
         }
@@ -154,44 +175,4 @@ const DNS_HINT: &str = "check the host name, and the DNS of this machine or pod"
 
 fn refused(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ConnectionRefused
-}
-
-/// What a failed handshake most often means.
-fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
-    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
-    match error {
-        Error::InvalidCertificate(bad) => match bad {
-            Bad::UnknownIssuer => Some(
-                "its issuer is not trusted here: your network may inspect TLS, or the API has a \
-                 private CA; set tls.extra_ca_file",
-            ),
-            Bad::BadSignature => Some(
-                "an issuer of this name is trusted, but with another key: was the private CA made \
-                 anew? then tls.extra_ca_file is old",
-            ),
-            Bad::Expired | Bad::ExpiredContext { .. } => {
-                Some("the server's certificate has expired, or this machine's clock is wrong")
-            }
-            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
-                Some("the server's certificate is not valid yet, or this machine's clock is wrong")
-            }
-            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
-                Some("the certificate is for another name; is the URL's host right?")
-            }
-            _ => None,
-        },
-        Error::InvalidMessage(_) => {
-            Some("what answered does not speak TLS; is the port right, or is a proxy in between?")
-        }
-        Error::AlertReceived(Alert::ProtocolVersion) | Error::PeerIncompatible(_) => Some(
-            "the server takes no TLS version or cipher that is accepted here; see tls.min_version",
-        ),
-        Error::AlertReceived(
-            Alert::CertificateRequired | Alert::BadCertificate | Alert::UnknownCA,
-        ) => Some("the server wants another client certificate; see tls.client_certificate"),
-        Error::NoApplicationProtocol | Error::AlertReceived(Alert::NoApplicationProtocol) => {
-            Some("the server does not take the HTTP version that is offered; see protocol")
-        }
-        _ => None,
-    }
 }

@@ -2,16 +2,23 @@
 //! ([`egress`]), over which TLS ([`tls`]), with which deadlines ([`connect`]), and the control
 //! plane's own client ([`control`]).
 
+pub mod certificate;
 pub mod connect;
 pub mod control;
+mod der;
+mod diagnosis;
 pub mod egress;
 mod failure;
+mod name;
 pub mod no_proxy;
 pub mod origin;
+pub mod pem;
 mod resolve;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;
+mod verify;
 
+pub use name::distinguished_name;
 pub use origin::{Origin, OriginError};

@@ -3,16 +3,20 @@
 //! There is no switch that turns verification off; it can only be extended by further roots.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
+
+use super::pem::{certificates, private_key};
+use super::verify::{self, Witness};
+
+pub use super::verify::Pin;
 
 /// How servers are verified and how we show ourselves to them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -25,6 +29,8 @@ pub struct TlsSettings {
     pub min_version: MinVersion,
     /// Certificate and key for mutual TLS (RFC 8705), PEM.
     pub client_certificate: Option<ClientCertificate>,
+    /// Keys of which the server must have one, beside a trusted chain; empty for any key.
+    pub pins: Vec<Pin>,
 }
 
 /// Which roots of trust verification starts from.
@@ -85,11 +91,29 @@ impl Alpn {
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub fn client_config(
-    settings: &TlsSettings,
-    alpn: Alpn,
-) -> Result<Arc<ClientConfig>, TlsSetupError> {
-    TlsCache::default().client_config(settings, alpn)
+pub fn client_config(settings: &TlsSettings, alpn: Alpn) -> Result<ClientTls, TlsSetupError> {
+    TlsCache::default().client_tls(settings, alpn)
+}
+
+/// rustls settings, and the verifier within them.
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    /// For connections.
+    pub config: Arc<ClientConfig>,
+    verifier: Arc<dyn ServerCertVerifier>,
+}
+
+impl ClientTls {
+    /// The same with a witness: the verifier decides as before, and what it is shown can be told.
+    pub(super) fn witnessed(&self) -> (Arc<ClientConfig>, Witness) {
+        let witness = Witness::default();
+        let mut config = ClientConfig::clone(&self.config);
+        let verifier = witness.beside(Arc::clone(&self.verifier));
+        config.dangerous().set_certificate_verifier(verifier);
+        // A resumed handshake shows no certificate.
+        config.resumption = Resumption::disabled();
+        (Arc::new(config), witness)
+    }
 }
 
 /// What was built so far, for one reading of the configuration: parts with equal settings share it.
@@ -101,7 +125,7 @@ pub struct TlsCache(Mutex<Built>);
 
 #[derive(Default)]
 struct Built {
-    configs: Vec<(TlsSettings, Alpn, Arc<ClientConfig>)>,
+    configs: Vec<(TlsSettings, Alpn, ClientTls)>,
     verifiers: Vec<(Roots, Vec<PathBuf>, Arc<dyn ServerCertVerifier>)>,
 }
 
@@ -110,20 +134,22 @@ impl TlsCache {
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub fn client_config(
+    pub fn client_tls(
         &self,
         settings: &TlsSettings,
         alpn: Alpn,
-    ) -> Result<Arc<ClientConfig>, TlsSetupError> {
+    ) -> Result<ClientTls, TlsSetupError> {
         let mut built = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known =
             |(with, offering, _): &&(TlsSettings, Alpn, _)| with == settings && *offering == alpn;
-        if let Some((.., config)) = built.configs.iter().find(known) {
-            return Ok(Arc::clone(config));
+        if let Some((.., tls)) = built.configs.iter().find(known) {
+            return Ok(tls.clone());
         }
-        let config = Arc::new(build(settings, alpn, built.verifier(settings)?)?);
-        built.configs.push((settings.clone(), alpn, Arc::clone(&config)));
-        Ok(config)
+        let verifier = verify::pinned(built.verifier(settings)?, &settings.pins);
+        let config = Arc::new(build(settings, alpn, Arc::clone(&verifier))?);
+        let tls = ClientTls { config, verifier };
+        built.configs.push((settings.clone(), alpn, tls.clone()));
+        Ok(tls)
     }
 }
 
@@ -144,7 +170,6 @@ impl Built {
     }
 }
 
-/// `dangerous` only means that the verifier is chosen here: it always verifies.
 fn build(
     settings: &TlsSettings,
     alpn: Alpn,
@@ -164,9 +189,7 @@ fn build(
         None => builder.with_no_client_auth(),
         Some(files) => {
             let chain = certificates(&files.certificate_file)?;
-            let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(|error| {
-                TlsSetupError::file(&files.key_file, "an unencrypted PEM private key", &error)
-            })?;
+            let key = private_key(&files.key_file)?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 let file = files.certificate_file.display();
                 TlsSetupError::new(format!("{file}: unusable as a client certificate: {error}"))
@@ -239,19 +262,6 @@ fn webpki(
     }
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
-    let expected = "PEM certificates";
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|error| TlsSetupError::file(file, expected, &error));
-    let found = found?;
-    if found.is_empty() {
-        let message = format!("{}: no certificate found, expected {expected}", file.display());
-        return Err(TlsSetupError { message });
-    }
-    Ok(found)
-}
-
 /// Why TLS settings cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsSetupError {
@@ -262,17 +272,6 @@ impl TlsSetupError {
     /// Settings that cannot be used, and why.
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into() }
-    }
-
-    fn file(file: &Path, expected: &str, error: &pem::Error) -> Self {
-        let file = file.display();
-        Self::new(match error {
-            pem::Error::Io(error) => {
-                format!("{file}: cannot be read: {error}; expected {expected}")
-            }
-            pem::Error::NoItemsFound => format!("{file}: holds none; expected {expected}"),
-            _ => format!("{file}: is damaged ({error:?}); expected {expected}"),
-        })
     }
 }
 
@@ -321,9 +320,9 @@ mod tests {
             &extra("absent.pem"),
             Some(["absent.pem: cannot be read", "expected PEM certificates"]),
         );
-        check(&extra("empty.pem"), Some(["empty.pem", "no certificate found"]));
+        check(&extra("empty.pem"), Some(["empty.pem: holds none", "PEM certificates"]));
         check(&extra("broken.pem"), Some(["broken.pem: is damaged", "expected PEM certificates"]));
-        check(&extra("client.key"), Some(["client.key", "no certificate found"]));
+        check(&extra("client.key"), Some(["client.key: holds none", "PEM certificates"]));
         check(&TlsSettings { client_certificate: Some(files), ..ca.trusted() }, None);
         check(&client("absent.pem", "client.key"), Some(["absent.pem", "PEM certificates"]));
         check(&client("client.pem", "client.pem"), Some(["client.pem", "PEM private key"]));
@@ -339,7 +338,8 @@ mod tests {
     fn equal_settings_share_what_was_built() {
         let ca = Authority::new();
         let cache = TlsCache::default();
-        let config = |settings: &TlsSettings, alpn| cache.client_config(settings, alpn).unwrap();
+        let config =
+            |settings: &TlsSettings, alpn| cache.client_tls(settings, alpn).unwrap().config;
         let first = config(&ca.trusted(), Alpn::Both);
         assert!(Arc::ptr_eq(&first, &config(&ca.trusted(), Alpn::Both)));
         assert!(!Arc::ptr_eq(&first, &config(&ca.trusted(), Alpn::Http1)));
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn nothing_is_sent_before_the_handshake_ends() {
         let settings = TlsSettings { roots: Roots::Bundled, ..TlsSettings::default() };
-        assert!(!client_config(&settings, Alpn::Both).unwrap().enable_early_data);
+        assert!(!client_config(&settings, Alpn::Both).unwrap().config.enable_early_data);
     }
 
     /// Runs itself again without a system store, since a process cannot change its own environment.

@@ -1,13 +1,11 @@
-//! What we read from certificates: whom a client's names, and until when our own is valid.
+//! What we read from a client's certificate.
 //!
 //! Chains are verified by webpki inside rustls before anything here is asked.
-
-use std::fmt::Write;
 
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-use super::der::Der;
+use crate::net::distinguished_name;
 
 /// A client's certificate, verified in the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,93 +31,6 @@ impl ClientCertificate {
             der: der.clone().into_owned(),
         })
     }
-}
-
-/// A name as RFC 4514 writes it, from the content of its outer SEQUENCE.
-fn distinguished_name(content: &[u8]) -> Option<String> {
-    let mut parts = Vec::new();
-    let mut names = Der::new(content);
-    while !names.is_empty() {
-        let mut set = Der::new(names.take(Der::SET)?);
-        let mut values = Vec::new();
-        while !set.is_empty() {
-            let mut pair = Der::new(set.take(Der::SEQUENCE)?);
-            let oid = pair.take(Der::OID)?;
-            values.push(format!("{}={}", attribute_type(oid), attribute_value(&mut pair)?));
-        }
-        parts.push(values.join("+"));
-    }
-    parts.reverse();
-    Some(parts.join(","))
-}
-
-/// RFC 4514 section 3 for those with a name; others by number.
-fn attribute_type(oid: &[u8]) -> String {
-    let name = match oid {
-        [0x55, 4, 3] => "CN",
-        [0x55, 4, 6] => "C",
-        [0x55, 4, 7] => "L",
-        [0x55, 4, 8] => "ST",
-        [0x55, 4, 9] => "STREET",
-        [0x55, 4, 10] => "O",
-        [0x55, 4, 11] => "OU",
-        [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 1] => "UID",
-        [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25] => "DC",
-        _ => return dotted(oid),
-    };
-    name.to_owned()
-}
-
-/// X.690 section 8.19: base 128, the first two numbers in one.
-fn dotted(oid: &[u8]) -> String {
-    let mut numbers: Vec<u64> = Vec::new();
-    let mut number = 0_u64;
-    for byte in oid {
-        number = number.wrapping_shl(7) | u64::from(byte & 0x7f);
-        if byte & 0x80 == 0 {
-            if numbers.is_empty() {
-                let first = (number / 40).min(2);
-                numbers.push(first);
-                number -= first * 40;
-            }
-            numbers.push(std::mem::take(&mut number));
-        }
-    }
-    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
-}
-
-/// RFC 4514 section 2.4: text escaped, anything else as `#` and the hexadecimal of its DER.
-fn attribute_value(pair: &mut Der<'_>) -> Option<String> {
-    let (tag, content, whole) = pair.value()?;
-    let is_text = matches!(tag, Der::UTF8 | Der::PRINTABLE | Der::IA5);
-    match std::str::from_utf8(content) {
-        Ok(text) if is_text => Some(escaped(text)),
-        _ => {
-            let mut out = "#".to_owned();
-            whole.iter().for_each(|byte| {
-                // Writing into a string cannot fail.
-                let _ = write!(out, "{byte:02x}");
-            });
-            Some(out)
-        }
-    }
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for (at, c) in text.char_indices() {
-        let last = at + c.len_utf8() == text.len();
-        match c {
-            '"' | '+' | ',' | ';' | '<' | '>' | '\\' => out.extend(['\\', c]),
-            ' ' if at == 0 || last => out.extend(['\\', c]),
-            '#' if at == 0 => out.extend(['\\', c]),
-            c if c.is_ascii_control() => {
-                let _ = write!(out, "\\{:02x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -162,20 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_escaped() {
-        let check = |text: &str, expected: &str| assert_eq!(escaped(text), expected);
-        check("plain", "plain");
-        check("a+b=c;d", "a\\+b=c\\;d");
-        check("#1", "\\#1");
-        check("end ", "end\\ ");
-        check("a\0\nb", "a\\00\\0ab");
-    }
-
-    #[test]
     fn nonsense_is_nothing() {
         assert_eq!(ClientCertificate::read(&CertificateDer::from(vec![0x30, 1, 2])), None);
-        for broken in [&[0x31][..], &[0x31, 5, 0x30], &[0x31, 2, 0x30, 0], &[0x31, 0x84, 255]] {
-            assert_eq!(distinguished_name(broken), None, "{broken:?}");
-        }
     }
 }

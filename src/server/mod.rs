@@ -6,7 +6,6 @@
 
 mod accept;
 pub mod certificate;
-mod der;
 pub mod drain;
 mod frames;
 pub mod head;

@@ -15,6 +15,7 @@ mod expect;
 mod forwarding;
 mod hostile;
 mod http2;
+mod https;
 mod hygiene;
 mod leaving;
 mod listening;

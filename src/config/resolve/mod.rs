@@ -42,7 +42,7 @@ pub(super) fn config<'c>(
     version(&root);
     let clients = clients::read(&root);
     let server = server::read(&root, &clients);
-    let tls = tls::read(&root.section("tls", "[tls]"), &tls::Base::default());
+    let tls = tls::root(&root.section("tls", "[tls]").advise(tls::ADVICE));
     // The login of the egress proxy itself cannot be had through it.
     ctx.reach_stores_by(Way { tls: tls.clone(), ..Way::default() });
     let egress = egress::root(&root);

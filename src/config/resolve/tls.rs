@@ -1,25 +1,53 @@
 //! `[tls]`, and the `tls` tables of credentials and upstreams, which add to it.
 
-use crate::net::tls::{ClientCertificate, MinVersion, Roots, TlsSettings};
+use crate::net::tls::{ClientCertificate, MinVersion, Pin, Roots, TlsSettings};
 
 use super::super::read::{Item, Section};
 
 /// The settings that a table adds to.
 pub(super) type Base = TlsSettings;
 
-/// Reads one table. Extra CA files add up: trust is only ever extended.
+/// `[tls]`, for all servers.
+pub(super) fn root(section: &Section<'_>) -> TlsSettings {
+    let all = settings(section, &TlsSettings::default());
+    section.finish();
+    all
+}
+
+/// The table of one credential or upstream.
 pub(super) fn read(section: &Section<'_>, base: &Base) -> TlsSettings {
-    let section_settings = TlsSettings {
+    let all = settings(section, base);
+    let one = TlsSettings { pins: pins(section), ..all };
+    section.finish();
+    one
+}
+
+/// Extra CA files add up: trust is only ever extended.
+fn settings(section: &Section<'_>, base: &Base) -> TlsSettings {
+    let settings = TlsSettings {
         roots: section.choice("roots", &ROOTS, base.roots),
         extra_ca_files: extra(section, base),
         min_version: section.choice("min_version", &VERSIONS, base.min_version),
         client_certificate: client(section).or_else(|| base.client_certificate.clone()),
+        pins: Vec::new(),
     };
-    if section_settings.roots == Roots::OnlyExtra && section_settings.extra_ca_files.is_empty() {
+    if settings.roots == Roots::OnlyExtra && settings.extra_ca_files.is_empty() {
         section.missing("extra_ca_file", "roots = \"only-extra\" trusts nobody without it");
     }
-    section.finish();
-    section_settings
+    settings
+}
+
+fn pins(section: &Section<'_>) -> Vec<Pin> {
+    let items = section.item("pin_sha256").and_then(|item| item.one_or_many()).unwrap_or_default();
+    let mut pins = Vec::new();
+    for item in &items {
+        let Some(text) = item.text() else { continue };
+        match Pin::parse(text.as_str()) {
+            Some(pin) => pins.push(pin),
+            None => item.reject("expected 44 characters of base64: SHA-256 of the server's key"),
+        }
+    }
+    pins
 }
 
 /// What people write who look for a switch that is not there.
@@ -33,6 +61,13 @@ pub(super) const ADVICE: &[(&str, &str)] = &[
     ("ca_file", "write extra_ca_file"),
     ("cert_file", "write client_certificate_file"),
     ("key_file", "write client_key_file"),
+    ("pin", "write pin_sha256"),
+    ("pins", "write pin_sha256"),
+    ("pinned_keys", "write pin_sha256"),
+    (
+        "pin_sha256",
+        "a key belongs to one server: write it in the tls table of its upstream or credential",
+    ),
 ];
 
 const ROOTS: [(&str, Roots); 3] =

@@ -15,6 +15,7 @@ pub mod corporate;
 pub mod http2;
 mod proxy;
 pub mod secured;
+pub mod service;
 pub mod tls;
 
 use std::future::Future;

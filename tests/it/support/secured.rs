@@ -44,6 +44,7 @@ impl Secured {
         let (bank, ca) = (bank(Persona::QBank).await, Authority::new("Bank Test CA"));
         let names = ["auth.bank.test", "api.bank.test", "localhost", "127.0.0.1"];
         let identity = ca.issue(&names, |_| {});
+        ca.write("server", &identity);
         let auth = Front::start(&identity, clients.clone(), bank.auth.addr()).await;
         let api = Front::start(&identity, clients, bank.api.addr()).await;
         bank.write_secrets(ca.file("ca.pem").parent().unwrap()).unwrap();

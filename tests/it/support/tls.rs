@@ -63,6 +63,24 @@ impl Authority {
         }
     }
 
+    /// An authority that this one vouches for, and the certificate that says so.
+    pub fn intermediate(&self, name: &str) -> (Self, Identity) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let own = params.signed_by(&key, &self.issuer).unwrap();
+        let identity = Identity {
+            pem: own.pem(),
+            key: key.serialize_pem(),
+            chain: vec![own.der().clone()],
+            key_der: key.serialize_der(),
+        };
+        let files = tempfile::tempdir().unwrap();
+        std::fs::write(files.path().join("ca.pem"), own.pem()).unwrap();
+        (Self { files, issuer: Issuer::new(params, key), der: own.der().clone() }, identity)
+    }
+
     /// Writes an identity to `NAME.pem` and `NAME.key`.
     pub fn write(&self, name: &str, identity: &Identity) {
         std::fs::write(self.file(&format!("{name}.pem")), &identity.pem).unwrap();
@@ -74,6 +92,39 @@ impl Authority {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
         roots
+    }
+}
+
+impl Identity {
+    /// The same, shown with further certificates.
+    pub fn with_chain(mut self, others: &[&Identity]) -> Self {
+        self.chain.extend(others.iter().flat_map(|other| other.chain.iter().cloned()));
+        self
+    }
+
+    /// Its own certificate, DER.
+    pub fn der(&self) -> Vec<u8> {
+        self.chain[0].to_vec()
+    }
+
+    /// TLS of a server that shows it, and with `clients` demands certificates of theirs.
+    pub fn acceptor(&self, clients: Option<RootCertStore>, alpn: &[&str]) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(roots) => {
+                let roots = Arc::new(roots);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key_der.clone()));
+        let mut config = builder.with_single_cert(self.chain.clone(), key).unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
     }
 }
 
@@ -92,21 +143,7 @@ impl Front {
         clients: Option<RootCertStore>,
         backend: SocketAddr,
     ) -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(rustls::ALL_VERSIONS)
-            .unwrap();
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(roots) => {
-                let roots = Arc::new(roots);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                builder.with_client_cert_verifier(verifier.build().unwrap())
-            }
-        };
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key_der.clone()));
-        let config = builder.with_single_cert(identity.chain.clone(), key).unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = identity.acceptor(clients, &[]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let clients = Arc::new(Mutex::new(Vec::new()));

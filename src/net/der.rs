@@ -1,14 +1,18 @@
-//! The few steps of DER (X.690) that reading a name and a date out of a certificate takes.
+//! The few steps of DER (X.690) that it takes to read names and dates out of a certificate.
 
 /// Bytes that hold one value after the other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
+    pub(super) const INTEGER: u8 = 0x02;
+    pub(super) const OCTETS: u8 = 0x04;
     pub(super) const OID: u8 = 0x06;
     pub(super) const UTF8: u8 = 0x0c;
     pub(super) const PRINTABLE: u8 = 0x13;
     pub(super) const IA5: u8 = 0x16;
+    pub(super) const UTC_TIME: u8 = 0x17;
+    pub(super) const GENERALIZED_TIME: u8 = 0x18;
     pub(super) const SEQUENCE: u8 = 0x30;
     pub(super) const SET: u8 = 0x31;
 
@@ -18,6 +22,11 @@ impl<'a> Der<'a> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The kind of the next value.
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.0.first().copied()
     }
 
     /// The content of the next value, which must be of this kind.
