@@ -99,7 +99,7 @@ impl Routed {
         upstream: &UpstreamPlan,
         peer: &Peer,
     ) -> Result<Option<HeaderValue>, Rejection> {
-        if self.fields.any(Kinds::UPGRADE) {
+        if self.fields.any(Kinds::UPGRADE) && hygiene::leaves_http(self.request.headers()) {
             return Err(Rejection::new(Code::Upgrade, "no route offers protocol upgrades"));
         }
         let (version, fields) = (self.request.version(), self.fields);

@@ -304,3 +304,21 @@ async fn two_instances_in_a_row_are_no_loop_and_one_that_meets_itself_is() {
     }
     inner.forwarded(&ask(first)).await;
 }
+
+#[tokio::test]
+async fn an_offer_of_another_http_stays_unanswered_and_another_protocol_is_refused() {
+    let between = soon(Between::start(Extra::default())).await;
+    let ask = |lines: &str| format!("GET /v1/a HTTP/1.1\r\nHost: localhost\r\n{lines}");
+    for offer in ["h2c", "H2C", "h2c, HTTP/3.0", "HTTP/2.0", ""] {
+        let settings = "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA";
+        let lines =
+            format!("Connection: Upgrade, HTTP2-Settings\r\n{settings}\r\nUpgrade: {offer}");
+        let seen = between.forwarded(&ask(&lines)).await;
+        let gone = |line: &String| line.contains("upgrade") || line.contains("settings");
+        assert!(!seen.iter().any(gone), "{seen:?}");
+    }
+    for wish in ["websocket", "h2c, websocket", "TLS/1.2", "h2", "connect-udp"] {
+        let lines = format!("Connection: Upgrade\r\nUpgrade: {wish}");
+        assert_eq!(between.refused(&ask(&lines)).await, (501, "upgrade".into()), "{wish}");
+    }
+}

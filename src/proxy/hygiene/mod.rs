@@ -40,7 +40,7 @@ mod tests;
 use http::Version;
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
-    HeaderMap, HeaderName, HeaderValue, TE, VIA,
+    HeaderMap, HeaderName, HeaderValue, TE, UPGRADE, VIA,
 };
 use percent_encoding::percent_decode;
 
@@ -134,6 +134,16 @@ pub fn request(
     }
     headers.append(VIA, policy.via.of_request(version));
     Cleaned { looped, authorization }
+}
+
+/// Whether Upgrade asks for another protocol than HTTP. Another version of it is an offer that stays
+/// unanswered (RFC 9110 section 7.8): some clients, such as Java's, make it with every connection.
+pub fn leaves_http(headers: &HeaderMap) -> bool {
+    let version = |member: &[u8]| {
+        let name = member.split(|byte| *byte == b'/').next().unwrap_or_default();
+        name.eq_ignore_ascii_case(b"h2c") || name.eq_ignore_ascii_case(b"http")
+    };
+    members(headers, &UPGRADE).any(|member| !version(member))
 }
 
 /// HTTP/2 may split Cookie for the sake of compression; HTTP/1.1 has one (RFC 9113 section 8.2.3).
