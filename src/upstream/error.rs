@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use super::http1::Failure;
 use crate::net::connect::ConnectError;
 
 /// Whether a request may have reached the upstream.
@@ -19,18 +20,19 @@ pub enum Forwarded {
 pub enum SendErrorKind {
     /// No connection was made.
     Connect(ConnectError),
-    /// The connection ended before the head of an answer.
+    /// An exchange in HTTP/1 failed.
+    Http1(Failure),
+    /// An HTTP/2 connection ended before the head of an answer.
     Closed,
     /// The server promised not to have processed the request (RFC 9113 section 8.7).
     Refused,
-    /// The connection was cut, or what came was no HTTP.
+    /// An HTTP/2 connection was cut, or what came was no HTTP.
     Exchange(hyper::Error),
     /// A switch of protocols that nobody asked for (RFC 9110 section 15.2.2).
     UnaskedUpgrade,
-    /// A transfer coding other than one single `chunked`, or one beside a Content-Length, or a
-    /// length that is not one number.
+    /// More than one length of an HTTP/2 answer, or one that is not a number, or a transfer coding.
     AmbiguousLength,
-    /// More header fields than are taken.
+    /// More header fields of an HTTP/2 answer than are taken.
     TooManyHeaders,
 }
 
@@ -59,7 +61,9 @@ impl SendError {
     /// have closed it before it saw this one.
     pub fn is_stale(&self) -> bool {
         let silent = match &self.kind {
-            SendErrorKind::Closed => true,
+            SendErrorKind::Closed | SendErrorKind::Http1(Failure::Closed | Failure::Broken(_)) => {
+                true
+            }
             SendErrorKind::Exchange(error) => !error.is_parse(),
             _ => false,
         };
@@ -76,18 +80,24 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             SendErrorKind::Connect(error) => error.fmt(f),
-            SendErrorKind::Closed => {
+            SendErrorKind::Closed | SendErrorKind::Http1(Failure::Closed) => {
                 f.write_str("the upstream closed the connection without an answer")
             }
             SendErrorKind::Refused => f.write_str("the upstream refused the request unprocessed"),
             SendErrorKind::Exchange(error) if error.is_parse() => {
                 f.write_str("the upstream's answer is not valid HTTP")
             }
-            SendErrorKind::Exchange(_) => f.write_str("the exchange with the upstream broke off"),
-            SendErrorKind::UnaskedUpgrade => {
+            SendErrorKind::Http1(Failure::Invalid(why)) => {
+                write!(f, "the upstream's answer is not valid HTTP: {why}")
+            }
+            SendErrorKind::Exchange(_)
+            | SendErrorKind::Http1(Failure::Broken(_) | Failure::Request(_)) => {
+                f.write_str("the exchange with the upstream broke off")
+            }
+            SendErrorKind::UnaskedUpgrade | SendErrorKind::Http1(Failure::UnaskedUpgrade) => {
                 f.write_str("the upstream switched protocols without being asked")
             }
-            SendErrorKind::AmbiguousLength => {
+            SendErrorKind::AmbiguousLength | SendErrorKind::Http1(Failure::AmbiguousLength) => {
                 f.write_str("the end of the upstream's answer can be read in two ways")
             }
             SendErrorKind::TooManyHeaders => {
@@ -102,7 +112,10 @@ impl StdError for SendError {
         match &self.kind {
             SendErrorKind::Connect(error) => Some(error),
             SendErrorKind::Exchange(error) => Some(error),
-            SendErrorKind::Closed
+            SendErrorKind::Http1(Failure::Broken(error)) => Some(error),
+            SendErrorKind::Http1(Failure::Request(error)) => Some(error),
+            SendErrorKind::Http1(_)
+            | SendErrorKind::Closed
             | SendErrorKind::Refused
             | SendErrorKind::UnaskedUpgrade
             | SendErrorKind::AmbiguousLength

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::EXPECT;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -61,17 +61,7 @@ impl Expectation {
         Some(expectation)
     }
 
-    /// Lets the server's 100 release the body.
-    pub(super) fn listen(&self, request: &mut Request<Body>) {
-        let expectation = self.clone();
-        hyper::ext::on_informational(request, move |interim| {
-            if interim.status() == StatusCode::CONTINUE {
-                expectation.release();
-            }
-        });
-    }
-
-    /// Lets the body go, where nothing has been decided yet.
+    /// Lets the body go, as the server's 100 asks, where nothing has been decided yet.
     pub(super) fn release(&self) {
         self.decide(Wish::Unknown, Wish::Wanted);
     }

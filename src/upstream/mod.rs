@@ -4,6 +4,7 @@
 
 pub mod error;
 mod expect;
+mod http1;
 mod multiplexed;
 pub mod pool;
 pub mod settings;
@@ -12,5 +13,6 @@ mod tests;
 
 pub use error::{Forwarded, SendError, SendErrorKind};
 pub use expect::BodyUnasked;
+pub use http1::Failure;
 pub use pool::{Pool, Reuse};
 pub use settings::Settings;

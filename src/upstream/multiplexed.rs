@@ -48,7 +48,7 @@ pub(super) struct Connection {
     sender: http2::SendRequest<Body>,
     driven: Rc<RefCell<Driven>>,
     load: Arc<Load>,
-    pub(super) retire_at: Instant,
+    retire_at: Instant,
 }
 
 /// What a task of its own drives.

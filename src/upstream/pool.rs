@@ -1,37 +1,34 @@
 //! A worker's own keep-alive connections to one upstream.
 //!
 //! The newest idle connection is used first, so that the others age out. A connection comes back
-//! only when hyper is ready for another request on it, which is when both bodies have ended; one
-//! that was cut, timed out or left unread never does. What was handed back unwritten may be sent on
-//! another connection; whatever else fails is reported, never repeated.
+//! only when both bodies on it have ended; one that was cut, timed out or left unread never does.
+//! What HTTP/2 handed back unwritten may be sent on another connection; whatever else fails is
+//! reported, never repeated.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::cell::{RefCell, RefMut};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
-use hyper::client::conn::{TrySendError, http1};
-use hyper_util::rt::TokioIo;
+use http::{Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use super::error::{Forwarded, SendError, SendErrorKind};
 use super::expect::Expectation;
+use super::http1;
 use super::multiplexed::{self, Connection, Connections, Turn};
 use super::settings::{Protocol, Settings};
 use crate::body::Body;
-use crate::net::connect::{self, Connector};
+use crate::net::connect::{self, Connector, Stream};
 use crate::net::tls::{Alpn, TlsCache, TlsSetupError};
 use crate::secret::EgressProxy;
 
 /// How many connections are tried for a request that is handed back unwritten each time.
 const MAX_CONNECTIONS_TRIED: usize = 3;
-/// Fields of an answer's head; hyper keeps to the same bound with HTTP/1.
+/// Fields of an answer's head in HTTP/2, as in HTTP/1.
 const MAX_HEADERS: usize = 100;
-/// Bytes of an answer's head.
+/// Bytes of an answer's head in HTTP/2.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 
 /// Which connections may carry a request.
@@ -47,31 +44,29 @@ pub enum Reuse {
 }
 
 /// The connections of one worker to one upstream.
-pub struct Pool(Rc<Shared>);
+pub struct Pool(Shared);
 
 struct Shared {
     settings: Arc<Settings>,
     connector: Connector,
     authority: Authority,
-    idle: RefCell<Vec<Idle>>,
+    idle: RefCell<Vec<Http1>>,
+    /// Where answers that stream leave their connections.
+    home: http1::Home<Stream>,
+    returned: mpsc::Receiver<Http1>,
     multiplexed: Connections,
 }
 
-struct Idle {
-    sender: http1::SendRequest<Body>,
-    since: Instant,
-    retire_at: Instant,
-}
+type Http1 = Box<http1::Connection<Stream>>;
 
 enum Sender {
-    Http1(http1::SendRequest<Body>),
+    Http1(Http1),
     Http2(Connection),
 }
 
 struct Checked {
     sender: Sender,
     reused: bool,
-    retire_at: Instant,
 }
 
 impl Pool {
@@ -105,8 +100,9 @@ impl Pool {
         let authority = settings.origin.authority().parse().map_err(|_| {
             TlsSetupError::new(format!("{} is no authority", settings.origin.authority()))
         })?;
+        let (home, returned) = mpsc::channel();
         let (idle, multiplexed) = (RefCell::default(), Connections::default());
-        Ok(Self(Rc::new(Shared { settings, connector, authority, idle, multiplexed })))
+        Ok(Self(Shared { settings, connector, authority, idle, home, returned, multiplexed }))
     }
 
     /// What it was made from.
@@ -136,18 +132,25 @@ impl Pool {
                 None => Box::pin(self.0.fresh(reuse)).await?,
             };
             let reused = checked.reused;
-            match self.0.exchange(checked, request, expectation.as_ref()).await {
-                Ok(response) => match unusable(&response) {
-                    Some(kind) => {
-                        return Err(SendError { kind, forwarded: Forwarded::Unknown, reused });
-                    }
-                    None => {
-                        return Ok(match &expectation {
-                            Some(expectation) => expectation.answered(response),
-                            None => response,
-                        });
-                    }
-                },
+            let mut connection = match checked.sender {
+                Sender::Http1(connection) => {
+                    let expectation = expectation.as_ref();
+                    return self.0.exchange(connection, request, reused, expectation).await;
+                }
+                Sender::Http2(connection) => connection,
+            };
+            if let Some(expectation) = &expectation {
+                expectation.release();
+            }
+            match connection.send(self.0.absolute(*request)).await {
+                Ok(response) => {
+                    return match unusable(&response) {
+                        Some(kind) => {
+                            Err(SendError { kind, forwarded: Forwarded::Unknown, reused })
+                        }
+                        None => Ok(response),
+                    };
+                }
                 Err(mut error) => match error.take_message() {
                     Some(unwritten) if tried < MAX_CONNECTIONS_TRIED => {
                         request = Box::new(unwritten);
@@ -163,10 +166,10 @@ impl Pool {
     /// Closes connections that were idle for too long or have grown too old.
     pub fn prune(&self, now: Instant) {
         let keep = self.0.settings.idle_timeout;
-        self.0.idle.borrow_mut().retain(|idle| {
-            !idle.sender.is_closed()
-                && idle.retire_at > now
-                && now.duration_since(idle.since) < keep
+        self.0.idle().retain_mut(|idle| {
+            idle.retire_at > now
+                && now.saturating_duration_since(idle.free_since) < keep
+                && idle.is_quiet()
         });
         self.0.multiplexed.prune(now, keep);
     }
@@ -174,19 +177,18 @@ impl Pool {
     /// Closes every idle connection: after a suspend the clock does not tell how long they were.
     /// Requests under way go on.
     pub fn close_idle(&self) {
-        self.0.idle.borrow_mut().clear();
+        self.0.idle().clear();
         self.0.multiplexed.clear();
     }
 
     /// How many connections are idle.
     pub fn idle(&self) -> usize {
-        self.0.idle.borrow().len()
+        self.0.idle().len()
     }
 }
 
-/// Why an answer is not passed on, and its connection not used again: nobody asked for another
-/// protocol, or the end of its body can be read in two ways (RFC 9112 section 6.3; hyper follows
-/// the transfer coding and leaves the length in the head, and reads no length after a HEAD).
+/// Why an answer over HTTP/2 is not passed on: nobody asked for another protocol, it has too many
+/// fields, or its length can be read in two ways. `http1` sees to its own.
 fn unusable(response: &Response<Body>) -> Option<SendErrorKind> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Some(SendErrorKind::UnaskedUpgrade);
@@ -195,21 +197,13 @@ fn unusable(response: &Response<Body>) -> Option<SendErrorKind> {
     if headers.len() > MAX_HEADERS {
         return Some(SendErrorKind::TooManyHeaders);
     }
-    let one = |name: HeaderName| {
-        let mut values = headers.get_all(name).iter();
-        (values.next(), values.next().is_some())
-    };
-    let sound = match (one(CONTENT_LENGTH), one(TRANSFER_ENCODING)) {
-        ((None, _), (None, _)) => true,
-        ((Some(length), false), (None, _)) => {
-            !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
-        }
-        ((None, _), (Some(coding), false)) => {
-            response.version() == Version::HTTP_11
-                && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
-        }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let sound = match (lengths.next(), lengths.next()) {
+        (None, _) => true,
+        (Some(length), None) => http1::decimal(length.as_bytes()).is_some(),
         _ => false,
     };
+    let sound = sound && !headers.contains_key(TRANSFER_ENCODING);
     (!sound).then_some(SendErrorKind::AmbiguousLength)
 }
 
@@ -222,20 +216,28 @@ impl Shared {
             Reuse::Never => return None,
         };
         if let Some(shared) = self.multiplexed.with_room(now, max_idle) {
-            let retire_at = shared.retire_at;
-            return Some(Checked { sender: Sender::Http2(shared), reused: true, retire_at });
+            return Some(Checked { sender: Sender::Http2(shared), reused: true });
         }
-        let mut all = self.idle.borrow_mut();
+        let mut all = self.idle();
         while let Some(newest) = all.last() {
-            if now.duration_since(newest.since) > max_idle {
+            if now.duration_since(newest.free_since) > max_idle {
                 return None; // those below it have been idle for longer
             }
-            let Idle { sender, retire_at, .. } = all.pop()?;
-            if retire_at > now && sender.is_ready() {
-                return Some(Checked { sender: Sender::Http1(sender), reused: true, retire_at });
+            let mut newest = all.pop()?;
+            if newest.retire_at > now && newest.is_quiet() {
+                return Some(Checked { sender: Sender::Http1(newest), reused: true });
             }
         }
         None
+    }
+
+    /// The idle connections, with those that came home meanwhile.
+    fn idle(&self) -> RefMut<'_, Vec<Http1>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Ok(connection) = self.returned.try_recv() {
+            self.park(connection, &mut idle);
+        }
+        idle
     }
 
     /// A connection that nobody has used, or one that somebody else has just made room on.
@@ -271,80 +273,51 @@ impl Shared {
         let connect::Connection { stream, http2, .. } =
             connected.map_err(|error| unsent(SendErrorKind::Connect(error)))?;
         let retire_at = Instant::now() + aged(self.settings.max_age);
-        let exchange = |error| unsent(SendErrorKind::Exchange(error));
         let prior_knowledge =
             self.settings.protocol == Protocol::Http2 && !self.settings.origin.is_https();
         let sender = if http2 || prior_knowledge {
             let (ping, bytes) = (self.settings.ping, MAX_HEADER_BYTES as u32);
             let started = self.multiplexed.start(stream, ping, bytes, retire_at).await;
-            Sender::Http2(started.map_err(exchange)?)
+            Sender::Http2(started.map_err(|error| unsent(SendErrorKind::Exchange(error)))?)
         } else {
             self.multiplexed.unexpected();
-            let (sender, connection) = http1::Builder::new()
-                .max_header_size(MAX_HEADER_BYTES)
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(exchange)?;
-            tokio::task::spawn_local(async move { drop(connection.await) });
-            Sender::Http1(sender)
+            Sender::Http1(http1::Connection::new(stream, retire_at))
         };
-        Ok(Checked { sender, reused: false, retire_at })
+        Ok(Checked { sender, reused: false })
     }
 
     async fn exchange(
-        self: &Rc<Self>,
-        checked: Checked,
-        mut request: Box<Request<Body>>,
+        &self,
+        connection: Http1,
+        request: Box<Request<Body>>,
+        reused: bool,
         expectation: Option<&Expectation>,
-    ) -> Result<Response<Body>, TrySendError<Request<Body>>> {
-        match checked.sender {
-            Sender::Http2(mut connection) => {
-                if let Some(expectation) = expectation {
-                    expectation.release();
+    ) -> Result<Response<Body>, SendError> {
+        match connection.exchange(request, expectation, &self.home).await {
+            Ok(answered) => {
+                if let Some(connection) = answered.connection {
+                    self.park(connection, &mut self.idle.borrow_mut());
                 }
-                connection.send(self.absolute(*request)).await
+                Ok(match expectation {
+                    Some(expectation) => expectation.answered(answered.response),
+                    None => answered.response,
+                })
             }
-            Sender::Http1(mut sender) => {
-                frame(&mut request);
-                if let Some(expectation) = expectation {
-                    expectation.listen(&mut request);
-                }
-                let response = sender.try_send_request(*request).await?;
-                let response = response.map(|body| Body::incoming(Version::HTTP_11, body));
-                if unusable(&response).is_none() {
-                    self.take_back(sender, checked.retire_at);
-                }
-                Ok(response)
+            Err(failed) => {
+                let forwarded = if failed.touched { Forwarded::Unknown } else { Forwarded::No };
+                Err(SendError { kind: SendErrorKind::Http1(failed.failure), forwarded, reused })
             }
         }
     }
 
-    /// Keeps a connection once it is ready for another request: at once where the whole answer came
-    /// with its head, as most do.
-    fn take_back(self: &Rc<Self>, mut sender: http1::SendRequest<Body>, retire_at: Instant) {
-        if sender.is_ready() {
-            return self.park(sender, retire_at);
-        }
-        let pool = Rc::downgrade(self);
-        tokio::task::spawn_local(async move {
-            if sender.ready().await.is_ok()
-                && let Some(pool) = pool.upgrade()
-            {
-                pool.park(sender, retire_at);
-            }
-        });
-    }
-
-    fn park(&self, sender: http1::SendRequest<Body>, retire_at: Instant) {
-        let now = Instant::now();
-        let mut idle = self.idle.borrow_mut();
-        if retire_at <= now || self.settings.max_idle == 0 {
+    fn park(&self, connection: Http1, idle: &mut Vec<Http1>) {
+        if connection.retire_at <= connection.free_since || self.settings.max_idle == 0 {
             return;
         }
         if idle.len() >= self.settings.max_idle {
             idle.remove(0); // the one idle for longest
         }
-        idle.push(Idle { sender, since: now, retire_at });
+        idle.push(connection);
     }
 
     /// RFC 9113 section 8.3.1: scheme and authority are fields of their own, and Host is not sent. Nor is
@@ -360,19 +333,6 @@ impl Shared {
         parts.authority = Some(self.authority.clone());
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         request
-    }
-}
-
-/// hyper takes the body of a GET for none unless its framing is stated. What of a request belongs to
-/// this connection alone is named in Connection (RFC 9110 section 10.1.4).
-fn frame(request: &mut Request<Body>) {
-    if request.headers().contains_key(TE) {
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-    let unframed = !request.headers().contains_key(CONTENT_LENGTH)
-        && request.body().size_hint().exact().is_none();
-    if unframed {
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
