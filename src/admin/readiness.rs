@@ -10,6 +10,10 @@ pub trait Health: Send + Sync + 'static {
     fn started(&self) -> bool;
     /// Every token of every credential, in the order of the credentials' names.
     fn tokens(&self) -> Vec<TokenHealth>;
+    /// Somebody waits for the tokens of a credential, or for all that are not lazy.
+    fn ask(&self, credential: Option<&str>);
+    /// Has the tokens of a credential fetched anew; says how many they are.
+    fn refresh(&self, credential: &str) -> usize;
     /// Whether the parts that carry requests still move. Never a matter of tokens: a restart
     /// repairs no bank.
     fn alive(&self) -> bool {
@@ -18,7 +22,7 @@ pub trait Health: Send + Sync + 'static {
 }
 
 /// One token as operators see it: nothing in it is secret.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TokenHealth {
     /// The credential's name.
     pub credential: String,
@@ -44,6 +48,16 @@ pub struct TokenHealth {
     pub failures: u32,
     /// What the last failure was, in a fixed word.
     pub last_error: Option<&'static str>,
+    /// Where it is asked from.
+    pub token_url: String,
+    /// Scopes that it was asked with and that were not granted.
+    pub missing_scopes: Vec<String>,
+    /// Another instance seems to revoke what we obtain.
+    pub contended: bool,
+    /// How far the token server's clock is ahead of ours, in seconds.
+    pub clock_offset: Option<f64>,
+    /// Calls that the credential's hourly budget leaves.
+    pub budget_left: Option<u32>,
 }
 
 /// The answer to "may requests be sent here?".
@@ -110,6 +124,10 @@ pub(super) mod tests {
         }
         fn tokens(&self) -> Vec<TokenHealth> {
             self.tokens.clone()
+        }
+        fn ask(&self, _: Option<&str>) {}
+        fn refresh(&self, credential: &str) -> usize {
+            self.tokens.iter().filter(|token| token.credential == credential).count()
         }
     }
 

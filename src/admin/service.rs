@@ -148,16 +148,31 @@ impl Admin {
                 ("/startupz", _) => Box::new(|| self.startupz()),
                 ("/metrics", _) => Box::new(|| self.metrics()),
                 ("/status", true) => Box::new(|| self.status()),
+                ("/refresh", true) => return self.refresh(request.method(), query),
                 _ => return problem(StatusCode::NOT_FOUND, "no such page", PAGES),
             };
         match *request.method() {
             // hyper sends no body in answer to HEAD.
             Method::GET | Method::HEAD => page(),
-            _ => {
-                let mut answer =
-                    problem(StatusCode::METHOD_NOT_ALLOWED, "only to be read", "use GET or HEAD");
-                answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-                answer
+            _ => not_allowed("only to be read", "use GET or HEAD", "GET, HEAD"),
+        }
+    }
+
+    /// Has the tokens of a credential fetched anew; how that ends is seen in the status.
+    fn refresh(&self, method: &Method, query: &str) -> Response<Body> {
+        if method != Method::POST {
+            return not_allowed("this has effects", "use POST", "POST");
+        }
+        let Some(credential) = Parameters::read(query).credential else {
+            let how = "POST /refresh?credential=NAME";
+            return problem(StatusCode::BAD_REQUEST, "which credential?", how);
+        };
+        match self.health.refresh(&credential) {
+            0 => problem(StatusCode::NOT_FOUND, "no such credential", "see /status"),
+            tokens => {
+                tracing::info!(credential, tokens, "a refresh is forced");
+                let told = json!({ "credential": credential, "tokens": tokens });
+                answer(StatusCode::ACCEPTED, JSON, format!("{told}\n"))
             }
         }
     }
@@ -178,7 +193,12 @@ impl Admin {
 
     fn readyz(&self, query: &str) -> Response<Body> {
         let parameters = Parameters::read(query);
-        let readiness = readiness(&*self.health, parameters.credential.as_deref());
+        let credential = parameters.credential.as_deref();
+        let readiness = readiness(&*self.health, credential);
+        if matches!(readiness, Readiness::Missing(_)) {
+            // Whoever waits to be ready waits for tokens as a request does.
+            self.health.ask(credential);
+        }
         let (status, mut lines) = match readiness {
             Readiness::Ready => (StatusCode::OK, "ready\n".to_owned()),
             Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "leaving\n".to_owned()),
@@ -210,8 +230,8 @@ impl Admin {
     }
 }
 
-const PAGES: &str =
-    "there are /livez, /readyz, /startupz and /metrics, and on the control listener /status";
+const PAGES: &str = "there are /livez, /readyz, /startupz and /metrics, and on the control listener /status and \
+     /refresh";
 
 enum Acceptor {
     Tcp(TcpListener),
@@ -299,6 +319,11 @@ fn token_json(token: &TokenHealth) -> Value {
         "failing_since": token.failing_since.map(date),
         "failures": token.failures,
         "last_error": token.last_error,
+        "token_url": token.token_url,
+        "missing_scopes": token.missing_scopes,
+        "contended": token.contended,
+        "server_clock_offset_s": token.clock_offset,
+        "budget_left": token.budget_left,
     })
 }
 
@@ -323,6 +348,13 @@ fn refused(refusal: Refusal) -> Response<Body> {
         }
     };
     problem(status, title, detail)
+}
+
+/// RFC 9110 section 15.5.6.
+fn not_allowed(title: &str, detail: &str, allowed: &'static str) -> Response<Body> {
+    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, title, detail);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
 }
 
 /// RFC 9457.
@@ -396,6 +428,10 @@ mod tests {
             ("GET /status", fake(&["a+"]), 200, "\"credential\": \"a\""),
             ("HEAD /livez", fake(&[]), 200, ""),
             ("POST /livez", fake(&[]), 405, "GET or HEAD"),
+            ("POST /refresh?credential=a", fake(&["a", "a+", "b"]), 202, "\"tokens\":2"),
+            ("POST /refresh?credential=c", fake(&["a"]), 404, "no such credential"),
+            ("POST /refresh", fake(&["a"]), 400, "which credential"),
+            ("GET /refresh?credential=a", fake(&["a"]), 405, "use POST"),
             ("GET /", fake(&[]), 404, "no such page"),
             ("POST /nowhere", fake(&[]), 404, "no such page"),
         ];
@@ -435,6 +471,7 @@ mod tests {
         check(LOOPBACK, "/status", &[own, ("sec-fetch-site", "cross-site")], 403);
         check(LOOPBACK, "/status", &[own, ("sec-fetch-site", "none")], 200);
         check(Reach::Remote, "/status", &[own], 404);
+        check(Reach::Remote, "/refresh", &[own], 404);
         check(Reach::Remote, "/metrics", &[], 200);
     }
 

@@ -57,6 +57,14 @@ impl Health for AppHealth {
         let now = Moment::now();
         self.tokens.statuses().into_iter().map(|status| shown(status, now)).collect()
     }
+
+    fn ask(&self, credential: Option<&str>) {
+        self.tokens.ask(credential);
+    }
+
+    fn refresh(&self, credential: &str) -> usize {
+        self.tokens.refresh(credential)
+    }
 }
 
 fn shown(status: TokenStatus, now: Moment) -> TokenHealth {
@@ -73,5 +81,10 @@ fn shown(status: TokenStatus, now: Moment) -> TokenHealth {
         failing_since: status.failing_since,
         failures: status.failures,
         last_error: status.last_error,
+        token_url: status.token_url,
+        missing_scopes: status.missing_scopes,
+        contended: status.contended,
+        clock_offset: status.clock_offset,
+        budget_left: status.budget_left,
     }
 }

@@ -84,7 +84,7 @@ impl App {
             },
         };
         drop(listeners);
-        keeper.shutdown().await;
+        keeper.shutdown(ended == Ended::Drained).await;
         window.close().await;
         watchdog.abort();
         tracing::info!(outcome = ?ended, "stopped");

@@ -248,11 +248,11 @@ impl Exchange {
         let Some(kept) = sent.kept else { return Ok(sent) };
         let deadline = Instant::now() + self.route.token_wait;
         match reader.newer_than(generation, deadline).await {
-            Ok(newer) => {
+            Ok(newer) if self.route.lacking(&newer).is_none() => {
                 let again = Authorized::again(&kept, Arc::clone(&self.route), newer);
                 again.send(pool, &self.upstream, &self.local.plan.limits).await
             }
-            Err(_) => Ok(Sent { kept: None, ..sent }),
+            _ => Ok(Sent { kept: None, ..sent }),
         }
     }
 

@@ -19,11 +19,12 @@ use super::settings::{
     QueryAccessToken, RequestLimits, RetryUnsafe, RouteSettings, UpstreamSettings,
 };
 use crate::layer::page::WebOrigin;
-use crate::oauth::TokenEndpoint;
+use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
 use crate::route::target::may_mean;
 use crate::route::{Authority, Conflict, HostPattern, Methods, Rule, Table};
 use crate::telemetry::log::AccessLog;
-use crate::token::{Credential, Reader, Wanted};
+use crate::token::credential::MissingScopes;
+use crate::token::{Bearer, Credential, Reader, Wanted};
 use crate::upstream;
 
 /// All that requests need, from one configuration.
@@ -92,6 +93,8 @@ pub struct RoutePlan {
     pub token: Option<Reader>,
     /// How long a request waits for a token.
     pub token_wait: Duration,
+    /// Scopes without which a token is not used, where the credential asks for that.
+    pub required_scopes: Option<ScopeSet>,
     /// Inbound target to upstream target.
     pub rewrite: Rewrite,
     /// Whether unsafe methods may be sent a second time.
@@ -109,6 +112,13 @@ pub struct RoutePlan {
 }
 
 impl RoutePlan {
+    /// Scopes for want of which this token is not used.
+    pub fn lacking(&self, bearer: &Bearer) -> Option<String> {
+        let missing = bearer.lacks(self.required_scopes.as_ref()?);
+        let names: Vec<_> = missing.into_iter().map(Scope::as_str).collect();
+        (!names.is_empty()).then(|| names.join(" "))
+    }
+
     /// Whether an upstream path is that of a token endpoint, in any spelling that some server may
     /// take for it, whatever the route's opt-ins let pass.
     pub fn is_token_endpoint(&self, path: &str) -> bool {
@@ -193,6 +203,9 @@ impl Plan {
                 admission: clients.admission(&route.clients),
                 token: credential.and_then(|_| readers.next()),
                 token_wait: credential.map_or(Duration::ZERO, |found| found.policy.wait),
+                required_scopes: credential
+                    .filter(|found| found.policy.missing_scopes == MissingScopes::Refuse)
+                    .map(|_| route.scopes.clone()),
                 rewrite: Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path),
                 retry_unsafe: route.retry_unsafe,
                 allow_semicolon: route.allow_semicolon,

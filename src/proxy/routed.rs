@@ -2,6 +2,7 @@
 //! only where no usable one is there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, EXPECT, HOST};
@@ -176,6 +177,9 @@ impl Routed {
                 .await
                 .map_err(|absent| no_token(&absent))?,
         };
+        if let Some(scopes) = self.route.lacking(&bearer) {
+            return Err(lacking(&scopes));
+        }
         debug_assert!(upstream.incoming_authorization != IncomingAuthorization::Keep);
         self.request.headers_mut().insert(AUTHORIZATION, bearer.header().clone());
         Ok(Some(bearer))
@@ -231,6 +235,13 @@ impl Routed {
 /// Methods that may be sent again: GET, HEAD and OPTIONS, a subset of RFC 9110 section 9.2.1.
 pub(super) fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// What is granted can change with the next token only.
+fn lacking(scopes: &str) -> Rejection {
+    let detail =
+        format!("the token server has not granted: {scopes}; missing_scopes is \"refuse\"");
+    Rejection::new(Code::TokenUnavailable, detail).retry_after(Duration::from_secs(30))
 }
 
 pub(super) fn no_token(absent: &NoToken) -> Rejection {

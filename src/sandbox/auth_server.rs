@@ -12,10 +12,15 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
 use super::fault::{Fault, Script};
+use super::habit::Habit;
 use super::ledger::{Issued, Ledger, Outcome, TokenCall};
 use super::persona::{Asked, Grant, Persona, Refusal};
 use super::serve::{self, Hangup, Listening};
+use super::wire;
 use crate::body::Body;
+
+/// Where tokens are ended; no vendor's document names one.
+const REVOCATION_PATH: &str = "/revoke";
 
 /// Bytes of a token request that are read; what is longer is cut off by closing the connection.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -60,6 +65,7 @@ struct Shared {
     secrets: Mutex<Vec<String>>,
     ledger: Arc<Ledger>,
     script: Script<Fault>,
+    habit: Mutex<Habit>,
 }
 
 impl AuthServer {
@@ -72,7 +78,8 @@ impl AuthServer {
         let ledger = Arc::default();
         let secrets = Mutex::new(vec![options.client_secret.clone()]);
         let script = Script::new();
-        let shared = Arc::new(Shared { persona, options, secrets, ledger, script });
+        let habit = Mutex::default();
+        let shared = Arc::new(Shared { persona, options, secrets, ledger, script, habit });
         let listening = Listening::start(port, Arc::clone(&shared)).await?;
         Ok(Self { listening, shared })
     }
@@ -90,6 +97,11 @@ impl AuthServer {
     /// The whole URL of the token endpoint.
     pub fn token_url(&self) -> String {
         format!("http://{}{}", self.addr(), self.shared.persona.token_path())
+    }
+
+    /// The whole URL of its revocation endpoint (RFC 7009).
+    pub fn revocation_url(&self) -> String {
+        format!("http://{}{REVOCATION_PATH}", self.addr())
     }
 
     /// Whom it imitates.
@@ -124,6 +136,11 @@ impl AuthServer {
         self.shared.script.set(faults);
     }
 
+    /// From now on it has this habit.
+    pub fn set_habit(&self, habit: Habit) {
+        *self.shared.habit.lock().unwrap_or_else(PoisonError::into_inner) = habit;
+    }
+
     /// While down, connections are closed as soon as they are made.
     pub fn set_down(&self, down: bool) {
         self.shared.script.set_down(down);
@@ -156,6 +173,9 @@ impl serve::Service for Shared {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| Hangup)?;
         let body = body.to_bytes();
+        if head.uri.path() == REVOCATION_PATH {
+            return Ok(self.revoke(&body));
+        }
         let asked = self.persona.read(&head.method, &head.uri, &head.headers, &body);
         let call = self.ledger.record(TokenCall {
             at: SystemTime::now(),
@@ -212,12 +232,42 @@ impl Shared {
     }
 
     fn normal(&self, asked: Result<Asked, Refusal>, manner: Manner) -> Answer {
-        match asked.and_then(|asked| self.authenticate(asked)) {
+        let habit = *self.habit.lock().unwrap_or_else(PoisonError::into_inner);
+        let manner = Manner { same: manner.same || habit == Habit::SameToken, ..manner };
+        let refresh = matches!(asked, Ok(Asked::Refresh { .. }));
+        let scopes = asked.and_then(|asked| self.authenticate(asked));
+        if scopes.is_ok() && habit == Habit::OneLiveToken {
+            self.ledger.revoke_all();
+        }
+        let (outcome, answer) = match scopes {
             Ok(scopes) => self.grant(scopes, manner),
             Err(refusal) => {
                 let reason = format!("{}: {}", refusal.error, refusal.description);
-                (Outcome::Refused(refusal.status, reason), Ok(self.refusal(&refusal)))
+                (Outcome::Refused(refusal.status, reason), self.refusal(&refusal))
             }
+        };
+        let answer = habit.bend(refresh, &outcome, answer);
+        (outcome, answer)
+    }
+
+    /// RFC 7009 section 2: unknown tokens are no error.
+    fn revoke(&self, body: &[u8]) -> Response<Body> {
+        let fields = wire::form(body).unwrap_or_default();
+        let field = |name: &str| {
+            let found = fields.iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let client = Asked::Client {
+            id: field("client_id"),
+            secret: field("client_secret"),
+            scopes: Vec::new(),
+        };
+        match self.authenticate(client) {
+            Ok(_) => {
+                self.ledger.revoke(&field("token"));
+                plain(200, "text/plain", "")
+            }
+            Err(refusal) => self.refusal(&refusal),
         }
     }
 
@@ -235,9 +285,9 @@ impl Shared {
         }
     }
 
-    fn grant(&self, scopes: Vec<String>, manner: Manner) -> Answer {
+    fn grant(&self, scopes: Vec<String>, manner: Manner) -> (Outcome, Response<Body>) {
         let now = SystemTime::now();
-        let again = if manner.same { self.ledger.last(now) } else { None };
+        let again = if manner.same { self.ledger.last(now, &scopes) } else { None };
         let (issued, life) = again.unwrap_or_else(|| {
             let life = manner.life.unwrap_or(self.options.lifetime);
             let issued = self.new_token(scopes, now, life);
@@ -252,7 +302,7 @@ impl Shared {
             expires: issued.expires,
             tell_expiry: !manner.silent,
         });
-        (Outcome::Issued(issued.token), Ok(not_stored(serve::json(200, &body))))
+        (Outcome::Issued(issued.token), not_stored(serve::json(200, &body)))
     }
 
     fn new_token(&self, scopes: Vec<String>, now: SystemTime, life: Duration) -> Issued {
@@ -280,7 +330,7 @@ fn invalid_client() -> Refusal {
     Refusal::new(401, "invalid_client", "unknown client or wrong secret")
 }
 
-fn plain(status: u16, kind: &'static str, body: &'static str) -> Response<Body> {
+pub(super) fn plain(status: u16, kind: &'static str, body: &'static str) -> Response<Body> {
     let mut answer = Response::new(Body::full(body));
     *answer.status_mut() = serve::status_code(status);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -182,11 +182,22 @@ impl Ledger {
         })
     }
 
-    /// The token issued last and what is left of its life.
-    pub(super) fn last(&self, now: SystemTime) -> Option<(Issued, Duration)> {
-        let last = self.book().issued.last().cloned()?;
-        let left = last.expires.duration_since(now).unwrap_or_default();
-        Some((last, left))
+    /// The token issued last with these scopes and what is left of its life, at least a second.
+    pub(super) fn last(&self, now: SystemTime, scopes: &[String]) -> Option<(Issued, Duration)> {
+        let book = self.book();
+        let last = book.issued.iter().rev().find(|issued| issued.scopes == scopes)?;
+        let left = last.expires.duration_since(now).ok()?;
+        (left >= Duration::from_secs(1)).then(|| (last.clone(), left))
+    }
+
+    /// Ends one token, access or refresh.
+    pub(super) fn revoke(&self, token: &str) {
+        self.change(|book| {
+            for issued in &mut book.issued {
+                issued.revoked |= issued.token == token;
+                issued.refresh_token.take_if(|refresh| refresh == token);
+            }
+        });
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

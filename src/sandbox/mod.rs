@@ -6,6 +6,7 @@
 
 mod auth_server;
 mod fault;
+mod habit;
 mod ledger;
 mod persona;
 mod serve;
@@ -15,6 +16,7 @@ mod wire;
 
 pub use auth_server::{AuthOptions, AuthServer};
 pub use fault::Fault;
+pub use habit::Habit;
 pub use ledger::{Issued, Ledger, Outcome, TokenCall, Verdict};
 pub use persona::Persona;
 pub use upstream::{Reply, Seen, Upstream, UpstreamOptions};

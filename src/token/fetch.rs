@@ -23,9 +23,6 @@ use crate::oauth::{ScopeSet, TokenEndpoint};
 use crate::secret::{Age, SecretError, Store};
 use crate::sensitive::Sensitive;
 
-/// Time for a revocation: the program is about to end.
-const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// What one trip brought.
 pub struct Fetched {
     /// The token.
@@ -128,12 +125,12 @@ impl Fetch for Trip {
     }
 
     async fn revoke(&self, token: Revoked<'_>) -> Result<(), FetchError> {
-        let Credential { revocation, dialect, auth, .. } = &*self.credential;
+        let Credential { revocation, dialect, auth, policy, .. } = &*self.credential;
         let Some(endpoint) = revocation else { return Ok(()) };
         let client = self.login.read(Age::Recent).await.map_err(unread)?.client;
         let request = revoke::build(endpoint, dialect, *auth, &client, token, SystemTime::now())
             .map_err(|error| FetchError::Setup(error.to_string()))?;
-        let response = self.call(endpoint, request, REVOKE_TIMEOUT).await?;
+        let response = self.call(endpoint, request, policy.timeout).await?;
         match response.status().is_success() {
             true => Ok(()),
             false => Err(FetchError::Setup(format!("status {}", response.status().as_u16()))),

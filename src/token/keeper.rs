@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -24,6 +25,9 @@ use crate::secret::Store;
 
 /// Calls in flight to one token endpoint.
 const CALLS_PER_ENDPOINT: usize = 4;
+
+/// Time for revocations altogether: they are the last thing that the program does.
+const REVOCATION_TIME: Duration = Duration::from_millis(800);
 
 /// A token that a route needs.
 #[derive(Debug, Clone)]
@@ -182,8 +186,9 @@ impl<M: Fetchers> Keeper<M> {
         });
     }
 
-    /// Ends all refreshers and drops their tokens; those whose credential asks for it are revoked.
-    pub async fn shutdown(mut self) {
+    /// Ends all refreshers and drops their tokens. Where there is time, those whose credential asks
+    /// for it are revoked.
+    pub async fn shutdown(mut self, in_peace: bool) {
         if let Some(watch) = self.watch.take() {
             watch.abort();
         }
@@ -192,11 +197,14 @@ impl<M: Fetchers> Keeper<M> {
         let mut revoking = JoinSet::new();
         for kept in self.leaving.drain(..) {
             let Ok(remains) = kept.task.await else { continue };
-            if kept.credential.revocation.is_some() {
+            if in_peace && kept.credential.revocation.is_some() {
                 revoking.spawn(revoke(kept.credential, remains));
             }
         }
-        while revoking.join_next().await.is_some() {}
+        let revoked = async { while revoking.join_next().await.is_some() {} };
+        if tokio::time::timeout(REVOCATION_TIME, revoked).await.is_err() {
+            tracing::warn!("some tokens were not revoked in time");
+        }
     }
 
     fn start(&mut self, wanted: &Wanted) -> Kept<M::Fetch> {
@@ -282,6 +290,7 @@ fn status(wanted: &Wanted, number: usize) -> TokenStatus {
     TokenStatus {
         credential: Arc::clone(&wanted.credential.name),
         token: number.to_string(),
+        token_url: wanted.credential.endpoint.uri().to_string(),
         scopes: wanted.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         missing_scopes: Vec::new(),
         lazy: wanted.credential.policy.lazy.is_some(),

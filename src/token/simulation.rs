@@ -110,7 +110,7 @@ impl Case {
         if let Some(budget) = self.credential.policy.budget {
             check_budget(&calls, budget);
         }
-        self.keeper.shutdown().await;
+        self.keeper.shutdown(true).await;
     }
 
     async fn happen(&mut self) {

@@ -12,6 +12,8 @@ pub struct TokenStatus {
     pub credential: Arc<str>,
     /// The token's number among those of its credential.
     pub token: String,
+    /// Where it is asked from.
+    pub token_url: String,
     /// The scopes it is asked with.
     pub scopes: Vec<String>,
     /// Usable until then.

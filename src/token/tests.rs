@@ -315,7 +315,7 @@ async fn tokens_are_revoked_at_the_end_where_that_is_asked_for() {
         });
         story.server.world().refresh_tokens = true;
         story.ask().await.unwrap();
-        story.keeper.shutdown().await;
+        story.keeper.shutdown(true).await;
         assert_eq!(story.server.world().revoked, expected);
     }
 }

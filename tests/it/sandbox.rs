@@ -13,7 +13,7 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
 /// Asks for a token as the vendor's document says.
-async fn ask(auth: &AuthServer, scope: &str) -> Answer {
+pub async fn ask(auth: &AuthServer, scope: &str) -> Answer {
     let (id, secret) = (auth.client_id(), auth.client_secret());
     let (kind, body) = match auth.persona() {
         Persona::QBank => {

@@ -1,5 +1,6 @@
 //! `[credentials.NAME]`: one client registration each. No value of these tables is ever shown.
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,10 @@ const ADVICE: &[(&str, &str)] = &[
     ("grant_type", "client_credentials is the only grant; leave it out"),
     ("egress_proxy", "write  egress = { proxy = \"http://host:port\" }"),
     ("proxy", "write  egress = { proxy = \"http://host:port\" }"),
+    ("budget", "write  token_budget = 50  for at most so many token calls in an hour"),
+    ("lazy_idle", "write  lazy = \"10m\""),
+    ("revocation_endpoint", "write revocation_url"),
+    ("revoke_url", "write revocation_url"),
     ("timeout", "write  timeouts = { total = \"10s\" }"),
 ];
 
@@ -83,6 +88,8 @@ fn credential<'c>(
     let way = section.section("egress", "egress of a credential").advise(egress::ADVICE);
     let egress = egress::read(&way, egress);
     let grouping = section.choice("tokens", &GROUPINGS, Grouping::default());
+    let revocation = section.item("revocation_url");
+    let revocation = revocation.and_then(|item| parse_endpoint(&item, item.text()?.as_str()));
     let policy = policy(section);
     section.finish();
     proof(section, auth?, has_secret, &tls);
@@ -98,10 +105,13 @@ fn credential<'c>(
         tls,
         egress,
         grouping,
-        revocation: None,
+        revocation,
         policy,
     })
 }
+
+/// A token that is let go sooner would cost a call for each request.
+const MIN_IDLE: Duration = Duration::from_secs(10);
 
 const GROUPINGS: [(&str, Grouping); 2] =
     [("per_scope_set", Grouping::PerScopeSet), ("union", Grouping::Union)];
@@ -324,8 +334,8 @@ fn policy(section: &Section<'_>) -> Policy {
         timeout: server::positive(&timeouts, "total", default.timeout),
         wait: timeouts.duration("wait", default.wait),
         missing_scopes: section.choice("missing_scopes", &missing, default.missing_scopes),
-        budget: None,
-        lazy: None,
+        budget: section.item("token_budget").and_then(|item| budget(&item)),
+        lazy: lazy(section),
     };
     timeouts.finish();
     at_most_a_minute(&timeouts, policy.wait);
@@ -335,6 +345,27 @@ fn policy(section: &Section<'_>) -> Policy {
         );
     }
     policy
+}
+
+/// Token calls in any hour.
+fn budget(item: &Item<'_>) -> Option<NonZeroU32> {
+    let calls = item.integer(1..1_000_001)?;
+    u32::try_from(calls).ok().and_then(NonZeroU32::new)
+}
+
+/// After how long without a use a token is let go, where it is fetched at its first use.
+fn lazy(section: &Section<'_>) -> Option<Duration> {
+    let item = section.item("lazy")?;
+    if item.hidden_text().is_some_and(|text| text.as_str() == "off") {
+        return None;
+    }
+    let idle = item.duration()?;
+    if idle < MIN_IDLE {
+        item.reject(
+            "a token is let go after \"10s\" without a use at the earliest; write more, or \"off\"",
+        );
+    }
+    Some(idle)
 }
 
 /// Whoever waits holds one of the requests in flight.

@@ -1,0 +1,42 @@
+//! Habits: what an awkward token server always does, beside what its vendor's document says.
+
+use http::Response;
+
+use super::auth_server::plain;
+use super::ledger::Outcome;
+use super::serve::Hangup;
+use crate::body::Body;
+
+/// A habit of a token server; real servers are known for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Habit {
+    /// None: each call brings a new token, and the others live on.
+    #[default]
+    None,
+    /// The same token until it ends, with what is left of its life.
+    SameToken,
+    /// A new token ends all others: whoever shares the client id revokes ours.
+    OneLiveToken,
+    /// A refresh token is used up, and the answer that brings the next one is lost on its way.
+    LosesRefreshed,
+    /// Whatever is refused is answered with status 500 and a page of HTML.
+    HtmlErrors,
+}
+
+impl Habit {
+    /// What becomes of an answer; `refresh` where it is one to a refresh token.
+    pub(super) fn bend(
+        self,
+        refresh: bool,
+        outcome: &Outcome,
+        answer: Response<Body>,
+    ) -> Result<Response<Body>, Hangup> {
+        match (self, outcome) {
+            (Self::LosesRefreshed, Outcome::Issued(_)) if refresh => Err(Hangup),
+            (Self::HtmlErrors, Outcome::Refused(..)) => {
+                Ok(plain(500, "text/html", "<html><h1>Internal Server Error</h1></html>"))
+            }
+            _ => Ok(answer),
+        }
+    }
+}
