@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bearer_proxy::app::App;
 use bearer_proxy::config;
+use bearer_proxy::telemetry::log;
 
 const TOKEN: &str = "fuzz-token-of-the-wire";
 
@@ -70,11 +71,12 @@ routes = [
     std::thread::spawn(move || {
         let config = config::parse(&text, Path::new("fuzz.toml"), &|_| None);
         let config = config.unwrap_or_else(|problems| panic!("{}", problems.render(false))).config;
+        let log = log::init(&config.log, false).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let app = App::build(config).await.unwrap();
             sender.send(app.addresses()[0][0]).unwrap();
-            app.run().await
+            app.run(&log).await
         })
     });
     let addr = receiver.recv().unwrap();

@@ -7,6 +7,8 @@ mod targets;
 mod heads;
 // Where one request ends and the next begins.
 mod framing;
+// What comes back.
+mod answers;
 // How often a request arrives, whatever fails.
 mod once;
 mod recorder;

@@ -70,6 +70,40 @@ impl Client {
         soon(self.exactly(count)).await
     }
 
+    /// The head of an answer; `None` if the connection ends before it does.
+    pub async fn head(&mut self) -> Option<String> {
+        loop {
+            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
+                return Some(text(&self.take(at + 4)));
+            }
+            if !self.fill().await {
+                return None;
+            }
+        }
+    }
+
+    /// Whether the body after this head ends in order: by its length, by its last chunk, or, where
+    /// nothing else tells, by a FIN.
+    pub async fn body_is_whole(&mut self, head: &str) -> bool {
+        let head = head.to_ascii_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+        let length: Option<usize> = length.map(|text| text.parse().unwrap());
+        loop {
+            match length {
+                Some(length) if self.buffer.len() >= length => return true,
+                None if head.contains("chunked") && self.buffer.ends_with(b"\r\n0\r\n\r\n") => {
+                    return true;
+                }
+                _ => {}
+            }
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(0) => return length.is_none() && !head.contains("chunked"),
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// Sends bytes as they are.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
