@@ -79,12 +79,14 @@ pub struct Guarded {
     remaining: u64,
     timer: Option<Pin<Box<Sleep>>>,
     watch: Option<Watch>,
+    /// Why the inner body ended early, until it is told.
+    cut: Option<BodyError>,
 }
 
 impl Guarded {
     /// Guards a body: at most `max_bytes` bytes, at most `idle` between two frames.
     pub fn new(inner: Body, max_bytes: u64, idle: Duration) -> Self {
-        Self { inner, idle, remaining: max_bytes, timer: None, watch: None }
+        Self { inner, idle, remaining: max_bytes, timer: None, watch: None, cut: None }
     }
 
     /// The same, watched by somebody.
@@ -127,6 +129,9 @@ impl HttpBody for Guarded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.cut.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.timer = None;
@@ -145,7 +150,10 @@ impl HttpBody for Guarded {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.tell(CUT);
-                Poll::Ready(Some(Err(error)))
+                // hyper drops what it has not written yet: what came before the cut goes first.
+                self.cut = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 self.tell(DONE);
@@ -159,7 +167,7 @@ impl HttpBody for Guarded {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.cut.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

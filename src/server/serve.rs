@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
@@ -137,6 +137,7 @@ where
     let io = TokioIo::new(Watched(Arc::clone(watch)));
     let (service, info) = (service.clone(), Rc::clone(info));
     let bridge = Bridge { service, info, watch: Arc::clone(watch), drain: member.drain() };
+    let _last = Last(watch);
     let mut connection = pin!(builder.serve_connection(io, bridge).with_upgrades());
     let mut timer = pin!(Timer::new(limits));
     let mut told = false;
@@ -175,6 +176,15 @@ fn is_due<I>(
     watch.was_used() || {
         let grace = grace.get_or_insert_with(|| Box::pin(sleep(FIRST_REQUEST_GRACE)));
         grace.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// Looks at a connection at its end, however it came.
+struct Last<'a, I: Stream>(&'a Watch<I>);
+
+impl<I: Stream> Drop for Last<'_, I> {
+    fn drop(&mut self) {
+        self.0.cut_if_open_ended();
     }
 }
 
@@ -269,11 +279,12 @@ where
             request.extensions_mut().insert(flaw);
         }
         let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let old = request.version() == Version::HTTP_10;
         self.watch.enter(if safe { Phase::BusySafe } else { Phase::Busy });
         let inbound = Inbound { request, connection: Rc::clone(&self.info) };
         let busy = Some(Busy(Arc::clone(&self.watch)));
         let drain = Rc::clone(&self.drain);
-        Answering { answer: self.service.clone().oneshot(inbound), busy, drain }
+        Answering { answer: self.service.clone().oneshot(inbound), busy, drain, old }
     }
 }
 
@@ -284,6 +295,8 @@ pin_project! {
         answer: Oneshot<S, Inbound>,
         busy: Option<Busy<I>>,
         drain: Rc<Drain>,
+        // HTTP/1.0 knows no chunks: an answer without a length ends with the connection.
+        old: bool,
     }
 }
 
@@ -308,7 +321,8 @@ where
             // From here on, writing tells whether the client is there.
             busy.0.enter(Phase::Busy);
         }
-        Poll::Ready(Ok(response.map(|body| Answer { body, _busy: busy })))
+        let old = *this.old;
+        Poll::Ready(Ok(response.map(|body| Answer { body, old, busy })))
     }
 }
 
@@ -326,7 +340,8 @@ impl<I> Drop for Busy<I> {
 /// A request body that is still being sent when its answer has ended has the head time-out to end.
 struct Answer<I> {
     body: Body,
-    _busy: Option<Busy<I>>,
+    old: bool,
+    busy: Option<Busy<I>>,
 }
 
 impl<I> HttpBody for Answer<I> {
@@ -337,7 +352,16 @@ impl<I> HttpBody for Answer<I> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let (true, Some(busy)) = (self.old, &self.busy) {
+            let ended = match frame {
+                Poll::Ready(None) => true,
+                Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+                Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+            };
+            busy.0.set_open_ended(!ended);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -28,6 +28,9 @@ use super::slots::Place;
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Ready once the client has closed its side, without taking any byte that it sent.
     fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Lets the end of the connection not be taken for the end of an answer, where that can be told.
+    fn cut(&self) {}
 }
 
 impl Stream for TcpStream {
@@ -37,6 +40,11 @@ impl Stream for TcpStream {
             Ok(0) | Err(_) => Poll::Ready(()),
             Ok(_) => Poll::Pending, // a pipelined request: the client is there
         }
+    }
+
+    fn cut(&self) {
+        // An error only means that the connection is cut already.
+        let _ = self.set_zero_linger();
     }
 }
 
@@ -98,6 +106,8 @@ pub struct Watch<I> {
     moved: AtomicBool,
     /// Whether the client has no room for what it is being sent.
     blocked: AtomicBool,
+    /// Whether an answer is being sent that ends with the connection.
+    open_ended: AtomicBool,
     /// Whether it has brought a request.
     used: AtomicBool,
     /// The connection's place under the limit, held until the socket closes.
@@ -124,6 +134,7 @@ impl<I> Watch<I> {
             phase: AtomicU8::new(Phase::Idle as u8),
             moved: AtomicBool::new(true),
             blocked: AtomicBool::new(false),
+            open_ended: AtomicBool::new(false),
             used: AtomicBool::new(false),
             _place: place,
         })
@@ -152,6 +163,11 @@ impl<I> Watch<I> {
     /// Whether it has brought a request.
     pub fn was_used(&self) -> bool {
         self.used.load(Relaxed)
+    }
+
+    /// Notes whether an answer is being sent that ends with the connection.
+    pub fn set_open_ended(&self, open_ended: bool) {
+        self.open_ended.store(open_ended, Relaxed);
     }
 
     /// Whether anything was sent or any phase entered since the last call.
@@ -192,6 +208,13 @@ impl<I> Watch<I> {
 }
 
 impl<I: Stream> Watch<I> {
+    /// Cuts the connection if it would otherwise look like the end of an answer.
+    pub fn cut_if_open_ended(&self) {
+        if self.open_ended.load(Relaxed) {
+            self.wire().stream.cut();
+        }
+    }
+
     /// Whether the client has left; if not, the task is woken when it does.
     pub fn is_gone(&self, cx: &mut Context<'_>) -> bool {
         self.wire().stream.poll_gone(cx).is_ready()
