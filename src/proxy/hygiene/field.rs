@@ -74,11 +74,23 @@ impl Kinds {
             | "x-http-method"
             | "x-method-override" => Self::OVERRIDE,
             "forwarded"
+            | "x-forwarded"
             | "x-real-ip"
             | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "x-remote-ip"
+            | "x-remote-addr"
+            | "x-originating-ip"
+            | "x-original-host"
+            | "x-original-forwarded-for"
+            | "x-host"
+            | "x-envoy-external-address"
+            | "client-ip"
             | "true-client-ip"
             | "cf-connecting-ip"
-            | "x-cluster-client-ip" => Self::FORWARDING,
+            | "fastly-client-ip"
+            | "proxy-client-ip"
+            | "wl-proxy-client-ip" => Self::FORWARDING,
             "via" => Self::VIA,
             "origin" => Self::ORIGIN,
             "sec-fetch-site" => Self::FETCH_SITE,

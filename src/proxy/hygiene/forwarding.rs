@@ -27,7 +27,8 @@ pub struct Hop<'a> {
 pub fn append(headers: &mut HeaderMap, hop: Hop<'_>) {
     let lists = [FORWARDED, FOR, HOST, PROTO];
     remove_if(headers, |name| {
-        Kinds::of(name.as_str()) == Kinds::FORWARDING && !lists.contains(name)
+        let dashed = name.as_str().replace('_', "-");
+        Kinds::of(&dashed) == Kinds::FORWARDING && !lists.contains(name)
     });
     let client = hop.client.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
     let proto = if hop.tls { "https" } else { "http" };
@@ -95,6 +96,8 @@ mod tests {
                 ("forwarded", "for=1.1.1.1"),
                 ("x-forwarded-host", "a"),
                 ("x-real-ip", "1.1.1.1"),
+                ("x_real_ip", "1.1.1.1"),
+                ("x_forwarded_for", "1.1.1.1"),
                 ("x-forwarded-user", "root"),
                 ("accept", "a"),
             ],

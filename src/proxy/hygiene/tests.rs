@@ -95,6 +95,10 @@ fn requests_are_cleaned() {
             ("x_real_ip", "1"),
             ("x-client-ip", "1"),
             ("true-client-ip", "1"),
+            ("client_ip", "1"),
+            ("x-originating-ip", "1"),
+            ("wl-proxy-client-ip", "1"),
+            ("x-original-host", "evil.example"),
         ],
         &[],
     );
