@@ -11,6 +11,8 @@
 
 #[path = "properties/config.rs"]
 mod config;
+#[path = "properties/fields.rs"]
+mod fields;
 #[path = "properties/target.rs"]
 mod target;
 #[path = "properties/token_answer.rs"]
@@ -26,6 +28,70 @@ fn target_text() -> impl Strategy<Value = String> {
     ];
     proptest::collection::vec(proptest::sample::select(PIECES), 0..12)
         .prop_map(|pieces| format!("/{}", pieces.concat()))
+}
+
+/// Heads of what hygiene looks for, in any mixture, after a byte of switches.
+fn head_text() -> impl Strategy<Value = Vec<u8>> {
+    const NAMES: &[&str] = &[
+        "Connection",
+        "connection",
+        "Keep-Alive",
+        "Proxy-Authorization",
+        "proxy_authorization",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "transfer_encoding",
+        "Upgrade",
+        "Host",
+        "host_",
+        "Content-Length",
+        "content_length",
+        "Authorization",
+        "authorization",
+        "Via",
+        "Forwarded",
+        "X-Forwarded-For",
+        "x_forwarded_for",
+        "X-Real-IP",
+        "X-HTTP-Method",
+        "x_http-method",
+        "X-API-Key",
+        "x_api_key",
+        "X-A",
+        "Cookie",
+        "Accept",
+        "Expect",
+        "Alt-Svc",
+        "Cache-Control",
+        "Location",
+        "Date",
+    ];
+    const VALUES: &[&str] = &[
+        "x-a",
+        "close, X-A,",
+        "host, content-length",
+        "authorization ,te",
+        "via",
+        "trailers",
+        "gzip",
+        "x-sum, etag, host",
+        "chunked",
+        "Bearer tok-123",
+        "%74ok-123",
+        "tok-12",
+        "cookie,,\tdate",
+        "",
+        "1.1 bearer-proxy",
+        "private",
+        "h2c",
+        "\u{e9}",
+    ];
+    let field = (proptest::sample::select(NAMES), proptest::sample::select(VALUES));
+    (any::<u8>(), proptest::collection::vec(field, 0..12)).prop_map(|(switches, fields)| {
+        let lines = fields.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        [&[switches][..], lines.collect::<String>().as_bytes()].concat()
+    })
 }
 
 /// Bodies that look like token answers, with values that do not.
@@ -93,6 +159,11 @@ proptest! {
     }
 
     #[test]
+    fn heads(data in head_text()) {
+        fields::check(&data);
+    }
+
+    #[test]
     fn token_answers(data in answer_text()) {
         token_answer::check(&data);
     }
@@ -100,6 +171,7 @@ proptest! {
     #[test]
     fn any_bytes(data in proptest::collection::vec(any::<u8>(), 0..80)) {
         target::check(&data);
+        fields::check(&data);
         token_answer::check(&data);
     }
 }
