@@ -201,7 +201,7 @@ pub enum Malformation {
     NoTokenType,
     /// A `token_type` that is neither `Bearer` nor accepted by the settings.
     TokenType,
-    /// A life that is no whole number of seconds above zero.
+    /// A life that is no number of seconds above zero.
     Lifetime,
     /// An end that lies in the past.
     Ended,
@@ -234,7 +234,7 @@ impl fmt::Display for Malformation {
             Self::AccessTokenTooLong => "its access token is longer than 8192 bytes",
             Self::NoTokenType => "it has no token type",
             Self::TokenType => "its token type is neither Bearer nor in accept_token_types",
-            Self::Lifetime => "its lifetime is no whole number of seconds above zero",
+            Self::Lifetime => "its lifetime is no number of seconds above zero",
             Self::Ended => "its token has ended already",
         })
     }

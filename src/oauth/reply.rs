@@ -162,7 +162,7 @@ fn since_epoch(number: u64) -> Duration {
     since.min(MAX_STATED * 2)
 }
 
-/// A number that is not negative and has no fraction, written as a number or as a string.
+/// A number that is not negative, written as a number or as a string; a fraction is cut off.
 fn whole_number(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_u64().or_else(|| whole_float(number.as_f64()?)),
@@ -176,9 +176,8 @@ fn whole_number(value: &Value) -> Option<u64> {
 }
 
 fn whole_float(number: f64) -> Option<u64> {
-    let whole = number.is_finite() && number >= 0.0 && number.fract() == 0.0;
     // The cast saturates, and what is that large is capped by all callers.
-    whole.then_some(number as u64)
+    (number.is_finite() && number >= 0.0).then_some(number as u64)
 }
 
 /// RFC 6749 section 5.1 lets a server add a refresh token; one that could not be sent back
@@ -294,6 +293,8 @@ mod tests {
             ("0", Err(())),
             ("-1", Err(())),
             ("\"-1\"", Err(())),
+            ("3599.97", Ok(3599)),
+            ("\"3599.5\"", Ok(3599)),
             ("0.5", Err(())),
             ("true", Err(())),
             ("\"soon\"", Err(())),

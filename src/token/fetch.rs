@@ -6,7 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::header::DATE;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use super::credential::Credential;
 use super::login::{Login, Shown};
@@ -170,7 +171,10 @@ impl Trip {
             request::build(endpoint, dialect, *auth, &shown.client, grant, &self.scopes, sent.wall)
                 .map_err(|error| FetchError::Setup(error.to_string()))?;
         let refused = |error| FetchError::Refused { error, secret: shown.hash };
-        let response = self.call(endpoint, request, policy.timeout).await?;
+        let mut response = self.call(endpoint, request, policy.timeout).await?;
+        if !response.status().is_success() {
+            dated(response.headers_mut(), SystemTime::now());
+        }
         let issued = reply::read(dialect, response.status(), response.headers(), response.body())
             .map_err(refused)?;
         let received = SystemTime::now();
@@ -196,6 +200,14 @@ impl Trip {
             unsent: matches!(error, CallError::Connect(_)),
             text: error.to_string(),
         })
+    }
+}
+
+/// A date in Retry-After is read against `Date`: where there is none, the answer is of now
+/// (RFC 9110 section 6.6.1).
+fn dated(headers: &mut HeaderMap, now: SystemTime) {
+    if let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
+        headers.entry(DATE).or_insert(now);
     }
 }
 

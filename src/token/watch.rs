@@ -10,9 +10,9 @@ use super::metrics::TokenMetrics;
 use crate::clock::{Drift, Jump, Moment};
 
 /// How often the clocks are looked at.
-const EVERY: Duration = Duration::from_secs(5);
+const EVERY: Duration = Duration::from_secs(1);
 /// A look that comes so much later means that the program stood still: stopped, or starved.
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(2);
 /// Values of the `kind` label.
 const KINDS: [&str; 4] = ["suspend", "ahead", "back", "stall"];
 
