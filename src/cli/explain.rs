@@ -70,7 +70,11 @@ fn on_listener(
         }
         Lookup::NotFound => return text + "  refused with 404 no_route: no route claims it\n",
     };
+    let found = (upstream, route);
     let Some(upstream) = config.proxy.upstreams.get(upstream) else { return text };
+    if upstream.case_insensitive && table.find_in_any_case(host, method, path) != Some(&found) {
+        return text + "  refused with 400 bad_target: another route claims it in another case\n";
+    }
     let Some(route) = upstream.routes.get(route) else { return text };
     let credential = route.credential.as_ref().unwrap_or(&upstream.credential);
     text +=

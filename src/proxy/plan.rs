@@ -103,6 +103,8 @@ pub struct RoutePlan {
     pub allow_semicolon: bool,
     /// Whether an encoded slash may stand in the path.
     pub allow_encoded_slash: bool,
+    /// Whether its upstream takes `/Pay` for `/pay`.
+    pub case_insensitive: bool,
     /// What its messages may carry.
     pub hygiene: hygiene::Policy,
     /// Its metric handles.
@@ -210,6 +212,7 @@ impl Plan {
                 retry_unsafe: route.retry_unsafe,
                 allow_semicolon: route.allow_semicolon,
                 allow_encoded_slash: route.allow_encoded_slash,
+                case_insensitive: upstream.case_insensitive,
                 hygiene: policy(settings, upstream, route),
                 metrics: ingredients.metrics.route(
                     &upstream.connection.name,

@@ -87,6 +87,15 @@ impl Received {
             Lookup::NotFound => return Err(self.unrouted()),
         };
         opted_in(self.quirks, &route)?;
+        if route.case_insensitive {
+            let other = listener.table.find_in_any_case(host, self.request.method(), path);
+            if !other.is_some_and(|other| std::sync::Arc::ptr_eq(other, &route)) {
+                return Err(Rejection::new(
+                    Code::BadTarget,
+                    "another route claims this path in another case, and to the upstream both are one",
+                ));
+            }
+        }
         Ok(Routed::new(self, route))
     }
 

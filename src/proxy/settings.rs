@@ -138,6 +138,8 @@ pub struct UpstreamSettings {
     pub mount: String,
     /// Whether the mount prefix is taken off before forwarding.
     pub strip_mount: bool,
+    /// Whether it takes `/Pay` for `/pay`, so that other cases of other routes' paths are refused.
+    pub case_insensitive: bool,
     /// Index into [`ProxySettings::listeners`].
     pub listener: usize,
     /// The credential of its routes, where they name no other.

@@ -38,6 +38,13 @@ struct Node {
     here: Vec<usize>,
 }
 
+/// Whether `/Pay` is `/pay`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Exact,
+    Any,
+}
+
 /// What a table says of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lookup<'a, T> {
@@ -100,12 +107,13 @@ impl<T> Table<T> {
     /// canonical. A path that another rule would claim, were its slashes decoded or its parameters
     /// cut off, is nobody's: a token for one reading must not travel with the other.
     pub fn find(&self, host: &str, method: &Method, path: &str) -> Lookup<'_, T> {
-        let found = self.search(host, method, path);
-        let ours = |reading: &String| match (self.search(host, method, reading), &found) {
-            (Ok(other), Ok(index)) => other == *index,
-            (Err(refused), _) => refused.is_empty(),
-            (Ok(_), Err(_)) => true,
-        };
+        let found = self.search(host, method, path, Case::Exact);
+        let ours =
+            |reading: &String| match (self.search(host, method, reading, Case::Exact), &found) {
+                (Ok(other), Ok(index)) => other == *index,
+                (Err(refused), _) => refused.is_empty(),
+                (Ok(_), Err(_)) => true,
+            };
         if found.is_ok() && !loose_readings(path).iter().all(ours) {
             return Lookup::NotFound;
         }
@@ -116,8 +124,21 @@ impl<T> Table<T> {
         }
     }
 
+    /// What claims a request at an upstream to which `/Pay` is `/pay`, if that is one rule: a literal
+    /// in another case goes before `{x}` and `**`, and what is written exactly before both.
+    pub fn find_in_any_case(&self, host: &str, method: &Method, path: &str) -> Option<&T> {
+        let index = self.search(host, method, path, Case::Any).ok()?;
+        Some(&self.entries[index].value)
+    }
+
     /// The entry that claims a request, or those that would if they took its method.
-    fn search(&self, host: &str, method: &Method, path: &str) -> Result<usize, Vec<usize>> {
+    fn search(
+        &self,
+        host: &str,
+        method: &Method,
+        path: &str,
+        case: Case,
+    ) -> Result<usize, Vec<usize>> {
         let mut refused = Vec::new();
         let mut take = |candidates: &[usize]| {
             let found = candidates.iter().find(|one| self.entries[**one].methods.contains(method));
@@ -139,7 +160,7 @@ impl<T> Table<T> {
             )
             .chain(std::iter::once(&self.any));
         for root in roots {
-            if let Some(index) = root.find(Some(path), &mut take) {
+            if let Some(index) = root.find(Some(path), case, &mut take) {
                 return Ok(index);
             }
         }
@@ -174,6 +195,7 @@ impl Node {
     fn find(
         &self,
         path: Option<&str>,
+        case: Case,
         take: &mut impl FnMut(&[usize]) -> Option<usize>,
     ) -> Option<usize> {
         let Some(path) = path else {
@@ -183,12 +205,21 @@ impl Node {
             Some((segment, left)) => (segment, Some(left)),
             None => (path, None),
         };
-        let literal = || self.literal.get(spelled(segment).as_ref());
-        if let Some(found) = literal().and_then(|node| node.find(left, take)) {
+        let name = spelled(segment);
+        if let Some(found) =
+            self.literal.get(name.as_ref()).and_then(|node| node.find(left, case, take))
+        {
             return Some(found);
         }
+        if case == Case::Any {
+            let alike = self.literal.iter().filter(|(known, _)| known.eq_ignore_ascii_case(&name));
+            let mut found = alike.filter_map(|(_, node)| node.find(left, case, take));
+            if let Some(found) = found.next() {
+                return Some(found);
+            }
+        }
         if !segment.is_empty()
-            && let Some(found) = self.any.as_ref().and_then(|node| node.find(left, take))
+            && let Some(found) = self.any.as_ref().and_then(|node| node.find(left, case, take))
         {
             return Some(found);
         }

@@ -104,6 +104,7 @@ fn upstream<'c>(
         section.choice("forwarding_headers", &FORWARDING, ForwardingHeaders::default());
     let mount = section.item("mount").and_then(|item| mount(&item)).unwrap_or_default();
     let strip_mount = section.bool("strip_mount", true);
+    let case_insensitive = section.bool("case_insensitive_upstream", false);
     let set_headers = set_headers(&section.section("set_headers", "set_headers"));
     let tls = tls::read(&section.section("tls", "tls of an upstream").advise(tls::ADVICE), tls);
     let way = section.section("egress", "egress of an upstream").advise(egress::ADVICE);
@@ -117,6 +118,7 @@ fn upstream<'c>(
         base_path,
         mount,
         strip_mount,
+        case_insensitive,
         listener: if listener.is_some() { taken.len() } else { 0 },
         credential: credential
             .as_ref()

@@ -535,3 +535,24 @@ async fn a_token_endpoint_is_not_reached_under_any_of_its_names() {
         rig.passes(get(path), &format!("GET {path} HTTP/1.1"), "").await;
     }
 }
+
+/// A wide route's token must not reach what a narrow one claims, under a name in another case.
+#[tokio::test]
+async fn an_upstream_that_ignores_case_gets_no_path_of_another_route() {
+    let routes = r#"
+        { name = "all", path = "/v1/**", methods = ["GET"] },
+        { name = "item", path = "/v1/items/{id}", methods = ["GET"] },
+        { name = "pay", path = "/v1/Pay", methods = ["GET"] },
+        { name = "post", path = "/v1/post", methods = ["POST"] }"#;
+    let tables = "[upstreams.bank]\nurl = \"{url}\"\ncase_insensitive_upstream = true\nROUTES";
+    let rig = Rig::with(tables, routes).await;
+    for path in ["/v1/Pay", "/v1/items/A", "/v1/other", "/v1/OTHER", "/v1/items", "/v1/Post"] {
+        rig.passes(get(path), &format!("GET {path} HTTP/1.1"), "").await;
+    }
+    for path in ["/v1/pay", "/v1/PAY", "/v1/ITEMS/a", "/v1/Items/A"] {
+        rig.refuses(get(path), 400, "bad_target").await;
+    }
+    for path in ["/V1/Pay", "/V1/other"] {
+        rig.declines(get(path), 404, "no_route").await;
+    }
+}
