@@ -97,6 +97,11 @@ impl Heads {
         }
     }
 
+    /// Whether a message has begun to come and has not come to its end.
+    pub fn within_message(&self) -> bool {
+        !self.line.is_empty() || !matches!(self.place, Place::Head(Framing { begun: false, .. }))
+    }
+
     /// Counts a request that hyper has read; tells why it is not to be served, if it is not.
     pub fn count(&mut self) -> Option<Flaw> {
         self.read += 1;

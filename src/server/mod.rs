@@ -10,6 +10,7 @@ pub mod drain;
 mod frames;
 pub mod head;
 mod http2;
+mod linger;
 pub mod listener;
 mod opening;
 pub mod peer;

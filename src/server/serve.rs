@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -23,6 +23,7 @@ use tower::{Service, ServiceExt};
 
 use super::drain::{Drain, Held, Member, Stage};
 use super::http2;
+use super::linger::linger;
 use super::peer::Peer;
 use super::settings::ConnectionLimits;
 use super::watch::{Deadline, Phase, Stream, Watch, Watched};
@@ -114,7 +115,18 @@ where
     S::Future: 'static,
 {
     match http1(builder, &watch, &info, &service, limits, &member).await {
-        Some(ended) => ended,
+        Some(ended) => {
+            let unread = match &ended {
+                Ended::Closed => watch.within_message(),
+                // What is no HTTP was answered, and nothing after it was read.
+                Ended::Failed(error) => error.is_parse(),
+                _ => false,
+            };
+            if unread {
+                Box::pin(linger(&watch)).await;
+            }
+            ended
+        }
         // In a box, so that the many connections without it do not keep room for it.
         None => Box::pin(http2::serve(watch, info, service, limits, member)).await,
     }
@@ -246,9 +258,12 @@ impl Timer {
         cx: &mut Context<'_>,
     ) -> Option<Instant> {
         let this = self.project();
-        let due = this.deadline.due(phase, watch.take_moved());
+        let moved = watch.take_moved();
+        let due = this.deadline.due(phase, moved);
+        if phase != Phase::BusySafe || moved {
+            *this.left = None; // or another request by now
+        }
         if phase != Phase::BusySafe {
-            *this.left = None;
             return due;
         }
         if this.left.is_none() && watch.is_gone(cx) {
@@ -279,8 +294,8 @@ where
             request.extensions_mut().insert(flaw);
         }
         let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        let old = request.version() == Version::HTTP_10;
         self.watch.enter(if safe { Phase::BusySafe } else { Phase::Busy });
+        let old = request.version() == Version::HTTP_10;
         let inbound = Inbound { request, connection: Rc::clone(&self.info) };
         let busy = Some(Busy(Arc::clone(&self.watch)));
         let drain = Rc::clone(&self.drain);
@@ -295,7 +310,7 @@ pin_project! {
         answer: Oneshot<S, Inbound>,
         busy: Option<Busy<I>>,
         drain: Rc<Drain>,
-        // HTTP/1.0 knows no chunks: an answer without a length ends with the connection.
+        // Whether the client speaks HTTP/1.0.
         old: bool,
     }
 }
@@ -321,9 +336,22 @@ where
             // From here on, writing tells whether the client is there.
             busy.0.enter(Phase::Busy);
         }
-        let old = *this.old;
-        Poll::Ready(Ok(response.map(|body| Answer { body, old, busy })))
+        let open_ended = *this.old && is_open_ended(&response);
+        if open_ended {
+            // hyper would add `keep-alive` to a newer one.
+            *response.version_mut() = Version::HTTP_10;
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(response.map(|body| Answer { body, open_ended, busy })))
     }
+}
+
+/// Whether the body of an answer to HTTP/1.0, which knows no chunks, ends with the connection.
+fn is_open_ended(response: &Response<Body>) -> bool {
+    let body = response.body();
+    !body.is_end_stream()
+        && body.size_hint().exact().is_none()
+        && !response.headers().contains_key(CONTENT_LENGTH)
 }
 
 /// While it lives, a request is with the service or its answer is being sent.
@@ -340,7 +368,8 @@ impl<I> Drop for Busy<I> {
 /// A request body that is still being sent when its answer has ended has the head time-out to end.
 struct Answer<I> {
     body: Body,
-    old: bool,
+    /// Whether it ends with the connection.
+    open_ended: bool,
     busy: Option<Busy<I>>,
 }
 
@@ -353,7 +382,7 @@ impl<I> HttpBody for Answer<I> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let (true, Some(busy)) = (self.old, &self.busy) {
+        if let (true, Some(busy)) = (self.open_ended, &self.busy) {
             let ended = match frame {
                 Poll::Ready(None) => true,
                 Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),

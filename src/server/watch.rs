@@ -180,6 +180,11 @@ impl<I> Watch<I> {
         self.wire().heads.count()
     }
 
+    /// Whether an HTTP/1 client has begun to send a message and has not come to its end.
+    pub fn within_message(&self) -> bool {
+        self.wire().heads.within_message()
+    }
+
     /// Whether the client speaks HTTP/2, which HTTP/1 cannot read.
     pub fn is_http2(&self) -> bool {
         self.wire().opening.is_http2()

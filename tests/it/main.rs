@@ -19,6 +19,7 @@ mod https;
 mod hygiene;
 mod leaving;
 mod listening;
+mod manners;
 mod mixtures;
 mod pages;
 mod reload;

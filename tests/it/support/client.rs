@@ -182,6 +182,12 @@ impl Client {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Reads to the end of the connection; a reset is an error.
+    pub async fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut rest = std::mem::take(&mut self.buffer);
+        soon(self.stream.read_to_end(&mut rest)).await.map(|_| rest)
+    }
+
     /// RFC 9112 section 6.3, in its order.
     async fn read_body(&mut self, method: &str, answer: &Answer) -> Vec<u8> {
         if method == "HEAD" || answer.status < 200 || matches!(answer.status, 204 | 304) {
