@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, LOCATION};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
@@ -24,6 +24,7 @@ use super::rejection::{Code, Forwarded, Rejection};
 use super::rewrite;
 use super::routed::is_safe;
 use super::trailers::Sieved;
+use super::upgrade::{self, Switch};
 use crate::body::Body;
 use crate::layer::admit::{Admitted, InFlight};
 use crate::layer::guard::Guarded;
@@ -105,7 +106,7 @@ impl Forwarder {
     async fn authorized(
         &self,
         local: &Rc<Local>,
-        connection: &ConnectionInfo,
+        connection: &Rc<ConnectionInfo>,
         request: Box<Request<Body>>,
         life: &mut Life,
     ) -> Result<(Exchange, Authorized), Rejection> {
@@ -125,7 +126,7 @@ impl Forwarder {
             life.record.client(name);
         }
         listener.admission.admit(client, &connection.peer)?;
-        let routed = received.route(listener)?;
+        let mut routed = received.route(listener)?;
         routed.route.admission.admit(client, &connection.peer)?;
         let route = Arc::clone(&routed.route);
         let upstream = plan.upstreams.get(route.upstream).map(Arc::clone).ok_or_else(|| {
@@ -135,7 +136,8 @@ impl Forwarder {
         if let Some(client) = client {
             route.metrics.let_in(client);
         }
-        let exchange = Exchange { local: Rc::clone(local), route, upstream };
+        let switch = Switch::asked(&mut routed.request, route.upgrade, connection);
+        let exchange = Exchange { local: Rc::clone(local), route, upstream, switch };
         let authorized =
             routed.authorize(&exchange.upstream, &plan.limits, &connection.peer).await?;
         life.record.sending();
@@ -201,10 +203,12 @@ struct Exchange {
     local: Rc<Local>,
     route: Arc<RoutePlan>,
     upstream: Arc<UpstreamPlan>,
+    /// The client's side of a switch to another protocol, where it asked for one.
+    switch: Option<Switch>,
 }
 
 impl Exchange {
-    async fn run(self, authorized: Authorized) -> Result<Response<Body>, Rejection> {
+    async fn run(mut self, authorized: Authorized) -> Result<Response<Body>, Rejection> {
         let pool = self.local.pools.get(self.route.upstream).and_then(Option::as_ref).ok_or_else(
             || {
                 Rejection::new(
@@ -218,7 +222,20 @@ impl Exchange {
             Verdict::Fine => sent,
             blamed => Box::pin(self.challenged(sent, blamed, pool)).await?,
         };
-        Ok(self.streamed(sent))
+        match self.switch.take() {
+            Some(switch) if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Ok(self.switched(sent, switch))
+            }
+            _ => Ok(self.streamed(sent)),
+        }
+    }
+
+    /// The stream begins when the client has read this.
+    fn switched(&self, mut sent: Sent, switch: Switch) -> Response<Body> {
+        switch.begin(&mut sent.response, sent.bearer.clone());
+        let mut response = self.streamed(sent);
+        upgrade::name_websocket(response.headers_mut());
+        response
     }
 
     /// A 401 for the token: it is blamed, and where a second try is honest one is made.

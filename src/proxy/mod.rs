@@ -18,3 +18,4 @@ pub mod rewrite;
 pub mod routed;
 pub mod settings;
 mod trailers;
+pub mod upgrade;

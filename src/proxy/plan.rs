@@ -18,6 +18,7 @@ use super::settings::{
     AllowedHosts, ForwardingHeaders, IncomingAuthorization, ListenerSettings, Proof, ProxySettings,
     QueryAccessToken, RequestLimits, RetryUnsafe, RouteSettings, UpstreamSettings,
 };
+use super::upgrade::UpgradePolicy;
 use crate::layer::page::WebOrigin;
 use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
 use crate::route::target::may_mean;
@@ -99,6 +100,8 @@ pub struct RoutePlan {
     pub rewrite: Rewrite,
     /// Whether unsafe methods may be sent a second time.
     pub retry_unsafe: RetryUnsafe,
+    /// Which other protocols it lets through.
+    pub upgrade: UpgradePolicy,
     /// Whether `;` may stand in the path.
     pub allow_semicolon: bool,
     /// Whether an encoded slash may stand in the path.
@@ -210,6 +213,7 @@ impl Plan {
                     .map(|_| route.scopes.clone()),
                 rewrite: Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path),
                 retry_unsafe: route.retry_unsafe,
+                upgrade: route.upgrade,
                 allow_semicolon: route.allow_semicolon,
                 allow_encoded_slash: route.allow_encoded_slash,
                 case_insensitive: upstream.case_insensitive,

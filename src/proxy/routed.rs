@@ -18,6 +18,7 @@ use super::received::Received;
 use super::rejection::{Code, Rejection};
 use super::replay::Kept;
 use super::settings::{IncomingAuthorization, QueryAccessToken, RequestLimits, RetryUnsafe};
+use super::upgrade;
 use crate::body::Body;
 use crate::clock::Moment;
 use crate::layer::guard::Guarded;
@@ -100,8 +101,10 @@ impl Routed {
         upstream: &UpstreamPlan,
         peer: &Peer,
     ) -> Result<Option<HeaderValue>, Rejection> {
-        if self.fields.any(Kinds::UPGRADE) && hygiene::leaves_http(self.request.headers()) {
-            return Err(Rejection::new(Code::Upgrade, "no route offers protocol upgrades"));
+        let switches =
+            self.fields.any(Kinds::UPGRADE) && hygiene::leaves_http(self.request.headers());
+        if switches {
+            self.route.upgrade.check(&self.request, self.framing != Framing::None)?;
         }
         let (version, fields) = (self.request.version(), self.fields);
         if upstream.incoming_authorization == IncomingAuthorization::Keep
@@ -133,6 +136,9 @@ impl Routed {
         *self.request.version_mut() = Version::HTTP_11;
         let expects = self.expects_to_be_asked(version);
         let headers = self.request.headers_mut();
+        if switches {
+            upgrade::name_websocket(headers);
+        }
         if expects {
             headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::hygiene::{AllowedTrailers, Pseudonym};
+use super::upgrade::UpgradePolicy;
 use crate::layer::page::WebOrigin;
 use crate::oauth::ScopeSet;
 use crate::route::{HostPattern, PathPattern};
@@ -229,6 +230,8 @@ pub struct RouteSettings {
     pub clients: AllowedClients,
     /// Whether unsafe methods may be sent a second time.
     pub retry_unsafe: RetryUnsafe,
+    /// Which other protocols it lets through.
+    pub upgrade: UpgradePolicy,
     /// Whether `;` may stand in the path.
     pub allow_semicolon: bool,
     /// Whether `%2F` may stand in the path.

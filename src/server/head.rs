@@ -67,6 +67,8 @@ enum Place {
     Trailers,
     /// hyper will refuse what has come, or it is not HTTP/1: nothing is looked at any more.
     Blind,
+    /// Another protocol is spoken from here on.
+    Switched,
 }
 
 /// What a head has said so far of its body.
@@ -83,7 +85,7 @@ impl Heads {
     pub fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.place {
-                Place::Blind => return,
+                Place::Blind | Place::Switched => return,
                 Place::Skip { left, chunked } => self.skip(left, chunked, bytes),
                 _ => match bytes.iter().position(|byte| *byte == b'\n') {
                     Some(end) => {
@@ -99,7 +101,16 @@ impl Heads {
 
     /// Whether a message has begun to come and has not come to its end.
     pub fn within_message(&self) -> bool {
-        !self.line.is_empty() || !matches!(self.place, Place::Head(Framing { begun: false, .. }))
+        match self.place {
+            Place::Switched => false,
+            Place::Head(framing) => framing.begun || !self.line.is_empty(),
+            _ => true,
+        }
+    }
+
+    /// What comes from now on is of another protocol.
+    pub fn switch(&mut self) {
+        (self.place, self.line) = (Place::Switched, Vec::new());
     }
 
     /// Counts a request that hyper has read; tells why it is not to be served, if it is not.

@@ -333,6 +333,9 @@ where
         }
         let busy = this.busy.take();
         if let Some(busy) = &busy {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                busy.0.switch();
+            }
             // From here on, writing tells whether the client is there.
             busy.0.enter(Phase::Busy);
         }

@@ -180,6 +180,11 @@ impl<I> Watch<I> {
         self.wire().heads.count()
     }
 
+    /// From now on another protocol is spoken.
+    pub fn switch(&self) {
+        self.wire().heads.switch();
+    }
+
     /// Whether an HTTP/1 client has begun to send a message and has not come to its end.
     pub fn within_message(&self) -> bool {
         self.wire().heads.within_message()

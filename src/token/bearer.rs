@@ -80,6 +80,12 @@ impl Bearer {
         now.is_before(self.usable_until)
     }
 
+    /// For how long it may still be sent, by the clock that says less.
+    pub fn usable_for(&self, now: Moment) -> Duration {
+        let by_wall = self.usable_until.wall.duration_since(now.wall).unwrap_or_default();
+        self.usable_until.mono.saturating_duration_since(now.mono).min(by_wall)
+    }
+
     /// A few salted hexadecimal digits for the log: the same token has the same ones within this
     /// process, and nobody can find the token from them.
     pub fn fingerprint(&self) -> &str {

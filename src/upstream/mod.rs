@@ -14,5 +14,6 @@ mod tests;
 pub use error::{Forwarded, SendError, SendErrorKind};
 pub use expect::BodyUnasked;
 pub use http1::Failure;
+pub use http1::Switched;
 pub use pool::{Pool, Reuse};
 pub use settings::Settings;

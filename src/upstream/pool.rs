@@ -9,7 +9,7 @@ use std::cell::{RefCell, RefMut};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use super::http1;
 use super::multiplexed::{self, Connection, Connections, Turn};
 use super::settings::{Protocol, Settings};
 use crate::body::Body;
-use crate::net::connect::{self, Connector, Stream};
+use crate::net::connect::{self, ConnectError, Connector, Stream};
 use crate::net::tls::{Alpn, TlsCache, TlsSetupError};
 use crate::secret::EgressProxy;
 
@@ -49,6 +49,8 @@ pub struct Pool(Shared);
 struct Shared {
     settings: Arc<Settings>,
     connector: Connector,
+    /// Makes HTTP/1.1 connections, which alone can be switched to another protocol.
+    switching: Option<Connector>,
     authority: Authority,
     idle: RefCell<Vec<Http1>>,
     /// Where answers that stream leave their connections.
@@ -88,21 +90,27 @@ impl Pool {
             Protocol::Http1 => Alpn::Http1,
             Protocol::Http2 => Alpn::Http2,
         };
-        let connector = Connector::sharing(
-            cache,
-            settings.origin.clone(),
-            &settings.tls,
-            alpn,
-            settings.connect_timeout,
-            settings.tcp_user_timeout,
-        )?
-        .through(settings.egress.as_ref().map(EgressProxy::way))?;
+        let connector = |alpn| {
+            Connector::sharing(
+                cache,
+                settings.origin.clone(),
+                &settings.tls,
+                alpn,
+                settings.connect_timeout,
+                settings.tcp_user_timeout,
+            )?
+            .through(settings.egress.as_ref().map(EgressProxy::way))
+        };
+        let switching = settings.upgrades.then(|| connector(Alpn::Http1)).transpose()?;
+        let connector = connector(alpn)?;
         let authority = settings.origin.authority().parse().map_err(|_| {
             TlsSetupError::new(format!("{} is no authority", settings.origin.authority()))
         })?;
         let (home, returned) = mpsc::channel();
         let (idle, multiplexed) = (RefCell::default(), Connections::default());
-        Ok(Self(Shared { settings, connector, authority, idle, home, returned, multiplexed }))
+        let shared =
+            Shared { settings, connector, switching, authority, idle, home, returned, multiplexed };
+        Ok(Self(shared))
     }
 
     /// What it was made from.
@@ -126,10 +134,13 @@ impl Pool {
             tried += 1;
             // Those still in the pool may be as dead as the ones tried so far.
             let last = tried == MAX_CONNECTIONS_TRIED;
-            let checked = match self.0.checkout(if last { Reuse::Never } else { reuse }) {
-                Some(checked) => checked,
-                // In a box: most requests find a connection and need not carry room for its making.
-                None => Box::pin(self.0.fresh(reuse)).await?,
+            // In boxes: most requests find a connection and need not carry room for its making.
+            let checked = if request.headers().contains_key(UPGRADE) {
+                Box::pin(self.0.switchable()).await?
+            } else if let Some(checked) = self.0.checkout(if last { Reuse::Never } else { reuse }) {
+                checked
+            } else {
+                Box::pin(self.0.fresh(reuse)).await?
             };
             let reused = checked.reused;
             let mut connection = match checked.sender {
@@ -267,18 +278,29 @@ impl Shared {
         self.connect().await
     }
 
+    /// An HTTP/1.1 connection, which alone can be switched to another protocol.
+    async fn switchable(&self) -> Result<Checked, SendError> {
+        let connector = self.switching.as_ref().unwrap_or(&self.connector);
+        let connected = connector.connect().await.map_err(unconnected)?;
+        let sender = Sender::Http1(http1::Connection::new(connected.stream, self.retirement()));
+        Ok(Checked { sender, reused: false })
+    }
+
     async fn connect(&self) -> Result<Checked, SendError> {
-        let unsent = |kind| SendError { kind, forwarded: Forwarded::No, reused: false };
         let connected = self.connector.connect().await;
-        let connect::Connection { stream, http2, .. } =
-            connected.map_err(|error| unsent(SendErrorKind::Connect(error)))?;
-        let retire_at = Instant::now() + aged(self.settings.max_age);
+        let connect::Connection { stream, http2, .. } = connected.map_err(unconnected)?;
+        let retire_at = self.retirement();
         let prior_knowledge =
             self.settings.protocol == Protocol::Http2 && !self.settings.origin.is_https();
         let sender = if http2 || prior_knowledge {
             let (ping, bytes) = (self.settings.ping, MAX_HEADER_BYTES as u32);
             let started = self.multiplexed.start(stream, ping, bytes, retire_at).await;
-            Sender::Http2(started.map_err(|error| unsent(SendErrorKind::Exchange(error)))?)
+            let unsent = |error| SendError {
+                kind: SendErrorKind::Exchange(error),
+                forwarded: Forwarded::No,
+                reused: false,
+            };
+            Sender::Http2(started.map_err(unsent)?)
         } else {
             self.multiplexed.unexpected();
             Sender::Http1(http1::Connection::new(stream, retire_at))
@@ -308,6 +330,11 @@ impl Shared {
                 Err(SendError { kind: SendErrorKind::Http1(failed.failure), forwarded, reused })
             }
         }
+    }
+
+    /// When a connection that is made now is used no more.
+    fn retirement(&self) -> Instant {
+        Instant::now() + aged(self.settings.max_age)
     }
 
     fn park(&self, connection: Http1, idle: &mut Vec<Http1>) {
@@ -347,6 +374,10 @@ fn failed(error: hyper::Error, unwritten: bool, reused: bool) -> SendError {
     let untouched = unwritten || matches!(kind, SendErrorKind::Refused);
     let forwarded = if untouched { Forwarded::No } else { Forwarded::Unknown };
     SendError { kind, forwarded, reused }
+}
+
+fn unconnected(error: ConnectError) -> SendError {
+    SendError { kind: SendErrorKind::Connect(error), forwarded: Forwarded::No, reused: false }
 }
 
 /// The greatest age, give or take 10 %, so that connections do not all end at once.

@@ -20,6 +20,8 @@ pub struct Settings {
     pub egress: Option<EgressProxy>,
     /// Which HTTP versions are offered.
     pub protocol: Protocol,
+    /// Whether requests may ask for another protocol, on HTTP/1.1 connections of their own.
+    pub upgrades: bool,
     /// Time for DNS, TCP and TLS together.
     pub connect_timeout: Duration,
     /// A connection idle for longer is closed.
@@ -46,6 +48,7 @@ impl Settings {
             tls: TlsSettings::default(),
             egress: None,
             protocol: Protocol::default(),
+            upgrades: false,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
             max_age: Duration::from_secs(300),

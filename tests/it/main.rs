@@ -13,6 +13,7 @@ mod clients;
 mod egress;
 mod expect;
 mod forwarding;
+mod grpc;
 mod hostile;
 mod http2;
 mod https;
@@ -29,6 +30,8 @@ mod stores;
 mod support;
 mod systemd;
 mod tokens;
+mod trailers;
+mod upgrade;
 mod vendors;
 mod verbs;
 

@@ -7,10 +7,12 @@ use http::{HeaderName, Method};
 use crate::oauth::{Scope, ScopeSet};
 use crate::proxy::hygiene::AllowedTrailers;
 use crate::proxy::settings::{AllowedClients, IncomingAuthorization, RetryUnsafe, RouteSettings};
+use crate::proxy::upgrade::{AtTokenExpiry, UpgradePolicy};
 use crate::route::{HostPattern, PathPattern};
 
 use super::super::problem::Fault;
 use super::super::read::{Item, Section, Text};
+use super::server;
 
 /// A route as written, and its settings where they can be used.
 pub(super) struct Route<'c> {
@@ -89,6 +91,7 @@ fn route<'c>(
         .advise(&[("methods", "GET, HEAD and OPTIONS always; see unsafe")]);
     let retry_unsafe = retry.choice("unsafe", &RETRIES, RetryUnsafe::default());
     retry.finish();
+    let upgrade = upgrade(section);
     let allow_semicolon = section.bool("allow_semicolon", false);
     let allow_encoded_slash = section.bool("allow_encoded_slash", false);
     let allow_override_headers = section.bool("allow_override_headers", false);
@@ -110,6 +113,7 @@ fn route<'c>(
             ),
         },
         retry_unsafe,
+        upgrade,
         allow_semicolon,
         allow_encoded_slash,
         allow_override_headers,
@@ -123,6 +127,23 @@ fn route<'c>(
         clients,
     }
 }
+
+fn upgrade(route: &Section<'_>) -> UpgradePolicy {
+    let section = route
+        .section("upgrade", "upgrade of a route")
+        .advise(&[("protocols", "write  websocket = true"), ("timeout", "write  idle = \"5m\"")]);
+    let default = UpgradePolicy::default();
+    let policy = UpgradePolicy {
+        websocket: section.bool("websocket", default.websocket),
+        idle: server::positive(&section, "idle", default.idle),
+        at_token_expiry: section.choice("at_token_expiry", &EXPIRIES, default.at_token_expiry),
+    };
+    section.finish();
+    policy
+}
+
+const EXPIRIES: [(&str, AtTokenExpiry); 2] =
+    [("close", AtTokenExpiry::Close), ("keep", AtTokenExpiry::Keep)];
 
 const RETRIES: [(&str, RetryUnsafe); 3] = [
     ("never", RetryUnsafe::Never),

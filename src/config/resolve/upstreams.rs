@@ -113,8 +113,12 @@ fn upstream<'c>(
         connection(name, section, url.as_ref(), tls, &egress);
     let routes = routes::read(section, incoming, &server.clients);
     section.finish();
+    let switches = |route: &Route<'_>| {
+        route.settings.as_ref().is_some_and(|settings| settings.upgrade.websocket)
+    };
+    let upgrades = routes.iter().any(switches);
     let settings = connection.zip(url).map(|(connection, (_, base_path))| UpstreamSettings {
-        connection,
+        connection: Settings { upgrades, ..connection },
         base_path,
         mount,
         strip_mount,

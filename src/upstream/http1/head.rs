@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
@@ -25,7 +25,12 @@ pub struct Head {
 impl Head {
     /// RFC 9110 section 15.2: another head follows.
     pub fn is_interim(&self) -> bool {
-        self.response.status().is_informational()
+        self.response.status().is_informational() && !self.is_switch()
+    }
+
+    /// Whether another protocol is spoken from here on.
+    pub fn is_switch(&self) -> bool {
+        self.response.status() == StatusCode::SWITCHING_PROTOCOLS
     }
 }
 
@@ -55,11 +60,16 @@ pub fn write_field(name: &HeaderName, value: &HeaderValue, out: &mut BytesMut) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Takes a head off the front of what was read; `None` until it is there as a whole.
+/// Takes a head off the front of what was read; `None` until it is there as a whole. `asked` is the
+/// protocol that the request offers to switch to.
 ///
 /// # Errors
 /// What is no head of HTTP/1, or one whose answer ends in two ways.
-pub fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, Failure> {
+pub fn read(
+    input: &mut BytesMut,
+    method: &Method,
+    asked: Option<&HeaderValue>,
+) -> Result<Option<Head>, Failure> {
     let Some(length) = end_of(input)? else { return Ok(None) };
     let head = input.split_to(length).freeze();
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -74,9 +84,6 @@ pub fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, Failu
     }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Failure::Invalid("its status is no status code"))?;
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::UnaskedUpgrade);
-    }
     let mut response = Response::new(());
     *response.status_mut() = status;
     let is_11 = parsed.version == Some(1);
@@ -88,9 +95,21 @@ pub fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, Failu
         response.extensions_mut().insert(reason);
     }
     let frame = read_fields(parsed.headers, &head, response.headers_mut())?;
+    if status == StatusCode::SWITCHING_PROTOCOLS && !switches_to(asked, response.headers()) {
+        return Err(Failure::UnaskedUpgrade);
+    }
     let framing = frame.framing(status, method, is_11)?;
     let keep_alive = is_11 && !frame.close && framing != Framing::UntilClose;
     Ok(Some(Head { response, framing, keep_alive }))
+}
+
+/// Whether an answer switches to the one protocol that was asked for.
+fn switches_to(asked: Option<&HeaderValue>, headers: &HeaderMap) -> bool {
+    let mut named = headers.get_all(UPGRADE).iter();
+    let (Some(asked), Some(first), None) = (asked, named.next(), named.next()) else {
+        return false;
+    };
+    first.as_bytes().eq_ignore_ascii_case(asked.as_bytes())
 }
 
 /// Where the head ends; a line that ends without a carriage return is refused.

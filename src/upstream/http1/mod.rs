@@ -7,6 +7,7 @@
 mod answer;
 mod head;
 mod sending;
+mod switched;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,9 @@ use std::sync::mpsc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
-use http::{Method, Request, Response, StatusCode};
+use http::header::UPGRADE;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -26,6 +29,7 @@ use self::answer::{Answer, Framing};
 use self::head::Head;
 pub use self::head::decimal;
 use self::sending::Sending;
+pub use self::switched::Switched;
 use super::expect::Expectation;
 use crate::body::{Body, BodyError};
 
@@ -122,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
                 expectation.release();
             }
         };
-        let head = poll_fn(|cx| self.poll_head(cx, &mut sending, &parts.method, interim)).await;
+        let head = poll_fn(|cx| self.poll_head(cx, &mut sending, &parts, interim)).await;
         let head = head.map_err(|failure| Failed { failure, touched: sending.is_touched() })?;
         Ok(self.answered(head, sending, home))
     }
@@ -133,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         &mut self,
         cx: &mut Context<'_>,
         sending: &mut Sending,
-        method: &Method,
+        request: &Parts,
         interim: impl Fn(StatusCode),
     ) -> Poll<Result<Head, Failure>> {
         let mut unsent = None;
@@ -148,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             }
         }
         loop {
-            match head::read(&mut self.input, method) {
+            match head::read(&mut self.input, &request.method, request.headers.get(UPGRADE)) {
                 Ok(Some(head)) if head.is_interim() => {
                     interim(head.response.status());
                     continue;
@@ -174,6 +178,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     }
 
     fn answered(mut self: Box<Self>, head: Head, sending: Sending, home: &Home<S>) -> Answered<S> {
+        if head.is_switch() {
+            return switched(*self, head.response);
+        }
         let Head { response, framing, keep_alive } = head;
         let whole = match framing {
             Framing::Length(length) if length <= self.input.len() as u64 => {
@@ -235,6 +242,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         }
         Poll::Ready(Ok(read))
     }
+}
+
+/// The stream goes with the answer, and with it what has come of the other protocol.
+fn switched<S>(connection: Connection<S>, mut response: Response<()>) -> Answered<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let switched = Switched::new(connection.stream, connection.input.freeze());
+    response.extensions_mut().insert(switched);
+    Answered { response: response.map(|()| Body::empty()), connection: None }
 }
 
 impl<S> fmt::Debug for Connection<S> {

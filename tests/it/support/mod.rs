@@ -107,15 +107,21 @@ pub struct Extra<'a> {
     pub server: &'a str,
     pub upstream: &'a str,
     pub route: &'a str,
+    /// Tables of their own.
+    pub more: &'a str,
+    /// Of tokens; an hour unless told.
+    pub lifetime: Option<Duration>,
 }
 
 /// Puts a proxy in front of `url` and waits until it holds a token.
 pub async fn in_front_of(url: &str, extra: Extra<'_>) -> Fronted {
-    let auth = auth_server(Persona::Sqr).await;
+    let Extra { server, upstream, route, more, lifetime } = extra;
+    let mut options = AuthOptions::for_persona(Persona::Sqr);
+    options.lifetime = lifetime.unwrap_or(options.lifetime);
+    let auth = AuthServer::start(Persona::Sqr, options).await.unwrap();
     let secrets = tempfile::tempdir().unwrap();
     let id = secret_file(secrets.path(), "id", auth.client_id());
     let key = secret_file(secrets.path(), "key", auth.client_secret());
-    let Extra { server, upstream, route } = extra;
     let text = format!(
         r#"version = 1
 [server]
@@ -137,6 +143,7 @@ name = "all"
 path = "/**"
 methods = ["GET", "POST", "PUT", "OPTIONS"]
 {route}
+{more}
 "#,
         token_url = auth.token_url(),
     );

@@ -1,0 +1,173 @@
+//! WebSocket where a route lets it through, and what ends its stream; no other protocol, anywhere.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::{Client, Extra, Fronted, RawServer, client, in_front_of, raw_server, soon};
+
+const WEBSOCKET: &str = "GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\n\
+     Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+     Sec-WebSocket-Version: 13\r\n\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\n\
+     Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+const ALLOWED: &str = "upgrade = { websocket = true }";
+
+async fn front(extra: Extra<'_>) -> (RawServer, Fronted) {
+    let bank = raw_server().await;
+    let proxy = in_front_of(&format!("http://{}", bank.addr), extra).await;
+    (bank, proxy)
+}
+
+/// Both ends of a stream that has just begun.
+async fn open(bank: &RawServer, proxy: &Fronted) -> (Client, Client) {
+    let mut app = client(proxy.addr).await;
+    app.send(WEBSOCKET).await;
+    let mut bank = bank.accept().await;
+    bank.read_head().await;
+    bank.send(SWITCHED).await;
+    assert_eq!(app.read("GET").await.status, 101);
+    (app, bank)
+}
+
+#[tokio::test]
+async fn a_stream_begins_with_a_request_that_bears_a_token() {
+    let (bank, proxy) = front(Extra { route: ALLOWED, ..Extra::default() }).await;
+    let mut app = client(proxy.addr).await;
+    // Bytes that come before the switch are the stream's, and not a request's.
+    app.send(format!("{WEBSOCKET}early")).await;
+    let mut bank = bank.accept().await;
+    let head = bank.read_head().await.to_lowercase();
+    for line in ["connection: upgrade", "upgrade: websocket", "authorization: bearer "] {
+        assert!(head.contains(&format!("\r\n{line}")), "{line} is not in {head}");
+    }
+    assert!(head.contains("\r\nsec-websocket-key: "), "{head}");
+    bank.send(format!("{SWITCHED}hello")).await;
+    let answer = app.read("GET").await;
+    assert_eq!((answer.status, answer.header("upgrade")), (101, Some("websocket")));
+    assert_eq!(answer.header("connection"), Some("upgrade"));
+    assert!(answer.header("sec-websocket-accept").is_some());
+    assert_eq!(app.read_bytes(5).await, b"hello");
+    assert_eq!(bank.read_bytes(5).await, b"early");
+    // Each side may end before the other.
+    app.send("last words").await;
+    app.finish().await;
+    assert_eq!(bank.read_to_close().await, b"last words");
+    bank.send("so long").await;
+    drop(bank);
+    assert_eq!(app.read_to_close().await, b"so long");
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_switch_answers_as_ever() {
+    let (bank, proxy) = front(Extra { route: ALLOWED, ..Extra::default() }).await;
+    let mut app = client(proxy.addr).await;
+    app.send(WEBSOCKET).await;
+    let mut first = bank.accept().await;
+    first.read_head().await;
+    first.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await;
+    assert_eq!(app.read("GET").await.text(), "no");
+    // A token that is not accepted any more is replaced, as for any GET.
+    app.send(WEBSOCKET).await;
+    let mut second = bank.accept().await;
+    second.read_head().await;
+    second.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").await;
+    let mut third = bank.accept().await;
+    assert!(third.read_head().await.to_lowercase().contains("\r\nupgrade: websocket\r\n"));
+    third.send(SWITCHED).await;
+    assert_eq!(app.read("GET").await.status, 101);
+}
+
+#[tokio::test]
+async fn what_is_not_offered_is_refused() {
+    let check = async |route: &str, request: &str| {
+        let (_bank, proxy) = front(Extra { route, ..Extra::default() }).await;
+        let mut app = client(proxy.addr).await;
+        app.send(request).await;
+        let answer = app.read("GET").await;
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (501, Some("upgrade")));
+        assert_eq!(app.read_to_close().await, b"", "{request}");
+    };
+    check("", WEBSOCKET).await;
+    for request in [
+        WEBSOCKET.replace("websocket", "TLS/1.0"),
+        WEBSOCKET.replace("websocket", "websocket, h2c"),
+        WEBSOCKET.replace("Upgrade: websocket", "Upgrade: websocket\r\nUpgrade: h2c"),
+        WEBSOCKET.replace("keep-alive, Upgrade", "keep-alive"),
+        WEBSOCKET.replace("HTTP/1.1", "HTTP/1.0"),
+        WEBSOCKET.replace("GET", "POST"),
+        WEBSOCKET.replace("Host", "Content-Length: 2\r\nHost") + "hi",
+    ] {
+        check(ALLOWED, &request).await;
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_gets_no_stream() {
+    let (_bank, proxy) = front(Extra { route: ALLOWED, ..Extra::default() }).await;
+    let mut app = client(proxy.addr).await;
+    app.send(WEBSOCKET.replace("Host", "Origin: http://evil.example\r\nHost")).await;
+    assert_eq!(app.read("GET").await.json()["code"], "cross_site");
+}
+
+#[tokio::test]
+async fn a_switch_that_nobody_asked_for_never_passes() {
+    let plain = "GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let other = SWITCHED.replace("WebSocket\r\n", "h2c\r\n");
+    let unnamed = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    for (request, answer) in
+        [(plain, SWITCHED), (WEBSOCKET, other.as_str()), (WEBSOCKET, unnamed), (plain, unnamed)]
+    {
+        let (bank, proxy) = front(Extra { route: ALLOWED, ..Extra::default() }).await;
+        let mut app = client(proxy.addr).await;
+        app.send(request).await;
+        let mut bank = bank.accept().await;
+        bank.read_head().await;
+        bank.send(answer).await;
+        let answer = app.read("GET").await;
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (502, Some("upstream_reset")));
+        assert_eq!(bank.read_to_close().await, b"");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_stream_ends() {
+    let route = "upgrade = { websocket = true, idle = \"300ms\" }";
+    let (bank, proxy) = front(Extra { route, ..Extra::default() }).await;
+    let (mut app, mut bank) = open(&bank, &proxy).await;
+    for _ in 0..3 {
+        app.send("ping").await;
+        assert_eq!(bank.read_bytes(4).await, b"ping");
+    }
+    assert_eq!(app.read_to_close().await, b"");
+    assert_eq!(bank.read_to_close().await, b"");
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token_unless_the_route_keeps_it() {
+    let lifetime = Some(Duration::from_secs(2));
+    let (bank, proxy) = front(Extra { route: ALLOWED, lifetime, ..Extra::default() }).await;
+    let (mut app, mut side) = open(&bank, &proxy).await;
+    assert_eq!(app.read_to_close().await, b"");
+    assert_eq!(side.read_to_close().await, b"");
+
+    let route = "upgrade = { websocket = true, at_token_expiry = \"keep\" }";
+    let (bank, proxy) = front(Extra { route, lifetime, ..Extra::default() }).await;
+    let (mut app, mut side) = open(&bank, &proxy).await;
+    // The third token: the first one's life is over.
+    soon(proxy.auth.ledger().wait_issued(3)).await;
+    side.send("still here").await;
+    assert_eq!(app.read_bytes(10).await, b"still here");
+}
+
+#[tokio::test]
+async fn a_stream_has_the_drain_time_to_end() {
+    let more = "[shutdown]\nlame_duck = \"0s\"\ndrain_timeout = \"700ms\"";
+    let (bank, mut proxy) = front(Extra { route: ALLOWED, more, ..Extra::default() }).await;
+    let (mut app, mut bank) = open(&bank, &proxy).await;
+    proxy.proxy.signal(Signal::TERM);
+    bank.send("goes on").await;
+    assert_eq!(app.read_bytes(7).await, b"goes on");
+    assert_eq!(app.read_to_close().await, b"");
+    assert_eq!(soon(proxy.proxy.wait_exit()).await.code(), Some(0));
+}
