@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use crate::body::{Body, BodyError};
 
 /// How long a server may take to ask for a body before it is sent unasked.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Among an answer's extensions: the request's body was not asked for, and the client still has it.
 #[derive(Debug, Clone, Copy)]
