@@ -1,18 +1,27 @@
 //! What of HTTP/2 must be seen on the wire, because hyper does not tell it: heads that do not come
-//! to their end, and streams that are cancelled by the hundred.
+//! to their end, streams that are cancelled by the hundred, and paths that hold a fragment.
 //!
-//! Only the nine bytes before each frame are read (RFC 9113 section 4.1). Nothing is judged here:
-//! frames that are out of order are the h2 crate's to refuse.
+//! Of heads all is read, of other frames the nine bytes before each (RFC 9113 section 4.1). Frames
+//! that are out of order are the h2 crate's to refuse.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::hpack::brings_fragment;
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+
+/// Bytes of a head that are looked at; the h2 crate refuses longer ones.
+const LONGEST_HEAD: usize = 64 * 1024;
+/// Bytes of room for a head that a connection keeps.
+const KEPT: usize = 1024;
 
 /// Bytes of the connection preface, which comes before the first frame.
 const PREFACE: usize = 24;
@@ -33,6 +42,11 @@ pub(super) struct Frames {
     /// Whether it ends with the present frame.
     ends_head: bool,
     head_since: Option<Instant>,
+    /// What has come of a head, still packed.
+    block: Vec<u8>,
+    /// Where in it the present frame begins.
+    frame: usize,
+    fragment: bool,
     resets: u32,
     counted_from: Instant,
 }
@@ -48,6 +62,9 @@ impl Frames {
             in_head: true,
             ends_head: false,
             head_since: Some(now),
+            block: Vec::new(),
+            frame: 0,
+            fragment: false,
             resets: 0,
             counted_from: now,
         }
@@ -63,13 +80,22 @@ impl Frames {
         self.resets
     }
 
+    /// Whether a path with a fragment has come. What refers to it later does not tell, so that this
+    /// holds for the rest of the connection.
+    pub(super) fn fragment(&self) -> bool {
+        self.fragment
+    }
+
     /// Takes note of bytes that came.
     pub(super) fn follow(&mut self, mut bytes: &[u8]) {
         while let Some(first) = bytes.first() {
             if self.payload > 0 {
-                let skipped = self.payload.min(bytes.len());
-                bytes = bytes.get(skipped..).unwrap_or_default();
-                self.payload -= skipped;
+                let (part, rest) = bytes.split_at(self.payload.min(bytes.len()));
+                if self.is_of_head() && self.block.len() < LONGEST_HEAD {
+                    self.block.extend_from_slice(part);
+                }
+                self.payload -= part.len();
+                bytes = rest;
             } else {
                 if let Some(place) = self.header.get_mut(self.filled) {
                     *place = *first;
@@ -81,8 +107,8 @@ impl Frames {
                 }
                 self.begin();
             }
-            if self.payload == 0 && self.ends_head {
-                (self.in_head, self.ends_head) = (false, false);
+            if self.payload == 0 && self.filled == 0 {
+                self.end();
             }
         }
         self.head_since = match self.in_head {
@@ -94,6 +120,7 @@ impl Frames {
     fn begin(&mut self) {
         let [long, middle, short, kind, flags, ..] = self.header;
         self.filled = 0;
+        self.frame = self.block.len();
         self.payload = usize::from(long) << 16 | usize::from(middle) << 8 | usize::from(short);
         match kind {
             HEADERS | CONTINUATION => {
@@ -105,12 +132,42 @@ impl Frames {
         }
     }
 
+    fn is_of_head(&self) -> bool {
+        matches!(self.header, [_, _, _, HEADERS | CONTINUATION, ..])
+    }
+
+    /// The present frame has come whole, and perhaps its head with it.
+    fn end(&mut self) {
+        if let [_, _, _, HEADERS, flags, ..] = self.header {
+            trim(&mut self.block, self.frame, flags);
+        }
+        if self.ends_head {
+            self.fragment |= brings_fragment(&self.block);
+            self.block.clear();
+            self.block.shrink_to(KEPT);
+            (self.in_head, self.ends_head) = (false, false);
+        }
+        self.header = [0; 9];
+    }
+
     fn count_reset(&mut self, now: Instant) {
         if now.duration_since(self.counted_from) > RESET_WINDOW {
             (self.resets, self.counted_from) = (0, now);
         }
         self.resets = self.resets.saturating_add(1);
     }
+}
+
+/// Takes padding and priority off a frame that begins here (RFC 9113 section 6.2).
+fn trim(block: &mut Vec<u8>, start: usize, flags: u8) {
+    let frame = block.get(start..).unwrap_or_default();
+    let (before, after) = match (flags & PADDED, frame) {
+        (0, _) | (_, []) => (0, 0),
+        (_, [padding, ..]) => (1, usize::from(*padding)),
+    };
+    let before = before + if flags & PRIORITY == 0 { 0 } else { 5 };
+    block.truncate(block.len().saturating_sub(after).max(start));
+    block.drain(start..(start + before).min(block.len()));
 }
 
 #[cfg(test)]
@@ -151,6 +208,29 @@ mod tests {
         let two = [frame(HEADERS, 0, b"he"), frame(CONTINUATION, END_HEADERS, b"ad")].concat();
         check(&two, &[8, 21]);
         check(&frame(0, END_HEADERS, b"data"), &[]);
+    }
+
+    #[tokio::test]
+    async fn a_fragment_is_found_however_its_head_comes() {
+        let path = [&[0x82, 0x04, 4][..], b"/a#b"].concat();
+        let check = |wire: &[u8], expected: bool| {
+            for piece in [1, 2, 7, 4096] {
+                let mut frames = greeted();
+                wire.chunks(piece).for_each(|piece| frames.follow(piece));
+                assert_eq!(frames.fragment(), expected, "{wire:x?} by {piece}");
+            }
+        };
+        check(&frame(HEADERS, END_HEADERS, &path), true);
+        check(&frame(HEADERS, 0, &path), false);
+        let two = [frame(HEADERS, 0, &path[..4]), frame(CONTINUATION, END_HEADERS, &path[4..])];
+        check(&two.concat(), true);
+        let padded = [&[2][..], &[0; 5], &path, &[0; 2]].concat();
+        check(&frame(HEADERS, END_HEADERS | PADDED | PRIORITY, &padded), true);
+        check(&frame(HEADERS, END_HEADERS | PADDED, &[9, 0x82]), false);
+        check(&frame(0, END_HEADERS, &path), false);
+        let clean = frame(HEADERS, END_HEADERS, &[&[0x82, 0x04, 2][..], b"/a"].concat());
+        check(&clean, false);
+        check(&[frame(HEADERS, END_HEADERS, &path), clean].concat(), true);
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,7 +59,8 @@ where
     let streams = Rc::new(Streams::new(limits.send_timeout));
     let io = TokioIo::new(Watched(Arc::clone(&watch)));
     let max_headers = limits.max_headers;
-    let bridge = Bridge { service, info, streams: Rc::clone(&streams), max_headers };
+    let seen = Arc::clone(&watch);
+    let bridge = Bridge { service, info, streams: Rc::clone(&streams), max_headers, watch: seen };
     let mut connection = pin!(builder(limits, &streams).serve_connection(io, bridge));
     let mut sleep = pin!(sleep_until(Instant::now() + limits.head_timeout));
     let mut leaving = None;
@@ -169,14 +170,15 @@ impl Drop for Under {
 struct Pace(Cell<Option<Instant>>);
 
 /// Our service as hyper calls it.
-struct Bridge<S> {
+struct Bridge<S, I> {
     service: S,
     info: Rc<ConnectionInfo>,
     streams: Rc<Streams>,
     max_headers: usize,
+    watch: Arc<Watch<I>>,
 }
 
-impl<S> hyper::service::Service<Request<Incoming>> for Bridge<S>
+impl<S, I> hyper::service::Service<Request<Incoming>> for Bridge<S, I>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone,
 {
@@ -187,6 +189,8 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if request.headers().len() > self.max_headers {
             request.extensions_mut().insert(Flaw::TooManyFields);
+        } else if self.watch.has_fragment() {
+            request.extensions_mut().insert(Flaw::Fragment);
         }
         let pace = Rc::default();
         *self.streams.latest.borrow_mut() = Some(Rc::clone(&pace));

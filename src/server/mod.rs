@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod drain;
 mod frames;
 pub mod head;
+mod hpack;
 mod http2;
 mod linger;
 pub mod listener;

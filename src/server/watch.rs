@@ -207,6 +207,11 @@ impl<I> Watch<I> {
         self.wire().frames.as_ref().and_then(Frames::head_since)
     }
 
+    /// Whether an HTTP/2 client has sent a path with a fragment.
+    pub fn has_fragment(&self) -> bool {
+        self.wire().frames.as_ref().is_some_and(Frames::fragment)
+    }
+
     /// Streams that an HTTP/2 client cancelled of late.
     pub fn resets(&self) -> u32 {
         self.wire().frames.as_ref().map_or(0, Frames::resets)

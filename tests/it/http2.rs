@@ -55,6 +55,7 @@ async fn what_is_refused_over_http1_is_refused_over_http2() {
     check(fields("GET", "/nowhere", "localhost", &[]), "no_route").await;
     check(fields("DELETE", BALANCE, "localhost", &[]), "method").await;
     check(fields("GET", "/qbank/v1/balances/../x", "localhost", &[]), "bad_target").await;
+    check(fields("GET", "/qbank/v1/balances/42#x", "localhost", &[]), "bad_target").await;
     check(fields("GET", &long, "localhost", &[]), "uri_too_long").await;
     check(fields("GET", BALANCE, "evil.example", &[]), "foreign_host").await;
     check(fields("GET", BALANCE, "localhost", &[("host", "evil.example")]), "foreign_host").await;
