@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
-use crate::support::{Client, Extra, Fronted, RawServer, client, in_front_of, raw_server, soon};
+use crate::support::secured::{Secured, Special};
+use crate::support::{
+    Client, Extra, Fronted, Proxy, RawServer, client, in_front_of, raw_server, soon,
+};
 
 const WEBSOCKET: &str = "GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\n\
      Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -170,4 +175,28 @@ async fn a_stream_has_the_drain_time_to_end() {
     assert_eq!(app.read_bytes(7).await, b"goes on");
     assert_eq!(app.read_to_close().await, b"");
     assert_eq!(soon(proxy.proxy.wait_exit()).await.code(), Some(0));
+}
+
+/// A server that would rather speak HTTP/2, where there is no switch, is not offered it.
+#[tokio::test]
+async fn over_tls_a_stream_begins_with_http_1_1() {
+    let bank = Secured::start().await;
+    let tls = bank.ca.issue(&["localhost"], |_| {}).acceptor(None, &["h2", "http/1.1"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let special = Special { api_origin: Some(&origin), ..Special::default() };
+    let proxy = Proxy::start(&format!("{}{ALLOWED}\n", bank.config(&special))).await;
+    proxy.wait_ready().await;
+    let mut app = client(proxy.addr).await;
+    app.send(WEBSOCKET.replace("/live", "/v1/balances/42")).await;
+    let (stream, _) = soon(listener.accept()).await.unwrap();
+    let mut stream = soon(tls.accept(stream)).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        soon(stream.read_buf(&mut head)).await.unwrap();
+    }
+    soon(stream.write_all(format!("{SWITCHED}hello").as_bytes())).await.unwrap();
+    assert_eq!(app.read("GET").await.status, 101);
+    assert_eq!(app.read_bytes(5).await, b"hello");
 }
