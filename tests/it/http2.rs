@@ -158,3 +158,44 @@ async fn a_payment_whose_client_gives_up_half_way_is_cut_not_completed() {
         assert_eq!(bank.read_to_close().await, b"", "no last chunk, reason {reason}");
     }
 }
+
+/// The h2 crate answers what asks for an answer and no more than there is room for; cancelled
+/// requests are counted by us.
+#[tokio::test]
+async fn floods_of_frames_end_or_do_no_harm() {
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let frame = |kind: u8, stream: u32, payload: &[u8]| {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, 0], &stream.to_be_bytes()[..], payload].concat()
+    };
+    const WINDOW_UPDATE: u8 = 8;
+    for flood in [
+        frame(http2::PING, 0, b"12345678"),
+        frame(http2::SETTINGS, 0, b""),
+        frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]),
+        frame(0x42, 0, b"unknown"),
+    ] {
+        let mut app = frames(proxy.addr).await;
+        app.bytes(&flood.repeat(10_000)).await;
+        let stream = app.send(&fields("GET", BALANCE, "localhost", &[]), None).await;
+        let reply = app.reply(stream).await;
+        assert!(reply.ended || reply.refused.is_some(), "{reply:?}");
+    }
+    let served = sandbox.bank(Persona::QBank).api.seen().len();
+    let mut app = frames(proxy.addr).await;
+    let mut rapid = Vec::new();
+    for number in 0..1_000 {
+        let (stream, head) = (2 * number + 1, head(&fields("GET", BALANCE, "localhost", &[])));
+        let mut begun = frame(HEADERS, stream, &head);
+        begun[4] = END_HEADERS | END_STREAM;
+        rapid.extend([begun, frame(http2::RST_STREAM, stream, &8_u32.to_be_bytes())].concat());
+    }
+    app.bytes(&rapid).await;
+    let reply = app.reply(u32::MAX).await;
+    assert!(reply.refused.is_some(), "the connection ends: {reply:?}");
+    let forwarded = sandbox.bank(Persona::QBank).api.seen().len() - served;
+    assert!(forwarded <= 200, "{forwarded} of 1000 were forwarded");
+    let mut app = frames(proxy.addr).await;
+    let stream = app.send(&fields("GET", BALANCE, "localhost", &[]), None).await;
+    assert!(app.reply(stream).await.ended, "others are served");
+}
