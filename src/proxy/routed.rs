@@ -104,7 +104,7 @@ impl Routed {
         let switches =
             self.fields.any(Kinds::UPGRADE) && hygiene::leaves_http(self.request.headers());
         if switches {
-            self.route.upgrade.check(&self.request, self.framing != Framing::None)?;
+            self.route.upgrade.check(&self.request, self.has_body())?;
         }
         let (version, fields) = (self.request.version(), self.fields);
         if upstream.incoming_authorization == IncomingAuthorization::Keep
@@ -161,9 +161,11 @@ impl Routed {
 
     /// Whether the client waits for 100 before it sends its body (RFC 9110 section 10.1.1).
     fn expects_to_be_asked(&self, version: Version) -> bool {
-        self.fields.any(Kinds::EXPECT)
-            && version != Version::HTTP_10
-            && self.framing != Framing::None
+        self.fields.any(Kinds::EXPECT) && version != Version::HTTP_10 && self.has_body()
+    }
+
+    fn has_body(&self) -> bool {
+        !matches!(self.framing, Framing::None | Framing::Length(0))
     }
 
     async fn bearer(

@@ -87,6 +87,12 @@ async fn where_it_means_nothing_it_is_ignored() {
     assert!(!bank.read_head().await.contains("expect"));
     bank.send(OK).await;
     assert_eq!(app.read("GET").await.status, 200);
+    let empty =
+        "POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n";
+    app.send(empty).await;
+    assert!(!bank.read_head().await.contains("expect"));
+    bank.send(OK).await;
+    assert_eq!(app.read("POST").await.status, 200);
     let mut old = client(proxy.addr).await;
     old.send("POST /a HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nmoney").await;
     assert!(!bank.read_head().await.contains("expect"));
