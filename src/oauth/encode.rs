@@ -9,8 +9,10 @@ use zeroize::Zeroizing;
 
 /// What the WHATWG URL standard percent-encodes in `application/x-www-form-urlencoded`, which
 /// RFC 6749 appendix B refers to; the space is left for [`push_form`], which writes `+`.
-const FORM: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_').remove(b' ');
+const FORM: &AsciiSet = &PERCENT.remove(b' ');
+
+/// The same with the space.
+const PERCENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
 
 /// Names and values in the order in which they are written.
 pub(super) type Parameters<'a> = Vec<(&'a str, &'a str)>;
@@ -33,6 +35,14 @@ pub(super) fn form(parameters: &Parameters<'_>) -> Bytes {
 pub(super) fn push_form(text: &mut String, word: &str) {
     for piece in utf8_percent_encode(word, FORM) {
         text.extend(piece.chars().map(|c| if c == ' ' { '+' } else { c }));
+    }
+}
+
+/// Appends one form-encoded word whose spaces are `%20`: every form decoder reads that as a space, and
+/// so do the servers that undo percent-encoding alone.
+pub(super) fn push_percent(text: &mut String, word: &str) {
+    for piece in utf8_percent_encode(word, PERCENT) {
+        text.push_str(piece);
     }
 }
 

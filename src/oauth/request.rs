@@ -181,9 +181,9 @@ fn basic(encoding: BasicEncoding, client: &ClientCredentials) -> Result<HeaderVa
     let mut pair = Zeroizing::new(String::with_capacity((id.len() + secret.len()) * 3 + 1));
     match encoding {
         BasicEncoding::Rfc6749 => {
-            encode::push_form(&mut pair, id);
+            encode::push_percent(&mut pair, id);
             pair.push(':');
-            encode::push_form(&mut pair, secret);
+            encode::push_percent(&mut pair, secret);
         }
         // RFC 7617 section 2: the first colon ends the user.
         BasicEncoding::Raw if id.contains(':') => return Err(RequestError::ColonInClientId),
@@ -377,7 +377,7 @@ mod tests {
         use BasicEncoding::{Raw, Rfc6749};
         for (encoding, id, secret, expected) in [
             (Rfc6749, "me", "s", Ok("me:s")),
-            (Rfc6749, "a:b", "p +%&", Ok("a%3Ab:p+%2B%25%26")),
+            (Rfc6749, "a:b", "p +%&", Ok("a%3Ab:p%20%2B%25%26")),
             (Raw, "me", "p +%&:", Ok("me:p +%&:")),
             (Raw, "a:b", "s", Err(RequestError::ColonInClientId)),
         ] {

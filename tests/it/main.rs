@@ -23,6 +23,7 @@ mod listening;
 mod manners;
 mod mixtures;
 mod pages;
+mod real;
 mod reload;
 mod secrets;
 #[cfg(all(feature = "aws", feature = "azure", feature = "keyring"))]

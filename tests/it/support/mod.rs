@@ -28,7 +28,7 @@ use bearer_proxy::sandbox::{
 #[allow(unused_imports, reason = "each story uses its part of the harness")]
 pub use client::{Answer, Client, RawServer, client, raw_server};
 #[allow(unused_imports, reason = "each story uses its part of the harness")]
-pub use proxy::Proxy;
+pub use proxy::{Proxy, collect};
 
 /// No event in a story takes longer than this on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);

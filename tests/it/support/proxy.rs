@@ -120,7 +120,7 @@ impl Drop for Proxy {
 }
 
 /// Gathers lines until the stream closes; the receiver then sees the end.
-fn collect(stream: impl Read + Send + 'static) -> watch::Receiver<Vec<String>> {
+pub fn collect(stream: impl Read + Send + 'static) -> watch::Receiver<Vec<String>> {
     let (sender, receiver) = watch::channel(Vec::new());
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {

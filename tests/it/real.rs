@@ -1,0 +1,202 @@
+//! Stories against an authorization server that none of us wrote: npm `oidc-provider`, which
+//! `.ci/run` installs. Where it is missing they are skipped, and say so.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bearer_proxy::sandbox::{Persona, Reply, Upstream, UpstreamOptions};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::support::{Proxy, client, collect, secret_file, soon};
+
+const SCOPE: &str = "balances.read";
+/// Each of these characters means something else where it is not encoded.
+const ID: &str = "app+%&: x";
+const SECRET: &str = "s+%&:= y\"z and at least 32 bytes for HS256";
+
+/// The server's program beside its modules, if these are installed.
+static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real");
+    if !home.join("node_modules/oidc-provider").is_dir() {
+        let why = "skipped: oidc-provider is not installed; .ci/run does it, where there is npm";
+        let _ = writeln!(std::io::stderr(), "{why}");
+        return None;
+    }
+    let program = home.join("oidc.mjs");
+    std::fs::write(&program, include_str!("real/oidc.mjs")).unwrap();
+    Some(program)
+});
+
+/// A running server; killed when dropped.
+struct Server {
+    issuer: String,
+    told: watch::Receiver<Vec<String>>,
+    child: Child,
+}
+
+impl Server {
+    /// Starts one that knows these clients.
+    async fn start(clients: Value) -> Option<Self> {
+        let mut command = Command::new("node");
+        command.arg(PROGRAM.as_ref()?).arg(clients.to_string());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let told = collect(child.stdout.take().unwrap());
+        let mut server = Self { issuer: String::new(), told, child };
+        let up = server.wait_told("up", 1).await;
+        server.issuer = up.split_once(' ').unwrap().1.to_owned();
+        Some(server)
+    }
+
+    /// Waits until it has said a word so many times; gives the last line.
+    async fn wait_told(&self, word: &str, times: usize) -> String {
+        let mut told = self.told.clone();
+        let of_word = |lines: &Vec<String>| {
+            lines.iter().filter(|line| line.starts_with(word)).nth(times - 1).cloned()
+        };
+        let found = soon(told.wait_for(|lines| of_word(lines).is_some())).await;
+        of_word(&found.unwrap()).unwrap()
+    }
+
+    /// Whether it still knows a token (RFC 7662).
+    async fn is_active(&self, token: &str) -> bool {
+        let addr: SocketAddr = self.issuer.strip_prefix("http://").unwrap().parse().unwrap();
+        let body = format!("client_id=judge&client_secret=judge&token={token}");
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        let path = "/token/introspection";
+        let answer = client(addr).await.request("POST", path, &form, body.as_bytes()).await;
+        answer.json()["active"] == true
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A proxy with one credential and route for each `client_auth`, all to one API that takes anything.
+struct Story {
+    server: Server,
+    proxy: Proxy,
+    api: Upstream,
+    _secrets: tempfile::TempDir,
+}
+
+impl Story {
+    /// `keys` are further lines of each credential.
+    async fn begin(methods: &[&str], keys: &str) -> Option<Self> {
+        let secrets = tempfile::tempdir().unwrap();
+        let mut clients = vec![json!({
+            "client_id": "judge", "client_secret": "judge", "token_endpoint_auth_method": "client_secret_post",
+        })];
+        for method in methods {
+            let mut known = json!({ "client_id": format!("{ID} {method}"), "token_endpoint_auth_method": method });
+            match *method {
+                "private_key_jwt" => {
+                    known["key_file"] = secrets.path().join(method).display().to_string().into();
+                }
+                _ => known["client_secret"] = SECRET.into(),
+            }
+            clients.push(known);
+        }
+        let server = Server::start(clients.into()).await?;
+        let options = UpstreamOptions { persona: Persona::Sqr, ledgers: Vec::new(), port: 0 };
+        let api = Upstream::start(options).await.unwrap();
+        let mut text =
+            "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n"
+                .to_owned();
+        for method in methods {
+            let id =
+                secret_file(secrets.path(), &format!("{method}.id"), &format!("{ID} {method}"));
+            let mut key = secrets.path().join(method);
+            if *method != "private_key_jwt" {
+                key = secret_file(secrets.path(), method, SECRET);
+            }
+            text += &credential(&server, &api, method, &id, &key, keys);
+        }
+        let proxy = Proxy::start(&text).await;
+        soon(proxy.wait_ready()).await;
+        Some(Self { server, proxy, api, _secrets: secrets })
+    }
+
+    /// The token with which a request arrives at the API.
+    async fn token(&self, method: &str) -> String {
+        let good = Reply::Exactly { status: 200, headers: Vec::new(), body: "{}".into() };
+        self.api.set_replies([good]);
+        let answer = soon(client(self.proxy.addr).await.get(&format!("/{method}/a"))).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        self.api.seen().last().unwrap().token.clone().unwrap()
+    }
+}
+
+fn credential(
+    server: &Server,
+    api: &Upstream,
+    method: &str,
+    id: &Path,
+    key: &Path,
+    keys: &str,
+) -> String {
+    let issuer = &server.issuer;
+    let algorithm = match method {
+        "private_key_jwt" => "signing_algorithm = \"ES256\"",
+        _ => "",
+    };
+    let keys = keys.replace("ISSUER", issuer);
+    format!(
+        "[credentials.{method}]\ntoken_url = \"{issuer}/token\"\nclient_id.file = {id:?}\n\
+         client_secret.file = {key:?}\nclient_auth = \"{method}\"\n{algorithm}\n{keys}\n\
+         [upstreams.{method}]\nurl = \"{api}\"\ncredential = \"{method}\"\nmount = \"/{method}\"\n\
+         [[upstreams.{method}.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\"]\n\
+         scopes = [\"{SCOPE}\"]\n",
+        api = api.base_url(),
+    )
+}
+
+#[tokio::test]
+async fn every_proof_of_a_client_is_accepted_and_its_token_lives() {
+    let methods =
+        ["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"];
+    let Some(story) = Story::begin(&methods, "").await else { return };
+    for method in methods {
+        assert!(story.server.is_active(&story.token(method).await).await, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_four_seconds_are_live_when_they_arrive() {
+    let Some(story) = Story::begin(&["client_secret_basic"], "").await else { return };
+    for round in 1..4 {
+        story.server.wait_told("issued", round).await;
+        assert!(story.server.is_active(&story.token("client_secret_basic").await).await, "{round}");
+    }
+}
+
+#[tokio::test]
+async fn a_resource_is_what_the_token_is_for() {
+    let keys = "resource = \"urn:api\"";
+    let Some(story) = Story::begin(&["client_secret_post"], keys).await else { return };
+    let token = story.token("client_secret_post").await;
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!((&claims["aud"], &claims["scope"]), (&json!("urn:api"), &json!(SCOPE)));
+}
+
+#[tokio::test]
+async fn tokens_are_revoked_at_the_end() {
+    let keys = "revocation_url = \"ISSUER/token/revocation\"";
+    let Some(mut story) = Story::begin(&["client_secret_basic"], keys).await else { return };
+    let token = story.token("client_secret_basic").await;
+    story.proxy.signal(Signal::TERM);
+    assert!(soon(story.proxy.wait_exit()).await.success());
+    assert!(!story.server.is_active(&token).await);
+}
