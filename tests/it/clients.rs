@@ -27,7 +27,7 @@ impl Guarded {
         let more = "[[upstreams.bank.routes]]\nname = \"named\"\npath = \"/all\"\nmethods = [\"GET\"]\nscopes = [\"balances.read\"]\n\
                     [[upstreams.bank.routes]]\nname = \"process\"\npath = \"/process\"\n\
                     methods = [\"GET\"]\nscopes = [\"balances.read\"]\nclients = [\"process\"]\n";
-        let more = format!("{more}[reload]\nwatch = \"1s\"\n");
+        let more = format!("{more}[reload]\nwatch = \"1s\"\n[log]\nlevel = \"trace\"\n");
         let more = more.as_str();
         let extra =
             Extra { clients: &clients, route: "clients = [\"erp\"]", more, ..Extra::default() };
@@ -157,4 +157,30 @@ async fn a_key_is_rotated_by_writing_its_file() {
     between.forwarded(&format!("{HEAD}\r\nX-Local-Key: newer-key")).await;
     assert_eq!(between.refused(&old).await, (403, "local_key".into()));
     assert!(!between.proxy.log().contains("newer-key"));
+}
+
+#[tokio::test]
+async fn keys_and_tokens_are_in_no_log_of_any_level() {
+    let Guarded { between, keys } = Guarded::start().await;
+    let mut app = frames(between.proxy.addr).await;
+    let head = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/v1/a"),
+        (":authority", "localhost"),
+        ("x-local-key", "key-of-erp"),
+    ];
+    let stream = app.send(&head, None).await;
+    let mut bank = between.bank.accept().await;
+    let head = bank.read_head().await;
+    let token = head.split("Bearer ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+    bank.send(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\nX-Echo: {token}\r\n\r\nok"
+    ))
+    .await;
+    assert_eq!(app.reply(stream).await.body, b"ok");
+    between.forwarded(&format!("{HEAD}\r\nX-Local-Key: key-of-erp")).await;
+    let log = between.proxy.log();
+    assert!(!log.contains("key-of") && !log.contains(token));
+    drop(keys);
 }
