@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+use http::HeaderValue;
 use zeroize::Zeroizing;
 
 /// Secret text: wiped from memory when dropped, shown as `[redacted]` by `Debug`.
@@ -21,6 +23,19 @@ impl Sensitive {
     /// The text itself. Each call of this is a place where a secret could leak.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// The text after a scheme, such as `"Bearer "`, as the value of a header: marked sensitive, and
+    /// wiped when its last copy is dropped. `None` where it holds what is no visible ASCII.
+    pub fn header(&self, scheme: &'static str) -> Option<HeaderValue> {
+        let visible = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
+        if !self.expose().bytes().all(visible) {
+            return None;
+        }
+        let text = Zeroizing::new([scheme.as_bytes(), self.expose().as_bytes()].concat());
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 
     /// Length in bytes, which diagnostics may show.
@@ -50,5 +65,16 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "[redacted]");
         assert_eq!(format!("{:?}", Some(&secret)), "Some([redacted])");
         assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn headers_are_marked() {
+        let header = Sensitive::new("hunter2").header("Bearer ").unwrap();
+        assert!(header.is_sensitive());
+        assert_eq!(header, "Bearer hunter2");
+        assert_eq!(format!("{header:?}"), "Sensitive");
+        for text in ["a\r\nX: y", "a\0", "\u{7f}", "ä"] {
+            assert_eq!(Sensitive::new(text).header(""), None, "{text:?}");
+        }
     }
 }

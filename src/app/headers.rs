@@ -97,7 +97,7 @@ impl Kept {
     /// A value that cannot be read again stays: a file may be in the middle of its rotation.
     async fn read(&mut self, reference: &Reference, kind: &'static str, owner: &str) {
         let read = reference.read().await;
-        let value = read.as_ref().ok().and_then(|secret| sensitive(secret.expose()));
+        let value = read.as_ref().ok().and_then(|secret| secret.header(""));
         if value.is_none() && !self.failing {
             let why = read.err().map_or("no header can hold it".into(), |error| error.to_string());
             match self.value {
@@ -130,10 +130,4 @@ impl Kept {
         self.read(reference, kind, owner).await;
         before != self.value
     }
-}
-
-fn sensitive(secret: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(secret).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }

@@ -37,6 +37,7 @@ pub fn main() -> ExitCode {
             return exit.into();
         }
     };
+    keep_memory_private();
     let config = args.config.as_deref();
     let done = match args.verb {
         Verb::Run(run) => run::run(config, &run),
@@ -59,6 +60,22 @@ pub fn main() -> ExitCode {
         Exit::Failed
     })
     .into()
+}
+
+/// A core file would hold secrets and tokens, and so does the memory that a debugger of the same user
+/// could read.
+fn keep_memory_private() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
+        errln!("warning: core dumps could not be switched off: {error}");
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+            errln!("warning: memory is open to debuggers: {error}");
+        }
+    }
 }
 
 /// A current_thread runtime for the control plane.
@@ -99,4 +116,17 @@ fn colors() -> bool {
     use std::io::IsTerminal;
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_private() {
+        use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
+
+        super::keep_memory_private();
+        assert_eq!(getrlimit(Resource::Core).maximum, Some(0));
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    }
 }

@@ -15,7 +15,6 @@ pub fn run(path: Option<&Path>, _flags: &Run) -> anyhow::Result<Exit> {
         Err(exit) => return Ok(exit),
     };
     let log = log::init(&config.log, colors())?;
-    no_core_dumps();
     all_descriptors();
     runtime()?.block_on(async {
         let app = match App::build(config).await {
@@ -40,13 +39,5 @@ fn all_descriptors() {
     let wanted = rustix::process::Rlimit { current: limit.maximum, ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, wanted) {
         tracing::debug!(%error, "the limit of open files stays");
-    }
-}
-
-/// A core file would hold secrets and tokens.
-fn no_core_dumps() {
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
-        tracing::warn!(%error, "core dumps could not be switched off");
     }
 }

@@ -193,13 +193,7 @@ fn basic(encoding: BasicEncoding, client: &ClientCredentials) -> Result<HeaderVa
             pair.push_str(secret);
         }
     }
-    // Room for all of it, so that growing leaves no copy of the secret behind.
-    let mut text = Zeroizing::new(String::with_capacity(6 + pair.len().div_ceil(3) * 4));
-    text.push_str("Basic ");
-    STANDARD.encode_string(pair.as_bytes(), &mut text);
-    let mut value = HeaderValue::from_str(&text).map_err(|_| RequestError::Encoding)?;
-    value.set_sensitive(true);
-    Ok(value)
+    Sensitive::new(STANDARD.encode(pair.as_bytes())).header("Basic ").ok_or(RequestError::Encoding)
 }
 
 fn assertion(

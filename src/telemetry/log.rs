@@ -13,10 +13,14 @@ use std::io::{IsTerminal, Write, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
+
+/// Libraries that tell bodies and answers, secrets among them, to who asks for all they have to say.
+/// What they say from `info` on is said; no level that is asked for makes it more.
+const TALKATIVE: [&str; 5] = ["aws", "azure", "typespec", "zbus", "keyring"];
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 8192;
@@ -138,8 +142,14 @@ fn build(
         .thread_name("log")
         .finish(out);
     let dropped = DroppedLines(writer.error_counter());
-    let subscriber = Registry::default().with(filter).with(lines(json, color, writer));
+    let subscriber =
+        Registry::default().with(filter).with(discreet()).with(lines(json, color, writer));
     Ok((subscriber, LogGuard { worker: Some(worker), reload, dropped }))
+}
+
+fn discreet() -> Targets {
+    let all = Targets::new().with_default(LevelFilter::TRACE);
+    TALKATIVE.into_iter().fold(all, |all, library| all.with_target(library, LevelFilter::INFO))
 }
 
 fn lines<S>(json: bool, color: bool, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
@@ -221,8 +231,12 @@ mod tests {
     }
 
     fn written(json: bool, say: impl FnOnce(&LogGuard)) -> String {
+        written_at("info", json, say)
+    }
+
+    fn written_at(level: &str, json: bool, say: impl FnOnce(&LogGuard)) -> String {
         let page = Page::default();
-        let (subscriber, guard) = build("info", json, false, page.clone()).unwrap();
+        let (subscriber, guard) = build(level, json, false, page.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || say(&guard));
         drop(guard);
         String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
@@ -263,6 +277,19 @@ mod tests {
             tracing::debug!("said");
         });
         assert!(text.contains("said") && !text.contains("not said"), "{text:?}");
+    }
+
+    #[test]
+    fn no_level_makes_talkative_libraries_tell_bodies() {
+        for level in ["trace", "info,aws_smithy_runtime=trace"] {
+            let text = written_at(level, false, |guard| {
+                tracing::trace!(target: "aws_smithy_runtime::client", "a body");
+                guard.set_level(level).unwrap();
+                tracing::debug!(target: "azure_core", "a body");
+                tracing::info!(target: "azure_core", "an event");
+            });
+            assert!(text.contains("an event") && !text.contains("a body"), "{text:?}");
+        }
     }
 
     #[test]

@@ -29,8 +29,7 @@ impl Bearer {
     /// Makes the header of a token that was asked for at `sent` and lives for `life` from then;
     /// `None` where the token is no header value, which a checked one never is.
     pub fn new(token: &Sensitive, generation: u64, sent: Moment, life: Duration) -> Option<Self> {
-        let mut header = HeaderValue::try_from(format!("{SCHEME}{}", token.expose())).ok()?;
-        header.set_sensitive(true);
+        let header = token.header(SCHEME)?;
         let usable_until = sent.after(life.saturating_sub(margin(life)));
         let fingerprint = fingerprint(token);
         let (ends, granted) = (sent.after(life), None);

@@ -7,6 +7,7 @@ pub mod bearer;
 mod blame;
 pub mod cell;
 pub mod credential;
+mod echo;
 pub mod fetch;
 mod gate;
 pub mod keeper;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::Credential;
+use super::{Credential, echo};
 use crate::net::Origin;
 use crate::net::connect::{ConnectReport, Connector};
 use crate::net::control::{self, CallError};
@@ -77,7 +77,7 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     let response = reply.response;
     let issued =
         reply::read(&credential.dialect, response.status(), response.headers(), response.body())
-            .map_err(|error| refused(&error, reply.connect.clone()))?;
+            .map_err(|error| refused(&error, &client, reply.connect.clone()))?;
     let life = lifetime(&issued, sent, SystemTime::now(), credential.dialect.default_lifetime).life;
     Ok(Probe {
         token: issued.access_token,
@@ -105,8 +105,11 @@ fn called(error: &CallError) -> ProbeError {
     ProbeError { hint: error.hint(), ..ProbeError::new(error.label(), error.to_string()) }
 }
 
-fn refused(error: &TokenError, reached: ConnectReport) -> ProbeError {
+fn refused(error: &TokenError, client: &ClientCredentials, reached: ConnectReport) -> ProbeError {
     let text = match error.description() {
+        Some(description) if echo::repeats(description.text(), client) => {
+            format!("{error} (its description repeats the secret and is not shown)")
+        }
         Some(description) => format!("{error}: {:?}", description.text()),
         None => error.to_string(),
     };

@@ -9,6 +9,7 @@
 )]
 
 // The harness: fakes, the program as a child process, a raw HTTP client.
+mod canary;
 mod clients;
 mod egress;
 mod expect;

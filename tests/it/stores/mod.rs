@@ -85,7 +85,7 @@ fn config(bank: &Bank, head: &str, id: &str, secret: &str) -> String {
         r#"version = 1
 server.listen = "127.0.0.1:0"
 admin.listen = "127.0.0.1:0"
-log.level = "info,bearer_proxy=trace"
+log.level = "trace"
 {head}
 [credentials.bank]
 preset = "qbank"

@@ -19,6 +19,7 @@ pub struct Proxy {
     pub config_path: std::path::PathBuf,
     child: Child,
     log: watch::Receiver<Vec<String>>,
+    output: watch::Receiver<Vec<String>>,
     _dir: tempfile::TempDir,
 }
 
@@ -39,14 +40,15 @@ impl Proxy {
             .current_dir(dir.path())
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let log = collect(child.stderr.take().unwrap());
+        let output = collect(child.stdout.take().unwrap());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut proxy =
-            Self { addr: unknown, admin_addr: unknown, config_path, child, log, _dir: dir };
+            Self { addr: unknown, admin_addr: unknown, config_path, child, log, output, _dir: dir };
         proxy.addr = proxy.listener("proxy").await;
         proxy.admin_addr = proxy.listener("admin").await;
         proxy
@@ -73,6 +75,11 @@ impl Proxy {
     /// Everything it has written to stderr so far.
     pub fn log(&self) -> String {
         self.log.borrow().join("\n")
+    }
+
+    /// Everything it has written to stdout so far.
+    pub fn output(&self) -> String {
+        self.output.borrow().join("\n")
     }
 
     /// Waits until `/readyz` says 200. Between tries it waits for the next log line, at most 20 ms.
