@@ -69,9 +69,13 @@ pub struct Run {}
 /// Flags of `check`.
 #[derive(Debug, clap::Args)]
 pub struct Check {
-    /// Also read every secret and ask each token endpoint for a token (costs one token call each)
+    /// Also read every secret, connect to every server, and see each credential's tokens: those that
+    /// a running instance holds, else new ones (one token call each)
     #[arg(long)]
     pub live: bool,
+    /// With --live: ask for new tokens even where a running instance holds them
+    #[arg(long, requires = "live")]
+    pub fresh: bool,
     /// How the outcome is printed
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: Output,

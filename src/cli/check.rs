@@ -44,7 +44,7 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
         )?;
     }
     if flags.live {
-        return live::check(&loaded.config, flags.output);
+        return live::check(&loaded.config, notes, flags);
     }
     if flags.output == Output::Json {
         outln!("{}", notes.to_json())?;

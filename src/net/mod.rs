@@ -8,6 +8,7 @@ pub mod control;
 mod der;
 mod diagnosis;
 pub mod egress;
+pub mod examine;
 mod failure;
 mod name;
 pub mod no_proxy;

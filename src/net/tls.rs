@@ -13,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
 
+use super::certificate::Certificate;
 use super::pem::{certificates, private_key};
 use super::verify::{self, Witness};
 
@@ -62,6 +63,18 @@ pub struct ClientCertificate {
     pub certificate_file: PathBuf,
     /// PEM private key, unencrypted.
     pub key_file: PathBuf,
+}
+
+impl ClientCertificate {
+    /// What the certificate says of itself; `None` where it cannot be told.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or holds something else.
+    pub fn certificate(&self) -> Result<Option<Certificate>, TlsSetupError> {
+        private_key(&self.key_file)?;
+        let chain = certificates(&self.certificate_file)?;
+        Ok(chain.first().and_then(|leaf| Certificate::read(leaf)))
+    }
 }
 
 /// Application protocols offered in the handshake (RFC 7301).

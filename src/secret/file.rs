@@ -79,6 +79,21 @@ fn guarded(_: &File) -> Result<(), SecretFault> {
     Ok(())
 }
 
+/// The permission bits of a file; none where access lists are in their place.
+pub(super) fn mode(path: &Path) -> Option<u32> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        Some(std::fs::metadata(path).ok()?.permissions().mode() & 0o777)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
 fn fault(error: io::Error) -> SecretFault {
     match error.kind() {
         io::ErrorKind::NotFound => SecretFault::Missing,

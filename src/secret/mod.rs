@@ -126,6 +126,14 @@ impl Reference {
         }
     }
 
+    /// The permission bits of a file, as `chmod` takes them.
+    pub fn mode(&self) -> Option<u32> {
+        match self {
+            Self::File(path) => file::mode(path),
+            _ => None,
+        }
+    }
+
     /// A fault of this source.
     pub fn error(&self, fault: SecretFault) -> SecretError {
         SecretError::new(self, fault)

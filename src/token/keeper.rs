@@ -270,7 +270,7 @@ async fn revoke<F: Fetch>(credential: Arc<Credential>, remains: Remains<F>) {
 
 /// Settles which scopes each token is asked with: all of the credential's with `union`, and none
 /// that would be sent where the dialect sends none.
-fn grouped(wanted: Vec<Wanted>) -> Vec<Wanted> {
+pub fn grouped(wanted: Vec<Wanted>) -> Vec<Wanted> {
     let mut unions: HashMap<Arc<str>, ScopeSet> = HashMap::new();
     let unites = |one: &Wanted| {
         one.credential.grouping == Grouping::Union || !one.credential.dialect.send_scope

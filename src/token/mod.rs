@@ -28,6 +28,6 @@ mod watch;
 pub use bearer::Bearer;
 pub use cell::{Absence, NoToken, Reader};
 pub use credential::Credential;
-pub use keeper::{Keeper, KeeperHandle, Wanted};
+pub use keeper::{Keeper, KeeperHandle, Wanted, grouped};
 pub use metrics::TokenMetrics;
 pub use status::TokenStatus;

@@ -1,14 +1,17 @@
-//! One token call outside the river, for `check --live` and `token`: it tells each step apart, and
-//! keeps what an operator may see and the log must not.
+//! One token call outside the river, for `check --live` and `token`: it keeps what an operator may see
+//! and the log must not.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use http::HeaderMap;
+use http::header::DATE;
+
 use super::{Credential, echo};
 use crate::net::Origin;
-use crate::net::connect::{ConnectReport, Connector};
+use crate::net::connect::Connector;
 use crate::net::control::{self, CallError};
-use crate::net::tls::Alpn;
+use crate::net::tls::{Alpn, TlsSetupError};
 use crate::oauth::dialect::ClientCredentials;
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
@@ -30,25 +33,44 @@ pub struct Probe {
     pub life: Duration,
     /// The scopes that the answer names.
     pub granted: Option<ScopeSet>,
-    /// How the endpoint was reached.
-    pub connect: ConnectReport,
-    date: Option<SystemTime>,
+    /// How far our clock is from the server's, where it says its time.
+    pub offset: Option<Offset>,
 }
 
-impl Probe {
-    /// How far the server's clock is from ours, in either direction.
-    pub fn clock_offset(&self, now: SystemTime) -> Option<Duration> {
-        let date = self.date?;
-        Some(now.duration_since(date).unwrap_or_else(|ahead| ahead.duration()))
+/// How far this machine's clock is from a server's, whose Date (RFC 9110 section 6.6.1) counts whole
+/// seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offset {
+    /// Ours is behind by so much.
+    Behind(Duration),
+    /// Ours is ahead by so much.
+    Ahead(Duration),
+}
+
+impl Offset {
+    fn of(headers: &HeaderMap, now: SystemTime) -> Option<Self> {
+        let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+        Some(match date.duration_since(now) {
+            Ok(behind) => Self::Behind(behind),
+            Err(ahead) => Self::Ahead(ahead.duration()),
+        })
+    }
+
+    /// Its size.
+    #[must_use]
+    pub fn apart(self) -> Duration {
+        match self {
+            Self::Behind(apart) | Self::Ahead(apart) => apart,
+        }
     }
 }
 
 /// Asks a credential's endpoint for one token.
 ///
 /// # Errors
-/// Says at which step it failed, and what may help.
+/// Says what failed, and what may help.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
-    let read = |error: crate::secret::SecretError| ProbeError::new("secret", error.to_string());
+    let read = |error: crate::secret::SecretError| ProbeError::new(error.to_string());
     let id = credential.client_id.read_id().await.map_err(read)?;
     let secret = match &credential.client_secret {
         Some(reference) => Some(reference.read().await.map_err(read)?),
@@ -65,47 +87,41 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
         scopes,
         sent,
     )
-    .map_err(|error| ProbeError::new("request", error.to_string()))?;
-    let reply = control::call(
-        &connector(credential, &credential.endpoint)?,
-        request,
-        credential.policy.timeout,
-        MAX_REPLY_BYTES,
-    )
-    .await
-    .map_err(|error| called(&error))?;
+    .map_err(|error| ProbeError::new(error.to_string()))?;
+    let connector = connector(credential, &credential.endpoint)
+        .map_err(|error| ProbeError::new(error.to_string()))?
+        .examining();
+    let reply = control::call(&connector, request, credential.policy.timeout, MAX_REPLY_BYTES)
+        .await
+        .map_err(|error| called(&error))?;
     let response = reply.response;
+    let offset = Offset::of(response.headers(), SystemTime::now());
     let issued =
         reply::read(&credential.dialect, response.status(), response.headers(), response.body())
-            .map_err(|error| refused(&error, &client, reply.connect.clone()))?;
+            .map_err(|error| ProbeError { offset, ..refused(&error, &client) })?;
     let life = lifetime(&issued, sent, SystemTime::now(), credential.dialect.default_lifetime).life;
-    Ok(Probe {
-        token: issued.access_token,
-        life,
-        granted: issued.scope,
-        connect: reply.connect,
-        date: issued.date,
-    })
+    Ok(Probe { token: issued.access_token, life, granted: issued.scope, offset })
 }
 
 /// The way to one of the credential's endpoints.
-pub(super) fn connector(
+///
+/// # Errors
+/// TLS settings that cannot be used.
+pub fn connector(
     credential: &Credential,
     endpoint: &TokenEndpoint,
-) -> Result<Connector, ProbeError> {
-    let origin = Origin::of(endpoint.uri())
-        .map_err(|error| ProbeError::new("endpoint", error.to_string()))?;
+) -> Result<Connector, TlsSetupError> {
+    let origin = Origin::of(endpoint.uri()).map_err(|error| TlsSetupError::new(error.message))?;
     let timeout = credential.policy.connect_timeout;
-    Connector::new(origin, &credential.tls, Alpn::Both, timeout, TCP_USER_TIMEOUT)
-        .and_then(|connector| connector.through(credential.egress.as_ref().map(EgressProxy::way)))
-        .map_err(|error| ProbeError::new("tls settings", error.to_string()))
+    Connector::new(origin, &credential.tls, Alpn::Both, timeout, TCP_USER_TIMEOUT)?
+        .through(credential.egress.as_ref().map(EgressProxy::way))
 }
 
 fn called(error: &CallError) -> ProbeError {
-    ProbeError { hint: error.hint(), ..ProbeError::new(error.label(), error.to_string()) }
+    ProbeError { hint: error.hint(), ..ProbeError::new(error.to_string()) }
 }
 
-fn refused(error: &TokenError, client: &ClientCredentials, reached: ConnectReport) -> ProbeError {
+fn refused(error: &TokenError, client: &ClientCredentials) -> ProbeError {
     let text = match error.description() {
         Some(description) if echo::repeats(description.text(), client) => {
             format!("{error} (its description repeats the secret and is not shown)")
@@ -113,30 +129,20 @@ fn refused(error: &TokenError, client: &ClientCredentials, reached: ConnectRepor
         Some(description) => format!("{error}: {:?}", description.text()),
         None => error.to_string(),
     };
-    ProbeError {
-        hint: error.hint().map(str::to_owned),
-        reached: Some(Box::new(reached)),
-        ..ProbeError::new("token", text)
-    }
+    ProbeError { hint: error.hint().map(str::to_owned), ..ProbeError::new(text) }
 }
 
 /// Why no token came.
 #[derive(Debug)]
 pub struct ProbeError {
-    step: &'static str,
     text: String,
     hint: Option<String>,
-    reached: Option<Box<ConnectReport>>,
+    offset: Option<Offset>,
 }
 
 impl ProbeError {
-    fn new(step: &'static str, text: String) -> Self {
-        Self { step, text, hint: None, reached: None }
-    }
-
-    /// The step that failed.
-    pub fn step(&self) -> &'static str {
-        self.step
+    fn new(text: String) -> Self {
+        Self { text, hint: None, offset: None }
     }
 
     /// What may help.
@@ -144,9 +150,9 @@ impl ProbeError {
         self.hint.clone()
     }
 
-    /// How the endpoint was reached, if it was.
-    pub fn reached(&self) -> Option<&ConnectReport> {
-        self.reached.as_deref()
+    /// How far our clock is from the server's, where it answered and says its time.
+    pub fn offset(&self) -> Option<Offset> {
+        self.offset
     }
 }
 

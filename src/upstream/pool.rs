@@ -22,7 +22,6 @@ use super::settings::{Protocol, Settings};
 use crate::body::Body;
 use crate::net::connect::{self, ConnectError, Connector, Stream};
 use crate::net::tls::{Alpn, TlsCache, TlsSetupError};
-use crate::secret::EgressProxy;
 
 /// How many connections are tried for a request that is handed back unwritten each time.
 const MAX_CONNECTIONS_TRIED: usize = 3;
@@ -85,24 +84,9 @@ impl Pool {
     /// # Errors
     /// TLS settings that cannot be used.
     pub fn sharing(cache: &TlsCache, settings: Arc<Settings>) -> Result<Self, TlsSetupError> {
-        let alpn = match settings.protocol {
-            Protocol::Auto => Alpn::Both,
-            Protocol::Http1 => Alpn::Http1,
-            Protocol::Http2 => Alpn::Http2,
-        };
-        let connector = |alpn| {
-            Connector::sharing(
-                cache,
-                settings.origin.clone(),
-                &settings.tls,
-                alpn,
-                settings.connect_timeout,
-                settings.tcp_user_timeout,
-            )?
-            .through(settings.egress.as_ref().map(EgressProxy::way))
-        };
-        let switching = settings.upgrades.then(|| connector(Alpn::Http1)).transpose()?;
-        let connector = connector(alpn)?;
+        let switching = settings.upgrades.then(|| settings.connector_with(cache, Alpn::Http1));
+        let switching = switching.transpose()?;
+        let connector = settings.connector(cache)?;
         let authority = settings.origin.authority().parse().map_err(|_| {
             TlsSetupError::new(format!("{} is no authority", settings.origin.authority()))
         })?;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::Origin;
-use crate::net::tls::TlsSettings;
+use crate::net::connect::Connector;
+use crate::net::tls::{Alpn, TlsCache, TlsSettings, TlsSetupError};
 use crate::secret::EgressProxy;
 
 /// Where one upstream is and how its connections are made and kept.
@@ -57,6 +58,33 @@ impl Settings {
             ping: Duration::from_secs(10),
             tcp_user_timeout: Duration::from_secs(20),
         }
+    }
+
+    /// What makes its connections.
+    ///
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub fn connector(&self, cache: &TlsCache) -> Result<Connector, TlsSetupError> {
+        let alpn = match self.protocol {
+            Protocol::Auto => Alpn::Both,
+            Protocol::Http1 => Alpn::Http1,
+            Protocol::Http2 => Alpn::Http2,
+        };
+        self.connector_with(cache, alpn)
+    }
+
+    /// The same with other HTTP versions on offer.
+    ///
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub fn connector_with(
+        &self,
+        cache: &TlsCache,
+        alpn: Alpn,
+    ) -> Result<Connector, TlsSetupError> {
+        let (origin, timeout) = (self.origin.clone(), self.connect_timeout);
+        Connector::sharing(cache, origin, &self.tls, alpn, timeout, self.tcp_user_timeout)?
+            .through(self.egress.as_ref().map(EgressProxy::way))
     }
 }
 

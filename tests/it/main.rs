@@ -21,6 +21,7 @@ mod https;
 mod hygiene;
 mod leaving;
 mod listening;
+mod live;
 mod manners;
 mod mixtures;
 mod pages;

@@ -11,14 +11,14 @@ use crate::forwarding::sidecar;
 use crate::support::{Proxy, config, soon};
 
 /// How a verb ended.
-struct Ended {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// Runs the program in `dir` until it ends.
-async fn verb(dir: &Path, args: &[&str]) -> Ended {
+pub async fn verb(dir: &Path, args: &[&str]) -> Ended {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bearer-proxy"));
     command.args(args).current_dir(dir).env_remove("BEARER_PROXY_CONFIG").env("HOME", dir);
     command.env_remove("XDG_CONFIG_HOME").stdin(std::process::Stdio::null());

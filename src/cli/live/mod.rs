@@ -1,0 +1,139 @@
+//! `check --live`: whether everything that the configuration names is there and answers.
+//!
+//! For each credential, upstream and client, step by step: references, files, DNS, egress proxy, TCP,
+//! TLS, clock, tokens, scopes. No request is sent to an upstream: that it speaks TLS with us is
+//! enough.
+
+mod network;
+mod references;
+mod step;
+mod tokens;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::args::{Check, Output};
+use super::exit::Exit;
+use super::say::{errln, outln};
+use super::{operate, runtime};
+use crate::config::{Config, Problems};
+use crate::oauth::{ClientAuth, ScopeSet};
+use crate::proxy::plan::wanted;
+use crate::proxy::settings::{ClientSettings, HeaderText, Proof, UpstreamSettings};
+use crate::token::{Credential, grouped, probe};
+use step::{Part, Step};
+use tokens::Running;
+
+/// Checks everything; the outcome is printed, part by part.
+pub fn check(config: &Config, notes: &Problems, flags: &Check) -> anyhow::Result<Exit> {
+    let running = if flags.fresh { None } else { running(config) };
+    if flags.fresh {
+        errln!(
+            "note: --fresh asks for new tokens, which may cost quota, or end those of a running \
+             instance where the server allows one at a time"
+        );
+    }
+    let runtime = runtime()?;
+    let mut parts = Vec::new();
+    let mut told = |part: Part| -> std::io::Result<()> {
+        if flags.output == Output::Text {
+            part.print()?;
+        }
+        parts.push(part);
+        Ok(())
+    };
+    for credential in &config.credentials {
+        told(runtime.block_on(check_credential(config, credential, running.as_ref())))?;
+    }
+    for upstream in &config.proxy.upstreams {
+        told(runtime.block_on(check_upstream(upstream)))?;
+    }
+    for client in &config.proxy.clients {
+        if let Some(part) = runtime.block_on(check_client(client)) {
+            told(part)?;
+        }
+    }
+    let failures: usize = parts.iter().map(Part::failures).sum();
+    match flags.output {
+        Output::Json => outln!("{:#}", to_json(notes, &parts))?,
+        Output::Text if failures == 0 => outln!("\neverything answers")?,
+        Output::Text => outln!("\n{failures} of these steps failed (×)")?,
+    }
+    Ok(if failures == 0 { Exit::Done } else { Exit::Live })
+}
+
+/// The outcome of `check -o json`, and beside it what was found.
+fn to_json(notes: &Problems, parts: &[Part]) -> Value {
+    let mut all = notes.to_json();
+    all["ok"] = json!(parts.iter().all(|part| part.failures() == 0));
+    all["checks"] = parts.iter().map(Part::to_json).collect();
+    all
+}
+
+/// The instance of this configuration, where one runs.
+fn running(config: &Config) -> Option<Running> {
+    let listen = config.admin.control.as_ref().or(config.admin.listen.as_ref())?;
+    let address = listen.to_string();
+    let (_, body) = operate::ask(&address, "/status").ok().filter(|(status, _)| *status == 200)?;
+    Some(Running { address, status: serde_json::from_str(&body).ok()? })
+}
+
+async fn check_credential(
+    config: &Config,
+    credential: &Arc<Credential>,
+    running: Option<&Running>,
+) -> Part {
+    let mut steps = vec![references::id("client_id", &credential.client_id).await];
+    match (&credential.client_secret, credential.auth) {
+        (Some(key), ClientAuth::PrivateKeyJwt(_)) => {
+            steps.push(references::private_key("client_secret", key).await);
+        }
+        (Some(secret), _) => steps.push(references::secret("client_secret", secret).await),
+        (None, _) => {}
+    }
+    references::client_certificate(&mut steps, &credential.tls);
+    references::egress(&mut steps, credential.egress.as_ref()).await;
+    let readable = !steps.iter().any(Step::has_failed);
+    network::connect(&mut steps, probe::connector(credential, &credential.endpoint)).await;
+    if readable && !steps.iter().any(Step::has_failed) {
+        for scopes in scope_sets(config, credential) {
+            tokens::token(&mut steps, credential, &scopes, running).await;
+        }
+    }
+    let url = Some(credential.endpoint.uri().to_string());
+    Part { kind: "credential", name: credential.name.to_string(), url, steps }
+}
+
+async fn check_upstream(upstream: &UpstreamSettings) -> Part {
+    let settings = &upstream.connection;
+    let mut steps = Vec::new();
+    for (name, text) in &upstream.set_headers {
+        if let HeaderText::Secret(reference) = text {
+            steps.push(references::secret(&format!("set_headers.{name}"), reference).await);
+        }
+    }
+    references::client_certificate(&mut steps, &settings.tls);
+    references::egress(&mut steps, settings.egress.as_ref()).await;
+    network::connect(&mut steps, settings.connector(&Default::default())).await;
+    let url = Some(format!("{}{}", settings.origin, upstream.base_path));
+    Part { kind: "upstream", name: settings.name.to_string(), url, steps }
+}
+
+/// A client that proves itself by a key has one to be read.
+async fn check_client(client: &ClientSettings) -> Option<Part> {
+    let Proof::LocalKey { value, .. } = &client.proof else { return None };
+    let steps = vec![references::secret("local_key", value).await];
+    Some(Part { kind: "client", name: client.name.to_string(), url: None, steps })
+}
+
+/// The distinct scope sets with which tokens of a credential are asked.
+fn scope_sets(config: &Config, credential: &Arc<Credential>) -> Vec<ScopeSet> {
+    let mut sets: Vec<ScopeSet> = Vec::new();
+    for one in grouped(wanted(&config.proxy, &config.credentials)) {
+        if one.credential.name == credential.name && !sets.contains(&one.scopes) {
+            sets.push(one.scopes);
+        }
+    }
+    sets
+}

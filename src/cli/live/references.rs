@@ -1,0 +1,92 @@
+//! Whether each reference can be read: source, length, mode.
+
+use std::path::Path;
+
+use super::step::Step;
+use crate::net::pem::{self, Wanted};
+use crate::net::tls::{ClientCertificate, TlsSettings};
+use crate::secret::{EgressLogin, EgressProxy, Reference, SecretError, SecretFault};
+use crate::sensitive::Sensitive;
+
+use super::network::validity;
+
+/// A secret.
+pub(super) async fn secret(name: &str, reference: &Reference) -> Step {
+    read(name, reference, reference.read().await)
+}
+
+/// A client id, which is no secret.
+pub(super) async fn id(name: &str, reference: &Reference) -> Step {
+    read(name, reference, reference.read_id().await)
+}
+
+/// A private key as a secret: on the first day it is often something else.
+pub(super) async fn private_key(name: &str, reference: &Reference) -> Step {
+    let found = reference.read().await;
+    let path = match reference {
+        Reference::File(path) => path.as_path(),
+        _ => Path::new("FILE"),
+    };
+    let bytes = match (&found, reference) {
+        (Ok(text), _) => Some(zeroize::Zeroizing::new(text.expose().as_bytes().to_vec())),
+        (Err(error), Reference::File(path)) if *error.fault() == SecretFault::NotUtf8 => {
+            std::fs::read(path).ok().map(zeroize::Zeroizing::new)
+        }
+        _ => None,
+    };
+    match bytes.and_then(|bytes| pem::instead(path, &bytes, Wanted::PrivateKey)) {
+        Some(instead) => Step::told(name, &format!("{} {instead}", reference.describe())),
+        None => read(name, reference, found),
+    }
+}
+
+fn read(name: &str, reference: &Reference, found: Result<Sensitive, SecretError>) -> Step {
+    let source = reference.describe();
+    match found {
+        Ok(value) => {
+            let mode = reference.mode().map(|mode| format!(", mode {mode:04o}"));
+            Step::ok(name, format!("{source}, {} bytes{}", value.len(), mode.unwrap_or_default()))
+        }
+        Err(error) => {
+            let step = Step::told(name, &error);
+            match step.hint {
+                Some(_) => step,
+                None => {
+                    step.hint("look at the source by hand, as the user that bearer-proxy runs as")
+                }
+            }
+        }
+    }
+}
+
+/// The login of an egress proxy, where there is one.
+pub(super) async fn egress(steps: &mut Vec<Step>, proxy: Option<&EgressProxy>) {
+    match proxy.and_then(|proxy| proxy.login.as_ref()) {
+        Some(EgressLogin::Referenced { username, password }) => {
+            steps.push(secret("egress.username", username).await);
+            steps.push(secret("egress.password", password).await);
+        }
+        Some(EgressLogin::Stated(_)) => {
+            steps.push(Step::ok("egress login", "a variable of the environment states it"));
+        }
+        None => {}
+    }
+}
+
+/// The client certificate, where there is one.
+pub(super) fn client_certificate(steps: &mut Vec<Step>, tls: &TlsSettings) {
+    let Some(files) = &tls.client_certificate else { return };
+    let name = "client certificate";
+    steps.push(match files.certificate() {
+        Ok(Some(found)) => {
+            let ClientCertificate { certificate_file, .. } = files;
+            let about = format!("{}: {}", certificate_file.display(), found.subject);
+            validity(name, about, &found)
+                .unwrap_or_else(|step| step.hint("ask the API's owner for a new one"))
+        }
+        Ok(None) => {
+            Step::failed(name, format!("{} is no certificate", files.certificate_file.display()))
+        }
+        Err(error) => Step::told(name, &error),
+    });
+}

@@ -1,0 +1,136 @@
+//! One step of a live check, and a part of the configuration with its steps; in words and as JSON.
+
+use std::fmt;
+use std::io;
+
+use serde_json::{Value, json};
+
+use crate::cli::say::outln;
+
+/// How a step went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Ok,
+    /// It works today.
+    Warning,
+    Failed,
+}
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn mark(self) -> char {
+        match self {
+            Self::Ok => '√',
+            Self::Warning => '‼',
+            Self::Failed => '×',
+        }
+    }
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) name: String,
+    pub(super) outcome: Outcome,
+    pub(super) found: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Step {
+    pub(super) fn ok(name: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { name: name.into(), outcome: Outcome::Ok, found: found.into(), hint: None }
+    }
+
+    pub(super) fn failed(name: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Failed, ..Self::ok(name, found) }
+    }
+
+    /// A failure whose message says what was found, a semicolon, and what to do about it, as those
+    /// of secrets and files do.
+    pub(super) fn told(name: impl Into<String>, error: &impl fmt::Display) -> Self {
+        let message = error.to_string();
+        match message.split_once("; ") {
+            Some((found, hint)) => Self::failed(name, found).hint(hint),
+            None => Self::failed(name, message),
+        }
+    }
+
+    pub(super) fn warning(self) -> Self {
+        Self { outcome: Outcome::Warning, ..self }
+    }
+
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.outcome == Outcome::Failed
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "step": self.name,
+            "ok": !self.has_failed(),
+            "status": self.outcome.word(),
+            "found": self.found,
+            "hint": self.hint,
+        })
+    }
+}
+
+/// A part of the configuration, and what was found about it.
+pub(super) struct Part {
+    /// `credential`, `upstream` or `client`.
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+    /// Where it leads, if anywhere.
+    pub(super) url: Option<String>,
+    pub(super) steps: Vec<Step>,
+}
+
+impl Part {
+    pub(super) fn failures(&self) -> usize {
+        self.steps.iter().filter(|step| step.has_failed()).count()
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let steps: Vec<_> = self.steps.iter().map(Step::to_json).collect();
+        let ok = self.failures() == 0;
+        json!({ "kind": self.kind, "name": self.name, "url": self.url, "ok": ok, "steps": steps })
+    }
+
+    pub(super) fn print(&self) -> io::Result<()> {
+        let url = self.url.as_deref().unwrap_or_default();
+        outln!("\n{}", format!("{} {}  {url}", self.kind, self.name).trim_end())?;
+        let width = self.steps.iter().map(|step| step.name.chars().count()).max().unwrap_or(0);
+        for step in &self.steps {
+            outln!("  {} {:width$}  {}", step.outcome.mark(), step.name, step.found)?;
+            if let Some(hint) = &step.hint {
+                outln!("    {:width$}  {hint}", "")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_do_stands_behind_a_semicolon() {
+        let step = Step::told("client_id", &"file /x does not exist; create it; or not");
+        assert_eq!(step.found, "file /x does not exist");
+        assert_eq!(step.hint.as_deref(), Some("create it; or not"));
+        assert_eq!(Step::told("a", &"no more").hint, None);
+        assert_eq!(step.to_json()["status"], "failed");
+        assert_eq!(Step::ok("a", "b").warning().to_json()["ok"], true);
+    }
+}

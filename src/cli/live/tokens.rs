@@ -1,0 +1,147 @@
+//! Whether a credential brings tokens: those of the running instance, or new ones.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::step::Step;
+use crate::oauth::ScopeSet;
+use crate::token::Credential;
+use crate::token::probe::{self, Offset, Probe, ProbeError};
+
+/// A clock that is further off makes tokens and assertions look expired.
+const MAX_OFFSET: Duration = Duration::from_secs(60);
+/// A clock that is further off is worth a word.
+const NOTED_OFFSET: Duration = Duration::from_secs(5);
+
+/// What a running instance holds: the answer of its `/status`, and where it answered.
+pub(super) struct Running {
+    pub(super) address: String,
+    pub(super) status: Value,
+}
+
+impl Running {
+    /// The usable token of a credential with these scopes.
+    fn token(&self, credential: &Credential, scopes: &ScopeSet) -> Option<&Value> {
+        let wanted: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
+        let has_scopes = |token: &Value| {
+            let scopes = token["scopes"].as_array().into_iter().flatten();
+            let mut held: Vec<_> = scopes.filter_map(Value::as_str).collect();
+            held.sort_unstable();
+            held == wanted
+        };
+        self.status["tokens"].as_array()?.iter().find(|token| {
+            token["credential"] == *credential.name && token["usable"] == true && has_scopes(token)
+        })
+    }
+}
+
+/// One token: held by the running instance, or asked for.
+pub(super) async fn token(
+    steps: &mut Vec<Step>,
+    credential: &Credential,
+    scopes: &ScopeSet,
+    running: Option<&Running>,
+) {
+    let held = running.and_then(|running| Some((running, running.token(credential, scopes)?)));
+    if let Some((running, token)) = held {
+        let until = token["expires"].as_str().unwrap_or("an unknown time");
+        let found = format!(
+            "the instance at {} holds a usable one until {until}{}; --fresh asks for a new one",
+            running.address,
+            with(scopes)
+        );
+        return steps.push(Step::ok("token", found));
+    }
+    match probe::probe(credential, scopes).await {
+        Ok(probe) => succeeded(steps, &probe, scopes),
+        Err(error) => failed(steps, &error, scopes),
+    }
+}
+
+fn with(scopes: &ScopeSet) -> String {
+    match scopes.is_empty() {
+        true => String::new(),
+        false => format!(", asked with {}", scopes.to_wire()),
+    }
+}
+
+fn succeeded(steps: &mut Vec<Step>, probe: &Probe, scopes: &ScopeSet) {
+    clock(steps, probe.offset);
+    let life = probe.life.as_secs();
+    steps.push(Step::ok("token", format!("valid for {life} s{}", with(scopes))));
+    let Some(granted) = &probe.granted else {
+        let found = "the answer names none, so that what was asked for counts as granted";
+        return steps.push(Step::ok("scopes", found));
+    };
+    let missing: Vec<_> =
+        scopes.missing_from(granted).iter().map(|scope| scope.as_str().to_owned()).collect();
+    let found = match granted.is_empty() {
+        true => "granted: none".to_owned(),
+        false => format!("granted: {}", granted.to_wire()),
+    };
+    steps.push(match missing.as_slice() {
+        [] => Step::ok("scopes", found),
+        missing => Step::failed("scopes", format!("{found}; not granted: {}", missing.join(" ")))
+            .hint("ask the API's owner to approve these scopes for your client"),
+    });
+}
+
+fn failed(steps: &mut Vec<Step>, error: &ProbeError, scopes: &ScopeSet) {
+    clock(steps, error.offset());
+    let step = Step::failed("token", format!("{error}{}", with(scopes)));
+    let hint = error.hint().unwrap_or_else(|| "ask the API's owner, with time and status".into());
+    steps.push(step.hint(hint));
+}
+
+/// Said once for each endpoint.
+fn clock(steps: &mut Vec<Step>, offset: Option<Offset>) {
+    let Some(offset) = offset.filter(|_| !steps.iter().any(|step| step.name == "clock")) else {
+        return;
+    };
+    let (apart, seconds) = (offset.apart(), offset.apart().as_secs());
+    let direction = match offset {
+        Offset::Behind(_) => "behind",
+        Offset::Ahead(_) => "ahead of",
+    };
+    let step = match apart > Duration::from_secs(1) {
+        false => Step::ok("clock", "as the server's"),
+        true => Step::ok("clock", format!("this machine is {seconds} s {direction} the server")),
+    };
+    let hint = "set this machine's clock (NTP), or tell the API's owner that the server's is wrong";
+    steps.push(match apart {
+        _ if apart > MAX_OFFSET => Step::failed("clock", step.found).hint(hint),
+        _ if apart > NOTED_OFFSET => step.warning().hint(hint),
+        _ => step,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::step::Outcome;
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_far_off_fails_once() {
+        let check = |offset, outcome, found: &str| {
+            let mut steps = Vec::new();
+            clock(&mut steps, Some(offset));
+            clock(&mut steps, Some(offset));
+            assert_eq!(steps.len(), 1);
+            assert_eq!((steps[0].outcome, steps[0].found.as_str()), (outcome, found));
+        };
+        let seconds = Duration::from_secs;
+        check(Offset::Behind(seconds(1)), Outcome::Ok, "as the server's");
+        check(Offset::Ahead(seconds(3)), Outcome::Ok, "this machine is 3 s ahead of the server");
+        check(
+            Offset::Behind(seconds(9)),
+            Outcome::Warning,
+            "this machine is 9 s behind the server",
+        );
+        check(
+            Offset::Behind(seconds(90)),
+            Outcome::Failed,
+            "this machine is 90 s behind the server",
+        );
+    }
+}

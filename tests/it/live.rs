@@ -1,0 +1,288 @@
+//! `check --live`: what it finds on the first day in a bank, and what it says about it.
+
+use std::net::SocketAddr;
+
+use rcgen::{CertificateParams, DnType, date_time_ymd};
+use serde_json::Value;
+
+use crate::support::corporate::{Corporate, Verdict};
+use crate::support::secured::{Secured, Special};
+use crate::support::tls::{Authority, Front, Identity};
+use crate::support::{Proxy, raw_server, secret_file};
+use crate::verbs::{Ended, verb};
+
+/// Checks a configuration.
+async fn live(bank: &Secured, config: &str, flags: &[&str]) -> Ended {
+    let dir = bank.ca.file("");
+    std::fs::write(dir.join("bearer-proxy.toml"), config).unwrap();
+    verb(&dir, &[&["check", "--live"], flags].concat()).await
+}
+
+/// Its steps as JSON, for one part of the configuration.
+async fn steps(bank: &Secured, config: &str, kind: &str) -> (i32, Vec<Value>) {
+    let ended = live(bank, config, &["-o", "json"]).await;
+    let all: Value =
+        serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}", ended.stderr));
+    assert_eq!(all["ok"], ended.code == 0);
+    let part = all["checks"].as_array().unwrap().iter().find(|part| part["kind"] == kind).unwrap();
+    (ended.code, part["steps"].as_array().unwrap().clone())
+}
+
+/// Checks that the last step of a part failed in these words.
+async fn check_failure(bank: &Secured, config: &str, kind: &str, step: &str, words: &[&str]) {
+    let (code, steps) = steps(bank, config, kind).await;
+    let failed: Vec<_> = steps.iter().filter(|step| step["ok"] == false).collect();
+    let (name, said) =
+        (&failed[0]["step"], format!("{} / {}", failed[0]["found"], failed[0]["hint"]));
+    assert_eq!((code, name.as_str()), (3, Some(step)), "{said}");
+    assert!(failed[0]["hint"].is_string(), "{said}");
+    for word in words {
+        assert!(said.contains(word), "`{word}` is not in: {said}");
+    }
+}
+
+/// The same, of an upstream that shows `identity`.
+async fn check_upstream(make: impl FnOnce(&Authority) -> Identity, words: &[&str]) {
+    let mut bank = Secured::start().await;
+    bank.api = Front::start(&make(&bank.ca), None, bank.bank.api.addr()).await;
+    check_failure(&bank, &bank.config(&Special::default()), "upstream", "tls", words).await;
+    assert!(bank.bank.api.seen().is_empty());
+}
+
+fn common_name(name: &str) -> impl FnOnce(&mut CertificateParams) {
+    move |params| {
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+}
+
+#[tokio::test]
+async fn what_is_well_is_told_step_by_step() {
+    let bank = Secured::start().await;
+    let ended = live(&bank, &bank.config(&Special::default()), &[]).await;
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    let id = bank.bank.auth.client_id();
+    let secret = bank.bank.auth.client_secret();
+    for part in [
+        "credential qbank  https://localhost:",
+        "√ client_id ",
+        &format!("qbank_client_id, {} bytes, mode 0600", id.len()),
+        &format!("qbank_client_secret, {} bytes, mode 0600", secret.len()),
+        "√ dns ",
+        "127.0.0.1",
+        "√ tcp ",
+        "√ tls            TLS 1.3",
+        "issued by CN=Bank Test CA, ",
+        " days left",
+        "√ clock          as the server's",
+        "valid for 3600 s, asked with balances.read",
+        "granted: balances.read",
+        "upstream qbank  https://localhost:",
+        "everything answers",
+    ] {
+        assert!(ended.stdout.contains(part), "`{part}` is not in:\n{}", ended.stdout);
+    }
+    assert!(!ended.stdout.contains(secret) && !ended.stderr.contains(secret));
+    for issued in bank.bank.auth.ledger().issued() {
+        assert!(!ended.stdout.contains(&issued.token));
+    }
+    assert!(bank.bank.api.seen().is_empty(), "an upstream is connected to and asked nothing");
+}
+
+#[tokio::test]
+async fn the_first_day_in_a_bank_has_words_of_its_own() {
+    let inspector = Authority::new("Zscaler Intermediate Root CA");
+    let words = ["your network inspects TLS", "CN=Zscaler Intermediate Root CA", "extra_ca_file"];
+    check_upstream(|_| inspector.issue(&["localhost"], |_| {}), &words).await;
+    let unknown = Authority::new("Example Corp Proxy CA");
+    let words = ["CN=Example Corp Proxy CA", "may inspect TLS", "private CA", "extra_ca_file"];
+    check_upstream(|_| unknown.issue(&["localhost"], |_| {}), &words).await;
+    let words = ["only in its common name (CN=localhost)", "subject alternative name localhost"];
+    check_upstream(|ca| ca.issue(&[], common_name("localhost")), &words).await;
+    let words = ["issued by CN=Bank Test Sub CA", "leaves out an intermediate certificate"];
+    check_upstream(
+        |ca| ca.intermediate("Bank Test Sub CA").0.issue(&["localhost"], common_name("localhost")),
+        &words,
+    )
+    .await;
+    let ended = |params: &mut CertificateParams| {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2020, 2, 1);
+    };
+    check_upstream(|ca| ca.issue(&["localhost"], ended), &["has expired", "clock"]).await;
+    let words = ["other.bank.test", "is the URL's host right?"];
+    check_upstream(|ca| ca.issue(&["other.bank.test"], |_| {}), &words).await;
+}
+
+#[tokio::test]
+async fn a_whole_chain_is_well_and_one_that_ends_soon_is_a_warning() {
+    let mut bank = Secured::start().await;
+    let (sub, shown) = bank.ca.intermediate("Bank Test Sub CA");
+    let leaf = sub.issue(&["localhost"], |params| {
+        params.not_after =
+            (std::time::SystemTime::now() + std::time::Duration::from_secs(5 * 86_400)).into();
+    });
+    bank.api = Front::start(&leaf.with_chain(&[&shown]), None, bank.bank.api.addr()).await;
+    let (code, steps) = steps(&bank, &bank.config(&Special::default()), "upstream").await;
+    let tls = steps.iter().find(|step| step["step"] == "tls").unwrap();
+    assert_eq!((code, tls["status"].as_str()), (0, Some("warning")), "{tls}");
+    assert!(tls["found"].as_str().unwrap().contains("4 days left"), "{tls}");
+}
+
+/// A server that knows no cipher or version of ours, as bytes: rustls cannot be one.
+#[tokio::test]
+async fn a_server_of_old_is_told_by_how_it_refuses() {
+    let check = async |answer: &'static [u8], words: &[&str]| {
+        let (bank, server) = (Secured::start().await, raw_server().await);
+        let port = server.addr.port();
+        let old = tokio::spawn(async move {
+            let mut client = server.accept().await;
+            let head = client.read_bytes(5).await;
+            client.read_bytes(usize::from(head[3]) << 8 | usize::from(head[4])).await;
+            client.send(answer).await;
+        });
+        let origin = format!("https://localhost:{port}");
+        let config = bank.config(&Special { api_origin: Some(&origin), ..<_>::default() });
+        check_failure(&bank, &config, "upstream", "tls", words).await;
+        old.await.unwrap();
+    };
+    // Fatal alerts: handshake_failure and protocol_version (RFC 8446 section 6).
+    check(b"\x15\x03\x03\x00\x02\x02\x28", &["no cipher in common", "ECDHE", "TLS 1.1"]).await;
+    check(b"\x15\x03\x02\x00\x02\x02\x46", &["TLS 1.1 and older", "RFC 8996"]).await;
+    // A ServerHello of TLS 1.1 (RFC 4346 section 7.4.1.3) with TLS_RSA_WITH_AES_128_CBC_SHA.
+    const HELLO: &[u8] = b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02\
+        0123456789abcdef0123456789abcdef\x00\x00\x2f\x00";
+    check(HELLO, &["TLS 1.1 and older", "ask the API's owner"]).await;
+    check(b"", &["hung up in the middle of the handshake", "[egress]"]).await;
+}
+
+#[tokio::test]
+async fn files_that_hold_something_else_are_told_with_the_command_that_converts_them() {
+    let bank = Secured::start().await;
+    let ours = bank.ca.issue(&["erp"], |_| {});
+    bank.ca.write("erp", &ours);
+    let file = |name: &str| bank.ca.file(name).display().to_string();
+    std::fs::write(file("erp.p12"), b"\x30\x82\x0a\x00\x02\x01\x03\x30\x82\xff").unwrap();
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    secret_file(&bank.ca.file(""), "encrypted.pem", encrypted);
+    secret_file(&bank.ca.file(""), "key.p12", "");
+    std::fs::write(file("key.p12"), b"\x30\x82\x0a\x00\x02\x01\x03\x30\x82\xff").unwrap();
+    let mutual = |certificate: &str, key: &str| {
+        let (certificate, key) = (file(certificate), file(key));
+        let upstream = format!(
+            "tls = {{ client_certificate_file = \"{certificate}\", client_key_file = \"{key}\" }}"
+        );
+        bank.config(&Special { upstream: &upstream, ..<_>::default() })
+    };
+    let check = async |config: String, words: &[&str]| {
+        check_failure(&bank, &config, "upstream", "client certificate", words).await;
+    };
+    check(mutual("erp.pem", "erp.p12"), &["PKCS#12", "openssl pkcs12 -in", "-nocerts"]).await;
+    check(mutual("erp.p12", "erp.key"), &["PKCS#12", "openssl pkcs12 -in", "-nokeys"]).await;
+    check(mutual("erp.pem", "encrypted.pem"), &["under a passphrase", "openssl pkey -in"]).await;
+    for (key, words) in [
+        ("encrypted.pem", ["under a passphrase", "openssl pkey -in"]),
+        ("key.p12", ["PKCS#12", "-nocerts -nodes -out key.pem"]),
+    ] {
+        let credential = format!(
+            "client_auth = \"private_key_jwt\"\nsigning_algorithm = \"ES256\"\nclient_secret.file = \"{}\"",
+            file(key)
+        );
+        let config = bank.config(&Special { credential: &credential, ..<_>::default() });
+        check_failure(&bank, &config, "credential", "client_secret", &words).await;
+    }
+    let upstream = format!("tls = {{ extra_ca_file = \"{}\" }}", file("erp.p12"));
+    let config = bank.config(&Special { upstream: &upstream, ..<_>::default() });
+    check_failure(&bank, &config, "upstream", "tls files", &["PKCS#12", "-nokeys"]).await;
+}
+
+#[tokio::test]
+async fn each_step_before_tls_fails_in_its_own_words() {
+    let bank = Secured::start().await;
+    let at = |origin: &str| bank.config(&Special { api_origin: Some(origin), ..<_>::default() });
+    let check = async |config: String, step: &str, words: &[&str]| {
+        check_failure(&bank, &config, "upstream", step, words).await;
+    };
+    check(at("https://nowhere.invalid"), "dns", &["nowhere.invalid", "DNS"]).await;
+    check(at("https://127.0.0.1:9"), "tcp", &["127.0.0.1:9", "nothing listens there"]).await;
+    let refuses = Corporate::start(|_| {
+        Verdict::Say("HTTP/1.1 407 Log In\r\nProxy-Authenticate: Basic\r\n\r\n")
+    });
+    let refuses = refuses.await;
+    let upstream = format!("egress = {{ proxy = \"http://{}\" }}", refuses.addr);
+    let config = bank.config(&Special { upstream: &upstream, ..<_>::default() });
+    check(config, "egress proxy", &["407 Log In", "set egress.username"]).await;
+    let api: SocketAddr = bank.api.addr;
+    let leads = Corporate::start(move |_| Verdict::Lead(api)).await;
+    let upstream = format!("egress = {{ proxy = \"http://{}\" }}", leads.addr);
+    let config = bank.config(&Special { upstream: &upstream, ..<_>::default() });
+    let (code, steps) = steps(&bank, &config, "upstream").await;
+    let egress = steps.iter().find(|step| step["step"] == "egress proxy").unwrap();
+    assert_eq!(code, 0);
+    assert!(egress["found"].as_str().unwrap().contains("200 Connection established"), "{egress}");
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_client_certificate_is_told_although_it_objects_late() {
+    let ours = Authority::new("Client CA");
+    let bank = Secured::demanding(Some(ours.roots())).await;
+    let config = bank.config(&Special::default());
+    for kind in ["credential", "upstream"] {
+        check_failure(&bank, &config, kind, "tls", &["client_certificate_file"]).await;
+    }
+}
+
+#[tokio::test]
+async fn secrets_and_tokens_fail_in_their_own_words() {
+    let bank = Secured::start().await;
+    let config = bank.config(&Special::default());
+    let wrong = config.replace("balances.read", "payments.none");
+    let check = async |config: &str, step: &str, words: &[&str]| {
+        check_failure(&bank, config, "credential", step, words).await;
+    };
+    check(&wrong, "token", &["invalid_scope"]).await;
+    check(
+        &config.replace("qbank_client_secret", "absent"),
+        "client_secret",
+        &["does not exist", "create it"],
+    )
+    .await;
+    secret_file(&bank.ca.file(""), "other", "not the secret");
+    check(
+        &config.replace("qbank_client_secret", "other"),
+        "token",
+        &["invalid_client", "client_secret"],
+    )
+    .await;
+    secret_file(&bank.ca.file(""), "open", "x");
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(bank.ca.file("open"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    check(
+        &config.replace("qbank_client_secret", "open"),
+        "client_secret",
+        &["mode 0644", "chmod 600"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_running_instance_is_asked_before_its_token_server() {
+    let bank = Secured::start().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = bank.config(&Special::default());
+    let admin = format!("[admin]\nlisten = \"{free}\"");
+    let config = config.replace("[admin]\nlisten = \"127.0.0.1:0\"", &admin);
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_ready().await;
+    let calls = || bank.bank.auth.ledger().calls().len();
+    let before = calls();
+    let ended = live(&bank, &config, &[]).await;
+    assert_eq!((ended.code, calls()), (0, before), "{}", ended.stdout);
+    let held = format!("the instance at {free} holds a usable one until ");
+    assert!(ended.stdout.contains(&held), "{}", ended.stdout);
+    let ended = live(&bank, &config, &["--fresh"]).await;
+    assert_eq!((ended.code, calls()), (0, before + 1), "{}", ended.stdout);
+    assert!(ended.stderr.contains("may cost quota"), "{}", ended.stderr);
+    assert!(ended.stdout.contains("valid for 3600 s"), "{}", ended.stdout);
+}
