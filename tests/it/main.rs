@@ -10,6 +10,7 @@
 
 // The harness: fakes, the program as a child process, a raw HTTP client.
 mod canary;
+mod client_auth;
 mod clients;
 mod egress;
 mod expect;

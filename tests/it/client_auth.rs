@@ -1,0 +1,214 @@
+//! How a client proves itself to servers that look: by certificate (RFC 8705) and by JWT (RFC 7523).
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
+    UnparsedPublicKey, VerificationAlgorithm,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{Request, Response};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm};
+use serde_json::Value;
+
+use crate::support::secured::{Secured, Special};
+use crate::support::service::Service;
+use crate::support::tls::{Authority, Front};
+use crate::support::{Proxy, client, secret_file, soon};
+use crate::verbs::verb;
+
+const TOKEN: &str = "one-token-of-this-story";
+
+fn issued() -> Response<String> {
+    let body = format!(r#"{{"access_token":"{TOKEN}","token_type":"Bearer","expires_in":3600}}"#);
+    Response::builder().header("content-type", "application/json").body(body).unwrap()
+}
+
+fn refused(why: &str) -> Response<String> {
+    let body = format!(r#"{{"error":"invalid_client","error_description":"{why}"}}"#);
+    let answer = Response::builder().status(401).header("content-type", "application/json");
+    answer.body(body).unwrap()
+}
+
+/// A field of a form, decoded.
+fn field(form: &[u8], name: &str) -> Option<String> {
+    let form = std::str::from_utf8(form).ok()?;
+    let pairs = form.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.into_iter().find(|(key, _)| *key == name)?;
+    let spaced = value.replace('+', " ");
+    Some(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+}
+
+/// Lines that name a client certificate.
+fn shown(bank: &Secured) -> String {
+    let file = |name: &str| bank.ca.file(name).display().to_string();
+    let (certificate, key) = (file("erp.pem"), file("erp.key"));
+    format!("tls = {{ client_certificate_file = \"{certificate}\", client_key_file = \"{key}\" }}")
+}
+
+#[tokio::test]
+async fn a_certificate_proves_the_client_to_token_endpoint_and_api() {
+    for method in ["tls_client_auth", "self_signed_tls_client_auth"] {
+        let clients = Authority::new("Client CA");
+        let mut bank = Secured::demanding(Some(clients.roots())).await;
+        let server = bank.ca.issue(&["localhost"], |_| {});
+        let id = bank.bank.auth.client_id().to_owned();
+        let token = Service::start(None, move |request| {
+            let known = field(request.body(), "client_id") == Some(id.clone());
+            let bare = field(request.body(), "client_secret").is_none()
+                && !request.headers().contains_key("authorization");
+            if known && bare { issued() } else { refused("no client_id, or a secret") }
+        })
+        .await;
+        let api = Service::start(None, |request| {
+            let authorization = request.headers().get("authorization").cloned();
+            Response::new(
+                authorization.map_or_else(String::new, |value| value.to_str().unwrap().into()),
+            )
+        })
+        .await;
+        bank.auth = Front::start(&server, Some(clients.roots()), token.addr).await;
+        bank.api = Front::start(&server, Some(clients.roots()), api.addr).await;
+        let erp = clients.issue(&["erp"], |_| {});
+        bank.ca.write("erp", &erp);
+        let certificate = shown(&bank);
+        let credential = format!("client_auth = \"{method}\"\n{certificate}");
+        let special = Special { credential: &credential, upstream: &certificate, ..<_>::default() };
+        let proxy = Proxy::start(&bank.config(&special)).await;
+        proxy.wait_ready().await;
+        let answer = soon(client(proxy.addr).await.get("/v1/balances/42")).await;
+        assert_eq!((answer.status, answer.text()), (200, format!("Bearer {TOKEN}")), "{method}");
+        assert_eq!(bank.auth.clients(), [Some(erp.der())]);
+        assert_eq!(bank.api.clients(), [Some(erp.der())]);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_server_does_not_know_brings_no_token() {
+    let clients = Authority::new("Client CA");
+    let bank = Secured::demanding(Some(clients.roots())).await;
+    bank.ca.write("erp", &Authority::new("Another CA").issue(&["erp"], |_| {}));
+    let credential = format!("client_auth = \"tls_client_auth\"\n{}", shown(&bank));
+    let proxy =
+        Proxy::start(&bank.config(&Special { credential: &credential, ..<_>::default() })).await;
+    proxy.wait_log(|line| line.contains("received fatal alert").then_some(())).await;
+    let answer = soon(client(proxy.addr).await.get("/v1/balances/42")).await;
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("token_unavailable")));
+    assert!(bank.bank.auth.ledger().calls().is_empty());
+}
+
+/// Whether a message has this signature.
+type Verify = dyn Fn(&[u8], &[u8]) -> bool + Send + Sync;
+
+/// What a token server knows of its one client, and which assertions it has seen.
+struct Judge {
+    id: String,
+    audience: String,
+    algorithm: &'static str,
+    verify: Box<Verify>,
+    seen: Mutex<HashSet<String>>,
+}
+
+impl Judge {
+    /// RFC 7523 section 3, point by point.
+    fn judge(&self, form: &[u8]) -> Result<(), String> {
+        let of = |name: &str| field(form, name).ok_or_else(|| format!("no {name}"));
+        let expect = |good: bool, why: &str| if good { Ok(()) } else { Err(why.to_owned()) };
+        let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        expect(of("client_assertion_type")? == kind, "another type of assertion")?;
+        expect(field(form, "client_secret").is_none(), "the secret itself")?;
+        let assertion = of("client_assertion")?;
+        let parts: Vec<&str> = assertion.split('.').collect();
+        let [head, claims, signature] = parts[..] else { return Err("no JWT".into()) };
+        let bytes = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|error| error.to_string());
+        let json = |part: &str| -> Result<Value, String> {
+            serde_json::from_slice(&bytes(part)?).map_err(|error| error.to_string())
+        };
+        let (signed, head, claims) = (format!("{head}.{claims}"), json(head)?, json(claims)?);
+        expect(head["alg"] == self.algorithm, "another algorithm")?;
+        expect((self.verify)(signed.as_bytes(), &bytes(signature)?), "a wrong signature")?;
+        expect(claims["iss"] == *self.id && claims["sub"] == *self.id, "another client")?;
+        expect(claims["aud"] == *self.audience, "another audience")?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let (issued, ends) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
+        expect(issued <= now && now < ends && ends - issued <= 300, "another time")?;
+        let fresh = self.seen.lock().unwrap().insert(claims["jti"].as_str().unwrap().to_owned());
+        expect(fresh, "an assertion that was seen before")
+    }
+
+    fn answer(&self, request: &Request<Bytes>) -> Response<String> {
+        self.judge(request.body()).map_or_else(|why| refused(&why), |()| issued())
+    }
+}
+
+/// A token server that verifies, and a client whose secret is in the file `key`.
+async fn judged(
+    method: &str,
+    algorithm: &'static str,
+    key: &str,
+    verify: impl Fn(&[u8], &[u8]) -> bool + Send + Sync + 'static,
+) {
+    let mut bank = Secured::start().await;
+    secret_file(&bank.ca.file(""), "key", key);
+    let judge = Judge {
+        id: bank.bank.auth.client_id().to_owned(),
+        audience: "https://auth.bank.test".to_owned(),
+        algorithm,
+        verify: Box::new(verify),
+        seen: Mutex::default(),
+    };
+    let server = Service::start(None, move |request| judge.answer(request)).await;
+    let identity = bank.ca.issue(&["localhost"], |_| {});
+    bank.auth = Front::start(&identity, None, server.addr).await;
+    let signing = match method {
+        "private_key_jwt" => format!("signing_algorithm = \"{algorithm}\"\n"),
+        _ => String::new(),
+    };
+    let credential = format!(
+        "client_auth = \"{method}\"\n{signing}client_secret.file = \"{}\"\n\
+         assertion = {{ audience = \"https://auth.bank.test\" }}",
+        bank.ca.file("key").display()
+    );
+    let config = bank.config(&Special { credential: &credential, ..<_>::default() });
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_ready().await;
+    drop(proxy);
+    // Another call brings another assertion, or the server would refuse it.
+    std::fs::write(bank.ca.file("bearer-proxy.toml"), config).unwrap();
+    for _ in 0..2 {
+        let flags = ["token", "qbank", "--scopes", "balances.read", "--reveal"];
+        let ended = verb(&bank.ca.file(""), &flags).await;
+        assert_eq!((ended.code, ended.stdout.trim()), (0, TOKEN), "{method}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn an_assertion_signed_with_the_secret_is_accepted_by_a_server_that_verifies() {
+    let secret = "a shared secret of more than thirty-two bytes";
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let verify = move |message: &[u8], tag: &[u8]| hmac::verify(&key, message, tag).is_ok();
+    judged("client_secret_jwt", "HS256", secret, verify).await;
+}
+
+#[tokio::test]
+async fn assertions_signed_with_a_private_key_are_accepted_by_a_server_that_verifies() {
+    let rows: [(_, &'static SignatureAlgorithm, &'static dyn VerificationAlgorithm); 4] = [
+        ("ES256", &PKCS_ECDSA_P256_SHA256, &ECDSA_P256_SHA256_FIXED),
+        ("EdDSA", &PKCS_ED25519, &ED25519),
+        ("RS256", &PKCS_RSA_SHA256, &RSA_PKCS1_2048_8192_SHA256),
+        ("PS256", &PKCS_RSA_SHA256, &RSA_PSS_2048_8192_SHA256),
+    ];
+    for (name, kind, algorithm) in rows {
+        let pair = KeyPair::generate_for(kind).unwrap();
+        let public = pair.public_key_raw().to_vec();
+        let verify = move |message: &[u8], signature: &[u8]| {
+            UnparsedPublicKey::new(algorithm, &public).verify(message, signature).is_ok()
+        };
+        judged("private_key_jwt", name, &pair.serialize_pem(), verify).await;
+    }
+}
