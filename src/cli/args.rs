@@ -38,7 +38,8 @@ pub enum Verb {
     Check(Check),
     /// Tell which route a request takes, with which scopes, and what is sent upstream
     Explain(Explain),
-    /// Obtain one token and show what it grants; its value only with --reveal
+    /// Show one token and what it grants: that of a running instance, else a new one; its value only
+    /// with --reveal
     Token(Token),
     /// Write a first configuration for a preset
     Init(Init),
@@ -111,9 +112,12 @@ pub struct Token {
     /// Take credential and scopes from a route
     #[arg(long, value_name = "UPSTREAM.ROUTE")]
     pub route: Option<String>,
-    /// Print the token itself, and nothing else, to stdout
+    /// Print the token itself, and nothing else, to stdout; it is a new one
     #[arg(long)]
     pub reveal: bool,
+    /// Ask for a new token even where a running instance holds one
+    #[arg(long)]
+    pub fresh: bool,
 }
 
 /// Flags of `init`.

@@ -12,6 +12,7 @@ mod keyring;
 mod live;
 mod operate;
 mod run;
+mod running;
 mod say;
 mod token;
 

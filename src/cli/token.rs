@@ -1,18 +1,22 @@
-//! `token`: obtain one token and show what it grants; its value only when asked for.
+//! `token`: show one token and what it grants; its value only when asked for.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::args::Token;
 use super::exit::Exit;
+use super::running::Running;
 use super::say::{errln, out, outln};
 use super::{load, runtime};
 use crate::config::Config;
 use crate::oauth::ScopeSet;
-use crate::token::Credential;
+use crate::proxy::plan::wanted;
 use crate::token::probe::{self, Probe};
+use crate::token::{Credential, grouped};
 
-/// Obtains one token.
+/// Shows the token of a running instance, or obtains one.
 pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
     let config = match load(path) {
         Ok(config) => config,
@@ -25,7 +29,19 @@ pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    errln!("note: this asks {} for a new token", credential.endpoint.uri());
+    let running = if flags.fresh || flags.reveal { None } else { Running::of(&config) };
+    let held = running.as_ref().and_then(|running| {
+        Some(held(&credential, &scopes, &running.address, running.token(&credential, &scopes)?))
+    });
+    if let Some(text) = held {
+        out!("{text}")?;
+        return Ok(Exit::Done);
+    }
+    errln!(
+        "note: this asks {} for a new token, which may cost quota, or end that of a running \
+         instance where the server allows one at a time",
+        credential.endpoint.uri()
+    );
     match runtime()?.block_on(probe::probe(&credential, &scopes)) {
         Ok(probe) if flags.reveal => {
             outln!("{}", probe.token.expose())?;
@@ -60,13 +76,40 @@ fn choose(config: &Config, flags: &Token) -> Result<(Arc<Credential>, ScopeSet),
             let route = found.routes.iter().find(|route| &*route.name == name);
             if let Some(route) = route.filter(|_| &*found.connection.name == upstream) {
                 let credential = route.credential.as_ref().unwrap_or(&found.credential);
-                return Ok((find(credential)?, route.scopes.clone()));
+                let credential = find(credential)?;
+                let scopes = settled(config, &credential, &route.scopes);
+                return Ok((credential, scopes));
             }
         }
         return Err(format!("there is no route `{route}`"));
     }
     let scopes = ScopeSet::parse(&flags.scopes).map_err(|error| error.to_string())?;
     Ok((find(flags.credential.as_deref().unwrap_or_default())?, scopes))
+}
+
+/// The scopes of the token that a route uses: with `tokens = "union"` those of other routes too.
+fn settled(config: &Config, credential: &Credential, scopes: &ScopeSet) -> ScopeSet {
+    let tokens = grouped(wanted(&config.proxy, &config.credentials)).into_iter();
+    tokens
+        .filter(|one| one.credential.name == credential.name)
+        .map(|one| one.scopes)
+        .filter(|all| scopes.missing_from(all).is_empty())
+        .min_by_key(ScopeSet::len)
+        .unwrap_or_else(|| scopes.clone())
+}
+
+/// What is known of the token of a running instance.
+fn held(credential: &Credential, scopes: &ScopeSet, address: &str, token: &Value) -> String {
+    let fact = |name: &str| token[name].as_str().unwrap_or("(not known)").to_owned();
+    format!(
+        "credential  {}\nasked for   {}\nheld by     the instance at {address}\n\
+         expires     {}\nrenewal     {}\n\
+         value       (never leaves the instance; --fresh asks for a new token)\n",
+        credential.name,
+        scopes.to_wire(),
+        fact("expires"),
+        fact("refresh_due"),
+    )
 }
 
 fn described(credential: &Credential, scopes: &ScopeSet, probe: &Probe) -> String {

@@ -139,7 +139,9 @@ impl Connector {
         started: Instant,
     ) -> Result<(Stream, bool), ConnectError> {
         if self.examines {
+            way.phase = Phase::Dns;
             way.report.addresses = self.addresses().await?;
+            way.phase = Phase::Tcp;
         }
         let mut tcp = self.tcp().await?;
         way.report.peer = tcp.peer_addr().ok();

@@ -1,6 +1,7 @@
 //! How bytes leave the process at all: where to ([`Origin`]), through which egress proxy
 //! ([`egress`]), over which TLS ([`tls`]), with which deadlines ([`connect`]), and the control
-//! plane's own client ([`control`]).
+//! plane's own client ([`control`]). What a person asks of a connection is in [`examine`],
+//! [`certificate`] and [`pem`]; why one failed, in words that help, in `failure` and `diagnosis`.
 
 pub mod certificate;
 pub mod connect;

@@ -77,11 +77,7 @@ impl Settings {
     ///
     /// # Errors
     /// TLS settings that cannot be used.
-    pub fn connector_with(
-        &self,
-        cache: &TlsCache,
-        alpn: Alpn,
-    ) -> Result<Connector, TlsSetupError> {
+    pub fn connector_with(&self, cache: &TlsCache, alpn: Alpn) -> Result<Connector, TlsSetupError> {
         let (origin, timeout) = (self.origin.clone(), self.connect_timeout);
         Connector::sharing(cache, origin, &self.tls, alpn, timeout, self.tcp_user_timeout)?
             .through(self.egress.as_ref().map(EgressProxy::way))

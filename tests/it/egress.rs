@@ -93,3 +93,58 @@ async fn a_login_that_the_corporate_proxy_refuses_is_told_and_never_shown() {
     std::fs::write(bank.ca.file("password"), "open sesame").unwrap();
     proxy.wait_ready().await;
 }
+
+/// Checks a bank beyond the proxy, with the proxy in a variable of the environment.
+async fn check_with_variable(bank: &Secured, corporate: &Corporate, tables: &str) -> String {
+    let config = bank.config(&Special {
+        auth_origin: Some("https://auth.bank.test"),
+        api_origin: Some("https://api.bank.test"),
+        tables,
+        ..Special::default()
+    });
+    std::fs::write(bank.ca.file("bearer-proxy.toml"), config).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bearer-proxy"));
+    command.args(["check", "--live"]).current_dir(bank.ca.file(""));
+    command.env("HTTPS_PROXY", format!("http://erp:open%20sesame@{}", corporate.addr));
+    command.env_remove("https_proxy").env_remove("NO_PROXY").env_remove("no_proxy");
+    let ended = soon(tokio::task::spawn_blocking(move || command.output().unwrap())).await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    text(ended.stdout) + &text(ended.stderr)
+}
+
+#[tokio::test]
+async fn the_environment_names_a_proxy_only_where_the_configuration_says_so() {
+    let bank = Secured::start().await;
+    let corporate = corporate(&bank).await;
+    let said = check_with_variable(&bank, &corporate, "").await;
+    assert!(said.contains("HTTPS_PROXY is set and not used"), "{said}");
+    assert!(corporate.heads().is_empty(), "{said}");
+    let said = check_with_variable(&bank, &corporate, "[egress]\nproxy = \"env\"").await;
+    assert!(said.contains("everything answers"), "{said}");
+    assert!(!said.contains("sesame"), "{said}");
+    assert_eq!(corporate.heads().len(), 3, "two connections to look at, and one for the token");
+}
+
+#[tokio::test]
+async fn token_endpoint_and_upstream_have_ways_of_their_own() {
+    let bank = Secured::start().await;
+    let (for_tokens, for_api) = (corporate(&bank).await, corporate(&bank).await);
+    let config = beyond(&bank, &for_tokens, "open sesame");
+    let login =
+        config.lines().filter(|line| line.starts_with("username") || line.starts_with("password"));
+    let login = login.collect::<Vec<_>>().join(", ");
+    let own = format!(
+        "credential = \"qbank\"\negress = {{ proxy = \"http://{}\", {login} }}",
+        for_api.addr
+    );
+    let proxy = Proxy::start(&config.replace("credential = \"qbank\"", &own)).await;
+    proxy.wait_ready().await;
+    let answer = soon(client(proxy.addr).await.get("/v1/balances/42")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let asked = |proxy: &Corporate| {
+        let heads = proxy.heads();
+        heads.iter().map(|head| head.lines().next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&for_tokens), ["CONNECT auth.bank.test:443 HTTP/1.1"]);
+    assert_eq!(asked(&for_api), ["CONNECT api.bank.test:443 HTTP/1.1"]);
+}

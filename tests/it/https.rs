@@ -140,3 +140,18 @@ async fn http2_is_spoken_where_alpn_agrees_on_it() {
     check(&[], "", "http/1.1 true").await;
     check(&["http/1.1"], "http = \"2\"", "\"connect\"").await;
 }
+
+#[tokio::test]
+async fn a_token_endpoint_may_speak_http2_too() {
+    let bank = Secured::start().await;
+    let tls = bank.ca.issue(&["localhost"], |_| {}).acceptor(None, &["h2"]);
+    let token = Service::start(Some(tls), |request| {
+        assert_eq!(request.version(), Version::HTTP_2);
+        let body = r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#.to_owned();
+        Response::builder().header("content-type", "application/json").body(body).unwrap()
+    })
+    .await;
+    let origin = format!("https://localhost:{}", token.addr.port());
+    let config = bank.config(&Special { auth_origin: Some(&origin), ..<_>::default() });
+    Proxy::start(&config).await.wait_ready().await;
+}

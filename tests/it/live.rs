@@ -285,4 +285,16 @@ async fn a_running_instance_is_asked_before_its_token_server() {
     assert_eq!((ended.code, calls()), (0, before + 1), "{}", ended.stdout);
     assert!(ended.stderr.contains("may cost quota"), "{}", ended.stderr);
     assert!(ended.stdout.contains("valid for 3600 s"), "{}", ended.stdout);
+    let before = calls();
+    let route = ["token", "--route", "qbank.balances"];
+    let ended = verb(&bank.ca.file(""), &route).await;
+    assert_eq!((ended.code, calls()), (0, before), "{}", ended.stderr);
+    assert!(
+        ended.stdout.contains(&format!("held by     the instance at {free}\n")),
+        "{}",
+        ended.stdout
+    );
+    let ended = verb(&bank.ca.file(""), &[&route[..], &["--fresh"]].concat()).await;
+    assert_eq!((ended.code, calls()), (0, before + 1), "{}", ended.stderr);
+    assert!(ended.stdout.contains("granted     balances.read"), "{}", ended.stdout);
 }

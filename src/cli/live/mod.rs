@@ -15,19 +15,19 @@ use serde_json::{Value, json};
 
 use super::args::{Check, Output};
 use super::exit::Exit;
+use super::running::Running;
+use super::runtime;
 use super::say::{errln, outln};
-use super::{operate, runtime};
 use crate::config::{Config, Problems};
 use crate::oauth::{ClientAuth, ScopeSet};
 use crate::proxy::plan::wanted;
 use crate::proxy::settings::{ClientSettings, HeaderText, Proof, UpstreamSettings};
 use crate::token::{Credential, grouped, probe};
 use step::{Part, Step};
-use tokens::Running;
 
 /// Checks everything; the outcome is printed, part by part.
 pub fn check(config: &Config, notes: &Problems, flags: &Check) -> anyhow::Result<Exit> {
-    let running = if flags.fresh { None } else { running(config) };
+    let running = if flags.fresh { None } else { Running::of(config) };
     if flags.fresh {
         errln!(
             "note: --fresh asks for new tokens, which may cost quota, or end those of a running \
@@ -69,14 +69,6 @@ fn to_json(notes: &Problems, parts: &[Part]) -> Value {
     all["ok"] = json!(parts.iter().all(|part| part.failures() == 0));
     all["checks"] = parts.iter().map(Part::to_json).collect();
     all
-}
-
-/// The instance of this configuration, where one runs.
-fn running(config: &Config) -> Option<Running> {
-    let listen = config.admin.control.as_ref().or(config.admin.listen.as_ref())?;
-    let address = listen.to_string();
-    let (_, body) = operate::ask(&address, "/status").ok().filter(|(status, _)| *status == 200)?;
-    Some(Running { address, status: serde_json::from_str(&body).ok()? })
 }
 
 async fn check_credential(

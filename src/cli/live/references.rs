@@ -45,7 +45,9 @@ fn read(name: &str, reference: &Reference, found: Result<Sensitive, SecretError>
     match found {
         Ok(value) => {
             let mode = reference.mode().map(|mode| format!(", mode {mode:04o}"));
-            Step::ok(name, format!("{source}, {} bytes{}", value.len(), mode.unwrap_or_default()))
+            let unit = if value.len() == 1 { "byte" } else { "bytes" };
+            let mode = mode.unwrap_or_default();
+            Step::ok(name, format!("{source}, {} {unit}{mode}", value.len()))
         }
         Err(error) => {
             let step = Step::told(name, &error);

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::step::Step;
+use crate::cli::running::Running;
 use crate::oauth::ScopeSet;
 use crate::token::Credential;
 use crate::token::probe::{self, Offset, Probe, ProbeError};
@@ -13,28 +12,6 @@ use crate::token::probe::{self, Offset, Probe, ProbeError};
 const MAX_OFFSET: Duration = Duration::from_secs(60);
 /// A clock that is further off is worth a word.
 const NOTED_OFFSET: Duration = Duration::from_secs(5);
-
-/// What a running instance holds: the answer of its `/status`, and where it answered.
-pub(super) struct Running {
-    pub(super) address: String,
-    pub(super) status: Value,
-}
-
-impl Running {
-    /// The usable token of a credential with these scopes.
-    fn token(&self, credential: &Credential, scopes: &ScopeSet) -> Option<&Value> {
-        let wanted: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
-        let has_scopes = |token: &Value| {
-            let scopes = token["scopes"].as_array().into_iter().flatten();
-            let mut held: Vec<_> = scopes.filter_map(Value::as_str).collect();
-            held.sort_unstable();
-            held == wanted
-        };
-        self.status["tokens"].as_array()?.iter().find(|token| {
-            token["credential"] == *credential.name && token["usable"] == true && has_scopes(token)
-        })
-    }
-}
 
 /// One token: held by the running instance, or asked for.
 pub(super) async fn token(

@@ -1,0 +1,42 @@
+//! What a running instance of the same configuration holds: it is asked before a token server is,
+//! whose calls may be counted, or end the token that is in use.
+
+use serde_json::Value;
+
+use super::operate;
+use crate::config::Config;
+use crate::oauth::ScopeSet;
+use crate::token::Credential;
+
+/// A running instance: where it answered, and its `/status`.
+pub(super) struct Running {
+    /// Its admin address.
+    pub(super) address: String,
+    status: Value,
+}
+
+impl Running {
+    /// The instance that answers at the configuration's admin address, where there is one.
+    pub(super) fn of(config: &Config) -> Option<Self> {
+        let listen = config.admin.control.as_ref().or(config.admin.listen.as_ref())?;
+        let address = listen.to_string();
+        let (code, body) = operate::ask(&address, "/status").ok()?;
+        let status = serde_json::from_str(&body).ok().filter(|_| code == 200)?;
+        Some(Self { address, status })
+    }
+
+    /// Its usable token of a credential with exactly these scopes.
+    pub(super) fn token(&self, credential: &Credential, scopes: &ScopeSet) -> Option<&Value> {
+        let mut wanted: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
+        wanted.sort_unstable();
+        let has_scopes = |token: &Value| {
+            let scopes = token["scopes"].as_array().into_iter().flatten();
+            let mut held: Vec<_> = scopes.filter_map(Value::as_str).collect();
+            held.sort_unstable();
+            held == wanted
+        };
+        self.status["tokens"].as_array()?.iter().find(|token| {
+            token["credential"] == *credential.name && token["usable"] == true && has_scopes(token)
+        })
+    }
+}
