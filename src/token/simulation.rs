@@ -50,7 +50,7 @@ fn number(variable: &str) -> Option<u64> {
 fn whatever_happens_the_promises_hold() {
     let seeds = match number("BEARER_PROXY_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("BEARER_PROXY_CASES").unwrap_or(300),
+        None => 0..number("BEARER_PROXY_CASES").unwrap_or(60),
     };
     for seed in seeds {
         let told = Told(seed);
