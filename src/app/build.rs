@@ -14,6 +14,7 @@ use super::reload::ReloadMetrics;
 use super::window::Window;
 use crate::config::Config;
 use crate::layer::admit::InFlight;
+use crate::net::tls::TlsSetupError;
 use crate::proxy::forward::Shared;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::plan::{BoundListener, Ingredients, Plan, wanted};
@@ -42,6 +43,8 @@ pub struct App {
 pub enum StartError {
     /// An address cannot be bound.
     Bind(BindError),
+    /// The certificate of a listener cannot be used.
+    Tls(TlsSetupError),
     /// Two parts want a metric of the same name: a defect of this program.
     Metrics(prometheus::Error),
     /// Routes conflict: a loaded configuration has none that do.
@@ -59,6 +62,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
+            Self::Tls(error) => write!(f, "the certificate of a listener: {error}"),
             Self::Metrics(error) => write!(f, "metrics cannot be registered: {error}"),
             Self::Routes => f.write_str("routes conflict; `bearer-proxy check` says which"),
         }
@@ -77,14 +81,14 @@ impl App {
     /// Binds and resolves everything.
     ///
     /// # Errors
-    /// Addresses that cannot be bound. An unreadable secret or a dead token endpoint is no error
+    /// Addresses that cannot be bound, certificates of listeners that cannot be used. An unreadable secret or a dead token endpoint is no error
     /// here: it fails its own credential only.
     pub async fn build(config: Config) -> Result<Self, StartError> {
-        let mut listeners = Listeners::new(config.workers.count());
-        let wanted = &config.proxy.listeners;
-        let mut change = listeners.change(wanted).map_err(StartError::Bind)?;
-        let window = Window::bind(&config.admin).map_err(StartError::Bind)?;
         let registry = Registry::with_process()?;
+        let mut listeners = Listeners::new(config.workers.count(), &registry)?;
+        let wanted = &config.proxy.listeners;
+        let mut change = listeners.change(wanted)?;
+        let window = Window::bind(&config.admin).map_err(StartError::Bind)?;
         let metrics = ProxyMetrics::register(&registry)?;
         let secrets = Arc::new(Store::register(&registry)?);
         let mut keeper = Keeper::new(TokenMetrics::register(&registry)?, secrets);

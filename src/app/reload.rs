@@ -107,11 +107,13 @@ struct Prepared {
     headers: HeaderValues,
 }
 
-/// Waits until a file differs from what was last read, and has settled.
+/// Waits until a file differs from what was last read, and has settled. Certificates of listeners,
+/// which nothing else depends on, are replaced on the way.
 pub(super) async fn changed(
     config: &Config,
     text: Option<&[u8]>,
     headers: &mut HeaderValues,
+    listeners: &mut Listeners,
 ) -> Changed {
     let Some(every) = config.watch else { return std::future::pending().await };
     loop {
@@ -119,6 +121,7 @@ pub(super) async fn changed(
         if is_another(&config.path, text).await {
             return Changed::Config;
         }
+        listeners.reread();
         if headers.reread(&config.proxy).await {
             return Changed::Headers;
         }
@@ -151,7 +154,7 @@ impl Reloader {
 
     async fn prepare(&self, new: &Config) -> Result<Prepared, StartError> {
         Ok(Prepared {
-            listeners: self.listeners.change(&new.proxy.listeners).map_err(StartError::Bind)?,
+            listeners: self.listeners.change(&new.proxy.listeners)?,
             window: self.window.change(&new.admin).map_err(StartError::Bind)?,
             headers: HeaderValues::read(&new.proxy).await,
         })

@@ -97,7 +97,8 @@ impl Reloader {
     /// worker has ended.
     async fn serve(&mut self, signals: &mut Signals, log: &LogGuard) -> Option<Signal> {
         loop {
-            let files = changed(&self.config, self.text.as_deref(), &mut self.headers);
+            let (text, headers) = (self.text.as_deref(), &mut self.headers);
+            let files = changed(&self.config, text, headers, &mut self.listeners);
             let changed = tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Reload => Changed::Config,

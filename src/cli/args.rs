@@ -153,7 +153,7 @@ pub struct Demo {
 #[derive(Debug, clap::Args)]
 pub struct At {
     /// Admin address; by default that of the configuration, or localhost:6751
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT|unix:PATH")]
     pub admin: Option<String>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::args::{At, Output, Status, Wait};
 use super::exit::Exit;
 use super::runtime;
 use super::say::{errln, out, outln};
+use crate::admin::settings::AdminSettings;
 use crate::config;
 use crate::server::settings::Listen;
 
@@ -24,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Shows the tokens of a running instance.
 pub fn status(path: Option<&Path>, flags: &Status) -> anyhow::Result<Exit> {
-    let address = admin_address(path, &flags.at);
+    let address = admin_address(path, &flags.at, Page::Control);
     match ask(&address, "/status") {
         Ok((200, body)) if flags.output == Output::Json => outln!("{}", body.trim_end())?,
         Ok((200, body)) => {
@@ -78,7 +80,7 @@ fn token_line(token: &Value) -> String {
 
 /// Succeeds if a running instance is alive.
 pub fn healthcheck(path: Option<&Path>, at: &At) -> anyhow::Result<Exit> {
-    let address = admin_address(path, at);
+    let address = admin_address(path, at, Page::Probe);
     match ask(&address, "/livez") {
         Ok((200, _)) => Ok(Exit::Done),
         Ok((status, _)) => {
@@ -91,7 +93,7 @@ pub fn healthcheck(path: Option<&Path>, at: &At) -> anyhow::Result<Exit> {
 
 /// Waits until a running instance is ready.
 pub fn wait(path: Option<&Path>, flags: &Wait) -> anyhow::Result<Exit> {
-    let address = admin_address(path, &flags.at);
+    let address = admin_address(path, &flags.at, Page::Probe);
     let runtime = runtime()?;
     let deadline = Instant::now() + flags.timeout;
     loop {
@@ -113,13 +115,13 @@ pub fn wait(path: Option<&Path>, flags: &Wait) -> anyhow::Result<Exit> {
 fn unreachable(address: &str, error: &anyhow::Error) -> Exit {
     errln!(
         "error: no running instance answers at {address}: {error:#}\n  \
-         is it running? its log names the admin listener; ask another one with --admin HOST:PORT"
+         is it running? its log names the admin listener; ask another one with --admin HOST:PORT or unix:PATH"
     );
     Exit::Unreachable
 }
 
-/// The named address, the configuration's, or the default one.
-fn admin_address(path: Option<&Path>, at: &At) -> String {
+/// The named address, the configuration's, or the default one: where the page is shown.
+fn admin_address(path: Option<&Path>, at: &At, page: Page) -> String {
     if let Some(address) = &at.admin {
         return address.clone();
     }
@@ -127,8 +129,15 @@ fn admin_address(path: Option<&Path>, at: &At) -> String {
         .map(Path::to_owned)
         .or_else(config::find_file)
         .and_then(|file| config::load(&file).ok())
-        .and_then(|loaded| loaded.config.admin.listen);
-    match configured {
+        .map(|loaded| loaded.config.admin);
+    let Some(AdminSettings { listen, control, .. }) = configured else {
+        return "localhost:6751".into();
+    };
+    let listen = match page {
+        Page::Probe => listen.or(control),
+        Page::Control => control.or(listen),
+    };
+    match listen {
         Some(Listen::Tcp(address)) if address.ip().is_unspecified() => {
             format!("localhost:{}", address.port())
         }
@@ -137,12 +146,33 @@ fn admin_address(path: Option<&Path>, at: &At) -> String {
     }
 }
 
+/// Which of the two admin listeners shows a page.
+#[derive(Debug, Clone, Copy)]
+enum Page {
+    Probe,
+    Control,
+}
+
 /// One GET to the admin listener: its status and body.
 pub(super) fn ask(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
-    let addresses = address.to_socket_addrs().context("the address cannot be resolved")?;
-    let mut stream = connect(addresses)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    match address.strip_prefix("unix:") {
+        Some(file) => {
+            let stream = UnixStream::connect(file)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            ask_over(stream, path)
+        }
+        None => {
+            let addresses = address.to_socket_addrs().context("the address cannot be resolved")?;
+            let stream = connect(addresses)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            ask_over(stream, path)
+        }
+    }
+}
+
+fn ask_over(mut stream: impl Read + Write, path: &str) -> anyhow::Result<(u16, String)> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer)?;

@@ -122,7 +122,7 @@ mod tests {
     use crate::oauth::ClientAuth;
     use crate::proxy::settings::HeaderText;
     use crate::secret::{self, Reference};
-    use crate::server::settings::Listen;
+    use crate::server::settings::{Account, ClientCertificates, Listen};
 
     /// Part of every value of the fixtures that stands for a secret.
     const CANARY: &str = "canary";
@@ -202,6 +202,14 @@ mod tests {
         assert_eq!(good("ports-zero.toml").proxy.listeners[0].listen, Listen::Localhost(0));
         let off = good("admin-off.toml");
         assert_eq!((off.admin.listen, off.watch), (None, None));
+        let listeners = good("listeners.toml");
+        let Listen::Unix(socket) = &listeners.proxy.listeners[1].listen else { panic!() };
+        assert_eq!((socket.mode, &socket.owner), (0o666, &Some(Account::Id(0))));
+        assert_eq!(socket.group, Some(Account::Name("erp".into())));
+        assert_eq!(listeners.proxy.listeners[1].peers.uids, [1000]);
+        let tls = listeners.proxy.listeners[2].tls.clone().unwrap();
+        assert_eq!(tls.client_certificates, ClientCertificates::Optional);
+        assert_eq!(tls.client_ca_files.len(), 2);
         let own = good("own-listener.toml");
         assert_eq!((own.proxy.listeners.len(), own.proxy.upstreams[0].listener), (2, 1));
         let host = good("variables.toml").proxy.upstreams[0].connection.origin.host().to_owned();

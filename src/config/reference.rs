@@ -227,6 +227,7 @@ fn of_value(value: &Value, about: &str) -> Value {
             others if !others.is_empty() => {
                 json!({ "enum": ([vec![text.as_str()], others].concat()) })
             }
+            _ if about.contains("or a table") => json!({ "type": ["string", "object"] }),
             _ if about.contains("list") => json!({ "type": ["string", "array"] }),
             _ if about.contains("or { ") => json!({ "type": ["string", "object"] }),
             _ => json!({ "type": "string" }),

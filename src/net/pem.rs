@@ -20,7 +20,7 @@ pub enum Wanted {
 }
 
 /// The certificates of a file, in their order; at least one.
-pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
+pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
     let bytes = read(file, Wanted::Certificates)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
@@ -30,7 +30,7 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 /// The first private key of a file.
-pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
+pub(crate) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
     let bytes = read(file, Wanted::PrivateKey)?;
     PrivateKeyDer::from_pem_slice(&bytes)
         .map_err(|error| wrong(file, Wanted::PrivateKey, &bytes, Some(&error)))

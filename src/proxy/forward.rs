@@ -120,6 +120,10 @@ impl Forwarder {
             // Its last connections are told to close; this one's request came in between.
             Rejection::new(Code::Overloaded, "a reload has removed this listener")
         })?;
+        if connection.peer.process().is_some_and(|process| !listener.peers.allow(process)) {
+            let why = "this listener's peer_uids and peer_gids do not name your process";
+            return Err(Rejection::new(Code::PeerNotAllowed, why));
+        }
         let received = Received::read(request, listener, &plan.limits)?;
         let client = plan.clients.identify(received.request.headers(), &connection.peer)?;
         if let Some(name) = client.and_then(|client| plan.clients.name(client)) {

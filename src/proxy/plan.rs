@@ -23,6 +23,7 @@ use crate::layer::page::WebOrigin;
 use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
 use crate::route::target::may_mean;
 use crate::route::{Authority, Conflict, HostPattern, Methods, Rule, Table};
+use crate::server::settings::AllowedPeers;
 use crate::telemetry::log::AccessLog;
 use crate::token::credential::MissingScopes;
 use crate::token::{Bearer, Credential, Reader, Wanted};
@@ -46,6 +47,8 @@ pub struct Plan {
 pub struct ListenerPlan {
     /// Its number, which its connections carry; it keeps it across reloads.
     pub id: usize,
+    /// Which processes may use it.
+    pub peers: AllowedPeers,
     /// Host names it answers to.
     pub hosts: HostPolicy,
     /// Origins of web pages it accepts.
@@ -236,11 +239,11 @@ impl Plan {
         {
             let hosts = HostPolicy::new(listener, &bound.addresses, &table);
             let admission = clients.anywhere(table.iter().map(|(_, route)| &route.admission));
-            let (id, origins) = (bound.id, listener.allowed_origins.clone());
             listeners.push(ListenerPlan {
-                id,
+                id: bound.id,
+                peers: listener.peers.clone(),
                 hosts,
-                origins,
+                origins: listener.allowed_origins.clone(),
                 admission,
                 table: Table::build(table)?,
             });

@@ -12,7 +12,7 @@ use crate::layer::page::WebOrigin;
 use crate::oauth::ScopeSet;
 use crate::route::{HostPattern, PathPattern};
 use crate::secret::Reference;
-use crate::server::settings::Listen;
+use crate::server::settings::{AllowedPeers, Listen, ServerTls};
 use crate::upstream;
 
 /// Everything the request path is built from.
@@ -35,6 +35,10 @@ pub struct ProxySettings {
 pub struct ListenerSettings {
     /// Where it is bound.
     pub listen: Listen,
+    /// Which processes may use it, where it is a Unix socket.
+    pub peers: AllowedPeers,
+    /// Its certificate, where it speaks TLS.
+    pub tls: Option<ServerTls>,
     /// Host names (without port) that requests may be addressed to, beside the names of loopback
     /// and the bound address itself: a guard against DNS rebinding. RFC 9110 section 7.4.
     pub allowed_hosts: AllowedHosts,

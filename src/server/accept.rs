@@ -15,12 +15,13 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tower::Service;
 
-use super::drain::{Drain, Stage, StopSignal};
+use super::drain::{Drain, Member, Stage, StopSignal};
 use super::listener::Listener;
 use super::peer::{Peer, UnixPeer};
 use super::serve::{ConnectionInfo, Ended, Inbound, builder, serve};
 use super::settings::ConnectionLimits;
-use super::slots::Slots;
+use super::slots::{Place, Slots};
+use super::tls::{TlsCell, handshake};
 use super::watch::{Stream, Watch};
 use super::worker::{WorkerCommand, WorkerListener};
 use crate::body::Body;
@@ -34,6 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 struct Source {
     id: usize,
     acceptor: Acceptor,
+    tls: TlsCell,
     drain: Rc<Drain>,
 }
 
@@ -49,12 +51,12 @@ enum Client {
 }
 
 impl Source {
-    fn new(WorkerListener { id, listener }: WorkerListener) -> io::Result<Self> {
+    fn new(WorkerListener { id, listener, tls }: WorkerListener) -> io::Result<Self> {
         let acceptor = match listener {
             Listener::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
             Listener::Unix(listener) => Acceptor::Unix(UnixListener::from_std(listener)?),
         };
-        Ok(Self { id, acceptor, drain: Drain::new() })
+        Ok(Self { id, acceptor, tls, drain: Drain::new() })
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Client>> {
@@ -104,6 +106,24 @@ struct Setup {
 impl Setup {
     fn new(limits: ConnectionLimits) -> Rc<Self> {
         Rc::new(Self { limits, builder: builder(&limits) })
+    }
+
+    async fn serve<I, S>(
+        &self,
+        stream: I,
+        place: Place,
+        info: Rc<ConnectionInfo>,
+        service: S,
+        member: Member,
+    ) where
+        I: Stream,
+        S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+        S::Future: 'static,
+    {
+        let watch = Watch::new(stream, Some(place));
+        let known = Rc::clone(&info);
+        let ended = serve(&self.builder, watch, info, service, &self.limits, member).await;
+        tell_end(ended, &known.peer);
     }
 }
 
@@ -258,21 +278,34 @@ where
     }
 
     fn connect<I: Stream>(&self, source: &Source, stream: I, peer: Peer) {
-        let _held = Some(source.drain.hold());
-        let info = Rc::new(ConnectionInfo { listener: source.id, peer, _held });
-        let member = source.drain.join();
+        let (held, member) = (source.drain.hold(), source.drain.join());
+        let (listener, tls) = (source.id, source.tls.acceptor());
         let (place, slots) = (self.slots.try_take(), self.slots.clone());
         let (setup, service) = (Rc::clone(&self.setup), self.service.clone());
-        spawn_local(async move {
-            let place = match place {
+        let place = async move {
+            match place {
                 Some(place) => place,
                 None => slots.take().await,
-            };
-            let watch = Watch::new(stream, Some(place));
-            let known = Rc::clone(&info);
-            let ended = serve(&setup.builder, watch, info, service, &setup.limits, member).await;
-            tell_end(ended, &known.peer);
-        });
+            }
+        };
+        let client = move |peer| Rc::new(ConnectionInfo { listener, peer, _held: Some(held) });
+        match tls {
+            None => spawn_local(async move {
+                let place = place.await;
+                setup.serve(stream, place, client(peer), service, member).await;
+            }),
+            Some(acceptor) => spawn_local(async move {
+                let place = place.await;
+                let limit = setup.limits.head_timeout;
+                match handshake(acceptor, stream, limit, &member).await {
+                    Ok((stream, certificate)) => {
+                        let info = client(Peer { certificate, ..peer });
+                        setup.serve(stream, place, info, service, member).await;
+                    }
+                    Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+                }
+            }),
+        };
     }
 }
 
@@ -319,10 +352,14 @@ mod tests {
     async fn a_listener_that_closes_serves_whom_the_runtime_has_not_heard_of() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("proxy.sock");
-        let unix = UnixSocket { path, mode: 0o600, owner: None, group: None };
+        let unix = UnixSocket::at(path);
         for listen in [Listen::Tcp("127.0.0.1:0".parse().unwrap()), Listen::Unix(unix)] {
             let mut bound = bind(&listen, NonZeroUsize::MIN).unwrap();
-            let listener = WorkerListener { id: 1, listener: bound.sockets.remove(0).remove(0) };
+            let listener = WorkerListener {
+                id: 1,
+                listener: bound.sockets.remove(0).remove(0),
+                tls: TlsCell::default(),
+            };
             let service = service_fn(async |_: Inbound| Ok(Response::new(Body::full("served"))));
             let closed = async {
                 let (limits, slots) = (ConnectionLimits::default(), Slots::new(8));

@@ -242,7 +242,7 @@ impl BindError {
                  needs CAP_CHOWN, to a group membership in it"
                     .into()
             }
-            _ => "check the path in `listen`".into(),
+            _ => "check the path, owner and group in `listen`".into(),
         }
     }
 }

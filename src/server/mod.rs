@@ -19,6 +19,7 @@ pub mod serve;
 pub mod settings;
 mod slots;
 mod socket_file;
+pub mod tls;
 mod watch;
 pub mod worker;
 
@@ -28,4 +29,5 @@ pub use listener::{BindError, Bound, Claim, Listener, Local, bind};
 pub use peer::{Peer, PeerAddress, UnixPeer};
 pub use serve::{ConnectionInfo, Inbound};
 pub use slots::Slots;
+pub use tls::TlsCell;
 pub use worker::{Worker, WorkerCommand, WorkerHandle, WorkerListener};

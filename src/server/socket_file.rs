@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::listener::BACKLOG;
-use super::settings::UnixSocket;
+use super::settings::{Account, UnixSocket};
 
 /// The file of a socket that listens; removed when dropped, unless another has taken its place.
 #[derive(Debug)]
@@ -52,8 +52,27 @@ impl UnixSocket {
     /// # Errors
     /// Those of the system; another owner needs CAP_CHOWN.
     pub fn give_access(&self) -> io::Result<()> {
-        chown(&self.path, self.owner, self.group)?;
+        let owner = self.owner.as_ref().map(|owner| owner.id("/etc/passwd")).transpose()?;
+        let group = self.group.as_ref().map(|group| group.id("/etc/group")).transpose()?;
+        chown(&self.path, owner, group)?;
         fs::set_permissions(&self.path, Permissions::from_mode(self.mode))
+    }
+}
+
+impl Account {
+    /// Its number; a name is looked up in this file, whose lines begin `NAME:x:NUMBER:`.
+    fn id(&self, file: &str) -> io::Result<u32> {
+        let name = match self {
+            Self::Id(id) => return Ok(*id),
+            Self::Name(name) => name,
+        };
+        let text = fs::read_to_string(file)?;
+        let id = text.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+        });
+        let unknown = || io::Error::other(format!("{file} has no `{name}`; write its number"));
+        id.ok_or_else(unknown)
     }
 }
 
@@ -101,7 +120,23 @@ mod tests {
 
     fn socket(folder: &tempfile::TempDir) -> UnixSocket {
         let path = folder.path().join("proxy.sock");
-        UnixSocket { path, mode: 0o660, owner: None, group: None }
+        UnixSocket::at(path)
+    }
+
+    #[test]
+    fn accounts_have_names_or_numbers() {
+        let check = |account: Account, expected: Option<u32>| {
+            assert_eq!(account.id("/etc/passwd").ok(), expected, "{account:?}");
+        };
+        check(Account::Id(7), Some(7));
+        check(Account::Name("root".into()), Some(0));
+        check(Account::Name("no such name".into()), None);
+        let folder = tempfile::tempdir().unwrap();
+        let unknown = Some(Account::Name("no such name".into()));
+        let settings = UnixSocket { group: unknown, ..socket(&folder) };
+        let error = bind(&settings).unwrap_err().to_string();
+        assert!(error.contains("no such name") && error.contains("number"), "{error}");
+        assert!(!settings.path.exists(), "nothing is left behind");
     }
 
     #[test]

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 
 use super::frames::Frames;
 use super::head::{Flaw, Heads};
@@ -27,14 +28,14 @@ use super::slots::Place;
 /// A byte stream to a client.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Ready once the client has closed its side, without taking any byte that it sent.
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()>;
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Lets the end of the connection not be taken for the end of an answer, where that can be told.
     fn cut(&self) {}
 }
 
 impl Stream for TcpStream {
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut byte = [0; 1];
         match ready!(self.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
             Ok(0) | Err(_) => Poll::Ready(()),
@@ -48,15 +49,30 @@ impl Stream for TcpStream {
     }
 }
 
+impl<I: Stream> Stream for TlsStream<I> {
+    /// The end of TLS is a message of its own, so that looking at the socket below is not enough.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match ready!(Pin::new(self).poll_fill_buf(cx)) {
+            Ok([]) | Err(_) => Poll::Ready(()),
+            Ok(_) => Poll::Pending, // a pipelined request: the client is there
+        }
+    }
+
+    fn cut(&self) {
+        self.get_ref().0.cut();
+    }
+}
+
 impl Stream for UnixStream {
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let stream = &*self;
         loop {
-            if ready!(self.poll_read_ready(cx)).is_err() {
+            if ready!(stream.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(());
             }
-            let peeked = self.try_io(Interest::READABLE, || {
+            let peeked = stream.try_io(Interest::READABLE, || {
                 let mut byte = [0; 1];
-                Ok(recv(self, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
+                Ok(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
             });
             match peeked {
                 Ok(1..) => return Poll::Pending,
@@ -69,7 +85,7 @@ impl Stream for UnixStream {
 
 #[cfg(test)]
 impl Stream for tokio::io::DuplexStream {
-    fn poll_gone(&self, _: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending // it cannot be looked into
     }
 }
@@ -299,7 +315,10 @@ impl<I: Stream> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.wire().stream).poll_flush(cx)
+        // TLS takes what it cannot send yet; where hyper flushes, it has nothing more to write.
+        let result = Pin::new(&mut self.0.wire().stream).poll_flush(cx);
+        self.0.blocked.store(result.is_pending(), Relaxed);
+        result
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

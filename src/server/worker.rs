@@ -19,6 +19,7 @@ use super::listener::Listener;
 use super::serve::Inbound;
 use super::settings::ConnectionLimits;
 use super::slots::Slots;
+use super::tls::TlsCell;
 use crate::body::Body;
 
 /// Threads for what can only be done by blocking; DNS look-ups are the one such thing here.
@@ -46,6 +47,8 @@ pub struct WorkerListener {
     pub id: usize,
     /// The socket, non-blocking.
     pub listener: Listener,
+    /// What its connections begin with.
+    pub tls: TlsCell,
 }
 
 /// Starts workers.
@@ -198,7 +201,10 @@ mod tests {
         let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
         let mut bound = bind(&listen, NonZeroUsize::MIN).unwrap();
         let listener = bound.sockets.remove(0).remove(0);
-        (bound.addresses[0].tcp().unwrap(), WorkerListener { id, listener })
+        (
+            bound.addresses[0].tcp().unwrap(),
+            WorkerListener { id, listener, tls: TlsCell::default() },
+        )
     }
 
     struct Rig {
@@ -368,9 +374,13 @@ mod tests {
     async fn a_unix_socket_tells_who_its_clients_are() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("proxy.sock");
-        let socket = UnixSocket { path: path.clone(), mode: 0o600, owner: None, group: None };
+        let socket = UnixSocket::at(path.clone());
         let mut bound = bind(&Listen::Unix(socket), NonZeroUsize::MIN).unwrap();
-        let listener = WorkerListener { id: 1, listener: bound.sockets.remove(0).remove(0) };
+        let listener = WorkerListener {
+            id: 1,
+            listener: bound.sockets.remove(0).remove(0),
+            tls: TlsCell::default(),
+        };
         let make = || {
             service_fn(async |inbound: Inbound| {
                 let text = inbound.connection.peer.to_string();

@@ -5,9 +5,11 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use bearer_proxy::sandbox::{Persona, Reply, Sandbox};
+use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
+use tokio::net::UnixStream;
 
-use crate::support::{Proxy, client, config, soon};
+use crate::support::{Client, Proxy, client, config, soon};
 
 const BALANCE: &str = "/qbank/v1/balances/42";
 
@@ -53,4 +55,67 @@ async fn two_workers_share_a_port_and_the_limits_but_no_second_instance_joins() 
         assert_eq!(ended.status.code(), Some(71), "{said}");
         assert!(said.contains("in use") && said.contains("ss -ltnp"), "{said}");
     }
+}
+
+/// A client of a Unix socket.
+async fn unix_client(path: &Path) -> Client {
+    let stream = soon(UnixStream::connect(path)).await.unwrap();
+    Client::over(stream, "127.0.0.1:80".parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_unix_socket_has_its_mode_and_serves_those_it_names() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let (secrets, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let path = folder.path().join("proxy.sock");
+    let uid = geteuid().as_raw();
+    let line = |uids: &str| {
+        format!(
+            "listen = {{ unix = {path:?}, mode = \"0600\", owner = {uid}, peer_uids = [{uids}] }}"
+        )
+    };
+    let (mine, others) = (line(&uid.to_string()), line(&(uid + 1).to_string()));
+    let upstream = "[upstreams.qbank]\n";
+    let text = config(&sandbox, &secrets).replace(upstream, &format!("{upstream}{mine}\n"));
+    let mut proxy = Proxy::start(&text).await;
+    proxy.wait_ready().await;
+
+    let mut app = unix_client(&path).await;
+    assert_eq!(app.get(BALANCE).await.status, 200);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // It has routes of its own: the other listener knows nothing of them.
+    assert_eq!(client(proxy.addr).await.get(BALANCE).await.json()["code"], "no_route");
+
+    // Another list is in force for connections that are open, and for the same socket.
+    std::fs::write(&proxy.config_path, text.replace(&mine, &others)).unwrap();
+    proxy.signal(Signal::HUP);
+    soon(proxy.wait_log(|line| line.contains("configuration reloaded").then_some(()))).await;
+    for app in [&mut app, &mut unix_client(&path).await] {
+        let answer = app.get(BALANCE).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (403, &"peer_not_allowed".into()));
+    }
+
+    proxy.signal(Signal::INT);
+    assert_eq!(soon(proxy.wait_exit()).await.code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn what_is_more_than_probes_moves_to_the_control_socket() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let secrets = TempDir::new().unwrap();
+    let path = secrets.path().join("control.sock");
+    let text = config(&sandbox, &secrets);
+    let text =
+        text.replace("[admin]\n", &format!("[admin]\ncontrol = \"unix:{}\"\n", path.display()));
+    let proxy = Proxy::start(&text).await;
+    proxy.wait_ready().await;
+    assert_eq!(client(proxy.admin_addr).await.get("/status").await.status, 404);
+    assert_eq!(unix_client(&path).await.get("/status").await.status, 200);
+    let mut status = Command::new(env!("CARGO_BIN_EXE_bearer-proxy"));
+    status.arg("status").arg("--config").arg(&proxy.config_path);
+    let shown = soon(tokio::task::spawn_blocking(move || status.output().unwrap())).await.unwrap();
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.status.success() && text.contains(&*path.to_string_lossy()), "{text}");
 }

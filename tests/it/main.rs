@@ -33,6 +33,7 @@ mod secrets;
 mod stores;
 mod support;
 mod systemd;
+mod tls;
 mod tokens;
 mod trailers;
 mod upgrade;

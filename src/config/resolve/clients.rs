@@ -165,7 +165,7 @@ fn process(section: &Section<'_>) -> Option<Option<Proof>> {
 }
 
 /// At least one number; the last of all means "nobody in particular" to the kernel.
-fn ids(item: &Item<'_>) -> Option<Vec<u32>> {
+pub(super) fn ids(item: &Item<'_>) -> Option<Vec<u32>> {
     let list = item.list()?;
     if list.is_empty() {
         item.reject("no number is named");

@@ -7,6 +7,7 @@ mod clients;
 mod credentials;
 mod dialect;
 mod egress;
+mod listen;
 mod references;
 mod routes;
 mod server;

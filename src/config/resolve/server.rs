@@ -1,6 +1,5 @@
 //! `[server]`, `[admin]`, `[shutdown]`, `[log]` and `[reload]`.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::time::Duration;
@@ -10,13 +9,14 @@ use crate::layer::page::WebOrigin;
 use crate::proxy::hygiene::Pseudonym;
 use crate::proxy::settings::{AllowedClients, AllowedHosts, ListenerSettings, RequestLimits};
 use crate::route::HostPattern;
-use crate::server::settings::{ConnectionLimits, Listen, ShutdownSettings, Workers};
+use crate::server::settings::{AllowedPeers, ConnectionLimits, Listen, ShutdownSettings, Workers};
 use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
 
 use super::super::problem::Fault;
 use super::super::read::{Item, Section, Text};
 use super::super::units;
 use super::clients;
+use super::listen::{self, Written};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,8 @@ pub(super) fn read(root: &Section<'_>, clients: &[clients::Found<'_>]) -> Server
         ("port", "it is part of listen, such as \"localhost:6750\""),
         ("address", "write listen, such as \"localhost:6750\""),
         ("bind", "write listen, such as \"localhost:6750\""),
-        ("unix_socket", "Unix sockets are not supported"),
+        ("unix_socket", "write  listen = \"unix:/path\""),
+        ("tls", "write  listen = { address = \"IP:PORT\", tls = { … } }"),
         ("threads", "write workers"),
         ("max_body", "write max_request_body"),
         ("max_body_size", "write max_request_body"),
@@ -48,8 +49,12 @@ pub(super) fn read(root: &Section<'_>, clients: &[clients::Found<'_>]) -> Server
     let listen = section.item("listen");
     let anyone = section.choice("clients", &[("anyone", true)], false);
     let remote = anyone || !clients.is_empty();
+    let Written { listen, peers, tls } = listener_address(listen.as_ref(), remote)
+        .unwrap_or_else(|| Written::plain(Listen::Localhost(6750)));
     let listener = ListenerSettings {
-        listen: listener_address(listen.as_ref(), remote).unwrap_or(Listen::Localhost(6750)),
+        listen,
+        peers,
+        tls,
         allowed_hosts: allowed_hosts(&section),
         allowed_origins: allowed_origins(&section),
     };
@@ -72,35 +77,15 @@ pub(super) fn read(root: &Section<'_>, clients: &[clients::Found<'_>]) -> Server
 
 /// An address that apps talk to. Whoever reaches it acts with our tokens, so that an address beyond
 /// loopback must be asked for twice.
-pub(super) fn listener_address(item: Option<&Item<'_>>, remote: bool) -> Option<Listen> {
+pub(super) fn listener_address(item: Option<&Item<'_>>, remote: bool) -> Option<Written> {
     let item = item?;
-    let listen = listen(item)?;
-    if !listen.is_loopback() && !remote {
+    let written = listen::read(item)?;
+    if !written.listen.is_loopback() && !remote {
         let fault = Fault::new("whoever reaches this address could use the tokens");
         let hint = "say who may in [clients.NAME], or write  clients = \"anyone\"  in [server] and let a firewall or network policy choose who reaches it";
         item.fail(fault.label("beyond loopback").hint(hint));
     }
-    Some(listen)
-}
-
-fn listen(item: &Item<'_>) -> Option<Listen> {
-    let text = item.text()?;
-    let read = match text.as_str().strip_prefix("localhost:") {
-        Some(port) => plain_port(port).map(Listen::Localhost),
-        None => text.as_str().parse::<SocketAddr>().ok().map(Listen::Tcp),
-    };
-    if read.is_none() {
-        let why = match text.as_str().starts_with(':') {
-            true => "a host is missing: for all interfaces write \"0.0.0.0:PORT\" or \"[::]:PORT\"",
-            false => "expected \"localhost:PORT\", \"IP:PORT\" or \"[IPv6]:PORT\"",
-        };
-        item.reject(why);
-    }
-    read
-}
-
-fn plain_port(text: &str) -> Option<u16> {
-    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+    Some(written)
 }
 
 fn allowed_hosts(section: &Section<'_>) -> AllowedHosts {
@@ -209,7 +194,6 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> AdminSettings {
     let section = root.section("admin", "[admin]").advise(&[
         ("clients", "write  allow_remote = true"),
         ("port", "it is part of listen, such as \"localhost:6751\""),
-        ("control", "a control socket of its own is not supported"),
     ]);
     let default = AdminSettings::default();
     let allow_remote = section.bool("allow_remote", default.allow_remote);
@@ -218,21 +202,51 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> AdminSettings {
         None => default.listen,
         Some(item) => admin_listen(item, allow_remote).unwrap_or(default.listen),
     };
+    let control_item = section.item("control");
+    let control = control_item.as_ref().and_then(control_listen);
     section.finish();
     if listen.as_ref().is_some_and(|admin| same_address(admin, &server.listener.listen)) {
         let fault = Fault::new("[admin] and [server] listen on the same address");
         let fault = fault.label("taken by server.listen").hint("give one of them another port");
         item.map_or_else(|| section.fail(fault.clone()), |item| item.fail(fault.clone()));
     }
-    AdminSettings { listen, control: default.control, allow_remote }
+    let others = [Some(&server.listener.listen), listen.as_ref()];
+    if let (Some(control), Some(item)) = (&control, &control_item)
+        && others.into_iter().flatten().any(|other| same_address(other, control))
+    {
+        let fault = Fault::new("another listener has this address").label("taken");
+        item.fail(fault.hint("leave control out to have it all on admin.listen"));
+    }
+    AdminSettings { listen, control, allow_remote }
+}
+
+/// Where more than probes and metrics is shown: to this machine only.
+fn control_listen(item: &Item<'_>) -> Option<Listen> {
+    let listen = admin_address(item)?;
+    if !listen.is_loopback() {
+        let fault = Fault::new("whoever reaches this address could control the program");
+        item.fail(
+            fault.label("beyond loopback").hint("write \"localhost:PORT\" or \"unix:/PATH\""),
+        );
+    }
+    Some(listen)
+}
+
+/// Operators' listeners are kept apart by the rights of a socket's file alone.
+fn admin_address(item: &Item<'_>) -> Option<Listen> {
+    let Written { listen, peers, tls } = listen::read(item)?;
+    if tls.is_some() || peers != AllowedPeers::default() {
+        item.reject("listeners of [admin] have neither tls nor peer_uids; use mode and group");
+    }
+    Some(listen)
 }
 
 fn admin_listen(item: &Item<'_>, allow_remote: bool) -> Option<Option<Listen>> {
-    if item.hidden_text().is_some_and(|text| text.as_str() == "off") {
+    if item.is_text() && item.hidden_text().is_some_and(|text| text.as_str() == "off") {
         item.text()?;
         return Some(None);
     }
-    let listen = listen(item)?;
+    let listen = admin_address(item)?;
     if !listen.is_loopback() && !allow_remote {
         let fault = Fault::new("probes and metrics would be open to whoever reaches this address");
         item.fail(
@@ -246,8 +260,10 @@ fn admin_listen(item: &Item<'_>, allow_remote: bool) -> Option<Option<Listen>> {
 
 /// Whether two sockets could not both be bound. Port 0 is a free one each time.
 pub(super) fn same_address(a: &Listen, b: &Listen) -> bool {
-    let (port_a, port_b) = (port(a), port(b));
-    port_a == port_b && port_a != 0 && overlap(a, b)
+    match (a, b) {
+        (Listen::Unix(a), Listen::Unix(b)) => a.path == b.path,
+        _ => port(a) == port(b) && port(a) != 0 && overlap(a, b),
+    }
 }
 
 fn overlap(a: &Listen, b: &Listen) -> bool {

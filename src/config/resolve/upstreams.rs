@@ -18,6 +18,7 @@ use crate::upstream::settings::{Protocol, Settings};
 use super::super::problem::Fault;
 use super::super::read::{Item, Section};
 use super::egress::{self, Egress};
+use super::listen::Written;
 use super::routes::{self, Route};
 use super::server::{self, Server};
 use super::{check_name, dialect, references, tls};
@@ -201,7 +202,7 @@ fn url(item: &Item<'_>) -> Option<(Origin, String)> {
 }
 
 fn own_listener(item: &Item<'_>, server: &Server, taken: &[Listen]) -> Option<ListenerSettings> {
-    let listen = server::listener_address(Some(item), server.remote)?;
+    let Written { listen, peers, tls } = server::listener_address(Some(item), server.remote)?;
     if taken.iter().any(|other| server::same_address(other, &listen)) {
         let fault = Fault::new("another listener has this address").label("taken");
         item.fail(
@@ -210,7 +211,7 @@ fn own_listener(item: &Item<'_>, server: &Server, taken: &[Listen]) -> Option<Li
             ),
         );
     }
-    Some(ListenerSettings { listen, ..server.listener.clone() })
+    Some(ListenerSettings { listen, peers, tls, ..server.listener.clone() })
 }
 
 fn mount(item: &Item<'_>) -> Option<String> {

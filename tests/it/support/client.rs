@@ -2,14 +2,39 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 
 use super::soon;
 
+/// What a client writes to: TCP, a Unix socket, TLS.
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The TCP connection below, where there is one.
+    fn tcp(&self) -> Option<&TcpStream>;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Socket for UnixStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self.get_ref().0)
+    }
+}
+
 /// One connection.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Socket>,
     /// Bytes that came after the last answer.
     buffer: Vec<u8>,
     /// The address, for the Host header.
@@ -30,6 +55,7 @@ pub struct Answer {
 /// Connects to `addr`.
 pub async fn client(addr: SocketAddr) -> Client {
     let stream = soon(TcpStream::connect(addr)).await.unwrap();
+    stream.set_nodelay(true).unwrap();
     Client::over(stream, addr)
 }
 
@@ -50,14 +76,15 @@ impl RawServer {
     /// The next connection, seen from this side.
     pub async fn accept(&self) -> Client {
         let (stream, peer) = soon(self.listener.accept()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         Client::over(stream, peer)
     }
 }
 
 impl Client {
-    fn over(stream: TcpStream, addr: SocketAddr) -> Self {
-        stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: Vec::new(), addr }
+    /// Speaks over any socket; `addr` is what its requests name as Host.
+    pub fn over(stream: impl Socket + 'static, addr: SocketAddr) -> Self {
+        Self { stream: Box::new(stream), buffer: Vec::new(), addr }
     }
 
     /// Reads the head of one message, as text, with the empty line that ends it.
@@ -111,7 +138,7 @@ impl Client {
 
     /// Ends the connection with a reset, as a program that is killed.
     pub fn reset(self) {
-        self.stream.set_zero_linger().unwrap();
+        self.stream.tcp().unwrap().set_zero_linger().unwrap();
     }
 
     /// Closes the sending half: a FIN.
