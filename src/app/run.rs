@@ -4,9 +4,14 @@
 //! accepting, finish what is under way within the drain time, stop the keepers. A second signal
 //! ends the program at once.
 
+use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::build::App;
+use super::companion::{Companion, Environment};
 use super::reload::{Changed, Fixed, Reloader, changed};
 use super::signal::{Signal, Signals};
 use super::systemd;
@@ -17,11 +22,16 @@ use crate::server::settings::ShutdownSettings;
 use crate::server::{Local, StopSignal};
 use crate::telemetry::log::LogGuard;
 
+/// Time for requests under way where a command has used up what there was.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
 /// How running ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// In order.
     Drained,
+    /// In order, after the command of `run -- CMD…` had ended with this code.
+    Command(u8),
     /// By a second signal.
     Interrupted,
     /// Without having been told to: the log says why.
@@ -31,6 +41,11 @@ pub enum Ended {
 impl App {
     /// Serves until told to stop.
     pub async fn run(self, log: &LogGuard) -> Ended {
+        self.run_beside(log, &[]).await
+    }
+
+    /// Serves until told to stop, or until this command ends; without words there is none.
+    pub async fn run_beside(self, log: &LogGuard, command: &[OsString]) -> Ended {
         let Self { config, registry, keeper, headers, shared, .. } = self;
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
@@ -51,6 +66,8 @@ impl App {
         let mut window = OpenWindow::new(Admin::new(Arc::clone(&self.health) as _, registry));
         window.apply(&config.admin, self.window);
         announce(self.listeners.addresses().flatten(), window.addresses());
+        let admin = window.addresses().next();
+        let environment = Environment::new(&config, self.listeners.addresses(), admin);
         let hearts = workers.hearts();
         self.health.start(hearts.clone());
         let mut reloader = Reloader {
@@ -68,23 +85,30 @@ impl App {
         };
         let watchdog = tokio::spawn(systemd::watchdog(hearts));
         systemd::ready();
-        let signal = reloader.serve(&mut signals, log).await;
+        let mut companion = Companion::none();
+        let why = match Companion::start(command, environment) {
+            Ok(started) => {
+                companion = started;
+                reloader.serve(&mut signals, &mut companion, log).await
+            }
+            Err(error) => {
+                tracing::error!(%error, "the command cannot be started");
+                Why::Failed
+            }
+        };
         self.health.drain();
         systemd::stopping();
         let settings = reloader.shutdown();
         let Reloader { workers, keeper, window, listeners, .. } = reloader;
-        let ended = match signal {
-            None => {
-                tracing::error!("a worker thread ended unexpectedly");
-                Ended::Failed
-            }
-            Some(signal) => tokio::select! {
-                () = leave(signal, settings, &stop, workers) => Ended::Drained,
+        let ended = match why {
+            Why::Failed => Ended::Failed,
+            why => tokio::select! {
+                ended = leave(why, settings, &stop, workers, companion) => ended,
                 () = told_again(&mut signals) => Ended::Interrupted,
             },
         };
         drop(listeners);
-        keeper.shutdown(ended == Ended::Drained).await;
+        keeper.shutdown(matches!(ended, Ended::Drained | Ended::Command(_))).await;
         window.close().await;
         watchdog.abort();
         tracing::info!(outcome = ?ended, "stopped");
@@ -93,18 +117,26 @@ impl App {
 }
 
 impl Reloader {
-    /// Reloads whenever there is a reason to, until a signal says to leave; none does where a
-    /// worker has ended.
-    async fn serve(&mut self, signals: &mut Signals, log: &LogGuard) -> Option<Signal> {
+    /// Reloads whenever there is a reason to, until there is one to leave.
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        companion: &mut Companion,
+        log: &LogGuard,
+    ) -> Why {
         loop {
             let (text, headers) = (self.text.as_deref(), &mut self.headers);
             let files = changed(&self.config, text, headers, &mut self.listeners);
             let changed = tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Reload => Changed::Config,
-                    leave => return Some(leave),
+                    leave => return Why::Told(leave),
                 },
-                () = self.workers.one_ended() => return None,
+                () = self.workers.one_ended() => {
+                    tracing::error!("a worker thread ended unexpectedly");
+                    return Why::Failed;
+                }
+                code = companion.ended() => return Why::Ended(code),
                 changed = files => changed,
             };
             match changed {
@@ -115,21 +147,48 @@ impl Reloader {
     }
 }
 
-/// Stops accepting after the lame duck and waits for what is under way.
-async fn leave(signal: Signal, settings: ShutdownSettings, stop: &StopSignal, workers: Workers) {
-    if signal == Signal::Terminate {
+/// Why we leave.
+enum Why {
+    Told(Signal),
+    /// The command has ended, with this code.
+    Ended(u8),
+    /// The log says what happened.
+    Failed,
+}
+
+/// Lets the command end first, since it may need us for that; then stops accepting, after the lame
+/// duck where there is no command, and waits for what is under way.
+async fn leave(
+    why: Why,
+    settings: ShutdownSettings,
+    stop: &StopSignal,
+    workers: Workers,
+    mut companion: Companion,
+) -> Ended {
+    let deadline = Instant::now() + settings.drain_timeout;
+    let code = match why {
+        Why::Told(signal) => companion.leave(signal, settings.drain_timeout).await,
+        Why::Ended(code) => Some(code),
+        Why::Failed => None,
+    };
+    if matches!(why, Why::Told(Signal::Terminate)) && code.is_none() {
         tracing::info!(lame_duck = ?settings.lame_duck, "leaving: not ready, still accepting");
         stop.retire();
         tokio::time::sleep(settings.lame_duck).await;
     }
-    tracing::info!(drain_timeout = ?settings.drain_timeout, "leaving: finishing requests under way");
+    let patience = match code {
+        None => settings.drain_timeout,
+        Some(_) => deadline.saturating_duration_since(Instant::now()).max(LAST_REQUESTS),
+    };
+    tracing::info!(drain_timeout = ?patience, "leaving: finishing requests under way");
     stop.finish();
     let mut joined = std::pin::pin!(workers.join());
-    if tokio::time::timeout(settings.drain_timeout, &mut joined).await.is_err() {
+    if tokio::time::timeout(patience, &mut joined).await.is_err() {
         tracing::warn!("shutdown.drain_timeout has passed: requests under way are cut");
         stop.abort();
         let _ = joined.await;
     }
+    code.map_or(Ended::Drained, Ended::Command)
 }
 
 /// Ends at a further signal to leave; reloads are over.

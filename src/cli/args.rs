@@ -65,7 +65,12 @@ pub enum Verb {
 
 /// Flags of `run`.
 #[derive(Debug, clap::Args)]
-pub struct Run {}
+pub struct Run {
+    /// Program to run beside the proxy, whose end and exit code are ours; it finds BEARER_PROXY_URL,
+    /// BEARER_PROXY_URL_UPSTREAM and BEARER_PROXY_ADMIN_URL in its environment
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<std::ffi::OsString>,
+}
 
 /// Flags of `check`.
 #[derive(Debug, clap::Args)]

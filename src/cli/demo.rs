@@ -42,7 +42,7 @@ pub fn demo(flags: &Demo) -> anyhow::Result<Exit> {
         let ended = app.run(&log).await;
         sandbox.shutdown().await;
         Ok(match ended {
-            Ended::Drained => Exit::Done,
+            Ended::Drained | Ended::Command(_) => Exit::Done,
             Ended::Interrupted => Exit::Interrupted,
             Ended::Failed => Exit::Failed,
         })

@@ -21,6 +21,8 @@ pub enum Exit {
     Config,
     /// A second interrupt ended the program at once.
     Interrupted,
+    /// The command of `run -- CMD…` ended with this code.
+    Command(u8),
 }
 
 impl Exit {
@@ -35,6 +37,7 @@ impl Exit {
             Self::Address => 71,
             Self::Config => 78,
             Self::Interrupted => 130,
+            Self::Command(code) => code,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::app::{App, Ended};
 use crate::telemetry::log;
 
 /// Serves until told to stop.
-pub fn run(path: Option<&Path>, _flags: &Run) -> anyhow::Result<Exit> {
+pub fn run(path: Option<&Path>, flags: &Run) -> anyhow::Result<Exit> {
     let config = match load(path) {
         Ok(config) => config,
         Err(exit) => return Ok(exit),
@@ -24,8 +24,9 @@ pub fn run(path: Option<&Path>, _flags: &Run) -> anyhow::Result<Exit> {
                 return Ok(if error.is_address() { Exit::Address } else { Exit::Config });
             }
         };
-        match app.run(&log).await {
+        match app.run_beside(&log, &flags.command).await {
             Ended::Drained => Ok(Exit::Done),
+            Ended::Command(code) => Ok(Exit::Command(code)),
             Ended::Interrupted => Ok(Exit::Interrupted),
             Ended::Failed => Ok(Exit::Failed),
         }

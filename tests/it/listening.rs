@@ -1,5 +1,6 @@
 //! Where the program listens, with how many workers, and for whom.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -47,6 +48,15 @@ async fn two_workers_share_a_port_and_the_limits_but_no_second_instance_joins() 
     }
     api.release(1);
     assert_eq!(slow.read("GET").await.status, 200);
+
+    // Each worker has upstream connections of its own; the token is one.
+    for _ in 0..16 {
+        assert_eq!(client(proxy.addr).await.get(BALANCE).await.status, 200);
+    }
+    let seen = api.seen();
+    let connections: BTreeSet<_> = seen.iter().map(|seen| seen.connection).collect();
+    let tokens: BTreeSet<_> = seen.iter().map(|seen| seen.token.clone()).collect();
+    assert_eq!((connections.len(), tokens.len()), (2, 1));
 
     let taken = text.replacen("127.0.0.1:0", &proxy.addr.to_string(), 1);
     for config in [&taken, &taken.replace("workers = 2", "workers = 1")] {

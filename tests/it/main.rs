@@ -12,6 +12,7 @@
 mod canary;
 mod client_auth;
 mod clients;
+mod command;
 mod egress;
 mod expect;
 mod forwarding;
@@ -21,6 +22,7 @@ mod http2;
 mod https;
 mod hygiene;
 mod leaving;
+mod limits;
 mod listening;
 mod live;
 mod manners;

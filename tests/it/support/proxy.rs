@@ -31,12 +31,23 @@ impl Proxy {
 
     /// The same, with further environment variables.
     pub async fn start_in(config: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_with(config, environment, &[]).await
+    }
+
+    /// The same, with a command beside it.
+    pub async fn start_beside(config: &str, command: &[&str]) -> Self {
+        Self::start_with(config, &[], command).await
+    }
+
+    async fn start_with(config: &str, environment: &[(&str, &str)], command: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config_path = dir.path().join("bearer-proxy.toml");
         std::fs::write(&config_path, config).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_bearer-proxy"))
             .args(["run", "--config"])
             .arg(&config_path)
+            .args(command.first().map(|_| "--"))
+            .args(command)
             .current_dir(dir.path())
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
