@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use http::HeaderName;
 use rustix::process::{Pid, Signal as Number, kill_process};
 use tokio::process::{Child, Command};
 
-use super::signal::Signal;
+use super::signal::{Signal, at_terminal};
 use crate::config::Config;
 use crate::proxy::settings::HeaderText;
 use crate::secret::{EgressLogin, EgressProxy, Reference};
@@ -74,7 +74,7 @@ impl Companion {
 fn tell(child: &Child, signal: Signal) {
     let number = match signal {
         Signal::Terminate => Number::TERM,
-        Signal::Interrupt if !io::stdin().is_terminal() => Number::INT,
+        Signal::Interrupt if !at_terminal() => Number::INT,
         Signal::Interrupt | Signal::Reload => return,
     };
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);

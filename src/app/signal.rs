@@ -11,7 +11,7 @@ pub enum Signal {
     Terminate,
     /// SIGINT, or a closed terminal: leave, without one.
     Interrupt,
-    /// SIGHUP without a controlling terminal.
+    /// SIGHUP, where the program was not started at a terminal.
     Reload,
 }
 
@@ -20,6 +20,13 @@ pub struct Signals {
     terminate: Stream,
     interrupt: Stream,
     hangup: Stream,
+    /// Whether the program was started at a terminal: one that has closed is none any more.
+    at_terminal: bool,
+}
+
+/// Whether what is typed, or what is said, is at a terminal.
+pub(super) fn at_terminal() -> bool {
+    std::io::stdin().is_terminal() || std::io::stderr().is_terminal()
 }
 
 impl Signals {
@@ -32,6 +39,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            at_terminal: at_terminal(),
         })
     }
 
@@ -42,7 +50,7 @@ impl Signals {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.hangup.recv() => {
                 // A closed terminal must not leave an orphan with a bank's rights behind.
-                if std::io::stdin().is_terminal() { Signal::Interrupt } else { Signal::Reload }
+                if self.at_terminal { Signal::Interrupt } else { Signal::Reload }
             }
         }
     }

@@ -1,14 +1,19 @@
 //! Leaving: signals, what is finished first, and what an exit code says.
 
-use std::time::Duration;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::{Duration, Instant};
 
-use bearer_proxy::sandbox::{Persona, Reply};
+use bearer_proxy::sandbox::{Persona, Reply, Sandbox};
 use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::forwarding::sidecar;
-use crate::support::{client, soon};
+use crate::support::{Proxy, client, config, soon};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What a client got for the requests that it sent.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -108,4 +113,49 @@ async fn a_second_interrupt_ends_at_once_with_130() {
     soon(proxy.wait_log(|line| line.contains("finishing requests").then_some(()))).await;
     proxy.signal(Signal::INT);
     assert_eq!(soon(proxy.wait_exit()).await.code(), Some(130));
+}
+
+#[tokio::test]
+async fn a_closed_terminal_leaves_nothing_behind() {
+    let (sandbox, secrets) = (Sandbox::start(HOUR).await.unwrap(), TempDir::new().unwrap());
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let shell = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OpenptFlags::NOCTTY.bits().cast_signed())
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let mut proxy = Proxy::start_reading(&config(&sandbox, &secrets), shell).await;
+    // The window closes; a shell passes the signal on when the terminal is gone already.
+    drop(terminal);
+    proxy.signal(Signal::HUP);
+    assert_eq!(soon(proxy.wait_exit()).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn leaving_is_told_at_once_and_takes_no_longer_than_configured() {
+    let (sandbox, secrets) = (Sandbox::start(HOUR).await.unwrap(), TempDir::new().unwrap());
+    let text =
+        config(&sandbox, &secrets) + "\n[shutdown]\nlame_duck = \"1s\"\ndrain_timeout = \"1s\"\n";
+    let mut proxy = Proxy::start(&text).await;
+    proxy.wait_ready().await;
+    let api = &sandbox.bank(Persona::QBank).api;
+    api.set_replies([Reply::Hold]);
+    let mut app = client(proxy.addr).await;
+    app.send("GET /qbank/v1/balances/42 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    soon(api.wait_seen(1)).await;
+    let told = Instant::now();
+    proxy.signal(Signal::TERM);
+    soon(proxy.wait_log(|line| line.contains("still accepting").then_some(()))).await;
+    let readiness = client(proxy.admin_addr).await.get("/readyz").await;
+    assert_eq!((readiness.status, readiness.text().as_str()), (503, "leaving\n"));
+    assert_eq!(client(proxy.admin_addr).await.get("/livez").await.status, 200);
+    let late = client(proxy.addr).await.get("/qbank/v1/balances/42").await;
+    assert_eq!((late.status, late.header("connection")), (200, Some("close")));
+    assert_eq!(soon(proxy.wait_exit()).await.code(), Some(0));
+    let took = told.elapsed();
+    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(4), "{took:?}");
+    assert_eq!(app.read_to_close().await, b"", "it was cut");
 }

@@ -150,3 +150,39 @@ async fn a_rotated_key_of_a_fixed_header_is_sent_without_a_reload() {
     assert_eq!(sent(2).await, "second");
     assert!(!proxy.log().contains("second"), "{}", proxy.log());
 }
+
+#[tokio::test]
+async fn reloads_under_load_cost_no_request() {
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let api = &sandbox.bank(Persona::QBank).api;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let busy = |stopped: tokio::sync::watch::Receiver<bool>| async move {
+        let mut app = client(proxy.addr).await;
+        let mut answered = 0;
+        while !*stopped.borrow() {
+            let answer = app.get(BALANCE).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            answered += 1;
+        }
+        answered
+    };
+    let reloads =
+        async {
+            for round in 0..10 {
+                let lines = |proxy: &Proxy| proxy.log().matches("configuration reloaded").count();
+                edit(&proxy, |text| match round % 2 {
+                    0 => text
+                        .replace("[server]\n", "[server]\nmax_in_flight = 200\nmax_headers = 50\n"),
+                    _ => text
+                        .replace("[server]\nmax_in_flight = 200\nmax_headers = 50\n", "[server]\n"),
+                });
+                let seen = api.seen().len();
+                soon(api.wait_seen(seen + 5)).await;
+                soon(proxy.wait_log(|_| (lines(&proxy) > round).then_some(()))).await;
+            }
+            stop.send(true).unwrap();
+        };
+    let clients = (busy(stopped.clone()), busy(stopped.clone()), busy(stopped));
+    let (a, b, c, ()) = tokio::join!(clients.0, clients.1, clients.2, reloads);
+    assert!(a > 10 && b > 10 && c > 10);
+}

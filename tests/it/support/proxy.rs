@@ -31,15 +31,25 @@ impl Proxy {
 
     /// The same, with further environment variables.
     pub async fn start_in(config: &str, environment: &[(&str, &str)]) -> Self {
-        Self::start_with(config, environment, &[]).await
+        Self::start_with(config, environment, &[], Stdio::null()).await
     }
 
     /// The same, with a command beside it.
     pub async fn start_beside(config: &str, command: &[&str]) -> Self {
-        Self::start_with(config, &[], command).await
+        Self::start_with(config, &[], command, Stdio::null()).await
     }
 
-    async fn start_with(config: &str, environment: &[(&str, &str)], command: &[&str]) -> Self {
+    /// The same, with something to read from.
+    pub async fn start_reading(config: &str, stdin: impl Into<Stdio>) -> Self {
+        Self::start_with(config, &[], &[], stdin.into()).await
+    }
+
+    async fn start_with(
+        config: &str,
+        environment: &[(&str, &str)],
+        command: &[&str],
+        stdin: Stdio,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config_path = dir.path().join("bearer-proxy.toml");
         std::fs::write(&config_path, config).unwrap();
@@ -50,7 +60,7 @@ impl Proxy {
             .args(command)
             .current_dir(dir.path())
             .envs(environment.iter().copied())
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
