@@ -54,7 +54,10 @@ impl UnixSocket {
     pub fn give_access(&self) -> io::Result<()> {
         let owner = self.owner.as_ref().map(|owner| owner.id("/etc/passwd")).transpose()?;
         let group = self.group.as_ref().map(|group| group.id("/etc/group")).transpose()?;
-        chown(&self.path, owner, group)?;
+        // A service that may not change owners still has a socket of its own.
+        if owner.or(group).is_some() {
+            chown(&self.path, owner, group)?;
+        }
         fs::set_permissions(&self.path, Permissions::from_mode(self.mode))
     }
 }

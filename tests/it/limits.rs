@@ -153,7 +153,7 @@ async fn a_shortage_of_descriptors_ends_nothing_and_spins_nowhere() {
     let mut waiting = client(proxy.addr).await;
     waiting.send(format!("GET {BALANCE} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     soon(proxy.wait_log(|line| line.contains("accepting a connection failed").then_some(()))).await;
-    assert_eq!(open.get(BALANCE).await.status, 200, "open connections go on");
+    assert_eq!(open.get("/nowhere").await.status, 404, "open connections go on");
     limit(512);
     assert_eq!(waiting.read("GET").await.status, 200);
     let told = proxy.log().matches("accepting a connection failed").count();
