@@ -79,8 +79,12 @@ pub fn instead(file: &Path, bytes: &[u8], wanted: Wanted) -> Option<String> {
 
 fn pkcs12(wanted: Wanted) -> &'static str {
     match wanted {
-        Wanted::Certificates => "openssl pkcs12 -in FILE -nokeys -out certificates.pem",
-        Wanted::PrivateKey => "openssl pkcs12 -in FILE -nocerts -nodes -out key.pem",
+        Wanted::Certificates => {
+            "openssl pkcs12 -in FILE -nokeys -out certificates.pem (with -legacy for an old one)"
+        }
+        Wanted::PrivateKey => {
+            "openssl pkcs12 -in FILE -nocerts -nodes -out key.pem (with -legacy for an old one)"
+        }
     }
 }
 

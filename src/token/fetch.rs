@@ -198,7 +198,10 @@ impl Trip {
         called.map(|reply| reply.response).map_err(|error| FetchError::Call {
             timeout: error.is_timeout(),
             unsent: matches!(error, CallError::Connect(_)),
-            text: error.to_string(),
+            text: match error.hint() {
+                Some(hint) => format!("{error}; {hint}"),
+                None => error.to_string(),
+            },
         })
     }
 }

@@ -183,7 +183,7 @@ async fn files_that_hold_something_else_are_told_with_the_command_that_converts_
     check(mutual("erp.pem", "encrypted.pem"), &["under a passphrase", "openssl pkey -in"]).await;
     for (key, words) in [
         ("encrypted.pem", ["under a passphrase", "openssl pkey -in"]),
-        ("key.p12", ["PKCS#12", "-nocerts -nodes -out key.pem"]),
+        ("key.p12", ["PKCS#12", "-nocerts -nodes -out key.pem (with -legacy"]),
     ] {
         let credential = format!(
             "client_auth = \"private_key_jwt\"\nsigning_algorithm = \"ES256\"\nclient_secret.file = \"{}\"",

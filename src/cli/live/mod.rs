@@ -84,10 +84,11 @@ async fn check_credential(
         (Some(secret), _) => steps.push(references::secret("client_secret", secret).await),
         (None, _) => {}
     }
-    references::client_certificate(&mut steps, &credential.tls);
     references::egress(&mut steps, credential.egress.as_ref()).await;
     let readable = !steps.iter().any(Step::has_failed);
-    network::connect(&mut steps, probe::connector(credential, &credential.endpoint)).await;
+    if references::client_certificate(&mut steps, &credential.tls) {
+        network::connect(&mut steps, probe::connector(credential, &credential.endpoint)).await;
+    }
     if readable && !steps.iter().any(Step::has_failed) {
         for scopes in scope_sets(config, credential) {
             tokens::token(&mut steps, credential, &scopes, running).await;
@@ -105,9 +106,10 @@ async fn check_upstream(upstream: &UpstreamSettings) -> Part {
             steps.push(references::secret(&format!("set_headers.{name}"), reference).await);
         }
     }
-    references::client_certificate(&mut steps, &settings.tls);
     references::egress(&mut steps, settings.egress.as_ref()).await;
-    network::connect(&mut steps, settings.connector(&Default::default())).await;
+    if references::client_certificate(&mut steps, &settings.tls) {
+        network::connect(&mut steps, settings.connector(&Default::default())).await;
+    }
     let url = Some(format!("{}{}", settings.origin, upstream.base_path));
     Part { kind: "upstream", name: settings.name.to_string(), url, steps }
 }

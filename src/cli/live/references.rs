@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::step::Step;
 use crate::net::pem::{self, Wanted};
-use crate::net::tls::{ClientCertificate, TlsSettings};
+use crate::net::tls::TlsSettings;
 use crate::secret::{EgressLogin, EgressProxy, Reference, SecretError, SecretFault};
 use crate::sensitive::Sensitive;
 
@@ -75,20 +75,19 @@ pub(super) async fn egress(steps: &mut Vec<Step>, proxy: Option<&EgressProxy>) {
     }
 }
 
-/// The client certificate, where there is one.
-pub(super) fn client_certificate(steps: &mut Vec<Step>, tls: &TlsSettings) {
-    let Some(files) = &tls.client_certificate else { return };
-    let name = "client certificate";
-    steps.push(match files.certificate() {
+/// The client certificate, where there is one. Without its files no connection can be made: then it
+/// is `false`.
+pub(super) fn client_certificate(steps: &mut Vec<Step>, tls: &TlsSettings) -> bool {
+    let Some(files) = &tls.client_certificate else { return true };
+    let (name, shown) = ("client certificate", files.certificate_file.display());
+    match files.certificate() {
         Ok(Some(found)) => {
-            let ClientCertificate { certificate_file, .. } = files;
-            let about = format!("{}: {}", certificate_file.display(), found.subject);
-            validity(name, about, &found)
-                .unwrap_or_else(|step| step.hint("ask the API's owner for a new one"))
+            let step = validity(name, format!("{shown}: {}", found.subject), &found);
+            steps.push(step.unwrap_or_else(|step| step.hint("ask the API's owner for a new one")));
+            return true;
         }
-        Ok(None) => {
-            Step::failed(name, format!("{} is no certificate", files.certificate_file.display()))
-        }
-        Err(error) => Step::told(name, &error),
-    });
+        Ok(None) => steps.push(Step::failed(name, format!("{shown} is no certificate"))),
+        Err(error) => steps.push(Step::told(name, &error)),
+    }
+    false
 }
