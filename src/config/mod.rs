@@ -327,6 +327,21 @@ mod tests {
     }
 
     #[test]
+    fn a_key_in_the_clear_is_a_warning() {
+        let check = |listen: &str, warnings: usize| {
+            let text = fs::read_to_string(folder("config/minimal.toml")).unwrap()
+                + "\n[clients.erp]\nlocal_key = { header = \"X-Key\", value.env = \"ERP_KEY\" }\n"
+                + &format!("[server]\nlisten = {listen}\n");
+            assert_eq!(read(&text).unwrap().notes.warnings(), warnings, "{listen}");
+        };
+        check("\"localhost:0\"", 0);
+        check("\"unix:/run/proxy.sock\"", 0);
+        check("\"10.0.0.7:6750\"", 1);
+        let tls = "tls = { certificate_file = \"/a.crt\", key_file = \"/a.key\" }";
+        check(&format!("{{ address = \"10.0.0.7:6750\", {tls} }}"), 0);
+    }
+
+    #[test]
     fn problems_are_data() {
         let text = fs::read_to_string(folder("tests/fixtures/config/bad/log-format.toml")).unwrap();
         let json = read(&text).unwrap_err().to_json();

@@ -47,6 +47,8 @@ pub struct Plan {
 pub struct ListenerPlan {
     /// Its number, which its connections carry; it keeps it across reloads.
     pub id: usize,
+    /// Whether it speaks TLS.
+    pub tls: bool,
     /// Which processes may use it.
     pub peers: AllowedPeers,
     /// Host names it answers to.
@@ -241,6 +243,7 @@ impl Plan {
             let admission = clients.anywhere(table.iter().map(|(_, route)| &route.admission));
             listeners.push(ListenerPlan {
                 id: bound.id,
+                tls: listener.tls.is_some(),
                 peers: listener.peers.clone(),
                 hosts,
                 origins: listener.allowed_origins.clone(),

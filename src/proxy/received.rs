@@ -26,6 +26,8 @@ pub struct Received {
     /// What kinds of fields its head holds.
     pub(super) fields: Kinds,
     pub(super) host: Option<Authority>,
+    /// Whether it came over TLS.
+    pub(super) tls: bool,
     quirks: Quirks,
 }
 
@@ -64,7 +66,7 @@ impl Received {
             expects_what_we_know(&request)?;
         }
         let quirks = read_target(&request, limits)?;
-        Ok(Self { request, framing, fields, host, quirks })
+        Ok(Self { request, framing, fields, host, tls: listener.tls, quirks })
     }
 
     /// Finds the route that claims it.

@@ -32,6 +32,7 @@ pub struct Routed {
     pub(super) framing: Framing,
     fields: Kinds,
     host: Option<Authority>,
+    tls: bool,
     pub(super) route: Arc<RoutePlan>,
     /// The body, where there is none or it was read beforehand, so that it can be sent again.
     whole: Option<Bytes>,
@@ -39,9 +40,9 @@ pub struct Routed {
 
 impl Routed {
     pub(super) fn new(received: Received, route: Arc<RoutePlan>) -> Self {
-        let Received { request, framing, fields, host, .. } = received;
+        let Received { request, framing, fields, host, tls, .. } = received;
         let whole = (framing == Framing::None).then(Bytes::new);
-        Self { request, framing, fields, host, route, whole }
+        Self { request, framing, fields, host, tls, route, whole }
     }
 
     /// Rewrites the head for the upstream and attaches what the route asks for.
@@ -144,7 +145,7 @@ impl Routed {
         }
         if upstream.append_forwarding {
             let host = self.host.as_ref().map(Authority::host);
-            forwarding::append(headers, Hop { client: peer.ip(), host, tls: false });
+            forwarding::append(headers, Hop { client: peer.ip(), host, tls: self.tls });
         }
         headers.insert(HOST, upstream.host.clone());
         for (name, value) in &upstream.set_headers {

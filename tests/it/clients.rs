@@ -1,8 +1,16 @@
 //! Who may ask: clients known by a key, and which routes are theirs.
 
+use std::time::Duration;
+
+use bearer_proxy::sandbox::{Persona, Sandbox};
+use rustix::process::{getegid, geteuid};
+use tempfile::TempDir;
+
 use crate::hygiene::{Between, Extra};
+use crate::listening::unix_client;
 use crate::support::http2::frames;
-use crate::support::{client, secret_file, soon};
+use crate::support::{Client, Proxy, client, config, secret_file, soon};
+use crate::tls::{Authority, connect, with_tls};
 
 const HEAD: &str = "GET /v1/a HTTP/1.1\r\nHost: localhost";
 
@@ -10,12 +18,12 @@ const HEAD: &str = "GET /v1/a HTTP/1.1\r\nHost: localhost";
 /// everybody's who has a name, `/open` is open.
 struct Guarded {
     between: Between,
-    keys: tempfile::TempDir,
+    keys: TempDir,
 }
 
 impl Guarded {
     async fn start() -> Self {
-        let keys = tempfile::tempdir().unwrap();
+        let keys = TempDir::new().unwrap();
         let erp = secret_file(keys.path(), "erp", "key-of-erp\n");
         let batch = secret_file(keys.path(), "batch", "key-of-batch");
         let clients = format!(
@@ -183,4 +191,79 @@ async fn keys_and_tokens_are_in_no_log_of_any_level() {
     let log = between.proxy.log();
     assert!(!log.contains("key-of") && !log.contains(token));
     drop(keys);
+}
+
+const BALANCE: &str = "/qbank/v1/balances/42";
+
+/// How an answer was refused; nothing where it was not.
+async fn refusal(app: &mut Client) -> Option<(u16, String)> {
+    let answer = app.get(BALANCE).await;
+    (answer.status != 200)
+        .then(|| (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned()))
+}
+
+#[tokio::test]
+async fn a_client_may_be_known_by_its_process() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let (secrets, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let path = folder.path().join("proxy.sock");
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let usual = config(&sandbox, &secrets);
+    let upstream = format!("[upstreams.qbank]\nlisten = \"unix:{}\"\n", path.display());
+    let upstream = upstream + "forwarding_headers = \"append\"\n";
+    let usual = usual.replace("[upstreams.qbank]\n", &upstream);
+    let peer_not_allowed = Some((403, "peer_not_allowed".to_owned()));
+    for (proof, expected) in [
+        (format!("peer_uids = [{}, {uid}]", uid + 1), None),
+        (format!("peer_gids = [{gid}]"), None),
+        (format!("peer_uids = [{}]\npeer_gids = [{gid}]", uid + 1), None),
+        (format!("peer_uids = [{}]\npeer_gids = [{}]", uid + 1, gid + 1), peer_not_allowed),
+    ] {
+        let proxy = Proxy::start(&format!("{usual}\n[clients.batch]\n{proof}\n")).await;
+        proxy.wait_ready().await;
+        assert_eq!(refusal(&mut unix_client(&path).await).await, expected, "{proof}");
+        // Who comes over TCP is no process that anybody vouches for.
+        let answer = client(proxy.addr).await.get("/sqr/v1/user-status").await;
+        assert_eq!(answer.json()["code"], "peer_not_allowed");
+    }
+    let seen = sandbox.bank(Persona::QBank).api.seen();
+    assert_eq!(seen.len(), 3);
+    assert_eq!(seen[0].headers["x-forwarded-for"], "unknown");
+    assert_eq!(seen[0].headers["x-forwarded-proto"], "http");
+}
+
+#[tokio::test]
+async fn a_client_may_be_known_by_its_certificate() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let (authority, apps, folder) = (Authority::new(), Authority::new(), TempDir::new().unwrap());
+    authority.issue("localhost", 2040).write(folder.path());
+    let ca = secret_file(folder.path(), "apps.crt", &apps.0.pem());
+    let more = format!(", client_ca_file = {ca:?}, client_certificates = \"optional\"");
+    let lines = "[clients.erp]\ncertificate.subject = \"CN=erp\"\n\
+                 [clients.web]\ncertificate.dns = \"web.bank.example\"\n\
+                 [upstreams.qbank]\nforwarding_headers = \"append\"\n";
+    let proxy =
+        with_tls(&sandbox, &folder, &more, |text| text.replace("[upstreams.qbank]\n", lines)).await;
+    let ask = async |name: Option<&str>| {
+        let own = name.map(|name| apps.issue(name, 2040));
+        let stream =
+            connect(&authority.client("http/1.1", own.as_ref()), proxy.addr).await.unwrap();
+        refusal(&mut Client::over(stream, proxy.addr)).await
+    };
+    assert_eq!(ask(Some("erp")).await, None);
+    assert_eq!(ask(Some("web.bank.example")).await, None);
+    for stranger in [Some("erp2"), Some("bank.example"), Some("ERP"), None] {
+        let expected = Some((403, "peer_not_allowed".to_owned()));
+        assert_eq!(ask(stranger).await, expected, "{stranger:?}");
+    }
+    let seen = sandbox.bank(Persona::QBank).api.seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0].headers["x-forwarded-proto"], "https");
+    assert!(seen[0].headers["forwarded"].as_bytes().ends_with(b"proto=https"));
+    let metrics = client(proxy.admin_addr).await.get("/metrics").await.text();
+    let counted = metrics.lines().find(|line| {
+        line.starts_with("bearer_proxy_client_requests_total{client=\"erp\"")
+            && line.ends_with(" 1")
+    });
+    assert!(counted.is_some(), "{metrics}");
 }

@@ -68,7 +68,7 @@ async fn two_workers_share_a_port_and_the_limits_but_no_second_instance_joins() 
 }
 
 /// A client of a Unix socket.
-async fn unix_client(path: &Path) -> Client {
+pub async fn unix_client(path: &Path) -> Client {
     let stream = soon(UnixStream::connect(path)).await.unwrap();
     Client::over(stream, "127.0.0.1:80".parse().unwrap())
 }

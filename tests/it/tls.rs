@@ -20,22 +20,22 @@ use crate::support::{Client, Proxy, client, config, secret_file, soon};
 const BALANCE: &str = "/qbank/v1/balances/42";
 
 /// An authority and the certificates that it issues.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(pub CertifiedIssuer<'static, KeyPair>);
 
-struct Leaf {
+pub struct Leaf {
     pem: String,
     der: CertificateDer<'static>,
     key: KeyPair,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn issue(&self, name: &str, year: i32) -> Leaf {
+    pub fn issue(&self, name: &str, year: i32) -> Leaf {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.not_after = rcgen::date_time_ymd(year, 2, 3);
@@ -45,7 +45,7 @@ impl Authority {
     }
 
     /// A client that trusts this authority and shows this certificate.
-    fn client(&self, protocol: &str, own: Option<&Leaf>) -> TlsConnector {
+    pub fn client(&self, protocol: &str, own: Option<&Leaf>) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -66,13 +66,13 @@ impl Authority {
 }
 
 impl Leaf {
-    fn write(&self, folder: &Path) {
+    pub fn write(&self, folder: &Path) {
         secret_file(folder, "proxy.crt", &self.pem);
         secret_file(folder, "proxy.key", &self.key.serialize_pem());
     }
 }
 
-async fn connect(
+pub async fn connect(
     connector: &TlsConnector,
     addr: SocketAddr,
 ) -> std::io::Result<TlsStream<TcpStream>> {
@@ -80,15 +80,21 @@ async fn connect(
     soon(connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await
 }
 
-/// The sandbox behind a listener with TLS; `more` are further keys of its table.
-async fn with_tls(sandbox: &Sandbox, folder: &TempDir, more: &str) -> Proxy {
+/// The sandbox behind a listener with TLS; `more` are further keys of its table, `edit` may change
+/// the rest.
+pub async fn with_tls(
+    sandbox: &Sandbox,
+    folder: &TempDir,
+    more: &str,
+    edit: impl FnOnce(String) -> String,
+) -> Proxy {
     let file = |name: &str| folder.path().join(name).display().to_string();
     let (certificate, key) = (file("proxy.crt"), file("proxy.key"));
     let table = format!("certificate_file = {certificate:?}, key_file = {key:?}{more}");
     let listen = format!("listen = {{ address = \"127.0.0.1:0\", tls = {{ {table} }} }}");
     let text = config(sandbox, folder).replacen("listen = \"127.0.0.1:0\"", &listen, 1);
     let text = text.replace("[server]\n", "[server]\ntimeouts = { head = \"1s\" }\n");
-    let proxy = Proxy::start(&(text + "\n[reload]\nwatch = \"1s\"\n")).await;
+    let proxy = Proxy::start(&edit(text + "\n[reload]\nwatch = \"1s\"\n")).await;
     proxy.wait_ready().await;
     proxy
 }
@@ -104,7 +110,7 @@ async fn a_listener_speaks_both_protocols_and_shows_a_renewed_certificate() {
     let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
     let first = authority.issue("localhost", 2040);
     first.write(folder.path());
-    let proxy = with_tls(&sandbox, &folder, "").await;
+    let proxy = with_tls(&sandbox, &folder, "", |text| text).await;
     let expiry = async |seconds: &str| {
         let metrics = client(proxy.admin_addr).await.get("/metrics").await.text();
         let name = "bearer_proxy_tls_listener_certificate_expiry_timestamp_seconds";
@@ -151,7 +157,8 @@ async fn clients_without_a_certificate_of_the_authority_are_not_served() {
     authority.issue("localhost", 2040).write(folder.path());
     let apps = Authority::new();
     let ca = secret_file(folder.path(), "apps.crt", &apps.0.pem());
-    let proxy = with_tls(&sandbox, &folder, &format!(", client_ca_file = {ca:?}")).await;
+    let proxy =
+        with_tls(&sandbox, &folder, &format!(", client_ca_file = {ca:?}"), |text| text).await;
 
     let (known, unknown) = (apps.issue("erp", 2040), authority.issue("erp", 2040));
     let connector = authority.client("http/1.1", Some(&known));
@@ -172,7 +179,7 @@ async fn a_client_that_never_shakes_hands_is_let_go() {
     let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
     let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
     authority.issue("localhost", 2040).write(folder.path());
-    let proxy = with_tls(&sandbox, &folder, "").await;
+    let proxy = with_tls(&sandbox, &folder, "", |text| text).await;
     assert_eq!(client(proxy.addr).await.read_to_close().await, b"");
     // Cleartext is answered by an alert, not by us.
     let mut plain = client(proxy.addr).await;

@@ -6,9 +6,9 @@ use http::HeaderName;
 use http::header::{CONTENT_TYPE, COOKIE};
 
 use crate::proxy::hygiene::Kinds;
-use crate::proxy::settings::{CertificateName, ClientSettings, Proof};
+use crate::proxy::settings::{CertificateName, ClientSettings, ListenerSettings, Proof};
 
-use super::super::problem::Fault;
+use super::super::problem::{Fault, Severity};
 use super::super::read::{Item, Section};
 use super::{check_name, references};
 
@@ -173,6 +173,22 @@ pub(super) fn ids(item: &Item<'_>) -> Option<Vec<u32>> {
     }
     let number = |item: &Item<'_>| u32::try_from(item.integer(0..u64::from(u32::MAX))?).ok();
     list.iter().map(number).collect()
+}
+
+/// A key that leaves this machine in the clear belongs to whoever listens on its way.
+pub(super) fn in_the_clear(clients: &[Found<'_>], listeners: &[ListenerSettings]) {
+    let open =
+        |listener: &&ListenerSettings| !listener.listen.is_loopback() && listener.tls.is_none();
+    let Some(open) = listeners.iter().find(open) else { return };
+    let by_key = |found: &&Found<'_>| {
+        let settings = found.settings.as_ref();
+        settings.is_some_and(|settings| matches!(settings.proof, Proof::LocalKey { .. }))
+    };
+    for found in clients.iter().filter(by_key) {
+        let fault = Fault::new("this client's key travels in the clear");
+        let fault = fault.severity(Severity::Warning).label(format!("over {}", open.listen));
+        found.item.fail(fault.hint("give the listener tls, or an address of this machine"));
+    }
 }
 
 /// An earlier client that the same request could come from.

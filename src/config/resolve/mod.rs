@@ -58,6 +58,7 @@ pub(super) fn config<'c>(
 
     let mut listeners = vec![server.listener.clone()];
     listeners.extend(upstreams.iter().filter_map(|upstream| upstream.listener.clone()));
+    clients::in_the_clear(&clients, &listeners);
     let mut resolved = Vec::new();
     for upstream in upstreams {
         resolved.push(upstream.settings?);
