@@ -140,7 +140,7 @@ impl Forwarder {
         if let Some(client) = client {
             route.metrics.let_in(client);
         }
-        let switch = Switch::asked(&mut routed.request, route.upgrade, connection);
+        let switch = Switch::asked(&mut routed, connection);
         let exchange = Exchange { local: Rc::clone(local), route, upstream, switch };
         let authorized =
             routed.authorize(&exchange.upstream, &plan.limits, &connection.peer).await?;
@@ -208,7 +208,7 @@ struct Exchange {
     route: Arc<RoutePlan>,
     upstream: Arc<UpstreamPlan>,
     /// The client's side of a switch to another protocol, where it asked for one.
-    switch: Option<Switch>,
+    switch: Option<Box<Switch>>,
 }
 
 impl Exchange {
@@ -228,7 +228,7 @@ impl Exchange {
         };
         match self.switch.take() {
             Some(switch) if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Ok(self.switched(sent, switch))
+                Ok(self.switched(sent, *switch))
             }
             _ => Ok(self.streamed(sent)),
         }

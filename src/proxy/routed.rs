@@ -102,8 +102,7 @@ impl Routed {
         upstream: &UpstreamPlan,
         peer: &Peer,
     ) -> Result<Option<HeaderValue>, Rejection> {
-        let switches =
-            self.fields.any(Kinds::UPGRADE) && hygiene::leaves_http(self.request.headers());
+        let switches = self.asks_to_switch();
         if switches {
             self.route.upgrade.check(&self.request, self.has_body())?;
         }
@@ -158,6 +157,11 @@ impl Routed {
             headers.insert(name.clone(), value.clone());
         }
         Ok(cleaned.authorization)
+    }
+
+    /// Whether the client asks for another protocol than HTTP.
+    pub(super) fn asks_to_switch(&self) -> bool {
+        self.fields.any(Kinds::UPGRADE) && hygiene::leaves_http(self.request.headers())
     }
 
     /// Whether the client waits for 100 before it sends its body (RFC 9110 section 10.1.1).

@@ -9,7 +9,8 @@
 //!   connects again and is let in with a newer one;
 //! * the program leaves and its drain time is over.
 //!
-//! A reload does not touch streams that are open.
+//! A reload does not touch streams that are open. Each counts as a connection, and no longer as a
+//! request under way.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -25,8 +26,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::{Instant, sleep};
 
-use super::hygiene;
 use super::rejection::{Code, Rejection};
+use super::routed::Routed;
 use crate::body::Body;
 use crate::clock::Moment;
 use crate::server::ConnectionInfo;
@@ -117,14 +118,11 @@ pub struct Switch {
 
 impl Switch {
     /// Takes hold of the client's side, where the request asks for another protocol.
-    pub fn asked(
-        request: &mut Request<Body>,
-        policy: UpgradePolicy,
-        connection: &Rc<ConnectionInfo>,
-    ) -> Option<Self> {
-        let asks = hygiene::leaves_http(request.headers());
-        let connection = Rc::clone(connection);
-        asks.then(|| Self { client: hyper::upgrade::on(request), policy, connection })
+    pub fn asked(routed: &mut Routed, connection: &Rc<ConnectionInfo>) -> Option<Box<Self>> {
+        routed.asks_to_switch().then(|| {
+            let (policy, connection) = (routed.route.upgrade, Rc::clone(connection));
+            Box::new(Self { client: hyper::upgrade::on(&mut *routed.request), policy, connection })
+        })
     }
 
     /// Carries the stream from here on, once the upstream has switched.

@@ -186,6 +186,16 @@ mod tests {
     }
 
     #[test]
+    fn no_block_is_too_odd_to_be_looked_at() {
+        let mut random = fastrand::Rng::with_seed(7541);
+        for _ in 0..20_000 {
+            let block: Vec<u8> = (0..random.usize(..40)).map(|_| random.u8(..)).collect();
+            let _found = brings_fragment(&block);
+            let _found = unpacked_holds_hash(&block);
+        }
+    }
+
+    #[test]
     fn every_symbol_has_a_code() {
         assert_eq!(SYMBOLS.iter().sum::<u32>(), 257);
     }

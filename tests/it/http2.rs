@@ -116,6 +116,17 @@ async fn malformed_requests_reset_their_stream_or_end_the_connection() {
     assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 0);
 }
 
+/// GOAWAY says why a connection ends, also to a client that goes on sending.
+#[tokio::test]
+async fn the_reason_of_the_end_arrives() {
+    const PROTOCOL_ERROR: u32 = 1;
+    let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let mut app = frames(proxy.addr).await;
+    app.frame(http2::DATA, 0, 0, b"no stream").await;
+    app.bytes(&vec![0; 4 << 20]).await;
+    assert_eq!(app.reply(1).await.refused, Some(PROTOCOL_ERROR));
+}
+
 /// The h2 crate bounds them by the length that a header list may have.
 #[tokio::test]
 async fn endless_heads_end_the_connection() {
