@@ -71,6 +71,8 @@ fn closes_connection(code: Code) -> bool {
             | Code::RequestTimeout
             | Code::RequestAborted
             | Code::Upgrade
+            | Code::HeadersTooLarge
+            | Code::Expectation
     )
 }
 

@@ -15,6 +15,7 @@ mod linger;
 pub mod listener;
 mod opening;
 pub mod peer;
+mod refusal;
 pub mod serve;
 pub mod settings;
 mod slots;

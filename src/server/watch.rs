@@ -22,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 use super::frames::Frames;
 use super::head::{Flaw, Heads};
 use super::opening::Opening;
+use super::refusal;
 use super::settings::ConnectionLimits;
 use super::slots::Place;
 
@@ -139,6 +140,8 @@ struct Wire<I> {
     heads: Heads,
     /// Of an HTTP/2 connection.
     frames: Option<Frames>,
+    /// What goes out in place of something that hyper has written.
+    instead: Vec<u8>,
 }
 
 impl<I> Watch<I> {
@@ -146,7 +149,13 @@ impl<I> Watch<I> {
     pub fn new(stream: I, place: Option<Place>) -> Arc<Self> {
         let opening = Opening::Unsure(Vec::new());
         Arc::new(Self {
-            wire: Mutex::new(Wire { stream, opening, heads: Heads::default(), frames: None }),
+            wire: Mutex::new(Wire {
+                stream,
+                opening,
+                heads: Heads::default(),
+                frames: None,
+                instead: Vec::new(),
+            }),
             phase: AtomicU8::new(Phase::Idle as u8),
             moved: AtomicBool::new(true),
             blocked: AtomicBool::new(false),
@@ -252,6 +261,19 @@ impl<I: Stream> Watch<I> {
     }
 }
 
+impl<I: Stream> Wire<I> {
+    /// Writes what goes out in place of something else.
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.instead.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.instead))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => drop(self.instead.drain(..written)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// The socket as hyper sees it.
 #[derive(Debug)]
 pub struct Watched<I>(pub Arc<Watch<I>>);
@@ -274,7 +296,7 @@ impl<I: Stream> AsyncRead for Watched<I> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let mut wire = self.0.wire();
-        let Wire { stream, opening, heads, frames } = &mut *wire;
+        let Wire { stream, opening, heads, frames, .. } = &mut *wire;
         let result = opening.poll_read(stream, cx, buf);
         let came = buf.filled().get(before..).unwrap_or_default();
         match frames {
@@ -297,7 +319,15 @@ impl<I: Stream> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.0.wire().stream).poll_write(cx, buf);
+        let mut wire = self.0.wire();
+        ready!(wire.poll_instead(cx))?;
+        if self.0.phase() == Phase::Head
+            && let Some(instead) = refusal::in_place_of(buf)
+        {
+            wire.instead = instead;
+            return self.sent(Poll::Ready(Ok(buf.len())));
+        }
+        let result = Pin::new(&mut wire.stream).poll_write(cx, buf);
         self.sent(result)
     }
 
@@ -306,7 +336,13 @@ impl<I: Stream> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.0.wire().stream).poll_write_vectored(cx, bufs);
+        let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
+        if let (Some(only), None) = (filled.next(), filled.next()) {
+            return self.poll_write(cx, only);
+        }
+        let mut wire = self.0.wire();
+        ready!(wire.poll_instead(cx))?;
+        let result = Pin::new(&mut wire.stream).poll_write_vectored(cx, bufs);
         self.sent(result)
     }
 
@@ -315,14 +351,18 @@ impl<I: Stream> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wire = self.0.wire();
+        ready!(wire.poll_instead(cx))?;
         // TLS takes what it cannot send yet; where hyper flushes, it has nothing more to write.
-        let result = Pin::new(&mut self.0.wire().stream).poll_flush(cx);
+        let result = Pin::new(&mut wire.stream).poll_flush(cx);
         self.0.blocked.store(result.is_pending(), Relaxed);
         result
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.wire().stream).poll_shutdown(cx)
+        let mut wire = self.0.wire();
+        ready!(wire.poll_instead(cx))?;
+        Pin::new(&mut wire.stream).poll_shutdown(cx)
     }
 }
 

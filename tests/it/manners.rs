@@ -199,3 +199,48 @@ async fn events_are_passed_on_one_by_one() {
     bank.send("0\r\n\r\n").await;
     assert_eq!(app.read_bytes(5).await, b"0\r\n\r\n");
 }
+
+/// Whoever refuses a request, the app reads the same kind of document.
+#[tokio::test]
+async fn a_head_that_cannot_be_read_is_refused_like_any_other() {
+    let (_bank, proxy) = front().await;
+    let addr = proxy.addr;
+    let names = async |request: String| {
+        let mut app = client(addr).await;
+        app.send(request).await;
+        let answer = app.read("GET").await;
+        let mut fields: Vec<_> = answer.headers.iter().map(|(name, _)| name.clone()).collect();
+        fields.sort();
+        assert_eq!(answer.header("bearer-proxy-forwarded"), Some("no"));
+        let document = answer.json();
+        let keys: Vec<_> = document.as_object().unwrap().keys().cloned().collect();
+        let code = document["code"].as_str().unwrap().to_owned();
+        assert_eq!(
+            (document["status"].as_u64(), app.read_to_close().await),
+            (Some(u64::from(answer.status)), vec![])
+        );
+        (answer.status, code, fields, keys)
+    };
+    let host = "Host: localhost\r\n";
+    let ours = names(format!("GET /a/../b HTTP/1.1\r\n{host}\r\n")).await;
+    assert_eq!((ours.0, ours.1.as_str()), (400, "bad_target"));
+    for (request, status, code) in [
+        (format!("GET  /a HTTP/1.1\r\n{host}\r\n"), 400, "bad_request"),
+        (format!("GET /a HTTP/1.1\r\n{host}Bad Name: 1\r\n\r\n"), 400, "bad_request"),
+        (
+            format!("GET /a HTTP/1.1\r\n{host}{}\r\n", "X: 1\r\n".repeat(100)),
+            431,
+            "headers_too_large",
+        ),
+        (
+            format!("GET /a HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(33_000)),
+            431,
+            "headers_too_large",
+        ),
+        (format!("GET /{} HTTP/1.1\r\n{host}\r\n", "x".repeat(9_000)), 414, "uri_too_long"),
+    ] {
+        let seen = names(request).await;
+        assert_eq!((seen.0, seen.1.as_str()), (status, code));
+        assert_eq!((&seen.2, &seen.3), (&ours.2, &ours.3), "{code}");
+    }
+}
