@@ -3,6 +3,7 @@
 //! nor reload, and one that was missing at the start is found later.
 
 use http::{HeaderName, HeaderValue};
+use tokio::time::Instant;
 
 use crate::proxy::settings::{ClientSettings, HeaderText, Proof, ProxySettings};
 use crate::secret::Reference;
@@ -25,6 +26,8 @@ pub(super) struct HeaderValues {
 #[derive(Debug, Default)]
 struct Kept {
     value: Option<HeaderValue>,
+    /// When it was last tried.
+    tried: Option<Instant>,
     /// The last attempt to read it failed, and the log says so.
     failing: bool,
 }
@@ -58,7 +61,7 @@ impl HeaderValues {
         Self { fixed, keys, changed: false }
     }
 
-    /// Reads anew what can have changed without a word to us, files, and what is missing. Tells
+    /// Reads anew what can have changed without a word to us and is due, and what is missing. Tells
     /// whether any value is another than in the plan. It may be dropped on its way.
     pub(super) async fn reread(&mut self, settings: &ProxySettings) -> bool {
         for (upstream, headers) in settings.upstreams.iter().zip(&mut self.fixed) {
@@ -96,6 +99,7 @@ fn local_key(client: &ClientSettings) -> Option<&Reference> {
 impl Kept {
     /// A value that cannot be read again stays: a file may be in the middle of its rotation.
     async fn read(&mut self, reference: &Reference, kind: &'static str, owner: &str) {
+        self.tried = Some(Instant::now());
         let read = reference.read().await;
         let value = read.as_ref().ok().and_then(|secret| secret.header(""));
         if value.is_none() && !self.failing {
@@ -123,7 +127,11 @@ impl Kept {
 
     /// Tells whether the value is another now.
     async fn reread(&mut self, reference: &Reference, kind: &'static str, owner: &str) -> bool {
-        if reference.kind() != "file" && self.value.is_some() {
+        let fresh = |tried: Instant| match reference.recheck() {
+            Some(every) => tried.elapsed() < every,
+            None => true,
+        };
+        if self.value.is_some() && self.tried.is_some_and(fresh) {
             return false;
         }
         let before = self.value.clone();

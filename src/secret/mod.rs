@@ -37,6 +37,9 @@ use file::Readers;
 /// Longest secret that is read; private keys are far below it.
 pub const MAX_BYTES: usize = 64 * 1024;
 
+/// Programs and stores are not asked more often than this for what no token call needs.
+const SHORTEST_RECHECK: Duration = Duration::from_secs(60);
+
 /// Where one secret (or client id) is to be read from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Reference {
@@ -102,6 +105,16 @@ impl Reference {
             Self::AwsSecretsManager(secret) => secret.cache,
             Self::AzureKeyVault(secret) => secret.cache,
             _ => Duration::ZERO,
+        }
+    }
+
+    /// How long a value that is in use all the time may go unread; `None` where it cannot change
+    /// while this process lives.
+    pub fn recheck(&self) -> Option<Duration> {
+        match self {
+            Self::Env(_) | Self::Systemd(_) => None,
+            Self::File(_) => Some(Duration::ZERO),
+            _ => Some(self.keeps_for().max(SHORTEST_RECHECK)),
         }
     }
 

@@ -58,8 +58,8 @@ async fn whoever_may_read_the_secret_does() {
     write(here, cache, signed_in);
     let home = here.to_str().unwrap();
 
+    let service = [("AWS_ENDPOINT_URL_SECRETS_MANAGER", aws.told("aws"))];
     let check = async |who: &str, environment: &[(&str, &str)], expected: Result<(), &str>| {
-        let service = [("AWS_ENDPOINT_URL_SECRETS_MANAGER", aws.told("aws"))];
         let ended = token(&config, &[&service, environment].concat()).await;
         match expected {
             Ok(()) => assert_eq!(ended.code, 0, "{who}: {}", ended.said),
@@ -89,6 +89,9 @@ async fn whoever_may_read_the_secret_does() {
     check("profile", &[("AWS_SHARED_CREDENTIALS_FILE", &shared)], Ok(())).await;
     let portal = [("AWS_CONFIG_FILE", &*sso), ("AWS_ENDPOINT_URL_SSO", issuer), ("HOME", home)];
     check("single sign-on", &portal, Ok(())).await;
+    let stage = config.replace("region =", "version_stage = \"AWSPENDING\", region =");
+    let stage = token(&stage, &[access(id, key)[0], access(id, key)[1], service[0]]).await;
+    assert!(stage.said.contains("does not exist"), "{}", stage.said);
     let nobody = [("AWS_EC2_METADATA_DISABLED", "true")];
     check("nobody", &nobody, Err("no credentials of AWS were found")).await;
 }
