@@ -298,3 +298,30 @@ async fn a_running_instance_is_asked_before_its_token_server() {
     assert_eq!((ended.code, calls()), (0, before + 1), "{}", ended.stderr);
     assert!(ended.stdout.contains("granted     balances.read"), "{}", ended.stdout);
 }
+
+#[tokio::test]
+async fn keys_of_clients_and_certificates_of_listeners_are_read_too() {
+    let bank = Secured::start().await;
+    let file = |name: &str| bank.ca.file(name).display().to_string();
+    let listen = format!(
+        "listen = {{ address = \"127.0.0.1:0\", tls = {{ certificate_file = \"{}\", key_file = \"{}\" }} }}",
+        file("server.pem"),
+        file("server.key"),
+    );
+    secret_file(&bank.ca.file(""), "local", "a local key of this story");
+    let client = format!(
+        "[clients.erp]\nlocal_key = {{ header = \"X-Local-Key\", value.file = \"{}\" }}\n",
+        file("local")
+    );
+    let config = bank.config(&Special { tables: &client, ..<_>::default() });
+    let config = config.replacen("listen = \"127.0.0.1:0\"", &listen, 1);
+    let (code, steps) = steps(&bank, &config, "listener").await;
+    assert_eq!((code, steps[0]["status"].as_str()), (0, Some("ok")), "{steps:?}");
+    assert!(steps[0]["found"].as_str().unwrap().ends_with("days left"), "{steps:?}");
+    let words = ["does not exist", "create it"];
+    check_failure(&bank, &config.replace("/local\"", "/absent\""), "client", "local_key", &words)
+        .await;
+    let words = ["server.absent", "cannot be read"];
+    let config = config.replace("server.key", "server.absent");
+    check_failure(&bank, &config, "listener", "certificate", &words).await;
+}

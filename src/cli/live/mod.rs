@@ -1,7 +1,7 @@
 //! `check --live`: whether everything that the configuration names is there and answers.
 //!
-//! For each credential, upstream and client, step by step: references, files, DNS, egress proxy, TCP,
-//! TLS, clock, tokens, scopes. No request is sent to an upstream: that it speaks TLS with us is
+//! For each credential, upstream, client and listener, step by step: references, files, DNS, egress
+//! proxy, TCP, TLS, clock, tokens, scopes. No request is sent to an upstream: that it speaks TLS with us is
 //! enough.
 
 mod network;
@@ -19,9 +19,13 @@ use super::running::Running;
 use super::runtime;
 use super::say::{errln, outln};
 use crate::config::{Config, Problems};
+use crate::net::tls::ClientCertificate;
 use crate::oauth::{ClientAuth, ScopeSet};
 use crate::proxy::plan::wanted;
-use crate::proxy::settings::{ClientSettings, HeaderText, Proof, UpstreamSettings};
+use crate::proxy::settings::{
+    ClientSettings, HeaderText, ListenerSettings, Proof, UpstreamSettings,
+};
+use crate::server::settings::ServerTls;
 use crate::token::{Credential, grouped, probe};
 use step::{Part, Step};
 
@@ -51,6 +55,11 @@ pub fn check(config: &Config, notes: &Problems, flags: &Check) -> anyhow::Result
     }
     for client in &config.proxy.clients {
         if let Some(part) = runtime.block_on(check_client(client)) {
+            told(part)?;
+        }
+    }
+    for listener in &config.proxy.listeners {
+        if let Some(part) = check_listener(listener) {
             told(part)?;
         }
     }
@@ -119,6 +128,14 @@ async fn check_client(client: &ClientSettings) -> Option<Part> {
     let Proof::LocalKey { value, .. } = &client.proof else { return None };
     let steps = vec![references::secret("local_key", value).await];
     Some(Part { kind: "client", name: client.name.to_string(), url: None, steps })
+}
+
+/// A listener that speaks TLS has a certificate to be read.
+fn check_listener(listener: &ListenerSettings) -> Option<Part> {
+    let ServerTls { certificate_file, key_file, .. } = listener.tls.clone()?;
+    let files = ClientCertificate { certificate_file, key_file };
+    let steps = vec![references::certificate("certificate", &files)];
+    Some(Part { kind: "listener", name: listener.listen.to_string(), url: None, steps })
 }
 
 /// The distinct scope sets with which tokens of a credential are asked.

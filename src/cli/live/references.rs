@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::step::Step;
 use crate::net::pem::{self, Wanted};
-use crate::net::tls::TlsSettings;
+use crate::net::tls::{ClientCertificate, TlsSettings};
 use crate::secret::{EgressLogin, EgressProxy, Reference, SecretError, SecretFault};
 use crate::sensitive::Sensitive;
 
@@ -79,15 +79,19 @@ pub(super) async fn egress(steps: &mut Vec<Step>, proxy: Option<&EgressProxy>) {
 /// is `false`.
 pub(super) fn client_certificate(steps: &mut Vec<Step>, tls: &TlsSettings) -> bool {
     let Some(files) = &tls.client_certificate else { return true };
-    let (name, shown) = ("client certificate", files.certificate_file.display());
+    let step = certificate("client certificate", files);
+    let made = files.certificate().is_ok_and(|found| found.is_some());
+    steps.push(step);
+    made
+}
+
+/// A certificate of ours with its key: whose, and how long it is valid.
+pub(super) fn certificate(name: &str, files: &ClientCertificate) -> Step {
+    let shown = files.certificate_file.display();
     match files.certificate() {
-        Ok(Some(found)) => {
-            let step = validity(name, format!("{shown}: {}", found.subject), &found);
-            steps.push(step.unwrap_or_else(|step| step.hint("ask the API's owner for a new one")));
-            return true;
-        }
-        Ok(None) => steps.push(Step::failed(name, format!("{shown} is no certificate"))),
-        Err(error) => steps.push(Step::told(name, &error)),
+        Ok(Some(found)) => validity(name, format!("{shown}: {}", found.subject), &found)
+            .unwrap_or_else(|step| step.hint("whoever issued it must renew it")),
+        Ok(None) => Step::failed(name, format!("{shown} is no certificate")),
+        Err(error) => Step::told(name, &error),
     }
-    false
 }

@@ -87,7 +87,7 @@ impl Step {
 
 /// A part of the configuration, and what was found about it.
 pub(super) struct Part {
-    /// `credential`, `upstream` or `client`.
+    /// `credential`, `upstream`, `client` or `listener`.
     pub(super) kind: &'static str,
     pub(super) name: String,
     /// Where it leads, if anywhere.
