@@ -9,6 +9,8 @@
     reason = "tests say what they expect by panicking"
 )]
 
+#[path = "properties/answer.rs"]
+mod answer;
 #[path = "properties/config.rs"]
 mod config;
 #[path = "properties/fields.rs"]
@@ -130,6 +132,64 @@ fn answer_text() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Answers of an upstream, glued together from pieces that belong there and pieces that do not.
+fn upstream_answer() -> impl Strategy<Value = Vec<u8>> {
+    const LINES: &[&str] = &[
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 204 No Content\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n",
+        "HTTP/1.0 200 OK\r\n",
+        "HTTP/1.1 401\r\n",
+        "HTTP/1.1 101 Up\r\n",
+        "HTTP/1.1 200 OK\n",
+        "HTTP/1.2 200 OK\r\n",
+    ];
+    const FIELDS: &[&str] = &[
+        "Content-Length: 4\r\n",
+        "Content-Length: 04\r\n",
+        "Content-Length: 5\r\n",
+        "Content-Length: +4\r\n",
+        "Content-Length: 4, 4\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: CHUNKED\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Connection: close\r\n",
+        "X: y\r\n",
+        "X : y\r\n",
+        "X: y\n",
+        " folded\r\n",
+        "X: \0\r\n",
+        "X: \r\r\n",
+        "\r\n",
+    ];
+    const BODIES: &[&str] = &[
+        "body",
+        "4\r\nbody\r\n0\r\n\r\n",
+        "4;x=y\r\nbody\r\n0\r\nT: v\r\n\r\n",
+        "2\r\nbo\r\n2 \r\ndy\r\n0\r\n\r\n",
+        "4\nbody\r\n0\r\n\r\n",
+        "4\r\nbodyx\r\n0\r\n\r\n",
+        "0x4\r\nbody\r\n0\r\n\r\n",
+        "+4\r\nbody\r\n0\r\n\r\n",
+        "10000000000000004\r\nbody\r\n0\r\n\r\n",
+        "4\r\nbody\r\n0\r\n",
+        "0\r\nX\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+    ];
+    let fields = proptest::collection::vec(proptest::sample::select(FIELDS), 0..4);
+    let ends = proptest::sample::select(&["\r\n", "\r\n", "\r\n", "\n", ""][..]);
+    let bodies = proptest::collection::vec(proptest::sample::select(BODIES), 0..3);
+    let cut = (any::<prop::sample::Index>(), 0..4u8);
+    let pieces = (proptest::sample::select(LINES), fields, ends, bodies, cut);
+    pieces.prop_map(|(line, fields, end, bodies, (at, dice))| {
+        let mut bytes = [line, &fields.concat(), end, &bodies.concat()].concat().into_bytes();
+        if dice == 0 {
+            bytes.truncate(at.index(bytes.len()));
+        }
+        bytes
+    })
+}
+
 /// Lines of the examples in any order, some of them cut.
 fn config_text() -> impl Strategy<Value = String> {
     let all = [
@@ -178,6 +238,11 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn answers_of_upstreams(data in upstream_answer()) {
+        answer::check(&data);
+    }
 
     #[test]
     fn configurations(text in config_text()) {

@@ -25,10 +25,11 @@ use super::routed::{Routed, is_safe};
 use super::settings::RequestLimits;
 use super::trailers::Sieved;
 use crate::body::Body;
+use crate::clock::Moment;
 use crate::layer::guard::{Breach, Guarded, Watch};
 use crate::net::connect::ConnectError;
 use crate::token::Bearer;
-use crate::upstream::{self, Pool, Reuse, SendError};
+use crate::upstream::{self, Reuse, SendError, Way};
 
 /// A request that may be sent.
 pub struct Authorized {
@@ -66,11 +67,11 @@ impl Authorized {
     /// Each says whether the upstream may have seen the request.
     pub async fn send(
         self,
-        pool: &Pool,
+        pool: &impl Way,
         upstream: &UpstreamPlan,
         limits: &RequestLimits,
     ) -> Result<Sent, Rejection> {
-        let Self { mut request, route, bearer, kept } = self;
+        let Self { mut request, route, mut bearer, kept } = self;
         let safe = is_safe(request.method());
         let watch = guard(&mut request, &route, upstream, limits);
         let sending = pool.send(request, if safe { Reuse::Any } else { Reuse::Recent });
@@ -79,8 +80,9 @@ impl Authorized {
         // of the request (RFC 9110 section 9.2.2, RFC 9113 section 8.7).
         if let (Some(Err(error)), Some(kept)) = (&sent, &kept)
             && (error.is_stale() || error.is_refused())
+            && let Some(request) = once_more(kept, &route, &mut bearer)
         {
-            let sending = pool.send(kept.again(), Reuse::Never);
+            let sending = pool.send(request, Reuse::Never);
             sent = with_deadline(sending, upstream.response_timeout, None).await;
         }
         match sent {
@@ -104,6 +106,20 @@ impl Authorized {
             }
         })
     }
+}
+
+/// The request with the token of the moment: the one it had may have ended while an answer was
+/// waited for. `None` where there is none.
+fn once_more(
+    kept: &Kept,
+    route: &RoutePlan,
+    bearer: &mut Option<Arc<Bearer>>,
+) -> Option<Box<Request<Body>>> {
+    let (Some(reader), Some(_)) = (&route.token, &*bearer) else { return Some(kept.again()) };
+    let usable = reader.usable(Moment::now()).filter(|held| route.lacking(held).is_none())?;
+    let request = kept.with(usable.header().clone());
+    *bearer = Some(usable);
+    Some(request)
 }
 
 /// Puts a request's body under guard and sieves its trailers; a request without one stays as it is.

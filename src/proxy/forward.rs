@@ -29,7 +29,10 @@ use crate::body::Body;
 use crate::layer::admit::{Admitted, InFlight};
 use crate::layer::guard::Guarded;
 use crate::server::ConnectionInfo;
-use crate::upstream::{BodyUnasked, Pool};
+use crate::upstream::{BodyUnasked, Pool, Way};
+
+#[cfg(test)]
+mod tests;
 
 /// What all workers share.
 #[derive(Clone)]
@@ -213,14 +216,20 @@ struct Exchange {
 
 impl Exchange {
     async fn run(mut self, authorized: Authorized) -> Result<Response<Body>, Rejection> {
-        let pool = self.local.pools.get(self.route.upstream).and_then(Option::as_ref).ok_or_else(
-            || {
-                Rejection::new(
-                    Code::Connect,
-                    "the upstream's TLS settings are unusable; see the log",
-                )
-            },
-        )?;
+        let pool = self.local.pools.get(self.route.upstream).and_then(Option::clone);
+        let pool = pool.ok_or_else(|| {
+            let detail = "the upstream's TLS settings are unusable; see the log";
+            Rejection::new(Code::Connect, detail)
+        })?;
+        self.through(&*pool, authorized).await
+    }
+
+    /// Sends, and sends again where that is honest.
+    async fn through(
+        &mut self,
+        pool: &impl Way,
+        authorized: Authorized,
+    ) -> Result<Response<Body>, Rejection> {
         let sent = authorized.send(pool, &self.upstream, &self.local.plan.limits).await?;
         let sent = match verdict(&sent.response) {
             Verdict::Fine => sent,
@@ -247,7 +256,7 @@ impl Exchange {
         &self,
         sent: Sent,
         verdict: Verdict,
-        pool: &Pool,
+        pool: &impl Way,
     ) -> Result<Sent, Rejection> {
         let (Some(reader), Some(bearer)) = (&self.route.token, &sent.bearer) else {
             return Ok(sent);

@@ -20,7 +20,7 @@ pub mod schedule;
 mod simulation;
 pub mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod watch;

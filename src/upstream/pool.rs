@@ -6,6 +6,7 @@
 //! reported, never repeated.
 
 use std::cell::{RefCell, RefMut};
+use std::future::Future;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -40,6 +41,29 @@ pub enum Reuse {
     Recent,
     /// A new one.
     Never,
+}
+
+/// What carries requests to one upstream; simulations have another than [`Pool`].
+pub trait Way {
+    /// Sends a request in origin form and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// What failed, and whether any byte had left.
+    fn send(
+        &self,
+        request: Box<Request<Body>>,
+        reuse: Reuse,
+    ) -> impl Future<Output = Result<Response<Body>, SendError>>;
+}
+
+impl Way for Pool {
+    fn send(
+        &self,
+        request: Box<Request<Body>>,
+        reuse: Reuse,
+    ) -> impl Future<Output = Result<Response<Body>, SendError>> {
+        self.send(request, reuse)
+    }
 }
 
 /// The connections of one worker to one upstream.
