@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use apps::Outcome;
 use bearer_proxy::app::App;
@@ -83,8 +83,10 @@ impl World {
             (Fate::Late, Outcome::Refused { code, forwarded }) => {
                 code == "upstream_timeout" && forwarded == "unknown"
             }
-            // It was written to a connection that its server no longer read.
-            (Fate::Lost, Outcome::Refused { code, .. }) => code == "upstream_reset",
+            // It was written to a connection that its server no longer read, or there was no token.
+            (Fate::Lost, Outcome::Refused { code, forwarded }) => {
+                code == "upstream_reset" || (code == "token_unavailable" && forwarded == "no")
+            }
             (Fate::Any(status), Outcome::Whole { status: found, id: of }) => {
                 status == *found && *of == id
             }
@@ -137,6 +139,22 @@ fn every_request_has_one_outcome_and_no_payment_arrives_twice() {
     assert!(wrong.is_empty(), "seed {seed}: {} outcomes are wrong:\n{some}", wrong.len());
 }
 
+/// An operator who saves the configuration every two seconds: another one, a broken one, the first one.
+fn edit(path: &Path, text: &str) {
+    let versions = [
+        text.replace("\nlog.level", "\nserver.max_in_flight = 200\nlog.level"),
+        text[..text.len() / 2].to_owned(),
+        text.to_owned(),
+    ];
+    for version in versions.iter().cycle() {
+        thread::park_timeout(Duration::from_secs(2));
+        // The folder goes with the program.
+        if std::fs::write(path, version).is_err() {
+            return;
+        }
+    }
+}
+
 /// The most memory that this process has held, with both ends of every connection in it.
 fn peak_kib() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -154,7 +172,7 @@ fn spawn_banks(world: &Arc<World>) -> (SocketAddr, SocketAddr, SocketAddr) {
     let world = Arc::clone(world);
     thread::spawn(move || {
         runtime().block_on(async {
-            let tokens = bank::tokens().await;
+            let tokens = bank::tokens(world.seed).await;
             let a = bank::start("a", Arc::clone(&world)).await;
             let b = bank::start("b", world).await;
             sender.send((tokens, a, b)).unwrap();
@@ -172,7 +190,7 @@ fn spawn_proxy(tokens: SocketAddr, a: SocketAddr, b: SocketAddr) -> SocketAddr {
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut text = String::from(
         "version = 1\nserver.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n\
-         log.level = \"error\"\nlog.access = \"off\"\n",
+         reload.watch = \"1s\"\nlog.level = \"off\"\nlog.access = \"off\"\n",
     );
     for (name, bank) in [("a", a), ("b", b)] {
         text += &format!(
@@ -195,10 +213,13 @@ routes = [
         );
     }
     let (sender, receiver) = mpsc::channel();
+    let path = dir.path().join("chaos.toml");
+    std::fs::write(&path, &text).unwrap();
     thread::spawn(move || {
-        let config = config::parse(&text, Path::new("chaos.toml"), &|_| None);
+        let config = config::parse(&text, &path, &|_| None);
         let config = config.unwrap_or_else(|problems| panic!("{}", problems.render(false))).config;
         let log = log::init(&config.log, false).unwrap();
+        thread::spawn(move || edit(&path, &text));
         runtime().block_on(async {
             let app = App::build(config).await.unwrap();
             sender.send(app.addresses()[0][0]).unwrap();

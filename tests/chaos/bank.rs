@@ -11,14 +11,17 @@ use tokio::net::{TcpListener, TcpStream};
 use super::World;
 use super::fault::Fault;
 
-/// A token server: `/NAME` issues tokens that tell their bank and scope.
-pub async fn tokens() -> SocketAddr {
+/// A token server that is not always there: `/NAME` issues tokens that tell their bank and scope, and
+/// live for a few seconds.
+pub async fn tokens(seed: u64) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let mut number = 0;
+        let mut dice = fastrand::Rng::with_seed(seed);
         while let Ok((mut stream, _)) = listener.accept().await {
             number += 1;
+            let mood = dice.u32(0..10);
             tokio::spawn(async move {
                 let mut buffer = Vec::new();
                 let Some(head) = head(&mut stream, &mut buffer).await else { return };
@@ -27,10 +30,16 @@ pub async fn tokens() -> SocketAddr {
                 let form = String::from_utf8_lossy(&form).into_owned();
                 let scope = form.split("scope=").nth(1).unwrap_or_default();
                 let scope = scope.split('&').next().unwrap_or_default();
-                let json = format!(
-                    r#"{{"access_token":"{bank}-{scope}-{number}","token_type":"bearer","expires_in":86400}}"#
-                );
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", json.len());
+                let json = match mood {
+                    0 => return,
+                    1 => r#"{"access_token":"half"#.to_owned(),
+                    _ => format!(
+                        r#"{{"access_token":"{bank}-{scope}-{number}","token_type":"bearer","expires_in":4}}"#
+                    ),
+                };
+                let status = if mood == 2 { "503 Not now" } else { "200 OK" };
+                let length = json.len();
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
                 let _gone = stream.write_all(format!("{head}{json}").as_bytes()).await;
             });
         }

@@ -11,7 +11,12 @@ mod framing;
 mod answers;
 // How often a request arrives, whatever fails.
 mod once;
+mod once2;
+// What runs out.
+mod scarce;
+// Whose answer it is.
 mod recorder;
+mod told;
 
 use std::cell::RefCell;
 
