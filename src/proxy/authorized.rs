@@ -29,7 +29,7 @@ use crate::clock::Moment;
 use crate::layer::guard::{Breach, Guarded, Watch};
 use crate::net::connect::ConnectError;
 use crate::token::Bearer;
-use crate::upstream::{self, Reuse, SendError, Way};
+use crate::upstream::{self, Departure, Reuse, SendError, Way};
 
 /// A request that may be sent.
 pub struct Authorized {
@@ -74,16 +74,19 @@ impl Authorized {
         let Self { mut request, route, mut bearer, kept } = self;
         let safe = is_safe(request.method());
         let watch = guard(&mut request, &route, upstream, limits);
-        let sending = pool.send(request, if safe { Reuse::Any } else { Reuse::Recent });
-        let mut sent = with_deadline(sending, upstream.response_timeout, watch.as_ref()).await;
+        let (limit, departure) = (upstream.response_timeout, Departure::now());
+        let reuse = if safe { Reuse::Any } else { Reuse::Recent };
+        let sending = pool.send(request, reuse, &departure);
+        let mut sent = with_deadline(sending, limit, &departure, watch.as_ref()).await;
         // Once, where the method or the route allows a second try at all: the failure says nothing
         // of the request (RFC 9110 section 9.2.2, RFC 9113 section 8.7).
         if let (Some(Err(error)), Some(kept)) = (&sent, &kept)
             && (error.is_stale() || error.is_refused())
             && let Some(request) = once_more(kept, &route, &mut bearer)
         {
-            let sending = pool.send(request, Reuse::Never);
-            sent = with_deadline(sending, upstream.response_timeout, None).await;
+            let departure = Departure::now();
+            let sending = pool.send(request, Reuse::Never, &departure);
+            sent = with_deadline(sending, limit, &departure, None).await;
         }
         match sent {
             Some(Ok(response)) => Ok(Sent { response, bearer, kept }),
@@ -139,11 +142,12 @@ fn guard(
     Some(watch)
 }
 
-/// Waits for an answer; the clock starts anew with each piece of the request's body, since an
-/// upstream cannot be expected to answer what it has not yet been told.
+/// Waits for an answer; the clock starts with the request, and anew with each piece of its body,
+/// since an upstream cannot be expected to answer what it has not yet been told.
 async fn with_deadline<F: Future>(
     sending: F,
     limit: Duration,
+    departure: &Departure,
     watch: Option<&Watch>,
 ) -> Option<F::Output> {
     let mut sending = std::pin::pin!(sending);
@@ -152,12 +156,12 @@ async fn with_deadline<F: Future>(
         if let Ok(output) = tokio::time::timeout_at(deadline, &mut sending).await {
             return Some(output);
         }
-        match watch {
-            Some(watch) if watch.last_progress() + limit > deadline => {
-                deadline = watch.last_progress() + limit;
-            }
-            _ => return None,
+        let left = departure.since().unwrap_or_else(Instant::now);
+        let since = watch.map_or(left, |watch| watch.last_progress().max(left));
+        if since + limit <= deadline {
+            return None;
         }
+        deadline = since + limit;
     }
 }
 

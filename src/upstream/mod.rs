@@ -15,5 +15,5 @@ pub use error::{Forwarded, SendError, SendErrorKind};
 pub use expect::BodyUnasked;
 pub use http1::Failure;
 pub use http1::Switched;
-pub use pool::{Pool, Reuse, Way};
+pub use pool::{Departure, Pool, Reuse, Way};
 pub use settings::Settings;

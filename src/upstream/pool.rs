@@ -5,7 +5,7 @@
 //! What HTTP/2 handed back unwritten may be sent on another connection; whatever else fails is
 //! reported, never repeated.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::future::Future;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -45,7 +45,8 @@ pub enum Reuse {
 
 /// What carries requests to one upstream; simulations have another than [`Pool`].
 pub trait Way {
-    /// Sends a request in origin form and waits for the head of its answer.
+    /// Sends a request in origin form and waits for the head of its answer; notes when it has a
+    /// connection to leave on.
     ///
     /// # Errors
     /// What failed, and whether any byte had left.
@@ -53,6 +54,7 @@ pub trait Way {
         &self,
         request: Box<Request<Body>>,
         reuse: Reuse,
+        departure: &Departure,
     ) -> impl Future<Output = Result<Response<Body>, SendError>>;
 }
 
@@ -61,8 +63,32 @@ impl Way for Pool {
         &self,
         request: Box<Request<Body>>,
         reuse: Reuse,
+        departure: &Departure,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
-        self.send(request, reuse)
+        self.send_noting(request, reuse, departure)
+    }
+}
+
+/// When a request had a connection to leave on. While one is being made, which has a time-out of
+/// its own, an answer is not late.
+pub struct Departure(Cell<Option<Instant>>);
+
+impl Departure {
+    /// Of a request that finds a connection, unless it turns out otherwise.
+    pub fn now() -> Self {
+        Self(Cell::new(Some(Instant::now())))
+    }
+
+    /// Since when an answer may come; `None` while a connection is being made.
+    pub fn since(&self) -> Option<Instant> {
+        self.0.get()
+    }
+
+    async fn after<T>(&self, making: impl Future<Output = T>) -> T {
+        self.0.set(None);
+        let made = making.await;
+        self.0.set(Some(Instant::now()));
+        made
     }
 }
 
@@ -133,8 +159,17 @@ impl Pool {
     /// What failed, and whether any byte had left.
     pub async fn send(
         &self,
+        request: Box<Request<Body>>,
+        reuse: Reuse,
+    ) -> Result<Response<Body>, SendError> {
+        self.send_noting(request, reuse, &Departure::now()).await
+    }
+
+    async fn send_noting(
+        &self,
         mut request: Box<Request<Body>>,
         reuse: Reuse,
+        departure: &Departure,
     ) -> Result<Response<Body>, SendError> {
         let expectation = Expectation::hold(&mut request);
         let mut tried = 0;
@@ -144,11 +179,11 @@ impl Pool {
             let last = tried == MAX_CONNECTIONS_TRIED;
             // In boxes: most requests find a connection and need not carry room for its making.
             let checked = if request.headers().contains_key(UPGRADE) {
-                Box::pin(self.0.switchable()).await?
+                Box::pin(departure.after(self.0.switchable())).await?
             } else if let Some(checked) = self.0.checkout(if last { Reuse::Never } else { reuse }) {
                 checked
             } else {
-                Box::pin(self.0.fresh(reuse)).await?
+                Box::pin(departure.after(self.0.fresh(reuse))).await?
             };
             let reused = checked.reused;
             let mut connection = match checked.sender {

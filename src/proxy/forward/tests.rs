@@ -28,7 +28,7 @@ use crate::server::settings::Listen;
 use crate::telemetry::Registry;
 use crate::token::credential::Policy;
 use crate::token::testing::{Mood, Scripted, credential, keeper};
-use crate::upstream::{self, Reuse, SendError, SendErrorKind, Way};
+use crate::upstream::{self, Departure, Reuse, SendError, SendErrorKind, Way};
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 const TOKEN_WAIT: Duration = Duration::from_secs(2);
@@ -86,6 +86,7 @@ impl Way for Bank {
         &self,
         request: Box<Request<Body>>,
         reuse: Reuse,
+        _: &Departure,
     ) -> Result<Response<Body>, SendError> {
         sleep(Duration::from_millis(self.roll(50).into())).await;
         let failed = |kind, forwarded, reused| Err(SendError { kind, forwarded, reused });

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::recorder::{Act, ok};
@@ -162,6 +164,33 @@ async fn what_cannot_be_reached_was_not_sent() {
     drop(nobody);
     let rig = Rig::with(&closed, &tables("1s", "").1).await;
     for method in ALL {
+        let mut app = ask(&rig, method, "/pay", "", "").await;
+        let expected = (502, "connect".to_owned(), "no".to_owned());
+        assert_eq!(told(&mut app, method).await, expected, "{method}");
+    }
+}
+
+/// Nobody waits for an answer while there is no connection: that has a time-out of its own, and what
+/// it ends was not sent.
+#[tokio::test]
+async fn what_found_no_connection_in_time_was_not_sent() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    // Whoever comes now is not answered: nobody accepts, and there is no room to wait.
+    let mut waiting = Vec::new();
+    while let Ok(Ok(stream)) =
+        tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+    {
+        waiting.push(stream);
+    }
+    let refusing = format!(
+        "[upstreams.bank]\nurl = \"http://{address}\"\n\
+         timeouts = {{ connect = \"1s\", response = \"100ms\" }}\nROUTES"
+    );
+    let rig = Rig::with(&refusing, &tables("1s", "").1).await;
+    for method in ["GET", "POST"] {
         let mut app = ask(&rig, method, "/pay", "", "").await;
         let expected = (502, "connect".to_owned(), "no".to_owned());
         assert_eq!(told(&mut app, method).await, expected, "{method}");
