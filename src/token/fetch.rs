@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::DATE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use tokio::time::Instant;
 
 use super::credential::Credential;
 use super::login::{Login, Shown};
 use super::metrics::TokenMetrics;
 use super::probe::{MAX_REPLY_BYTES, connector};
+use super::schedule::FLOOR;
 use crate::clock::Moment;
 use crate::net::control::{self, CallError};
 use crate::oauth::error::{ErrorCode, FailureClass, Malformation, TokenError};
@@ -113,14 +115,18 @@ impl Fetch for Trip {
         // A login that is withheld is looked at anew: it may have been changed.
         let age = if withheld.is_some() { Age::Now } else { Age::Recent };
         let shown = self.login.read(age).await.map_err(unread)?;
+        let began = Instant::now();
         let refused = match self.ask(&shown, refresh, withheld).await {
             Err(error) if error.refused_login().is_some() => error,
             outcome => return outcome,
         };
         // The secret may have been rotated since it was read, or between id and secret: then the
-        // new one is tried at once, and its outcome counts.
+        // new one is tried as soon as another call may be made, and its outcome counts.
         match self.login.read(Age::Now).await {
-            Ok(newer) if newer.hash != shown.hash => self.ask(&newer, refresh, withheld).await,
+            Ok(newer) if newer.hash != shown.hash => {
+                tokio::time::sleep_until(began + FLOOR).await;
+                self.ask(&newer, refresh, withheld).await
+            }
             _ => Err(refused),
         }
     }

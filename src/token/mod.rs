@@ -1,7 +1,8 @@
 //! The life of a token in this process: the slow river, and the only writer of token cells.
 //!
-//! [`refresher`] is the loop; [`schedule`] decides when, purely; [`fetch`] is one trip; [`cell`] is
-//! where the rivers meet; [`keeper`] owns the refreshers across reloads.
+//! [`refresher`] is the loop; [`schedule`] decides when, purely; [`fetch`] is one trip, and `outcome`
+//! what follows from it; [`cell`] is where the rivers meet; [`keeper`] owns the refreshers across
+//! reloads.
 
 pub mod bearer;
 mod blame;
@@ -13,6 +14,7 @@ mod gate;
 pub mod keeper;
 mod login;
 pub mod metrics;
+mod outcome;
 pub mod probe;
 pub mod refresher;
 pub mod schedule;

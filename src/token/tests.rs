@@ -213,6 +213,9 @@ async fn a_lazy_token_is_fetched_at_first_use_and_let_go() {
     assert_eq!(story.server.calls(), calls);
     let status = &story.keeper.handle().statuses()[0];
     assert!(status.lazy && status.usable_until.is_none() && status.refresh_due.is_none());
+    story.keeper.handle().refresh("bank");
+    sleep(secs(1)).await;
+    assert_eq!(story.server.calls(), calls + 1, "a forced refresh counts as a use");
     story.ask().await.unwrap();
 }
 

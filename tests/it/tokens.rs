@@ -265,3 +265,16 @@ async fn tokens_are_revoked_when_it_leaves_in_peace() {
     let issued = story.auth().ledger().issued();
     assert!(issued.iter().all(|token| token.revoked && token.refresh_token.is_none()));
 }
+
+#[tokio::test]
+async fn one_token_can_serve_all_routes() {
+    let story = soon(with_keys(Persona::QBank, 60, Habit::None, "tokens = \"union\"")).await;
+    soon(story.proxy.wait_ready()).await;
+    let mut app = client(story.proxy.addr).await;
+    for target in ["/qbank/v1/balances/42", "/qbank/v1/transactions/a", "/qbank/v1/payments/ach/7"]
+    {
+        assert_eq!(soon(app.get(target)).await.status, 200, "{target}");
+    }
+    let issued = story.auth().ledger().issued();
+    assert_eq!((issued.len(), issued[0].scopes.len()), (1, 3));
+}
