@@ -37,7 +37,7 @@ const MIN_BUFFER: usize = 8192;
 /// The same FIN says "I sent all I had" and "I am gone". An answer that is nearly there reaches a
 /// client of the first kind; work for one of the second kind does not go on for long. An unsafe
 /// request always goes on to its end.
-const HANG_UP_GRACE: Duration = Duration::from_secs(1);
+const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 
 /// A request and the connection it came over.
 #[derive(Debug)]
