@@ -90,11 +90,12 @@ impl Forwarder {
                 // The caller of an unsafe method may hang up; the upstream's work is not undone by
                 // that, so that the exchange goes on and its outcome is known to the log. It holds
                 // the connection, so that a worker that is told to leave waits for it.
-                let going_on = async move {
+                // In a box, so that the task is moved about as a pointer.
+                let going_on = Box::pin(async move {
                     let outcome = exchange.run(authorized).await;
                     drop(connection);
                     life.end(outcome, &self.shared.metrics)
-                };
+                });
                 tokio::task::spawn_local(going_on).await.unwrap_or_else(|_| {
                     let rejection = Rejection::new(Code::Internal, "the exchange broke off");
                     let id = RequestId::default();

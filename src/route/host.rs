@@ -112,16 +112,19 @@ impl Authority {
 /// Letters, digits, `-`, `_` and `.`; one dot at the end is the root's and dropped.
 fn registered_name(host: &str) -> Option<String> {
     let host = host.strip_suffix('.').unwrap_or(host);
-    let labels = host.split('.').all(|label| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    });
+    let (mut label, mut numeric) = (0, true);
+    for byte in host.bytes() {
+        match byte {
+            b'.' if label > 0 => label = 0,
+            b'0'..=b'9' if label < 63 => label += 1,
+            b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' if label < 63 => {
+                (label, numeric) = (label + 1, false);
+            }
+            _ => return None,
+        }
+    }
     // A name of digits only is an address, and must be one in its usual spelling.
-    let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let fits = labels && host.len() <= 253 && (!numeric || host.parse::<Ipv4Addr>().is_ok());
+    let fits = label > 0 && host.len() <= 253 && (!numeric || host.parse::<Ipv4Addr>().is_ok());
     fits.then(|| host.to_ascii_lowercase())
 }
 

@@ -5,6 +5,7 @@
 //! were written does not matter.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use http::Method;
 
@@ -32,7 +33,7 @@ struct Entry<T> {
 /// One segment's place in the trie; the numbers are indexes of entries.
 #[derive(Debug, Default)]
 struct Node {
-    literal: HashMap<String, Node>,
+    literal: HashMap<String, Node, BuildHasherDefault<Fnv>>,
     any: Option<Box<Node>>,
     rest: Vec<usize>,
     here: Vec<usize>,
@@ -201,8 +202,8 @@ impl Node {
         let Some(path) = path else {
             return take_if_any(&self.here, take).or_else(|| take_if_any(&self.rest, take));
         };
-        let (segment, left) = match path.split_once('/') {
-            Some((segment, left)) => (segment, Some(left)),
+        let (segment, left) = match path.bytes().position(|byte| byte == b'/') {
+            Some(end) => (&path[..end], path.get(end + 1..)),
             None => (path, None),
         };
         let name = spelled(segment);
@@ -224,6 +225,28 @@ impl Node {
             return Some(found);
         }
         take_if_any(&self.rest, take)
+    }
+}
+
+/// FNV-1a: the keys are segments of the configuration, which nobody chooses to collide, so that a
+/// keyed hash would only cost time.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -77,7 +77,7 @@ impl<'a> Target<'a> {
         }
         let inner = path.strip_prefix('/').ok_or(TargetError::NoSlash)?;
         let mut quirks = Quirks::default();
-        let mut segments = inner.split('/').peekable();
+        let mut segments = inner.as_bytes().split(|byte| *byte == b'/').peekable();
         while let Some(segment) = segments.next() {
             if segment.is_empty() && (segments.peek().is_some() || inner.ends_with("//")) {
                 return Err(TargetError::EmptySegment);
@@ -88,12 +88,14 @@ impl<'a> Target<'a> {
     }
 }
 
-fn read_segment(segment: &str, quirks: &mut Quirks) -> Result<(), TargetError> {
-    if segment == "." || segment == ".." {
+fn read_segment(segment: &[u8], quirks: &mut Quirks) -> Result<(), TargetError> {
+    if matches!(segment, b"." | b"..") {
         return Err(TargetError::DotSegment);
     }
-    let mut bytes = segment.bytes();
+    let mut plain = true;
+    let mut bytes = segment.iter().copied();
     while let Some(byte) = bytes.next() {
+        plain &= !matches!(byte, b'%' | b';');
         match byte {
             b'%' => {
                 let (high, low) = (bytes.next(), bytes.next());
@@ -109,7 +111,11 @@ fn read_segment(segment: &str, quirks: &mut Quirks) -> Result<(), TargetError> {
             _ => return Err(TargetError::Character),
         }
     }
-    if segment.contains(['%', ';']) { read_parts(segment) } else { Ok(()) }
+    if plain {
+        return Ok(());
+    }
+    // It was cut from a text at slashes, so that it is one.
+    read_parts(std::str::from_utf8(segment).map_err(|_| TargetError::Character)?)
 }
 
 /// An opt-in accepts that servers read `;` and `%2F` differently, not that a path climbs: to a
@@ -131,6 +137,11 @@ fn decoded(text: &str) -> String {
     text.replace("%2F", "/").replace("%2f", "/").replace("%3B", ";").replace("%3b", ";")
 }
 
+/// Whether there is nothing in a path that servers decode or cut off.
+fn is_plain(path: &str) -> bool {
+    !path.bytes().any(|byte| matches!(byte, b'%' | b';'))
+}
+
 /// Parameters cut off every segment.
 fn cut(text: &str) -> String {
     let names = text.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
@@ -140,7 +151,7 @@ fn cut(text: &str) -> String {
 /// How servers read a canonical path that decode slashes, cut parameters off, or do both in either
 /// order; none where all of that is the path itself.
 pub(super) fn loose_readings(path: &str) -> Vec<String> {
-    if !path.contains(['%', ';']) {
+    if is_plain(path) {
         return Vec::new();
     }
     let plain = decoded(path);
@@ -159,6 +170,9 @@ pub(super) fn loose_readings(path: &str) -> Vec<String> {
 pub fn may_mean(path: &str, resource: &str) -> bool {
     fn plain(text: &str) -> Cow<'_, str> {
         percent_encoding::percent_decode_str(text).decode_utf8_lossy()
+    }
+    if is_plain(path) && is_plain(resource) {
+        return letters(path).eq(letters(resource));
     }
     let meant = plain(resource);
     let means = |reading: &str| letters(&plain(reading)).eq(letters(&meant));
@@ -221,7 +235,25 @@ fn digit(byte: u8) -> Option<u8> {
 
 /// RFC 3986 section 3.3, without the percent sign and the semicolon.
 fn is_pchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'.'
+                | b'_'
+                | b'~'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b'='
+                | b':'
+                | b'@'
+        )
 }
 
 impl fmt::Display for TargetError {

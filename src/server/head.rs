@@ -87,7 +87,7 @@ impl Heads {
             bytes = match self.place {
                 Place::Blind | Place::Switched => return,
                 Place::Skip { left, chunked } => self.skip(left, chunked, bytes),
-                _ => match bytes.iter().position(|byte| *byte == b'\n') {
+                _ => match memchr::memchr(b'\n', bytes) {
                     Some(end) => {
                         let (line, rest) = bytes.split_at(end + 1);
                         self.place = self.gathered(line);

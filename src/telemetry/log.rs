@@ -9,9 +9,10 @@
 //! slow, stuck or gone costs lines (which are counted), never a request.
 
 use std::fmt;
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{BufWriter, IsTerminal, Write, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::json::JsonLines;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::layer;
@@ -140,7 +141,8 @@ fn build(
         .buffered_lines_limit(QUEUE)
         .lossy(true)
         .thread_name("log")
-        .finish(out);
+        // It is flushed whenever no line waits, so that many lines at once are one write.
+        .finish(BufWriter::new(out));
     let dropped = DroppedLines(writer.error_counter());
     let subscriber =
         Registry::default().with(filter).with(discreet()).with(lines(json, color, writer));
@@ -157,8 +159,7 @@ where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     if json {
-        let layer = layer().json().flatten_event(true).with_span_list(false);
-        return Box::new(layer.with_current_span(false).with_writer(writer));
+        return Box::new(layer().event_format(JsonLines).with_writer(writer));
     }
     Box::new(layer().with_target(false).with_ansi(color).with_writer(writer))
 }
