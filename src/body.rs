@@ -39,6 +39,11 @@ impl Body {
         if bytes.is_empty() { Self::empty() } else { Self(Inner::Full(Some(bytes))) }
     }
 
+    /// Whether all of it is in memory, so that nobody waits for the rest.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.0, Inner::Empty | Inner::Full(_))
+    }
+
     /// A body that hyper is receiving in a message of this version.
     pub fn incoming(version: Version, incoming: Incoming) -> Self {
         match version {

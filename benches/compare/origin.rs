@@ -53,6 +53,9 @@ fn bind() -> io::Result<std::net::TcpListener> {
 fn acceptor() -> Result<(TlsAcceptor, String), Box<dyn std::error::Error + Send + Sync>> {
     let mut authority = rcgen::CertificateParams::new(Vec::new())?;
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    authority.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    // OpenSSL takes a leaf with its issuer's name for one that signed itself.
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "authority of this run");
     let issuer_key = rcgen::KeyPair::generate()?;
     let ca_pem = authority.self_signed(&issuer_key)?.pem();
     let issuer = rcgen::Issuer::new(authority, issuer_key);

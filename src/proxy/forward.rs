@@ -316,7 +316,7 @@ impl Exchange {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         parts.version = http::Version::HTTP_11;
-        if body.is_end_stream() {
+        if body.is_whole() || body.is_end_stream() {
             return Response::from_parts(parts, body);
         }
         let body = Guarded::new(body, u64::MAX, self.upstream.body_idle_timeout);

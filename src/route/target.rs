@@ -137,9 +137,9 @@ fn decoded(text: &str) -> String {
     text.replace("%2F", "/").replace("%2f", "/").replace("%3B", ";").replace("%3b", ";")
 }
 
-/// Whether there is nothing in a path that servers decode or cut off.
+/// Whether a path is ASCII, with nothing that servers decode or cut off.
 fn is_plain(path: &str) -> bool {
-    !path.bytes().any(|byte| matches!(byte, b'%' | b';'))
+    path.bytes().all(|byte| byte.is_ascii() && !matches!(byte, b'%' | b';'))
 }
 
 /// Parameters cut off every segment.
@@ -172,11 +172,19 @@ pub fn may_mean(path: &str, resource: &str) -> bool {
         percent_encoding::percent_decode_str(text).decode_utf8_lossy()
     }
     if is_plain(path) && is_plain(resource) {
-        return letters(path).eq(letters(resource));
+        return may_look_alike(path, resource) && letters(path).eq(letters(resource));
     }
     let meant = plain(resource);
     let means = |reading: &str| letters(&plain(reading)).eq(letters(&meant));
     means(path) || loose_readings(path).iter().any(|reading| means(reading))
+}
+
+/// Whether the letters and digits of ASCII are the same; where they are not, no server takes one path
+/// for the other, which is soon seen of nearly all.
+fn may_look_alike(path: &str, other: &str) -> bool {
+    let told = |byte: &u8| byte.is_ascii_alphanumeric();
+    let (path, other) = (path.bytes().filter(told), other.bytes().filter(told));
+    path.map(|byte| byte.to_ascii_lowercase()).eq(other.map(|byte| byte.to_ascii_lowercase()))
 }
 
 /// The names in a path, each after a slash, as the laxest of servers compares them.
@@ -369,6 +377,7 @@ mod tests {
             assert!(!means(path), "{path}");
         }
         assert!(may_mean("/%C3%89/", "/\u{e9}"));
+        assert!(may_mean("/K", "/\u{212a}"), "the Kelvin sign in small letters");
     }
 
     proptest! {

@@ -262,6 +262,9 @@ fn redact_echoes(headers: &mut HeaderMap, token: Option<&[u8]>) {
 
 /// Whether bytes hold the token, as it is or percent-encoded, as in a URL.
 pub fn holds(bytes: &[u8], token: &[u8]) -> bool {
+    if bytes.len() < token.len() {
+        return false;
+    }
     let plain = |bytes: &[u8]| bytes.windows(token.len()).any(|part| part == token);
     let decoded = || percent_decode(bytes).collect::<Vec<_>>();
     !token.is_empty() && (plain(bytes) || (bytes.contains(&b'%') && plain(&decoded())))

@@ -65,10 +65,10 @@ pub fn write_field(name: &HeaderName, value: &HeaderValue, out: &mut BytesMut) {
 ///
 /// # Errors
 /// What is no head of HTTP/1, or one whose answer ends in two ways.
-pub fn read(
+pub fn read<'a>(
     input: &mut BytesMut,
     method: &Method,
-    asked: Option<&HeaderValue>,
+    asked: impl FnOnce() -> Option<&'a HeaderValue>,
 ) -> Result<Option<Head>, Failure> {
     let Some(length) = end_of(input)? else { return Ok(None) };
     let head = input.split_to(length).freeze();
@@ -95,7 +95,7 @@ pub fn read(
         response.extensions_mut().insert(reason);
     }
     let frame = read_fields(parsed.headers, &head, response.headers_mut())?;
-    if status == StatusCode::SWITCHING_PROTOCOLS && !switches_to(asked, response.headers()) {
+    if status == StatusCode::SWITCHING_PROTOCOLS && !switches_to(asked(), response.headers()) {
         return Err(Failure::UnaskedUpgrade);
     }
     let framing = frame.framing(status, method, is_11)?;

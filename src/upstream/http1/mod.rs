@@ -152,7 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             }
         }
         loop {
-            match head::read(&mut self.input, &request.method, request.headers.get(UPGRADE)) {
+            let asked = || request.headers.get(UPGRADE);
+            match head::read(&mut self.input, &request.method, asked) {
                 Ok(Some(head)) if head.is_interim() => {
                     interim(head.response.status());
                     continue;

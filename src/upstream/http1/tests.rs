@@ -160,17 +160,17 @@ async fn what_can_be_read_in_two_ways_is_refused() {
 #[tokio::test]
 async fn a_head_is_refused_as_soon_as_it_is_no_http() {
     let mut read = BytesMut::from("HTTP/2");
-    assert!(matches!(head::read(&mut read, &Method::GET, None), Err(Failure::Invalid(_))));
+    assert!(matches!(head::read(&mut read, &Method::GET, || None), Err(Failure::Invalid(_))));
     let mut read = BytesMut::from("HTT");
-    assert!(matches!(head::read(&mut read, &Method::GET, None), Ok(None)));
+    assert!(matches!(head::read(&mut read, &Method::GET, || None), Ok(None)));
     let mut long = BytesMut::from(&*format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(33 * 1024)));
-    assert!(matches!(head::read(&mut long, &Method::GET, None), Err(Failure::Invalid(_))));
+    assert!(matches!(head::read(&mut long, &Method::GET, || None), Err(Failure::Invalid(_))));
 }
 
 #[tokio::test]
 async fn a_reason_of_the_servers_own_is_kept() {
     let mut read = BytesMut::from("HTTP/1.1 200 Fine\r\n\r\n");
-    let head = head::read(&mut read, &Method::GET, None).unwrap().unwrap();
+    let head = head::read(&mut read, &Method::GET, || None).unwrap().unwrap();
     let reason = head.response.extensions().get::<hyper::ext::ReasonPhrase>().unwrap();
     assert_eq!(reason.as_bytes(), b"Fine");
 }
