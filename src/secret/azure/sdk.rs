@@ -28,6 +28,9 @@ use crate::secret::way::{Transport, lost};
 /// Time for a token of Entra's, and for the secret.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// The metadata service of a machine at Azure.
+const METADATA: &str = "http://169.254.169.254/metadata";
+
 /// Reads a secret. Who we are is found out anew each time: an identity that was kept would
 /// outlive its rotation.
 pub(in crate::secret) async fn read(secret: &AzureSecret) -> Result<Sensitive, SecretFault> {
@@ -36,9 +39,10 @@ pub(in crate::secret) async fn read(secret: &AzureSecret) -> Result<Sensitive, S
 }
 
 async fn fetch(secret: &AzureSecret) -> Result<Sensitive, SecretFault> {
-    let options = options(Arc::new(Wire(Transport::new(&secret.way))));
+    let wire = Arc::new(Wire(Transport::new(&secret.way)));
+    let options = options(Arc::clone(&wire));
     let mut last = SecretFault::NoIdentity;
-    for credential in credentials(secret.identity, &options) {
+    for credential in credentials(secret.identity, &options, &wire).await {
         match get(secret, credential, options.clone()).await {
             // No such identity here: another kind may be.
             Err(error) if matches!(error.kind(), ErrorKind::Credential) => last = fault(&error),
@@ -85,7 +89,11 @@ fn options(wire: Arc<Wire>) -> ClientOptions {
 
 /// The identities to be tried, in order. One that its environment does not even name is left
 /// out.
-fn credentials(identity: AzureIdentity, options: &ClientOptions) -> Vec<Arc<dyn TokenCredential>> {
+async fn credentials(
+    identity: AzureIdentity,
+    options: &ClientOptions,
+    wire: &Wire,
+) -> Vec<Arc<dyn TokenCredential>> {
     let made: Vec<Option<Arc<dyn TokenCredential>>> = match identity {
         AzureIdentity::ClientSecret => vec![client_secret(options)],
         AzureIdentity::Workload => vec![workload(options)],
@@ -94,7 +102,8 @@ fn credentials(identity: AzureIdentity, options: &ClientOptions) -> Vec<Arc<dyn 
         // Who has set up one of the first two means it.
         AzureIdentity::Auto => match client_secret(options).or_else(|| workload(options)) {
             Some(meant) => vec![Some(meant)],
-            None => vec![managed(options), cli()],
+            None if wire.may_be_managed().await => vec![managed(options), cli()],
+            None => vec![cli()],
         },
     };
     made.into_iter().flatten().collect()
@@ -150,6 +159,20 @@ fn fault(error: &Error) -> SecretFault {
 /// The SDK's requests on our own wire.
 #[derive(Debug)]
 struct Wire(Transport);
+
+impl Wire {
+    /// Whether a managed identity can be asked for. The SDK asks a machine's metadata service for
+    /// more than a minute, also where there is none.
+    async fn may_be_managed(&self) -> bool {
+        let hosted =
+            ["IDENTITY_ENDPOINT", "MSI_ENDPOINT"].into_iter().any(|name| variable(name).is_some());
+        let anything = http::Request::get(METADATA).body(Bytes::new());
+        match anything {
+            Ok(anything) if !hosted => self.0.send(anything).await.is_ok(),
+            _ => hosted,
+        }
+    }
+}
 
 impl HttpClient for Wire {
     fn execute_request<'this, 'request, 'future>(
