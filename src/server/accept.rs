@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tower::Service;
 
-use super::drain::{Drain, Member, Stage, StopSignal};
+use super::drain::{Crowd, Drain, Member, Stage, StopSignal};
 use super::listener::Listener;
 use super::peer::{Peer, UnixPeer};
 use super::serve::{ConnectionInfo, Ended, Inbound, builder, serve};
@@ -51,12 +51,15 @@ enum Client {
 }
 
 impl Source {
-    fn new(WorkerListener { id, listener, tls }: WorkerListener) -> io::Result<Self> {
+    fn new(
+        WorkerListener { id, listener, tls }: WorkerListener,
+        crowd: &Rc<Crowd>,
+    ) -> io::Result<Self> {
         let acceptor = match listener {
             Listener::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
             Listener::Unix(listener) => Acceptor::Unix(UnixListener::from_std(listener)?),
         };
-        Ok(Self { id, acceptor, tls, drain: Drain::new() })
+        Ok(Self { id, acceptor, tls, drain: Drain::new(Rc::clone(crowd)) })
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Client>> {
@@ -89,6 +92,7 @@ pub(super) struct Accept<S> {
     sources: Vec<Source>,
     /// Connections of listeners that are gone.
     leaving: Vec<Rc<Drain>>,
+    crowd: Rc<Crowd>,
     /// The listener to look at first: the next one after each connection, so that none starves.
     turn: usize,
     setup: Rc<Setup>,
@@ -140,7 +144,8 @@ where
     ) -> Self {
         let (sources, leaving, failures) = (Vec::new(), Vec::new(), Throttle::default());
         let setup = Setup::new(limits);
-        let mut accept = Self { sources, leaving, turn: 0, setup, slots, service, failures };
+        let crowd = Rc::default();
+        let mut accept = Self { sources, leaving, crowd, turn: 0, setup, slots, service, failures };
         listeners.into_iter().for_each(|listener| accept.add(listener));
         accept
     }
@@ -172,7 +177,7 @@ where
     }
 
     fn add(&mut self, listener: WorkerListener) {
-        match Source::new(listener) {
+        match Source::new(listener, &self.crowd) {
             Ok(source) => self.sources.push(source),
             Err(error) => tracing::error!(%error, "a listener could not be taken over"),
         }
@@ -227,9 +232,9 @@ where
         }
     }
 
-    /// The next connection, once there is a place for it.
+    /// The next connection, once nobody waits for a place: the others stay in the kernel's queue.
     async fn next(&mut self) -> (usize, io::Result<Client>) {
-        self.slots.wait_free().await;
+        self.crowd.over().await;
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }
 
@@ -282,11 +287,18 @@ where
         let (listener, tls) = (source.id, source.tls.acceptor());
         let (place, slots) = (self.slots.try_take(), self.slots.clone());
         let (setup, service) = (Rc::clone(&self.setup), self.service.clone());
+        let waiting = place.is_none().then(|| self.crowd.join());
+        if waiting.is_some() {
+            let all = self.sources.iter().map(|source| &source.drain).chain(&self.leaving);
+            all.for_each(|drain| drain.wake());
+        }
         let place = async move {
-            match place {
+            let place = match place {
                 Some(place) => place,
                 None => slots.take().await,
-            }
+            };
+            drop(waiting);
+            place
         };
         let client = move |peer| Rc::new(ConnectionInfo { listener, peer, _held: Some(held) });
         match tls {

@@ -76,6 +76,52 @@ pub(super) enum Stage {
     Finishing,
 }
 
+/// Connections of one worker that were accepted and wait for a place under the limit.
+///
+/// While there are any, nobody else is accepted, and whoever is idle makes room: clients that only
+/// hold connections cannot keep others out.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    waiting: Cell<usize>,
+    over: RefCell<Option<Waker>>,
+}
+
+impl Crowd {
+    /// One more waits, until what it returns is dropped.
+    pub fn join(self: &Rc<Self>) -> Waiting {
+        self.waiting.set(self.waiting.get() + 1);
+        Waiting(Rc::clone(self))
+    }
+
+    /// Ends when nobody waits.
+    pub async fn over(&self) {
+        poll_fn(|cx| {
+            if self.waiting.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.over.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// While it lives, a connection waits for its place.
+#[derive(Debug)]
+pub(super) struct Waiting(Rc<Crowd>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Self(crowd) = self;
+        crowd.waiting.set(crowd.waiting.get() - 1);
+        if crowd.waiting.get() == 0
+            && let Some(waker) = crowd.over.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
 /// The open connections of one listener on one worker, so that they can be told to finish.
 ///
 /// It lives on one thread: a connection that is polled looks at a flag and compares a waker, where
@@ -83,6 +129,7 @@ pub(super) enum Stage {
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     stage: Cell<Stage>,
+    crowd: Rc<Crowd>,
     open: Cell<usize>,
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -90,9 +137,9 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    /// No connection yet.
-    pub fn new() -> Rc<Self> {
-        Rc::default()
+    /// No connection yet; `crowd` waits to come in.
+    pub fn new(crowd: Rc<Crowd>) -> Rc<Self> {
+        Rc::new(Self { crowd, ..Self::default() })
     }
 
     /// Counts a connection in, until what it returns is dropped.
@@ -114,6 +161,11 @@ impl Drain {
     /// Tells every connection, present and future; no step is taken back.
     pub fn tell(&self, stage: Stage) {
         self.stage.set(self.stage.get().max(stage));
+        self.wake();
+    }
+
+    /// Lets every connection look at how things are.
+    pub fn wake(&self) {
         let wakers: Vec<Waker> =
             self.wakers.borrow_mut().iter_mut().filter_map(Option::take).collect();
         wakers.into_iter().for_each(Waker::wake);
@@ -173,6 +225,11 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// Whether others wait for a place.
+    pub fn is_crowded(&self) -> bool {
+        self.drain.crowd.waiting.get() > 0
+    }
+
     /// All connections of its listener.
     pub fn drain(&self) -> Rc<Drain> {
         Rc::clone(&self.drain)
@@ -205,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn members_are_told_and_waited_for() {
-        let drain = Drain::new();
+        let drain = Drain::new(Rc::default());
         let (member, held) = (drain.join(), drain.hold());
         for stage in [Stage::Retiring, Stage::Finishing] {
             let told = poll_fn(|cx| match member.stage(cx) == stage {
@@ -223,7 +280,7 @@ mod tests {
 
     #[test]
     fn places_are_used_again() {
-        let drain = Drain::new();
+        let drain = Drain::new(Rc::default());
         let (first, _second) = (drain.join(), drain.join());
         drop(first);
         let _third = drain.join();

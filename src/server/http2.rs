@@ -28,7 +28,7 @@ use super::drain::{Member, Stage};
 use super::head::Flaw;
 use super::serve::{ConnectionInfo, Ended, Inbound};
 use super::settings::ConnectionLimits;
-use super::watch::{Phase, Stream, Watch, Watched};
+use super::watch::{CROWDED_IDLE, Phase, Stream, Watch, Watched};
 use crate::body::{Body, BodyError};
 
 /// Bytes that a client may send of one request before we have taken any.
@@ -76,11 +76,13 @@ where
             if watch.resets() > limits.max_resets {
                 return Poll::Ready(Ended::Flooded);
             }
+            let crowded = member.is_crowded() && leaving.is_none();
+            let idle = limits.idle_timeout.min(if crowded { CROWDED_IDLE } else { Duration::MAX });
             let waits = (watch.head_since(), streams.quiet_since(cx));
             let (due, phase) = match (waits, leaving) {
                 ((Some(since), _), _) => (since + limits.head_timeout, Phase::Head),
                 ((None, Some(quiet)), Some(told)) => (quiet.max(told) + LEAVE_GRACE, Phase::Idle),
-                ((None, Some(quiet)), None) => (quiet + limits.idle_timeout, Phase::Idle),
+                ((None, Some(quiet)), None) => (quiet + idle, Phase::Idle),
                 ((None, None), _) => return Poll::Pending,
             };
             if sleep.deadline() != due {

@@ -169,7 +169,7 @@ where
         }
         match progress {
             Poll::Ready(result) => Poll::Ready(Some(ended(result))),
-            Poll::Pending => timer.as_mut().poll_overdue(watch, cx).map(Some),
+            Poll::Pending => timer.as_mut().poll_overdue(watch, member.is_crowded(), cx).map(Some),
         }
     })
     .await
@@ -231,10 +231,11 @@ impl Timer {
     fn poll_overdue<I: Stream>(
         mut self: Pin<&mut Self>,
         watch: &Watch<I>,
+        crowded: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Ended> {
         let phase = watch.phase();
-        let Some(due) = self.as_mut().due(phase, watch, cx) else { return Poll::Pending };
+        let Some(due) = self.as_mut().due(phase, watch, crowded, cx) else { return Poll::Pending };
         let mut this = self.project();
         if due < *this.armed {
             *this.armed = due;
@@ -255,11 +256,12 @@ impl Timer {
         self: Pin<&mut Self>,
         phase: Phase,
         watch: &Watch<I>,
+        crowded: bool,
         cx: &mut Context<'_>,
     ) -> Option<Instant> {
         let this = self.project();
         let moved = watch.take_moved();
-        let due = this.deadline.due(phase, moved);
+        let due = this.deadline.due(phase, moved, crowded);
         if phase != Phase::BusySafe || moved {
             *this.left = None; // or another request by now
         }
@@ -426,7 +428,7 @@ mod tests {
         /// A connection whose service takes `work` for each answer; inside a `LocalSet` only.
         fn new(work: Duration) -> Self {
             let (client, server) = duplex(64 * 1024);
-            let (drain, limits) = (Drain::new(), ConnectionLimits::default());
+            let (drain, limits) = (Drain::new(Rc::default()), ConnectionLimits::default());
             let member = drain.join();
             let peer = Peer::tcp("127.0.0.1:1".parse().unwrap());
             let info = Rc::new(ConnectionInfo::new(0, peer));

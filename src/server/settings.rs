@@ -118,7 +118,8 @@ impl std::fmt::Display for Listen {
 /// Bounds on connections and message heads, each with the default of the field's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Open client connections over all listeners; more wait in the kernel's queue.
+    /// Open client connections over all listeners; more wait in the kernel's queue, and those that
+    /// have been idle for a second make room for them.
     pub max_connections: usize,
     /// Time for a request's head, from its first byte.
     pub head_timeout: Duration,

@@ -52,13 +52,6 @@ impl Slots {
         limit.max = max;
     }
 
-    /// Waits until a place is free, and leaves it so: a connection that nobody can serve yet stays
-    /// in the kernel's queue.
-    pub(super) async fn wait_free(&self) {
-        // The semaphore is never closed.
-        drop(self.free.acquire().await);
-    }
-
     /// Takes a place, unless another worker has been quicker.
     pub(super) fn try_take(&self) -> Option<Place> {
         let permit = Some(Arc::clone(&self.free).try_acquire_owned().ok()?);

@@ -366,6 +366,9 @@ impl<I: Stream> AsyncWrite for Watched<I> {
     }
 }
 
+/// How long a connection may be idle while others wait for a place.
+pub const CROWDED_IDLE: Duration = Duration::from_secs(1);
+
 /// When a connection's present phase began, and so when it has lasted too long.
 #[derive(Debug)]
 pub struct Deadline {
@@ -390,9 +393,12 @@ impl Deadline {
 
     /// The time at which the connection is to be closed; none while a request is with the service,
     /// whose own time-outs rule then, unless its client takes nothing of the answer.
-    pub fn due(&mut self, phase: Phase, moved: bool) -> Option<Instant> {
+    ///
+    /// While others wait for a place, an idle connection has little time left.
+    pub fn due(&mut self, phase: Phase, moved: bool, crowded: bool) -> Option<Instant> {
         let entered = std::mem::replace(&mut self.phase, phase) != phase;
         let limit = match phase {
+            Phase::Idle if crowded => self.idle.min(CROWDED_IDLE),
             Phase::Idle => self.idle,
             Phase::Head => self.head,
             Phase::Stalled => self.send,

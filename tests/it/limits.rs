@@ -135,6 +135,22 @@ async fn requests_beyond_the_limit_are_shed_and_connections_wait() {
 }
 
 #[tokio::test]
+async fn idle_connections_make_room_for_one_that_asks() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let secrets = TempDir::new().unwrap();
+    let limits = "[server]\nmax_connections = 3\n";
+    let proxy = Proxy::start(&config(&sandbox, &secrets).replace("[server]\n", limits)).await;
+    proxy.wait_ready().await;
+    let mut used = client(proxy.addr).await;
+    assert_eq!(used.get(BALANCE).await.status, 200);
+    let (_silent, _streams) = (client(proxy.addr).await, frames(proxy.addr).await);
+    for _ in 0..3 {
+        // Whoever has been idle for a second is let go; the newest are not.
+        assert_eq!(client(proxy.addr).await.get(BALANCE).await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_shortage_of_descriptors_ends_nothing_and_spins_nowhere() {
     let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
     let secrets = TempDir::new().unwrap();

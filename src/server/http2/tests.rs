@@ -54,7 +54,7 @@ impl HttpBody for Endless {
 impl Rig {
     fn new() -> Self {
         let (client, server) = duplex(64 * 1024);
-        let (drain, limits) = (Drain::new(), ConnectionLimits::default());
+        let (drain, limits) = (Drain::new(Rc::default()), ConnectionLimits::default());
         let member = drain.join();
         let info = Rc::new(ConnectionInfo::new(0, Peer::tcp(([127, 0, 0, 1], 1).into())));
         let taken = Arc::new(std::sync::atomic::AtomicUsize::new(0));
