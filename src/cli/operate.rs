@@ -75,7 +75,28 @@ fn token_line(token: &Value) -> String {
         line += &word(name).map(|value| format!(", {what} {value}")).unwrap_or_default();
     }
     line += &word("last_error").map(|error| format!(" ({error})")).unwrap_or_default();
-    line + "\n"
+    line + &oddities(token) + "\n"
+}
+
+/// What is said of a token only where it is so.
+fn oddities(token: &Value) -> String {
+    let mut text = String::new();
+    for (flag, meaning) in
+        [("lazy", "lazy"), ("contended", "contended: another instance revokes it")]
+    {
+        if token[flag] == true {
+            text += &format!(", {meaning}");
+        }
+    }
+    for scope in token["missing_scopes"].as_array().into_iter().flatten().filter_map(Value::as_str)
+    {
+        text += &format!(", without {scope}");
+    }
+    text += &token["budget_left"]
+        .as_u64()
+        .map(|left| format!(", {left} calls left"))
+        .unwrap_or_default();
+    text
 }
 
 /// Succeeds if a running instance is alive.
@@ -192,5 +213,22 @@ fn connect(addresses: impl Iterator<Item = std::net::SocketAddr>) -> anyhow::Res
     match last {
         Some(error) => Err(error.into()),
         None => bail!("the name has no address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_odd_about_a_token_is_said() {
+        let token = json!({ "credential": "bank", "scopes": ["a"], "usable": true, "lazy": false,
+            "contended": true, "missing_scopes": ["b"], "budget_left": 3 });
+        let line = token_line(&token);
+        let odd = "usable, contended: another instance revokes it, without b, 3 calls left\n";
+        assert!(line.ends_with(odd), "{line}");
+        assert_eq!(oddities(&json!({ "budget_left": null })), "");
     }
 }
