@@ -182,7 +182,7 @@ impl fmt::Display for SecretError {
             }
             (SecretFault::NotBuilt(feature), _) => write!(
                 f,
-                "{source} cannot be read by this build; the released image and packages can, or \
+                "{source} cannot be read by this build; the container image can, or \
                  build with --features {feature}"
             ),
             (SecretFault::NotAnObject, _) => {

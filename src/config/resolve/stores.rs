@@ -100,9 +100,7 @@ fn built(place: &Item<'_>, reference: Reference) -> Option<Reference> {
     let kind = reference.kind();
     let fault = Fault::new(format!("this build cannot read secrets from `{kind}`"));
     let label = format!("it lacks the feature `{feature}`");
-    let hint = format!(
-        "take the released image or package, or build with  cargo build --features {feature}"
-    );
+    let hint = format!("take the container image, or build with  cargo build --features {feature}");
     place.fail_at_key(fault.label(label).hint(hint));
     None
 }
