@@ -108,6 +108,50 @@ impl HttpBody for Body {
     }
 }
 
+/// What looks on while a body passes, and is dropped with it.
+pub trait Observer {
+    /// The body was asked for its next frame, and this came of it.
+    fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
+        let _ = (frame, body);
+    }
+}
+
+/// A body and its observer.
+pub struct Observed<O> {
+    body: Body,
+    observer: O,
+}
+
+impl<O: Observer> Observed<O> {
+    /// Lets `observer` look on while `body` passes.
+    pub fn new(body: Body, observer: O) -> Self {
+        Self { body, observer }
+    }
+}
+
+impl<O: Observer + Unpin> HttpBody for Observed<O> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { body, observer } = &mut *self;
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        observer.saw(&frame, body);
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 impl Default for Body {
     fn default() -> Self {
         Self::empty()

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,7 +29,7 @@ use super::head::Flaw;
 use super::serve::{ConnectionInfo, Ended, Inbound};
 use super::settings::ConnectionLimits;
 use super::watch::{CROWDED_IDLE, Phase, Stream, Watch, Watched};
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Observed, Observer};
 
 /// Bytes that a client may send of one request before we have taken any.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -184,7 +184,7 @@ impl<S, I> hyper::service::Service<Request<Incoming>> for Bridge<S, I>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone,
 {
-    type Response = Response<Answer>;
+    type Response = Response<Observed<Sending>>;
     type Error = Infallible;
     type Future = Answering<S>;
 
@@ -215,7 +215,7 @@ impl<S> Future for Answering<S>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
 {
-    type Output = Result<Response<Answer>, Infallible>;
+    type Output = Result<Response<Observed<Sending>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -227,37 +227,18 @@ where
         if let Some((_, pace)) = &under {
             pace.0.set(Some(Instant::now()));
         }
-        Poll::Ready(Ok(response.map(|body| Answer { body, under })))
+        Poll::Ready(Ok(response.map(|body| Observed::new(body, Sending(under)))))
     }
 }
 
-/// An answer's body, and a note of whether it waits for us or for the client.
-struct Answer {
-    body: Body,
-    under: Option<(Under, Rc<Pace>)>,
-}
+/// Goes with an answer's body: a note of whether it waits for us or for the client.
+struct Sending(Option<(Under, Rc<Pace>)>);
 
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Some((_, pace)) = &self.under {
+impl Observer for Sending {
+    fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, _: &Body) {
+        if let Some((_, pace)) = &self.0 {
             pace.0.set(frame.is_ready().then(Instant::now));
         }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
@@ -27,7 +27,7 @@ use super::linger::linger;
 use super::peer::Peer;
 use super::settings::ConnectionLimits;
 use super::watch::{Deadline, Phase, Stream, Watch, Watched};
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Observed, Observer};
 
 /// The smallest read buffer that hyper accepts.
 const MIN_BUFFER: usize = 8192;
@@ -287,7 +287,7 @@ impl<S, I> hyper::service::Service<Request<Incoming>> for Bridge<S, I>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone,
 {
-    type Response = Response<Answer<I>>;
+    type Response = Response<Observed<Sending<I>>>;
     type Error = Infallible;
     type Future = Answering<S, I>;
 
@@ -321,7 +321,7 @@ impl<S, I> Future for Answering<S, I>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
 {
-    type Output = Result<Response<Answer<I>>, Infallible>;
+    type Output = Result<Response<Observed<Sending<I>>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -347,7 +347,7 @@ where
             *response.version_mut() = Version::HTTP_10;
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Poll::Ready(Ok(response.map(|body| Answer { body, open_ended, busy })))
+        Poll::Ready(Ok(response.map(|body| Observed::new(body, Sending { open_ended, busy }))))
     }
 }
 
@@ -368,42 +368,25 @@ impl<I> Drop for Busy<I> {
     }
 }
 
-/// An answer's body; its end is the beginning of the wait for the next request.
+/// Goes with an answer's body; its end is the beginning of the wait for the next request.
 ///
 /// A request body that is still being sent when its answer has ended has the head time-out to end.
-struct Answer<I> {
-    body: Body,
-    /// Whether it ends with the connection.
+struct Sending<I> {
+    /// Whether the body ends with the connection.
     open_ended: bool,
     busy: Option<Busy<I>>,
 }
 
-impl<I> HttpBody for Answer<I> {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
+impl<I> Observer for Sending<I> {
+    fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
         if let (true, Some(busy)) = (self.open_ended, &self.busy) {
             let ended = match frame {
                 Poll::Ready(None) => true,
-                Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+                Poll::Ready(Some(Ok(_))) => body.is_end_stream(),
                 Poll::Ready(Some(Err(_))) | Poll::Pending => false,
             };
             busy.0.set_open_ended(!ended);
         }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

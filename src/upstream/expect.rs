@@ -16,7 +16,7 @@ use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Observed, Observer};
 
 /// How long a server may take to ask for a body before it is sent unasked.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -73,7 +73,7 @@ impl Expectation {
             return response;
         }
         let end = End(self.clone());
-        let mut response = response.map(|inner| Body::boxed(Final { inner, _end: end }));
+        let mut response = response.map(|inner| Body::boxed(Observed::new(inner, end)));
         response.extensions_mut().insert(BodyUnasked);
         response
     }
@@ -135,13 +135,8 @@ impl HttpBody for Held {
     }
 }
 
-/// The body of an answer that came instead of the wish for the request's.
-struct Final {
-    inner: Body,
-    _end: End,
-}
-
-/// Ends the request's body when the answer's has ended.
+/// Goes with an answer that came instead of the wish for the request's body, and ends that when the
+/// answer's own has ended.
 struct End(Expectation);
 
 impl Drop for End {
@@ -150,22 +145,4 @@ impl Drop for End {
     }
 }
 
-impl HttpBody for Final {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
+impl Observer for End {}

@@ -10,18 +10,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::{Body as _, Frame};
 use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Observed, Observer};
 use crate::net::connect::{ConnectError, Stream};
 
 /// Requests that share one connection at most, whatever its server allows.
@@ -193,7 +193,7 @@ impl Connection {
         let lease = Lease::new(&self.load);
         let response = self.sender.try_send_request(request).await?;
         self.load.heard();
-        let leased = |body| Body::boxed(Leased { body, lease });
+        let leased = |body| Body::boxed(Observed::new(body, lease));
         Ok(response.map(|body| match Body::incoming(Version::HTTP_2, body) {
             body if body.is_end_stream() => body,
             body => leased(body),
@@ -230,33 +230,12 @@ impl Drop for Lease {
     }
 }
 
-/// An answer's body, with the request's place until it ends.
-struct Leased {
-    body: Body,
-    lease: Lease,
-}
-
-impl HttpBody for Leased {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
+/// An answer's body has the request's place until it ends.
+impl Observer for Lease {
+    fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, _: &Body) {
         if matches!(frame, Poll::Ready(Some(Ok(_)) | None)) {
-            self.lease.0.heard();
+            self.0.heard();
         }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

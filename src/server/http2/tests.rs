@@ -1,5 +1,6 @@
 //! HTTP/2 connections in virtual time: a real client for what is in order, bytes for what is not.
 
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use hyper::client::conn::http2::{Builder as ClientBuilder, SendRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
