@@ -13,6 +13,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body::Body as _;
 use tokio::time::{Duration, Instant};
@@ -36,7 +38,8 @@ pub struct Authorized {
     request: Box<Request<Body>>,
     route: Arc<RoutePlan>,
     bearer: Option<Arc<Bearer>>,
-    kept: Option<Box<Kept>>,
+    /// Its body's bytes, where a second try would be honest.
+    whole: Option<Bytes>,
 }
 
 /// An answer, and what a second try would need.
@@ -46,19 +49,19 @@ pub struct Sent {
     /// The token that the request carried.
     pub bearer: Option<Arc<Bearer>>,
     /// The request as it was, where a second try would be honest.
-    pub kept: Option<Box<Kept>>,
+    pub kept: Option<Kept>,
 }
 
 impl Authorized {
     pub(super) fn new(routed: Routed, bearer: Option<Arc<Bearer>>) -> Self {
-        let kept = if routed.may_repeat() { routed.remembered() } else { None };
-        Self { request: routed.request, route: routed.route, bearer, kept }
+        let whole = if routed.may_repeat() { routed.whole } else { None };
+        Self { request: routed.request, route: routed.route, bearer, whole }
     }
 
     /// A second try: the request as it was, with a newer token.
-    pub(super) fn again(kept: &Kept, route: Arc<RoutePlan>, bearer: Arc<Bearer>) -> Self {
+    pub(super) fn again(kept: Kept, route: Arc<RoutePlan>, bearer: Arc<Bearer>) -> Self {
         let request = kept.with(bearer.header().clone());
-        Self { request, route, bearer: Some(bearer), kept: None }
+        Self { request, route, bearer: Some(bearer), whole: None }
     }
 
     /// Sends it and waits for the head of the answer.
@@ -71,25 +74,28 @@ impl Authorized {
         upstream: &UpstreamPlan,
         limits: &RequestLimits,
     ) -> Result<Sent, Rejection> {
-        let Self { mut request, route, mut bearer, kept } = self;
+        let Self { mut request, route, mut bearer, whole } = self;
         let safe = is_safe(request.method());
         let watch = guard(&mut request, &route, upstream, limits);
         let (limit, departure) = (upstream.response_timeout, Departure::now());
         let reuse = if safe { Reuse::Any } else { Reuse::Recent };
-        let sending = pool.send(request, reuse, &departure);
+        let sending = pool.send(&mut request, reuse, &departure);
         let mut sent = with_deadline(sending, limit, &departure, watch.as_ref()).await;
         // Once, where the method or the route allows a second try at all: the failure says nothing
         // of the request (RFC 9110 section 9.2.2, RFC 9113 section 8.7).
-        if let (Some(Err(error)), Some(kept)) = (&sent, &kept)
+        if let (Some(Err(error)), Some(whole)) = (&sent, &whole)
             && (error.is_stale() || error.is_refused())
-            && let Some(request) = once_more(kept, &route, &mut bearer)
+            && with_a_token(&mut request, &route, &mut bearer)
         {
+            *request.body_mut() = Body::full(whole.clone());
             let departure = Departure::now();
-            let sending = pool.send(request, Reuse::Never, &departure);
+            let sending = pool.send(&mut request, Reuse::Never, &departure);
             sent = with_deadline(sending, limit, &departure, None).await;
         }
         match sent {
-            Some(Ok(response)) => Ok(Sent { response, bearer, kept }),
+            Some(Ok(response)) => {
+                Ok(Sent { response, bearer, kept: whole.map(|whole| Kept::new(request, whole)) })
+            }
             Some(Err(error)) => Err(failed(&error, watch.as_ref(), limits)),
             None => {
                 route.metrics.upstream_error("timeout");
@@ -111,18 +117,19 @@ impl Authorized {
     }
 }
 
-/// The request with the token of the moment: the one it had may have ended while an answer was
-/// waited for. `None` where there is none.
-fn once_more(
-    kept: &Kept,
+/// Gives the request the token of the moment: the one it had may have ended while an answer was
+/// waited for. Says whether it has all that its route asks for.
+fn with_a_token(
+    request: &mut Request<Body>,
     route: &RoutePlan,
     bearer: &mut Option<Arc<Bearer>>,
-) -> Option<Box<Request<Body>>> {
-    let (Some(reader), Some(_)) = (&route.token, &*bearer) else { return Some(kept.again()) };
-    let usable = reader.usable(Moment::now()).filter(|held| route.lacking(held).is_none())?;
-    let request = kept.with(usable.header().clone());
+) -> bool {
+    let (Some(reader), Some(_)) = (&route.token, &*bearer) else { return true };
+    let usable = reader.usable(Moment::now()).filter(|held| route.lacking(held).is_none());
+    let Some(usable) = usable else { return false };
+    request.headers_mut().insert(AUTHORIZATION, usable.header().clone());
     *bearer = Some(usable);
-    Some(request)
+    true
 }
 
 /// Puts a request's body under guard and sieves its trailers; a request without one stays as it is.

@@ -280,7 +280,7 @@ impl Exchange {
         let deadline = Instant::now() + self.route.token_wait;
         match reader.newer_than(generation, deadline).await {
             Ok(newer) if self.route.lacking(&newer).is_none() => {
-                let again = Authorized::again(&kept, Arc::clone(&self.route), newer);
+                let again = Authorized::again(kept, Arc::clone(&self.route), newer);
                 again.send(pool, &self.upstream, &self.local.plan.limits).await
             }
             _ => Ok(Sent { kept: None, ..sent }),

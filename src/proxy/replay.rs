@@ -1,45 +1,30 @@
 //! What is remembered of a request, so that it can be sent a second time with a newer token.
 //!
-//! A body is remembered only where it is already whole in memory: whatever streams is sent once.
+//! A body is remembered only where it is already whole in memory: whatever streams is sent once. A
+//! head stays with its sender anyway, so that remembering it costs nothing.
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Request};
 
 use crate::body::Body;
 
 /// A request that can be sent again.
 pub struct Kept {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    head: Box<Request<Body>>,
     body: Bytes,
 }
 
 impl Kept {
-    /// Remembers a request whose body is these bytes.
-    pub fn new<B>(request: &Request<B>, body: Bytes) -> Box<Self> {
-        Box::new(Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-            body,
-        })
-    }
-
-    /// The request again, as it was.
-    pub fn again(&self) -> Box<Request<Body>> {
-        let mut request = Box::new(Request::new(Body::full(self.body.clone())));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        request
+    /// Remembers a request that was sent with these bytes for its body.
+    pub fn new(head: Box<Request<Body>>, body: Bytes) -> Self {
+        Self { head, body }
     }
 
     /// The request again, its Authorization rebuilt.
-    pub fn with(&self, authorization: HeaderValue) -> Box<Request<Body>> {
-        let mut request = self.again();
-        request.headers_mut().insert(AUTHORIZATION, authorization);
-        request
+    pub fn with(mut self, authorization: HeaderValue) -> Box<Request<Body>> {
+        self.head.headers_mut().insert(AUTHORIZATION, authorization);
+        *self.head.body_mut() = Body::full(self.body);
+        self.head
     }
 }

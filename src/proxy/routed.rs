@@ -16,7 +16,6 @@ use super::hygiene::{self, Framing, Kinds, query};
 use super::plan::{RoutePlan, UpstreamPlan};
 use super::received::Received;
 use super::rejection::{Code, Rejection};
-use super::replay::Kept;
 use super::settings::{IncomingAuthorization, QueryAccessToken, RequestLimits, RetryUnsafe};
 use super::upgrade;
 use crate::body::Body;
@@ -35,7 +34,7 @@ pub struct Routed {
     tls: bool,
     pub(super) route: Arc<RoutePlan>,
     /// The body, where there is none or it was read beforehand, so that it can be sent again.
-    whole: Option<Bytes>,
+    pub(super) whole: Option<Bytes>,
 }
 
 impl Routed {
@@ -225,11 +224,6 @@ impl Routed {
         *self.request.body_mut() = Body::full(whole.clone());
         self.whole = Some(whole);
         Ok(())
-    }
-
-    /// The request as it can be sent again, where its body allows.
-    pub(super) fn remembered(&self) -> Option<Box<Kept>> {
-        self.whole.clone().map(|body| Kept::new(&self.request, body))
     }
 
     /// Whether an answer that blames the token may be followed by a second try.

@@ -46,13 +46,13 @@ pub enum Reuse {
 /// What carries requests to one upstream; simulations have another than [`Pool`].
 pub trait Way {
     /// Sends a request in origin form and waits for the head of its answer; notes when it has a
-    /// connection to leave on.
+    /// connection to leave on. The body is taken, the head stays as it is.
     ///
     /// # Errors
     /// What failed, and whether any byte had left.
     fn send(
         &self,
-        request: Box<Request<Body>>,
+        request: &mut Request<Body>,
         reuse: Reuse,
         departure: &Departure,
     ) -> impl Future<Output = Result<Response<Body>, SendError>>;
@@ -61,7 +61,7 @@ pub trait Way {
 impl Way for Pool {
     fn send(
         &self,
-        request: Box<Request<Body>>,
+        request: &mut Request<Body>,
         reuse: Reuse,
         departure: &Departure,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> {
@@ -152,14 +152,14 @@ impl Pool {
         &self.0.settings
     }
 
-    /// Sends a request in origin form and waits for the head of its answer. Dropping the future
-    /// closes the connection.
+    /// Sends a request in origin form and waits for the head of its answer. The body is taken, the
+    /// head stays as it is. Dropping the future closes the connection.
     ///
     /// # Errors
     /// What failed, and whether any byte had left.
     pub async fn send(
         &self,
-        request: Box<Request<Body>>,
+        request: &mut Request<Body>,
         reuse: Reuse,
     ) -> Result<Response<Body>, SendError> {
         self.send_noting(request, reuse, &Departure::now()).await
@@ -167,11 +167,11 @@ impl Pool {
 
     async fn send_noting(
         &self,
-        mut request: Box<Request<Body>>,
+        request: &mut Request<Body>,
         reuse: Reuse,
         departure: &Departure,
     ) -> Result<Response<Body>, SendError> {
-        let expectation = Expectation::hold(&mut request);
+        let expectation = Expectation::hold(request);
         let mut tried = 0;
         loop {
             tried += 1;
@@ -196,7 +196,7 @@ impl Pool {
             if let Some(expectation) = &expectation {
                 expectation.release();
             }
-            match connection.send(self.0.absolute(*request)).await {
+            match connection.send(self.0.absolute(request)).await {
                 Ok(response) => {
                     return match unusable(&response) {
                         Some(kind) => {
@@ -207,7 +207,7 @@ impl Pool {
                 }
                 Err(mut error) => match error.take_message() {
                     Some(unwritten) if tried < MAX_CONNECTIONS_TRIED => {
-                        request = Box::new(unwritten);
+                        *request.body_mut() = unwritten.into_body();
                     }
                     unwritten => {
                         return Err(failed(error.into_error(), unwritten.is_some(), reused));
@@ -354,7 +354,7 @@ impl Shared {
     async fn exchange(
         &self,
         connection: Http1,
-        request: Box<Request<Body>>,
+        request: &mut Request<Body>,
         reused: bool,
         expectation: Option<&Expectation>,
     ) -> Result<Response<Body>, SendError> {
@@ -393,16 +393,19 @@ impl Shared {
     /// RFC 9113 section 8.3.1: scheme and authority are fields of their own, and Host is not sent. Nor is
     /// Expect: hyper does not tell what comes before an answer, and the server has its windows to say
     /// how much of a body it wants.
-    fn absolute(&self, mut request: Request<Body>) -> Request<Body> {
-        request.headers_mut().remove(HOST);
-        request.headers_mut().remove(EXPECT);
-        *request.version_mut() = Version::HTTP_2;
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    fn absolute(&self, request: &mut Request<Body>) -> Request<Body> {
+        let mut absolute = Request::new(std::mem::take(request.body_mut()));
+        *absolute.method_mut() = request.method().clone();
+        *absolute.version_mut() = Version::HTTP_2;
+        *absolute.headers_mut() = request.headers().clone();
+        absolute.headers_mut().remove(HOST);
+        absolute.headers_mut().remove(EXPECT);
+        let mut parts = request.uri().clone().into_parts();
         parts.scheme =
             Some(if self.settings.origin.is_https() { Scheme::HTTPS } else { Scheme::HTTP });
         parts.authority = Some(self.authority.clone());
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        request
+        *absolute.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        absolute
     }
 }
 

@@ -34,6 +34,15 @@ pub(super) fn pool(uri: &str, adjust: impl FnOnce(&mut Settings)) -> Pool {
     Pool::new(Arc::new(settings)).unwrap()
 }
 
+/// Sends and lets go of the head.
+pub(super) async fn send(
+    pool: &Pool,
+    mut request: Box<Request<Body>>,
+    reuse: Reuse,
+) -> Result<Response<Body>, SendError> {
+    pool.send(&mut request, reuse).await
+}
+
 pub(super) fn get() -> Box<Request<Body>> {
     request(Method::GET, Body::empty())
 }
@@ -93,16 +102,16 @@ async fn a_connection_is_used_again_once_its_answer_has_ended() {
         let script: Script = |_, n| Reply::Answer(if n == 2 { EMPTY } else { OK });
         let mut server = Scripted::start(script).await;
         let pool = pool(&server.http(), |_| ());
-        let first = pool.send(get(), Reuse::Any).await.unwrap();
+        let first = send(&pool, get(), Reuse::Any).await.unwrap();
         assert_eq!(text(first).await.unwrap(), "ok");
         until("the connection comes back", || pool.idle() == 1).await;
 
-        let second = pool.send(get(), Reuse::Any).await.unwrap();
+        let second = send(&pool, get(), Reuse::Any).await.unwrap();
         assert_eq!((second.status(), pool.idle()), (StatusCode::NO_CONTENT, 1), "back at once");
         let posted = request(Method::POST, Body::full("a=b"));
-        text(pool.send(posted, Reuse::Recent).await.unwrap()).await.unwrap();
+        text(send(&pool, posted, Reuse::Recent).await.unwrap()).await.unwrap();
         until("the connection comes back", || pool.idle() == 1).await;
-        text(pool.send(get(), Reuse::Never).await.unwrap()).await.unwrap();
+        text(send(&pool, get(), Reuse::Never).await.unwrap()).await.unwrap();
 
         for (expected, line) in [(1, "get"), (1, "get"), (1, "post"), (2, "get")] {
             let (connection, head) = server.request().await;
@@ -125,7 +134,7 @@ async fn what_is_too_old_or_idle_is_not_used_again() {
             let mut server = Scripted::start(|_, _| Reply::Answer(EMPTY)).await;
             let pool = pool(&server.http(), adjust);
             for connection in expected {
-                pool.send(get(), reuse).await.unwrap();
+                send(&pool, get(), reuse).await.unwrap();
                 assert_eq!(server.request().await.0, connection);
                 // The clock may be coarse: a moment later is surely later.
                 let since = Instant::now();
@@ -149,7 +158,7 @@ async fn pruning_closes_what_was_idle_for_too_long() {
     local(async {
         let mut server = Scripted::start(|_, _| Reply::Answer(EMPTY)).await;
         let pool = pool(&server.http(), |_| ());
-        pool.send(get(), Reuse::Any).await.unwrap();
+        send(&pool, get(), Reuse::Any).await.unwrap();
         pool.prune(Instant::now());
         assert_eq!(pool.idle(), 1);
         pool.prune(Instant::now() + pool.settings().idle_timeout);
@@ -165,7 +174,7 @@ async fn no_more_than_max_idle_are_kept() {
         let mut server = Scripted::start(|_, _| Reply::Answer(OK)).await;
         let pool = pool(&server.http(), |settings| settings.max_idle = 1);
         let (first, second) =
-            tokio::join!(pool.send(get(), Reuse::Any), pool.send(get(), Reuse::Any));
+            tokio::join!(send(&pool, get(), Reuse::Any), send(&pool, get(), Reuse::Any));
         text(first.unwrap()).await.unwrap();
         until("the first comes back", || pool.idle() == 1).await;
         text(second.unwrap()).await.unwrap();
@@ -182,7 +191,7 @@ async fn a_connection_that_its_server_closed_is_left_alone() {
             |connection, _| if connection == 1 { Reply::Last(OK) } else { Reply::Answer(OK) };
         let mut server = Scripted::start(script).await;
         let pool = pool(&server.http(), |_| ());
-        text(pool.send(get(), Reuse::Any).await.unwrap()).await.unwrap();
+        text(send(&pool, get(), Reuse::Any).await.unwrap()).await.unwrap();
         server.closed(1).await;
         until("the end is noticed", || {
             pool.prune(Instant::now());
@@ -190,7 +199,7 @@ async fn a_connection_that_its_server_closed_is_left_alone() {
         })
         .await;
         let posted = request(Method::POST, Body::full("pay"));
-        text(pool.send(posted, Reuse::Recent).await.unwrap()).await.unwrap();
+        text(send(&pool, posted, Reuse::Recent).await.unwrap()).await.unwrap();
         assert_eq!(server.request().await.0, 2);
     })
     .await;
@@ -204,9 +213,9 @@ async fn a_request_that_left_is_reported_and_never_repeated() {
             let script: Script = |_, n| if n == 1 { Reply::Answer(EMPTY) } else { Reply::Last("") };
             let mut server = Scripted::start(script).await;
             let pool = pool(&server.http(), |_| ());
-            pool.send(get(), Reuse::Any).await.unwrap();
+            send(&pool, get(), Reuse::Any).await.unwrap();
             let again = request(method, Body::full("pay"));
-            let error = pool.send(again, Reuse::Any).await.unwrap_err();
+            let error = send(&pool, again, Reuse::Any).await.unwrap_err();
             assert!(matches!(error.kind, SendErrorKind::Http1(Failure::Closed)), "{error:?}");
             assert_eq!((error.forwarded, error.reused), (Forwarded::Unknown, true));
             let seen = [server.request().await.0, server.request().await.0];
@@ -224,7 +233,7 @@ async fn a_broken_answer_is_an_error_and_ends_its_connection() {
         local(async {
             let mut server = Scripted::start(script).await;
             let pool = pool(&server.http(), |_| ());
-            let response = pool.send(get(), Reuse::Any).await.unwrap();
+            let response = send(&pool, get(), Reuse::Any).await.unwrap();
             text(response).await.unwrap_err();
             server.closed(1).await;
             assert_eq!(pool.idle(), 0);
@@ -250,7 +259,7 @@ async fn what_is_no_answer_is_reported_and_ends_its_connection() {
         local(async {
             let mut server = Scripted::start(script).await;
             let pool = pool(&server.http(), |_| ());
-            let error = pool.send(get(), Reuse::Any).await.unwrap_err();
+            let error = send(&pool, get(), Reuse::Any).await.unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
             assert_eq!((error.forwarded, error.reused), (Forwarded::Unknown, false));
             server.closed(1).await;
@@ -316,7 +325,7 @@ async fn a_connection_with_bytes_nobody_asked_for_is_not_used_again() {
             let mut server = Scripted::start(script).await;
             let pool = pool(&server.http(), |_| ());
             for connection in 1..=2 {
-                let response = pool.send(get(), Reuse::Any).await.unwrap();
+                let response = send(&pool, get(), Reuse::Any).await.unwrap();
                 let _ = text(response).await.unwrap();
                 assert_eq!(server.request().await.0, connection);
                 server.closed(connection).await;
@@ -348,18 +357,18 @@ async fn whatever_is_cut_short_ends_its_connection() {
         let pool = pool(&server.http(), |_| ());
         tokio::select! {
             biased;
-            _ = pool.send(get(), Reuse::Any) => panic!("nobody answers"),
+            _ = send(&pool, get(), Reuse::Any) => panic!("nobody answers"),
             (connection, _) = server.request() => assert_eq!(connection, 1),
         }
         server.closed(1).await; // the caller went away
 
-        drop(pool.send(get(), Reuse::Any).await.unwrap());
+        drop(send(&pool, get(), Reuse::Any).await.unwrap());
         server.closed(2).await; // the answer was left unread
         assert_eq!(pool.idle(), 0);
 
         let (tell, body) = told();
         tell.send(Err("the client went away")).unwrap();
-        let error = pool.send(request(Method::POST, body), Reuse::Recent).await.unwrap_err();
+        let error = send(&pool, request(Method::POST, body), Reuse::Recent).await.unwrap_err();
         assert_eq!(error.forwarded, Forwarded::No, "{error:?}");
         server.closed(3).await; // its request was cut
         assert_eq!(pool.idle(), 0);
@@ -375,7 +384,7 @@ async fn an_early_answer_does_not_free_a_connection_whose_request_goes_on() {
         let (tell, body) = told();
         tell.send(Ok("first")).unwrap();
         let posted = request(Method::POST, body);
-        let response = pool.send(posted, Reuse::Recent).await.unwrap();
+        let response = send(&pool, posted, Reuse::Recent).await.unwrap();
         assert_eq!(text(response).await.unwrap(), "ok");
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -393,7 +402,7 @@ async fn a_connection_that_cannot_be_made_is_reported_as_such() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let error = pool(&uri, |_| ()).send(get(), Reuse::Any).await.unwrap_err();
+        let error = send(&pool(&uri, |_| ()), get(), Reuse::Any).await.unwrap_err();
         assert!(error.connect().is_some() && error.forwarded == Forwarded::No, "{error:?}");
 
         let ca = Authority::new();
@@ -402,7 +411,7 @@ async fn a_connection_that_cannot_be_made_is_reported_as_such() {
         let uri = format!("https://localhost:{}", server.address.port());
         let other = Authority::named("another");
         let strange = pool(&uri, |settings| settings.tls = other.trusted());
-        let error: SendError = strange.send(get(), Reuse::Any).await.unwrap_err();
+        let error: SendError = send(&strange, get(), Reuse::Any).await.unwrap_err();
         assert!(error.connect().is_some() && error.forwarded == Forwarded::No, "{error:?}");
     })
     .await;
@@ -423,7 +432,7 @@ async fn pools_with_equal_tls_share_it() {
         let second = Pool::sharing(&cache, Arc::clone(&settings)).unwrap();
         assert!(Pool::new(settings).is_err());
         for pool in [first, second] {
-            assert_eq!(text(pool.send(get(), Reuse::Any).await.unwrap()).await.unwrap(), "ok");
+            assert_eq!(text(send(&pool, get(), Reuse::Any).await.unwrap()).await.unwrap(), "ok");
         }
     })
     .await;
@@ -477,20 +486,20 @@ async fn http2_shares_one_connection() {
                 settings.protocol = protocol;
             });
             let expected = |connection| format!("HTTP/2.0 {uri}/v1/x?y host=false {connection}");
-            let first = pool.send(get(), Reuse::Any).await.unwrap();
+            let first = send(&pool, get(), Reuse::Any).await.unwrap();
             assert_eq!(first.version(), Version::HTTP_2);
             assert_eq!(text(first).await.unwrap(), expected(1));
             let (second, third) = tokio::join!(
-                pool.send(get(), Reuse::Any),
-                pool.send(request(Method::POST, Body::full("a")), Reuse::Recent),
+                send(&pool, get(), Reuse::Any),
+                send(&pool, request(Method::POST, Body::full("a")), Reuse::Recent),
             );
             for response in [second, third] {
                 assert_eq!(text(response.unwrap()).await.unwrap(), expected(1));
             }
-            let fresh = pool.send(get(), Reuse::Never).await.unwrap();
+            let fresh = send(&pool, get(), Reuse::Never).await.unwrap();
             assert_eq!(text(fresh).await.unwrap(), expected(2));
             pool.close_idle();
-            let fresh = pool.send(get(), Reuse::Any).await.unwrap();
+            let fresh = send(&pool, get(), Reuse::Any).await.unwrap();
             assert_eq!(text(fresh).await.unwrap(), expected(3));
         })
         .await;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Request, Response};
+use http_body_util::BodyExt;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
@@ -84,10 +85,13 @@ impl Bank {
 impl Way for Bank {
     async fn send(
         &self,
-        request: Box<Request<Body>>,
+        request: &mut Request<Body>,
         reuse: Reuse,
         _: &Departure,
     ) -> Result<Response<Body>, SendError> {
+        let body = std::mem::take(request.body_mut()).collect().await.unwrap().to_bytes();
+        let told = if request.method() == Method::GET { "" } else { "pay" };
+        assert_eq!(body, told, "a body goes with each of a request's tries");
         sleep(Duration::from_millis(self.roll(50).into())).await;
         let failed = |kind, forwarded, reused| Err(SendError { kind, forwarded, reused });
         if self.roll(40) == 0 {

@@ -20,7 +20,6 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
 use http::header::UPGRADE;
-use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -111,14 +110,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     /// Why there is no answer, and whether any byte had left.
     pub(in crate::upstream) async fn exchange(
         mut self: Box<Self>,
-        request: Box<Request<Body>>,
+        request: &mut Request<Body>,
         expectation: Option<&Expectation>,
         home: &Home<S>,
     ) -> Result<Answered<S>, Failed> {
         self.output.clear();
-        let mut sending = Sending::start(&request, &mut self.output);
-        let (parts, body) = request.into_parts();
-        sending.body = body;
+        let mut sending = Sending::start(request, &mut self.output);
         let interim = |status| {
             if let Some(expectation) = expectation
                 && status == StatusCode::CONTINUE
@@ -126,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
                 expectation.release();
             }
         };
-        let head = poll_fn(|cx| self.poll_head(cx, &mut sending, &parts, interim)).await;
+        let head = poll_fn(|cx| self.poll_head(cx, &mut sending, request, interim)).await;
         let head = head.map_err(|failure| Failed { failure, touched: sending.is_touched() })?;
         Ok(self.answered(head, sending, home))
     }
@@ -137,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         &mut self,
         cx: &mut Context<'_>,
         sending: &mut Sending,
-        request: &Parts,
+        request: &Request<Body>,
         interim: impl Fn(StatusCode),
     ) -> Poll<Result<Head, Failure>> {
         let mut unsent = None;
@@ -152,8 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             }
         }
         loop {
-            let asked = || request.headers.get(UPGRADE);
-            match head::read(&mut self.input, &request.method, asked) {
+            let asked = || request.headers().get(UPGRADE);
+            match head::read(&mut self.input, request.method(), asked) {
                 Ok(Some(head)) if head.is_interim() => {
                     interim(head.response.status());
                     continue;

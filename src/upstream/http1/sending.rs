@@ -16,7 +16,7 @@ use crate::body::{Body, BodyError};
 
 /// What of a request has not been written.
 pub struct Sending {
-    pub body: Body,
+    body: Body,
     coding: Coding,
     /// A piece of the body; it goes out after what is in the connection's output.
     piece: Bytes,
@@ -35,8 +35,8 @@ enum Coding {
 }
 
 impl Sending {
-    /// Writes the head; the body is the caller's to hand over.
-    pub fn start(request: &Request<Body>, output: &mut BytesMut) -> Self {
+    /// Writes the head and takes the body.
+    pub fn start(request: &mut Request<Body>, output: &mut BytesMut) -> Self {
         write(request, output);
         let told = request.headers().get(CONTENT_LENGTH).map(|value| decimal(value.as_bytes()));
         let known = request.body().size_hint().exact();
@@ -55,7 +55,8 @@ impl Sending {
         output.extend_from_slice(b"\r\n");
         let ended = matches!(coding, Coding::Length(0));
         let (piece, tail) = (Bytes::new(), &[][..]);
-        Self { body: Body::empty(), coding, piece, tail, ended, flushed: false, touched: false }
+        let body = std::mem::take(request.body_mut());
+        Self { body, coding, piece, tail, ended, flushed: false, touched: false }
     }
 
     /// Whether all of it was written.

@@ -50,7 +50,8 @@ async fn ours(method: Method, bytes: Vec<u8>, cut: usize) -> (Outcome, bool) {
             while server.read_u8().await.is_ok() {}
         });
         let (home, returned) = mpsc::channel();
-        let sent = connection(client).exchange(request(method, Body::empty()), None, &home).await;
+        let sent =
+            connection(client).exchange(&mut request(method, Body::empty()), None, &home).await;
         let Ok(Answered { response, connection }) = sent else { return (Err(()), false) };
         let outcome = collected(response).await;
         (outcome, connection.is_some() || returned.try_recv().is_ok())
@@ -187,7 +188,7 @@ async fn requests_are_written_with_one_framing() {
             let (home, _) = mpsc::channel();
             let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
             let (sent, _) = tokio::join!(
-                connection(client).exchange(request, None, &home),
+                connection(client).exchange(&mut request, None, &home),
                 server.write_all(answer)
             );
             drop(sent);

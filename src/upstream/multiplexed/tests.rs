@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::body::Body;
 use crate::upstream::settings::Protocol;
-use crate::upstream::tests::{get, local, pool, request, text, until};
+use crate::upstream::tests::{get, local, pool, request, send, text, until};
 use crate::upstream::{Forwarded, Pool, Reuse, SendErrorKind};
 
 /// What a server does with a request.
@@ -87,11 +87,11 @@ async fn requests_share_connections_up_to_the_servers_limit() {
     local(async {
         let act = |n| if n == 1 { Act::Answer } else { Act::Hold };
         let (pool, mut seen) = server(2, act).await;
-        assert_eq!(text(pool.send(get(), Reuse::Any).await.unwrap()).await.unwrap(), "ok");
+        assert_eq!(text(send(&pool, get(), Reuse::Any).await.unwrap()).await.unwrap(), "ok");
         assert_eq!(seen.recv().await, Some(1));
         let all = async {
-            let send = || pool.send(get(), Reuse::Any);
-            tokio::join!(send(), send(), send(), send())
+            let sent = || send(&pool, get(), Reuse::Any);
+            tokio::join!(sent(), sent(), sent(), sent())
         };
         let mut connections = Vec::new();
         tokio::select! {
@@ -115,7 +115,7 @@ async fn what_the_server_promises_not_to_have_processed_was_not_sent() {
         local(async {
             let (pool, _seen) = server(100, act).await;
             let posted = request(Method::POST, Body::full("pay"));
-            let error = pool.send(posted, Reuse::Recent).await.unwrap_err();
+            let error = send(&pool, posted, Reuse::Recent).await.unwrap_err();
             assert_eq!(error.is_refused(), refused, "{error:?}");
             let expected = if refused { Forwarded::No } else { Forwarded::Unknown };
             assert_eq!(error.forwarded, expected);
@@ -163,10 +163,10 @@ async fn a_server_that_leaves_says_which_requests_it_looked_at() {
     local(async {
         let pool = saying(&[GOAWAY_BELOW]).await;
         let posted = request(Method::POST, Body::full("pay"));
-        let error = pool.send(posted, Reuse::Recent).await.unwrap_err();
+        let error = send(&pool, posted, Reuse::Recent).await.unwrap_err();
         assert!(error.is_refused() && error.forwarded == Forwarded::No, "{error:?}");
         let pool = saying(&[GOAWAY_WITH]).await;
-        let error = pool.send(get(), Reuse::Any).await.unwrap_err();
+        let error = send(&pool, get(), Reuse::Any).await.unwrap_err();
         assert!(!error.is_refused() && error.forwarded == Forwarded::Unknown, "{error:?}");
     })
     .await;
@@ -177,11 +177,11 @@ async fn a_server_that_leaves_says_which_requests_it_looked_at() {
 async fn a_connection_that_has_died_is_noticed() {
     local(async {
         let pool = saying(&[]).await;
-        let error = pool.send(get(), Reuse::Any).await.unwrap_err();
+        let error = send(&pool, get(), Reuse::Any).await.unwrap_err();
         assert!(matches!(error.kind, SendErrorKind::Exchange(_)), "{error:?}");
         assert_eq!(error.forwarded, Forwarded::Unknown);
         let pool = saying(&[HEAD_200, DATA]).await;
-        text(pool.send(get(), Reuse::Any).await.unwrap()).await.unwrap_err();
+        text(send(&pool, get(), Reuse::Any).await.unwrap()).await.unwrap_err();
     })
     .await;
 }
@@ -191,7 +191,7 @@ async fn an_answer_that_is_cut_never_looks_whole() {
     for act in [|_| Act::Cut(Reason::NO_ERROR), |_| Act::Cut(Reason::CANCEL)] {
         local(async {
             let (pool, _seen) = server(100, act).await;
-            text(pool.send(get(), Reuse::Any).await.unwrap()).await.unwrap_err();
+            text(send(&pool, get(), Reuse::Any).await.unwrap()).await.unwrap_err();
         })
         .await;
     }
@@ -201,11 +201,11 @@ async fn an_answer_that_is_cut_never_looks_whole() {
 async fn a_connection_is_made_once_for_all_who_wait() {
     local(async {
         let (pool, mut seen) = server(100, |_| Act::Answer).await;
-        let first = pool.send(get(), Reuse::Any).await.unwrap();
+        let first = send(&pool, get(), Reuse::Any).await.unwrap();
         assert_eq!(text(first).await.unwrap(), "ok");
         pool.close_idle();
-        let send = async || text(pool.send(get(), Reuse::Any).await.unwrap()).await.unwrap();
-        tokio::join!(send(), send(), send(), send());
+        let sent = async || text(send(&pool, get(), Reuse::Any).await.unwrap()).await.unwrap();
+        tokio::join!(sent(), sent(), sent(), sent());
         let mut connections = Vec::new();
         for _ in 0..5 {
             connections.extend(seen.recv().await);
