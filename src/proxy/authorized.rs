@@ -10,14 +10,14 @@
 //! }
 //! ```
 
-use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body::Body as _;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, timeout_at};
 
 use super::plan::{RoutePlan, UpstreamPlan};
 use super::received::too_large;
@@ -75,12 +75,10 @@ impl Authorized {
         limits: &RequestLimits,
     ) -> Result<Sent, Rejection> {
         let Self { mut request, route, mut bearer, whole } = self;
-        let safe = is_safe(request.method());
+        let reuse = if is_safe(request.method()) { Reuse::Any } else { Reuse::Recent };
         let watch = guard(&mut request, &route, upstream, limits);
-        let (limit, departure) = (upstream.response_timeout, Departure::now());
-        let reuse = if safe { Reuse::Any } else { Reuse::Recent };
-        let sending = pool.send(&mut request, reuse, &departure);
-        let mut sent = with_deadline(sending, limit, &departure, watch.as_ref()).await;
+        let limit = upstream.response_timeout;
+        let mut sent = in_time(pool, &mut request, reuse, limit, watch.as_ref()).await;
         // Once, where the method or the route allows a second try at all: the failure says nothing
         // of the request (RFC 9110 section 9.2.2, RFC 9113 section 8.7).
         if let (Some(Err(error)), Some(whole)) = (&sent, &whole)
@@ -88,9 +86,8 @@ impl Authorized {
             && with_a_token(&mut request, &route, &mut bearer)
         {
             *request.body_mut() = Body::full(whole.clone());
-            let departure = Departure::now();
-            let sending = pool.send(&mut request, Reuse::Never, &departure);
-            sent = with_deadline(sending, limit, &departure, None).await;
+            // In a box, since it is rare.
+            sent = Box::pin(in_time(pool, &mut request, Reuse::Never, limit, None)).await;
         }
         match sent {
             Some(Ok(response)) => {
@@ -149,19 +146,22 @@ fn guard(
     Some(watch)
 }
 
-/// Waits for an answer; the clock starts with the request, and anew with each piece of its body,
-/// since an upstream cannot be expected to answer what it has not yet been told.
-async fn with_deadline<F: Future>(
-    sending: F,
+/// Sends and waits for an answer; the clock starts with the request, and anew with each piece of its
+/// body, since an upstream cannot be expected to answer what it has not yet been told.
+async fn in_time(
+    pool: &impl Way,
+    request: &mut Request<Body>,
+    reuse: Reuse,
     limit: Duration,
-    departure: &Departure,
     watch: Option<&Watch>,
-) -> Option<F::Output> {
-    let mut sending = std::pin::pin!(sending);
-    let mut deadline = Instant::now() + limit;
+) -> Option<Result<Response<Body>, SendError>> {
+    let started = Instant::now();
+    let departure = Departure::at(started);
+    let mut sending = pin!(pool.send(request, reuse, &departure));
+    let mut deadline = started + limit;
     loop {
-        if let Ok(output) = tokio::time::timeout_at(deadline, &mut sending).await {
-            return Some(output);
+        if let Ok(sent) = timeout_at(deadline, sending.as_mut()).await {
+            return Some(sent);
         }
         let left = departure.since().unwrap_or_else(Instant::now);
         let since = watch.map_or(left, |watch| watch.last_progress().max(left));

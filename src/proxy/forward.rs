@@ -82,28 +82,29 @@ impl Forwarder {
         let record = AccessRecord::new(&request, local.plan.access);
         let counted = self.shared.metrics.under_way();
         let mut life = Life { record, counted, admitted: None };
-        match self.authorized(&local, &connection, request, &mut life).await {
-            Ok((exchange, authorized)) if is_safe(life.record.method()) => {
-                life.end(exchange.run(authorized).await, &self.shared.metrics)
-            }
-            Ok((exchange, authorized)) => {
-                // The caller of an unsafe method may hang up; the upstream's work is not undone by
-                // that, so that the exchange goes on and its outcome is known to the log. It holds
-                // the connection, so that a worker that is told to leave waits for it.
-                // In a box, so that the task is moved about as a pointer.
-                let going_on = Box::pin(async move {
-                    let outcome = exchange.run(authorized).await;
-                    drop(connection);
-                    life.end(outcome, &self.shared.metrics)
-                });
-                tokio::task::spawn_local(going_on).await.unwrap_or_else(|_| {
-                    let rejection = Rejection::new(Code::Internal, "the exchange broke off");
-                    let id = RequestId::default();
-                    answer(&rejection.forwarded(Forwarded::Unknown), id.text())
-                })
-            }
-            Err(rejection) => life.end(Err(rejection), &self.shared.metrics),
+        let authorized = self.authorized(&local, &connection, request, &mut life).await;
+        let (mut exchange, authorized) = match authorized {
+            Ok(both) => both,
+            Err(rejection) => return life.end(Err(rejection), &self.shared.metrics),
+        };
+        if is_safe(life.record.method()) {
+            let outcome = exchange.run(authorized).await;
+            return life.end(outcome, &self.shared.metrics);
         }
+        // The caller of an unsafe method may hang up; the upstream's work is not undone by that, so
+        // that the exchange goes on and its outcome is known to the log. It holds the connection, so
+        // that a worker that is told to leave waits for it.
+        // In a box, so that the task is moved about as a pointer.
+        let going_on = Box::pin(async move {
+            let outcome = exchange.run(authorized).await;
+            drop(connection);
+            life.end(outcome, &self.shared.metrics)
+        });
+        tokio::task::spawn_local(going_on).await.unwrap_or_else(|_| {
+            let rejection = Rejection::new(Code::Internal, "the exchange broke off");
+            let id = RequestId::default();
+            answer(&rejection.forwarded(Forwarded::Unknown), id.text())
+        })
     }
 
     /// All that comes before a request is sent. Should its caller leave meanwhile, it never is.
@@ -113,7 +114,7 @@ impl Forwarder {
         connection: &Rc<ConnectionInfo>,
         request: Box<Request<Body>>,
         life: &mut Life,
-    ) -> Result<(Exchange, Authorized), Rejection> {
+    ) -> Result<(Exchange<Pool>, Authorized), Rejection> {
         let plan = &local.plan;
         let admitted = self.shared.in_flight.admit(plan.limits.max_in_flight).ok_or_else(|| {
             Rejection::new(Code::Overloaded, "server.max_in_flight requests are under way")
@@ -145,11 +146,10 @@ impl Forwarder {
             route.metrics.let_in(client);
         }
         let switch = Switch::asked(&mut routed, connection);
-        let exchange = Exchange { local: Rc::clone(local), route, upstream, switch };
-        let authorized =
-            routed.authorize(&exchange.upstream, &plan.limits, &connection.peer).await?;
+        let authorized = routed.authorize(&upstream, &plan.limits, &connection.peer).await?;
+        let pool = local.pool(&route)?;
         life.record.sending();
-        Ok((exchange, authorized))
+        Ok((Exchange { local: Rc::clone(local), pool, route, upstream, switch }, authorized))
     }
 
     /// The worker's view of the plan of the moment.
@@ -185,6 +185,14 @@ impl Local {
             .collect();
         Self { plan, pools }
     }
+
+    fn pool(&self, route: &RoutePlan) -> Result<Rc<Pool>, Rejection> {
+        let pool = self.pools.get(route.upstream).and_then(Option::clone);
+        pool.ok_or_else(|| {
+            let detail = "the upstream's TLS settings are unusable; see the log";
+            Rejection::new(Code::Connect, detail)
+        })
+    }
 }
 
 /// What lives as long as a request does, whoever waits for its answer.
@@ -207,35 +215,24 @@ impl Life {
 }
 
 /// One exchange with an upstream.
-struct Exchange {
+struct Exchange<W> {
     local: Rc<Local>,
+    pool: Rc<W>,
     route: Arc<RoutePlan>,
     upstream: Arc<UpstreamPlan>,
     /// The client's side of a switch to another protocol, where it asked for one.
     switch: Option<Box<Switch>>,
 }
 
-impl Exchange {
-    async fn run(mut self, authorized: Authorized) -> Result<Response<Body>, Rejection> {
-        let pool = self.local.pools.get(self.route.upstream).and_then(Option::clone);
-        let pool = pool.ok_or_else(|| {
-            let detail = "the upstream's TLS settings are unusable; see the log";
-            Rejection::new(Code::Connect, detail)
-        })?;
-        self.through(&*pool, authorized).await
-    }
-
+impl<W: Way> Exchange<W> {
     /// Sends, and sends again where that is honest.
-    async fn through(
-        &mut self,
-        pool: &impl Way,
-        authorized: Authorized,
-    ) -> Result<Response<Body>, Rejection> {
-        let sent = authorized.send(pool, &self.upstream, &self.local.plan.limits).await?;
-        let sent = match verdict(&sent.response) {
-            Verdict::Fine => sent,
-            blamed => Box::pin(self.challenged(sent, blamed, pool)).await?,
-        };
+    async fn run(&mut self, authorized: Authorized) -> Result<Response<Body>, Rejection> {
+        let limits = &self.local.plan.limits;
+        let mut sent = authorized.send(&*self.pool, &self.upstream, limits).await?;
+        let verdict = verdict(&sent.response);
+        if verdict != Verdict::Fine {
+            sent = Box::pin(self.challenged(sent, verdict)).await?;
+        }
         match self.switch.take() {
             Some(switch) if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Ok(self.switched(sent, *switch))
@@ -253,12 +250,7 @@ impl Exchange {
     }
 
     /// A 401 for the token: it is blamed, and where a second try is honest one is made.
-    async fn challenged(
-        &self,
-        sent: Sent,
-        verdict: Verdict,
-        pool: &impl Way,
-    ) -> Result<Sent, Rejection> {
+    async fn challenged(&self, sent: Sent, verdict: Verdict) -> Result<Sent, Rejection> {
         let (Some(reader), Some(bearer)) = (&self.route.token, &sent.bearer) else {
             return Ok(sent);
         };
@@ -281,7 +273,7 @@ impl Exchange {
         match reader.newer_than(generation, deadline).await {
             Ok(newer) if self.route.lacking(&newer).is_none() => {
                 let again = Authorized::again(kept, Arc::clone(&self.route), newer);
-                again.send(pool, &self.upstream, &self.local.plan.limits).await
+                again.send(&*self.pool, &self.upstream, &self.local.plan.limits).await
             }
             _ => Ok(Sent { kept: None, ..sent }),
         }

@@ -74,9 +74,9 @@ impl Way for Pool {
 pub struct Departure(Cell<Option<Instant>>);
 
 impl Departure {
-    /// Of a request that finds a connection, unless it turns out otherwise.
-    pub fn now() -> Self {
-        Self(Cell::new(Some(Instant::now())))
+    /// Of a request that finds a connection now, unless it turns out otherwise.
+    pub fn at(now: Instant) -> Self {
+        Self(Cell::new(Some(now)))
     }
 
     /// Since when an answer may come; `None` while a connection is being made.
@@ -162,7 +162,7 @@ impl Pool {
         request: &mut Request<Body>,
         reuse: Reuse,
     ) -> Result<Response<Body>, SendError> {
-        self.send_noting(request, reuse, &Departure::now()).await
+        self.send_noting(request, reuse, &Departure::at(Instant::now())).await
     }
 
     async fn send_noting(
@@ -177,42 +177,29 @@ impl Pool {
             tried += 1;
             // Those still in the pool may be as dead as the ones tried so far.
             let last = tried == MAX_CONNECTIONS_TRIED;
-            // In boxes: most requests find a connection and need not carry room for its making.
-            let checked = if request.headers().contains_key(UPGRADE) {
+            // In boxes: most requests find a connection of HTTP/1 and need not carry room for more.
+            let Checked { sender, reused } = if request.headers().contains_key(UPGRADE) {
                 Box::pin(departure.after(self.0.switchable())).await?
             } else if let Some(checked) = self.0.checkout(if last { Reuse::Never } else { reuse }) {
                 checked
             } else {
                 Box::pin(departure.after(self.0.fresh(reuse))).await?
             };
-            let reused = checked.reused;
-            let mut connection = match checked.sender {
+            match sender {
                 Sender::Http1(connection) => {
                     let expectation = expectation.as_ref();
-                    return self.0.exchange(connection, request, reused, expectation).await;
+                    let sent = connection.exchange(request, expectation, &self.0.home).await;
+                    return self.0.answered(sent, reused, expectation);
                 }
-                Sender::Http2(connection) => connection,
-            };
-            if let Some(expectation) = &expectation {
-                expectation.release();
-            }
-            match connection.send(self.0.absolute(request)).await {
-                Ok(response) => {
-                    return match unusable(&response) {
-                        Some(kind) => {
-                            Err(SendError { kind, forwarded: Forwarded::Unknown, reused })
-                        }
-                        None => Ok(response),
-                    };
+                Sender::Http2(connection) => {
+                    if let Some(expectation) = &expectation {
+                        expectation.release();
+                    }
+                    let sending = self.0.share(connection, request, reused, last);
+                    if let Some(response) = Box::pin(sending).await? {
+                        return Ok(response);
+                    }
                 }
-                Err(mut error) => match error.take_message() {
-                    Some(unwritten) if tried < MAX_CONNECTIONS_TRIED => {
-                        *request.body_mut() = unwritten.into_body();
-                    }
-                    unwritten => {
-                        return Err(failed(error.into_error(), unwritten.is_some(), reused));
-                    }
-                },
             }
         }
     }
@@ -351,14 +338,39 @@ impl Shared {
         Ok(Checked { sender, reused: false })
     }
 
-    async fn exchange(
+    /// Sends a request on a connection that others are on too; `None` where it was handed back
+    /// unwritten, and this is not the last connection that is tried.
+    async fn share(
         &self,
-        connection: Http1,
+        mut connection: Connection,
         request: &mut Request<Body>,
+        reused: bool,
+        last: bool,
+    ) -> Result<Option<Response<Body>>, SendError> {
+        match connection.send(self.absolute(request)).await {
+            Ok(response) => match unusable(&response) {
+                Some(kind) => Err(SendError { kind, forwarded: Forwarded::Unknown, reused }),
+                None => Ok(Some(response)),
+            },
+            Err(mut error) => match error.take_message() {
+                Some(unwritten) if !last => {
+                    *request.body_mut() = unwritten.into_body();
+                    Ok(None)
+                }
+                unwritten => Err(failed(error.into_error(), unwritten.is_some(), reused)),
+            },
+        }
+    }
+
+    /// The end of an exchange in HTTP/1: its connection is free again, if all of the answer came with
+    /// its head.
+    fn answered(
+        &self,
+        sent: Result<http1::Answered<Stream>, http1::Failed>,
         reused: bool,
         expectation: Option<&Expectation>,
     ) -> Result<Response<Body>, SendError> {
-        match connection.exchange(request, expectation, &self.home).await {
+        match sent {
             Ok(answered) => {
                 if let Some(connection) = answered.connection {
                     self.park(connection, &mut self.idle.borrow_mut());

@@ -212,7 +212,7 @@ impl Asked {
 
 async fn handled(
     local: Rc<Local>,
-    bank: &Bank,
+    bank: &Rc<Bank>,
     asked: &Asked,
 ) -> Result<Response<Body>, Rejection> {
     let plan = &local.plan;
@@ -220,10 +220,10 @@ async fn handled(
     let routed = Received::read(asked.request(), listener, &plan.limits)?.route(listener)?;
     let upstream = Arc::clone(&plan.upstreams[0]);
     let route = Arc::clone(&routed.route);
-    let mut exchange = Exchange { local: Rc::clone(&local), route, upstream, switch: None };
     let peer = Peer::tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
-    let authorized = routed.authorize(&exchange.upstream, &plan.limits, &peer).await?;
-    exchange.through(bank, authorized).await
+    let authorized = routed.authorize(&upstream, &plan.limits, &peer).await?;
+    let (local, pool) = (Rc::clone(&local), Rc::clone(bank));
+    Exchange { local, pool, route, upstream, switch: None }.run(authorized).await
 }
 
 /// What must hold of one request, whatever happened.
