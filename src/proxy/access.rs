@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Request, Response};
 use tokio::time::Instant;
 
 use super::answer::{REQUEST_ID, answer};
+use super::hygiene::Kinds;
 use super::metrics::ProxyMetrics;
 use super::plan::{RoutePlan, UpstreamPlan};
 use super::rejection::{Forwarded, Rejection};
@@ -26,7 +27,10 @@ impl RequestId {
     const MAX_BYTES: usize = 128;
 
     /// Takes the id from `X-Request-Id`, if it is printable and short.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap, fields: Kinds) -> Self {
+        if !fields.any(Kinds::REQUEST_ID) {
+            return Self::default();
+        }
         let accepted = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| {
             !id.is_empty()
                 && id.len() <= Self::MAX_BYTES
@@ -63,12 +67,12 @@ const CLIENT_LEFT: &str = "client_left";
 const CLIENT_LEFT_STATUS: u16 = 499;
 
 impl AccessRecord {
-    /// Begins a record.
-    pub fn new<B>(request: &Request<B>, access: AccessLog) -> Self {
+    /// Begins a record; `fields` are the kinds of the request's.
+    pub fn new<B>(request: &Request<B>, fields: Kinds, access: AccessLog) -> Self {
         Self {
             started: Instant::now(),
             method: request.method().clone(),
-            id: RequestId::of(request.headers()),
+            id: RequestId::of(request.headers(), fields),
             access,
             client: None,
             route: None,

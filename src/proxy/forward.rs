@@ -16,7 +16,7 @@ use super::access::{AccessRecord, RequestId};
 use super::answer::answer;
 use super::authorized::{Authorized, Sent};
 use super::challenge::{Verdict, verdict};
-use super::hygiene;
+use super::hygiene::{self, Kinds};
 use super::metrics::{ProxyMetrics, UnderWay};
 use super::plan::{Plan, RoutePlan, UpstreamPlan};
 use super::received::Received;
@@ -79,10 +79,11 @@ impl Forwarder {
         request: Box<Request<Body>>,
     ) -> Response<Body> {
         let local = self.current();
-        let record = AccessRecord::new(&request, local.plan.access);
+        let fields = Kinds::survey(request.headers());
+        let record = AccessRecord::new(&request, fields, local.plan.access);
         let counted = self.shared.metrics.under_way();
         let mut life = Life { record, counted, admitted: None };
-        let authorized = self.authorized(&local, &connection, request, &mut life).await;
+        let authorized = self.authorized(&local, &connection, request, fields, &mut life).await;
         let (mut exchange, authorized) = match authorized {
             Ok(both) => both,
             Err(rejection) => return life.end(Err(rejection), &self.shared.metrics),
@@ -113,6 +114,7 @@ impl Forwarder {
         local: &Rc<Local>,
         connection: &Rc<ConnectionInfo>,
         request: Box<Request<Body>>,
+        fields: Kinds,
         life: &mut Life,
     ) -> Result<(Exchange<Pool>, Authorized), Rejection> {
         let plan = &local.plan;
@@ -129,7 +131,7 @@ impl Forwarder {
             let why = "this listener's peer_uids and peer_gids do not name your process";
             return Err(Rejection::new(Code::PeerNotAllowed, why));
         }
-        let received = Received::read(request, listener, &plan.limits)?;
+        let received = Received::read(request, fields, listener, &plan.limits)?;
         let client = plan.clients.identify(received.request.headers(), &connection.peer)?;
         if let Some(name) = client.and_then(|client| plan.clients.name(client)) {
             life.record.client(name);

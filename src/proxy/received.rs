@@ -32,20 +32,24 @@ pub struct Received {
 }
 
 impl Received {
-    /// Reads the head of a request that arrived at a listener.
+    /// Reads the head of a request that arrived at a listener; `fields` are the kinds it holds.
     ///
     /// # Errors
     /// Whatever is odd is refused before anything is matched: RFC 9112 sections 3.2 and 6.
     pub fn read(
         mut request: Box<Request<Body>>,
+        fields: Kinds,
         listener: &ListenerPlan,
         limits: &RequestLimits,
     ) -> Result<Self, Rejection> {
         if let Some(flaw) = request.extensions().get::<Flaw>() {
             return Err(flawed(*flaw));
         }
-        let mut framing = hygiene::request_framing(request.version(), request.headers())
-            .map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
+        let mut framing = Framing::None;
+        if fields.any(Kinds::LENGTH | Kinds::CODING) {
+            framing = hygiene::request_framing(request.version(), request.headers())
+                .map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
+        }
         if request.version() == Version::HTTP_2 {
             hygiene::rejoin_cookies(request.headers_mut());
             if framing == Framing::None && !request.body().is_end_stream() {
@@ -58,7 +62,6 @@ impl Received {
             return Err(too_large(limits));
         }
         let host = addressed_to_us(&request, listener)?;
-        let fields = Kinds::survey(request.headers());
         if fields.any(Kinds::ORIGIN | Kinds::FETCH_SITE) {
             from_no_foreign_page(request.headers(), listener)?;
         }

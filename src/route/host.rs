@@ -63,34 +63,29 @@ impl Authority {
     /// # Errors
     /// User information, an empty host, a character that no host holds, a port that is no number.
     pub fn parse(bytes: &[u8]) -> Result<Self, PatternError> {
-        let wrong = || PatternError::new("not a valid host");
-        let text = std::str::from_utf8(bytes).map_err(|_| wrong())?;
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (address, after) = rest.split_once(']').ok_or_else(wrong)?;
-                let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
-                let port = match after {
-                    "" => None,
-                    after => Some(after.strip_prefix(':').ok_or_else(wrong)?),
-                };
-                (format!("[{address}]"), port)
+        Self::read(bytes).ok_or_else(|| PatternError::new("not a valid host"))
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (host, rest) = match bytes.strip_prefix(b"[") {
+            Some(inner) => {
+                let end = inner.iter().position(|byte| *byte == b']')?;
+                let (address, rest) = inner.split_at(end);
+                let address: Ipv6Addr = std::str::from_utf8(address).ok()?.parse().ok()?;
+                (format!("[{address}]"), &rest[1..])
             }
             None => {
-                let (host, port) = match text.split_once(':') {
-                    Some((host, port)) => (host, Some(port)),
-                    None => (text, None),
-                };
-                (registered_name(host).ok_or_else(wrong)?, port)
+                let end = bytes.iter().position(|byte| *byte == b':').unwrap_or(bytes.len());
+                let (name, rest) = bytes.split_at(end);
+                (registered_name(name)?, rest)
             }
         };
-        let port = match port {
-            None | Some("") => None,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(digits.parse().map_err(|_| wrong())?)
-            }
-            Some(_) => return Err(wrong()),
+        let port = match rest {
+            [] | b":" => None,
+            [b':', digits @ ..] => Some(port(digits)?),
+            _ => return None,
         };
-        Ok(Self { host, port })
+        Some(Self { host, port })
     }
 
     /// Host in lower case; an IPv6 address in brackets.
@@ -109,23 +104,25 @@ impl Authority {
     }
 }
 
+fn port(digits: &[u8]) -> Option<u16> {
+    digits.iter().try_fold(0_u16, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
 /// Letters, digits, `-`, `_` and `.`; one dot at the end is the root's and dropped.
-fn registered_name(host: &str) -> Option<String> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let (mut label, mut numeric) = (0, true);
-    for byte in host.bytes() {
-        match byte {
-            b'.' if label > 0 => label = 0,
-            b'0'..=b'9' if label < 63 => label += 1,
-            b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' if label < 63 => {
-                (label, numeric) = (label + 1, false);
-            }
-            _ => return None,
-        }
+fn registered_name(host: &[u8]) -> Option<String> {
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    let named = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let label = |label: &[u8]| matches!(label.len(), 1..=63) && label.iter().all(named);
+    if host.len() > 253 || !host.split(|byte| *byte == b'.').all(label) {
+        return None;
     }
+    let name = String::from_utf8(host.to_ascii_lowercase()).ok()?;
     // A name of digits only is an address, and must be one in its usual spelling.
-    let fits = label > 0 && host.len() <= 253 && (!numeric || host.parse::<Ipv4Addr>().is_ok());
-    fits.then(|| host.to_ascii_lowercase())
+    let numeric = host.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'.'));
+    (!numeric || name.parse::<Ipv4Addr>().is_ok()).then_some(name)
 }
 
 /// Why a text is no pattern.
@@ -163,7 +160,19 @@ mod tests {
         check("erp.local.", Some(("erp.local", None)));
         check("[::1]:80", Some(("[::1]", Some(80))));
         check("127.0.0.1", Some(("127.0.0.1", None)));
+        check("127.0.0.1.:00080", Some(("127.0.0.1", Some(80))));
+        check("host:", Some(("host", None)));
+        check("[::1]:", Some(("[::1]", None)));
+        check(&"a".repeat(63), Some((&"a".repeat(63), None)));
         for bad in [
+            &"a".repeat(64),
+            &"a.".repeat(128),
+            ".",
+            "a.b..",
+            "[::1]x",
+            "[a]",
+            "host:65536",
+            "host:80:80",
             "",
             "a b",
             "user@host",

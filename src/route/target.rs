@@ -65,11 +65,11 @@ impl<'a> Target<'a> {
     /// # Errors
     /// Whatever makes it ambiguous or malformed.
     pub fn read(target: &'a str) -> Result<Self, TargetError> {
-        if target.contains('#') {
+        if target.bytes().any(|byte| byte == b'#') {
             return Err(TargetError::Fragment);
         }
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
+        let (path, query) = match target.bytes().position(|byte| byte == b'?') {
+            Some(end) => (target.get(..end).unwrap_or_default(), target.get(end + 1..)),
             None => (target, None),
         };
         if !query.unwrap_or_default().bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -79,7 +79,7 @@ impl<'a> Target<'a> {
         let mut quirks = Quirks::default();
         let mut segments = inner.as_bytes().split(|byte| *byte == b'/').peekable();
         while let Some(segment) = segments.next() {
-            if segment.is_empty() && (segments.peek().is_some() || inner.ends_with("//")) {
+            if segment.is_empty() && segments.peek().is_some() {
                 return Err(TargetError::EmptySegment);
             }
             read_segment(segment, &mut quirks)?;
@@ -92,10 +92,11 @@ fn read_segment(segment: &[u8], quirks: &mut Quirks) -> Result<(), TargetError> 
     if matches!(segment, b"." | b"..") {
         return Err(TargetError::DotSegment);
     }
-    let mut plain = true;
+    if segment.iter().all(|byte| is_pchar(*byte)) {
+        return Ok(());
+    }
     let mut bytes = segment.iter().copied();
     while let Some(byte) = bytes.next() {
-        plain &= !matches!(byte, b'%' | b';');
         match byte {
             b'%' => {
                 let (high, low) = (bytes.next(), bytes.next());
@@ -110,9 +111,6 @@ fn read_segment(segment: &[u8], quirks: &mut Quirks) -> Result<(), TargetError> 
             byte if is_pchar(byte) => {}
             _ => return Err(TargetError::Character),
         }
-    }
-    if plain {
-        return Ok(());
     }
     // It was cut from a text at slashes, so that it is one.
     read_parts(std::str::from_utf8(segment).map_err(|_| TargetError::Character)?)
@@ -243,26 +241,24 @@ fn digit(byte: u8) -> Option<u8> {
 
 /// RFC 3986 section 3.3, without the percent sign and the semicolon.
 fn is_pchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b'.'
-                | b'_'
-                | b'~'
-                | b'!'
-                | b'$'
-                | b'&'
-                | b'\''
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b','
-                | b'='
-                | b':'
-                | b'@'
-        )
+    PCHAR[usize::from(byte)]
 }
+
+/// A table, since each byte of each path is looked at.
+static PCHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others: &[u8] = b"-._~!$&'()*+,=:@";
+    while let [other, rest @ ..] = others {
+        table[*other as usize] = true;
+        others = rest;
+    }
+    table
+};
 
 impl fmt::Display for TargetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -49,7 +49,7 @@ struct Shared {
 impl Expectation {
     /// Holds back the body of a request that expects 100.
     pub(super) fn hold(request: &mut Request<Body>) -> Option<Self> {
-        if !request.headers().contains_key(EXPECT) {
+        if request.body().is_end_stream() || !request.headers().contains_key(EXPECT) {
             return None;
         }
         let shared = Shared { wish: Wish::Unknown, waiting: None };

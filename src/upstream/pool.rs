@@ -177,10 +177,13 @@ impl Pool {
             tried += 1;
             // Those still in the pool may be as dead as the ones tried so far.
             let last = tried == MAX_CONNECTIONS_TRIED;
+            let now = departure.since().unwrap_or_else(Instant::now);
             // In boxes: most requests find a connection of HTTP/1 and need not carry room for more.
             let Checked { sender, reused } = if request.headers().contains_key(UPGRADE) {
                 Box::pin(departure.after(self.0.switchable())).await?
-            } else if let Some(checked) = self.0.checkout(if last { Reuse::Never } else { reuse }) {
+            } else if let Some(checked) =
+                self.0.checkout(if last { Reuse::Never } else { reuse }, now)
+            {
                 checked
             } else {
                 Box::pin(departure.after(self.0.fresh(reuse))).await?
@@ -249,8 +252,7 @@ fn unusable(response: &Response<Body>) -> Option<SendErrorKind> {
 }
 
 impl Shared {
-    fn checkout(&self, reuse: Reuse) -> Option<Checked> {
-        let now = Instant::now();
+    fn checkout(&self, reuse: Reuse, now: Instant) -> Option<Checked> {
         let max_idle = match reuse {
             Reuse::Any => self.settings.idle_timeout,
             Reuse::Recent => self.settings.unsafe_max_idle,
@@ -295,7 +297,7 @@ impl Shared {
                     });
                 }
                 Turn::Over => {
-                    if let Some(checked) = self.checkout(reuse) {
+                    if let Some(checked) = self.checkout(reuse, Instant::now()) {
                         return Ok(checked);
                     }
                 }

@@ -16,6 +16,7 @@ use super::{Exchange, Local, is_safe};
 use crate::body::Body;
 use crate::clock::testing as clock;
 use crate::net::testing::origin;
+use crate::proxy::hygiene::Kinds;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::plan::{BoundListener, Ingredients, Plan, wanted};
 use crate::proxy::received::Received;
@@ -217,7 +218,10 @@ async fn handled(
 ) -> Result<Response<Body>, Rejection> {
     let plan = &local.plan;
     let listener = &plan.listeners[0];
-    let routed = Received::read(asked.request(), listener, &plan.limits)?.route(listener)?;
+    let request = asked.request();
+    let fields = Kinds::survey(request.headers());
+    let received = Received::read(request, fields, listener, &plan.limits)?;
+    let routed = received.route(listener)?;
     let upstream = Arc::clone(&plan.upstreams[0]);
     let route = Arc::clone(&routed.route);
     let peer = Peer::tcp(SocketAddr::from(([127, 0, 0, 1], 1)));

@@ -49,6 +49,8 @@ impl Kinds {
     pub const UNDERSCORE: Self = Self(1 << 17);
     /// Transfer-Encoding: says how the message ends on this connection; made anew for the next.
     pub const CODING: Self = Self(1 << 18);
+    /// X-Request-Id: the app's name for a request.
+    pub const REQUEST_ID: Self = Self(1 << 19);
 
     /// What a name is; names are in lower case.
     pub fn of(name: &str) -> Self {
@@ -97,6 +99,7 @@ impl Kinds {
             "cache-control" => Self::CACHE_CONTROL,
             "alt-svc" => Self::ALT_SVC,
             "bearer-proxy-forwarded" => Self::OUR_WORD,
+            "x-request-id" => Self::REQUEST_ID,
             name if name.starts_with("x-forwarded-") => Self::FORWARDING,
             name if name.contains('_') => Self::UNDERSCORE,
             _ => Self::OTHER,

@@ -215,7 +215,9 @@ pub fn response(headers: &mut HeaderMap, version: Version, policy: &Policy, toke
         policy.trailers.announce(headers);
     }
     redact_echoes(headers, token);
-    if !found.any(Kinds::CACHE_CONTROL) || !headers.contains_key(CACHE_CONTROL) {
+    // Connection may have named it.
+    let named = found.any(Kinds::CONNECTION) && !headers.contains_key(CACHE_CONTROL);
+    if !found.any(Kinds::CACHE_CONTROL) || named {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
     headers.append(VIA, policy.via.of_answer(version));

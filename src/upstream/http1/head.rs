@@ -34,22 +34,28 @@ impl Head {
     }
 }
 
-/// Writes a request's head up to the fields that frame its body, which `sending` adds.
-pub fn write<B>(request: &Request<B>, out: &mut BytesMut) {
+/// Writes a request's head up to the fields that frame its body, which `sending` adds; gives back
+/// what the request says of its length.
+pub fn write<'a, B>(request: &'a Request<B>, out: &mut BytesMut) -> Option<&'a HeaderValue> {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
+    let mut length = None;
     for (name, value) in request.headers() {
-        // Framing is told by what is sent, not by what was received.
-        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
-            write_field(name, value, out);
-        }
-        // What of a request belongs to this connection alone is named (RFC 9110 section 10.1.4).
-        if name == TE {
-            out.extend_from_slice(b"connection: te\r\n");
+        match *name {
+            // Framing is told by what is sent, not by what was received.
+            CONTENT_LENGTH => length = Some(value),
+            TRANSFER_ENCODING => {}
+            // What belongs to this connection alone is named (RFC 9110 section 10.1.4).
+            TE => {
+                write_field(name, value, out);
+                out.extend_from_slice(b"connection: te\r\n");
+            }
+            _ => write_field(name, value, out),
         }
     }
+    length
 }
 
 /// Writes fields, each a line.

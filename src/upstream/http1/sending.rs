@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request};
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
@@ -37,8 +36,7 @@ enum Coding {
 impl Sending {
     /// Writes the head and takes the body.
     pub fn start(request: &mut Request<Body>, output: &mut BytesMut) -> Self {
-        write(request, output);
-        let told = request.headers().get(CONTENT_LENGTH).map(|value| decimal(value.as_bytes()));
+        let told = write(request, output).map(|value| decimal(value.as_bytes()));
         let known = request.body().size_hint().exact();
         let coding = match told.flatten().or(known) {
             Some(length) => {
