@@ -104,14 +104,14 @@ impl AccessRecord {
     /// Counts the answer, writes the line if one is wanted, and gives the answer to send.
     pub fn end(
         mut self,
-        outcome: Result<Response<Body>, Rejection>,
+        outcome: Result<Box<Response<Body>>, Rejection>,
         metrics: &ProxyMetrics,
     ) -> Response<Body> {
         self.ended = true;
         let (response, code) = match outcome {
             Ok(response) => {
                 self.forwarded = Forwarded::Yes;
-                (response, "")
+                (*response, "")
             }
             Err(rejection) => {
                 metrics.rejected(&rejection);

@@ -45,7 +45,7 @@ pub struct Authorized {
 /// An answer, and what a second try would need.
 pub struct Sent {
     /// The upstream's answer.
-    pub response: Response<Body>,
+    pub response: Box<Response<Body>>,
     /// The token that the request carried.
     pub bearer: Option<Arc<Bearer>>,
     /// The request as it was, where a second try would be honest.
@@ -93,24 +93,18 @@ impl Authorized {
             Some(Ok(response)) => {
                 Ok(Sent { response, bearer, kept: whole.map(|whole| Kept::new(request, whole)) })
             }
-            Some(Err(error)) => Err(failed(&error, watch.as_ref(), limits)),
+            Some(Err(error)) => {
+                let rejection = failed(&error, watch.as_ref(), limits);
+                if matches!(rejection.code, Code::Connect | Code::UpstreamReset) {
+                    route.metrics.upstream_error(rejection.code.as_str());
+                }
+                Err(rejection)
+            }
             None => {
                 route.metrics.upstream_error("timeout");
-                Err(Rejection::new(
-                    Code::UpstreamTimeout,
-                    format!(
-                        "no answer within timeouts.response, {:?}; the upstream may have acted on the request",
-                        upstream.response_timeout
-                    ),
-                )
-                .forwarded(Forwarded::Unknown))
+                Err(late(limit))
             }
         }
-        .inspect_err(|rejection| {
-            if matches!(rejection.code, Code::Connect | Code::UpstreamReset) {
-                route.metrics.upstream_error(rejection.code.as_str());
-            }
-        })
     }
 }
 
@@ -154,7 +148,7 @@ async fn in_time(
     reuse: Reuse,
     limit: Duration,
     watch: Option<&Watch>,
-) -> Option<Result<Response<Body>, SendError>> {
+) -> Option<Result<Box<Response<Body>>, SendError>> {
     let started = Instant::now();
     let departure = Departure::at(started);
     let mut sending = pin!(pool.send(request, reuse, &departure));
@@ -170,6 +164,13 @@ async fn in_time(
         }
         deadline = since + limit;
     }
+}
+
+fn late(limit: Duration) -> Rejection {
+    let detail = format!(
+        "no answer within timeouts.response, {limit:?}; the upstream may have acted on the request"
+    );
+    Rejection::new(Code::UpstreamTimeout, detail).forwarded(Forwarded::Unknown)
 }
 
 fn failed(error: &SendError, watch: Option<&Watch>, limits: &RequestLimits) -> Rejection {

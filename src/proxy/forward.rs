@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, LOCATION};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
@@ -208,7 +208,7 @@ struct Life {
 impl Life {
     fn end(
         self,
-        outcome: Result<Response<Body>, Rejection>,
+        outcome: Result<Box<Response<Body>>, Rejection>,
         metrics: &ProxyMetrics,
     ) -> Response<Body> {
         drop((self.admitted, self.counted));
@@ -228,7 +228,7 @@ struct Exchange<W> {
 
 impl<W: Way> Exchange<W> {
     /// Sends, and sends again where that is honest.
-    async fn run(&mut self, authorized: Authorized) -> Result<Response<Body>, Rejection> {
+    async fn run(&mut self, authorized: Authorized) -> Result<Box<Response<Body>>, Rejection> {
         let limits = &self.local.plan.limits;
         let mut sent = authorized.send(&*self.pool, &self.upstream, limits).await?;
         let verdict = verdict(&sent.response);
@@ -244,7 +244,7 @@ impl<W: Way> Exchange<W> {
     }
 
     /// The stream begins when the client has read this.
-    fn switched(&self, mut sent: Sent, switch: Switch) -> Response<Body> {
+    fn switched(&self, mut sent: Sent, switch: Switch) -> Box<Response<Body>> {
         switch.begin(&mut sent.response, sent.bearer.clone());
         let mut response = self.streamed(sent);
         upgrade::name_websocket(response.headers_mut());
@@ -282,38 +282,42 @@ impl<W: Way> Exchange<W> {
     }
 
     /// The answer as the app gets it: status and body as they are, headers cleaned.
-    fn streamed(&self, sent: Sent) -> Response<Body> {
-        let (mut parts, body) = sent.response.into_parts();
-        let token = sent.bearer.as_ref().map(|bearer| bearer.token_bytes());
-        hygiene::response(&mut parts.headers, parts.version, &self.route.hygiene, token);
+    fn streamed(&self, sent: Sent) -> Box<Response<Body>> {
+        let Sent { mut response, bearer, .. } = sent;
+        let token = bearer.as_ref().map(|bearer| bearer.token_bytes());
+        let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
+        hygiene::response(response.headers_mut(), version, &self.route.hygiene, token);
         // hyper keeps the words beside the status; an upstream may echo what it likes in them.
-        if let (Some(token), Some(reason)) = (token, parts.extensions.get::<ReasonPhrase>())
+        if let (Some(token), Some(reason)) = (token, response.extensions().get::<ReasonPhrase>())
             && hygiene::holds(reason.as_bytes(), token)
         {
-            parts.extensions.remove::<ReasonPhrase>();
+            response.extensions_mut().remove::<ReasonPhrase>();
         }
-        if parts.status.is_redirection()
-            && let Some(location) = parts.headers.get(LOCATION).and_then(|value| {
-                rewrite::location(
-                    value,
-                    &self.upstream.connection.origin,
-                    &self.upstream.mount,
-                    self.upstream.strip_mount,
-                    &self.upstream.base_path,
-                )
-            })
+        if response.status().is_redirection()
+            && let Some(location) = self.location(response.headers())
         {
-            parts.headers.insert(LOCATION, location);
+            response.headers_mut().insert(LOCATION, location);
         }
-        if parts.extensions.get::<BodyUnasked>().is_some() {
+        if response.extensions().get::<BodyUnasked>().is_some() {
             // What the client does with its body now is anybody's guess.
-            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        parts.version = http::Version::HTTP_11;
-        if body.is_whole() || body.is_end_stream() {
-            return Response::from_parts(parts, body);
+        if !response.body().is_whole() && !response.body().is_end_stream() {
+            let body = std::mem::take(response.body_mut());
+            let body = Guarded::new(body, u64::MAX, self.upstream.body_idle_timeout);
+            *response.body_mut() = Body::boxed(Sieved::new(body, &self.route, bearer));
         }
-        let body = Guarded::new(body, u64::MAX, self.upstream.body_idle_timeout);
-        Response::from_parts(parts, Body::boxed(Sieved::new(body, &self.route, sent.bearer)))
+        response
+    }
+
+    /// Where a redirect leads, as the app must see it.
+    fn location(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        rewrite::location(
+            headers.get(LOCATION)?,
+            &self.upstream.connection.origin,
+            &self.upstream.mount,
+            self.upstream.strip_mount,
+            &self.upstream.base_path,
+        )
     }
 }

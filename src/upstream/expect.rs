@@ -67,15 +67,13 @@ impl Expectation {
     }
 
     /// The answer has come. Where the body has not been asked for, it never will be.
-    pub(super) fn answered(&self, response: Response<Body>) -> Response<Body> {
+    pub(super) fn answered(&self, response: &mut Response<Body>) {
         self.decide(Wish::Unknown, Wish::Answered);
-        if self.shared().wish != Wish::Answered {
-            return response;
+        if self.shared().wish == Wish::Answered {
+            let inner = std::mem::take(response.body_mut());
+            *response.body_mut() = Body::boxed(Observed::new(inner, End(self.clone())));
+            response.extensions_mut().insert(BodyUnasked);
         }
-        let end = End(self.clone());
-        let mut response = response.map(|inner| Body::boxed(Observed::new(inner, end)));
-        response.extensions_mut().insert(BodyUnasked);
-        response
     }
 
     fn decide(&self, from: Wish, to: Wish) {

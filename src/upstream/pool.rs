@@ -55,7 +55,7 @@ pub trait Way {
         request: &mut Request<Body>,
         reuse: Reuse,
         departure: &Departure,
-    ) -> impl Future<Output = Result<Response<Body>, SendError>>;
+    ) -> impl Future<Output = Result<Box<Response<Body>>, SendError>>;
 }
 
 impl Way for Pool {
@@ -64,7 +64,7 @@ impl Way for Pool {
         request: &mut Request<Body>,
         reuse: Reuse,
         departure: &Departure,
-    ) -> impl Future<Output = Result<Response<Body>, SendError>> {
+    ) -> impl Future<Output = Result<Box<Response<Body>>, SendError>> {
         self.send_noting(request, reuse, departure)
     }
 }
@@ -161,7 +161,7 @@ impl Pool {
         &self,
         request: &mut Request<Body>,
         reuse: Reuse,
-    ) -> Result<Response<Body>, SendError> {
+    ) -> Result<Box<Response<Body>>, SendError> {
         self.send_noting(request, reuse, &Departure::at(Instant::now())).await
     }
 
@@ -170,7 +170,7 @@ impl Pool {
         request: &mut Request<Body>,
         reuse: Reuse,
         departure: &Departure,
-    ) -> Result<Response<Body>, SendError> {
+    ) -> Result<Box<Response<Body>>, SendError> {
         let expectation = Expectation::hold(request);
         let mut tried = 0;
         loop {
@@ -348,11 +348,11 @@ impl Shared {
         request: &mut Request<Body>,
         reused: bool,
         last: bool,
-    ) -> Result<Option<Response<Body>>, SendError> {
+    ) -> Result<Option<Box<Response<Body>>>, SendError> {
         match connection.send(self.absolute(request)).await {
             Ok(response) => match unusable(&response) {
                 Some(kind) => Err(SendError { kind, forwarded: Forwarded::Unknown, reused }),
-                None => Ok(Some(response)),
+                None => Ok(Some(Box::new(response))),
             },
             Err(mut error) => match error.take_message() {
                 Some(unwritten) if !last => {
@@ -371,16 +371,16 @@ impl Shared {
         sent: Result<http1::Answered<Stream>, http1::Failed>,
         reused: bool,
         expectation: Option<&Expectation>,
-    ) -> Result<Response<Body>, SendError> {
+    ) -> Result<Box<Response<Body>>, SendError> {
         match sent {
-            Ok(answered) => {
-                if let Some(connection) = answered.connection {
+            Ok(http1::Answered { mut response, connection }) => {
+                if let Some(connection) = connection {
                     self.park(connection, &mut self.idle.borrow_mut());
                 }
-                Ok(match expectation {
-                    Some(expectation) => expectation.answered(answered.response),
-                    None => answered.response,
-                })
+                if let Some(expectation) = expectation {
+                    expectation.answered(&mut response);
+                }
+                Ok(response)
             }
             Err(failed) => {
                 let forwarded = if failed.touched { Forwarded::Unknown } else { Forwarded::No };

@@ -40,7 +40,7 @@ pub(super) async fn send(
     mut request: Box<Request<Body>>,
     reuse: Reuse,
 ) -> Result<Response<Body>, SendError> {
-    pool.send(&mut request, reuse).await
+    pool.send(&mut request, reuse).await.map(|response| *response)
 }
 
 pub(super) fn get() -> Box<Request<Body>> {

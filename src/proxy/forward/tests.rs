@@ -89,7 +89,7 @@ impl Way for Bank {
         request: &mut Request<Body>,
         reuse: Reuse,
         _: &Departure,
-    ) -> Result<Response<Body>, SendError> {
+    ) -> Result<Box<Response<Body>>, SendError> {
         let body = std::mem::take(request.body_mut()).collect().await.unwrap().to_bytes();
         let told = if request.method() == Method::GET { "" } else { "pay" };
         assert_eq!(body, told, "a body goes with each of a request's tries");
@@ -120,9 +120,9 @@ impl Way for Bank {
     }
 }
 
-fn answer(status: u16, challenge: &str) -> Response<Body> {
+fn answer(status: u16, challenge: &str) -> Box<Response<Body>> {
     let response = Response::builder().status(status).header("www-authenticate", challenge);
-    response.body(Body::full("told")).unwrap()
+    Box::new(response.body(Body::full("told")).unwrap())
 }
 
 /// One route for each setting of `retry.unsafe`.
@@ -215,7 +215,7 @@ async fn handled(
     local: Rc<Local>,
     bank: &Rc<Bank>,
     asked: &Asked,
-) -> Result<Response<Body>, Rejection> {
+) -> Result<Box<Response<Body>>, Rejection> {
     let plan = &local.plan;
     let listener = &plan.listeners[0];
     let request = asked.request();
@@ -234,11 +234,12 @@ async fn handled(
 fn judge(
     asked: &Asked,
     book: &[Arrival],
-    outcome: &Result<Response<Body>, Rejection>,
+    outcome: &Result<Box<Response<Body>>, Rejection>,
     took: Duration,
 ) {
     let arrived: Vec<_> = book.iter().filter(|one| one.id == asked.path).collect();
-    let told = format!("{asked:?} {arrived:?} {:?}", outcome.as_ref().map(Response::status));
+    let told =
+        format!("{asked:?} {arrived:?} {:?}", outcome.as_ref().map(|response| response.status()));
     assert!(arrived.len() <= if asked.may_repeat() { 3 } else { 1 }, "{told}");
     for two in arrived.windows(2) {
         let challenged = two[0].fate == Fate::Challenged;

@@ -9,6 +9,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::Failure;
 use super::answer::Framing;
+use crate::body::Body;
 
 /// Bytes of an answer's head.
 const MAX_BYTES: usize = 32 * 1024;
@@ -17,7 +18,8 @@ const MAX_FIELDS: usize = 100;
 
 /// An answer's head, and what it says of the rest.
 pub struct Head {
-    pub response: Response<()>,
+    /// The answer, with its body still to come; in a box, since it is handed from state to state.
+    pub response: Box<Response<Body>>,
     pub framing: Framing,
     pub keep_alive: bool,
 }
@@ -90,7 +92,7 @@ pub fn read<'a>(
     }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Failure::Invalid("its status is no status code"))?;
-    let mut response = Response::new(());
+    let mut response = Box::new(Response::new(Body::empty()));
     *response.status_mut() = status;
     let is_11 = parsed.version == Some(1);
     *response.version_mut() = if is_11 { Version::HTTP_11 } else { Version::HTTP_10 };

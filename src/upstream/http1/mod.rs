@@ -52,7 +52,7 @@ pub struct Connection<S> {
 /// An answer, and its connection where that is free again already.
 pub struct Answered<S> {
     /// As it came; its body streams.
-    pub response: Response<Body>,
+    pub response: Box<Response<Body>>,
     /// There if the whole answer came with its head. Else it comes [`Home`], if it may be used again.
     pub connection: Option<Box<Connection<S>>>,
 }
@@ -179,31 +179,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         if head.is_switch() {
             return switched(*self, head.response);
         }
-        let Head { response, framing, keep_alive } = head;
+        let Head { mut response, framing, keep_alive } = head;
         let whole = match framing {
             Framing::Length(length) if length <= self.input.len() as u64 => {
                 Some(self.input.split_to(length as usize).freeze())
             }
             _ => None,
         };
-        match whole {
+        let mut connection = None;
+        *response.body_mut() = match whole {
             Some(whole) if sending.is_done() => {
                 let free = keep_alive && self.input.is_empty();
                 self.free_since = Instant::now();
-                let connection = free.then_some(self);
-                Answered { response: response.map(|()| Body::full(whole)), connection }
+                connection = free.then_some(self);
+                Body::full(whole)
             }
             Some(whole) => {
                 let home = keep_alive.then(|| home.clone());
                 tokio::task::spawn_local(self.finish(sending, home));
-                Answered { response: response.map(|()| Body::full(whole)), connection: None }
+                Body::full(whole)
             }
             None => {
                 let home = keep_alive.then(|| home.clone());
-                let answer = Answer::new(self, sending, framing, home);
-                Answered { response: response.map(|()| Body::boxed(answer)), connection: None }
+                Body::boxed(Answer::new(self, sending, framing, home))
             }
-        }
+        };
+        Answered { response, connection }
     }
 
     /// Sends the rest of a request whose answer has ended already, and comes home.
@@ -243,13 +244,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
 }
 
 /// The stream goes with the answer, and with it what has come of the other protocol.
-fn switched<S>(connection: Connection<S>, mut response: Response<()>) -> Answered<S>
+fn switched<S>(connection: Connection<S>, mut response: Box<Response<Body>>) -> Answered<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let switched = Switched::new(connection.stream, connection.input.freeze());
     response.extensions_mut().insert(switched);
-    Answered { response: response.map(|()| Body::empty()), connection: None }
+    Answered { response, connection: None }
 }
 
 impl<S> fmt::Debug for Connection<S> {

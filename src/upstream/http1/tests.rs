@@ -53,7 +53,7 @@ async fn ours(method: Method, bytes: Vec<u8>, cut: usize) -> (Outcome, bool) {
         let sent =
             connection(client).exchange(&mut request(method, Body::empty()), None, &home).await;
         let Ok(Answered { response, connection }) = sent else { return (Err(()), false) };
-        let outcome = collected(response).await;
+        let outcome = collected(*response).await;
         (outcome, connection.is_some() || returned.try_recv().is_ok())
     })
     .await
