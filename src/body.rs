@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Version;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -22,7 +21,6 @@ pub struct Body(Inner);
 enum Inner {
     Empty,
     Full(Option<Bytes>),
-    Incoming(Incoming),
     Http2(Incoming),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
 }
@@ -44,12 +42,9 @@ impl Body {
         matches!(self.0, Inner::Empty | Inner::Full(_))
     }
 
-    /// A body that hyper is receiving in a message of this version.
-    pub fn incoming(version: Version, incoming: Incoming) -> Self {
-        match version {
-            Version::HTTP_2 => Self(Inner::Http2(incoming)),
-            _ => Self(Inner::Incoming(incoming)),
-        }
+    /// A body that hyper is receiving in a message of HTTP/2.
+    pub const fn http2(incoming: Incoming) -> Self {
+        Self(Inner::Http2(incoming))
     }
 
     /// Any other body, at the price of one allocation.
@@ -72,9 +67,6 @@ impl HttpBody for Body {
         match &mut self.0 {
             Inner::Empty => Poll::Ready(None),
             Inner::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Inner::Incoming(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError(Box::new(error)))
-            }
             Inner::Http2(incoming) => match Pin::new(&mut *incoming).poll_frame(cx) {
                 // hyper takes RST_STREAM with NO_ERROR for the end, whatever came before it (RFC
                 // 9113 section 8.1). Without END_STREAM the body is cut.
@@ -91,7 +83,7 @@ impl HttpBody for Body {
         match &self.0 {
             Inner::Empty => true,
             Inner::Full(bytes) => bytes.is_none(),
-            Inner::Incoming(incoming) | Inner::Http2(incoming) => incoming.is_end_stream(),
+            Inner::Http2(incoming) => incoming.is_end_stream(),
             Inner::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -102,7 +94,7 @@ impl HttpBody for Body {
             Inner::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Inner::Incoming(incoming) | Inner::Http2(incoming) => incoming.size_hint(),
+            Inner::Http2(incoming) => incoming.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
         }
     }
@@ -163,7 +155,7 @@ impl fmt::Debug for Body {
         f.write_str(match self.0 {
             Inner::Empty => "Body(empty)",
             Inner::Full(_) => "Body(full)",
-            Inner::Incoming(_) | Inner::Http2(_) => "Body(incoming)",
+            Inner::Http2(_) => "Body(incoming)",
             Inner::Boxed(_) => "Body(boxed)",
         })
     }

@@ -58,6 +58,8 @@ pub mod oauth;
 pub mod route;
 pub mod telemetry;
 
+pub mod http1;
+
 pub mod net;
 pub mod secret;
 

@@ -20,7 +20,7 @@ const RANKS: [&[&str]; 9] = [
     &["token", "upstream", "layer", "server"],
     &["secret"],
     &["net"],
-    &["route", "oauth", "telemetry"],
+    &["http1", "route", "oauth", "telemetry"],
     &["body", "clock", "sensitive"],
 ];
 

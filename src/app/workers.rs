@@ -124,8 +124,6 @@ impl tower::Service<Inbound> for Service {
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let forwarder = Rc::clone(&self.0);
         let Inbound { request, connection } = inbound;
-        let version = request.version();
-        let request = Box::new(request.map(|body| Body::incoming(version, body)));
         Box::pin(async move { Ok(forwarder.handle(connection, request).await) })
     }
 }

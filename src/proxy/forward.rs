@@ -137,7 +137,7 @@ impl Forwarder {
             life.record.client(name);
         }
         listener.admission.admit(client, &connection.peer)?;
-        let mut routed = received.route(listener)?;
+        let routed = received.route(listener)?;
         routed.route.admission.admit(client, &connection.peer)?;
         let route = Arc::clone(&routed.route);
         let upstream = plan.upstreams.get(route.upstream).map(Arc::clone).ok_or_else(|| {
@@ -147,7 +147,7 @@ impl Forwarder {
         if let Some(client) = client {
             route.metrics.let_in(client);
         }
-        let switch = Switch::asked(&mut routed, connection);
+let switch = Switch::asked(&routed, connection);
         let authorized = routed.authorize(&upstream, &plan.limits, &connection.peer).await?;
         let pool = local.pool(&route)?;
         life.record.sending();

@@ -13,7 +13,7 @@ use crate::layer::page::foreign_page;
 use crate::proxy::settings::RequestLimits;
 use crate::route::target::{Quirks, Target};
 use crate::route::{Authority, Lookup};
-use crate::server::head::Flaw;
+use crate::server::flaw::Flaw;
 
 use super::plan::RoutePlan;
 use super::routed::Routed;
@@ -120,7 +120,8 @@ impl Received {
 fn flawed(flaw: Flaw) -> Rejection {
     let code = match flaw {
         Flaw::Fragment => Code::BadTarget,
-        Flaw::TooManyFields => Code::HeadersTooLarge,
+        Flaw::TooManyFields | Flaw::HeadTooLarge => Code::HeadersTooLarge,
+        Flaw::TargetTooLong => Code::UriTooLong,
         _ => Code::BadRequest,
     };
     Rejection::new(code, flaw.to_string())

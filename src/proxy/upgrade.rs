@@ -21,8 +21,6 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::{Instant, sleep};
 
@@ -30,7 +28,7 @@ use super::rejection::{Code, Rejection};
 use super::routed::Routed;
 use crate::body::Body;
 use crate::clock::Moment;
-use crate::server::ConnectionInfo;
+use crate::server::{ConnectionInfo, Takeover};
 use crate::token::Bearer;
 use crate::upstream::Switched;
 
@@ -111,30 +109,30 @@ fn is_nominated(headers: &HeaderMap) -> bool {
 
 /// A client that asked for another protocol.
 pub struct Switch {
-    client: OnUpgrade,
     policy: UpgradePolicy,
     connection: Rc<ConnectionInfo>,
 }
 
 impl Switch {
-    /// Takes hold of the client's side, where the request asks for another protocol.
-    pub fn asked(routed: &mut Routed, connection: &Rc<ConnectionInfo>) -> Option<Box<Self>> {
+    /// Remembers what the stream needs, where the request asks for another protocol.
+    pub fn asked(routed: &Routed, connection: &Rc<ConnectionInfo>) -> Option<Box<Self>> {
         routed.asks_to_switch().then(|| {
             let (policy, connection) = (routed.route.upgrade, Rc::clone(connection));
-            Box::new(Self { client: hyper::upgrade::on(&mut *routed.request), policy, connection })
+            Box::new(Self { policy, connection })
         })
     }
 
     /// Carries the stream from here on, once the upstream has switched.
     pub fn begin(self, response: &mut Response<Body>, bearer: Option<Arc<Bearer>>) {
-        let Self { client, policy, connection } = self;
+        let Self { policy, connection } = self;
         let upstream = response.extensions_mut().remove::<Switched>();
+        let (takeover, client) = Takeover::new();
+        response.extensions_mut().insert(takeover);
         let bearer = bearer.filter(|_| policy.at_token_expiry == AtTokenExpiry::Close);
         tokio::task::spawn_local(async move {
             let upstream = upstream.and_then(|switched| switched.take());
             // An error means that the client has left.
             if let (Ok(client), Some(upstream)) = (client.await, upstream) {
-                let client = TokioIo::new(client);
                 let ended = carry(client, upstream, policy.idle, bearer.as_deref()).await;
                 tracing::debug!(?ended, "a stream ended");
             }

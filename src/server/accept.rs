@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Response;
-use hyper::server::conn::http1::Builder;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -18,11 +17,11 @@ use tower::Service;
 use super::drain::{Crowd, Drain, Member, Stage, StopSignal};
 use super::listener::Listener;
 use super::peer::{Peer, UnixPeer};
-use super::serve::{ConnectionInfo, Ended, Inbound, builder, serve};
+use super::serve::{ConnectionInfo, Ended, Inbound, serve};
 use super::settings::ConnectionLimits;
 use super::slots::{Place, Slots};
+use super::stream::Stream;
 use super::tls::{TlsCell, handshake};
-use super::watch::{Stream, Watch};
 use super::worker::{WorkerCommand, WorkerListener};
 use crate::body::Body;
 use crate::telemetry::throttle::Throttle;
@@ -104,12 +103,11 @@ pub(super) struct Accept<S> {
 /// What connections are served with.
 struct Setup {
     limits: ConnectionLimits,
-    builder: Builder,
 }
 
 impl Setup {
     fn new(limits: ConnectionLimits) -> Rc<Self> {
-        Rc::new(Self { limits, builder: builder(&limits) })
+        Rc::new(Self { limits })
     }
 
     async fn serve<I, S>(
@@ -124,9 +122,8 @@ impl Setup {
         S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
         S::Future: 'static,
     {
-        let watch = Watch::new(stream, Some(place));
         let known = Rc::clone(&info);
-        let ended = serve(&self.builder, watch, info, service, &self.limits, member).await;
+        let ended = serve((stream, Some(place)), info, service, &self.limits, member).await;
         tell_end(ended, &known.peer);
     }
 }

@@ -7,9 +7,9 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -20,15 +20,19 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
+use super::activity::{CROWDED_IDLE, Phase};
 use super::drain::{Member, Stage};
-use super::head::Flaw;
+use super::flaw::Flaw;
+use super::frames::Frames;
+use super::http1::Placed;
 use super::serve::{ConnectionInfo, Ended, Inbound};
 use super::settings::ConnectionLimits;
-use super::watch::{CROWDED_IDLE, Phase, Stream, Watch, Watched};
+use super::stream::Stream;
 use crate::body::{Body, BodyError, Observed, Observer};
 
 /// Bytes that a client may send of one request before we have taken any.
@@ -44,7 +48,8 @@ const LEAVE_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves one connection to its end.
 pub(super) async fn serve<I, S>(
-    watch: Arc<Watch<I>>,
+    stream: Placed<I>,
+    read: Bytes,
     info: Rc<ConnectionInfo>,
     service: S,
     limits: &ConnectionLimits,
@@ -55,12 +60,12 @@ where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
-    watch.take_over();
+    let frames = Rc::new(RefCell::new(Frames::new()));
     let streams = Rc::new(Streams::new(limits.send_timeout));
-    let io = TokioIo::new(Watched(Arc::clone(&watch)));
+    let io = TokioIo::new(Watched { stream, first: read, frames: Rc::clone(&frames) });
     let max_headers = limits.max_headers;
-    let seen = Arc::clone(&watch);
-    let bridge = Bridge { service, info, streams: Rc::clone(&streams), max_headers, watch: seen };
+    let seen = Rc::clone(&frames);
+    let bridge = Bridge { service, info, streams: Rc::clone(&streams), max_headers, frames: seen };
     let mut connection = pin!(builder(limits, &streams).serve_connection(io, bridge));
     let mut sleep = pin!(sleep_until(Instant::now() + limits.head_timeout));
     let mut leaving = None;
@@ -71,14 +76,17 @@ where
         }
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-                return Poll::Ready(result.map_or_else(Ended::Failed, |()| Ended::Closed));
+                return Poll::Ready(match result {
+                    Ok(()) => Ended::Closed,
+                    Err(error) => Ended::Failed(error.into()),
+                });
             }
-            if watch.resets() > limits.max_resets {
+            if frames.borrow().resets() > limits.max_resets {
                 return Poll::Ready(Ended::Flooded);
             }
             let crowded = member.is_crowded() && leaving.is_none();
             let idle = limits.idle_timeout.min(if crowded { CROWDED_IDLE } else { Duration::MAX });
-            let waits = (watch.head_since(), streams.quiet_since(cx));
+            let waits = (frames.borrow().head_since(), streams.quiet_since(cx));
             let (due, phase) = match (waits, leaving) {
                 ((Some(since), _), _) => (since + limits.head_timeout, Phase::Head),
                 ((None, Some(quiet)), Some(told)) => (quiet.max(told) + LEAVE_GRACE, Phase::Idle),
@@ -172,15 +180,15 @@ impl Drop for Under {
 struct Pace(Cell<Option<Instant>>);
 
 /// Our service as hyper calls it.
-struct Bridge<S, I> {
+struct Bridge<S> {
     service: S,
     info: Rc<ConnectionInfo>,
     streams: Rc<Streams>,
     max_headers: usize,
-    watch: Arc<Watch<I>>,
+    frames: Rc<RefCell<Frames>>,
 }
 
-impl<S, I> hyper::service::Service<Request<Incoming>> for Bridge<S, I>
+impl<S> hyper::service::Service<Request<Incoming>> for Bridge<S>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone,
 {
@@ -191,14 +199,72 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if request.headers().len() > self.max_headers {
             request.extensions_mut().insert(Flaw::TooManyFields);
-        } else if self.watch.has_fragment() {
+        } else if self.frames.borrow().fragment() {
             request.extensions_mut().insert(Flaw::Fragment);
         }
         let pace = Rc::default();
         *self.streams.latest.borrow_mut() = Some(Rc::clone(&pace));
+        let request = Box::new(request.map(Body::http2));
         let inbound = Inbound { request, connection: Rc::clone(&self.info) };
         let under = Some((self.streams.begin(), pace));
         Answering { answer: self.service.clone().oneshot(inbound), under }
+    }
+}
+
+/// The socket as hyper sees it: what passes is looked at on its way.
+struct Watched<I> {
+    stream: Placed<I>,
+    /// What was read before it was known that HTTP/2 is spoken.
+    first: Bytes,
+    frames: Rc<RefCell<Frames>>,
+}
+
+impl<I: Stream> AsyncRead for Watched<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        if self.first.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+        } else {
+            let taken = self.first.len().min(into.remaining());
+            into.put_slice(&self.first.split_to(taken));
+        }
+        let came = into.filled().get(before..).unwrap_or_default();
+        self.frames.borrow_mut().follow(came);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: Stream> AsyncWrite for Watched<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -5,13 +5,10 @@
 //! closed first, and what still comes is read for a while and dropped (RFC 9112 section 9.6).
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
-
-use super::watch::{Stream, Watch, Watched};
 
 /// How long a client may be silent before it is taken to wait for nothing but the end.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -21,11 +18,11 @@ const LONGEST: Duration = Duration::from_secs(10);
 const PIECE: usize = 16 * 1024;
 
 /// Waits for the client's end, for as long as that is worth waiting for.
-pub(super) async fn linger<I: Stream>(watch: &Arc<Watch<I>>) {
-    let _over = timeout(LONGEST, until_its_end(Watched(Arc::clone(watch)))).await;
+pub(super) async fn linger(client: impl AsyncRead + AsyncWrite + Unpin) {
+    let _over = timeout(LONGEST, until_its_end(client)).await;
 }
 
-async fn until_its_end<I: Stream>(mut client: Watched<I>) -> io::Result<()> {
+async fn until_its_end(mut client: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     client.shutdown().await?;
     let mut dropped = vec![0; PIECE];
     while timeout(SILENCE, client.read(&mut dropped)).await?? > 0 {}

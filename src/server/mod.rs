@@ -1,31 +1,32 @@
 //! The way in; it knows HTTP connections, not what requests mean.
 //!
-//! [`listener`] binds, [`worker`] owns a thread, `accept` is its loop, [`serve`] is the life of one
-//! connection, [`head`] is what hyper forgives and we do not, [`peer`] is who is on its other end,
-//! [`drain`] is how connections leave.
+//! [`listener`] binds, [`worker`] owns a thread, `accept` is its loop, [`serve`] is one connection,
+//! `http1` and `http2` are its life, [`flaw`] is what makes a request one that is not served, [`peer`]
+//! is who is on the other end, [`drain`] is how connections leave.
 
 mod accept;
+mod activity;
 pub mod certificate;
 pub mod drain;
+pub mod flaw;
 mod frames;
-pub mod head;
 mod hpack;
+mod http1;
 mod http2;
 mod linger;
 pub mod listener;
-mod opening;
 pub mod peer;
-mod refusal;
 pub mod serve;
 pub mod settings;
 mod slots;
 mod socket_file;
+mod stream;
 pub mod tls;
-mod watch;
 pub mod worker;
 
 pub use certificate::ClientCertificate;
 pub use drain::StopSignal;
+pub use http1::Takeover;
 pub use listener::{BindError, Bound, Claim, Listener, Local, bind};
 pub use peer::{Peer, PeerAddress, UnixPeer};
 pub use serve::{ConnectionInfo, Inbound};

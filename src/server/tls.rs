@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use super::certificate::ClientCertificate;
 use super::drain::{Member, Stage};
 use super::settings::{ClientCertificates, ServerTls};
-use super::watch::Stream;
+use super::stream::Stream;
 use crate::net::certificate::Certificate;
 use crate::net::pem::{certificates, private_key};
 use crate::net::tls::{MinVersion, TlsSetupError, provider};

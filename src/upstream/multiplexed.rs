@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -194,7 +194,7 @@ impl Connection {
         let response = self.sender.try_send_request(request).await?;
         self.load.heard();
         let leased = |body| Body::boxed(Observed::new(body, lease));
-        Ok(response.map(|body| match Body::incoming(Version::HTTP_2, body) {
+        Ok(response.map(|body| match Body::http2(body) {
             body if body.is_end_stream() => body,
             body => leased(body),
         }))

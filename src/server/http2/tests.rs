@@ -1,5 +1,7 @@
 //! HTTP/2 connections in virtual time: a real client for what is in order, bytes for what is not.
 
+use std::sync::Arc;
+
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use hyper::client::conn::http2::{Builder as ClientBuilder, SendRequest};
@@ -75,8 +77,7 @@ impl Rig {
             }
         });
         let ended = spawn_local(async move {
-            let watch = Watch::new(server, None);
-            serve::serve(&serve::builder(&limits), watch, info, service, &limits, member).await
+            serve::serve((server, None), info, service, &limits, member).await
         });
         let cell = Rc::new(Cell::new(0));
         let shared = Rc::clone(&cell);

@@ -1,0 +1,249 @@
+//! Pure: heads of HTTP/1.1 as bytes, both ways: requests read, answers written.
+//!
+//! A head that is not to be served becomes a request all the same, with the [`Flaw`] among its
+//! extensions: it is refused where all others are, in the same words, and counted.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HeaderName, TE, TRANSFER_ENCODING,
+};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::ext::ReasonPhrase;
+
+use super::date;
+use crate::body::Body;
+use crate::http1::{Coding, FieldError, Framing, fields};
+use crate::server::flaw::Flaw;
+
+/// The longest target that a [`Uri`] can hold, in bytes.
+const LONGEST_TARGET: usize = u16::MAX as usize - 1;
+
+/// A request's head, and what it says of the rest.
+#[derive(Debug)]
+pub struct Head {
+    /// The request; its body is still to come.
+    pub request: Box<Request<Body>>,
+    /// How the end of its body is told.
+    pub framing: Framing,
+    /// Whether the client waits to be asked for the body (RFC 9110 section 10.1.1).
+    pub expects: bool,
+    /// What it says of the answer.
+    pub asked: Asked,
+}
+
+/// What a request says of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Whether the connection may be used again.
+    pub keep_alive: bool,
+    /// Whether only a head is wanted.
+    pub head_only: bool,
+    /// Whether the client speaks HTTP/1.0, which knows no chunks.
+    pub old: bool,
+    /// Whether trailers are welcome.
+    pub trailers: bool,
+}
+
+/// Reads a head, up to and with its empty line.
+pub fn read(head: Bytes, max_fields: usize) -> Head {
+    let mut request = Box::new(Request::new(Body::empty()));
+    let read = read_line(&head, &mut request).and_then(|fields| {
+        let mut said = Said::default();
+        let fields = fields::read(&head.slice(fields..), max_fields, |name, value| {
+            said.note(name, value);
+        });
+        *request.headers_mut() = fields.map_err(|error| match error {
+            FieldError::Malformed => Flaw::Malformed,
+            FieldError::TooMany => Flaw::TooManyFields,
+        })?;
+        let framing = said.framing(request.version())?;
+        let old = request.version() == Version::HTTP_10;
+        let keep_alive = !said.close && (!old || said.keep_alive);
+        let head_only = *request.method() == Method::HEAD;
+        let asked = Asked { keep_alive, head_only, old, trailers: said.trailers && !old };
+        Ok((framing, said.expects && !old, asked))
+    });
+    match read {
+        Ok((framing, expects, asked)) => Head { request, framing, expects, asked },
+        Err(flaw) => flawed(request, flaw),
+    }
+}
+
+/// What stands for a head that is not to be served: as much of it as could be read.
+pub fn flawed(mut request: Box<Request<Body>>, flaw: Flaw) -> Head {
+    request.extensions_mut().insert(flaw);
+    let head_only = *request.method() == Method::HEAD;
+    let asked = Asked { keep_alive: false, head_only, old: false, trailers: false };
+    Head { request, framing: Framing::Length(0), expects: false, asked }
+}
+
+/// RFC 9112 section 3: method, target and version, one space between; gives the length of the line.
+fn read_line(head: &Bytes, request: &mut Request<Body>) -> Result<usize, Flaw> {
+    let feed = memchr::memchr(b'\n', head).ok_or(Flaw::Malformed)?;
+    let line = head.get(..feed).and_then(|line| line.strip_suffix(b"\r")).unwrap_or_default();
+    let space = line.iter().position(|byte| *byte == b' ').ok_or(Flaw::Malformed)?;
+    let (method, rest) = line.split_at(space);
+    *request.method_mut() = Method::from_bytes(method).map_err(|_| Flaw::Malformed)?;
+    let (target, version) = match rest.strip_suffix(b" HTTP/1.1") {
+        Some(rest) => (rest, Version::HTTP_11),
+        None => (rest.strip_suffix(b" HTTP/1.0").ok_or(Flaw::Malformed)?, Version::HTTP_10),
+    };
+    *request.version_mut() = version;
+    let target = target.get(1..).unwrap_or_default();
+    if target.contains(&b'#') {
+        return Err(Flaw::Fragment);
+    }
+    if target.len() > LONGEST_TARGET {
+        return Err(Flaw::TargetTooLong);
+    }
+    *request.uri_mut() =
+        Uri::from_maybe_shared(head.slice_ref(target)).map_err(|_| Flaw::Malformed)?;
+    Ok(feed + 1)
+}
+
+/// What the fields of a head have said of its body and of the connection.
+#[derive(Debug, Default)]
+struct Said {
+    lengths: usize,
+    length: Option<u64>,
+    codings: usize,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    expects: bool,
+    trailers: bool,
+}
+
+impl Said {
+    fn note(&mut self, name: &HeaderName, value: &[u8]) {
+        match *name {
+            CONTENT_LENGTH => {
+                self.lengths += 1;
+                self.length = fields::decimal(value);
+            }
+            TRANSFER_ENCODING => {
+                self.codings += 1;
+                self.chunked = value.eq_ignore_ascii_case(b"chunked");
+            }
+            CONNECTION => {
+                self.close |= fields::lists(value, b"close");
+                self.keep_alive |= fields::lists(value, b"keep-alive");
+            }
+            EXPECT => self.expects = value.eq_ignore_ascii_case(b"100-continue"),
+            TE => self.trailers |= fields::lists(value, b"trailers"),
+            _ => {}
+        }
+    }
+
+    /// RFC 9112 section 6.3, but for what it allows to repair.
+    fn framing(&self, version: Version) -> Result<Framing, Flaw> {
+        match (self.codings, self.lengths) {
+            (0, 0) => Ok(Framing::Length(0)),
+            (0, 1) => self.length.map(Framing::Length).ok_or(Flaw::Length),
+            (0, _) => Err(Flaw::Lengths),
+            (1, 0) if self.chunked && version == Version::HTTP_11 => Ok(Framing::Chunked),
+            (_, 0) => Err(Flaw::Coding),
+            _ => Err(Flaw::LengthAndCoding),
+        }
+    }
+}
+
+/// How an answer is sent, once its head is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// How the end of its body is told.
+    pub coding: Coding,
+    /// Whether the connection is used again.
+    pub keep_alive: bool,
+}
+
+/// Writes the head of an answer, with the fields that frame its body (RFC 9112 section 6). A body
+/// that is not to be sent is taken off.
+pub fn write(response: &mut Response<Body>, asked: Asked, out: &mut BytesMut) -> Way {
+    let status = response.status();
+    let bare = status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let silent = bare || asked.head_only;
+    let exact = response.body().size_hint().exact();
+    if silent {
+        *response.body_mut() = Body::empty();
+    }
+    let told = || fields::decimal(response.headers().get(CONTENT_LENGTH)?.as_bytes());
+    // What a head stands for without a body is for the upstream to say.
+    let length = exact.filter(|length| !silent || *length > 0).or_else(told);
+    let coding = match length {
+        _ if silent => Coding::Length(0),
+        Some(length) => Coding::Length(length),
+        None if asked.old => Coding::UntilClose,
+        None => Coding::Chunked { trailers: asked.trailers },
+    };
+    let closes = |response: &Response<Body>| {
+        let mut lines = response.headers().get_all(CONNECTION).iter();
+        lines.any(|line| fields::lists(line.as_bytes(), b"close"))
+    };
+    let keep_alive = asked.keep_alive && coding != Coding::UntilClose && !closes(response);
+    write_line(response, asked.old, out);
+    write_fields(response, out);
+    if let (Some(length), false) = (length, bare) {
+        out.extend_from_slice(b"content-length: ");
+        write_decimal(length, out);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(match coding {
+        Coding::Chunked { .. } => b"transfer-encoding: chunked\r\n",
+        Coding::Length(_) | Coding::UntilClose => b"",
+    });
+    out.extend_from_slice(match keep_alive {
+        _ if status == StatusCode::SWITCHING_PROTOCOLS => b"",
+        true if asked.old => b"connection: keep-alive\r\n",
+        true => b"",
+        false => b"connection: close\r\n",
+    });
+    out.extend_from_slice(b"\r\n");
+    Way { coding, keep_alive }
+}
+
+fn write_line(response: &Response<Body>, old: bool, out: &mut BytesMut) {
+    let status = response.status();
+    out.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(match response.extensions().get::<ReasonPhrase>() {
+        Some(reason) => reason.as_bytes(),
+        None => status.canonical_reason().unwrap_or_default().as_bytes(),
+    });
+    out.extend_from_slice(b"\r\n");
+}
+
+/// All fields but those of this connection, and `Date` where there is none (RFC 9110 section 6.6.1).
+fn write_fields(response: &Response<Body>, out: &mut BytesMut) {
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let mut dated = false;
+    for (name, value) in response.headers() {
+        match *name {
+            CONTENT_LENGTH | TRANSFER_ENCODING => continue,
+            CONNECTION if !switches => continue,
+            DATE => dated = true,
+            _ => {}
+        }
+        fields::write(name, value, out);
+    }
+    if !dated {
+        date::write(out);
+    }
+}
+
+fn write_decimal(mut number: u64, out: &mut BytesMut) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[first..]);
+}

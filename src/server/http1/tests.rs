@@ -1,0 +1,202 @@
+//! The life of an HTTP/1 connection told in stories, over in-memory streams and paused time.
+
+use std::time::Duration;
+
+use http::Response;
+use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tower::service_fn;
+
+use super::*;
+use crate::server::peer::Peer;
+use crate::server::serve::{Ended, serve};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+struct Rig {
+    client: DuplexStream,
+    ended: JoinHandle<Ended>,
+    drain: Rc<Drain>,
+    started: Instant,
+}
+
+impl Rig {
+    /// A connection whose service takes `work` for each answer; inside a `LocalSet` only.
+    fn new(work: Duration) -> Self {
+        let (client, server) = duplex(64 * 1024);
+        let (drain, limits) = (Drain::new(Rc::default()), ConnectionLimits::default());
+        let member = drain.join();
+        let peer = Peer::tcp("127.0.0.1:1".parse().unwrap());
+        let info = Rc::new(ConnectionInfo::new(0, peer));
+        let service = service_fn(move |inbound: Inbound| async move {
+            sleep(work).await;
+            let flaw = inbound.request.extensions().get::<Flaw>();
+            let said = flaw.map_or("done".into(), |flaw| format!("{flaw:?}"));
+            Ok::<_, Infallible>(Response::new(Body::full(said)))
+        });
+        let ended = spawn_local(async move {
+                serve((server, None), info, service, &limits, member).await
+        });
+        Self { client, ended, drain, started: Instant::now() }
+    }
+
+    async fn answer(&mut self) -> String {
+        let mut text = String::new();
+        while !text.ends_with("done") {
+            let byte = self.client.read_u8().await.unwrap();
+            text.push(char::from(byte));
+        }
+        text
+    }
+
+    async fn ended(self) -> (Ended, u64) {
+        let ended = self.ended.await.unwrap();
+        (ended, self.started.elapsed().as_secs())
+    }
+}
+
+fn timed_out((ended, seconds): (Ended, u64)) -> (Phase, u64) {
+    let Ended::TimedOut(phase) = ended else { panic!("ended otherwise: {ended:?}") };
+    (phase, seconds)
+}
+
+const NO_TIME: Duration = Duration::ZERO;
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_closed() {
+    let local = LocalSet::new();
+    let end = local.run_until(async { Rig::new(NO_TIME).ended().await }).await;
+    assert_eq!(timed_out(end), (Phase::Idle, 75));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_its_time_from_its_first_byte_however_it_trickles() {
+    let trickle = async {
+        let mut rig = Rig::new(NO_TIME);
+        sleep(20 * SECOND).await;
+        rig.client.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+        for _ in 0..9 {
+            sleep(SECOND).await;
+            rig.client.write_all(b"y").await.unwrap();
+        }
+        rig.ended().await
+    };
+    let end = LocalSet::new().run_until(trickle).await;
+    assert_eq!(timed_out(end), (Phase::Head, 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_time_begins_anew_after_each_answer() {
+    let several = async {
+        let mut rig = Rig::new(NO_TIME);
+        for _ in 0..3 {
+            sleep(70 * SECOND).await;
+            rig.client.write_all(GET).await.unwrap();
+            rig.answer().await;
+        }
+        rig.ended().await
+    };
+    let end = LocalSet::new().run_until(several).await;
+    assert_eq!(timed_out(end), (Phase::Idle, 3 * 70 + 75));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_head_is_timed_like_the_first() {
+    let second = async {
+        let mut rig = Rig::new(NO_TIME);
+        rig.client.write_all(GET).await.unwrap();
+        rig.answer().await;
+        sleep(5 * SECOND).await;
+        rig.client.write_all(b"GET").await.unwrap();
+        rig.ended().await
+    };
+    let end = LocalSet::new().run_until(second).await;
+    assert_eq!(timed_out(end), (Phase::Head, 15));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_answer_is_not_our_concern() {
+    let slow = async {
+        let mut rig = Rig::new(600 * SECOND);
+        rig.client.write_all(GET).await.unwrap();
+        assert!(rig.answer().await.starts_with("HTTP/1.1 200 OK"));
+        rig.ended().await
+    };
+    let end = LocalSet::new().run_until(slow).await;
+    assert_eq!(timed_out(end), (Phase::Idle, 675));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_has_begun_is_answered_while_finishing() {
+    let leave = async {
+        let mut rig = Rig::new(SECOND);
+        let (first, rest) = GET.split_at(9);
+        rig.client.write_all(first).await.unwrap();
+        sleep(SECOND).await;
+        rig.drain.tell(Stage::Finishing);
+        sleep(SECOND).await;
+        rig.client.write_all(rest).await.unwrap();
+        let answer = rig.answer().await;
+        assert!(answer.contains("connection: close"), "{answer}");
+        rig.ended().await
+    };
+    let (ended, seconds) = LocalSet::new().run_until(leave).await;
+    assert!(matches!(ended, Ended::Closed), "{ended:?}");
+    assert_eq!(seconds, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_request_that_is_on_its_way_is_answered_while_finishing() {
+    let leave = async |work| {
+        let mut rig = Rig::new(work);
+        rig.drain.tell(Stage::Finishing);
+        sleep(FIRST_REQUEST_GRACE / 2).await;
+        rig.client.write_all(GET).await.unwrap();
+        let answer = rig.answer().await;
+        assert!(answer.contains("connection: close"), "{answer}");
+        let silent = Rig::new(work);
+        silent.drain.tell(Stage::Finishing);
+        (rig.ended().await.0, silent.ended().await.1)
+    };
+    for work in [NO_TIME, SECOND] {
+        let (ended, silent) = LocalSet::new().run_until(leave(work)).await;
+        assert!(matches!(ended, Ended::Closed), "{ended:?}");
+        assert_eq!(silent, 0, "its grace is half a second");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retiring_connection_waits_for_a_request_and_answers_it_as_its_last() {
+    let retire = async {
+        let mut rig = Rig::new(SECOND);
+        rig.client.write_all(GET).await.unwrap();
+        assert!(!rig.answer().await.contains("connection: close"));
+        rig.drain.tell(Stage::Retiring);
+        sleep(5 * SECOND).await;
+        rig.client.write_all(GET).await.unwrap();
+        assert!(rig.answer().await.contains("connection: close"));
+        rig.ended().await
+    };
+    let (ended, seconds) = LocalSet::new().run_until(retire).await;
+    assert!(matches!(ended, Ended::Closed), "{ended:?}");
+    assert_eq!(seconds, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_of_heads_are_kept() {
+    let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(33 * 1024));
+    let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(101));
+    for (head, flaw) in [(long, "HeadTooLarge"), (many, "TooManyFields")] {
+        let refused = async {
+            let mut rig = Rig::new(NO_TIME);
+            rig.client.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            rig.client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with(flaw), "{answer}");
+            assert!(answer.contains("connection: close"), "{answer}");
+        };
+        LocalSet::new().run_until(refused).await;
+    }
+}
