@@ -209,6 +209,9 @@ where
                 Err(error) => return End::Broken(Ended::Failed(error.into())),
             };
             let Head { mut request, framing, expects, asked } = head;
+            if let Some(flaw) = request.extensions().get::<Flaw>() {
+                tracing::debug!(peer = %self.info.peer, %flaw, "a request is not served");
+            }
             *request.body_mut() = self.wire.body(framing, expects);
             let response = self.ask(request).await;
             match self.answer(response, asked).await {
