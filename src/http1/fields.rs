@@ -139,7 +139,10 @@ mod tests {
             assert_eq!(read.map_err(|error| *error), expected.map(owned), "{block:?}");
         };
         check("\r\n", Ok(&[]));
-        check("Host: a\r\nX:\t b c \t\r\nY:\r\n\r\n", Ok(&[("host", "a"), ("x", "b c"), ("y", "")]));
+        check(
+            "Host: a\r\nX:\t b c \t\r\nY:\r\n\r\n",
+            Ok(&[("host", "a"), ("x", "b c"), ("y", "")]),
+        );
         check("a: 1\r\na: 2\r\n\r\n", Ok(&[("a", "1"), ("a", "2")]));
         check("a:b:c\r\n\r\n", Ok(&[("a", "b:c")]));
         check("a: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\n\r\n", Err(FieldError::TooMany));
@@ -176,8 +179,8 @@ mod tests {
 
     fn piece() -> impl Strategy<Value = &'static str> {
         prop::sample::select(vec![
-            "a", "Host", ":", ": ", " ", "\t", "\r\n", "\r", "\n", "\0", "b c", "é", "x-y", ",", "\"",
-            "\x7f", "1",
+            "a", "Host", ":", ": ", " ", "\t", "\r\n", "\r", "\n", "\0", "b c", "é", "x-y", ",",
+            "\"", "\x7f", "1",
         ])
     }
 

@@ -133,4 +133,3 @@ fn trailers(input: &mut BytesMut) -> Result<Step, &'static str> {
     let all = fields::read(&block, MAX_TRAILERS, |_, _| {}).map_err(|_| invalid)?;
     Ok(Step::Trailers(all))
 }
-

@@ -165,7 +165,11 @@ impl Sending {
         Ok(())
     }
 
-    fn end(&mut self, trailers: Option<&HeaderMap>, output: &mut BytesMut) -> Result<(), SendFailure> {
+    fn end(
+        &mut self,
+        trailers: Option<&HeaderMap>,
+        output: &mut BytesMut,
+    ) -> Result<(), SendFailure> {
         match self.coding {
             Coding::Length(0) | Coding::UntilClose => {}
             Coding::Length(_) => {

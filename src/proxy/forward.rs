@@ -147,7 +147,7 @@ impl Forwarder {
         if let Some(client) = client {
             route.metrics.let_in(client);
         }
-let switch = Switch::asked(&routed, connection);
+        let switch = Switch::asked(&routed, connection);
         let authorized = routed.authorize(&upstream, &plan.limits, &connection.peer).await?;
         let pool = local.pool(&route)?;
         life.record.sending();

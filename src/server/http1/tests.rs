@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use http::Response;
-use tokio::time::{Instant, sleep};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::{Instant, sleep};
 use tower::service_fn;
 
 use super::*;
@@ -35,9 +35,8 @@ impl Rig {
             let said = flaw.map_or("done".into(), |flaw| format!("{flaw:?}"));
             Ok::<_, Infallible>(Response::new(Body::full(said)))
         });
-        let ended = spawn_local(async move {
-                serve((server, None), info, service, &limits, member).await
-        });
+        let ended =
+            spawn_local(async move { serve((server, None), info, service, &limits, member).await });
         Self { client, ended, drain, started: Instant::now() }
     }
 

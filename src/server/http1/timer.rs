@@ -49,7 +49,9 @@ impl Timer {
         cx: &mut Context<'_>,
     ) -> Poll<Ended> {
         let phase = activity.phase();
-        let Some(due) = self.as_mut().due(wire, activity, crowded, cx) else { return Poll::Pending };
+        let Some(due) = self.as_mut().due(wire, activity, crowded, cx) else {
+            return Poll::Pending;
+        };
         let mut this = self.project();
         if due < *this.armed {
             *this.armed = due;

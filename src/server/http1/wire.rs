@@ -177,7 +177,10 @@ impl<I: Stream> Socket<I> {
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         ready!(self.poll_ask(cx)).map_err(BodyError::new)?;
         loop {
             let Some(unread) = &mut self.unread else { return Poll::Ready(None) };
@@ -307,7 +310,10 @@ impl<I: Stream> Drop for Incoming<I> {
 pub struct Output<'a, I>(pub &'a Wire<I>);
 
 impl<I: Stream> Output<'_, I> {
-    fn with<T>(&self, write: impl FnOnce(Pin<&mut I>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn with<T>(
+        &self,
+        write: impl FnOnce(Pin<&mut I>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         let mut socket = self.0.lock();
         let stream = socket.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         write(Pin::new(stream))
