@@ -41,6 +41,8 @@ pub struct Asked {
     pub old: bool,
     /// Whether trailers are welcome.
     pub trailers: bool,
+    /// Whether nobody knows what follows the head.
+    pub astray: bool,
 }
 
 /// Reads a head, up to and with its empty line.
@@ -59,7 +61,8 @@ pub fn read(head: Bytes, max_fields: usize) -> Head {
         let old = request.version() == Version::HTTP_10;
         let keep_alive = !said.close && (!old || said.keep_alive);
         let head_only = *request.method() == Method::HEAD;
-        let asked = Asked { keep_alive, head_only, old, trailers: said.trailers && !old };
+        let trailers = said.trailers && !old;
+        let asked = Asked { keep_alive, head_only, old, trailers, astray: false };
         Ok((framing, said.expects && !old, asked))
     });
     match read {
@@ -72,7 +75,8 @@ pub fn read(head: Bytes, max_fields: usize) -> Head {
 pub fn flawed(mut request: Box<Request<Body>>, flaw: Flaw) -> Head {
     request.extensions_mut().insert(flaw);
     let head_only = *request.method() == Method::HEAD;
-    let asked = Asked { keep_alive: false, head_only, old: false, trailers: false };
+    let (keep_alive, old, trailers) = (false, false, false);
+    let asked = Asked { keep_alive, head_only, old, trailers, astray: true };
     Head { request, framing: Framing::Length(0), expects: false, asked }
 }
 

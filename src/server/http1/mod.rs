@@ -307,7 +307,8 @@ where
         }
         let rest = self.rest().await;
         if !keep_alive || rest == Rest::Left {
-            return Ok(Some(End::Closed { unread: rest == Rest::Left || self.has_input() }));
+            let unread = asked.astray || rest == Rest::Left || self.has_input();
+            return Ok(Some(End::Closed { unread }));
         }
         self.activity.enter(if self.has_input() { Phase::Head } else { Phase::Idle });
         Ok(None)
