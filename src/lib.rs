@@ -26,7 +26,8 @@
 //! * [`proxy`]: the life of a request. Start with `proxy/forward.rs`.
 //! * [`token`]: the life of a token. Start with `token/refresher.rs`.
 //! * [`route`]: pure matching of targets; [`oauth`]: RFC 6749 as values and bytes.
-//! * [`upstream`], [`net`]: the ways out; [`server`], [`layer`]: the way in.
+//! * [`upstream`], [`net`]: the ways out; [`server`], [`layer`]: the way in; [`http1`] is the bytes of
+//!   both, [`message`] what passes between them.
 //! * [`secret`]: where client secrets come from; [`config`]: TOML in, typed settings out.
 //! * [`admin`], [`telemetry`]: what operators see.
 //! * [`app`]: composition; [`cli`]: the verbs a person types; [`sandbox`]: the fakes behind `demo`
@@ -35,7 +36,7 @@
 //! A folder imports only folders further right in this list, never its neighbours
 //! (`tests/tidy.rs` checks it):
 //! cli → app → config → {proxy, admin} → {token, upstream, layer, server} → {secret} → {net} →
-//! {route, oauth, telemetry} → {body, clock, sensitive}. `sandbox` uses `body` only.
+//! {http1, route, oauth, telemetry} → {message} → {body, clock, sensitive}. `sandbox` uses `body` only.
 //!
 //! # Invariants
 //!
@@ -54,11 +55,12 @@ pub mod body;
 pub mod clock;
 pub mod sensitive;
 
+pub mod message;
+
+pub mod http1;
 pub mod oauth;
 pub mod route;
 pub mod telemetry;
-
-pub mod http1;
 
 pub mod net;
 pub mod secret;

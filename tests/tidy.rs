@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The arrows of `src/lib.rs`: a folder imports only folders of a later line, never a neighbour.
-const RANKS: [&[&str]; 9] = [
+const RANKS: [&[&str]; 10] = [
     &["cli"],
     &["app"],
     &["config"],
@@ -21,6 +21,7 @@ const RANKS: [&[&str]; 9] = [
     &["secret"],
     &["net"],
     &["http1", "route", "oauth", "telemetry"],
+    &["message"],
     &["body", "clock", "sensitive"],
 ];
 

@@ -8,10 +8,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Response;
 use tokio::task::JoinSet;
 
-use crate::body::Body;
+use crate::message::Response;
 use crate::proxy::forward::{Forwarder, Shared};
 use crate::server::settings::ConnectionLimits;
 use crate::server::worker::{Heart, WorkerGone};
@@ -113,9 +112,9 @@ impl Service {
 }
 
 impl tower::Service<Inbound> for Service {
-    type Response = Response<Body>;
+    type Response = Response;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::fields;
+use crate::message::Fields;
 
 /// Bytes of a line that tells a chunk's size.
 const MAX_CHUNK_LINE: usize = 1024;
@@ -129,7 +129,6 @@ fn trailers(input: &mut BytesMut) -> Result<Step, &'static str> {
         return Err("the trailers are too long");
     }
     let Some(end) = end else { return Ok(Step::More) };
-    let block = input.split_to(end).freeze();
-    let all = fields::read(&block, MAX_TRAILERS, |_, _| {}).map_err(|_| invalid)?;
-    Ok(Step::Trailers(all))
+    let all = Fields::read(input.split_to(end), MAX_TRAILERS).map_err(|_| invalid)?;
+    Ok(Step::Trailers(all.into()))
 }

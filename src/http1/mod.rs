@@ -2,14 +2,14 @@
 //! `upstream` from upstreams is read by the same code, and strictly. What two readers could read in
 //! two ways is refused, never repaired.
 //!
-//! [`fields`] and [`framing`] are pure; [`sending`] writes to whatever stream it is given.
+//! [`lines`] and [`framing`] are pure; [`sending`] writes to whatever stream it is given.
 
-pub mod fields;
 pub mod framing;
+pub mod lines;
 pub mod sending;
 pub mod switched;
 
-pub use fields::{FieldError, HeadEnd};
 pub use framing::{Framing, Step};
+pub use lines::{BareLineFeed, HeadEnd, decimal, lists, write_decimal};
 pub use sending::{Coding, SendFailure, Sending};
 pub use switched::{Duplex, Stream};

@@ -9,8 +9,8 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 
-use super::fields;
 use crate::body::{Body, BodyError};
+use crate::message::Fields;
 
 /// What of a message has not been written.
 pub struct Sending {
@@ -178,7 +178,7 @@ impl Sending {
             Coding::Chunked { trailers: welcome } => {
                 output.extend_from_slice(b"0\r\n");
                 for (name, value) in trailers.filter(|_| welcome).into_iter().flatten() {
-                    fields::write(name, value, output);
+                    Fields::write_line(name.as_ref(), value.as_bytes(), output);
                 }
                 output.extend_from_slice(b"\r\n");
             }

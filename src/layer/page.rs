@@ -3,8 +3,9 @@
 //! A browser names the page that makes a request, in Origin (Fetch section 3.2, RFC 6454) or in
 //! Sec-Fetch-Site. Whatever of the two is there must be known to be harmless: odd spellings are not.
 
-use http::header::{HeaderMap, ORIGIN};
+use http::header::ORIGIN;
 
+use crate::message::{Fields, text};
 use crate::route::Authority;
 
 /// The origin of a web page: scheme, host and port, compared as browsers do.
@@ -41,16 +42,16 @@ impl WebOrigin {
 }
 
 /// The field that gives away that a page sent a request which may not; `None` where none did.
-pub fn foreign_page(headers: &HeaderMap, allowed: &[WebOrigin]) -> Option<&'static str> {
-    let mut origins = headers.get_all(ORIGIN).iter();
+pub fn foreign_page(headers: &Fields, allowed: &[WebOrigin]) -> Option<&'static str> {
+    let mut origins = headers.get_all(&ORIGIN);
     if let Some(origin) = origins.next() {
-        let origin = origin.to_str().ok().and_then(WebOrigin::parse);
+        let origin = text(origin).and_then(WebOrigin::parse);
         let known = origin.is_some_and(|origin| allowed.contains(&origin));
         // A browser sends one; two say that somebody in between was not sure.
         return (!known || origins.next().is_some()).then_some("Origin");
     }
-    let harmless = |site: &http::HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
-    (!headers.get_all("sec-fetch-site").iter().all(harmless)).then_some("Sec-Fetch-Site")
+    let harmless = |site: &[u8]| matches!(site, b"same-origin" | b"none");
+    (!headers.get_all("sec-fetch-site").all(harmless)).then_some("Sec-Fetch-Site")
 }
 
 #[cfg(test)]
@@ -90,7 +91,7 @@ mod tests {
     fn pages_are_foreign_unless_known_to_be_harmless() {
         let allowed = [WebOrigin::parse("https://erp.local").unwrap()];
         let check = |fields: &[(&'static str, &str)], expected: Option<&str>| {
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::new();
             for (name, value) in fields {
                 let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
                 headers.append(HeaderName::from_static(name), value);

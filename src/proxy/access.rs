@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Response};
+use http::Method;
 use tokio::time::Instant;
 
 use super::answer::{REQUEST_ID, answer};
@@ -12,7 +12,7 @@ use super::metrics::ProxyMetrics;
 use super::plan::{RoutePlan, UpstreamPlan};
 use super::rejection::{Forwarded, Rejection};
 use super::routed::is_safe;
-use crate::body::Body;
+use crate::message::{Fields, Request, Response, text};
 use crate::telemetry::log::AccessLog;
 
 /// The id of a request: the app's own where it is fit to be logged, else made when first needed.
@@ -27,11 +27,11 @@ impl RequestId {
     const MAX_BYTES: usize = 128;
 
     /// Takes the id from `X-Request-Id`, if it is printable and short.
-    pub fn of(headers: &HeaderMap, fields: Kinds) -> Self {
+    pub fn of(headers: &Fields, fields: Kinds) -> Self {
         if !fields.any(Kinds::REQUEST_ID) {
             return Self::default();
         }
-        let accepted = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| {
+        let accepted = headers.get(REQUEST_ID).and_then(text).filter(|id| {
             !id.is_empty()
                 && id.len() <= Self::MAX_BYTES
                 && id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
@@ -68,11 +68,11 @@ const CLIENT_LEFT_STATUS: u16 = 499;
 
 impl AccessRecord {
     /// Begins a record; `fields` are the kinds of the request's.
-    pub fn new<B>(request: &Request<B>, fields: Kinds, access: AccessLog) -> Self {
+    pub fn new(request: &Request, fields: Kinds, access: AccessLog) -> Self {
         Self {
             started: Instant::now(),
-            method: request.method().clone(),
-            id: RequestId::of(request.headers(), fields),
+            method: request.method.clone(),
+            id: RequestId::of(&request.fields, fields),
             access,
             client: None,
             route: None,
@@ -104,9 +104,9 @@ impl AccessRecord {
     /// Counts the answer, writes the line if one is wanted, and gives the answer to send.
     pub fn end(
         mut self,
-        outcome: Result<Box<Response<Body>>, Rejection>,
+        outcome: Result<Box<Response>, Rejection>,
         metrics: &ProxyMetrics,
-    ) -> Response<Body> {
+    ) -> Response {
         self.ended = true;
         let (response, code) = match outcome {
             Ok(response) => {
@@ -120,9 +120,9 @@ impl AccessRecord {
             }
         };
         if let Some((_, route)) = &self.route {
-            route.metrics.answered(&self.method, response.status(), self.started.elapsed());
+            route.metrics.answered(&self.method, response.status, self.started.elapsed());
         }
-        self.write(response.status().as_u16(), code);
+        self.write(response.status.as_u16(), code);
         response
     }
 

@@ -4,10 +4,11 @@
 //! `Bearer-Proxy-Forwarded`, `Proxy-Status` (RFC 9209) and `X-Request-Id`.
 
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue};
 
 use super::rejection::{Code, Rejection};
 use crate::body::Body;
+use crate::message::Response;
 
 /// Whether the request was forwarded: `no`, `yes` or `unknown`.
 pub const FORWARDED: HeaderName = HeaderName::from_static("bearer-proxy-forwarded");
@@ -17,11 +18,10 @@ pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The response for a refusal.
-pub fn answer(rejection: &Rejection, request_id: &str) -> Response<Body> {
+pub fn answer(rejection: &Rejection, request_id: &str) -> Response {
     let code = rejection.code;
-    let mut response = Response::new(Body::full(document(rejection, request_id)));
-    *response.status_mut() = code.status();
-    let headers = response.headers_mut();
+    let mut response = Response::new(code.status(), Body::full(document(rejection, request_id)));
+    let headers = &mut response.fields;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(FORWARDED, HeaderValue::from_static(rejection.forwarded.as_str()));
@@ -105,7 +105,10 @@ mod tests {
             let egress_answer = egress_answer.map(str::to_owned);
             let failure = ConnectFailure { proxy_error: "destination_unavailable", egress_answer };
             let rejection = Rejection::new(Code::Connect, "").about_connect(failure);
-            assert_eq!(answer(&rejection, "abc").headers()["proxy-status"], expected);
+            assert_eq!(
+                http::Response::from(answer(&rejection, "abc")).headers()["proxy-status"],
+                expected
+            );
         };
         check(None, "bearer-proxy; error=destination_unavailable; details=\"connect\"");
         check(
@@ -120,7 +123,7 @@ mod tests {
         let rejection = Rejection::new(Code::TokenUnavailable, "no token yet")
             .forwarded(Forwarded::No)
             .retry_after(Duration::from_millis(1200));
-        let response = answer(&rejection, "abc");
+        let response = http::Response::from(answer(&rejection, "abc"));
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["bearer-proxy-forwarded"], "no");

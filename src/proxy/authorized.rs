@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
-use http::{Request, Response};
 use http_body::Body as _;
 use tokio::time::{Duration, Instant, timeout_at};
 
@@ -29,13 +28,14 @@ use super::trailers::Sieved;
 use crate::body::Body;
 use crate::clock::Moment;
 use crate::layer::guard::{Breach, Guarded, Watch};
+use crate::message::{Request, Response};
 use crate::net::connect::ConnectError;
 use crate::token::Bearer;
 use crate::upstream::{self, Departure, Reuse, SendError, Way};
 
 /// A request that may be sent.
 pub struct Authorized {
-    request: Box<Request<Body>>,
+    request: Box<Request>,
     route: Arc<RoutePlan>,
     bearer: Option<Arc<Bearer>>,
     /// Its body's bytes, where a second try would be honest.
@@ -45,7 +45,7 @@ pub struct Authorized {
 /// An answer, and what a second try would need.
 pub struct Sent {
     /// The upstream's answer.
-    pub response: Box<Response<Body>>,
+    pub response: Box<Response>,
     /// The token that the request carried.
     pub bearer: Option<Arc<Bearer>>,
     /// The request as it was, where a second try would be honest.
@@ -75,7 +75,7 @@ impl Authorized {
         limits: &RequestLimits,
     ) -> Result<Sent, Rejection> {
         let Self { mut request, route, mut bearer, whole } = self;
-        let reuse = if is_safe(request.method()) { Reuse::Any } else { Reuse::Recent };
+        let reuse = if is_safe(&request.method) { Reuse::Any } else { Reuse::Recent };
         let watch = guard(&mut request, &route, upstream, limits);
         let limit = upstream.response_timeout;
         let mut sent = in_time(pool, &mut request, reuse, limit, watch.as_ref()).await;
@@ -85,7 +85,7 @@ impl Authorized {
             && (error.is_stale() || error.is_refused())
             && with_a_token(&mut request, &route, &mut bearer)
         {
-            *request.body_mut() = Body::full(whole.clone());
+            request.body = Body::full(whole.clone());
             // In a box, since it is rare.
             sent = Box::pin(in_time(pool, &mut request, Reuse::Never, limit, None)).await;
         }
@@ -111,32 +111,32 @@ impl Authorized {
 /// Gives the request the token of the moment: the one it had may have ended while an answer was
 /// waited for. Says whether it has all that its route asks for.
 fn with_a_token(
-    request: &mut Request<Body>,
+    request: &mut Request,
     route: &RoutePlan,
     bearer: &mut Option<Arc<Bearer>>,
 ) -> bool {
     let (Some(reader), Some(_)) = (&route.token, &*bearer) else { return true };
     let usable = reader.usable(Moment::now()).filter(|held| route.lacking(held).is_none());
     let Some(usable) = usable else { return false };
-    request.headers_mut().insert(AUTHORIZATION, usable.header().clone());
+    request.fields.insert(AUTHORIZATION, usable.header().clone());
     *bearer = Some(usable);
     true
 }
 
 /// Puts a request's body under guard and sieves its trailers; a request without one stays as it is.
 fn guard(
-    request: &mut Request<Body>,
+    request: &mut Request,
     route: &Arc<RoutePlan>,
     upstream: &UpstreamPlan,
     limits: &RequestLimits,
 ) -> Option<Watch> {
-    if request.body().is_end_stream() {
+    if request.body.is_end_stream() {
         return None;
     }
-    let body = std::mem::take(request.body_mut());
+    let body = std::mem::take(&mut request.body);
     let guarded = Guarded::new(body, limits.max_request_body, upstream.body_idle_timeout);
     let (guarded, watch) = guarded.watched();
-    *request.body_mut() = Body::boxed(Sieved::new(guarded, route, None));
+    request.body = Body::boxed(Sieved::new(guarded, route, None));
     Some(watch)
 }
 
@@ -144,11 +144,11 @@ fn guard(
 /// body, since an upstream cannot be expected to answer what it has not yet been told.
 async fn in_time(
     pool: &impl Way,
-    request: &mut Request<Body>,
+    request: &mut Request,
     reuse: Reuse,
     limit: Duration,
     watch: Option<&Watch>,
-) -> Option<Result<Box<Response<Body>>, SendError>> {
+) -> Option<Result<Box<Response>, SendError>> {
     let started = Instant::now();
     let departure = Departure::at(started);
     let mut sending = pin!(pool.send(request, reuse, &departure));

@@ -3,8 +3,9 @@
 //! RFC 6750 section 3.1: `invalid_token` means that a newer one may help, `insufficient_scope`
 //! that none will. A 401 without a Bearer challenge is ambiguous and treated as the first.
 
+use crate::message::{Response, text};
+use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
-use http::{Response, StatusCode};
 
 /// What an answer says of the token that its request carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub enum Verdict {
 }
 
 /// Reads the verdict of an answer's head.
-pub fn verdict<B>(response: &Response<B>) -> Verdict {
-    match response.status() {
+pub fn verdict(response: &Response) -> Verdict {
+    match response.status {
         StatusCode::UNAUTHORIZED if says(response, "insufficient_scope") => {
             Verdict::InsufficientScope
         }
@@ -33,9 +34,9 @@ pub fn verdict<B>(response: &Response<B>) -> Verdict {
 }
 
 /// Whether a Bearer challenge carries `error="…"` with this code.
-fn says<B>(response: &Response<B>, code: &str) -> bool {
-    response.headers().get_all(WWW_AUTHENTICATE).iter().any(|challenge| {
-        challenge.to_str().is_ok_and(|text| {
+fn says(response: &Response, code: &str) -> bool {
+    response.fields.get_all(&WWW_AUTHENTICATE).any(|challenge| {
+        text(challenge).is_some_and(|text| {
             let text = text.to_ascii_lowercase();
             text.contains("bearer")
                 && text
@@ -50,15 +51,20 @@ fn says<B>(response: &Response<B>, code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::Body;
 
     #[test]
     fn challenges_are_told_apart() {
         let check = |status: u16, challenge: Option<&str>, expected: Verdict| {
-            let mut response = Response::builder().status(status);
+            let mut response = http::Response::builder().status(status);
             if let Some(challenge) = challenge {
                 response = response.header(WWW_AUTHENTICATE, challenge);
             }
-            assert_eq!(verdict(&response.body(()).unwrap()), expected, "{status} {challenge:?}");
+            assert_eq!(
+                verdict(&response.body(Body::empty()).unwrap().into()),
+                expected,
+                "{status} {challenge:?}"
+            );
         };
         check(200, None, Verdict::Fine);
         check(401, None, Verdict::InvalidToken);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, LOCATION};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, StatusCode, Version};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
@@ -28,6 +28,7 @@ use super::upgrade::{self, Switch};
 use crate::body::Body;
 use crate::layer::admit::{Admitted, InFlight};
 use crate::layer::guard::Guarded;
+use crate::message::{Fields, Request, Response};
 use crate::server::ConnectionInfo;
 use crate::upstream::{BodyUnasked, Pool, Way};
 
@@ -76,10 +77,10 @@ impl Forwarder {
     pub async fn handle(
         self: Rc<Self>,
         connection: Rc<ConnectionInfo>,
-        request: Box<Request<Body>>,
-    ) -> Response<Body> {
+        request: Box<Request>,
+    ) -> Response {
         let local = self.current();
-        let fields = Kinds::survey(request.headers());
+        let fields = Kinds::survey(&request.fields);
         let record = AccessRecord::new(&request, fields, local.plan.access);
         let counted = self.shared.metrics.under_way();
         let mut life = Life { record, counted, admitted: None };
@@ -113,7 +114,7 @@ impl Forwarder {
         &self,
         local: &Rc<Local>,
         connection: &Rc<ConnectionInfo>,
-        request: Box<Request<Body>>,
+        request: Box<Request>,
         fields: Kinds,
         life: &mut Life,
     ) -> Result<(Exchange<Pool>, Authorized), Rejection> {
@@ -132,7 +133,7 @@ impl Forwarder {
             return Err(Rejection::new(Code::PeerNotAllowed, why));
         }
         let received = Received::read(request, fields, listener, &plan.limits)?;
-        let client = plan.clients.identify(received.request.headers(), &connection.peer)?;
+        let client = plan.clients.identify(&received.request.fields, &connection.peer)?;
         if let Some(name) = client.and_then(|client| plan.clients.name(client)) {
             life.record.client(name);
         }
@@ -206,11 +207,7 @@ struct Life {
 }
 
 impl Life {
-    fn end(
-        self,
-        outcome: Result<Box<Response<Body>>, Rejection>,
-        metrics: &ProxyMetrics,
-    ) -> Response<Body> {
+    fn end(self, outcome: Result<Box<Response>, Rejection>, metrics: &ProxyMetrics) -> Response {
         drop((self.admitted, self.counted));
         self.record.end(outcome, metrics)
     }
@@ -228,7 +225,7 @@ struct Exchange<W> {
 
 impl<W: Way> Exchange<W> {
     /// Sends, and sends again where that is honest.
-    async fn run(&mut self, authorized: Authorized) -> Result<Box<Response<Body>>, Rejection> {
+    async fn run(&mut self, authorized: Authorized) -> Result<Box<Response>, Rejection> {
         let limits = &self.local.plan.limits;
         let mut sent = authorized.send(&*self.pool, &self.upstream, limits).await?;
         let verdict = verdict(&sent.response);
@@ -236,7 +233,7 @@ impl<W: Way> Exchange<W> {
             sent = Box::pin(self.challenged(sent, verdict)).await?;
         }
         match self.switch.take() {
-            Some(switch) if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Some(switch) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
                 Ok(self.switched(sent, *switch))
             }
             _ => Ok(self.streamed(sent)),
@@ -244,10 +241,10 @@ impl<W: Way> Exchange<W> {
     }
 
     /// The stream begins when the client has read this.
-    fn switched(&self, mut sent: Sent, switch: Switch) -> Box<Response<Body>> {
+    fn switched(&self, mut sent: Sent, switch: Switch) -> Box<Response> {
         switch.begin(&mut sent.response, sent.bearer.clone());
         let mut response = self.streamed(sent);
-        upgrade::name_websocket(response.headers_mut());
+        upgrade::name_websocket(&mut response.fields);
         response
     }
 
@@ -282,36 +279,36 @@ impl<W: Way> Exchange<W> {
     }
 
     /// The answer as the app gets it: status and body as they are, headers cleaned.
-    fn streamed(&self, sent: Sent) -> Box<Response<Body>> {
+    fn streamed(&self, sent: Sent) -> Box<Response> {
         let Sent { mut response, bearer, .. } = sent;
         let token = bearer.as_ref().map(|bearer| bearer.token_bytes());
-        let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
-        hygiene::response(response.headers_mut(), version, &self.route.hygiene, token);
+        let version = std::mem::replace(&mut response.version, Version::HTTP_11);
+        hygiene::response(&mut response.fields, version, &self.route.hygiene, token);
         // hyper keeps the words beside the status; an upstream may echo what it likes in them.
-        if let (Some(token), Some(reason)) = (token, response.extensions().get::<ReasonPhrase>())
+        if let (Some(token), Some(reason)) = (token, response.extensions.get::<ReasonPhrase>())
             && hygiene::holds(reason.as_bytes(), token)
         {
-            response.extensions_mut().remove::<ReasonPhrase>();
+            response.extensions.remove::<ReasonPhrase>();
         }
-        if response.status().is_redirection()
-            && let Some(location) = self.location(response.headers())
+        if response.status.is_redirection()
+            && let Some(location) = self.location(&response.fields)
         {
-            response.headers_mut().insert(LOCATION, location);
+            response.fields.insert(LOCATION, location);
         }
-        if response.extensions().get::<BodyUnasked>().is_some() {
+        if response.extensions.get::<BodyUnasked>().is_some() {
             // What the client does with its body now is anybody's guess.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response.fields.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if !response.body().is_whole() && !response.body().is_end_stream() {
-            let body = std::mem::take(response.body_mut());
+        if !response.body.is_whole() && !response.body.is_end_stream() {
+            let body = std::mem::take(&mut response.body);
             let body = Guarded::new(body, u64::MAX, self.upstream.body_idle_timeout);
-            *response.body_mut() = Body::boxed(Sieved::new(body, &self.route, bearer));
+            response.body = Body::boxed(Sieved::new(body, &self.route, bearer));
         }
         response
     }
 
     /// Where a redirect leads, as the app must see it.
-    fn location(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+    fn location(&self, headers: &Fields) -> Option<HeaderValue> {
         rewrite::location(
             headers.get(LOCATION)?,
             &self.upstream.connection.origin,

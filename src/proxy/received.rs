@@ -2,14 +2,14 @@
 //! It can do nothing but be routed.
 
 use http::header::{EXPECT, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use http::{Method, Version};
 use http_body::Body as _;
 
 use super::hygiene::{self, Framing, Kinds};
 use super::plan::ListenerPlan;
 use super::rejection::{Code, Rejection};
-use crate::body::Body;
 use crate::layer::page::foreign_page;
+use crate::message::{Fields, Request};
 use crate::proxy::settings::RequestLimits;
 use crate::route::target::{Quirks, Target};
 use crate::route::{Authority, Lookup};
@@ -21,7 +21,7 @@ use super::routed::Routed;
 /// A request whose head has been read and found to be for us.
 pub struct Received {
     /// In a box, since it is handed from state to state.
-    pub(super) request: Box<Request<Body>>,
+    pub(super) request: Box<Request>,
     pub(super) framing: Framing,
     /// What kinds of fields its head holds.
     pub(super) fields: Kinds,
@@ -37,22 +37,22 @@ impl Received {
     /// # Errors
     /// Whatever is odd is refused before anything is matched: RFC 9112 sections 3.2 and 6.
     pub fn read(
-        mut request: Box<Request<Body>>,
+        mut request: Box<Request>,
         fields: Kinds,
         listener: &ListenerPlan,
         limits: &RequestLimits,
     ) -> Result<Self, Rejection> {
-        if let Some(flaw) = request.extensions().get::<Flaw>() {
+        if let Some(flaw) = request.extensions.get::<Flaw>() {
             return Err(flawed(*flaw));
         }
         let mut framing = Framing::None;
         if fields.any(Kinds::LENGTH | Kinds::CODING) {
-            framing = hygiene::request_framing(request.version(), request.headers())
+            framing = hygiene::request_framing(request.version, &request.fields)
                 .map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
         }
-        if request.version() == Version::HTTP_2 {
-            hygiene::rejoin_cookies(request.headers_mut());
-            if framing == Framing::None && !request.body().is_end_stream() {
+        if request.version == Version::HTTP_2 {
+            hygiene::rejoin_cookies(&mut request.fields);
+            if framing == Framing::None && !request.body.is_end_stream() {
                 framing = Framing::Chunked;
             }
         }
@@ -63,7 +63,7 @@ impl Received {
         }
         let host = addressed_to_us(&request, listener)?;
         if fields.any(Kinds::ORIGIN | Kinds::FETCH_SITE) {
-            from_no_foreign_page(request.headers(), listener)?;
+            from_no_foreign_page(&request.fields, listener)?;
         }
         if fields.any(Kinds::EXPECT) {
             expects_what_we_know(&request)?;
@@ -78,8 +78,8 @@ impl Received {
     /// Where none does, or the one that does lacks an opt-in the target needs.
     pub fn route(self, listener: &ListenerPlan) -> Result<Routed, Rejection> {
         let host = self.host.as_ref().map_or("", Authority::host);
-        let path = self.request.uri().path();
-        let route = match listener.table.find(host, self.request.method(), path) {
+        let path = self.request.uri.path();
+        let route = match listener.table.find(host, &self.request.method, path) {
             Lookup::Found(route) => std::sync::Arc::clone(route),
             Lookup::MethodNotAllowed(allow) => {
                 let mut rejection = Rejection::new(
@@ -93,7 +93,7 @@ impl Received {
         };
         opted_in(self.quirks, &route)?;
         if route.case_insensitive {
-            let other = listener.table.find_in_any_case(host, self.request.method(), path);
+            let other = listener.table.find_in_any_case(host, &self.request.method, path);
             if !other.is_some_and(|other| std::sync::Arc::ptr_eq(other, &route)) {
                 return Err(Rejection::new(
                     Code::BadTarget,
@@ -136,29 +136,28 @@ pub(super) fn too_large(limits: &RequestLimits) -> Rejection {
 
 /// RFC 9112 section 3.2: one valid Host with HTTP/1.1; RFC 9110 section 7.4: 421 for others' hosts.
 fn addressed_to_us(
-    request: &Request<Body>,
+    request: &Request,
     listener: &ListenerPlan,
 ) -> Result<Option<Authority>, Rejection> {
     let bad = |detail: &'static str| Rejection::new(Code::BadRequest, detail);
-    if request.method() == Method::CONNECT {
+    if request.method == Method::CONNECT {
         return Err(Rejection::new(
             Code::BadTarget,
             "CONNECT is not served: this is no forward proxy",
         ));
     }
-    let mut hosts = request.headers().get_all(HOST).iter();
+    let mut hosts = request.fields.get_all(&HOST);
     let header = match (hosts.next(), hosts.next()) {
-        (Some(value), None) => Some(
-            Authority::parse(value.as_bytes())
-                .map_err(|_| bad("the Host header is not a valid host"))?,
-        ),
+        (Some(value), None) => {
+            Some(Authority::parse(value).map_err(|_| bad("the Host header is not a valid host"))?)
+        }
         (None, _) => None,
         (Some(_), Some(_)) => return Err(bad("more than one Host header")),
     };
-    if !matches!(request.uri().scheme_str(), None | Some("http" | "https")) {
+    if !matches!(request.uri.scheme_str(), None | Some("http" | "https")) {
         return Err(Rejection::new(Code::BadTarget, "the target's scheme is not http or https"));
     }
-    let target = match request.uri().authority() {
+    let target = match request.uri.authority() {
         Some(authority) => Some(
             Authority::parse(authority.as_str().as_bytes())
                 .map_err(|_| bad("the target's authority is not a valid host"))?,
@@ -168,7 +167,7 @@ fn addressed_to_us(
     // RFC 9112 section 3.2 asks HTTP/1.1 for a Host, whatever the target; HTTP/1.0 apps may not know
     // it, and HTTP/2 has `:authority`.
     let silent = header.is_none() && target.is_none();
-    match request.version() {
+    match request.version {
         Version::HTTP_10 if silent => return Ok(None),
         Version::HTTP_11 if header.is_none() => {
             return Err(bad("a request needs exactly one Host header"));
@@ -176,7 +175,7 @@ fn addressed_to_us(
         _ if silent => return Err(bad("a request needs an authority")),
         _ => {}
     }
-    if !matches!(request.uri().scheme_str(), None | Some("http" | "https")) {
+    if !matches!(request.uri.scheme_str(), None | Some("http" | "https")) {
         return Err(Rejection::new(Code::BadTarget, "the target's scheme is not http or https"));
     }
     for authority in header.iter().chain(&target) {
@@ -196,7 +195,7 @@ fn addressed_to_us(
 }
 
 /// Localhost is no boundary of trust: a browser brings every page of the web there.
-fn from_no_foreign_page(headers: &HeaderMap, listener: &ListenerPlan) -> Result<(), Rejection> {
+fn from_no_foreign_page(headers: &Fields, listener: &ListenerPlan) -> Result<(), Rejection> {
     match foreign_page(headers, &listener.origins) {
         None => Ok(()),
         Some(name) => Err(Rejection::new(
@@ -207,17 +206,16 @@ fn from_no_foreign_page(headers: &HeaderMap, listener: &ListenerPlan) -> Result<
 }
 
 /// RFC 9110 section 10.1.1: there is one expectation, and HTTP/1.0 knows none.
-fn expects_what_we_know(request: &Request<Body>) -> Result<(), Rejection> {
-    let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if request.version() == Version::HTTP_10 || request.headers().get_all(EXPECT).iter().all(known)
-    {
+fn expects_what_we_know(request: &Request) -> Result<(), Rejection> {
+    let known = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
+    if request.version == Version::HTTP_10 || request.fields.get_all(&EXPECT).all(known) {
         return Ok(());
     }
     Err(Rejection::new(Code::Expectation, "Expect says something else than 100-continue"))
 }
 
-fn read_target(request: &Request<Body>, limits: &RequestLimits) -> Result<Quirks, Rejection> {
-    let Some(target) = request.uri().path_and_query() else {
+fn read_target(request: &Request, limits: &RequestLimits) -> Result<Quirks, Rejection> {
+    let Some(target) = request.uri.path_and_query() else {
         return Err(Rejection::new(Code::BadTarget, "the request target has no path"));
     };
     if target.as_str().len() > limits.max_uri_bytes {

@@ -4,27 +4,28 @@
 //! head stays with its sender anyway, so that remembering it costs nothing.
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request};
 
 use crate::body::Body;
+use crate::message::Request;
 
 /// A request that can be sent again.
 pub struct Kept {
-    head: Box<Request<Body>>,
+    head: Box<Request>,
     body: Bytes,
 }
 
 impl Kept {
     /// Remembers a request that was sent with these bytes for its body.
-    pub fn new(head: Box<Request<Body>>, body: Bytes) -> Self {
+    pub fn new(head: Box<Request>, body: Bytes) -> Self {
         Self { head, body }
     }
 
     /// The request again, its Authorization rebuilt.
-    pub fn with(mut self, authorization: HeaderValue) -> Box<Request<Body>> {
-        self.head.headers_mut().insert(AUTHORIZATION, authorization);
-        *self.head.body_mut() = Body::full(self.body);
+    pub fn with(mut self, authorization: HeaderValue) -> Box<Request> {
+        self.head.fields.insert(AUTHORIZATION, authorization);
+        self.head.body = Body::full(self.body);
         self.head
     }
 }

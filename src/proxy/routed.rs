@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, EXPECT, HOST};
-use http::{HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderValue, Method, Uri, Version};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
@@ -21,13 +21,14 @@ use super::upgrade;
 use crate::body::Body;
 use crate::clock::Moment;
 use crate::layer::guard::Guarded;
+use crate::message::Request;
 use crate::route::Authority;
 use crate::server::Peer;
 use crate::token::{Absence, Bearer, NoToken};
 
 /// A request and the route that claims it.
 pub struct Routed {
-    pub(super) request: Box<Request<Body>>,
+    pub(super) request: Box<Request>,
     pub(super) framing: Framing,
     fields: Kinds,
     host: Option<Authority>,
@@ -66,7 +67,7 @@ impl Routed {
 
     fn rewrite_target(&mut self, upstream: &UpstreamPlan) -> Result<(), Rejection> {
         let unusable = || Rejection::new(Code::BadTarget, "the target cannot be forwarded");
-        let inbound = self.request.uri().path_and_query();
+        let inbound = self.request.uri.path_and_query();
         let mut outbound = inbound
             .and_then(|target| self.route.rewrite.apply(target).ok())
             .ok_or_else(unusable)?;
@@ -91,7 +92,7 @@ impl Routed {
                 "tokens are obtained by bearer-proxy itself; this path is never forwarded",
             ));
         }
-        *self.request.uri_mut() = Uri::from(outbound);
+        self.request.uri = Uri::from(outbound);
         Ok(())
     }
 
@@ -105,9 +106,9 @@ impl Routed {
         if switches {
             self.route.upgrade.check(&self.request, self.has_body())?;
         }
-        let (version, fields) = (self.request.version(), self.fields);
+        let (version, fields) = (self.request.version, self.fields);
         if upstream.incoming_authorization == IncomingAuthorization::Keep
-            && self.request.headers().get_all(AUTHORIZATION).iter().nth(1).is_some()
+            && self.request.fields.get_all(&AUTHORIZATION).nth(1).is_some()
         {
             return Err(Rejection::new(
                 Code::BadRequest,
@@ -115,7 +116,7 @@ impl Routed {
             ));
         }
         let policy = &self.route.hygiene;
-        let cleaned = hygiene::request(self.request.headers_mut(), fields, version, policy);
+        let cleaned = hygiene::request(&mut self.request.fields, fields, version, policy);
         if cleaned.looped {
             return Err(Rejection::new(
                 Code::Loop,
@@ -132,9 +133,9 @@ impl Routed {
                 ));
             }
         }
-        *self.request.version_mut() = Version::HTTP_11;
+        self.request.version = Version::HTTP_11;
         let expects = self.expects_to_be_asked(version);
-        let headers = self.request.headers_mut();
+        let headers = &mut self.request.fields;
         if switches {
             upgrade::name_websocket(headers);
         }
@@ -160,7 +161,7 @@ impl Routed {
 
     /// Whether the client asks for another protocol than HTTP.
     pub(super) fn asks_to_switch(&self) -> bool {
-        self.fields.any(Kinds::UPGRADE) && hygiene::leaves_http(self.request.headers())
+        self.fields.any(Kinds::UPGRADE) && hygiene::leaves_http(&self.request.fields)
     }
 
     /// Whether the client waits for 100 before it sends its body (RFC 9110 section 10.1.1).
@@ -179,7 +180,7 @@ impl Routed {
     ) -> Result<Option<Arc<Bearer>>, Rejection> {
         let Some(reader) = &self.route.token else {
             if let Some(incoming) = incoming {
-                self.request.headers_mut().insert(AUTHORIZATION, incoming);
+                self.request.fields.insert(AUTHORIZATION, incoming);
             }
             return Ok(None);
         };
@@ -193,7 +194,7 @@ impl Routed {
             return Err(lacking(&scopes));
         }
         debug_assert!(upstream.incoming_authorization != IncomingAuthorization::Keep);
-        self.request.headers_mut().insert(AUTHORIZATION, bearer.header().clone());
+        self.request.fields.insert(AUTHORIZATION, bearer.header().clone());
         Ok(Some(bearer))
     }
 
@@ -204,7 +205,7 @@ impl Routed {
             Framing::Length(length) => {
                 length <= limits.replay_buffer_bytes as u64
                     && self.may_repeat()
-                    && !self.request.headers().contains_key(EXPECT)
+                    && !self.request.fields.contains(EXPECT)
             }
             Framing::None | Framing::Chunked => false,
         }
@@ -215,25 +216,25 @@ impl Routed {
         upstream: &UpstreamPlan,
         limits: &RequestLimits,
     ) -> Result<(), Rejection> {
-        let body = std::mem::take(self.request.body_mut());
+        let body = std::mem::take(&mut self.request.body);
         let guarded = Guarded::new(body, limits.max_request_body, upstream.body_idle_timeout);
         let read = guarded.collect().await.map_err(|_| {
             Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
         })?;
         let whole = read.to_bytes();
-        *self.request.body_mut() = Body::full(whole.clone());
+        self.request.body = Body::full(whole.clone());
         self.whole = Some(whole);
         Ok(())
     }
 
     /// Whether an answer that blames the token may be followed by a second try.
     pub(super) fn may_repeat(&self) -> bool {
-        if is_safe(self.request.method()) {
+        if is_safe(&self.request.method) {
             return true;
         }
         match self.route.retry_unsafe {
             RetryUnsafe::Never => false,
-            RetryUnsafe::IdempotencyKey => self.request.headers().contains_key("idempotency-key"),
+            RetryUnsafe::IdempotencyKey => self.request.fields.contains("idempotency-key"),
             RetryUnsafe::Always => true,
         }
     }

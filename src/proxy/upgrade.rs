@@ -20,14 +20,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderValue, Method, Version};
 use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::{Instant, sleep};
 
 use super::rejection::{Code, Rejection};
 use super::routed::Routed;
-use crate::body::Body;
 use crate::clock::Moment;
+use crate::message::{Fields, Request, Response};
 use crate::server::{ConnectionInfo, Takeover};
 use crate::token::Bearer;
 use crate::upstream::Switched;
@@ -71,15 +71,15 @@ impl UpgradePolicy {
     ///
     /// # Errors
     /// Says what the route or this program does not offer.
-    pub fn check<B>(&self, request: &Request<B>, has_body: bool) -> Result<(), Rejection> {
+    pub fn check(&self, request: &Request, has_body: bool) -> Result<(), Rejection> {
         let refused = |why: &'static str| Err(Rejection::new(Code::Upgrade, why));
         if !self.websocket {
             return refused("the route offers no protocol upgrades; see its `upgrade`");
         }
-        if *request.method() != Method::GET || request.version() != Version::HTTP_11 || has_body {
+        if request.method != Method::GET || request.version != Version::HTTP_11 || has_body {
             return refused("an upgrade is asked for by GET, in HTTP/1.1 and without a body");
         }
-        if !is_websocket(request.headers()) || !is_nominated(request.headers()) {
+        if !is_websocket(&request.fields) || !is_nominated(&request.fields) {
             return refused(
                 "the one upgrade there is: `Upgrade: websocket`, `Connection: upgrade`",
             );
@@ -89,21 +89,20 @@ impl UpgradePolicy {
 }
 
 /// Asks for the one protocol there is, or says that it is spoken from now on.
-pub fn name_websocket(headers: &mut HeaderMap) {
+pub fn name_websocket(headers: &mut Fields) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
-fn is_websocket(headers: &HeaderMap) -> bool {
-    let mut protocols = headers.get_all(UPGRADE).iter();
-    let first =
-        protocols.next().is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"websocket"));
+fn is_websocket(headers: &Fields) -> bool {
+    let mut protocols = headers.get_all(&UPGRADE);
+    let first = protocols.next().is_some_and(|one| one.eq_ignore_ascii_case(b"websocket"));
     first && protocols.next().is_none()
 }
 
-fn is_nominated(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CONNECTION).into_iter();
-    let mut options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+fn is_nominated(headers: &Fields) -> bool {
+    let lines = headers.get_all(&CONNECTION);
+    let mut options = lines.flat_map(|line| line.split(|byte| *byte == b','));
     options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
 }
 
@@ -123,11 +122,11 @@ impl Switch {
     }
 
     /// Carries the stream from here on, once the upstream has switched.
-    pub fn begin(self, response: &mut Response<Body>, bearer: Option<Arc<Bearer>>) {
+    pub fn begin(self, response: &mut Response, bearer: Option<Arc<Bearer>>) {
         let Self { policy, connection } = self;
-        let upstream = response.extensions_mut().remove::<Switched>();
+        let upstream = response.extensions.remove::<Switched>();
         let (takeover, client) = Takeover::new();
-        response.extensions_mut().insert(takeover);
+        response.extensions.insert(takeover);
         let bearer = bearer.filter(|_| policy.at_token_expiry == AtTokenExpiry::Close);
         tokio::task::spawn_local(async move {
             let upstream = upstream.and_then(|switched| switched.take());

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Response;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -23,7 +22,7 @@ use super::slots::{Place, Slots};
 use super::stream::Stream;
 use super::tls::{TlsCell, handshake};
 use super::worker::{WorkerCommand, WorkerListener};
-use crate::body::Body;
+use crate::message::Response;
 use crate::telemetry::throttle::Throttle;
 
 /// The wait after an accept that failed for want of something (files, memory), so that whatever is
@@ -119,7 +118,7 @@ impl Setup {
         member: Member,
     ) where
         I: Stream,
-        S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+        S: Service<Inbound, Response = Response, Error = Infallible> + Clone + 'static,
         S::Future: 'static,
     {
         let known = Rc::clone(&info);
@@ -130,7 +129,7 @@ impl Setup {
 
 impl<S> Accept<S>
 where
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    S: Service<Inbound, Response = Response, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
     pub(super) fn new(
@@ -342,7 +341,10 @@ mod tests {
     use tokio::task::LocalSet;
     use tower::service_fn;
 
+    use http::StatusCode;
+
     use super::*;
+    use crate::body::Body;
     use crate::server::listener::{Local, bind};
     use crate::server::settings::{Listen, UnixSocket};
 
@@ -369,7 +371,9 @@ mod tests {
                 listener: bound.sockets.remove(0).remove(0),
                 tls: TlsCell::default(),
             };
-            let service = service_fn(async |_: Inbound| Ok(Response::new(Body::full("served"))));
+            let service = service_fn(async |_: Inbound| {
+                Ok(Response::new(StatusCode::OK, Body::full("served")))
+            });
             let closed = async {
                 let (limits, slots) = (ConnectionLimits::default(), Slots::new(8));
                 let mut accept = Accept::new(vec![listener], limits, slots, service);

@@ -34,6 +34,7 @@ use super::serve::{ConnectionInfo, Ended, Inbound};
 use super::settings::ConnectionLimits;
 use super::stream::Stream;
 use crate::body::{Body, BodyError, Observed, Observer};
+use crate::message;
 
 /// Bytes that a client may send of one request before we have taken any.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -57,7 +58,7 @@ pub(super) async fn serve<I, S>(
 ) -> Ended
 where
     I: Stream,
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    S: Service<Inbound, Response = message::Response, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
     let frames = Rc::new(RefCell::new(Frames::new()));
@@ -190,7 +191,7 @@ struct Bridge<S> {
 
 impl<S> hyper::service::Service<Request<Incoming>> for Bridge<S>
 where
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone,
+    S: Service<Inbound, Response = message::Response, Error = Infallible> + Clone,
 {
     type Response = Response<Observed<Sending>>;
     type Error = Infallible;
@@ -204,7 +205,7 @@ where
         }
         let pace = Rc::default();
         *self.streams.latest.borrow_mut() = Some(Rc::clone(&pace));
-        let request = Box::new(request.map(Body::http2));
+        let request = Box::new(message::Request::from(request.map(Body::http2)));
         let inbound = Inbound { request, connection: Rc::clone(&self.info) };
         let under = Some((self.streams.begin(), pace));
         Answering { answer: self.service.clone().oneshot(inbound), under }
@@ -279,14 +280,14 @@ pin_project! {
 
 impl<S> Future for Answering<S>
 where
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
+    S: Service<Inbound, Response = message::Response, Error = Infallible>,
 {
     type Output = Result<Response<Observed<Sending>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = match ready!(this.answer.poll(cx)) {
-            Ok(response) => response,
+        let response: Response<Body> = match ready!(this.answer.poll(cx)) {
+            Ok(response) => response.into(),
             Err(never) => match never {},
         };
         let under = this.under.take();

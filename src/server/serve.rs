@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use http::{Request, Response};
 use tower::Service;
 
 use super::activity::Phase;
@@ -15,13 +14,14 @@ use super::peer::Peer;
 use super::settings::ConnectionLimits;
 use super::slots::Place;
 use super::stream::Stream;
-use crate::body::{Body, BoxError};
+use crate::body::BoxError;
+use crate::message::{Request, Response};
 
 /// A request and the connection it came over.
 #[derive(Debug)]
 pub struct Inbound {
     /// A [`Flaw`](super::flaw::Flaw) among its extensions says that it is not to be served.
-    pub request: Box<Request<Body>>,
+    pub request: Box<Request>,
     /// Shared by all requests of the connection.
     pub connection: Rc<ConnectionInfo>,
 }
@@ -70,7 +70,7 @@ pub(super) async fn serve<I, S>(
 ) -> Ended
 where
     I: Stream,
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    S: Service<Inbound, Response = Response, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
     match http1::serve(stream, &info, &service, limits, &member).await {

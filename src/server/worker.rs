@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use http::Response;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 use tower::Service;
@@ -20,7 +19,7 @@ use super::serve::Inbound;
 use super::settings::ConnectionLimits;
 use super::slots::Slots;
 use super::tls::TlsCell;
-use crate::body::Body;
+use crate::message::Response;
 
 /// Threads for what can only be done by blocking; DNS look-ups are the one such thing here.
 const BLOCKING_THREADS: usize = 4;
@@ -69,7 +68,7 @@ impl Worker {
         stop: StopSignal,
     ) -> io::Result<WorkerHandle>
     where
-        S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+        S: Service<Inbound, Response = Response, Error = Infallible> + Clone + 'static,
         S::Future: 'static,
     {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -190,7 +189,10 @@ mod tests {
     use tokio::sync::{Notify, Semaphore};
     use tower::service_fn;
 
+    use http::StatusCode;
+
     use super::*;
+    use crate::body::Body;
     use crate::server::listener::bind;
     use crate::server::settings::{Listen, UnixSocket};
 
@@ -251,7 +253,7 @@ mod tests {
                         g.acquire().await.unwrap().forget();
                         tell.not();
                         let text = format!("listener {}", inbound.connection.listener);
-                        Ok::<_, Infallible>(Response::new(Body::full(text)))
+                        Ok::<_, Infallible>(Response::new(StatusCode::OK, Body::full(text)))
                     }
                 })
             };
@@ -384,7 +386,7 @@ mod tests {
         let make = || {
             service_fn(async |inbound: Inbound| {
                 let text = inbound.connection.peer.to_string();
-                Ok::<_, Infallible>(Response::new(Body::full(text)))
+                Ok::<_, Infallible>(Response::new(StatusCode::OK, Body::full(text)))
             })
         };
         let stop = StopSignal::new();
@@ -406,7 +408,9 @@ mod tests {
     async fn a_panic_in_a_worker_is_told() {
         let make = || {
             assert!(std::hint::black_box(false), "on purpose");
-            service_fn(async |_: Inbound| Ok::<_, Infallible>(Response::new(Body::empty())))
+            service_fn(async |_: Inbound| {
+                Ok::<_, Infallible>(Response::new(StatusCode::OK, Body::empty()))
+            })
         };
         let stop = StopSignal::new();
         let worker =

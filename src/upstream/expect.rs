@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::EXPECT;
-use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::body::{Body, BodyError, Observed, Observer};
+use crate::message::{Request, Response};
 
 /// How long a server may take to ask for a body before it is sent unasked.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -48,16 +48,16 @@ struct Shared {
 
 impl Expectation {
     /// Holds back the body of a request that expects 100.
-    pub(super) fn hold(request: &mut Request<Body>) -> Option<Self> {
-        if request.body().is_end_stream() || !request.headers().contains_key(EXPECT) {
+    pub(super) fn hold(request: &mut Request) -> Option<Self> {
+        if request.body.is_end_stream() || !request.fields.contains(EXPECT) {
             return None;
         }
         let shared = Shared { wish: Wish::Unknown, waiting: None };
         let expectation = Self(Arc::new(Mutex::new(shared)));
-        let inner = std::mem::take(request.body_mut());
+        let inner = std::mem::take(&mut request.body);
         let sleep = Box::pin(tokio::time::sleep(PATIENCE));
         let held = Held { inner, sleep, expectation: expectation.clone() };
-        *request.body_mut() = Body::boxed(held);
+        request.body = Body::boxed(held);
         Some(expectation)
     }
 
@@ -67,12 +67,12 @@ impl Expectation {
     }
 
     /// The answer has come. Where the body has not been asked for, it never will be.
-    pub(super) fn answered(&self, response: &mut Response<Body>) {
+    pub(super) fn answered(&self, response: &mut Response) {
         self.decide(Wish::Unknown, Wish::Answered);
         if self.shared().wish == Wish::Answered {
-            let inner = std::mem::take(response.body_mut());
-            *response.body_mut() = Body::boxed(Observed::new(inner, End(self.clone())));
-            response.extensions_mut().insert(BodyUnasked);
+            let inner = std::mem::take(&mut response.body);
+            response.body = Body::boxed(Observed::new(inner, End(self.clone())));
+            response.extensions.insert(BodyUnasked);
         }
     }
 

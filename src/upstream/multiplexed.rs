@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use http_body::{Body as _, Frame};
 use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::body::{Body, BodyError, Observed, Observer};
+use crate::message;
 use crate::net::connect::{ConnectError, Stream};
 
 /// Requests that share one connection at most, whatever its server allows.
@@ -188,16 +189,17 @@ impl Connection {
     /// Sends a request in absolute form and waits for the head of its answer.
     pub(super) async fn send(
         &mut self,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, TrySendError<Request<Body>>> {
+        request: message::Request,
+    ) -> Result<message::Response, TrySendError<Request<Body>>> {
         let lease = Lease::new(&self.load);
-        let response = self.sender.try_send_request(request).await?;
+        let response = self.sender.try_send_request(request.into()).await?;
         self.load.heard();
         let leased = |body| Body::boxed(Observed::new(body, lease));
-        Ok(response.map(|body| match Body::http2(body) {
+        let response = response.map(|body| match Body::http2(body) {
             body if body.is_end_stream() => body,
             body => leased(body),
-        }))
+        });
+        Ok(response.into())
     }
 }
 

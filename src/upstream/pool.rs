@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use super::error::{Forwarded, SendError, SendErrorKind};
@@ -20,7 +20,8 @@ use super::expect::Expectation;
 use super::http1;
 use super::multiplexed::{self, Connection, Connections, Turn};
 use super::settings::{Protocol, Settings};
-use crate::body::Body;
+use crate::http1::decimal;
+use crate::message::{Request, Response};
 use crate::net::connect::{self, ConnectError, Connector, Stream};
 use crate::net::tls::{Alpn, TlsCache, TlsSetupError};
 
@@ -52,19 +53,19 @@ pub trait Way {
     /// What failed, and whether any byte had left.
     fn send(
         &self,
-        request: &mut Request<Body>,
+        request: &mut Request,
         reuse: Reuse,
         departure: &Departure,
-    ) -> impl Future<Output = Result<Box<Response<Body>>, SendError>>;
+    ) -> impl Future<Output = Result<Box<Response>, SendError>>;
 }
 
 impl Way for Pool {
     fn send(
         &self,
-        request: &mut Request<Body>,
+        request: &mut Request,
         reuse: Reuse,
         departure: &Departure,
-    ) -> impl Future<Output = Result<Box<Response<Body>>, SendError>> {
+    ) -> impl Future<Output = Result<Box<Response>, SendError>> {
         self.send_noting(request, reuse, departure)
     }
 }
@@ -159,18 +160,18 @@ impl Pool {
     /// What failed, and whether any byte had left.
     pub async fn send(
         &self,
-        request: &mut Request<Body>,
+        request: &mut Request,
         reuse: Reuse,
-    ) -> Result<Box<Response<Body>>, SendError> {
+    ) -> Result<Box<Response>, SendError> {
         self.send_noting(request, reuse, &Departure::at(Instant::now())).await
     }
 
     async fn send_noting(
         &self,
-        request: &mut Request<Body>,
+        request: &mut Request,
         reuse: Reuse,
         departure: &Departure,
-    ) -> Result<Box<Response<Body>>, SendError> {
+    ) -> Result<Box<Response>, SendError> {
         let expectation = Expectation::hold(request);
         let mut tried = 0;
         loop {
@@ -179,7 +180,7 @@ impl Pool {
             let last = tried == MAX_CONNECTIONS_TRIED;
             let now = departure.since().unwrap_or_else(Instant::now);
             // In boxes: most requests find a connection of HTTP/1 and need not carry room for more.
-            let Checked { sender, reused } = if request.headers().contains_key(UPGRADE) {
+            let Checked { sender, reused } = if request.fields.contains(UPGRADE) {
                 Box::pin(departure.after(self.0.switchable())).await?
             } else if let Some(checked) =
                 self.0.checkout(if last { Reuse::Never } else { reuse }, now)
@@ -233,21 +234,21 @@ impl Pool {
 
 /// Why an answer over HTTP/2 is not passed on: nobody asked for another protocol, it has too many
 /// fields, or its length can be read in two ways. `http1` sees to its own.
-fn unusable(response: &Response<Body>) -> Option<SendErrorKind> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+fn unusable(response: &Response) -> Option<SendErrorKind> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return Some(SendErrorKind::UnaskedUpgrade);
     }
-    let headers = response.headers();
+    let headers = &response.fields;
     if headers.len() > MAX_HEADERS {
         return Some(SendErrorKind::TooManyHeaders);
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let mut lengths = headers.get_all(&CONTENT_LENGTH);
     let sound = match (lengths.next(), lengths.next()) {
         (None, _) => true,
-        (Some(length), None) => http1::decimal(length.as_bytes()).is_some(),
+        (Some(length), None) => decimal(length).is_some(),
         _ => false,
     };
-    let sound = sound && !headers.contains_key(TRANSFER_ENCODING);
+    let sound = sound && !headers.contains(TRANSFER_ENCODING);
     (!sound).then_some(SendErrorKind::AmbiguousLength)
 }
 
@@ -345,10 +346,10 @@ impl Shared {
     async fn share(
         &self,
         mut connection: Connection,
-        request: &mut Request<Body>,
+        request: &mut Request,
         reused: bool,
         last: bool,
-    ) -> Result<Option<Box<Response<Body>>>, SendError> {
+    ) -> Result<Option<Box<Response>>, SendError> {
         match connection.send(self.absolute(request)).await {
             Ok(response) => match unusable(&response) {
                 Some(kind) => Err(SendError { kind, forwarded: Forwarded::Unknown, reused }),
@@ -356,7 +357,7 @@ impl Shared {
             },
             Err(mut error) => match error.take_message() {
                 Some(unwritten) if !last => {
-                    *request.body_mut() = unwritten.into_body();
+                    request.body = unwritten.into_body();
                     Ok(None)
                 }
                 unwritten => Err(failed(error.into_error(), unwritten.is_some(), reused)),
@@ -371,7 +372,7 @@ impl Shared {
         sent: Result<http1::Answered<Stream>, http1::Failed>,
         reused: bool,
         expectation: Option<&Expectation>,
-    ) -> Result<Box<Response<Body>>, SendError> {
+    ) -> Result<Box<Response>, SendError> {
         match sent {
             Ok(http1::Answered { mut response, connection }) => {
                 if let Some(connection) = connection {
@@ -407,18 +408,18 @@ impl Shared {
     /// RFC 9113 section 8.3.1: scheme and authority are fields of their own, and Host is not sent. Nor is
     /// Expect: hyper does not tell what comes before an answer, and the server has its windows to say
     /// how much of a body it wants.
-    fn absolute(&self, request: &mut Request<Body>) -> Request<Body> {
-        let mut absolute = Request::new(std::mem::take(request.body_mut()));
-        *absolute.method_mut() = request.method().clone();
-        *absolute.version_mut() = Version::HTTP_2;
-        *absolute.headers_mut() = request.headers().clone();
-        absolute.headers_mut().remove(HOST);
-        absolute.headers_mut().remove(EXPECT);
-        let mut parts = request.uri().clone().into_parts();
+    fn absolute(&self, request: &mut Request) -> Request {
+        let mut absolute = Request::new(request.method.clone(), Uri::default());
+        absolute.body = std::mem::take(&mut request.body);
+        absolute.version = Version::HTTP_2;
+        absolute.fields = request.fields.clone();
+        absolute.fields.remove(HOST);
+        absolute.fields.remove(EXPECT);
+        let mut parts = request.uri.clone().into_parts();
         parts.scheme =
             Some(if self.settings.origin.is_https() { Scheme::HTTPS } else { Scheme::HTTP });
         parts.authority = Some(self.authority.clone());
-        *absolute.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        absolute.uri = Uri::from_parts(parts).unwrap_or_default();
         absolute
     }
 }

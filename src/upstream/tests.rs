@@ -37,10 +37,11 @@ pub(super) fn pool(uri: &str, adjust: impl FnOnce(&mut Settings)) -> Pool {
 /// Sends and lets go of the head.
 pub(super) async fn send(
     pool: &Pool,
-    mut request: Box<Request<Body>>,
+    request: Box<Request<Body>>,
     reuse: Reuse,
 ) -> Result<Response<Body>, SendError> {
-    pool.send(&mut request, reuse).await.map(|response| *response)
+    let mut request = crate::message::Request::from(*request);
+    pool.send(&mut request, reuse).await.map(|response| (*response).into())
 }
 
 pub(super) fn get() -> Box<Request<Body>> {

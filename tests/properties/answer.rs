@@ -36,10 +36,10 @@ fn given(data: &[u8]) -> Option<(u16, Vec<u8>)> {
             let origin = Origin::of(&format!("http://{address}").parse().unwrap()).unwrap();
             let pool = Pool::new(Arc::new(Settings::new("any", origin))).unwrap();
             let request = Request::builder().uri("/").header("host", "any");
-            let mut request = request.body(Body::empty()).unwrap();
+            let mut request = request.body(Body::empty()).unwrap().into();
             let response = pool.send(&mut request, Reuse::Never).await.ok()?;
-            let status = response.status().as_u16();
-            let body = response.into_body().collect().await.ok()?;
+            let status = response.status.as_u16();
+            let body = response.body.collect().await.ok()?;
             Some((status, body.to_bytes().to_vec()))
         })
     })

@@ -1,6 +1,7 @@
 //! What holds of every head after hygiene, in both directions. The lists here are written anew, so
 //! that they do not share a mistake with those of the program.
 
+use bearer_proxy::message::Fields;
 use bearer_proxy::proxy::hygiene::{self, AllowedTrailers, Kinds, Policy};
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -65,8 +66,10 @@ fn head(text: &[u8]) -> HeaderMap {
 
 /// The head that goes upstream, with our Authorization where it is attached.
 fn request(before: &HeaderMap, policy: &Policy) {
-    let mut after = before.clone();
-    hygiene::request(&mut after, Kinds::survey(before), Version::HTTP_11, policy);
+    let mut after = Fields::from(before.clone());
+    let found = Kinds::survey(&after);
+    hygiene::request(&mut after, found, Version::HTTP_11, policy);
+    let mut after = HeaderMap::from(after);
     after.insert(AUTHORIZATION, HeaderValue::from_static("Bearer ours"));
     let credentials = |name: &&HeaderName| name.as_str().replace('_', "-") == "authorization";
     assert_eq!(after.keys().filter(credentials).count(), 1);
@@ -87,8 +90,9 @@ fn request(before: &HeaderMap, policy: &Policy) {
 
 /// The head that goes to the app.
 fn answer(before: &HeaderMap, policy: &Policy) {
-    let mut after = before.clone();
+    let mut after = Fields::from(before.clone());
     hygiene::response(&mut after, Version::HTTP_11, policy, Some(TOKEN));
+    let after = HeaderMap::from(after);
     for (name, value) in &after {
         assert!(!HOP.contains(&name.as_str()), "{name}");
         assert!(!["te", "alt-svc", "bearer-proxy-forwarded"].contains(&name.as_str()), "{name}");

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method};
 use http_body_util::BodyExt;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::{Exchange, Local, is_safe};
 use crate::body::Body;
 use crate::clock::testing as clock;
+use crate::message::{Request, Response};
 use crate::net::testing::origin;
 use crate::proxy::hygiene::Kinds;
 use crate::proxy::metrics::ProxyMetrics;
@@ -86,12 +87,12 @@ impl Bank {
 impl Way for Bank {
     async fn send(
         &self,
-        request: &mut Request<Body>,
+        request: &mut Request,
         reuse: Reuse,
         _: &Departure,
-    ) -> Result<Box<Response<Body>>, SendError> {
-        let body = std::mem::take(request.body_mut()).collect().await.unwrap().to_bytes();
-        let told = if request.method() == Method::GET { "" } else { "pay" };
+    ) -> Result<Box<Response>, SendError> {
+        let body = std::mem::take(&mut request.body).collect().await.unwrap().to_bytes();
+        let told = if request.method == Method::GET { "" } else { "pay" };
         assert_eq!(body, told, "a body goes with each of a request's tries");
         sleep(Duration::from_millis(self.roll(50).into())).await;
         let failed = |kind, forwarded, reused| Err(SendError { kind, forwarded, reused });
@@ -99,9 +100,10 @@ impl Way for Bank {
             return failed(SendErrorKind::Closed, upstream::Forwarded::No, false);
         }
         let fate = self.fate(reuse);
-        let authorization = request.headers()["authorization"].clone();
+        let authorization =
+            HeaderValue::from_bytes(request.fields.get("authorization").unwrap()).unwrap();
         assert!(self.server.lives(&authorization), "a token is sent after its end");
-        let id = request.uri().path().to_owned();
+        let id = request.uri.path().to_owned();
         self.book.borrow_mut().push(Arrival { id, authorization, fate });
         if fate == Fate::Silent {
             std::future::pending::<()>().await;
@@ -120,9 +122,9 @@ impl Way for Bank {
     }
 }
 
-fn answer(status: u16, challenge: &str) -> Box<Response<Body>> {
-    let response = Response::builder().status(status).header("www-authenticate", challenge);
-    Box::new(response.body(Body::full("told")).unwrap())
+fn answer(status: u16, challenge: &str) -> Box<Response> {
+    let response = http::Response::builder().status(status).header("www-authenticate", challenge);
+    Box::new(response.body(Body::full("told")).unwrap().into())
 }
 
 /// One route for each setting of `retry.unsafe`.
@@ -197,8 +199,8 @@ impl Asked {
         is_safe(&self.method) || route == "always" || (route == "keyed" && self.keyed)
     }
 
-    fn request(&self) -> Box<Request<Body>> {
-        let mut request = Request::builder().method(&self.method).uri(&self.path);
+    fn request(&self) -> Box<Request> {
+        let mut request = http::Request::builder().method(&self.method).uri(&self.path);
         request = request.header("host", "localhost");
         if self.keyed {
             request = request.header("idempotency-key", "k");
@@ -207,7 +209,7 @@ impl Asked {
         if self.method != Method::GET {
             request = request.header("content-length", "3");
         }
-        Box::new(request.body(body).unwrap())
+        Box::new(request.body(body).unwrap().into())
     }
 }
 
@@ -215,11 +217,11 @@ async fn handled(
     local: Rc<Local>,
     bank: &Rc<Bank>,
     asked: &Asked,
-) -> Result<Box<Response<Body>>, Rejection> {
+) -> Result<Box<Response>, Rejection> {
     let plan = &local.plan;
     let listener = &plan.listeners[0];
     let request = asked.request();
-    let fields = Kinds::survey(request.headers());
+    let fields = Kinds::survey(&request.fields);
     let received = Received::read(request, fields, listener, &plan.limits)?;
     let routed = received.route(listener)?;
     let upstream = Arc::clone(&plan.upstreams[0]);
@@ -234,12 +236,12 @@ async fn handled(
 fn judge(
     asked: &Asked,
     book: &[Arrival],
-    outcome: &Result<Box<Response<Body>>, Rejection>,
+    outcome: &Result<Box<Response>, Rejection>,
     took: Duration,
 ) {
     let arrived: Vec<_> = book.iter().filter(|one| one.id == asked.path).collect();
     let told =
-        format!("{asked:?} {arrived:?} {:?}", outcome.as_ref().map(|response| response.status()));
+        format!("{asked:?} {arrived:?} {:?}", outcome.as_ref().map(|response| response.status));
     assert!(arrived.len() <= if asked.may_repeat() { 3 } else { 1 }, "{told}");
     for two in arrived.windows(2) {
         let challenged = two[0].fate == Fate::Challenged;
@@ -249,8 +251,8 @@ fn judge(
     let longest = TOKEN_WAIT + TOKEN_WAIT + 3 * RESPONSE_TIMEOUT + Duration::from_secs(1);
     assert!(took <= longest, "{took:?} {told}");
     let fits = match (arrived.last().map(|last| last.fate), outcome) {
-        (Some(Fate::Answered(status)), Ok(response)) => response.status() == status,
-        (Some(Fate::Challenged), Ok(response)) => response.status() == 401,
+        (Some(Fate::Answered(status)), Ok(response)) => response.status == status,
+        (Some(Fate::Challenged), Ok(response)) => response.status == 401,
         (Some(Fate::Stale | Fate::Reset), Err(rejection)) => {
             rejection.code == Code::UpstreamReset && rejection.forwarded == Forwarded::Unknown
         }

@@ -1,8 +1,7 @@
 //! The table of fields: what each name is. What becomes of it is told in the folder's first lines.
 
+use crate::message::Fields;
 use std::ops::BitOr;
-
-use http::HeaderMap;
 
 /// Kinds of fields, as a set: of one name, or of all names of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,62 +52,62 @@ impl Kinds {
     pub const REQUEST_ID: Self = Self(1 << 19);
 
     /// What a name is; names are in lower case.
-    pub fn of(name: &str) -> Self {
-        match name {
-            "host" => Self::HOST,
-            "content-length" => Self::LENGTH,
-            "transfer-encoding" => Self::CODING,
-            "connection" => Self::CONNECTION,
-            "keep-alive"
-            | "proxy-connection"
-            | "proxy-authorization"
-            | "proxy-authenticate"
-            | "proxy-authentication-info"
-            | "http2-settings" => Self::HOP,
-            "te" => Self::TE,
-            "trailer" => Self::TRAILER,
-            "upgrade" => Self::UPGRADE,
-            "expect" => Self::EXPECT,
-            "authorization" => Self::AUTHORIZATION,
-            "x-original-url"
-            | "x-rewrite-url"
-            | "x-http-method-override"
-            | "x-http-method"
-            | "x-method-override" => Self::OVERRIDE,
-            "forwarded"
-            | "x-forwarded"
-            | "x-real-ip"
-            | "x-client-ip"
-            | "x-cluster-client-ip"
-            | "x-remote-ip"
-            | "x-remote-addr"
-            | "x-originating-ip"
-            | "x-original-host"
-            | "x-original-forwarded-for"
-            | "x-host"
-            | "x-envoy-external-address"
-            | "client-ip"
-            | "true-client-ip"
-            | "cf-connecting-ip"
-            | "fastly-client-ip"
-            | "proxy-client-ip"
-            | "wl-proxy-client-ip" => Self::FORWARDING,
-            "via" => Self::VIA,
-            "origin" => Self::ORIGIN,
-            "sec-fetch-site" => Self::FETCH_SITE,
-            "cache-control" => Self::CACHE_CONTROL,
-            "alt-svc" => Self::ALT_SVC,
-            "bearer-proxy-forwarded" => Self::OUR_WORD,
-            "x-request-id" => Self::REQUEST_ID,
-            name if name.starts_with("x-forwarded-") => Self::FORWARDING,
-            name if name.contains('_') => Self::UNDERSCORE,
+    pub fn of(name: impl AsRef<[u8]>) -> Self {
+        match name.as_ref() {
+            b"host" => Self::HOST,
+            b"content-length" => Self::LENGTH,
+            b"transfer-encoding" => Self::CODING,
+            b"connection" => Self::CONNECTION,
+            b"keep-alive"
+            | b"proxy-connection"
+            | b"proxy-authorization"
+            | b"proxy-authenticate"
+            | b"proxy-authentication-info"
+            | b"http2-settings" => Self::HOP,
+            b"te" => Self::TE,
+            b"trailer" => Self::TRAILER,
+            b"upgrade" => Self::UPGRADE,
+            b"expect" => Self::EXPECT,
+            b"authorization" => Self::AUTHORIZATION,
+            b"x-original-url"
+            | b"x-rewrite-url"
+            | b"x-http-method-override"
+            | b"x-http-method"
+            | b"x-method-override" => Self::OVERRIDE,
+            b"forwarded"
+            | b"x-forwarded"
+            | b"x-real-ip"
+            | b"x-client-ip"
+            | b"x-cluster-client-ip"
+            | b"x-remote-ip"
+            | b"x-remote-addr"
+            | b"x-originating-ip"
+            | b"x-original-host"
+            | b"x-original-forwarded-for"
+            | b"x-host"
+            | b"x-envoy-external-address"
+            | b"client-ip"
+            | b"true-client-ip"
+            | b"cf-connecting-ip"
+            | b"fastly-client-ip"
+            | b"proxy-client-ip"
+            | b"wl-proxy-client-ip" => Self::FORWARDING,
+            b"via" => Self::VIA,
+            b"origin" => Self::ORIGIN,
+            b"sec-fetch-site" => Self::FETCH_SITE,
+            b"cache-control" => Self::CACHE_CONTROL,
+            b"alt-svc" => Self::ALT_SVC,
+            b"bearer-proxy-forwarded" => Self::OUR_WORD,
+            b"x-request-id" => Self::REQUEST_ID,
+            name if name.starts_with(b"x-forwarded-") => Self::FORWARDING,
+            name if name.contains(&b'_') => Self::UNDERSCORE,
             _ => Self::OTHER,
         }
     }
 
     /// What all names of a head are: the one pass that a request without oddities costs.
-    pub fn survey(headers: &HeaderMap) -> Self {
-        headers.keys().fold(Self::OTHER, |found, name| found | Self::of(name.as_str()))
+    pub fn survey(headers: &Fields) -> Self {
+        headers.iter().fold(Self::OTHER, |found, (name, _)| found | Self::of(name))
     }
 
     /// Whether the two have a kind in common.

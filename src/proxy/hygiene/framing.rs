@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use crate::message::{Fields, text};
 use http::Version;
-use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
 /// How the body of a request is delimited (RFC 9112 section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,22 +44,21 @@ impl std::error::Error for FramingError {}
 ///
 /// # Errors
 /// Anything that two servers could read differently.
-pub fn request_framing(version: Version, headers: &HeaderMap) -> Result<Framing, FramingError> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+pub fn request_framing(version: Version, headers: &Fields) -> Result<Framing, FramingError> {
+    let mut codings = headers.get_all(&TRANSFER_ENCODING);
+    let mut lengths = headers.get_all(&CONTENT_LENGTH);
     match (codings.next(), lengths.next()) {
         (None, None) => Ok(Framing::None),
         (Some(_), Some(_)) => Err(FramingError::Both),
         (Some(coding), None) => {
-            let single =
-                codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            let single = codings.next().is_none() && coding.eq_ignore_ascii_case(b"chunked");
             match single && version == Version::HTTP_11 {
                 true => Ok(Framing::Chunked),
                 false => Err(FramingError::Coding),
             }
         }
         (None, Some(length)) => {
-            let text = length.to_str().unwrap_or_default();
+            let text = text(length).unwrap_or_default();
             let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             match (lengths.next(), text.parse()) {
                 (None, Ok(length)) if plain => Ok(Framing::Length(length)),

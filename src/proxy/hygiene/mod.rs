@@ -40,10 +40,11 @@ mod tests;
 use http::Version;
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
-    HeaderMap, HeaderName, HeaderValue, TE, UPGRADE, VIA,
+    HeaderName, HeaderValue, TE, UPGRADE, VIA,
 };
 use percent_encoding::percent_decode;
 
+use crate::message::Fields;
 pub use field::Kinds;
 pub use framing::{Framing, FramingError, request_framing};
 pub use trailer::{AllowedTrailers, trailers};
@@ -106,25 +107,20 @@ pub struct Cleaned {
 }
 
 /// Leaves only what may travel to the upstream, and adds Via. `found` is what the head holds.
-pub fn request(
-    headers: &mut HeaderMap,
-    found: Kinds,
-    version: Version,
-    policy: &Policy,
-) -> Cleaned {
+pub fn request(headers: &mut Fields, found: Kinds, version: Version, policy: &Policy) -> Cleaned {
     let looped = found.any(Kinds::VIA) && policy.via.is_in(headers);
     let trailers_welcome = found.any(Kinds::TE) && policy.trailers_welcome(headers);
     if found.any(Kinds::CONNECTION) {
         remove_nominated(headers);
     }
     let authorization =
-        if found.any(Kinds::AUTHORIZATION) { headers.remove(AUTHORIZATION) } else { None };
+        if found.any(Kinds::AUTHORIZATION) { headers.take(AUTHORIZATION) } else { None };
     for name in &policy.ours.0 {
         headers.remove(name);
     }
     let condemned = policy.condemned();
     if found.any(condemned | Kinds::UNDERSCORE) {
-        remove_if(headers, |name| policy.strips(name.as_str(), condemned));
+        headers.retain(|name| !policy.strips(name, condemned));
     }
     if found.any(Kinds::TRAILER) {
         policy.trailers.announce(headers);
@@ -138,7 +134,7 @@ pub fn request(
 
 /// Whether Upgrade asks for another protocol than HTTP. Another version of it is an offer that stays
 /// unanswered (RFC 9110 section 7.8): some clients, such as Java's, make it with every connection.
-pub fn leaves_http(headers: &HeaderMap) -> bool {
+pub fn leaves_http(headers: &Fields) -> bool {
     let version = |member: &[u8]| {
         let name = member.split(|byte| *byte == b'/').next().unwrap_or_default();
         name.eq_ignore_ascii_case(b"h2c") || name.eq_ignore_ascii_case(b"http")
@@ -147,13 +143,13 @@ pub fn leaves_http(headers: &HeaderMap) -> bool {
 }
 
 /// HTTP/2 may split Cookie for the sake of compression; HTTP/1.1 has one (RFC 9113 section 8.2.3).
-pub fn rejoin_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(COOKIE).iter();
+pub fn rejoin_cookies(headers: &mut Fields) {
+    let mut crumbs = headers.get_all(&COOKIE);
     if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
-        let mut joined = [first.as_bytes(), b"; ", second.as_bytes()].concat();
+        let mut joined = [first, b"; ", second].concat();
         for crumb in crumbs {
             joined.extend_from_slice(b"; ");
-            joined.extend_from_slice(crumb.as_bytes());
+            joined.extend_from_slice(crumb);
         }
         // What was valid in parts is valid as a whole.
         if let Ok(joined) = HeaderValue::from_bytes(&joined) {
@@ -175,13 +171,13 @@ impl Policy {
     }
 
     /// Some servers take `_` for `-`, so that such a spelling would undo what is removed or set.
-    fn strips(&self, name: &str, condemned: Kinds) -> bool {
+    fn strips(&self, name: &[u8], condemned: Kinds) -> bool {
         match Kinds::of(name) {
             Kinds::UNDERSCORE => {
-                let dashed = name.replace('_', "-");
+                let dashed = dashed(name);
                 let replaced = Kinds::HOST | Kinds::LENGTH | Kinds::TRAILER | Kinds::VIA;
                 Kinds::of(&dashed).any(condemned | replaced)
-                    || self.ours.0.iter().any(|ours| ours.as_str() == dashed)
+                    || self.ours.0.iter().any(|ours| ours.as_str().as_bytes() == dashed)
             }
             kind => kind.any(condemned),
         }
@@ -189,13 +185,10 @@ impl Policy {
 
     /// RFC 9110 section 10.1.4: only `trailers` may go on, and only where we let trailers through.
     /// gRPC servers take a TE without it for a proxy that loses the status.
-    fn trailers_welcome(&self, headers: &HeaderMap) -> bool {
+    fn trailers_welcome(&self, headers: &Fields) -> bool {
         let offered = members(headers, &TE).any(|member| member.eq_ignore_ascii_case(b"trailers"));
-        let grpc = || {
-            headers
-                .get(CONTENT_TYPE)
-                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-        };
+        let grpc =
+            || headers.get(CONTENT_TYPE).is_some_and(|kind| kind.starts_with(b"application/grpc"));
         offered && (self.trailers.has_more() || grpc())
     }
 }
@@ -203,20 +196,20 @@ impl Policy {
 /// Leaves only what may travel to the app. Where the answer says nothing of caching it becomes
 /// private: the app's side carries no Authorization that would tell a cache so (RFC 9111
 /// section 3.5). A value that echoes the token is redacted; other lines of its field stay.
-pub fn response(headers: &mut HeaderMap, version: Version, policy: &Policy, token: Option<&[u8]>) {
+pub fn response(headers: &mut Fields, version: Version, policy: &Policy, token: Option<&[u8]>) {
     let found = Kinds::survey(headers);
     if found.any(Kinds::CONNECTION) {
         remove_nominated(headers);
     }
     if found.any(NEVER_TO_APP) {
-        remove_if(headers, |name| Kinds::of(name.as_str()).any(NEVER_TO_APP));
+        headers.retain(|name| !Kinds::of(name).any(NEVER_TO_APP));
     }
     if found.any(Kinds::TRAILER) {
         policy.trailers.announce(headers);
     }
     redact_echoes(headers, token);
     // Connection may have named it.
-    let named = found.any(Kinds::CONNECTION) && !headers.contains_key(CACHE_CONTROL);
+    let named = found.any(Kinds::CONNECTION) && !headers.contains(CACHE_CONTROL);
     if !found.any(Kinds::CACHE_CONTROL) || named {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
@@ -225,7 +218,7 @@ pub fn response(headers: &mut HeaderMap, version: Version, policy: &Policy, toke
 
 /// RFC 9110 section 7.6.1: fields named in any line of Connection belong to this hop. Fields that a
 /// message cannot do without are not taken off by being named.
-fn remove_nominated(headers: &mut HeaderMap) {
+fn remove_nominated(headers: &mut Fields) {
     let named: Vec<HeaderName> = members(headers, &CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH))
@@ -235,31 +228,27 @@ fn remove_nominated(headers: &mut HeaderMap) {
     }
 }
 
-fn remove_if(headers: &mut HeaderMap, condemned: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| condemned(name)).cloned().collect();
-    for name in names {
-        headers.remove(name);
-    }
+/// A name with `-` for `_`.
+fn dashed(name: &[u8]) -> Vec<u8> {
+    name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect()
 }
 
 /// The members of a comma-separated list, over all lines of a field (RFC 9110 section 5.6.1).
-fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+fn members<'a>(headers: &'a Fields, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(name)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .flat_map(|line| line.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|member| !member.is_empty())
 }
 
 /// Content-Length is left alone: it is a number that frames the answer, whatever a short token is.
-fn redact_echoes(headers: &mut HeaderMap, token: Option<&[u8]>) {
+fn redact_echoes(headers: &mut Fields, token: Option<&[u8]>) {
     let Some(token) = token.filter(|token| !token.is_empty()) else { return };
-    for (name, value) in headers.iter_mut() {
-        if holds(value.as_bytes(), token) && *name != CONTENT_LENGTH {
-            *value = HeaderValue::from_static("[redacted]");
-        }
-    }
+    headers.replace(|name, value| {
+        let echoes = holds(value, token) && name != b"content-length";
+        echoes.then(|| HeaderValue::from_static("[redacted]"))
+    });
 }
 
 /// Whether bytes hold the token, as it is or percent-encoded, as in a URL.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRAILER};
 
 use super::{Kinds, members, redact_echoes};
+use crate::message::Fields;
 
 /// Trailers that pass without being asked for: gRPC's status, digests, timings.
 const USUAL: [&str; 8] = [
@@ -75,15 +76,16 @@ impl AllowedTrailers {
         !self.0.is_empty()
     }
 
-    fn passes(&self, name: &HeaderName) -> bool {
-        USUAL.contains(&name.as_str()) || self.0.contains(name)
+    fn passes(&self, name: &[u8]) -> bool {
+        let is = |known: &str| known.as_bytes() == name;
+        USUAL.iter().any(|known| is(known)) || self.0.iter().any(|known| is(known.as_str()))
     }
 
     /// Leaves in `Trailer` the names of those that pass: what is announced is what comes.
-    pub(super) fn announce(&self, headers: &mut HeaderMap) {
+    pub(super) fn announce(&self, headers: &mut Fields) {
         let names: Vec<HeaderName> = members(headers, &TRAILER)
             .filter_map(|name| HeaderName::from_bytes(name).ok())
-            .filter(|name| self.passes(name))
+            .filter(|name| self.passes(name.as_ref()))
             .collect();
         headers.remove(TRAILER);
         for name in names {
@@ -93,12 +95,9 @@ impl AllowedTrailers {
 }
 
 /// Leaves of the trailers those that pass; a value that echoes the token is redacted.
-pub fn trailers(
-    mut trailers: HeaderMap,
-    allowed: &AllowedTrailers,
-    token: Option<&[u8]>,
-) -> HeaderMap {
-    super::remove_if(&mut trailers, |name| !allowed.passes(name));
+pub fn trailers(trailers: HeaderMap, allowed: &AllowedTrailers, token: Option<&[u8]>) -> HeaderMap {
+    let mut trailers = Fields::from(trailers);
+    trailers.retain(|name| allowed.passes(name));
     redact_echoes(&mut trailers, token);
-    trailers
+    trailers.into()
 }

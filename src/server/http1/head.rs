@@ -4,14 +4,15 @@
 //! extensions: it is refused where all others are, in the same words, and counted.
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HeaderName, TE, TRANSFER_ENCODING};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{Method, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
 use super::date;
 use crate::body::Body;
-use crate::http1::{Coding, FieldError, Framing, fields};
+use crate::http1::{Coding, Framing, decimal, lists, write_decimal};
+use crate::message::{FieldError, Fields, Request, Response};
 use crate::server::flaw::Flaw;
 
 /// The longest target that a [`Uri`] can hold, in bytes.
@@ -21,7 +22,7 @@ const LONGEST_TARGET: usize = u16::MAX as usize - 1;
 #[derive(Debug)]
 pub struct Head {
     /// The request; its body is still to come.
-    pub request: Box<Request<Body>>,
+    pub request: Box<Request>,
     /// How the end of its body is told.
     pub framing: Framing,
     /// Whether the client waits to be asked for the body (RFC 9110 section 10.1.1).
@@ -46,52 +47,55 @@ pub struct Asked {
 }
 
 /// Reads a head, up to and with its empty line.
-pub fn read(head: Bytes, max_fields: usize) -> Head {
-    let mut request = Box::new(Request::new(Body::empty()));
-    let read = read_line(&head, &mut request).and_then(|fields| {
-        let mut said = Said::default();
-        let fields = fields::read(&head.slice(fields..), max_fields, |name, value| {
-            said.note(name, value);
-        });
-        *request.headers_mut() = fields.map_err(|error| match error {
-            FieldError::Malformed => Flaw::Malformed,
-            FieldError::TooMany => Flaw::TooManyFields,
-        })?;
-        let framing = said.framing(request.version())?;
-        let old = request.version() == Version::HTTP_10;
-        let keep_alive = !said.close && (!old || said.keep_alive);
-        let head_only = *request.method() == Method::HEAD;
-        let trailers = said.trailers && !old;
-        let asked = Asked { keep_alive, head_only, old, trailers, astray: false };
-        Ok((framing, said.expects && !old, asked))
-    });
-    match read {
+pub fn read(head: BytesMut, max_fields: usize) -> Head {
+    let mut request = Box::new(Request::default());
+    match read_into(&mut request, head, max_fields) {
         Ok((framing, expects, asked)) => Head { request, framing, expects, asked },
         Err(flaw) => flawed(request, flaw),
     }
 }
 
+fn read_into(
+    request: &mut Request,
+    mut head: BytesMut,
+    max_fields: usize,
+) -> Result<(Framing, bool, Asked), Flaw> {
+    let feed = memchr::memchr(b'\n', &head).ok_or(Flaw::Malformed)?;
+    read_line(head.split_to(feed + 1).freeze(), request)?;
+    request.fields = Fields::read(head, max_fields).map_err(|error| match error {
+        FieldError::Malformed => Flaw::Malformed,
+        FieldError::TooMany => Flaw::TooManyFields,
+    })?;
+    let said = Said::by(&request.fields);
+    let framing = said.framing(request.version)?;
+    let old = request.version == Version::HTTP_10;
+    let keep_alive = !said.close && (!old || said.keep_alive);
+    let head_only = request.method == Method::HEAD;
+    let trailers = said.trailers && !old;
+    let asked = Asked { keep_alive, head_only, old, trailers, astray: false };
+    Ok((framing, said.expects && !old, asked))
+}
+
 /// What stands for a head that is not to be served: as much of it as could be read.
-pub fn flawed(mut request: Box<Request<Body>>, flaw: Flaw) -> Head {
-    request.extensions_mut().insert(flaw);
-    let head_only = *request.method() == Method::HEAD;
+pub fn flawed(mut request: Box<Request>, flaw: Flaw) -> Head {
+    request.extensions.insert(flaw);
+    let head_only = request.method == Method::HEAD;
     let (keep_alive, old, trailers) = (false, false, false);
     let asked = Asked { keep_alive, head_only, old, trailers, astray: true };
     Head { request, framing: Framing::Length(0), expects: false, asked }
 }
 
-/// RFC 9112 section 3: method, target and version, one space between; gives the length of the line.
-fn read_line(head: &Bytes, request: &mut Request<Body>) -> Result<usize, Flaw> {
-    let feed = memchr::memchr(b'\n', head).ok_or(Flaw::Malformed)?;
-    let line = head.get(..feed).and_then(|line| line.strip_suffix(b"\r")).unwrap_or_default();
-    let space = line.iter().position(|byte| *byte == b' ').ok_or(Flaw::Malformed)?;
-    let (method, rest) = line.split_at(space);
-    *request.method_mut() = Method::from_bytes(method).map_err(|_| Flaw::Malformed)?;
+/// RFC 9112 section 3: method, target and version, one space between.
+fn read_line(line: Bytes, request: &mut Request) -> Result<(), Flaw> {
+    let text = line.strip_suffix(b"\r\n").ok_or(Flaw::Malformed)?;
+    let space = text.iter().position(|byte| *byte == b' ').ok_or(Flaw::Malformed)?;
+    let (method, rest) = text.split_at(space);
+    request.method = Method::from_bytes(method).map_err(|_| Flaw::Malformed)?;
     let (target, version) = match rest.strip_suffix(b" HTTP/1.1") {
         Some(rest) => (rest, Version::HTTP_11),
         None => (rest.strip_suffix(b" HTTP/1.0").ok_or(Flaw::Malformed)?, Version::HTTP_10),
     };
-    *request.version_mut() = version;
+    request.version = version;
     let target = target.get(1..).unwrap_or_default();
     if target.contains(&b'#') {
         return Err(Flaw::Fragment);
@@ -99,9 +103,8 @@ fn read_line(head: &Bytes, request: &mut Request<Body>) -> Result<usize, Flaw> {
     if target.len() > LONGEST_TARGET {
         return Err(Flaw::TargetTooLong);
     }
-    *request.uri_mut() =
-        Uri::from_maybe_shared(head.slice_ref(target)).map_err(|_| Flaw::Malformed)?;
-    Ok(feed + 1)
+    request.uri = Uri::from_maybe_shared(line.slice_ref(target)).map_err(|_| Flaw::Malformed)?;
+    Ok(())
 }
 
 /// What the fields of a head have said of its body and of the connection.
@@ -118,24 +121,28 @@ struct Said {
 }
 
 impl Said {
-    fn note(&mut self, name: &HeaderName, value: &[u8]) {
-        match *name {
-            CONTENT_LENGTH => {
-                self.lengths += 1;
-                self.length = fields::decimal(value);
+    fn by(fields: &Fields) -> Self {
+        let mut said = Self::default();
+        for (name, value) in fields.iter() {
+            match name {
+                b"content-length" => {
+                    said.lengths += 1;
+                    said.length = decimal(value);
+                }
+                b"transfer-encoding" => {
+                    said.codings += 1;
+                    said.chunked = value.eq_ignore_ascii_case(b"chunked");
+                }
+                b"connection" => {
+                    said.close |= lists(value, b"close");
+                    said.keep_alive |= lists(value, b"keep-alive");
+                }
+                b"expect" => said.expects = value.eq_ignore_ascii_case(b"100-continue"),
+                b"te" => said.trailers |= lists(value, b"trailers"),
+                _ => {}
             }
-            TRANSFER_ENCODING => {
-                self.codings += 1;
-                self.chunked = value.eq_ignore_ascii_case(b"chunked");
-            }
-            CONNECTION => {
-                self.close |= fields::lists(value, b"close");
-                self.keep_alive |= fields::lists(value, b"keep-alive");
-            }
-            EXPECT => self.expects = value.eq_ignore_ascii_case(b"100-continue"),
-            TE => self.trailers |= fields::lists(value, b"trailers"),
-            _ => {}
         }
+        said
     }
 
     /// RFC 9112 section 6.3, but for what it allows to repair.
@@ -162,16 +169,16 @@ pub struct Way {
 
 /// Writes the head of an answer, with the fields that frame its body (RFC 9112 section 6). A body
 /// that is not to be sent is taken off.
-pub fn write(response: &mut Response<Body>, asked: Asked, out: &mut BytesMut) -> Way {
-    let status = response.status();
+pub fn write(response: &mut Response, asked: Asked, out: &mut BytesMut) -> Way {
+    let status = response.status;
     let bare = status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let silent = bare || asked.head_only;
-    let exact = response.body().size_hint().exact();
+    let exact = response.body.size_hint().exact();
     if silent {
-        *response.body_mut() = Body::empty();
+        response.body = Body::empty();
     }
-    let told = || fields::decimal(response.headers().get(CONTENT_LENGTH)?.as_bytes());
+    let told = || decimal(response.fields.get(CONTENT_LENGTH)?);
     // What a head stands for without a body is for the upstream to say.
     let length = exact.filter(|length| !silent || *length > 0).or_else(told);
     let coding = match length {
@@ -180,11 +187,8 @@ pub fn write(response: &mut Response<Body>, asked: Asked, out: &mut BytesMut) ->
         None if asked.old => Coding::UntilClose,
         None => Coding::Chunked { trailers: asked.trailers },
     };
-    let closes = |response: &Response<Body>| {
-        let mut lines = response.headers().get_all(CONNECTION).iter();
-        lines.any(|line| fields::lists(line.as_bytes(), b"close"))
-    };
-    let keep_alive = asked.keep_alive && coding != Coding::UntilClose && !closes(response);
+    let closes = response.fields.get_all(&CONNECTION).any(|line| lists(line, b"close"));
+    let keep_alive = asked.keep_alive && coding != Coding::UntilClose && !closes;
     write_line(response, asked.old, out);
     write_fields(response, out);
     if let (Some(length), false) = (length, bare) {
@@ -206,12 +210,12 @@ pub fn write(response: &mut Response<Body>, asked: Asked, out: &mut BytesMut) ->
     Way { coding, keep_alive }
 }
 
-fn write_line(response: &Response<Body>, old: bool, out: &mut BytesMut) {
-    let status = response.status();
+fn write_line(response: &Response, old: bool, out: &mut BytesMut) {
+    let status = response.status;
     out.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(status.as_str().as_bytes());
     out.extend_from_slice(b" ");
-    out.extend_from_slice(match response.extensions().get::<ReasonPhrase>() {
+    out.extend_from_slice(match response.extensions.get::<ReasonPhrase>() {
         Some(reason) => reason.as_bytes(),
         None => status.canonical_reason().unwrap_or_default().as_bytes(),
     });
@@ -219,33 +223,19 @@ fn write_line(response: &Response<Body>, old: bool, out: &mut BytesMut) {
 }
 
 /// All fields but those of this connection, and `Date` where there is none (RFC 9110 section 6.6.1).
-fn write_fields(response: &Response<Body>, out: &mut BytesMut) {
-    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+fn write_fields(response: &Response, out: &mut BytesMut) {
+    let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let mut dated = false;
-    for (name, value) in response.headers() {
-        match *name {
-            CONTENT_LENGTH | TRANSFER_ENCODING => continue,
-            CONNECTION if !switches => continue,
-            DATE => dated = true,
+    for (name, value) in response.fields.iter() {
+        match name {
+            b"content-length" | b"transfer-encoding" => continue,
+            b"connection" if !switches => continue,
+            b"date" => dated = true,
             _ => {}
         }
-        fields::write(name, value, out);
+        Fields::write_line(name, value, out);
     }
     if !dated {
         date::write(out);
     }
-}
-
-fn write_decimal(mut number: u64, out: &mut BytesMut) {
-    let mut digits = [0; 20];
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[first..]);
 }

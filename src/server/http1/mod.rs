@@ -25,7 +25,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, StatusCode};
 use tokio::time::{Sleep, sleep};
 use tower::Service;
 
@@ -42,6 +42,7 @@ use super::slots::Place;
 use super::stream::Stream;
 use crate::body::Body;
 use crate::http1::{Coding, HeadEnd, SendFailure, Sending, Stream as Switched};
+use crate::message::{Request, Response};
 
 pub use self::takeover::Takeover;
 pub(super) use self::wire::Placed;
@@ -92,7 +93,7 @@ pub(super) async fn serve<I, S>(
 ) -> Outcome<I>
 where
     I: Stream,
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone,
+    S: Service<Inbound, Response = Response, Error = Infallible> + Clone,
 {
     let (wire, activity) = (Wire::new(stream, place), Activity::default());
     let last = Last { wire: &wire, activity: &activity };
@@ -198,7 +199,7 @@ struct Conversation<'a, I: Stream, S> {
 impl<I, S> Conversation<'_, I, S>
 where
     I: Stream,
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
+    S: Service<Inbound, Response = Response, Error = Infallible>,
 {
     async fn run(mut self) -> End {
         loop {
@@ -209,10 +210,10 @@ where
                 Err(error) => return End::Broken(Ended::Failed(error.into())),
             };
             let Head { mut request, framing, expects, asked } = head;
-            if let Some(flaw) = request.extensions().get::<Flaw>() {
+            if let Some(flaw) = request.extensions.get::<Flaw>() {
                 tracing::debug!(peer = %self.info.peer, %flaw, "a request is not served");
             }
-            *request.body_mut() = self.wire.body(framing, expects);
+            request.body = self.wire.body(framing, expects);
             let response = self.ask(request).await;
             match self.answer(response, asked).await {
                 Ok(None) => {}
@@ -269,8 +270,8 @@ where
     }
 
     /// Waits for the service's answer.
-    async fn ask(&mut self, request: Box<Request<Body>>) -> Response<Body> {
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    async fn ask(&mut self, request: Box<Request>) -> Response {
+        let safe = matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS);
         self.activity.set_used();
         self.activity.enter(if safe { Phase::BusySafe } else { Phase::Busy });
         let inbound = Inbound { request, connection: Rc::clone(&self.info) };
@@ -284,7 +285,7 @@ where
     /// Sends an answer; gives back how the connection ends with it, if it does.
     async fn answer(
         &self,
-        mut response: Response<Body>,
+        mut response: Response,
         mut asked: Asked,
     ) -> Result<Option<End>, SendFailure> {
         let more = poll_fn(|cx| Poll::Ready(self.wire.may_go_on(cx))).await;
@@ -293,13 +294,13 @@ where
         let mut output = Output(self.wire);
         output.first(&mut out);
         let Way { coding, keep_alive } = head::write(&mut response, asked, &mut out);
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let takeover = response.extensions_mut().remove();
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            let takeover = response.extensions.remove();
             self.send(Sending::new(Body::empty(), coding), &mut out, &mut output).await?;
             return Ok(Some(End::Switched(takeover)));
         }
         self.activity.set_open_ended(coding == Coding::UntilClose);
-        let body = std::mem::take(response.body_mut());
+        let body = std::mem::take(&mut response.body);
         self.send(Sending::new(body, coding), &mut out, &mut output).await?;
         self.activity.set_open_ended(false);
         if out.capacity() <= KEPT_OUTPUT {
@@ -351,5 +352,5 @@ where
 
 /// What stands for a head that cannot be read.
 fn unreadable(flaw: Flaw) -> Next {
-    Next::Head(head::flawed(Box::new(Request::new(Body::empty())), flaw))
+    Next::Head(head::flawed(Box::default(), flaw))
 }

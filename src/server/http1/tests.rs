@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
@@ -31,9 +30,9 @@ impl Rig {
         let info = Rc::new(ConnectionInfo::new(0, peer));
         let service = service_fn(move |inbound: Inbound| async move {
             sleep(work).await;
-            let flaw = inbound.request.extensions().get::<Flaw>();
+            let flaw = inbound.request.extensions.get::<Flaw>();
             let said = flaw.map_or("done".into(), |flaw| format!("{flaw:?}"));
-            Ok::<_, Infallible>(Response::new(Body::full(said)))
+            Ok::<_, Infallible>(Response::new(StatusCode::OK, Body::full(said)))
         });
         let ended =
             spawn_local(async move { serve((server, None), info, service, &limits, member).await });

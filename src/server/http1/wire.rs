@@ -169,11 +169,11 @@ impl<I: Stream> Socket<I> {
     }
 
     /// Takes what was read so far, up to there.
-    pub fn take_head(&mut self, length: usize) -> Bytes {
+    pub fn take_head(&mut self, length: usize) -> BytesMut {
         if length == self.input.len() {
-            take(&mut self.input).freeze() // nothing is left to hold memory for
+            take(&mut self.input) // nothing is left to hold memory for
         } else {
-            self.input.split_to(length).freeze()
+            self.input.split_to(length)
         }
     }
 

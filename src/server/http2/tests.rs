@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use hyper::client::conn::http2::{Builder as ClientBuilder, SendRequest};
@@ -65,7 +66,7 @@ impl Rig {
         let service = service_fn(move |inbound: Inbound| {
             let counter = Arc::clone(&counter);
             async move {
-                let body = match inbound.request.uri().path() {
+                let body = match inbound.request.uri.path() {
                     "/endless" => Body::boxed(Endless(counter)),
                     "/slow" => {
                         sleep(10 * SECOND).await;
@@ -73,7 +74,7 @@ impl Rig {
                     }
                     _ => Body::full("quick"),
                 };
-                Ok::<_, Infallible>(Response::new(body))
+                Ok::<_, Infallible>(message::Response::new(StatusCode::OK, body))
             }
         });
         let ended = spawn_local(async move {

@@ -1,15 +1,15 @@
 //! Heads of HTTP/1.1 as bytes, both ways. Pure.
 
-use std::mem::MaybeUninit;
-
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::UPGRADE;
+use http::{Method, StatusCode, Version};
+use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
 use super::Failure;
-use super::answer::Framing;
 use crate::body::Body;
+use crate::http1::{Coding, Framing, decimal, lists, write_decimal};
+use crate::message::{Fields, Request, Response};
 
 /// Bytes of an answer's head.
 const MAX_BYTES: usize = 32 * 1024;
@@ -19,7 +19,7 @@ const MAX_FIELDS: usize = 100;
 /// An answer's head, and what it says of the rest.
 pub struct Head {
     /// The answer, with its body still to come; in a box, since it is handed from state to state.
-    pub response: Box<Response<Body>>,
+    pub response: Box<Response>,
     pub framing: Framing,
     pub keep_alive: bool,
 }
@@ -27,45 +27,56 @@ pub struct Head {
 impl Head {
     /// RFC 9110 section 15.2: another head follows.
     pub fn is_interim(&self) -> bool {
-        self.response.status().is_informational() && !self.is_switch()
+        self.response.status.is_informational() && !self.is_switch()
     }
 
     /// Whether another protocol is spoken from here on.
     pub fn is_switch(&self) -> bool {
-        self.response.status() == StatusCode::SWITCHING_PROTOCOLS
+        self.response.status == StatusCode::SWITCHING_PROTOCOLS
     }
 }
 
-/// Writes a request's head up to the fields that frame its body, which `sending` adds; gives back
-/// what the request says of its length.
-pub fn write<'a, B>(request: &'a Request<B>, out: &mut BytesMut) -> Option<&'a HeaderValue> {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
+/// Writes a request's head, with the fields that frame its body (RFC 9112 section 6): framing is told by
+/// what is sent, not by what was received.
+pub fn write(request: &Request, out: &mut BytesMut) -> Coding {
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    for part in [request.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    let mut length = None;
-    for (name, value) in request.headers() {
-        match *name {
-            // Framing is told by what is sent, not by what was received.
-            CONTENT_LENGTH => length = Some(value),
-            TRANSFER_ENCODING => {}
-            // What belongs to this connection alone is named (RFC 9110 section 10.1.4).
-            TE => {
-                write_field(name, value, out);
-                out.extend_from_slice(b"connection: te\r\n");
+    let (mut told, mut te) = (None, false);
+    for (name, value) in request.fields.iter() {
+        match name {
+            b"content-length" => {
+                told = told.or(Some(decimal(value)));
+                continue;
             }
-            _ => write_field(name, value, out),
+            b"transfer-encoding" => continue,
+            b"te" => te = true,
+            _ => {}
         }
+        Fields::write_line(name, value, out);
     }
-    length
-}
-
-/// Writes fields, each a line.
-pub fn write_field(name: &HeaderName, value: &HeaderValue, out: &mut BytesMut) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
+    if te {
+        // What belongs to this connection alone is named (RFC 9110 section 10.1.4).
+        out.extend_from_slice(b"connection: te\r\n");
+    }
+    let known = request.body.size_hint().exact();
+    let coding = match told.flatten().or(known) {
+        Some(length) => {
+            if length > 0 || told.is_some() {
+                out.extend_from_slice(b"content-length: ");
+                write_decimal(length, out);
+                out.extend_from_slice(b"\r\n");
+            }
+            Coding::Length(length)
+        }
+        None => {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            Coding::Chunked { trailers: true }
+        }
+    };
     out.extend_from_slice(b"\r\n");
+    coding
 }
 
 /// Takes a head off the front of what was read; `None` until it is there as a whole. `asked` is the
@@ -76,48 +87,60 @@ pub fn write_field(name: &HeaderName, value: &HeaderValue, out: &mut BytesMut) {
 pub fn read<'a>(
     input: &mut BytesMut,
     method: &Method,
-    asked: impl FnOnce() -> Option<&'a HeaderValue>,
+    asked: impl FnOnce() -> Option<&'a [u8]>,
 ) -> Result<Option<Head>, Failure> {
     let Some(length) = end_of(input)? else { return Ok(None) };
-    let head = input.split_to(length).freeze();
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let complete = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut parsed,
-        &head,
-        &mut fields,
-    );
-    if !matches!(complete, Ok(httparse::Status::Complete(all)) if all == length) {
-        return Err(Failure::Invalid("its head cannot be parsed"));
-    }
-    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let status = status.ok_or(Failure::Invalid("its status is no status code"))?;
-    let mut response = Box::new(Response::new(Body::empty()));
-    *response.status_mut() = status;
-    let is_11 = parsed.version == Some(1);
-    *response.version_mut() = if is_11 { Version::HTTP_11 } else { Version::HTTP_10 };
-    if let Some(reason) = parsed.reason
-        && Some(reason) != status.canonical_reason()
-        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    let mut head = input.split_to(length);
+    let line = memchr::memchr(b'\n', &head).map_or(length, |feed| feed + 1);
+    let line = head.split_to(line);
+    let (version, status, reason) =
+        status_line(&line).ok_or(Failure::Invalid("its head cannot be parsed"))?;
+    let mut response = Box::new(Response::new(status, Body::empty()));
+    response.version = version;
+    if !reason.is_empty()
+        && status.canonical_reason().map(str::as_bytes) != Some(reason)
+        && let Ok(reason) = ReasonPhrase::try_from(Bytes::copy_from_slice(reason))
     {
-        response.extensions_mut().insert(reason);
+        response.extensions.insert(reason);
     }
-    let frame = read_fields(parsed.headers, &head, response.headers_mut())?;
-    if status == StatusCode::SWITCHING_PROTOCOLS && !switches_to(asked(), response.headers()) {
+    response.fields = Fields::read(head, MAX_FIELDS)
+        .map_err(|_| Failure::Invalid("a field of its head is invalid"))?;
+    if status == StatusCode::SWITCHING_PROTOCOLS && !switches_to(asked(), &response.fields) {
         return Err(Failure::UnaskedUpgrade);
     }
+    let is_11 = version == Version::HTTP_11;
+    let frame = Frame::of(&response.fields)?;
     let framing = frame.framing(status, method, is_11)?;
     let keep_alive = is_11 && !frame.close && framing != Framing::UntilClose;
     Ok(Some(Head { response, framing, keep_alive }))
 }
 
+/// Version, status and reason (RFC 9112 section 4). The reason, and the space before it, may be
+/// missing.
+fn status_line(line: &[u8]) -> Option<(Version, StatusCode, &[u8])> {
+    let line = line.strip_suffix(b"\r\n")?;
+    let (version, rest) = match line.strip_prefix(b"HTTP/1.1 ") {
+        Some(rest) => (Version::HTTP_11, rest),
+        None => (Version::HTTP_10, line.strip_prefix(b"HTTP/1.0 ")?),
+    };
+    let (status, rest) = rest.split_at_checked(3)?;
+    let reason = match rest {
+        [] => rest,
+        [b' ', reason @ ..] => reason,
+        _ => return None,
+    };
+    let text = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+    reason.iter().all(text).then_some(())?;
+    Some((version, StatusCode::from_bytes(status).ok()?, reason))
+}
+
 /// Whether an answer switches to the one protocol that was asked for.
-fn switches_to(asked: Option<&HeaderValue>, headers: &HeaderMap) -> bool {
-    let mut named = headers.get_all(UPGRADE).iter();
+fn switches_to(asked: Option<&[u8]>, fields: &Fields) -> bool {
+    let mut named = fields.get_all(&UPGRADE);
     let (Some(asked), Some(first), None) = (asked, named.next(), named.next()) else {
         return false;
     };
-    first.as_bytes().eq_ignore_ascii_case(asked.as_bytes())
+    first.eq_ignore_ascii_case(asked)
 }
 
 /// Where the head ends; a line that ends without a carriage return is refused.
@@ -150,36 +173,25 @@ struct Frame {
     ambiguous: bool,
 }
 
-fn read_fields(
-    fields: &[httparse::Header<'_>],
-    head: &Bytes,
-    headers: &mut HeaderMap,
-) -> Result<Frame, Failure> {
-    let mut frame = Frame::default();
-    headers.reserve(fields.len());
-    for field in fields {
-        let invalid = Failure::Invalid("a field of its head is invalid");
-        let Ok(name) = HeaderName::from_bytes(field.name.as_bytes()) else { return Err(invalid) };
-        frame.note(&name, field.value)?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
-        headers.append(name, value.map_err(|_| invalid)?);
-    }
-    Ok(frame)
-}
-
 impl Frame {
-    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Failure> {
-        if *name == CONTENT_LENGTH {
-            let length = decimal(value).ok_or(Failure::Invalid("its Content-Length is invalid"))?;
-            self.ambiguous |= self.length.replace(length).is_some();
-        } else if *name == TRANSFER_ENCODING {
-            self.ambiguous |= self.chunked || !value.eq_ignore_ascii_case(b"chunked");
-            self.chunked = true;
-        } else if *name == CONNECTION {
-            let mut options = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-            self.close |= options.any(|option| option.eq_ignore_ascii_case(b"close"));
+    fn of(fields: &Fields) -> Result<Self, Failure> {
+        let mut frame = Self::default();
+        for (name, value) in fields.iter() {
+            match name {
+                b"content-length" => {
+                    let length =
+                        decimal(value).ok_or(Failure::Invalid("its Content-Length is invalid"))?;
+                    frame.ambiguous |= frame.length.replace(length).is_some();
+                }
+                b"transfer-encoding" => {
+                    frame.ambiguous |= frame.chunked || !value.eq_ignore_ascii_case(b"chunked");
+                    frame.chunked = true;
+                }
+                b"connection" => frame.close |= lists(value, b"close"),
+                _ => {}
+            }
         }
-        Ok(())
+        Ok(frame)
     }
 
     /// RFC 9112 section 6.3, but for what it allows to repair.
@@ -202,15 +214,4 @@ impl Frame {
             None => Framing::UntilClose,
         })
     }
-}
-
-/// RFC 9112 section 6.2: digits only.
-pub fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }

@@ -6,7 +6,6 @@
 
 mod answer;
 mod head;
-mod sending;
 mod switched;
 #[cfg(test)]
 mod tests;
@@ -19,18 +18,18 @@ use std::sync::mpsc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
+use http::StatusCode;
 use http::header::UPGRADE;
-use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use self::answer::{Answer, Framing};
+use self::answer::Answer;
 use self::head::Head;
-pub use self::head::decimal;
-use self::sending::Sending;
 pub use self::switched::Switched;
 use super::expect::Expectation;
 use crate::body::{Body, BodyError};
+use crate::http1::{Framing, SendFailure, Sending};
+use crate::message::{Request, Response};
 
 /// What one read asks for at first, and the buffer that a connection keeps while it is idle.
 const READ_AT_FIRST: usize = 16 * 1024;
@@ -52,7 +51,7 @@ pub struct Connection<S> {
 /// An answer, and its connection where that is free again already.
 pub struct Answered<S> {
     /// As it came; its body streams.
-    pub response: Box<Response<Body>>,
+    pub response: Box<Response>,
     /// There if the whole answer came with its head. Else it comes [`Home`], if it may be used again.
     pub connection: Option<Box<Connection<S>>>,
 }
@@ -110,12 +109,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     /// Why there is no answer, and whether any byte had left.
     pub(in crate::upstream) async fn exchange(
         mut self: Box<Self>,
-        request: &mut Request<Body>,
+        request: &mut Request,
         expectation: Option<&Expectation>,
         home: &Home<S>,
     ) -> Result<Answered<S>, Failed> {
         self.output.clear();
-        let mut sending = Sending::start(request, &mut self.output);
+        let coding = head::write(request, &mut self.output);
+        let mut sending = Sending::new(std::mem::take(&mut request.body), coding);
         let interim = |status| {
             if let Some(expectation) = expectation
                 && status == StatusCode::CONTINUE
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         &mut self,
         cx: &mut Context<'_>,
         sending: &mut Sending,
-        request: &Request<Body>,
+        request: &Request,
         interim: impl Fn(StatusCode),
     ) -> Poll<Result<Head, Failure>> {
         let mut unsent = None;
@@ -144,15 +144,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         {
             match failure {
                 // It may have answered before it closed.
-                Failure::Broken(_) if sending.is_touched() => unsent = Some(failure),
-                _ => return Poll::Ready(Err(failure)),
+                SendFailure::Broken(error) if sending.is_touched() => {
+                    unsent = Some(Failure::Broken(error));
+                }
+                SendFailure::Broken(error) => return Poll::Ready(Err(Failure::Broken(error))),
+                SendFailure::Body(error) => return Poll::Ready(Err(Failure::Request(error))),
             }
         }
         loop {
-            let asked = || request.headers().get(UPGRADE);
-            match head::read(&mut self.input, request.method(), asked) {
+            let asked = || request.fields.get(UPGRADE);
+            match head::read(&mut self.input, &request.method, asked) {
                 Ok(Some(head)) if head.is_interim() => {
-                    interim(head.response.status());
+                    interim(head.response.status);
                     continue;
                 }
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
@@ -187,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             _ => None,
         };
         let mut connection = None;
-        *response.body_mut() = match whole {
+        response.body = match whole {
             Some(whole) if sending.is_done() => {
                 let free = keep_alive && self.input.is_empty();
                 self.free_since = Instant::now();
@@ -244,12 +247,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
 }
 
 /// The stream goes with the answer, and with it what has come of the other protocol.
-fn switched<S>(connection: Connection<S>, mut response: Box<Response<Body>>) -> Answered<S>
+fn switched<S>(connection: Connection<S>, mut response: Box<Response>) -> Answered<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let switched = Switched::new(connection.stream, connection.input.freeze());
-    response.extensions_mut().insert(switched);
+    response.extensions.insert(switched);
     Answered { response, connection: None }
 }
 

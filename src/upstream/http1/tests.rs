@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::LocalSet;
 
-use super::answer::{Framing, Step};
 use super::*;
+use crate::http1::Step;
 
 type Outcome = Result<(StatusCode, HeaderMap, Bytes, HeaderMap), ()>;
 
@@ -50,10 +50,11 @@ async fn ours(method: Method, bytes: Vec<u8>, cut: usize) -> (Outcome, bool) {
             while server.read_u8().await.is_ok() {}
         });
         let (home, returned) = mpsc::channel();
-        let sent =
-            connection(client).exchange(&mut request(method, Body::empty()), None, &home).await;
+        let sent = connection(client)
+            .exchange(&mut (*request(method, Body::empty())).into(), None, &home)
+            .await;
         let Ok(Answered { response, connection }) = sent else { return (Err(()), false) };
-        let outcome = collected(*response).await;
+        let outcome = collected(http::Response::from(*response)).await;
         (outcome, connection.is_some() || returned.try_recv().is_ok())
     })
     .await
@@ -172,7 +173,7 @@ async fn a_head_is_refused_as_soon_as_it_is_no_http() {
 async fn a_reason_of_the_servers_own_is_kept() {
     let mut read = BytesMut::from("HTTP/1.1 200 Fine\r\n\r\n");
     let head = head::read(&mut read, &Method::GET, || None).unwrap().unwrap();
-    let reason = head.response.extensions().get::<hyper::ext::ReasonPhrase>().unwrap();
+    let reason = head.response.extensions.get::<hyper::ext::ReasonPhrase>().unwrap();
     assert_eq!(reason.as_bytes(), b"Fine");
 }
 
@@ -185,6 +186,7 @@ async fn requests_are_written_with_one_framing() {
             for (name, value) in fields {
                 request.headers_mut().insert(*name, value.parse().unwrap());
             }
+            let mut request = (*request).into();
             let (home, _) = mpsc::channel();
             let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
             let (sent, _) = tokio::join!(
