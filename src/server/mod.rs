@@ -11,7 +11,7 @@ pub mod drain;
 pub mod flaw;
 mod frames;
 mod hpack;
-mod http1;
+pub mod http1;
 mod http2;
 mod linger;
 pub mod listener;
