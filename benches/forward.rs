@@ -1,12 +1,11 @@
 //! What a request feels of the whole way: one client on loopback, through the program to a server
 //! behind it, beside the same request without the program between.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a bench that cannot go on says so and ends"
-)]
+#![expect(clippy::unwrap_used, reason = "a bench that cannot go on says so and ends")]
 
+#[path = "compare/client.rs"]
+#[allow(dead_code, reason = "the comparison uses more of it")]
+mod client;
 #[path = "compare/load.rs"]
 #[allow(dead_code, reason = "the comparison uses more of it")]
 mod load;
@@ -14,6 +13,7 @@ mod load;
 #[allow(dead_code, reason = "the comparison uses more of it")]
 mod machine;
 #[path = "compare/origin.rs"]
+#[allow(dead_code, reason = "the comparison uses more of it")]
 mod origin;
 #[path = "compare/proxies.rs"]
 #[allow(dead_code, reason = "the comparison uses more of it")]
@@ -42,13 +42,7 @@ fn ask(stream: &mut TcpStream, path: &str) {
 fn forward(criterion: &mut Criterion) {
     let origin = origin::Origin::start(machine::OTHER_CORE).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let site = proxies::Site {
-        origin: &origin,
-        folder: folder.path(),
-        routes: 10,
-        own_tokens: false,
-        token_life: 3600,
-    };
+    let site = proxies::Site::new(&origin, folder.path());
     let program = env!("CARGO_BIN_EXE_bearer-proxy").into();
     let proxy = proxies::ours(&site, program).unwrap().start().unwrap();
     let direct = SocketAddr::from(([127, 0, 0, 1], origin.http));

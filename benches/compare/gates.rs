@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::load::{self, Until};
+use crate::client::Idle;
+use crate::load::{self, Job, Until};
 use crate::proxies::{self, Recipe, Site};
-use crate::{WORK, Work};
+use crate::{Asked, WORK, machine};
 
 /// What a request may cost: name of the work, user instructions, system calls.
 const LIMITS: [(&str, f64, f64); 4] = [
@@ -19,26 +20,48 @@ const LIMITS: [(&str, f64, f64); 4] = [
     ("close", 45_500.0, 9.6),
 ];
 
-/// Measures all; the exit code says whether every limit holds.
-pub fn run(site: &Site<'_>, program: &Path) -> i32 {
-    let recipe = proxies::ours(site, program.to_owned()).unwrap();
+/// Measures all, or what is asked for; the exit code says whether every limit holds.
+pub fn run(site: &Site<'_>, asked: &Asked) -> i32 {
+    let recipe = proxies::ours(site, asked.proxy.clone()).unwrap();
     let mut held = true;
-    for (name, instructions, syscalls) in LIMITS {
-        let work = WORK.iter().find(|work| work.name == name).unwrap();
-        held &= check(
-            name,
-            "instructions",
-            instructions_per_request(&recipe, site, work),
-            instructions,
-        );
-        held &= check(name, "system calls", syscalls_per_request(&recipe, site, work), syscalls);
+    for (name, instructions, syscalls) in LIMITS.iter().filter(|(name, ..)| asked.wants(name)) {
+        let job = work(name);
+        let counted = instructions_per_request(&recipe, site.folder, &job);
+        held &= check(name, "instructions", "valgrind", counted, *instructions);
+        let counted = syscalls_per_request(&recipe, site.folder, &job);
+        held &= check(name, "system calls", "strace", counted, *syscalls);
     }
     i32::from(!held)
 }
 
-fn check(work: &str, unit: &str, measured: Option<f64>, limit: f64) -> bool {
+/// The job of this name, from few clients.
+fn work(name: &str) -> Job {
+    let work = WORK.iter().find(|work| work.name == name).unwrap();
+    Job { clients: 8, ..work.job(10) }
+}
+
+/// One line of a table that compares builds: what each costs that holds still on a busy machine.
+pub fn build(site: &Site<'_>, asked: &Asked) {
+    let recipe = proxies::ours(site, asked.proxy.clone()).unwrap();
+    let mut running = recipe.start().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let idle = machine::rss_kib(running.pid()) / 1024.0;
+    let held = Idle::open(running.address, "/r0/1024", 1000).unwrap();
+    let thousand = machine::rss_kib(running.pid()) / 1024.0;
+    drop(held);
+    running.end();
+    let counted = |name| {
+        let counted = instructions_per_request(&recipe, site.folder, &work(name));
+        counted.map_or("-".into(), |count| format!("{count:.0}"))
+    };
+    println!("program MiB | idle MiB | 1,000 idle connections MiB | instructions get | tls");
+    let size = recipe.size_mib();
+    println!("{size:.2} | {idle:.1} | {thousand:.1} | {} | {}", counted("get"), counted("tls"));
+}
+
+fn check(work: &str, unit: &str, tool: &str, measured: Option<f64>, limit: f64) -> bool {
     let Some(measured) = measured else {
-        println!("{work}: {unit} could not be counted; are valgrind and strace installed?");
+        println!("{work}: {unit} could not be counted: is {tool} installed, and may it attach?");
         return false;
     };
     let word = if measured <= limit { "ok" } else { "TOO MANY" };
@@ -47,22 +70,20 @@ fn check(work: &str, unit: &str, measured: Option<f64>, limit: f64) -> bool {
 }
 
 /// The difference of two runs, so that start and end do not count.
-fn instructions_per_request(recipe: &Recipe, site: &Site<'_>, work: &Work) -> Option<f64> {
-    let few = instructions(recipe, site, work, 500)?;
-    let many = instructions(recipe, site, work, 2500)?;
+pub fn instructions_per_request(recipe: &Recipe, folder: &Path, job: &Job) -> Option<f64> {
+    let few = instructions(recipe, folder, job, 500)?;
+    let many = instructions(recipe, folder, job, 2500)?;
     Some((many - few) / 2000.0)
 }
 
-fn instructions(recipe: &Recipe, site: &Site<'_>, work: &Work, requests: u64) -> Option<f64> {
-    let out = site.folder.join("callgrind.out");
+fn instructions(recipe: &Recipe, folder: &Path, job: &Job, requests: u64) -> Option<f64> {
+    let out = folder.join("callgrind.out");
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--quiet"]);
     valgrind.arg(format!("--callgrind-out-file={}", out.display()));
     let mut running = recipe.start_within(&mut valgrind).ok()?;
-    let mut job = work.job(10);
-    job.clients = 8;
-    load::run(running.address, &job, Until::Requests(200));
-    load::run(running.address, &job, Until::Requests(requests));
+    load::run(running.address, job, Until::Requests(200));
+    load::run(running.address, job, Until::Requests(requests));
     running.end();
     let text = fs::read_to_string(out).ok()?;
     let total = text
@@ -71,13 +92,12 @@ fn instructions(recipe: &Recipe, site: &Site<'_>, work: &Work, requests: u64) ->
     total?.trim().parse().ok()
 }
 
-fn syscalls_per_request(recipe: &Recipe, site: &Site<'_>, work: &Work) -> Option<f64> {
+fn syscalls_per_request(recipe: &Recipe, folder: &Path, job: &Job) -> Option<f64> {
     const REQUESTS: u64 = 4000;
     let mut running = recipe.start().ok()?;
-    let mut job = work.job(10);
-    job.clients = 16;
+    let job = Job { clients: 16, ..job.clone() };
     load::run(running.address, &job, Until::Requests(500));
-    let out = site.folder.join("strace.out");
+    let out = folder.join("strace.out");
     let mut strace = Command::new("strace")
         .args(["-f", "-c", "-U", "name,calls", "-p", &running.pid().to_string(), "-o"])
         .arg(&out)

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// The core of the proxy that is measured.
 pub const PROXY_CORE: usize = 0;
@@ -43,4 +44,18 @@ pub fn rss_kib(pid: u32) -> f64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0)
+}
+
+/// The most memory that was ever resident, in KiB.
+pub fn most_rss_kib(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0)
+}
+
+/// How much of a core a process uses in the time to come, in percent.
+pub fn cpu_share(pid: u32, time: Duration) -> f64 {
+    let before = cpu_seconds(pid);
+    std::thread::sleep(time);
+    (cpu_seconds(pid) - before) / time.as_secs_f64() * 100.0
 }

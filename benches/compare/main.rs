@@ -4,6 +4,7 @@
 //!     cargo bench --bench compare -- --only get,tls --rounds 5 --secs 0.8
 //!     cargo bench --bench compare -- gates               # instructions and system calls, with limits
 //!     cargo bench --bench compare -- laws                # how costs grow with routes, tokens, sizes …
+//!     cargo bench --bench compare -- build --proxy PATH  # what another build costs, in one line
 //!
 //! The proxy runs on one core, load and origin on another. `--proxy PATH` measures another build.
 
@@ -15,18 +16,21 @@
     reason = "a bench that cannot go on says so and ends"
 )]
 
+mod client;
 mod gates;
 mod laws;
 mod load;
 mod machine;
 mod origin;
+mod peers;
 mod proxies;
 mod report;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use load::{Idle, Job, Until};
+use client::Idle;
+use load::{Job, Until};
 use origin::Origin;
 use proxies::{Recipe, Running, Site};
 use report::Report;
@@ -58,7 +62,7 @@ impl Asked {
                 "--rounds" => asked.rounds = value().parse().unwrap(),
                 "--secs" => asked.seconds = value().parse().unwrap(),
                 "--proxy" => asked.proxy = value().into(),
-                "compare" | "gates" | "laws" => asked.mode = word,
+                "compare" | "gates" | "laws" | "build" => asked.mode = word,
                 _ => panic!("{word} is not known; see the head of benches/compare/main.rs"),
             }
         }
@@ -75,23 +79,18 @@ fn main() {
     machine::pin(machine::OTHER_CORE);
     let origin = Origin::start(machine::OTHER_CORE).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let site = Site {
-        origin: &origin,
-        folder: folder.path(),
-        routes: 10,
-        own_tokens: false,
-        token_life: 3600,
-    };
+    let site = Site::new(&origin, folder.path());
     match asked.mode.as_str() {
-        "gates" => std::process::exit(gates::run(&site, &asked.proxy)),
-        "laws" => laws::run(&site, &asked),
+        "gates" => std::process::exit(gates::run(&site, &asked)),
+        "laws" => std::process::exit(laws::run(&site, &asked)),
+        "build" => gates::build(&site, &asked),
         _ => compare(&site, &asked),
     }
 }
 
 fn compare(site: &Site<'_>, asked: &Asked) {
     let mut recipes = vec![proxies::ours(site, asked.proxy.clone()).unwrap()];
-    recipes.extend(proxies::peers(site).unwrap());
+    recipes.extend(peers::installed(site).unwrap());
     let mut report = Report::new(recipes.iter().map(|recipe| recipe.name));
     let mut running: Vec<_> =
         recipes.iter().map(|recipe| alone(recipe, asked, &mut report)).collect();
@@ -161,8 +160,8 @@ impl Work {
     /// Its job over so many routes.
     pub fn job(&self, routes: usize) -> Job {
         let paths = (0..routes).map(|number| format!("/{}{number}/{}", self.kind, self.size));
-        let (post, close, clients) = (self.post, self.close, self.clients);
-        Job { paths: paths.collect(), post, close, clients }
+        let job = Job { close: self.close, ..Job::get(paths.collect(), self.clients) };
+        self.post.map_or(job.clone(), |size| job.post(size, false))
     }
 
     fn bytes(&self) -> usize {

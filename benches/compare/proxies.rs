@@ -4,11 +4,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::load::{self, Job, Until};
 use crate::machine;
@@ -22,10 +22,19 @@ pub struct Site<'a> {
     pub folder: &'a Path,
     /// Routes of each kind.
     pub routes: usize,
-    /// Whether each route asks for scopes of its own, and so for a token of its own.
-    pub own_tokens: bool,
+    /// Tokens that the routes need: their scopes, in turn.
+    pub tokens: usize,
     /// Seconds that a token lives.
     pub token_life: u64,
+    /// Threads that serve.
+    pub workers: usize,
+}
+
+impl<'a> Site<'a> {
+    /// Ten routes of each kind, one token, one worker.
+    pub fn new(origin: &'a Origin, folder: &'a Path) -> Self {
+        Self { origin, folder, routes: 10, tokens: 1, token_life: 3600, workers: 1 }
+    }
 }
 
 /// What is run: the program, its arguments, and the environment it needs.
@@ -35,12 +44,15 @@ pub struct Recipe {
     arguments: Vec<String>,
     environment: Vec<(&'static str, &'static str)>,
     port: u16,
+    admin: u16,
 }
 
 /// A proxy that serves; it is ended when dropped.
 pub struct Running {
     child: Child,
     pub address: SocketAddr,
+    /// Where its metrics are; port 0: nowhere.
+    pub admin: SocketAddr,
 }
 
 impl Running {
@@ -67,6 +79,29 @@ pub fn signal(pid: u32, name: &str) {
     let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
 }
 
+/// Has one of ours read its configuration again, and tells how long that took until it was in force.
+pub fn reload(running: &Running) -> io::Result<Duration> {
+    let asked = SystemTime::now();
+    signal(running.pid(), "HUP");
+    for _ in 0..500 {
+        std::thread::sleep(Duration::from_millis(20));
+        if let Some(done) = last_reload(running).filter(|done| *done > asked) {
+            return done.duration_since(asked).map_err(io::Error::other);
+        }
+    }
+    Err(io::Error::other("no reload within 10 s"))
+}
+
+fn last_reload(running: &Running) -> Option<SystemTime> {
+    let mut admin = TcpStream::connect(running.admin).ok()?;
+    admin.write_all(b"GET /metrics HTTP/1.0\r\nhost: localhost\r\n\r\n").ok()?;
+    let mut text = String::new();
+    admin.read_to_string(&mut text).ok()?;
+    let name = "bearer_proxy_config_last_reload_success_timestamp_seconds ";
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(UNIX_EPOCH + Duration::from_secs_f64(value.parse().ok()?))
+}
+
 impl Recipe {
     /// Starts it on the proxy's core and waits for its first 200.
     pub fn start(&self) -> io::Result<Running> {
@@ -81,9 +116,9 @@ impl Recipe {
     fn start_under(&self, command: &mut Command) -> io::Result<Running> {
         command.args(&self.arguments).envs(self.environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let mut running = Running { child: command.spawn()?, address };
-        let first = Job { paths: vec!["/r0/16".into()], post: None, close: true, clients: 1 };
+        let [address, admin] = [self.port, self.admin].map(|port| ([127, 0, 0, 1], port).into());
+        let mut running = Running { child: command.spawn()?, address, admin };
+        let first = Job { close: true, ..Job::get(vec!["/r0/16".into()], 1) };
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(30) {
             if load::run(address, &first, Until::Requests(1)).answered == 1 {
@@ -102,32 +137,42 @@ impl Recipe {
         fs::metadata(&self.program).map_or(0.0, |file| file.len() as f64 / f64::from(1 << 20))
     }
 
-    /// Its configuration file, where it was given as the last argument.
-    pub fn configuration(&self) -> &Path {
-        self.arguments.last().map_or(Path::new(""), Path::new)
+    /// A peer that serves at that port.
+    pub fn peer(name: &'static str, program: PathBuf, arguments: Vec<String>, port: u16) -> Self {
+        Self { name, program, arguments, environment: Vec::new(), port, admin: 0 }
     }
 }
 
-/// bearer-proxy as it is by default, but for limits that the load would meet.
+/// bearer-proxy as it is by default, but for limits that the load would meet, and for tokens that
+/// are renewed after half of their life.
 pub fn ours(site: &Site<'_>, program: PathBuf) -> io::Result<Recipe> {
-    let (port, folder, origin) = (free_port()?, site.folder, site.origin);
+    let (port, admin) = (free_port()?, free_port()?);
+    let path = site.folder.join(format!("bearer-proxy-{port}.toml"));
+    fs::write(&path, configuration(site, port, admin)?)?;
+    let arguments = vec!["run".into(), "--config".into(), path.display().to_string()];
+    let environment =
+        vec![("BENCH_CLIENT_ID", "bench"), ("BENCH_CLIENT_SECRET", "only for this run")];
+    Ok(Recipe { name: "bearer-proxy", program, arguments, environment, port, admin })
+}
+
+fn configuration(site: &Site<'_>, port: u16, admin: u16) -> io::Result<String> {
+    let (folder, origin) = (site.folder, site.origin);
     fs::write(folder.join("ca.pem"), &origin.ca_pem)?;
     let mut text = format!(
         "version = 1\n\
-         [server]\nlisten = \"127.0.0.1:{port}\"\nmax_connections = 12000\nmax_in_flight = 2000\nmax_request_body = \"200MiB\"\n\
-         [admin]\nlisten = \"127.0.0.1:{}\"\n\
+         [server]\nlisten = \"127.0.0.1:{port}\"\nworkers = {}\nmax_connections = 12000\n\
+         max_in_flight = 2000\nmax_request_body = \"200MiB\"\n\
+         [admin]\nlisten = \"127.0.0.1:{admin}\"\n\
          [shutdown]\nlame_duck = \"0s\"\n\
-         [credentials.c]\ntoken_url = \"http://127.0.0.1:{}/token/{}\"\n\
+         [credentials.c]\ntoken_url = \"http://127.0.0.1:{}/token/{}\"\nrefresh_at = \"50%\"\n\
          client_id.env = \"BENCH_CLIENT_ID\"\nclient_secret.env = \"BENCH_CLIENT_SECRET\"\n",
-        free_port()?,
-        origin.http,
-        site.token_life,
+        site.workers, origin.http, site.token_life,
     );
     for (kind, url) in urls(origin) {
         let _ = writeln!(text, "[upstreams.{kind}]\nurl = \"{url}\"\ncredential = \"c\"");
         let _ = writeln!(text, "tls = {{ extra_ca_file = \"{}/ca.pem\" }}", folder.display());
         for number in 0..site.routes {
-            let scope = if site.own_tokens { number } else { 0 };
+            let scope = number % site.tokens;
             let _ = writeln!(
                 text,
                 "[[upstreams.{kind}.routes]]\nname = \"{kind}{number}\"\npath = \"/{kind}{number}/**\"\n\
@@ -135,12 +180,7 @@ pub fn ours(site: &Site<'_>, program: PathBuf) -> io::Result<Recipe> {
             );
         }
     }
-    let path = folder.join("bearer-proxy.toml");
-    fs::write(&path, text)?;
-    let arguments = vec!["run".into(), "--config".into(), path.display().to_string()];
-    let environment =
-        vec![("BENCH_CLIENT_ID", "bench"), ("BENCH_CLIENT_SECRET", "only for this run")];
-    Ok(Recipe { name: "bearer-proxy", program, arguments, environment, port })
+    Ok(text)
 }
 
 fn urls(origin: &Origin) -> [(char, String); 2] {
@@ -148,156 +188,7 @@ fn urls(origin: &Origin) -> [(char, String); 2] {
     [('r', format!("http://127.0.0.1:{http}")), ('t', format!("https://localhost:{https}"))]
 }
 
-/// The peers that are installed here; for the others, a word.
-pub fn peers(site: &Site<'_>) -> io::Result<Vec<Recipe>> {
-    let mut found = Vec::new();
-    for (name, write) in [("nginx", nginx as Writer), ("haproxy", haproxy), ("envoy", envoy)] {
-        match program(name) {
-            Some(program) => {
-                let port = free_port()?;
-                let arguments = write(site, port)?;
-                found.push(Recipe { name, program, arguments, environment: Vec::new(), port });
-            }
-            None => eprintln!("{name} is not installed and left out"),
-        }
-    }
-    Ok(found)
-}
-
-type Writer = fn(&Site<'_>, u16) -> io::Result<Vec<String>>;
-
-/// `ENVOY=/path` and the like say where a program is that is not on the path.
-fn program(name: &str) -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os(name.to_uppercase()) {
-        return Some(path.into());
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
-}
-
-fn free_port() -> io::Result<u16> {
+/// A port that is free now.
+pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// A token as long as ours.
-const TOKEN: &str = "tok-0123456789abcdef-0123456789abcdefghijklmnopqrstuvwxyz";
-
-fn nginx(site: &Site<'_>, port: u16) -> io::Result<Vec<String>> {
-    let folder = site.folder.display();
-    let (http, https) = (site.origin.http, site.origin.https);
-    let mut locations = String::new();
-    for number in 0..site.routes {
-        for (kind, scheme) in [('r', "http"), ('t', "https")] {
-            let _ = writeln!(
-                locations,
-                "location /{kind}{number}/ {{ proxy_pass {scheme}://{kind}; proxy_set_header Connection \"\"; \
-                 proxy_set_header Authorization \"Bearer {TOKEN}\"; }}"
-            );
-        }
-    }
-    let text = format!(
-        "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log error;\n\
-         events {{ worker_connections 12000; }}\n\
-         http {{\n\
-         access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; client_max_body_size 0;\n\
-         client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f; \
-         uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n\
-         proxy_http_version 1.1; proxy_request_buffering off; proxy_max_temp_file_size 0;\n\
-         proxy_ssl_verify on; proxy_ssl_trusted_certificate {folder}/ca.pem; proxy_ssl_name localhost; \
-         proxy_ssl_server_name on; proxy_ssl_protocols TLSv1.2 TLSv1.3;\n\
-         upstream r {{ server 127.0.0.1:{http}; keepalive 128; keepalive_requests 1000000000; }}\n\
-         upstream t {{ server 127.0.0.1:{https}; keepalive 128; keepalive_requests 1000000000; }}\n\
-         server {{ listen 127.0.0.1:{port};\n{locations}}}\n}}\n"
-    );
-    let path = site.folder.join("nginx.conf");
-    fs::write(&path, text)?;
-    Ok(vec!["-p".into(), folder.to_string(), "-c".into(), path.display().to_string()])
-}
-
-fn haproxy(site: &Site<'_>, port: u16) -> io::Result<Vec<String>> {
-    let folder = site.folder.display();
-    let (http, https) = (site.origin.http, site.origin.https);
-    let (mut backends, mut tokens) = (String::new(), String::new());
-    for number in 0..site.routes {
-        for kind in ['r', 't'] {
-            let _ = writeln!(backends, "/{kind}{number}/ {kind}");
-            let _ = writeln!(tokens, "/{kind}{number}/ {TOKEN}");
-        }
-    }
-    fs::write(site.folder.join("backends.map"), backends)?;
-    fs::write(site.folder.join("tokens.map"), tokens)?;
-    let text = format!(
-        "global\n  nbthread 1\n  maxconn 12000\n  no strict-limits\n  ssl-server-verify required\n\
-         defaults\n  mode http\n  no log\n  timeout client 1h\n  timeout server 1h\n  timeout connect 5s\n  \
-         timeout http-keep-alive 1h\n  http-reuse always\n\
-         frontend apps\n  bind 127.0.0.1:{port}\n  maxconn 12000\n  \
-         http-request set-header Authorization \"Bearer %[path,map_beg({folder}/tokens.map)]\"\n  \
-         use_backend %[path,map_beg({folder}/backends.map)]\n\
-         backend r\n  server a 127.0.0.1:{http}\n\
-         backend t\n  server a 127.0.0.1:{https} ssl verify required ca-file {folder}/ca.pem sni str(localhost) \
-         verifyhost localhost alpn http/1.1\n"
-    );
-    let path = site.folder.join("haproxy.cfg");
-    fs::write(&path, text)?;
-    Ok(vec!["-db".into(), "-f".into(), path.display().to_string()])
-}
-
-fn envoy(site: &Site<'_>, port: u16) -> io::Result<Vec<String>> {
-    let folder = site.folder.display();
-    let mut routes = String::new();
-    for number in 0..site.routes {
-        for kind in ['r', 't'] {
-            let _ = writeln!(
-                routes,
-                "              - {{match: {{prefix: /{kind}{number}/}}, route: {{cluster: {kind}, timeout: 0s}}}}"
-            );
-        }
-    }
-    let cluster = |name: char, port: u16, tls: &str| {
-        format!(
-            "  - name: {name}\n    type: STATIC\n    \
-             circuit_breakers: {{thresholds: [{{max_connections: 20000, max_requests: 20000, max_pending_requests: 20000}}]}}\n    \
-             load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: \
-             {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]}}\n{tls}"
-        )
-    };
-    let tls = format!(
-        "    transport_socket:\n      name: envoy.transport_sockets.tls\n      typed_config:\n        \
-         \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\n        \
-         sni: localhost\n        common_tls_context:\n          tls_params: {{tls_maximum_protocol_version: TLSv1_3}}\n          \
-         validation_context: {{trusted_ca: {{filename: {folder}/ca.pem}}}}\n"
-    );
-    let injector = format!(
-        "          - name: envoy.filters.http.credential_injector\n            typed_config:\n              \
-         \"@type\": type.googleapis.com/envoy.extensions.filters.http.credential_injector.v3.CredentialInjector\n              \
-         overwrite: true\n              credential:\n                name: envoy.http.injected_credentials.oauth2\n                \
-         typed_config:\n                  \
-         \"@type\": type.googleapis.com/envoy.extensions.http.injected_credentials.oauth2.v3.OAuth2\n                  \
-         token_endpoint: {{cluster: r, uri: \"http://127.0.0.1:{}/token/3600\", timeout: 3s}}\n                  \
-         client_credentials:\n                    client_id: bench\n                    \
-         client_secret: {{name: secret, sds_config: {{path_config_source: {{path: {folder}/secret.yaml}}}}}}\n",
-        site.origin.http
-    );
-    fs::write(
-        site.folder.join("secret.yaml"),
-        "resources:\n- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n  \
-         name: secret\n  generic_secret: {secret: {inline_string: \"only for this run\"}}\n",
-    )?;
-    let text = format!(
-        "node: {{id: bench, cluster: bench}}\nstatic_resources:\n  listeners:\n  - name: apps\n    \
-         address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}\n    filter_chains:\n    - filters:\n      \
-         - name: envoy.filters.network.http_connection_manager\n        typed_config:\n          \
-         \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n          \
-         stat_prefix: apps\n          codec_type: HTTP1\n          generate_request_id: false\n          http_filters:\n\
-         {injector}          - name: envoy.filters.http.router\n            typed_config:\n              \
-         \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router\n              \
-         suppress_envoy_headers: true\n          route_config:\n            virtual_hosts:\n            - name: all\n              \
-         domains: [\"*\"]\n              routes:\n{routes}  clusters:\n{}{}",
-        cluster('r', site.origin.http, ""),
-        cluster('t', site.origin.https, &tls),
-    );
-    let path = site.folder.join("envoy.yaml");
-    fs::write(&path, text)?;
-    let flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"];
-    Ok(flags.map(str::to_owned).into_iter().chain([path.display().to_string()]).collect())
 }
