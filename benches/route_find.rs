@@ -14,7 +14,7 @@ fn table(routes: usize) -> Table<usize> {
 }
 
 fn route_find(criterion: &mut Criterion) {
-    for routes in [10, 1_000, 10_000] {
+    for routes in [10, 100, 1_000, 10_000] {
         let table = table(routes);
         let path = format!("/v1/r{}/42", routes / 2);
         criterion.bench_function(&format!("route_find/{routes}"), |bencher| {

@@ -8,76 +8,82 @@ use super::{Bench, get, law};
 use crate::load::{self, Job, Outcome, Until};
 use crate::machine;
 use crate::proxies::{Running, Site, signal};
+use crate::report::median;
 
 /// Requests in a second: far from what the proxy can do, as in a sidecar.
 const RATE: f64 = 4_000.0;
-const SECONDS: u64 = 6;
+/// Time that is measured on its own; in every second one something changes.
+const WINDOW: Duration = Duration::from_millis(500);
+const WINDOWS: u32 = 30;
 
 /// A new token about each second.
 pub fn rotation(bench: &Bench<'_>) -> bool {
-    let still = bench.start(bench.site);
-    let changing = bench.start(&Site { token_life: 2, ..*bench.site });
-    beside(bench, &still, &changing, |_| {})
-}
-
-/// The file is read again each second.
-pub fn reload(bench: &Bench<'_>) -> bool {
-    let (still, changing) = (bench.start(bench.site), bench.start(bench.site));
-    beside(bench, &still, &changing, |pid| {
-        for _ in 0..SECONDS {
-            signal(pid, "HUP");
-            std::thread::sleep(Duration::from_secs(1));
-        }
+    let tokens = &bench.site.origin.seen.tokens;
+    let mut known = 0;
+    under_load(bench, &Site { token_life: 2, ..*bench.site }, &mut |_, _| {
+        std::thread::sleep(WINDOW);
+        let before = std::mem::replace(&mut known, tokens.load(Relaxed));
+        known > before
     })
 }
 
-/// The same load on one that is left alone and one that changes, in turn.
-fn beside(bench: &Bench<'_>, still: &Running, changing: &Running, change: fn(u32)) -> bool {
-    println!("upstream | load | CPU us per request | p50 us | p99 us | failed of all | new tokens");
-    let tokens = &bench.site.origin.seen.tokens;
+/// The configuration is read again each second.
+pub fn reload(bench: &Bench<'_>) -> bool {
+    under_load(bench, bench.site, &mut |running, window| {
+        let even = window % 2 == 0;
+        if even {
+            signal(running.pid(), "HUP");
+        }
+        std::thread::sleep(WINDOW);
+        even
+    })
+}
+
+/// Lets a window pass and tells whether something changed in it.
+type Change<'a> = &'a mut dyn FnMut(&Running, u32) -> bool;
+
+/// A steady load, and what it costs in windows with a change and in windows without.
+fn under_load(bench: &Bench<'_>, site: &Site<'_>, change: Change<'_>) -> bool {
+    println!(
+        "upstream | CPU us per request | CPU ms for a change | with one each second \
+         | p50 us | p99 us | failed of all | changes"
+    );
     let mut held = true;
     for (kind, upstream) in [('r', "plain"), ('t', "TLS")] {
+        let running = bench.start(site);
         let job = Job { rate: Some(RATE), ..get(kind, 10, 1024, 64) };
-        let mut ratios = Vec::new();
-        for _ in 0..3 {
-            let mut spent = [0.0; 2];
-            for (spent, (name, proxy)) in
-                spent.iter_mut().zip([("still", still), ("changing", changing)])
-            {
-                let before = tokens.load(Relaxed);
-                let pid = proxy.pid();
-                let changer = std::thread::spawn(move || {
-                    if name == "changing" {
-                        change(pid)
-                    }
-                });
-                let (cpu, outcome) = measured(proxy, &job);
-                let _ = changer.join();
-                let renewed = tokens.load(Relaxed) - before;
-                print(upstream, name, cpu, &outcome, renewed);
-                held &= outcome.failed == 0 || law("failed", outcome.failed as f64, 0.0);
-                *spent = cpu;
-            }
-            ratios.push(spent[1] / spent[0]);
+        let until = Until::Elapsed(WINDOW * (WINDOWS + 1));
+        let address = running.address;
+        let load = std::thread::spawn(move || load::run(address, &job, until));
+        change(&running, 1); // while connections are opened
+        let mut spent = [Vec::new(), Vec::new()];
+        for window in 0..WINDOWS {
+            let before = machine::cpu_seconds(running.pid());
+            let changed = change(&running, window);
+            spent[usize::from(changed)].push(machine::cpu_seconds(running.pid()) - before);
         }
-        let ratio = crate::report::median(&ratios).unwrap_or(f64::NAN);
-        held &= law("CPU of a request, in that of one left alone", ratio, 1.02);
+        let outcome = load.join().unwrap_or_default();
+        held &= verdict(upstream, &spent, &outcome);
     }
     held
 }
 
-fn measured(proxy: &Running, job: &Job) -> (f64, Outcome) {
-    let before = machine::cpu_seconds(proxy.pid());
-    let outcome = load::run(proxy.address, job, Until::Elapsed(Duration::from_secs(SECONDS)));
-    let spent = machine::cpu_seconds(proxy.pid()) - before;
-    (spent * 1e6 / outcome.answered.max(1) as f64, outcome)
-}
-
-fn print(upstream: &str, name: &str, cpu: f64, outcome: &Outcome, renewed: u64) {
-    let (middle, high) = (outcome.quantile(0.5), outcome.quantile(0.99));
-    let all = outcome.answered + outcome.failed;
-    let failed = outcome.failed;
-    println!("{upstream} | {name} | {cpu:.2} | {middle} | {high} | {failed} of {all} | {renewed}");
+fn verdict(upstream: &str, spent: &[Vec<f64>; 2], outcome: &Outcome) -> bool {
+    let [without, with] = spent.each_ref().map(|spent| median(spent).unwrap_or(f64::NAN));
+    let change = with - without;
+    let ratio = 1.0 + change / (without / WINDOW.as_secs_f64());
+    let each = without / (RATE * WINDOW.as_secs_f64());
+    let (failed, all) = (outcome.failed, outcome.failed + outcome.answered);
+    println!(
+        "{upstream} | {:.2} | {:.2} | {ratio:.3} | {} | {} | {failed} of {all} | {}",
+        each * 1e6,
+        change * 1e3,
+        outcome.quantile(0.5),
+        outcome.quantile(0.99),
+        spent[1].len(),
+    );
+    law("failed", failed as f64, 0.0)
+        & law("CPU with a change each second, in that without", ratio, 1.02)
 }
 
 /// Each answer ends its connection: none may be lost of it, and TLS goes on from earlier handshakes.
@@ -88,7 +94,7 @@ pub fn closing(bench: &Bench<'_>) -> bool {
     let running = bench.start(bench.site);
     let mut held = true;
     for (kind, upstream) in [('r', "plain"), ('t', "TLS")] {
-        let job = Job::get(vec![format!("/{kind}0/closing/1024")], 16);
+        let job = Job::get(vec![format!("/{kind}0/closing/1024")], 4);
         let before = handshakes();
         let outcome = load::run(running.address, &job, Until::Requests(3_000));
         let after = handshakes();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Bench, get, law, rss};
 use crate::gates::instructions_per_request;
-use crate::load::{self, Until};
+use crate::load::{self, Job, Until};
 use crate::machine;
 use crate::proxies::{Recipe, Running, Site, reload};
 
@@ -114,17 +114,22 @@ fn start_with_all(bench: &Bench<'_>, site: &Site<'_>) -> (Running, f64) {
 
 /// On one core: a second worker must cost nothing, and no more upstream connections than it needs.
 pub fn workers(bench: &Bench<'_>) -> bool {
-    println!("CPU us per GET with 1 worker | with 2 | ratio | upstream connections");
-    let (one, two) = (bench.start(bench.site), bench.start(&Site { workers: 2, ..*bench.site }));
+    println!("CPU us per GET with 1 worker | with 2 | ratio | upstream connections at most");
+    let (single, pair) = (bench.site, Site { workers: 2, ..*bench.site });
     let job = get('r', 10, 1024, 64);
-    let seen = &bench.site.origin.seen;
+    let open = most_open(bench, &pair, &job);
+    let (one, two) = (bench.start(single), bench.start(&pair));
     let cpu = bench.paired((&one, &job), (&two, &job), bench.until());
-    drop(one);
-    std::thread::sleep(Duration::from_millis(200));
-    seen.most_open.store(0, Relaxed);
-    load::run(two.address, &job, bench.until());
-    let open = seen.open.load(Relaxed);
     println!("{:.2} | {:.2} | {:.3} | {open}", cpu.first, cpu.second, cpu.ratio);
     law("CPU with 2 workers, in that with 1", cpu.ratio, 1.05)
         & law("upstream connections for 64 in flight", open as f64, 66.0)
+}
+
+/// How many upstream connections one load opens.
+fn most_open(bench: &Bench<'_>, site: &Site<'_>, job: &Job) -> u64 {
+    let seen = &site.origin.seen;
+    let running = bench.start(site);
+    seen.most_open.store(seen.open.load(Relaxed), Relaxed);
+    load::run(running.address, job, bench.until());
+    seen.most_open.load(Relaxed)
 }

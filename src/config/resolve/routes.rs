@@ -1,5 +1,6 @@
 //! `[[upstreams.NAME.routes]]`: which requests are let through, and the scopes they need.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
@@ -55,7 +56,7 @@ pub(super) fn read<'c>(
     if items.is_empty() && !list.is_table() && !list.is_text() {
         list.reject("no route lets anything through; add one with name, path and methods");
     }
-    let mut names: Vec<String> = Vec::new();
+    let mut names = HashSet::new();
     let mut routes = Vec::new();
     for item in items {
         let Some(section) = item.section("a route") else { continue };
@@ -69,7 +70,7 @@ fn route<'c>(
     section: &Section<'c>,
     incoming: IncomingAuthorization,
     usual: &AllowedClients,
-    names: &mut Vec<String>,
+    names: &mut HashSet<String>,
 ) -> Route<'c> {
     let name =
         section.required("name", "it is the label of metrics and logs, in place of raw paths");
@@ -151,7 +152,7 @@ const RETRIES: [(&str, RetryUnsafe); 3] = [
     ("always", RetryUnsafe::Always),
 ];
 
-fn unique_name(item: &Item<'_>, names: &mut Vec<String>) -> Option<String> {
+fn unique_name(item: &Item<'_>, names: &mut HashSet<String>) -> Option<String> {
     let text = item.text()?;
     let name = text.as_str().to_owned();
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
@@ -159,11 +160,10 @@ fn unique_name(item: &Item<'_>, names: &mut Vec<String>) -> Option<String> {
         item.reject("a route's name is 1 to 64 letters, digits, `-` and `_`");
         return None;
     }
-    if names.contains(&name) {
+    if !names.insert(name.clone()) {
         let fault = Fault::new("two routes of this upstream have the same name");
         item.fail(fault.label("used before").hint("names tell routes apart in metrics and logs"));
     }
-    names.push(name.clone());
     Some(name)
 }
 
