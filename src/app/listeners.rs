@@ -4,8 +4,6 @@
 use std::num::NonZeroUsize;
 use std::time::UNIX_EPOCH;
 
-use prometheus::GaugeVec;
-
 use super::build::StartError;
 use crate::net::tls::TlsSetupError;
 use crate::proxy::plan::BoundListener;
@@ -14,6 +12,7 @@ use crate::server::settings::{Listen, ServerTls};
 use crate::server::tls::Identity;
 use crate::server::{BindError, Claim, Local, TlsCell, WorkerListener, bind};
 use crate::telemetry::Registry;
+use crate::telemetry::family::Gauges;
 
 /// What is bound.
 pub(super) struct Listeners {
@@ -22,7 +21,7 @@ pub(super) struct Listeners {
     open: Vec<Open>,
     /// The next listener's number; none is used twice, so that no connection is taken for another's.
     next: usize,
-    expiry: GaugeVec,
+    expiry: Gauges,
 }
 
 /// One listener whose sockets are with the workers.
@@ -70,7 +69,7 @@ impl Removed {
 impl Listeners {
     /// None yet, for this many workers.
     pub(super) fn new(workers: NonZeroUsize, registry: &Registry) -> Result<Self, StartError> {
-        let expiry = registry.float_gauge_vec(
+        let expiry = registry.gauge_vec(
             "bearer_proxy_tls_listener_certificate_expiry_timestamp_seconds",
             "When the certificate of a listener ends to be valid.",
             &["listener"],

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::{Gauge, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, IntGauge};
 
 use super::build::{StartError, plan};
 use super::headers::HeaderValues;
@@ -26,6 +26,7 @@ use crate::proxy::plan::wanted;
 use crate::server::settings::{ShutdownSettings, Workers as WorkerCount};
 use crate::server::{Slots, WorkerCommand};
 use crate::telemetry::Registry;
+use crate::telemetry::family::Gauges;
 use crate::telemetry::log::{LogFormat, LogGuard};
 use crate::token::Keeper;
 
@@ -36,7 +37,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub struct ReloadMetrics {
     successful: IntGauge,
     success_time: Gauge,
-    restart_needed: IntGaugeVec,
+    restart_needed: Gauges,
 }
 
 impl ReloadMetrics {
@@ -198,7 +199,7 @@ impl Reloader {
         let waiting = self.fixed.differing(&self.config);
         for key in RESTART_KEYS {
             let needed = self.metrics.restart_needed.with_label_values(&[key]);
-            needed.set(waiting.contains(&key).into());
+            needed.set(u8::from(waiting.contains(&key)));
         }
         let path = self.config.path.display();
         if waiting.is_empty() {

@@ -5,42 +5,43 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use prometheus::IntGauge;
 
 use super::client::ClientId;
 use super::rejection::{Code, Rejection};
 use super::settings::ClientSettings;
 use crate::telemetry::Registry;
+use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
 use crate::telemetry::metrics::REQUEST_SECONDS;
 
 /// The families of this folder.
 #[derive(Clone)]
 pub struct ProxyMetrics {
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    rejected: IntCounterVec,
-    upstream_errors: IntCounterVec,
-    unauthorized: IntCounterVec,
-    insufficient_scope: IntCounterVec,
-    authorization_seen: IntCounterVec,
-    client_requests: IntCounterVec,
+    requests: Counters,
+    duration: Histograms,
+    rejected: Counters,
+    upstream_errors: Counters,
+    unauthorized: Counters,
+    insufficient_scope: Counters,
+    authorization_seen: Counters,
+    client_requests: Counters,
     in_flight: IntGauge,
 }
 
 /// Handles of one route.
 pub struct RouteMetrics {
-    requests: IntCounterVec,
+    requests: Counters,
     upstream: Arc<str>,
     route: Arc<str>,
     /// Handles that were needed so far; the list is short and read without waiting.
-    counted: RwLock<Vec<(Method, StatusCode, IntCounter)>>,
+    counted: RwLock<Vec<(Method, StatusCode, Counter)>>,
     duration: Histogram,
-    upstream_errors: IntCounterVec,
-    unauthorized: IntCounter,
-    insufficient_scope: IntCounter,
-    authorization_seen: IntCounter,
+    upstream_errors: Counters,
+    unauthorized: Counter,
+    insufficient_scope: Counter,
+    authorization_seen: Counter,
     /// In the order of the clients.
-    clients: Box<[IntCounter]>,
+    clients: Box<[Counter]>,
 }
 
 /// Why an exchange with an upstream failed; label values of `upstream_errors_total`.
@@ -206,7 +207,7 @@ impl RouteMetrics {
         self.authorization_seen.inc();
     }
 
-    fn counter(&self, method: &Method, status: StatusCode) -> IntCounter {
+    fn counter(&self, method: &Method, status: StatusCode) -> Counter {
         let labels = [&*self.upstream, &*self.route, method.as_str(), status.as_str()];
         let counter = self.requests.with_label_values(&labels);
         // A handle that cannot be kept now is looked up again next time.

@@ -10,13 +10,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::IntCounterVec;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::{Reference, SecretError};
 use crate::sensitive::Sensitive;
 use crate::telemetry::Registry;
+use crate::telemetry::family::Counters;
 
 /// References that are remembered; above it, all are forgotten and read again.
 const MAX_KEPT: usize = 256;
@@ -35,7 +35,7 @@ pub enum Age {
 /// Reads references.
 pub struct Store {
     kept: StdMutex<HashMap<Reference, Arc<Mutex<Option<Kept>>>>>,
-    reads: IntCounterVec,
+    reads: Counters,
 }
 
 /// A value, and when it was read.

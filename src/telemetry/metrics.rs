@@ -8,10 +8,10 @@ use std::fmt;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    CounterVec, Encoder, Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec,
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
+    Encoder, Error, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, TextEncoder,
 };
 
+use super::family::{Counters, Family, Gauges, Histograms};
 use super::process::Process;
 
 /// The media type of [`Registry::render`].
@@ -83,13 +83,8 @@ impl Registry {
     }
 
     /// A counter with labels.
-    pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntCounterVec> {
-        self.keep(IntCounterVec::new(Opts::new(name, help), labels)?)
-    }
-
-    /// A counter of seconds or other fractions, with labels.
-    pub fn float_counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<CounterVec> {
-        self.keep(CounterVec::new(Opts::new(name, help), labels)?)
+    pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<Counters> {
+        self.keep(Family::new(name, help, labels, &[])?)
     }
 
     /// A gauge without labels.
@@ -98,13 +93,8 @@ impl Registry {
     }
 
     /// A gauge with labels.
-    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntGaugeVec> {
-        self.keep(IntGaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    /// A gauge of fractions, with labels.
-    pub fn float_gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<GaugeVec> {
-        self.keep(GaugeVec::new(Opts::new(name, help), labels)?)
+    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<Gauges> {
+        self.keep(Family::new(name, help, labels, &[])?)
     }
 
     /// A histogram without labels.
@@ -119,10 +109,9 @@ impl Registry {
         name: &str,
         help: &str,
         labels: &[&str],
-        buckets: &[f64],
-    ) -> Made<HistogramVec> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.keep(HistogramVec::new(options, labels)?)
+        buckets: &'static [f64],
+    ) -> Made<Histograms> {
+        self.keep(Family::new(name, help, labels, buckets)?)
     }
 
     /// A gauge that is read when somebody looks.

@@ -1,5 +1,6 @@
 //! How we speak: logs and metrics, their set-up and shared vocabulary.
 
+pub mod family;
 mod json;
 pub mod log;
 pub mod metrics;

@@ -2,9 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec};
-
 use crate::telemetry::Registry;
+use crate::telemetry::family::{Counters, Gauges, Histograms};
 use crate::telemetry::metrics::TOKEN_SECONDS;
 
 /// Values of the `result` label.
@@ -13,20 +12,20 @@ const RESULTS: [&str; 5] = ["ok", "denied", "error", "timeout", "malformed"];
 /// The families of this folder.
 #[derive(Clone)]
 pub struct TokenMetrics {
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    expiry: GaugeVec,
-    refresh_due: GaugeVec,
-    last_success: GaugeVec,
-    usable: IntGaugeVec,
-    missing_scopes: IntGaugeVec,
-    rotations: IntCounterVec,
-    last_change: GaugeVec,
-    clock_offset: GaugeVec,
-    budget_left: IntGaugeVec,
-    contended: IntCounterVec,
-    disagreements: IntCounterVec,
-    pub(super) clock_jumps: IntCounterVec,
+    requests: Counters,
+    duration: Histograms,
+    expiry: Gauges,
+    refresh_due: Gauges,
+    last_success: Gauges,
+    usable: Gauges,
+    missing_scopes: Gauges,
+    rotations: Counters,
+    last_change: Gauges,
+    clock_offset: Gauges,
+    budget_left: Gauges,
+    contended: Counters,
+    disagreements: Counters,
+    pub(super) clock_jumps: Counters,
 }
 
 impl TokenMetrics {
@@ -48,17 +47,17 @@ impl TokenMetrics {
                 &["credential"],
                 TOKEN_SECONDS,
             )?,
-            expiry: registry.float_gauge_vec(
+            expiry: registry.gauge_vec(
                 "bearer_proxy_token_expiry_timestamp_seconds",
                 "When the held token ends.",
                 token,
             )?,
-            refresh_due: registry.float_gauge_vec(
+            refresh_due: registry.gauge_vec(
                 "bearer_proxy_token_refresh_due_timestamp_seconds",
                 "When the next call for this token is due.",
                 token,
             )?,
-            last_success: registry.float_gauge_vec(
+            last_success: registry.gauge_vec(
                 "bearer_proxy_token_last_success_timestamp_seconds",
                 "When a token was last obtained.",
                 token,
@@ -78,12 +77,12 @@ impl TokenMetrics {
                 "Changed client secrets, by what the token server thought of them.",
                 &["credential", "result"],
             )?,
-            last_change: registry.float_gauge_vec(
+            last_change: registry.gauge_vec(
                 "bearer_proxy_secret_last_change_timestamp_seconds",
                 "When a changed client secret was first shown to the token server.",
                 &["credential"],
             )?,
-            clock_offset: registry.float_gauge_vec(
+            clock_offset: registry.gauge_vec(
                 "bearer_proxy_token_server_clock_offset_seconds",
                 "How far the token server's clock is ahead of ours.",
                 token,
@@ -138,8 +137,8 @@ impl TokenMetrics {
 
 /// The metrics of one login.
 pub(super) struct OneLogin {
-    rotations: IntCounterVec,
-    last_change: GaugeVec,
+    rotations: Counters,
+    last_change: Gauges,
     credential: String,
 }
 
@@ -153,8 +152,7 @@ impl OneLogin {
 
 impl Drop for OneLogin {
     fn drop(&mut self) {
-        // An error only means that no secret was ever changed.
-        let _ = self.last_change.remove_label_values(&[&self.credential]);
+        self.last_change.remove_label_values(&[&self.credential]);
     }
 }
 
@@ -175,8 +173,7 @@ impl OneToken {
         let labels = [self.credential.as_str(), self.token.as_str()];
         self.all.expiry.with_label_values(&labels).set(epoch(expires));
         self.all.last_success.with_label_values(&labels).set(epoch(SystemTime::now()));
-        let missing = i64::try_from(missing_scopes).unwrap_or(i64::MAX);
-        self.all.missing_scopes.with_label_values(&labels).set(missing);
+        self.all.missing_scopes.with_label_values(&labels).set(missing_scopes as f64);
     }
 
     pub(super) fn contended(&self) {
@@ -193,37 +190,34 @@ impl OneToken {
     }
 
     pub(super) fn budget_left(&self, calls: u32) {
-        self.all.budget_left.with_label_values(&[&self.credential]).set(i64::from(calls));
+        self.all.budget_left.with_label_values(&[&self.credential]).set(calls);
     }
 
     /// A gauge of a moment goes when there is no such moment.
     pub(super) fn state(&self, usable: bool, due: Option<SystemTime>) {
         let labels = [self.credential.as_str(), self.token.as_str()];
-        self.all.usable.with_label_values(&labels).set(i64::from(usable));
+        self.all.usable.with_label_values(&labels).set(u8::from(usable));
         match due {
             Some(due) => self.all.refresh_due.with_label_values(&labels).set(epoch(due)),
-            None => drop(self.all.refresh_due.remove_label_values(&labels)),
+            None => self.all.refresh_due.remove_label_values(&labels),
         }
     }
 
     pub(super) fn let_go(&self) {
         let labels = [self.credential.as_str(), self.token.as_str()];
-        drop(self.all.expiry.remove_label_values(&labels));
+        self.all.expiry.remove_label_values(&labels);
     }
 }
 
 impl Drop for OneToken {
     fn drop(&mut self) {
         let labels = [self.credential.as_str(), self.token.as_str()];
-        // An error only means that the series never appeared.
         let all = &self.all;
-        for gauge in [&all.expiry, &all.refresh_due, &all.last_success, &all.clock_offset] {
-            let _ = gauge.remove_label_values(&labels);
+        let moments = [&all.expiry, &all.refresh_due, &all.last_success, &all.clock_offset];
+        for gauge in moments.into_iter().chain([&all.usable, &all.missing_scopes]) {
+            gauge.remove_label_values(&labels);
         }
-        for gauge in [&all.usable, &all.missing_scopes] {
-            let _ = gauge.remove_label_values(&labels);
-        }
-        let _ = all.budget_left.remove_label_values(&[&self.credential]);
+        all.budget_left.remove_label_values(&[&self.credential]);
     }
 }
 

@@ -1,0 +1,286 @@
+//! Metrics with labels: families of numbers, each under the values of its labels.
+//!
+//! In the library's own families every number brings along its name, its help and the names of its
+//! labels, a kilobyte of text. With ten thousand routes that was a hundred megabytes, and most of
+//! the time of a start. Here the text is there once.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+
+/// A family; clones share its numbers.
+#[derive(Clone)]
+pub struct Family<N>(Arc<Shared<N>>);
+
+/// Counters with labels.
+pub type Counters = Family<Counter>;
+/// Gauges with labels.
+pub type Gauges = Family<Gauge>;
+/// Histograms with labels.
+pub type Histograms = Family<Histogram>;
+
+struct Shared<N> {
+    desc: Desc,
+    /// Upper bounds of a histogram's buckets, ascending; empty for what is none.
+    bounds: &'static [f64],
+    numbers: Mutex<HashMap<Key, N>>,
+}
+
+/// The values of the labels, joined by a byte that is in no text.
+type Key = Box<[u8]>;
+const SEPARATOR: u8 = 0xff;
+
+/// What a family is made of.
+pub trait Number: Clone + Send + Sync + 'static {
+    /// What Prometheus calls it.
+    const KIND: MetricType;
+
+    /// One at zero.
+    fn zero(bounds: &'static [f64]) -> Self;
+
+    /// Shows the present value.
+    fn show(&self, metric: &mut Metric);
+}
+
+impl<N: Number> Family<N> {
+    pub(super) fn new(
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        bounds: &'static [f64],
+    ) -> Result<Self, prometheus::Error> {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        let desc = Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())?;
+        Ok(Self(Arc::new(Shared { desc, bounds, numbers: Mutex::default() })))
+    }
+
+    /// The number under these values, in the order of the labels; it is shown from now on.
+    pub fn with_label_values(&self, values: &[&str]) -> N {
+        debug_assert_eq!(
+            values.len(),
+            self.0.desc.variable_labels.len(),
+            "{}",
+            self.0.desc.fq_name
+        );
+        let make = || N::zero(self.0.bounds);
+        self.numbers().entry(key(values)).or_insert_with(make).clone()
+    }
+
+    /// Shows the number under these values no more.
+    pub fn remove_label_values(&self, values: &[&str]) {
+        self.numbers().remove(&key(values));
+    }
+
+    /// Shows none of the numbers any more.
+    pub fn reset(&self) {
+        self.numbers().clear();
+    }
+
+    fn numbers(&self) -> MutexGuard<'_, HashMap<Key, N>> {
+        self.0.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn metric(&self, key: &[u8], number: &N) -> Metric {
+        let names = self.0.desc.variable_labels.iter();
+        let values = key.split(|byte| *byte == SEPARATOR);
+        let mut labels: Vec<_> = names.zip(values).map(pair).collect();
+        labels.sort();
+        let mut metric = Metric::from_label(labels);
+        number.show(&mut metric);
+        metric
+    }
+}
+
+fn key(values: &[&str]) -> Key {
+    let values: Vec<_> = values.iter().map(|value| value.as_bytes()).collect();
+    values.join(&SEPARATOR).into_boxed_slice()
+}
+
+fn pair((name, value): (&String, &[u8])) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.clone());
+    pair.set_value(String::from_utf8_lossy(value).into_owned());
+    pair
+}
+
+impl<N: Number> Collector for Family<N> {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.0.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let numbers = self.numbers();
+        let mut family = MetricFamily::default();
+        family.set_name(self.0.desc.fq_name.clone());
+        family.set_help(self.0.desc.help.clone());
+        family.set_field_type(N::KIND);
+        family.set_metric(numbers.iter().map(|(key, number)| self.metric(key, number)).collect());
+        vec![family]
+    }
+}
+
+/// What only grows.
+#[derive(Clone)]
+pub struct Counter(Arc<AtomicU64>);
+
+impl Counter {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// The present value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Number for Counter {
+    const KIND: MetricType = MetricType::COUNTER;
+
+    fn zero(_: &'static [f64]) -> Self {
+        Self(Arc::default())
+    }
+
+    fn show(&self, metric: &mut Metric) {
+        let mut counter = proto::Counter::default();
+        counter.set_value(self.get() as f64);
+        metric.set_counter(counter);
+    }
+}
+
+/// What goes up and down.
+#[derive(Clone)]
+pub struct Gauge(Arc<AtomicU64>);
+
+impl Gauge {
+    /// Replaces the value.
+    pub fn set(&self, value: impl Into<f64>) {
+        self.0.store(value.into().to_bits(), Relaxed);
+    }
+
+    /// The present value.
+    pub fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+}
+
+impl Number for Gauge {
+    const KIND: MetricType = MetricType::GAUGE;
+
+    fn zero(_: &'static [f64]) -> Self {
+        Self(Arc::default())
+    }
+
+    fn show(&self, metric: &mut Metric) {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(self.get());
+        metric.set_gauge(gauge);
+    }
+}
+
+/// How many observations fell below which bound.
+#[derive(Clone)]
+pub struct Histogram(Arc<Observed>);
+
+struct Observed {
+    bounds: &'static [f64],
+    /// One for each bound, and one for what is above all.
+    counts: Box<[AtomicU64]>,
+    sum: AtomicU64,
+}
+
+impl Histogram {
+    /// Counts one observation. Who looks meanwhile may find its count without its sum.
+    pub fn observe(&self, value: f64) {
+        let bucket = self.0.bounds.partition_point(|bound| *bound < value);
+        if let Some(count) = self.0.counts.get(bucket) {
+            count.fetch_add(1, Relaxed);
+        }
+        let add = |sum| Some((f64::from_bits(sum) + value).to_bits());
+        let _ = self.0.sum.fetch_update(Relaxed, Relaxed, add);
+    }
+}
+
+impl Number for Histogram {
+    const KIND: MetricType = MetricType::HISTOGRAM;
+
+    fn zero(bounds: &'static [f64]) -> Self {
+        let counts = (0..=bounds.len()).map(|_| AtomicU64::default()).collect();
+        Self(Arc::new(Observed { bounds, counts, sum: AtomicU64::default() }))
+    }
+
+    fn show(&self, metric: &mut Metric) {
+        let mut below = 0;
+        let mut buckets = Vec::with_capacity(self.0.bounds.len());
+        for (bound, count) in self.0.bounds.iter().zip(&self.0.counts) {
+            below += count.load(Relaxed);
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(below);
+            buckets.push(bucket);
+        }
+        let above = self.0.counts.last().map_or(0, |count| count.load(Relaxed));
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(below + above);
+        histogram.set_sample_sum(f64::from_bits(self.0.sum.load(Relaxed)));
+        metric.set_histogram(histogram);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::telemetry::Registry;
+
+    fn lines(registry: &Registry) -> Vec<String> {
+        let text = String::from_utf8(registry.render()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_family_reads_as_the_librarys_own() {
+        let registry = Registry::new();
+        let counters = registry.counter_vec("a_total", "Help.", &["y", "x"]).unwrap();
+        counters.with_label_values(&["quo\"te", "1"]).inc();
+        counters.with_label_values(&["quo\"te", "1"]).inc();
+        counters.with_label_values(&["", "0"]);
+        let gauges = registry.gauge_vec("b", "Help.", &["x"]).unwrap();
+        gauges.with_label_values(&["1"]).set(-2.5);
+        let times = registry.histogram_vec("c", "Help.", &["x"], &[0.5, 1.0]).unwrap();
+        for value in [0.25, 0.5, 0.75, 4.0] {
+            times.with_label_values(&["1"]).observe(value);
+        }
+        let expected = [
+            "# HELP a_total Help.",
+            "# TYPE a_total counter",
+            "a_total{x=\"0\",y=\"\"} 0",
+            "a_total{x=\"1\",y=\"quo\\\"te\"} 2",
+            "# HELP b Help.",
+            "# TYPE b gauge",
+            "b{x=\"1\"} -2.5",
+            "# HELP c Help.",
+            "# TYPE c histogram",
+            "c_bucket{x=\"1\",le=\"0.5\"} 2",
+            "c_bucket{x=\"1\",le=\"1\"} 3",
+            "c_bucket{x=\"1\",le=\"+Inf\"} 4",
+            "c_sum{x=\"1\"} 5.5",
+            "c_count{x=\"1\"} 4",
+        ];
+        assert_eq!(lines(&registry), expected);
+    }
+
+    #[test]
+    fn a_number_that_was_removed_is_shown_no_more_and_begins_anew() {
+        let registry = Registry::new();
+        let gauges = registry.gauge_vec("b", "Help.", &["x"]).unwrap();
+        gauges.with_label_values(&["1"]).set(7);
+        gauges.remove_label_values(&["1"]);
+        gauges.remove_label_values(&["never there"]);
+        assert!(lines(&registry).is_empty(), "a family without numbers is not shown");
+        assert_eq!(gauges.with_label_values(&["1"]).get(), 0.0);
+    }
+}
