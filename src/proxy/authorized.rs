@@ -16,12 +16,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http_body::Body as _;
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant};
 
 use super::plan::{RoutePlan, UpstreamPlan};
 use super::received::too_large;
 use super::rejection::{Code, ConnectFailure, Forwarded, Rejection};
-use super::replay::Kept;
 use super::routed::{Routed, is_safe};
 use super::settings::RequestLimits;
 use super::trailers::Sieved;
@@ -33,12 +32,15 @@ use crate::net::connect::ConnectError;
 use crate::token::Bearer;
 use crate::upstream::{self, Departure, Reuse, SendError, Way};
 
-/// A request that may be sent.
-pub struct Authorized {
+/// A request that may be sent, once.
+pub struct Authorized(Box<Outgoing>);
+
+/// In a box, since it is handed from state to state.
+struct Outgoing {
     request: Box<Request>,
     route: Arc<RoutePlan>,
     bearer: Option<Arc<Bearer>>,
-    /// Its body's bytes, where a second try would be honest.
+    /// Its body, where a second try would be honest. What streams is sent once.
     whole: Option<Bytes>,
 }
 
@@ -52,16 +54,26 @@ pub struct Sent {
     pub kept: Option<Kept>,
 }
 
+/// What is left of a request that was sent, and its body.
+pub struct Kept {
+    request: Box<Outgoing>,
+    whole: Bytes,
+}
+
+impl Kept {
+    /// A second try: the request as it was, with a newer token.
+    pub(super) fn again(mut self, bearer: Arc<Bearer>) -> Authorized {
+        self.request.request.body = Body::full(self.whole);
+        self.request.bear(bearer);
+        Authorized(self.request)
+    }
+}
+
 impl Authorized {
     pub(super) fn new(routed: Routed, bearer: Option<Arc<Bearer>>) -> Self {
         let whole = if routed.may_repeat() { routed.whole } else { None };
-        Self { request: routed.request, route: routed.route, bearer, whole }
-    }
-
-    /// A second try: the request as it was, with a newer token.
-    pub(super) fn again(kept: Kept, route: Arc<RoutePlan>, bearer: Arc<Bearer>) -> Self {
-        let request = kept.with(bearer.header().clone());
-        Self { request, route, bearer: Some(bearer), whole: None }
+        let Routed { request, route, .. } = routed;
+        Self(Box::new(Outgoing { request, route, bearer, whole }))
     }
 
     /// Sends it and waits for the head of the answer.
@@ -74,53 +86,71 @@ impl Authorized {
         upstream: &UpstreamPlan,
         limits: &RequestLimits,
     ) -> Result<Sent, Rejection> {
-        let Self { mut request, route, mut bearer, whole } = self;
+        let Self(mut outgoing) = self;
+        let request = &mut *outgoing.request;
         let reuse = if is_safe(&request.method) { Reuse::Any } else { Reuse::Recent };
-        let watch = guard(&mut request, &route, upstream, limits);
+        let watch = guard(request, &outgoing.route, upstream, limits);
         let limit = upstream.response_timeout;
-        let mut sent = in_time(pool, &mut request, reuse, limit, watch.as_ref()).await;
-        // Once, where the method or the route allows a second try at all: the failure says nothing
-        // of the request (RFC 9110 section 9.2.2, RFC 9113 section 8.7).
-        if let (Some(Err(error)), Some(whole)) = (&sent, &whole)
-            && (error.is_stale() || error.is_refused())
-            && with_a_token(&mut request, &route, &mut bearer)
-        {
-            request.body = Body::full(whole.clone());
-            // In a box, since it is rare.
-            sent = Box::pin(in_time(pool, &mut request, Reuse::Never, limit, None)).await;
-        }
-        match sent {
-            Some(Ok(response)) => {
-                Ok(Sent { response, bearer, kept: whole.map(|whole| Kept::new(request, whole)) })
+        let sent = in_time(pool, request, reuse, limit, watch.as_ref()).await;
+        let sent = match outgoing.settled(sent) {
+            Some(sent) => sent,
+            None => {
+                let request = &mut *outgoing.request;
+                // In a box, since it is rare.
+                Box::pin(in_time(pool, request, Reuse::Never, limit, None)).await
             }
+        };
+        match sent {
+            Some(Ok(response)) => Ok(outgoing.sent(response)),
             Some(Err(error)) => {
                 let rejection = failed(&error, watch.as_ref(), limits);
                 if matches!(rejection.code, Code::Connect | Code::UpstreamReset) {
-                    route.metrics.upstream_error(rejection.code.as_str());
+                    outgoing.route.metrics.upstream_error(rejection.code.as_str());
                 }
                 Err(rejection)
             }
             None => {
-                route.metrics.upstream_error("timeout");
+                outgoing.route.metrics.upstream_error("timeout");
                 Err(late(limit))
             }
         }
     }
 }
 
-/// Gives the request the token of the moment: the one it had may have ended while an answer was
-/// waited for. Says whether it has all that its route asks for.
-fn with_a_token(
-    request: &mut Request,
-    route: &RoutePlan,
-    bearer: &mut Option<Arc<Bearer>>,
-) -> bool {
-    let (Some(reader), Some(_)) = (&route.token, &*bearer) else { return true };
-    let usable = reader.usable(Moment::now()).filter(|held| route.lacking(held).is_none());
-    let Some(usable) = usable else { return false };
-    request.fields.insert(AUTHORIZATION, usable.header().clone());
-    *bearer = Some(usable);
-    true
+/// What came of a request in time.
+type Outcome = Option<Result<Box<Response>, SendError>>;
+
+impl Outgoing {
+    /// `None` where it is to be sent again: once, and where the method or the route allows a second try
+    /// at all, since the failure says nothing of the request (RFC 9110 section 9.2.2, RFC 9113
+    /// section 8.7).
+    fn settled(&mut self, sent: Outcome) -> Option<Outcome> {
+        match sent {
+            Some(Err(error)) if (error.is_stale() || error.is_refused()) && self.renew() => None,
+            sent => Some(sent),
+        }
+    }
+
+    /// Makes it whole again, where a second try would be honest, with the token of the moment: the one
+    /// it had may have ended while an answer was waited for. Says whether it may be sent.
+    fn renew(&mut self) -> bool {
+        let Some(whole) = &self.whole else { return false };
+        self.request.body = Body::full(whole.clone());
+        let (Some(reader), Some(_)) = (&self.route.token, &self.bearer) else { return true };
+        let usable = reader.usable(Moment::now());
+        let usable = usable.filter(|held| self.route.lacking(held).is_none());
+        usable.map(|bearer| self.bear(bearer)).is_some()
+    }
+
+    fn bear(&mut self, bearer: Arc<Bearer>) {
+        self.request.fields.insert(AUTHORIZATION, bearer.header().clone());
+        self.bearer = Some(bearer);
+    }
+
+    fn sent(mut self: Box<Self>, response: Box<Response>) -> Sent {
+        let (bearer, whole) = (self.bearer.clone(), self.whole.take());
+        Sent { response, bearer, kept: whole.map(|whole| Kept { request: self, whole }) }
+    }
 }
 
 /// Puts a request's body under guard and sieves its trailers; a request without one stays as it is.
@@ -148,14 +178,15 @@ async fn in_time(
     reuse: Reuse,
     limit: Duration,
     watch: Option<&Watch>,
-) -> Option<Result<Box<Response>, SendError>> {
+) -> Outcome {
     let started = Instant::now();
     let departure = Departure::at(started);
     let mut sending = pin!(pool.send(request, reuse, &departure));
     let mut deadline = started + limit;
     loop {
-        if let Ok(sent) = timeout_at(deadline, sending.as_mut()).await {
-            return Some(sent);
+        let sent = pool.alarms().within(deadline, sending.as_mut()).await;
+        if sent.is_some() {
+            return sent;
         }
         let left = departure.since().unwrap_or_else(Instant::now);
         let since = watch.map_or(left, |watch| watch.last_progress().max(left));

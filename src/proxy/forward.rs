@@ -84,10 +84,12 @@ impl Forwarder {
         let record = AccessRecord::new(&request, fields, local.plan.access);
         let counted = self.shared.metrics.under_way();
         let mut life = Life { record, counted, admitted: None };
-        let authorized = self.authorized(&local, &connection, request, fields, &mut life).await;
-        let (mut exchange, authorized) = match authorized {
-            Ok(both) => both,
-            Err(rejection) => return life.end(Err(rejection), &self.shared.metrics),
+        let (mut exchange, authorized) = {
+            let going = self.authorized(&local, &connection, request, fields, &mut life).await;
+            match going {
+                Ok(both) => both,
+                Err(rejection) => return life.end(Err(rejection), &self.shared.metrics),
+            }
         };
         if is_safe(life.record.method()) {
             let outcome = exchange.run(authorized).await;
@@ -271,8 +273,7 @@ impl<W: Way> Exchange<W> {
         let deadline = Instant::now() + self.route.token_wait;
         match reader.newer_than(generation, deadline).await {
             Ok(newer) if self.route.lacking(&newer).is_none() => {
-                let again = Authorized::again(kept, Arc::clone(&self.route), newer);
-                again.send(&*self.pool, &self.upstream, &self.local.plan.limits).await
+                kept.again(newer).send(&*self.pool, &self.upstream, &self.local.plan.limits).await
             }
             _ => Ok(Sent { kept: None, ..sent }),
         }

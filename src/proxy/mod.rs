@@ -13,7 +13,6 @@ pub mod metrics;
 pub mod plan;
 pub mod received;
 pub mod rejection;
-pub mod replay;
 pub mod rewrite;
 pub mod routed;
 pub mod settings;

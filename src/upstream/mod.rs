@@ -2,6 +2,7 @@
 //!
 //! [`Pool`] sends; [`SendError`] says what failed and whether any byte had left.
 
+mod alarms;
 pub mod error;
 mod expect;
 mod http1;
@@ -11,6 +12,7 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use alarms::Alarms;
 pub use error::{Forwarded, SendError, SendErrorKind};
 pub use expect::BodyUnasked;
 pub use http1::Failure;

@@ -15,6 +15,7 @@ use http::uri::{Authority, Scheme};
 use http::{StatusCode, Uri, Version};
 use tokio::time::Instant;
 
+use super::alarms::Alarms;
 use super::error::{Forwarded, SendError, SendErrorKind};
 use super::expect::Expectation;
 use super::http1;
@@ -57,6 +58,9 @@ pub trait Way {
         reuse: Reuse,
         departure: &Departure,
     ) -> impl Future<Output = Result<Box<Response>, SendError>>;
+
+    /// For those who wait for its answers.
+    fn alarms(&self) -> &Alarms;
 }
 
 impl Way for Pool {
@@ -67,6 +71,10 @@ impl Way for Pool {
         departure: &Departure,
     ) -> impl Future<Output = Result<Box<Response>, SendError>> {
         self.send_noting(request, reuse, departure)
+    }
+
+    fn alarms(&self) -> &Alarms {
+        &self.0.alarms
     }
 }
 
@@ -107,6 +115,7 @@ struct Shared {
     home: http1::Home<Stream>,
     returned: mpsc::Receiver<Http1>,
     multiplexed: Connections,
+    alarms: Alarms,
 }
 
 type Http1 = Box<http1::Connection<Stream>>;
@@ -142,10 +151,17 @@ impl Pool {
             TlsSetupError::new(format!("{} is no authority", settings.origin.authority()))
         })?;
         let (home, returned) = mpsc::channel();
-        let (idle, multiplexed) = (RefCell::default(), Connections::default());
-        let shared =
-            Shared { settings, connector, switching, authority, idle, home, returned, multiplexed };
-        Ok(Self(shared))
+        Ok(Self(Shared {
+            settings,
+            connector,
+            switching,
+            authority,
+            idle: RefCell::default(),
+            home,
+            returned,
+            multiplexed: Connections::default(),
+            alarms: Alarms::default(),
+        }))
     }
 
     /// What it was made from.
