@@ -10,6 +10,6 @@ pub mod sending;
 pub mod switched;
 
 pub use framing::{Framing, Step};
-pub use lines::{BareLineFeed, HeadEnd, decimal, lists, write_decimal};
+pub use lines::{HeadEnd, decimal, lists, write_decimal};
 pub use sending::{Coding, SendFailure, Sending};
 pub use switched::{Duplex, Stream};

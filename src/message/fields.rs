@@ -5,6 +5,7 @@
 //! of their own. Heads are short: a list is searched faster than a map is filled.
 
 use std::fmt;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -36,7 +37,7 @@ enum Value {
 }
 
 /// A part of the bytes that were read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Span {
     start: u32,
     end: u32,
@@ -47,12 +48,16 @@ struct Span {
 pub enum FieldError {
     /// A line is no field.
     Malformed,
+    /// A line ends without CR (RFC 9112 section 2.2).
+    BareLineFeed,
     /// There are more than allowed.
     TooMany,
 }
 
 /// Room for the fields that a proxy adds, so that the list does not grow a second time.
 const ADDED: usize = 6;
+/// Lines that a head usually ends up with; as many as fit where memory is at hand.
+const USUAL: usize = 14;
 
 impl Fields {
     /// No fields.
@@ -60,37 +65,14 @@ impl Fields {
         Self { read: Bytes::new(), lines: Vec::new() }
     }
 
-    /// Reads lines (RFC 9112 section 5) up to the empty one, with which `block` ends.
-    ///
-    /// A line is a name, a colon, a value and CR LF, nothing else: no space before the colon, no
-    /// folded line, no bare CR or LF. Names become lower case in place.
+    /// Reads a block of lines that ends with its empty one.
     ///
     /// # Errors
-    /// The first line that is no field, or one too many.
+    /// The first line that is no field, or one too many; a block that ends elsewhere.
     pub fn read(mut block: BytesMut, max: usize) -> Result<Self, FieldError> {
-        // Positions are kept in 32 bits.
-        u32::try_from(block.len()).map_err(|_| FieldError::Malformed)?;
-        let mut lines = Vec::with_capacity(ADDED + 8);
-        let mut at = 0;
-        loop {
-            let rest = block.get_mut(at..).unwrap_or_default();
-            let feed = memchr::memchr(b'\n', rest).ok_or(FieldError::Malformed)?;
-            let (line, after) = rest.split_at_mut(feed + 1);
-            let Some((line, b"\r\n")) =
-                line.split_last_chunk_mut().map(|(line, end)| (line, &*end))
-            else {
-                return Err(FieldError::Malformed);
-            };
-            if line.is_empty() {
-                let ended = after.is_empty();
-                let fields = Self { read: block.freeze(), lines };
-                return if ended { Ok(fields) } else { Err(FieldError::Malformed) };
-            }
-            if lines.len() == max {
-                return Err(FieldError::TooMany);
-            }
-            lines.push(Line::read(line, at)?);
-            at += feed + 1;
+        match Lines::scan(&mut block, 0, max)? {
+            Some(lines) if lines.end() == block.len() => Ok(lines.of(block.freeze())),
+            _ => Err(FieldError::Malformed),
         }
     }
 
@@ -171,12 +153,79 @@ impl Fields {
         }
     }
 
+    /// Writes all lines but those that are to be left out.
+    pub fn write(&self, out: &mut BytesMut, mut left_out: impl FnMut(&[u8], &[u8]) -> bool) {
+        let mut run = Span { start: 0, end: 0 };
+        for Line { name, value } in &self.lines {
+            let (text, bytes) = (name.of(&self.read), value.of(&self.read));
+            if left_out(text, bytes) {
+                continue;
+            }
+            match Span::line(name, value, &self.read) {
+                // What came as it is written, one line after the other, is written at once.
+                Some(line) if line.start == run.end => run.end = line.end,
+                Some(line) => {
+                    out.extend_from_slice(std::mem::replace(&mut run, line).of(&self.read))
+                }
+                None => {
+                    out.extend_from_slice(std::mem::take(&mut run).of(&self.read));
+                    Self::write_line(text, bytes, out);
+                }
+            }
+        }
+        out.extend_from_slice(run.of(&self.read));
+    }
+
     /// Writes one line.
     pub fn write_line(name: &[u8], value: &[u8], out: &mut BytesMut) {
         out.reserve(name.len() + value.len() + 4);
         for part in [name, b": ", value, b"\r\n"] {
             out.extend_from_slice(part);
         }
+    }
+}
+
+/// Lines that were found in bytes which may still grow.
+pub struct Lines {
+    lines: Vec<Line>,
+    end: usize,
+}
+
+impl Lines {
+    /// Looks for lines (RFC 9112 section 5) from `start` on, up to the empty one; `None` where that has
+    /// not come yet.
+    ///
+    /// A line is a name, a colon, a value and CR LF, nothing else: no space before the colon, no
+    /// folded line, no bare CR or LF. Names become lower case in place.
+    ///
+    /// # Errors
+    /// The first line that is no field, or one too many.
+    pub fn scan(input: &mut [u8], start: usize, max: usize) -> Result<Option<Self>, FieldError> {
+        // Positions are kept in 32 bits.
+        u32::try_from(input.len()).map_err(|_| FieldError::Malformed)?;
+        let mut lines = Vec::with_capacity(USUAL);
+        let mut at = start;
+        loop {
+            match input.get(at..).unwrap_or_default() {
+                [b'\r', b'\n', ..] => return Ok(Some(Self { lines, end: at + 2 })),
+                [] | [b'\r'] => return Ok(None),
+                _ if lines.len() == max => return Err(FieldError::TooMany),
+                _ => {}
+            }
+            let Some((line, next)) = Line::scan(input, at)? else { return Ok(None) };
+            lines.push(line);
+            at = next;
+        }
+    }
+
+    /// Where the bytes after the empty line begin.
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
+    /// The fields, once `read` is what was looked at, at least to its end.
+    pub fn of(self, read: Bytes) -> Fields {
+        Fields { read, lines: self.lines }
     }
 }
 
@@ -187,42 +236,74 @@ pub fn text(value: &[u8]) -> Option<&str> {
 }
 
 impl Line {
-    /// Reads a line that stands `at` the block's byte with this number.
-    fn read(line: &mut [u8], at: usize) -> Result<Self, FieldError> {
-        let mut colon = 0;
-        loop {
-            let byte = line.get_mut(colon).ok_or(FieldError::Malformed)?;
-            if *byte == b':' {
+    /// The line that begins there, and where the next one does.
+    fn scan(input: &mut [u8], start: usize) -> Result<Option<(Self, usize)>, FieldError> {
+        let mut colon = start;
+        for byte in input.get_mut(start..).unwrap_or_default() {
+            let lower = TOKEN[usize::from(*byte)];
+            if lower == 0 {
                 break;
             }
-            *byte = TOKEN.get(usize::from(*byte)).copied().unwrap_or_default();
-            if *byte == 0 {
-                return Err(FieldError::Malformed);
-            }
+            *byte = lower;
             colon += 1;
         }
-        let mut value = colon + 1..line.len();
-        let is_space = |at: usize| matches!(line.get(at), Some(b' ' | b'\t'));
-        while !value.is_empty() && is_space(value.start) {
-            value.start += 1;
+        match input.get(colon) {
+            None => return Ok(None),
+            Some(b':') if colon > start => {}
+            Some(b'\n') => return Err(FieldError::BareLineFeed),
+            Some(_) => return Err(FieldError::Malformed),
         }
-        while !value.is_empty() && is_space(value.end - 1) {
-            value.end -= 1;
+        let mut end = colon + 1;
+        end += loop {
+            let rest = input.get(end..).unwrap_or_default();
+            match control(rest) {
+                None => return Ok(None),
+                Some(tab) if rest[tab] == b'\t' => end += tab + 1,
+                Some(control) => break control,
+            }
+        };
+        match input.get(end..).unwrap_or_default() {
+            [b'\r', b'\n', ..] => {}
+            [b'\r'] => return Ok(None),
+            [b'\n', ..] => return Err(FieldError::BareLineFeed),
+            _ => return Err(FieldError::Malformed),
         }
-        let text = line.get(value.clone()).unwrap_or_default();
-        if colon == 0 || text.iter().fold(false, |bad, byte| bad | is_control(*byte)) {
-            return Err(FieldError::Malformed);
-        }
-        let span =
-            |start: usize, end: usize| Span { start: (at + start) as u32, end: (at + end) as u32 };
-        let (name, value) = (span(0, colon), span(value.start, value.end));
-        Ok(Self { name: Name::Read(name), value: Value::Read(value) })
+        let value = trimmed(input, colon + 1..end);
+        let name = Span::from(start..colon);
+        Ok(Some((Self { name: Name::Read(name), value: Value::Read(value.into()) }, end + 2)))
     }
 }
 
-/// What may not be in a value (RFC 9110 section 5.5): controls but the tab.
-fn is_control(byte: u8) -> bool {
-    (byte < b' ') & (byte != b'\t') | (byte == 0x7f)
+/// Without the spaces and tabs around it.
+fn trimmed(input: &[u8], mut value: Range<usize>) -> Range<usize> {
+    let is_space = |at: usize| matches!(input.get(at), Some(b' ' | b'\t'));
+    while !value.is_empty() && is_space(value.start) {
+        value.start += 1;
+    }
+    while !value.is_empty() && is_space(value.end - 1) {
+        value.end -= 1;
+    }
+    value
+}
+
+/// Where the first control character is (RFC 9110 section 5.5), the tab among them.
+fn control(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for (number, eight) in eights.iter().enumerate() {
+        let word = u64::from_le_bytes(*eight);
+        // A byte's high bit is set where it is below 32, or 127. Borrows go upwards only, so that the
+        // lowest is right.
+        let below = word.wrapping_sub(ONES * 0x20) & !word;
+        let delete = word ^ (ONES * 0x7f);
+        let found = (below | (delete.wrapping_sub(ONES) & !delete)) & HIGH;
+        if found != 0 {
+            return Some(8 * number + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let last = rest.iter().position(|byte| *byte < b' ' || *byte == 0x7f)?;
+    Some(8 * eights.len() + last)
 }
 
 /// The bytes of names (RFC 9110 section 5.6.2) in lower case; 0 for all others.
@@ -280,7 +361,23 @@ impl Value {
     }
 }
 
+impl From<Range<usize>> for Span {
+    /// Of bytes whose number fits.
+    fn from(range: Range<usize>) -> Self {
+        Self { start: range.start as u32, end: range.end as u32 }
+    }
+}
+
 impl Span {
+    /// The whole line, where it came as it would be written.
+    fn line(name: &Name, value: &Value, read: &[u8]) -> Option<Self> {
+        let (Name::Read(name), Value::Read(value)) = (name, value) else { return None };
+        let line = Self { start: name.start, end: value.end + 2 };
+        let between = Self { start: name.end, end: value.start };
+        let after = Self { start: value.end, end: line.end };
+        (between.of(read) == b": " && after.of(read) == b"\r\n").then_some(line)
+    }
+
     fn of(self, read: &[u8]) -> &[u8] {
         read.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
@@ -369,7 +466,6 @@ mod tests {
             "a : b\r\n\r\n",
             " a: b\r\n\r\n",
             "a: b\r\n c\r\n\r\n",
-            "a: b\n\r\n",
             "a: b\rc\r\n\r\n",
             "a: b\r\r\n\r\n",
             "a: \0\r\n\r\n",
@@ -379,6 +475,9 @@ mod tests {
             "a(): b\r\n\r\n",
         ] {
             check(block, Err(FieldError::Malformed));
+        }
+        for block in ["a: b\n\r\n", "a\n\r\n", "a: b\r\n\n"] {
+            check(block, Err(FieldError::BareLineFeed));
         }
     }
 

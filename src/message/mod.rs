@@ -10,7 +10,7 @@ use http::{Extensions, Method, StatusCode, Uri, Version};
 
 use crate::body::Body;
 
-pub use fields::{FieldError, Fields, text};
+pub use fields::{FieldError, Fields, Lines, text};
 
 /// A request.
 #[derive(Debug)]

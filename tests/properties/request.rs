@@ -1,7 +1,7 @@
 //! What holds of every head of a request that is served: another parser reads it alike, it ends in one
 //! way, and its body can be read in one way only.
 
-use bearer_proxy::http1::{Framing, HeadEnd};
+use bearer_proxy::http1::Framing;
 use bearer_proxy::server::flaw::Flaw;
 use bearer_proxy::server::http1::head;
 use bytes::BytesMut;
@@ -11,8 +11,9 @@ const MAX_FIELDS: usize = 64;
 
 /// Reads a head as the program does, and compares it with what hyper's parser makes of it.
 pub fn check(data: &[u8]) {
-    let Ok(Some(length)) = HeadEnd::default().find(data) else { return };
-    let head = head::read(BytesMut::from(&data[..length]), MAX_FIELDS);
+    let mut input = BytesMut::from(data);
+    let Some(head) = head::read(&mut input, MAX_FIELDS) else { return };
+    let length = data.len() - input.len();
     if head.request.extensions.get::<Flaw>().is_some() {
         assert!(
             !head.asked.keep_alive && head.framing == Framing::Length(0),

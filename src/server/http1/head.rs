@@ -3,7 +3,10 @@
 //! A head that is not to be served becomes a request all the same, with the [`Flaw`] among its
 //! extensions: it is refused where all others are, in the same words, and counted.
 
-use bytes::{Bytes, BytesMut};
+use std::mem::take;
+use std::ops::Range;
+
+use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{Method, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -12,7 +15,7 @@ use hyper::ext::ReasonPhrase;
 use super::date;
 use crate::body::Body;
 use crate::http1::{Coding, Framing, decimal, lists, write_decimal};
-use crate::message::{FieldError, Fields, Request, Response};
+use crate::message::{FieldError, Fields, Lines, Request, Response};
 use crate::server::flaw::Flaw;
 
 /// The longest target that a [`Uri`] can hold, in bytes.
@@ -46,26 +49,55 @@ pub struct Asked {
     pub astray: bool,
 }
 
-/// Reads a head, up to and with its empty line.
-pub fn read(head: BytesMut, max_fields: usize) -> Head {
+/// Takes a head off the front of what was read; `None` until it is there as a whole, or is known to be
+/// flawed.
+pub fn read(input: &mut BytesMut, max_fields: usize) -> Option<Head> {
     let mut request = Box::new(Request::default());
-    match read_into(&mut request, head, max_fields) {
-        Ok((framing, expects, asked)) => Head { request, framing, expects, asked },
-        Err(flaw) => flawed(request, flaw),
+    match read_into(&mut request, input, max_fields) {
+        Ok((framing, expects, asked)) => Some(Head { request, framing, expects, asked }),
+        Err(Stop::Early) => None,
+        Err(Stop::Flaw(flaw)) => Some(flawed(request, flaw)),
+    }
+}
+
+/// Why no request was read.
+enum Stop {
+    /// More is to come.
+    Early,
+    Flaw(Flaw),
+}
+
+impl From<Flaw> for Stop {
+    fn from(flaw: Flaw) -> Self {
+        Self::Flaw(flaw)
+    }
+}
+
+impl From<FieldError> for Stop {
+    fn from(error: FieldError) -> Self {
+        Self::Flaw(match error {
+            FieldError::Malformed => Flaw::Malformed,
+            FieldError::BareLineFeed => Flaw::BareLineFeed,
+            FieldError::TooMany => Flaw::TooManyFields,
+        })
     }
 }
 
 fn read_into(
     request: &mut Request,
-    mut head: BytesMut,
+    input: &mut BytesMut,
     max_fields: usize,
-) -> Result<(Framing, bool, Asked), Flaw> {
-    let feed = memchr::memchr(b'\n', &head).ok_or(Flaw::Malformed)?;
-    read_line(head.split_to(feed + 1).freeze(), request)?;
-    request.fields = Fields::read(head, max_fields).map_err(|error| match error {
-        FieldError::Malformed => Flaw::Malformed,
-        FieldError::TooMany => Flaw::TooManyFields,
-    })?;
+) -> Result<(Framing, bool, Asked), Stop> {
+    let feed = memchr::memchr(b'\n', input).ok_or(Stop::Early)?;
+    let target = read_line(input.get(..feed).unwrap_or_default(), request)?;
+    let lines = Lines::scan(input, feed + 1, max_fields)?.ok_or(Stop::Early)?;
+    let read = match lines.end() {
+        all if all == input.len() => take(input), // nothing is left to hold memory for
+        length => input.split_to(length),
+    };
+    let read = read.freeze();
+    request.uri = Uri::from_maybe_shared(read.slice(target)).map_err(|_| Flaw::Malformed)?;
+    request.fields = lines.of(read);
     let said = Said::by(&request.fields);
     let framing = said.framing(request.version)?;
     let old = request.version == Version::HTTP_10;
@@ -85,26 +117,27 @@ pub fn flawed(mut request: Box<Request>, flaw: Flaw) -> Head {
     Head { request, framing: Framing::Length(0), expects: false, asked }
 }
 
-/// RFC 9112 section 3: method, target and version, one space between.
-fn read_line(line: Bytes, request: &mut Request) -> Result<(), Flaw> {
-    let text = line.strip_suffix(b"\r\n").ok_or(Flaw::Malformed)?;
-    let space = text.iter().position(|byte| *byte == b' ').ok_or(Flaw::Malformed)?;
-    let (method, rest) = text.split_at(space);
+/// RFC 9112 section 3: method, target and version, one space between; gives the place of the target.
+fn read_line(line: &[u8], request: &mut Request) -> Result<Range<usize>, Flaw> {
+    let line = line.strip_suffix(b"\r").ok_or(Flaw::BareLineFeed)?;
+    let space = line.iter().position(|byte| *byte == b' ').ok_or(Flaw::Malformed)?;
+    let (method, rest) = line.split_at(space);
     request.method = Method::from_bytes(method).map_err(|_| Flaw::Malformed)?;
     let (target, version) = match rest.strip_suffix(b" HTTP/1.1") {
         Some(rest) => (rest, Version::HTTP_11),
         None => (rest.strip_suffix(b" HTTP/1.0").ok_or(Flaw::Malformed)?, Version::HTTP_10),
     };
     request.version = version;
-    let target = target.get(1..).unwrap_or_default();
     if target.contains(&b'#') {
         return Err(Flaw::Fragment);
     }
     if target.len() > LONGEST_TARGET {
         return Err(Flaw::TargetTooLong);
     }
-    request.uri = Uri::from_maybe_shared(line.slice_ref(target)).map_err(|_| Flaw::Malformed)?;
-    Ok(())
+    if target.len() < 2 {
+        return Err(Flaw::Malformed);
+    }
+    Ok(space + 1..space + target.len())
 }
 
 /// What the fields of a head have said of its body and of the connection.
@@ -226,15 +259,15 @@ fn write_line(response: &Response, old: bool, out: &mut BytesMut) {
 fn write_fields(response: &Response, out: &mut BytesMut) {
     let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let mut dated = false;
-    for (name, value) in response.fields.iter() {
-        match name {
-            b"content-length" | b"transfer-encoding" => continue,
-            b"connection" if !switches => continue,
-            b"date" => dated = true,
-            _ => {}
+    response.fields.write(out, |name, _| match name {
+        b"content-length" | b"transfer-encoding" => true,
+        b"connection" => !switches,
+        b"date" => {
+            dated = true;
+            false
         }
-        Fields::write_line(name, value, out);
-    }
+        _ => false,
+    });
     if !dated {
         date::write(out);
     }

@@ -186,6 +186,16 @@ enum Next {
     End,
 }
 
+/// What has come of what a client says next.
+enum Begun {
+    /// Nothing that could be told from anything else.
+    Nothing,
+    /// Some of a request.
+    Head,
+    /// The preface of HTTP/2.
+    Http2,
+}
+
 /// Requests and answers in turn.
 struct Conversation<'a, I: Stream, S> {
     wire: &'a Arc<Wire<I>>,
@@ -228,37 +238,27 @@ where
 
     /// Waits for the next request's head.
     async fn next(&self) -> io::Result<Next> {
-        let mut end = HeadEnd::default();
-        poll_fn(|cx| self.poll_next(cx, &mut end)).await
+        let mut seen = None;
+        poll_fn(|cx| self.poll_next(cx, &mut seen)).await
     }
 
-    fn poll_next(&self, cx: &mut Context<'_>, end: &mut HeadEnd) -> Poll<io::Result<Next>> {
+    /// A head that does not come whole is read again when its end has come: `seen` looks for that.
+    fn poll_next(
+        &self,
+        cx: &mut Context<'_>,
+        seen: &mut Option<HeadEnd>,
+    ) -> Poll<io::Result<Next>> {
         let mut socket = self.wire.lock();
         loop {
-            let input = &mut socket.input;
-            let opening = !self.activity.was_used();
-            if opening && input.starts_with(PREFACE) {
-                return Poll::Ready(Ok(Next::Http2));
-            }
-            let maybe_preface = opening && PREFACE.starts_with(input);
-            // A line before the request is forgiven (RFC 9112 section 2.2).
-            while input.starts_with(b"\r\n") {
-                input.advance(2);
-                *end = HeadEnd::default();
-            }
-            if !(maybe_preface || **input == *b"\r") {
-                match end.find(input) {
-                    Ok(Some(length)) if length <= self.limits.max_header_bytes => {
-                        let head = socket.take_head(length);
-                        return Poll::Ready(Ok(Next::Head(head::read(
-                            head,
-                            self.limits.max_headers,
-                        ))));
+            match self.begun(&mut socket.input) {
+                Begun::Http2 => return Poll::Ready(Ok(Next::Http2)),
+                Begun::Head if seen.as_mut().is_none_or(|seen| seen.is_over(&socket.input)) => {
+                    if let Some(head) = self.head(&mut socket.input) {
+                        return Poll::Ready(Ok(Next::Head(head)));
                     }
-                    Ok(None) if input.len() < self.limits.max_header_bytes => {}
-                    Ok(_) => return Poll::Ready(Ok(unreadable(Flaw::HeadTooLarge))),
-                    Err(_) => return Poll::Ready(Ok(unreadable(Flaw::BareLineFeed))),
+                    *seen = Some(HeadEnd::default());
                 }
+                Begun::Head | Begun::Nothing => {}
             }
             if ready!(socket.fill(cx))? == 0 {
                 return Poll::Ready(Ok(Next::End));
@@ -267,6 +267,28 @@ where
                 self.activity.enter(Phase::Head);
             }
         }
+    }
+
+    fn begun(&self, input: &mut BytesMut) -> Begun {
+        if !self.activity.was_used()
+            && PREFACE.starts_with(&input[..input.len().min(PREFACE.len())])
+        {
+            return if input.len() < PREFACE.len() { Begun::Nothing } else { Begun::Http2 };
+        }
+        // A line before the request is forgiven (RFC 9112 section 2.2).
+        while input.starts_with(b"\r\n") {
+            input.advance(2);
+        }
+        if matches!(**input, [] | [b'\r']) { Begun::Nothing } else { Begun::Head }
+    }
+
+    /// The head that has come, unless more of it is to come.
+    fn head(&self, input: &mut BytesMut) -> Option<Head> {
+        let (limits, came) = (self.limits, input.len());
+        let head = head::read(input, limits.max_headers);
+        let length = if head.is_some() { came - input.len() } else { came };
+        let too_large = length > limits.max_header_bytes;
+        if too_large { Some(head::flawed(Box::default(), Flaw::HeadTooLarge)) } else { head }
     }
 
     /// Waits for the service's answer.
@@ -348,9 +370,4 @@ where
     fn has_input(&self) -> bool {
         !self.wire.lock().input.is_empty()
     }
-}
-
-/// What stands for a head that cannot be read.
-fn unreadable(flaw: Flaw) -> Next {
-    Next::Head(head::flawed(Box::default(), flaw))
 }

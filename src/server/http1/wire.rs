@@ -168,15 +168,6 @@ impl<I: Stream> Socket<I> {
         })
     }
 
-    /// Takes what was read so far, up to there.
-    pub fn take_head(&mut self, length: usize) -> BytesMut {
-        if length == self.input.len() {
-            take(&mut self.input) // nothing is left to hold memory for
-        } else {
-            self.input.split_to(length)
-        }
-    }
-
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,

@@ -9,7 +9,7 @@ use hyper::ext::ReasonPhrase;
 use super::Failure;
 use crate::body::Body;
 use crate::http1::{Coding, Framing, decimal, lists, write_decimal};
-use crate::message::{Fields, Request, Response};
+use crate::message::{Fields, Lines, Request, Response};
 
 /// Bytes of an answer's head.
 const MAX_BYTES: usize = 32 * 1024;
@@ -44,18 +44,18 @@ pub fn write(request: &Request, out: &mut BytesMut) -> Coding {
         out.extend_from_slice(part.as_bytes());
     }
     let (mut told, mut te) = (None, false);
-    for (name, value) in request.fields.iter() {
-        match name {
-            b"content-length" => {
-                told = told.or(Some(decimal(value)));
-                continue;
-            }
-            b"transfer-encoding" => continue,
-            b"te" => te = true,
-            _ => {}
+    request.fields.write(out, |name, value| match name {
+        b"content-length" => {
+            told = told.or(Some(decimal(value)));
+            true
         }
-        Fields::write_line(name, value, out);
-    }
+        b"transfer-encoding" => true,
+        b"te" => {
+            te = true;
+            false
+        }
+        _ => false,
+    });
     if te {
         // What belongs to this connection alone is named (RFC 9110 section 10.1.4).
         out.extend_from_slice(b"connection: te\r\n");
@@ -89,12 +89,9 @@ pub fn read<'a>(
     method: &Method,
     asked: impl FnOnce() -> Option<&'a [u8]>,
 ) -> Result<Option<Head>, Failure> {
-    let Some(length) = end_of(input)? else { return Ok(None) };
-    let mut head = input.split_to(length);
-    let line = memchr::memchr(b'\n', &head).map_or(length, |feed| feed + 1);
-    let line = head.split_to(line);
-    let (version, status, reason) =
-        status_line(&line).ok_or(Failure::Invalid("its head cannot be parsed"))?;
+    let Some(feed) = begun(input)? else { return Ok(None) };
+    let line = input.get(..feed).and_then(status_line);
+    let (version, status, reason) = line.ok_or(Failure::Invalid("its head cannot be parsed"))?;
     let mut response = Box::new(Response::new(status, Body::empty()));
     response.version = version;
     if !reason.is_empty()
@@ -103,8 +100,14 @@ pub fn read<'a>(
     {
         response.extensions.insert(reason);
     }
-    response.fields = Fields::read(head, MAX_FIELDS)
+    let lines = Lines::scan(input, feed + 1, MAX_FIELDS)
         .map_err(|_| Failure::Invalid("a field of its head is invalid"))?;
+    let length = lines.as_ref().map_or(input.len(), Lines::end);
+    if length > MAX_BYTES {
+        return Err(Failure::Invalid("its head is longer than 32 KiB"));
+    }
+    let Some(lines) = lines else { return Ok(None) };
+    response.fields = lines.of(input.split_to(length).freeze());
     if status == StatusCode::SWITCHING_PROTOCOLS && !switches_to(asked(), &response.fields) {
         return Err(Failure::UnaskedUpgrade);
     }
@@ -118,7 +121,7 @@ pub fn read<'a>(
 /// Version, status and reason (RFC 9112 section 4). The reason, and the space before it, may be
 /// missing.
 fn status_line(line: &[u8]) -> Option<(Version, StatusCode, &[u8])> {
-    let line = line.strip_suffix(b"\r\n")?;
+    let line = line.strip_suffix(b"\r")?;
     let (version, rest) = match line.strip_prefix(b"HTTP/1.1 ") {
         Some(rest) => (Version::HTTP_11, rest),
         None => (Version::HTTP_10, line.strip_prefix(b"HTTP/1.0 ")?),
@@ -143,25 +146,18 @@ fn switches_to(asked: Option<&[u8]>, fields: &Fields) -> bool {
     first.eq_ignore_ascii_case(asked)
 }
 
-/// Where the head ends; a line that ends without a carriage return is refused.
-fn end_of(input: &[u8]) -> Result<Option<usize>, Failure> {
+/// Where the first line ends; what is not HTTP/1 is refused before that.
+fn begun(input: &[u8]) -> Result<Option<usize>, Failure> {
     const START: &[u8] = b"HTTP/1.";
     if !START.starts_with(&input[..input.len().min(START.len())]) {
         return Err(Failure::Invalid("it is not HTTP/1"));
     }
-    for feed in memchr::memchr_iter(b'\n', input) {
-        let line = &input[..feed];
-        if !line.ends_with(b"\r") {
-            return Err(Failure::Invalid("a line of its head ends without a carriage return"));
-        }
-        if line.ends_with(b"\r\n\r") {
-            return if feed < MAX_BYTES { Ok(Some(feed + 1)) } else { Err(TOO_LONG) };
-        }
+    let feed = memchr::memchr(b'\n', input);
+    match feed.unwrap_or(input.len()) {
+        ..MAX_BYTES => Ok(feed),
+        _ => Err(Failure::Invalid("its head is longer than 32 KiB")),
     }
-    if input.len() < MAX_BYTES { Ok(None) } else { Err(TOO_LONG) }
 }
-
-const TOO_LONG: Failure = Failure::Invalid("its head is longer than 32 KiB");
 
 /// What the fields say of the body and of the connection.
 #[derive(Default)]
