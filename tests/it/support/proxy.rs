@@ -80,9 +80,11 @@ impl Proxy {
         let mut log = self.log.clone();
         let found = async {
             loop {
-                let found = log.borrow_and_update().iter().find_map(|line| wanted(line));
-                if found.is_some() {
-                    return found;
+                // A copy: `wanted` may look at the log itself, and a second borrow of it waits for
+                // a line that wants to be written, which waits for the first.
+                let lines = log.borrow_and_update().clone();
+                if let Some(found) = lines.iter().find_map(|line| wanted(line)) {
+                    return Some(found);
                 }
                 if log.changed().await.is_err() {
                     // The last lines may have come together with the end.
