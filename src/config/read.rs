@@ -150,7 +150,7 @@ impl<'c> Section<'c> {
     }
 
     fn below(&self, key: &str) -> String {
-        if self.at.is_empty() { key.to_owned() } else { format!("{}.{key}", self.at) }
+        if self.at.is_empty() { key.to_owned() } else { [&self.at, ".", key].concat() }
     }
 
     /// One value, where it is written.
@@ -203,7 +203,12 @@ impl<'c> Section<'c> {
 
     /// All entries of a table whose keys are names, in the order of the file.
     pub(super) fn entries(&self) -> Vec<(String, Item<'c>)> {
-        let mut entries: Vec<_> = self.table.iter().collect();
+        self.entries_but(&[])
+    }
+
+    fn entries_but(&self, known: &[&str]) -> Vec<(String, Item<'c>)> {
+        let others = self.table.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref()));
+        let mut entries: Vec<_> = others.collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         let entry = |(key, value): (&'c Spanned<_>, &'c Spanned<DeValue<'c>>)| {
             let name: &std::borrow::Cow<'c, str> = key.get_ref();
@@ -215,12 +220,10 @@ impl<'c> Section<'c> {
     /// Names all keys that nobody asked for.
     pub(super) fn finish(&self) {
         let asked = self.asked.borrow();
-        for (key, item) in self.entries() {
-            if !asked.contains(&key.as_str()) {
-                item.hide_inner_keys();
-                let at = if is_plain(&key) { &item.at } else { &self.at };
-                item.ctx.report(at, item.key_span.clone(), self.unknown(&key, &asked));
-            }
+        for (key, item) in self.entries_but(&asked) {
+            item.hide_inner_keys();
+            let at = if is_plain(&key) { &item.at } else { &self.at };
+            item.ctx.report(at, item.key_span.clone(), self.unknown(&key, &asked));
         }
     }
 
