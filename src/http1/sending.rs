@@ -12,6 +12,9 @@ use tokio::io::AsyncWrite;
 use crate::body::{Body, BodyError};
 use crate::message::Fields;
 
+/// Bytes of a piece of a body that is copied behind the head before it, or the size of its chunk.
+const SHORT: usize = 2048;
+
 /// What of a message has not been written.
 pub struct Sending {
     body: Body,
@@ -105,13 +108,25 @@ impl Sending {
                 }
                 continue;
             }
-            let parts = [&**output, &*self.piece, self.tail].map(IoSlice::new);
-            let written = stream.as_mut().poll_write_vectored(cx, &parts);
+            self.flatten(output);
+            let parts = [&**output, &*self.piece, self.tail];
+            let written = match parts {
+                [only, [], []] | [[], only, []] => stream.as_mut().poll_write(cx, only),
+                _ => stream.as_mut().poll_write_vectored(cx, &parts.map(IoSlice::new)),
+            };
             self.progress.stuck = written.is_pending();
             match ready!(written).map_err(SendFailure::Broken)? {
                 0 => return Poll::Ready(Err(SendFailure::Broken(io::ErrorKind::WriteZero.into()))),
                 written => self.wrote(written, output),
             }
+        }
+    }
+
+    /// Puts what is short into one piece: one costs the kernel less than two, and more than copying.
+    fn flatten(&mut self, output: &mut BytesMut) {
+        if !output.is_empty() && self.piece.len() <= SHORT {
+            output.extend_from_slice(&std::mem::take(&mut self.piece));
+            output.extend_from_slice(std::mem::take(&mut self.tail));
         }
     }
 

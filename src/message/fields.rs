@@ -56,8 +56,9 @@ pub enum FieldError {
 
 /// Room for the fields that a proxy adds, so that the list does not grow a second time.
 const ADDED: usize = 6;
-/// Lines that a head usually ends up with; as many as fit where memory is at hand.
-const USUAL: usize = 14;
+/// Lines that a head usually ends up with: as many as fit into the 1,032 bytes up to which glibc keeps
+/// blocks at hand.
+const USUAL: usize = 12;
 
 impl Fields {
     /// No fields.

@@ -114,14 +114,23 @@ fn port(digits: &[u8]) -> Option<u16> {
 /// Letters, digits, `-`, `_` and `.`; one dot at the end is the root's and dropped.
 fn registered_name(host: &[u8]) -> Option<String> {
     let host = host.strip_suffix(b".").unwrap_or(host);
-    let named = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let label = |label: &[u8]| matches!(label.len(), 1..=63) && label.iter().all(named);
-    if host.len() > 253 || !host.split(|byte| *byte == b'.').all(label) {
+    let (mut label, mut numeric) = (0, true);
+    for byte in host {
+        label = match byte {
+            b'.' if label > 0 => 0,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => label + 1,
+            _ => return None,
+        };
+        if label > 63 {
+            return None;
+        }
+        numeric &= matches!(byte, b'0'..=b'9' | b'.');
+    }
+    if label == 0 || host.len() > 253 {
         return None;
     }
     let name = String::from_utf8(host.to_ascii_lowercase()).ok()?;
     // A name of digits only is an address, and must be one in its usual spelling.
-    let numeric = host.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'.'));
     (!numeric || name.parse::<Ipv4Addr>().is_ok()).then_some(name)
 }
 
