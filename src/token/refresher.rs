@@ -91,10 +91,12 @@ impl<F: Fetch> Refresher<F> {
                 self.inner.schedule.block(opens);
             }
             if self.inner.schedule.is_due(now) {
+                // Its room, most of a task's, is there only while somebody calls.
+                let renewal = Box::pin(self.renew());
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => break,
-                    () = self.renew() => {}
+                    () = renewal => {}
                 }
             }
             self.tell();
