@@ -29,6 +29,7 @@ use crate::body::Body;
 use crate::layer::admit::{Admitted, InFlight};
 use crate::layer::guard::Guarded;
 use crate::message::{Fields, Request, Response};
+use crate::net::tls::TlsCache;
 use crate::server::ConnectionInfo;
 use crate::upstream::{BodyUnasked, Pool, Way};
 
@@ -175,11 +176,13 @@ impl Local {
             let mut pools = previous?.pools.iter().flatten();
             pools.find(|pool| **pool.settings() == *upstream.connection).map(Rc::clone)
         };
+        let cache = TlsCache::default();
         let pools = plan
             .upstreams
             .iter()
             .map(|upstream| {
-                known(upstream).or_else(|| match Pool::new(Arc::clone(&upstream.connection)) {
+                let made = || Pool::sharing(&cache, Arc::clone(&upstream.connection));
+                known(upstream).or_else(|| match made() {
                     Ok(pool) => Some(Rc::new(pool)),
                     Err(error) => {
                         tracing::error!(upstream = %upstream.connection.name, %error, "TLS settings unusable");

@@ -91,12 +91,10 @@ impl<F: Fetch> Refresher<F> {
                 self.inner.schedule.block(opens);
             }
             if self.inner.schedule.is_due(now) {
-                // Its room, most of a task's, is there only while somebody calls.
-                let renewal = Box::pin(self.renew());
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => break,
-                    () = renewal => {}
+                    () = self.renew() => {}
                 }
             }
             self.tell();
@@ -207,7 +205,9 @@ impl<F: Fetch> Refresher<F> {
         }
         self.inner.schedule.called(now);
         let refresh = self.inner.refresh_token.take();
-        let outcome = self.fetch.fetch(refresh.as_ref(), gate.withheld(now)).await;
+        // In a box: its room, most of a task's, is there only while this token is called for.
+        let call = Box::pin(self.fetch.fetch(refresh.as_ref(), gate.withheld(now)));
+        let outcome = call.await;
         if outcome.as_ref().is_err_and(|error| !error.called()) {
             gate.give_back();
         }
