@@ -330,10 +330,10 @@ where
         }
         let rest = self.rest().await;
         if !keep_alive || rest == Rest::Left {
-            let unread = asked.astray || rest == Rest::Left || self.has_input();
+            let unread = asked.astray || rest == Rest::Left || self.wire.has_input();
             return Ok(Some(End::Closed { unread }));
         }
-        self.activity.enter(if self.has_input() { Phase::Head } else { Phase::Idle });
+        self.activity.enter(if self.wire.has_input() { Phase::Head } else { Phase::Idle });
         Ok(None)
     }
 
@@ -365,9 +365,5 @@ where
             rest => Poll::Ready(rest),
         })
         .await
-    }
-
-    fn has_input(&self) -> bool {
-        !self.wire.lock().input.is_empty()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
@@ -197,4 +198,30 @@ async fn limits_of_heads_are_kept() {
         };
         LocalSet::new().run_until(refused).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_reads_a_body_is_told_when_its_connection_ends() {
+    let story = async {
+        let (mut client, server) = duplex(1024);
+        let (told, body_ended) = tokio::sync::oneshot::channel();
+        let told = Rc::new(Cell::new(Some(told)));
+        let service = service_fn(move |inbound: Inbound| {
+            let told = told.take();
+            spawn_local(async move {
+                let read = inbound.request.body.collect().await;
+                told.map(|told| told.send(read.is_err()))
+            });
+            async { Ok::<_, Infallible>(Response::new(StatusCode::OK, Body::empty())) }
+        });
+        let (drain, limits) = (Drain::new(Rc::default()), ConnectionLimits::default());
+        let member = drain.join();
+        let info = Rc::new(ConnectionInfo::new(0, Peer::tcp("127.0.0.1:1".parse().unwrap())));
+        spawn_local(async move { serve((server, None), info, service, &limits, member).await });
+        client.write_all(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+        let started = Instant::now();
+        (body_ended.await.unwrap(), started.elapsed().as_secs())
+    };
+    // The answer has ended; what is left of the request has the time of a head.
+    assert_eq!(LocalSet::new().run_until(story).await, (true, 10));
 }

@@ -52,6 +52,8 @@ pub struct Socket<I> {
     unread: Option<Unread>,
     /// Waits for the end of the request's body.
     driver: Option<Waker>,
+    /// Waits for more of the request's body.
+    reader: Option<Waker>,
     /// The connection's place under the limit, held until the socket closes.
     place: Option<Place>,
 }
@@ -88,6 +90,7 @@ impl<I: Stream> Wire<I> {
             output,
             unread: None,
             driver: None,
+            reader: None,
             place,
         })))
     }
@@ -148,9 +151,20 @@ impl<I: Stream> Wire<I> {
         !unasked && self.rest(cx) != Rest::Left
     }
 
-    /// Ends it for everybody; gives back the socket and what was read of it.
+    /// Whether more has come than was looked at; where not, no memory is held for it.
+    pub fn has_input(&self) -> bool {
+        let mut socket = self.lock();
+        if socket.input.is_empty() {
+            socket.input = BytesMut::new();
+        }
+        !socket.input.is_empty()
+    }
+
+    /// Ends it for everybody; gives back the socket and what was read of it. Whoever waits for a body
+    /// is told that no more will come.
     pub fn take(&self) -> Option<(Placed<I>, Bytes)> {
         let mut socket = self.lock();
+        socket.reader.take().into_iter().for_each(Waker::wake);
         let (stream, place) = (socket.stream.take()?, socket.place.take());
         Some((Placed { stream, _place: place }, take(&mut socket.input).freeze()))
     }
@@ -235,9 +249,6 @@ impl<I: Stream> Socket<I> {
 
     fn over(&mut self) {
         self.unread = None;
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-        }
         self.driver.take().into_iter().for_each(Waker::wake);
     }
 
@@ -271,7 +282,13 @@ impl<I: Stream> HttpBody for Incoming<I> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0.lock().poll_frame(cx)
+        let mut socket = self.0.lock();
+        let frame = socket.poll_frame(cx);
+        if frame.is_pending() && !socket.reader.as_ref().is_some_and(|it| it.will_wake(cx.waker()))
+        {
+            socket.reader = Some(cx.waker().clone());
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
