@@ -1,7 +1,7 @@
 //! `Body`: the one body type that travels through the program.
 //!
 //! A newtype over the few shapes a body has here, so that the common ones (nothing, a few bytes,
-//! what hyper is receiving) cost no allocation, and so that layers can be written once.
+//! what HTTP/2 brings) cost no allocation, and so that layers can be written once.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 /// Any error, as it travels inside a [`BodyError`].
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A message body: empty, whole, streaming from hyper, or anything else behind a box.
+/// A message body: empty, whole, streaming in HTTP/2, or anything else behind a box.
 pub struct Body(Inner);
 
 enum Inner {

@@ -150,7 +150,7 @@ impl HttpBody for Guarded {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.tell(CUT);
-                // hyper drops what it has not written yet: what came before the cut goes first.
+                // What is not written when a body fails never is: what came before the cut goes first.
                 self.cut = Some(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending

@@ -288,7 +288,7 @@ impl<W: Way> Exchange<W> {
         let token = bearer.as_ref().map(|bearer| bearer.token_bytes());
         let version = std::mem::replace(&mut response.version, Version::HTTP_11);
         hygiene::response(&mut response.fields, version, &self.route.hygiene, token);
-        // hyper keeps the words beside the status; an upstream may echo what it likes in them.
+        // The words beside the status are kept; an upstream may echo what it likes in them.
         if let (Some(token), Some(reason)) = (token, response.extensions.get::<ReasonPhrase>())
             && hygiene::holds(reason.as_bytes(), token)
         {
