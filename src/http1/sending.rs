@@ -15,6 +15,9 @@ use crate::message::Fields;
 /// Bytes of a piece of a body that is copied behind the head before it, or the size of its chunk.
 const SHORT: usize = 2048;
 
+/// Bytes of chunks that go out together.
+const GATHERED: usize = 64 * 1024;
+
 /// What of a message has not been written.
 pub struct Sending {
     body: Body,
@@ -96,8 +99,7 @@ impl Sending {
         output: &mut BytesMut,
     ) -> Poll<Result<(), SendFailure>> {
         loop {
-            let waits =
-                !self.ended && self.piece.is_empty() && self.poll_piece(cx, output)?.is_pending();
+            let waits = self.gather(cx, output)?.is_pending();
             if output.is_empty() && self.piece.is_empty() && self.tail.is_empty() {
                 if waits || self.ended {
                     let flushed = stream.as_mut().poll_flush(cx);
@@ -120,6 +122,27 @@ impl Sending {
                 written => self.wrote(written, output),
             }
         }
+    }
+
+    /// Takes the next piece of the body, where there is none to write. Chunks that have come already go
+    /// out together, as those of a body with a length come together.
+    fn gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        output: &mut BytesMut,
+    ) -> Result<Poll<()>, SendFailure> {
+        while !self.ended && self.piece.is_empty() {
+            if self.poll_piece(cx, output)?.is_pending() {
+                return Ok(Poll::Pending);
+            }
+            let chunked = matches!(self.coding, Coding::Chunked { .. });
+            if !chunked || output.len() + self.piece.len() > GATHERED {
+                break;
+            }
+            output.extend_from_slice(&std::mem::take(&mut self.piece));
+            output.extend_from_slice(std::mem::take(&mut self.tail));
+        }
+        Ok(Poll::Ready(()))
     }
 
     /// Puts what is short into one piece: one costs the kernel less than two, and more than copying.

@@ -193,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         response.body = match whole {
             Some(whole) if sending.is_done() => {
                 let free = keep_alive && self.input.is_empty();
-                self.free_since = Instant::now();
+                self.rest();
                 connection = free.then_some(self);
                 Body::full(whole)
             }
@@ -223,12 +223,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         if let Some(home) = home
             && self.input.is_empty()
         {
-            (self.read_size, self.free_since) = (READ_AT_FIRST, Instant::now());
-            if self.input.capacity() > READ_AT_FIRST {
-                self.input = BytesMut::new();
-            }
+            self.rest();
             // Where the pool is gone, so is the connection.
             let _ = home.send(self);
+        }
+    }
+
+    /// From now on it waits for a request, without the memory of a long one.
+    fn rest(&mut self) {
+        (self.read_size, self.free_since) = (READ_AT_FIRST, Instant::now());
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.is_empty() && buffer.capacity() > READ_AT_FIRST {
+                *buffer = BytesMut::new();
+            }
         }
     }
 
