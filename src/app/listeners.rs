@@ -144,6 +144,7 @@ impl Listeners {
             let Some(certificate) = &mut open.certificate else { continue };
             if certificate.reread(&open.listen) {
                 open.tls.set(Some(&certificate.identity));
+                tracing::info!(listen = %open.listen, "a listener has a new certificate");
             }
         }
         self.tell_expiry();
@@ -209,7 +210,6 @@ impl Certificate {
         }
         self.failing = read.is_err();
         let Ok(Some(identity)) = read else { return false };
-        tracing::info!(%listen, "a listener has a new certificate");
         self.identity = identity;
         true
     }
