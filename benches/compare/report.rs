@@ -1,4 +1,5 @@
-//! One table: the median of the rounds, its ratio to the best peer, and the spread.
+//! Two tables: the median of the rounds, and the least of them, each with its ratio to the best peer.
+//! Where a machine is slower for everybody at times, the least is of the other times.
 
 /// Figures by proxy, in the order in which they were first added.
 pub struct Report {
@@ -25,27 +26,37 @@ impl Report {
     /// Prints it; ratios are to the best of all but `own`, and a smaller figure is always better.
     pub fn print(&self, own: &str) {
         println!("median (ratio to the best peer) [spread of the rounds in % of the median]");
+        self.table(own, median);
+        println!("\nleast of the rounds (ratio to the best peer's)");
+        self.table(own, least);
+    }
+
+    fn table(&self, own: &str, one_of: fn(&[f64]) -> Option<f64>) {
         println!("| | {} |", self.proxies.join(" | "));
         println!("|---|{}", "---|".repeat(self.proxies.len()));
         for (figure, columns) in &self.figures {
             let peers = self.proxies.iter().zip(columns).filter(|(name, _)| **name != own);
-            let best = peers.filter_map(|(_, values)| median(values)).reduce(f64::min);
-            let cells: Vec<_> = columns.iter().map(|values| cell(values, best)).collect();
+            let best = peers.filter_map(|(_, values)| one_of(values)).reduce(f64::min);
+            let cells: Vec<_> = columns.iter().map(|values| cell(values, one_of, best)).collect();
             println!("| {figure} | {} |", cells.join(" | "));
         }
     }
 }
 
-fn cell(values: &[f64], best: Option<f64>) -> String {
-    let Some(middle) = median(values) else { return "-".into() };
-    let ratio = best.map_or(String::new(), |best| format!(" ({:.2}x)", middle / best));
-    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = values.iter().copied().fold(0.0, f64::max);
+fn cell(values: &[f64], one_of: fn(&[f64]) -> Option<f64>, best: Option<f64>) -> String {
+    let Some(value) = one_of(values) else { return "-".into() };
+    let ratio = best.map_or(String::new(), |best| format!(" ({:.2}x)", value / best));
+    let (low, high) = (least(values).unwrap_or(value), values.iter().copied().fold(0.0, f64::max));
     let spread = match values.len() {
         0..3 => String::new(),
-        _ => format!(" [{:.0}%]", (high - low) / middle * 100.0),
+        _ if low == value => String::new(),
+        _ => format!(" [{:.0}%]", (high - low) / value * 100.0),
     };
-    format!("{middle:.3}{ratio}{spread}")
+    format!("{value:.3}{ratio}{spread}")
+}
+
+fn least(values: &[f64]) -> Option<f64> {
+    values.iter().copied().reduce(f64::min)
 }
 
 /// The middle value.
