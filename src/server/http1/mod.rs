@@ -2,7 +2,7 @@
 //!
 //! This is a codec of our own, where HTTP/2 is hyper's. hyper's reader repairs what a payment must
 //! not hang on (bare line feeds, repeated lengths, fragments), shows nothing of it, and keeps 8 KiB
-//! for each idle connection; [`head`] refuses instead, and [`wire`] holds no buffer while nobody
+//! for each idle connection; [`head`] refuses instead, and `wire` holds no buffer while nobody
 //! speaks. One task reads, asks the service and writes: one read and one write for a request and an
 //! answer that are small, no channel between.
 
