@@ -8,6 +8,7 @@
 
 mod date;
 pub mod head;
+mod placed;
 mod takeover;
 #[cfg(test)]
 mod tests;
@@ -44,8 +45,8 @@ use crate::body::Body;
 use crate::http1::{Coding, HeadEnd, SendFailure, Sending, Stream as Switched};
 use crate::message::{Request, Response};
 
+pub(super) use self::placed::Placed;
 pub use self::takeover::Takeover;
-pub(super) use self::wire::Placed;
 
 /// What a client with prior knowledge of HTTP/2 begins with (RFC 9113 section 3.4), and one that agreed
 /// on `h2` in its TLS handshake.

@@ -10,12 +10,12 @@ use std::mem::take;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWrite, ReadBuf};
 
+use super::placed::Placed;
 use crate::body::{Body, BodyError};
 use crate::http1::{Framing, Step};
 use crate::server::slots::Place;
@@ -26,8 +26,6 @@ const SCRATCH: usize = 32 * 1024;
 /// What one read asks for where a body does not come with its head: more each time.
 const FIRST_READ: usize = 16 * 1024;
 const LONGEST_READ: usize = 128 * 1024;
-/// How long saying the end may take: a client may have no room even for that.
-const LONGEST_END: Duration = Duration::from_secs(2);
 /// How much of a body that nobody wants is read over, so that its connection can go on.
 const SKIPPED: usize = 64 * 1024;
 
@@ -166,7 +164,7 @@ impl<I: Stream> Wire<I> {
         let mut socket = self.lock();
         socket.reader.take().into_iter().for_each(Waker::wake);
         let (stream, place) = (socket.stream.take()?, socket.place.take());
-        Some((Placed { stream, _place: place }, take(&mut socket.input).freeze()))
+        Some((Placed::new(stream, place), take(&mut socket.input).freeze()))
     }
 }
 
@@ -359,66 +357,5 @@ impl<I: Stream> AsyncWrite for Output<'_, I> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.with(|stream| stream.poll_shutdown(cx))
-    }
-}
-
-/// A socket that was taken off its connection, with its place under the limit.
-pub struct Placed<I> {
-    stream: I,
-    _place: Option<Place>,
-}
-
-impl<I: Stream> Placed<I> {
-    /// Whether the client has sent what nobody has read, as far as the runtime has heard.
-    pub fn has_bytes(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut byte = [0; 1];
-        let mut one = ReadBuf::new(&mut byte);
-        let read = Pin::new(&mut self.stream).poll_read(cx, &mut one);
-        matches!(read, Poll::Ready(Ok(()))) && !one.filled().is_empty()
-    }
-
-    /// Says that nothing more will be sent, to a client that takes it.
-    pub async fn say_end(&mut self) {
-        let _ = tokio::time::timeout(LONGEST_END, self.stream.shutdown()).await;
-    }
-}
-
-impl<I: Stream> AsyncRead for Placed<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
-    }
-}
-
-impl<I: Stream> AsyncWrite for Placed<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
