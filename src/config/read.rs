@@ -5,7 +5,7 @@
 //! with a default, so that one mistake hides no other.
 
 use std::cell::RefCell;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -249,8 +249,23 @@ impl<'c> Section<'c> {
     }
 
     pub(super) fn size(&self, key: &'static str, default: u64) -> u64 {
-        let read = |item: Item<'c>| item.text()?.read(units::size, units::UnitError::as_str);
-        self.item(key).and_then(read).unwrap_or(default)
+        self.item(key).and_then(|item| item.size()).unwrap_or(default)
+    }
+
+    /// A size within bounds.
+    pub(super) fn size_within(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        default: usize,
+    ) -> usize {
+        let Some(item) = self.item(key) else { return default };
+        let Some(size) = item.size() else { return default };
+        if !range.contains(&size) {
+            let (least, most) = (units::written(*range.start()), units::written(*range.end()));
+            item.reject(format!("expected {least} to {most}"));
+        }
+        usize::try_from(size).unwrap_or(default)
     }
 
     pub(super) fn count(&self, key: &'static str, range: Range<u64>, default: usize) -> usize {
@@ -319,10 +334,14 @@ impl<'c> Item<'c> {
     }
 
     fn wrong_type(&self, expected: &str) {
+        self.fail(self.of_wrong_type(expected));
+    }
+
+    fn of_wrong_type(&self, expected: &str) -> Fault {
         self.hide_inner_keys();
         let found = self.value.get_ref().type_str();
         let fault = Fault::new(format!("`{}` has the wrong type", self.key));
-        self.fail(fault.label(format!("expected {expected}, found {}", article(found))));
+        fault.label(format!("expected {expected}, found {}", article(found)))
     }
 
     fn show(&self) {
@@ -342,6 +361,12 @@ impl<'c> Item<'c> {
 
     pub(super) fn is_text(&self) -> bool {
         self.value.get_ref().is_str()
+    }
+
+    /// Whether it is this word, for keys that take one beside values of another kind. What is no
+    /// string is no problem here: whoever reads it as the other kind says what may be written.
+    pub(super) fn is_word(&self, word: &str) -> bool {
+        self.is_text() && self.hidden_text().is_some_and(|text| text.as_str() == word)
     }
 
     /// How remote stores of secrets are reached.
@@ -423,11 +448,29 @@ impl<'c> Item<'c> {
     }
 
     pub(super) fn duration(&self) -> Option<Duration> {
-        self.text()?.read(units::duration, units::UnitError::as_str)
+        self.measured(units::duration, "write a duration with a unit, such as \"30s\"")
+    }
+
+    pub(super) fn size(&self) -> Option<u64> {
+        self.measured(units::size, "write a size with a unit, such as \"16KiB\"")
     }
 
     pub(super) fn share(&self) -> Option<f64> {
-        self.text()?.read(units::share, units::UnitError::as_str)
+        self.measured(units::share, "write a share in percent, such as \"80%\"")
+    }
+
+    /// A string that holds a number and its unit. A bare number is what people write first, so that
+    /// `hint` tells those who wrote no string how it is written.
+    fn measured<T>(
+        &self,
+        parse: fn(&str) -> Result<T, units::UnitError>,
+        hint: &'static str,
+    ) -> Option<T> {
+        if !self.is_text() {
+            self.fail(self.of_wrong_type("a string").hint(hint));
+            return None;
+        }
+        self.text()?.read(parse, units::UnitError::as_str)
     }
 
     pub(super) fn path(&self) -> Option<PathBuf> {

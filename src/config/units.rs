@@ -55,6 +55,17 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
     text.parse::<bytesize::ByteSize>().map(|size| size.as_u64()).map_err(|_| wrong)
 }
 
+/// Writes a number of bytes as the configuration does: in MiB or KiB where that is a whole number,
+/// else in B. `size` reads it back.
+pub fn written(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 2] = [(1 << 20, "MiB"), (1 << 10, "KiB")];
+    let whole = |unit: &&(u64, &str)| bytes >= unit.0 && bytes.is_multiple_of(unit.0);
+    match UNITS.iter().find(whole) {
+        Some((unit, name)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
+    }
+}
+
 /// Reads "80%" as 0.8.
 ///
 /// # Errors
@@ -98,6 +109,20 @@ mod tests {
         check("-1KiB", None);
         check("MiB", None);
         check("", None);
+    }
+
+    #[test]
+    fn sizes_are_written_as_they_are_read() {
+        let check = |bytes: u64, expected: &str| {
+            assert_eq!(written(bytes), expected);
+            assert_eq!(size(expected).ok(), Some(bytes));
+        };
+        check(0, "0B");
+        check(512, "512B");
+        check(1024, "1KiB");
+        check(65_534, "65534B");
+        check(1 << 20, "1MiB");
+        check((1 << 20) + 1024, "1025KiB");
     }
 
     #[test]

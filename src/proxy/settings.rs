@@ -111,11 +111,13 @@ pub enum AllowedClients {
 /// Bounds on each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestLimits {
-    /// Bytes of a request target.
+    /// Bytes of a request target, 256 to 65,534; a longer one gets 414 `uri_too_long`. Default: 8 KiB.
     pub max_uri_bytes: usize,
-    /// Bytes of a request body.
+    /// Bytes of a request body; a longer one gets 413 `body_too_large`. Default: 16 MiB.
     pub max_request_body: u64,
-    /// Requests under way over all listeners; more get 503 `overloaded`.
+    /// Requests under way over all listeners; more get 503 `overloaded`. Each counts from its head
+    /// until both bodies, its own and its answer's, have ended; WebSockets and event streams count
+    /// for as long as they are open. Default: 256.
     pub max_in_flight: usize,
     /// Bytes of a request body that are remembered for a second try.
     pub replay_buffer_bytes: usize,
@@ -157,6 +159,10 @@ pub struct UpstreamSettings {
     pub query_access_token: QueryAccessToken,
     /// What happens to `Forwarded`, `X-Forwarded-*` and their like.
     pub forwarding_headers: ForwardingHeaders,
+    /// Whether `Path` and `Domain` of each `Set-Cookie` (RFC 6265 section 4.1.2) are rewritten from
+    /// where the upstream is to where apps find it, so that cookies come back through the proxy.
+    /// Default: false, they pass as they are.
+    pub rewrite_cookies: bool,
     /// Time from the request being sent to the head of the answer.
     pub response_timeout: Duration,
     /// Time without a byte, in either direction of either body.

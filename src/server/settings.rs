@@ -131,10 +131,38 @@ pub struct ConnectionLimits {
     pub max_streams: u32,
     /// Requests that an HTTP/2 client may cancel within ten seconds.
     pub max_resets: u32,
-    /// Fields of one message head.
+    /// Lines of header fields in the head of one request, 10 to 1000. Another value than the default
+    /// of 100 costs about 5 % of the work for a request: hyper then keeps its table of them on the
+    /// heap.
     pub max_headers: usize,
-    /// Bytes of one message head.
+    /// Bytes of the head of one request, 8 KiB (hyper's smallest buffer) to 1 MiB. Default: 32 KiB.
     pub max_header_bytes: usize,
+    /// Whether names of header fields keep the case they came in, in both directions, over HTTP/1.
+    /// RFC 9110 section 5.1 has them compared without regard to case, and some old servers compare
+    /// `SOAPAction` byte by byte. HTTP/2 has lower case only (RFC 9113 section 8.2.1). Default:
+    /// true. Upstreams have the same value in [`preserve_header_case`].
+    ///
+    /// [`preserve_header_case`]: crate::upstream::Settings::preserve_header_case
+    pub preserve_header_case: bool,
+    /// What it means that an app closes its sending side while its request is under way.
+    pub half_closed: HalfClosed,
+}
+
+/// What it means that an app closes its sending side (a TCP FIN, or the close_notify of TLS) while
+/// its request is under way.
+///
+/// A FIN alone does not tell an app that left from one that still reads: RFC 9112 section 9.6 lets
+/// a client close the half of the connection that it no longer needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HalfClosed {
+    /// The app is taken to have left: a request that has not been sent upstream yet is not sent if
+    /// its method is unsafe, and one whose method is safe (RFC 9110 section 9.2.1) is cancelled
+    /// after two seconds. The default.
+    #[default]
+    Gone,
+    /// The app is taken to be reading: a FIN alone cancels no request and keeps none from being
+    /// sent.
+    Serve,
 }
 
 impl Default for ConnectionLimits {
@@ -148,6 +176,8 @@ impl Default for ConnectionLimits {
             max_resets: 100,
             max_headers: 100,
             max_header_bytes: 32 * 1024,
+            preserve_header_case: true,
+            half_closed: HalfClosed::default(),
         }
     }
 }

@@ -21,6 +21,10 @@ pub struct Settings {
     pub egress: Option<EgressProxy>,
     /// Which HTTP versions are offered.
     pub protocol: Protocol,
+    /// Whether names of header fields keep the case they came in, in requests and answers, over
+    /// HTTP/1: some old servers compare `SOAPAction` byte by byte, although RFC 9110 section 5.1 has
+    /// names compared without regard to case. Default: true.
+    pub preserve_header_case: bool,
     /// Whether requests may ask for another protocol, on HTTP/1.1 connections of their own.
     pub upgrades: bool,
     /// Time for DNS, TCP and TLS together.
@@ -33,6 +37,16 @@ pub struct Settings {
     pub unsafe_max_idle: Duration,
     /// Idle connections kept by one worker.
     pub max_idle: usize,
+    /// Open connections to this upstream over all workers together, at least 1. Workers share them
+    /// evenly, with at least one each. Beyond it requests wait within `connect_timeout` and are then
+    /// answered 503 `overloaded`. Default: [`Settings::MAX_CONNECTIONS`].
+    pub max_connections: usize,
+    /// Lines of header fields in the head of one answer, 1 to 1000. Default:
+    /// [`Settings::MAX_RESPONSE_HEADERS`].
+    pub max_response_headers: usize,
+    /// Bytes of the head of one answer, 8 KiB to 1 MiB. Default:
+    /// [`Settings::MAX_RESPONSE_HEADER_BYTES`].
+    pub max_response_header_bytes: usize,
     /// How long an HTTP/2 server may be silent while it owes an answer, and then how long for saying
     /// that it is there.
     pub ping: Duration,
@@ -41,6 +55,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Open connections to an upstream where none are configured.
+    pub const MAX_CONNECTIONS: usize = 256;
+    /// Lines of header fields in an answer's head where none are configured.
+    pub const MAX_RESPONSE_HEADERS: usize = 256;
+    /// Bytes of an answer's head where none are configured: 64 KiB.
+    pub const MAX_RESPONSE_HEADER_BYTES: usize = 64 * 1024;
+
     /// Settings with every default, for an origin.
     pub fn new(name: impl Into<Arc<str>>, origin: Origin) -> Self {
         Self {
@@ -49,12 +70,16 @@ impl Settings {
             tls: TlsSettings::default(),
             egress: None,
             protocol: Protocol::default(),
+            preserve_header_case: true,
             upgrades: false,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
             max_age: Duration::from_secs(300),
             unsafe_max_idle: Duration::from_secs(1),
             max_idle: 64,
+            max_connections: Self::MAX_CONNECTIONS,
+            max_response_headers: Self::MAX_RESPONSE_HEADERS,
+            max_response_header_bytes: Self::MAX_RESPONSE_HEADER_BYTES,
             ping: Duration::from_secs(10),
             tcp_user_timeout: Duration::from_secs(20),
         }

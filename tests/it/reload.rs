@@ -119,7 +119,7 @@ async fn connection_limits_change_for_those_that_come() {
     let mut before = client(proxy.addr).await;
     assert_eq!(before.get(BALANCE).await.status, 200);
     edit(&proxy, |text| {
-        text.replace("[server]\n", "[server]\nmax_header_bytes = \"1KiB\"\nmax_headers = 10\n")
+        text.replace("[server]\n", "[server]\nmax_header_bytes = \"8KiB\"\nmax_headers = 10\n")
     });
     soon(proxy.wait_log(|line| line.contains("configuration reloaded").then_some(()))).await;
     let many: Vec<_> = (0..20).map(|_| ("x", "y")).collect();

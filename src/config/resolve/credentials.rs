@@ -356,7 +356,7 @@ fn budget(item: &Item<'_>) -> Option<NonZeroU32> {
 /// After how long without a use a token is let go, where it is fetched at its first use.
 fn lazy(section: &Section<'_>) -> Option<Duration> {
     let item = section.item("lazy")?;
-    if item.hidden_text().is_some_and(|text| text.as_str() == "off") {
+    if item.is_word("off") {
         return None;
     }
     let idle = item.duration()?;

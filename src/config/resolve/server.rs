@@ -1,7 +1,7 @@
 //! `[server]`, `[admin]`, `[shutdown]`, `[log]` and `[reload]`.
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::admin::settings::AdminSettings;
@@ -9,12 +9,13 @@ use crate::layer::page::WebOrigin;
 use crate::proxy::hygiene::Pseudonym;
 use crate::proxy::settings::{AllowedClients, AllowedHosts, ListenerSettings, RequestLimits};
 use crate::route::HostPattern;
-use crate::server::settings::{AllowedPeers, ConnectionLimits, Listen, ShutdownSettings, Workers};
+use crate::server::settings::{
+    AllowedPeers, ConnectionLimits, HalfClosed, Listen, ShutdownSettings, Workers,
+};
 use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
 
 use super::super::problem::Fault;
-use super::super::read::{Item, Section, Text};
-use super::super::units;
+use super::super::read::{Item, Section};
 use super::clients;
 use super::listen::{self, Written};
 
@@ -131,10 +132,15 @@ fn workers(item: &Item<'_>) -> Option<Workers> {
     NonZeroUsize::new(count).map(Workers::Count)
 }
 
+/// Bytes that a message's head may be allowed to have: hyper has no smaller buffer than 8 KiB, and
+/// what needs more than 1 MiB is no head.
+pub(super) const HEAD_BYTES: RangeInclusive<u64> = 8 << 10..=1 << 20;
+
+const HALF_CLOSED: [(&str, HalfClosed); 2] =
+    [("gone", HalfClosed::Gone), ("serve", HalfClosed::Serve)];
+
 fn connections(section: &Section<'_>) -> ConnectionLimits {
     let default = ConnectionLimits::default();
-    let max_header_bytes =
-        sized(section, "max_header_bytes", 1024..1 << 20, default.max_header_bytes as u64);
     let timeouts = section.section("timeouts", "timeouts of [server]");
     let http2 = section.section("http2", "http2 of [server]");
     let count = |key, default: u32| {
@@ -144,7 +150,13 @@ fn connections(section: &Section<'_>) -> ConnectionLimits {
     let limits = ConnectionLimits {
         max_connections: section.count("max_connections", 1..1_000_001, default.max_connections),
         max_headers: section.count("max_headers", 10..1001, default.max_headers),
-        max_header_bytes: usize::try_from(max_header_bytes).unwrap_or(default.max_header_bytes),
+        max_header_bytes: section.size_within(
+            "max_header_bytes",
+            HEAD_BYTES,
+            default.max_header_bytes,
+        ),
+        preserve_header_case: section.bool("preserve_header_case", default.preserve_header_case),
+        half_closed: section.choice("half_closed", &HALF_CLOSED, default.half_closed),
         head_timeout: positive(&timeouts, "head", default.head_timeout),
         idle_timeout: positive(&timeouts, "idle", default.idle_timeout),
         send_timeout: positive(&timeouts, "send", default.send_timeout),
@@ -158,26 +170,16 @@ fn connections(section: &Section<'_>) -> ConnectionLimits {
 
 fn limits(section: &Section<'_>) -> RequestLimits {
     let default = RequestLimits::default();
-    let max_uri = sized(section, "max_uri", 256..65_535, default.max_uri_bytes as u64);
-    let buffer =
-        sized(section, "replay_buffer", 0..(16 << 20) + 1, default.replay_buffer_bytes as u64);
     RequestLimits {
-        max_uri_bytes: usize::try_from(max_uri).unwrap_or(default.max_uri_bytes),
+        max_uri_bytes: section.size_within("max_uri", 256..=65_534, default.max_uri_bytes),
         max_request_body: section.size("max_request_body", default.max_request_body),
         max_in_flight: section.count("max_in_flight", 1..1_000_001, default.max_in_flight),
-        replay_buffer_bytes: usize::try_from(buffer).unwrap_or(default.replay_buffer_bytes),
+        replay_buffer_bytes: section.size_within(
+            "replay_buffer",
+            0..=16 << 20,
+            default.replay_buffer_bytes,
+        ),
     }
-}
-
-/// A size within bounds.
-fn sized(section: &Section<'_>, key: &'static str, range: Range<u64>, default: u64) -> u64 {
-    let Some(item) = section.item(key) else { return default };
-    let read = |text: Text<'_>| text.read(units::size, units::UnitError::as_str);
-    let Some(size) = item.text().and_then(read) else { return default };
-    if !range.contains(&size) {
-        item.reject(format!("expected {} to {} bytes", range.start, range.end - 1));
-    }
-    size
 }
 
 /// A time of which zero would mean that nothing ever succeeds.
@@ -242,7 +244,7 @@ fn admin_address(item: &Item<'_>) -> Option<Listen> {
 }
 
 fn admin_listen(item: &Item<'_>, allow_remote: bool) -> Option<Option<Listen>> {
-    if item.is_text() && item.hidden_text().is_some_and(|text| text.as_str() == "off") {
+    if item.is_word("off") {
         item.text()?;
         return Some(None);
     }
@@ -339,7 +341,7 @@ pub(super) fn watch(root: &Section<'_>) -> Option<Duration> {
     section.finish();
     let every = 5 * SECOND;
     let Some(item) = item else { return Some(every) };
-    if item.hidden_text().is_some_and(|text| text.as_str() == "off") {
+    if item.is_word("off") {
         return None;
     }
     let time = item.duration().unwrap_or(every);

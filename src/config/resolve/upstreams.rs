@@ -12,7 +12,7 @@ use crate::proxy::settings::{
     UpstreamSettings,
 };
 use crate::route::PathPattern;
-use crate::server::settings::Listen;
+use crate::server::settings::{ConnectionLimits, Listen};
 use crate::upstream::settings::{Protocol, Settings};
 
 use super::super::problem::Fault;
@@ -106,12 +106,13 @@ fn upstream<'c>(
     let mount = section.item("mount").and_then(|item| mount(&item)).unwrap_or_default();
     let strip_mount = section.bool("strip_mount", true);
     let case_insensitive = section.bool("case_insensitive_upstream", false);
+    let rewrite_cookies = section.bool("rewrite_cookies", false);
     let set_headers = set_headers(&section.section("set_headers", "set_headers"));
     let tls = tls::read(&section.section("tls", "tls of an upstream").advise(tls::ADVICE), tls);
     let way = section.section("egress", "egress of an upstream").advise(egress::ADVICE);
     let egress = egress::read(&way, egress);
     let (connection, response_timeout, body_idle_timeout) =
-        connection(name, section, url.as_ref(), tls, &egress);
+        connection(name, section, url.as_ref(), tls, &egress, &server.connections);
     let routes = routes::read(section, incoming, &server.clients);
     section.finish();
     let switches = |route: &Route<'_>| {
@@ -133,6 +134,7 @@ fn upstream<'c>(
         incoming_authorization: incoming,
         query_access_token,
         forwarding_headers,
+        rewrite_cookies,
         response_timeout,
         body_idle_timeout,
         routes: routes.iter().filter_map(|route| route.settings.clone()).collect(),
@@ -266,6 +268,9 @@ fn header_text(item: &Item<'_>) -> Option<HeaderText> {
     }
 }
 
+const POOL_ADVICE: &[(&str, &str)] =
+    &[("max_connections", "write max_connections beside pool, not in it")];
+
 const PROTOCOLS: [(&str, Protocol); 3] =
     [("auto", Protocol::Auto), ("1.1", Protocol::Http1), ("2", Protocol::Http2)];
 
@@ -275,10 +280,20 @@ fn connection(
     url: Option<&(Origin, String)>,
     tls: TlsSettings,
     egress: &Egress<'_>,
+    apps: &ConnectionLimits,
 ) -> (Option<Settings>, Duration, Duration) {
     let protocol = section.choice("http", &PROTOCOLS, Protocol::default());
-    let (timeouts, pool) =
-        (section.section("timeouts", "timeouts of an upstream"), section.section("pool", "pool"));
+    let max_connections =
+        section.count("max_connections", 1..1_000_001, Settings::MAX_CONNECTIONS);
+    let max_response_headers =
+        section.count("max_response_headers", 1..1001, Settings::MAX_RESPONSE_HEADERS);
+    let max_response_header_bytes = section.size_within(
+        "max_response_header_bytes",
+        server::HEAD_BYTES,
+        Settings::MAX_RESPONSE_HEADER_BYTES,
+    );
+    let timeouts = section.section("timeouts", "timeouts of an upstream");
+    let pool = section.section("pool", "pool").advise(POOL_ADVICE);
     let minute = Duration::from_secs(60);
     let connect = server::positive(&timeouts, "connect", Duration::from_secs(5));
     let response = server::positive(&timeouts, "response", minute);
@@ -289,6 +304,10 @@ fn connection(
             tls,
             egress: egress.towards(origin),
             protocol,
+            preserve_header_case: apps.preserve_header_case,
+            max_connections,
+            max_response_headers,
+            max_response_header_bytes,
             connect_timeout: connect,
             idle_timeout: server::positive(&pool, "idle_timeout", default.idle_timeout),
             max_age: server::positive(&pool, "max_age", default.max_age),
