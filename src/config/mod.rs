@@ -122,7 +122,7 @@ mod tests {
     use crate::oauth::ClientAuth;
     use crate::proxy::settings::HeaderText;
     use crate::secret::{self, Reference};
-    use crate::server::settings::{Account, ClientCertificates, Listen};
+    use crate::server::settings::{Account, ClientCertificates, HalfClosed, Listen};
 
     /// Part of every value of the fixtures that stands for a secret.
     const CANARY: &str = "canary";
@@ -229,6 +229,25 @@ mod tests {
         assert_eq!(made.response.expires_at.as_deref(), Some("expirationTime"));
         let jwt = good("private-key-jwt.toml").credentials[0].dialect.assertion.clone();
         assert_eq!(jwt.lifetime, Duration::from_secs(120));
+    }
+
+    #[test]
+    fn bounds_hold_up_to_both_ends() {
+        let config = good("bounds.toml");
+        let apps = config.connections;
+        assert_eq!((apps.max_headers, apps.max_header_bytes), (1000, 8 * 1024));
+        assert_eq!((apps.preserve_header_case, apps.half_closed), (false, HalfClosed::Serve));
+        assert_eq!(config.proxy.limits.max_uri_bytes, 65_534);
+        let check = |index: usize, expected: (usize, usize, usize, bool)| {
+            let upstream = &config.proxy.upstreams[index];
+            let known = &upstream.connection;
+            let (headers, bytes) = (known.max_response_headers, known.max_response_header_bytes);
+            assert_eq!((known.max_connections, headers, bytes, upstream.rewrite_cookies), expected);
+            // One key is for both sides.
+            assert!(!known.preserve_header_case);
+        };
+        check(0, (1, 1, 8 * 1024, true));
+        check(1, (1_000_000, 1000, 1024 * 1024, false));
     }
 
     #[test]

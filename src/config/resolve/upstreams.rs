@@ -283,8 +283,7 @@ fn connection(
     apps: &ConnectionLimits,
 ) -> (Option<Settings>, Duration, Duration) {
     let protocol = section.choice("http", &PROTOCOLS, Protocol::default());
-    let max_connections =
-        section.count("max_connections", 1..1_000_001, Settings::MAX_CONNECTIONS);
+    let max_connections = section.count("max_connections", 1..1_000_001, Settings::MAX_CONNECTIONS);
     let max_response_headers =
         section.count("max_response_headers", 1..1001, Settings::MAX_RESPONSE_HEADERS);
     let max_response_header_bytes = section.size_within(
