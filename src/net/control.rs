@@ -16,8 +16,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use super::connect::{ConnectError, ConnectReport, Connection, Connector};
 use super::diagnosis;
 
-/// Bytes of an answer's head.
-const MAX_HEADER_BYTES: u32 = 32 * 1024;
+/// Lines of header fields in the head of an answer. Token servers behind gateways send some dozens;
+/// more than this is no answer to wait for, whichever HTTP version it comes in.
+const MAX_HEADERS: usize = 256;
+
+/// Bytes of the head of an answer: with HTTP/1 as they come, with HTTP/2 as RFC 9113 section 6.5.2
+/// counts them (names, values and 32 for each field). It is also the most that is buffered of an
+/// HTTP/1 answer at a time, for which hyper wants 8 KiB at least.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
 /// An answer and how its server was reached.
 pub struct Reply {
@@ -59,17 +65,23 @@ async fn exchange(
             .await
             .map_err(CallError::Exchange)?;
         let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
-        let response = sender.send_request(request).await.map_err(CallError::Exchange)?;
+        let response = sender.send_request(request).await.map_err(CallError::of_head)?;
+        // HTTP/2 has no bound on their number but that on their bytes.
+        if response.headers().len() > MAX_HEADERS {
+            return Err(CallError::HeadTooLarge);
+        }
         read(response, max_reply_bytes, driver).await?
     } else {
         let (mut sender, connection) = http1::Builder::new()
+            .max_headers(MAX_HEADERS)
             .max_header_size(MAX_HEADER_BYTES as usize)
+            .max_buf_size(MAX_HEADER_BYTES as usize)
             .handshake(io)
             .await
             .map_err(CallError::Exchange)?;
         let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
         let request = origin_form(request, connector);
-        let response = sender.send_request(request).await.map_err(CallError::Exchange)?;
+        let response = sender.send_request(request).await.map_err(CallError::of_head)?;
         read(response, max_reply_bytes, driver).await?
     };
     Ok(Reply { response, connect: report })
@@ -120,6 +132,8 @@ pub enum CallError {
     Timeout(Duration),
     /// The exchange broke off.
     Exchange(hyper::Error),
+    /// The head of the answer has more lines or bytes than are read.
+    HeadTooLarge,
     /// The answer is longer than this many bytes.
     TooLarge(usize),
     /// The answer ended early.
@@ -127,13 +141,17 @@ pub enum CallError {
 }
 
 impl CallError {
+    fn of_head(error: hyper::Error) -> Self {
+        if error.is_parse_too_large() { Self::HeadTooLarge } else { Self::Exchange(error) }
+    }
+
     /// A word for metrics and for the steps of `check --live`.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Connect(error) => error.label(),
             Self::Timeout(_) => "timeout",
             Self::Exchange(_) | Self::Cut => "exchange",
-            Self::TooLarge(_) => "too_large",
+            Self::HeadTooLarge | Self::TooLarge(_) => "too_large",
         }
     }
 
@@ -162,6 +180,10 @@ impl fmt::Display for CallError {
                 // hyper prints each level by itself.
                 error.source().map_or(Ok(()), |cause| write!(f, ": {cause}"))
             }
+            Self::HeadTooLarge => write!(
+                f,
+                "the head of the answer has more than {MAX_HEADERS} lines or {MAX_HEADER_BYTES} bytes"
+            ),
             Self::TooLarge(bytes) => write!(f, "the answer is longer than {bytes} bytes"),
             Self::Cut => f.write_str("the answer ended early"),
         }
@@ -234,6 +256,71 @@ mod tests {
             .await;
         check(|_, _| Say::Last("SSH-2.0-x\r\n\r\n"), Err("exchange")).await;
         check(|_, _| Say::Last(""), Err("exchange")).await;
+    }
+
+    const TOO_LARGE: &str = "the head of the answer has more than 256 lines or 65536 bytes";
+
+    /// An empty answer with this many header lines, each with so many bytes of text.
+    fn head(lines: usize, text: usize) -> Say {
+        let fields = format!("x: {}\r\n", "y".repeat(text)).repeat(lines - 1);
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{fields}\r\n");
+        Say::Answer(answer.leak())
+    }
+
+    #[tokio::test]
+    async fn the_head_of_an_answer_is_bounded() {
+        let check = async |script: Script, expected: Result<usize, &str>| {
+            let outcome = outcome(script, PATIENT).await;
+            let found = outcome.map(|reply| reply.response.headers().len());
+            let found = found.map_err(|error| (error.label(), error.to_string()));
+            assert_eq!(found, expected.map_err(|text| ("too_large", text.to_owned())));
+        };
+        check(|_, _| head(250, 1), Ok(250)).await;
+        check(|_, _| head(256, 1), Ok(256)).await;
+        check(|_, _| head(257, 1), Err(TOO_LARGE)).await;
+        check(|_, _| head(300, 1), Err(TOO_LARGE)).await;
+        check(|_, _| head(64, 1024), Ok(64)).await;
+        check(|_, _| head(65, 1024), Err(TOO_LARGE)).await;
+        check(|_, _| head(2, 100_000), Err(TOO_LARGE)).await;
+    }
+
+    /// Answers one HTTP/2 connection with so many header fields, and tells its port.
+    async fn http2_server(fields: usize, tls: tokio_rustls::TlsAcceptor) -> u16 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let service = hyper::service::service_fn(move |_: Request<hyper::body::Incoming>| {
+            let mut response = Response::new(Full::<Bytes>::default());
+            // hyper adds Date.
+            for _ in 1..fields {
+                response.headers_mut().append("x", HeaderValue::from_static("y"));
+            }
+            std::future::ready(Ok::<_, std::convert::Infallible>(response))
+        });
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let stream = TokioIo::new(tls.accept(stream).await.unwrap());
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(stream, service).await;
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn so_is_that_of_http2() {
+        let ca = Authority::new();
+        let check = async |fields: usize, expected: Result<usize, &str>| {
+            let setup = ServerSetup { alpn: &["h2"], ..ServerSetup::default() };
+            let port = http2_server(fields, ca.server(setup)).await;
+            let uri = format!("https://localhost:{port}");
+            let outcome = call(&connector(&uri, &ca.trusted()), request(&uri), PATIENT, 8).await;
+            let found = outcome.map(|reply| reply.response.headers().len());
+            let expected = expected.map_err(str::to_owned);
+            assert_eq!(found.map_err(|error| error.to_string()), expected);
+        };
+        check(250, Ok(250)).await;
+        check(256, Ok(256)).await;
+        check(257, Err(TOO_LARGE)).await;
+        check(300, Err(TOO_LARGE)).await;
     }
 
     #[tokio::test]
