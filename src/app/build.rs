@@ -17,7 +17,7 @@ use crate::layer::admit::InFlight;
 use crate::net::tls::TlsSetupError;
 use crate::proxy::forward::Shared;
 use crate::proxy::metrics::ProxyMetrics;
-use crate::proxy::plan::{BoundListener, Ingredients, Plan, wanted};
+use crate::proxy::plan::{BoundListeners, Plan, PlanError, PlanInputs, wanted};
 use crate::secret::Store;
 use crate::server::{BindError, Local, Slots, WorkerListener};
 use crate::telemetry::Registry;
@@ -47,8 +47,9 @@ pub enum StartError {
     Tls(TlsSetupError),
     /// Two parts want a metric of the same name: a defect of this program.
     Metrics(prometheus::Error),
-    /// Routes conflict: a loaded configuration has none that do.
-    Routes,
+    /// What a loaded configuration, and what was read and bound for it, does not lead to: a defect of
+    /// this program.
+    Plan(PlanError),
 }
 
 impl StartError {
@@ -64,7 +65,7 @@ impl fmt::Display for StartError {
             Self::Bind(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "the certificate of a listener: {error}"),
             Self::Metrics(error) => write!(f, "metrics cannot be registered: {error}"),
-            Self::Routes => f.write_str("routes conflict; `bearer-proxy check` says which"),
+            Self::Plan(error) => error.fmt(f),
         }
     }
 }
@@ -86,8 +87,7 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, StartError> {
         let registry = Registry::with_process()?;
         let mut listeners = Listeners::new(config.workers.count(), &registry)?;
-        let wanted = &config.proxy.listeners;
-        let mut change = listeners.change(wanted)?;
+        let mut change = listeners.change(&config.proxy.listeners)?;
         let window = Window::bind(&config.admin).map_err(StartError::Bind)?;
         let metrics = ProxyMetrics::register(&registry)?;
         let secrets = Arc::new(Store::register(&registry)?);
@@ -102,9 +102,9 @@ impl App {
         )?;
         let mut headers = HeaderValues::read(&config.proxy).await;
         let bound = listeners.bound(&change);
-        let plan = plan(&config, &mut keeper, &metrics, &mut headers, &bound)?;
+        let plan = plan(&config, &mut keeper, &metrics, &mut headers, bound)?;
         let sockets = std::mem::take(&mut change.sockets);
-        listeners.apply(change, wanted);
+        listeners.apply(change);
         let health = Arc::new(AppHealth::new(keeper.handle()));
         let shared = Shared {
             plan: Arc::new(ArcSwap::from_pointee(plan)),
@@ -128,7 +128,8 @@ impl App {
 
     /// Addresses of the proxy's listeners, in the order of the configuration.
     pub fn addresses(&self) -> Vec<Vec<SocketAddr>> {
-        self.listeners.addresses().map(|all| all.iter().filter_map(Local::tcp).collect()).collect()
+        let all = self.listeners.addresses();
+        all.map(|(_, addresses)| addresses.iter().filter_map(Local::tcp).collect()).collect()
     }
 
     /// Addresses of the admin listener.
@@ -143,11 +144,11 @@ pub(super) fn plan(
     keeper: &mut Keeper,
     metrics: &ProxyMetrics,
     headers: &mut HeaderValues,
-    bound: &[BoundListener],
+    bound: BoundListeners,
 ) -> Result<Plan, StartError> {
     let readers = keeper.apply(wanted(&config.proxy, &config.credentials));
     let (set_headers, local_keys) = headers.values();
-    let ingredients = Ingredients {
+    let inputs = PlanInputs {
         credentials: &config.credentials,
         readers,
         set_headers,
@@ -156,5 +157,5 @@ pub(super) fn plan(
         metrics,
         access: config.log.access,
     };
-    Plan::build(&config.proxy, ingredients).map_err(|_| StartError::Routes)
+    Plan::build(&config.proxy, inputs).map_err(StartError::Plan)
 }

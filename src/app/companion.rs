@@ -1,7 +1,7 @@
 //! The command of `run -- CMD…`: started once requests are served, told the signals that we are
 //! told, and its end is ours.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitStatus;
@@ -98,16 +98,19 @@ pub(super) struct Environment {
 
 impl Environment {
     /// Where we listen, as `BEARER_PROXY_URL`, for each upstream as `BEARER_PROXY_URL_NAME`, and for
-    /// operators as `BEARER_PROXY_ADMIN_URL`. Secrets of the configuration are taken out.
+    /// operators as `BEARER_PROXY_ADMIN_URL`. Secrets of the configuration are taken out. Each
+    /// listener comes with its index in the configuration.
     pub(super) fn new<'a>(
         config: &Config,
-        proxy: impl Iterator<Item = &'a [Local]>,
+        proxy: impl Iterator<Item = (usize, &'a [Local])>,
         admin: Option<&Local>,
     ) -> Self {
-        let tls = config.proxy.listeners.iter().map(|listener| listener.tls.is_some());
-        let urls: Vec<_> =
-            proxy.zip(tls).map(|(all, tls)| all.first().map(|local| url(local, tls))).collect();
-        let of = |listener: usize| urls.get(listener).cloned().flatten();
+        let one = |(index, all): (usize, &[Local])| {
+            let tls = config.proxy.listeners.get(index)?.tls.is_some();
+            Some((index, url(all.first()?, tls)))
+        };
+        let urls: BTreeMap<usize, String> = proxy.filter_map(one).collect();
+        let of = |listener: usize| urls.get(&listener).cloned();
         let mut set: Vec<(String, String)> = Vec::new();
         set.extend(of(0).map(|url| ("BEARER_PROXY_URL".to_owned(), url)));
         set.extend(admin.map(|local| ("BEARER_PROXY_ADMIN_URL".to_owned(), url(local, false))));

@@ -2,29 +2,51 @@
 //! that clients show. Secrets among them are read again, so that a rotated key needs neither restart
 //! nor reload, and one that was missing at the start is found later.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
+use crate::proxy::plan::{LocalKeys, SetHeaders};
 use crate::proxy::settings::{ClientSettings, HeaderText, Proof, ProxySettings};
 use crate::secret::Reference;
 
-/// For each upstream its fixed headers; no value where the secret could not be read, which fails
-/// requests to that upstream only.
-pub(super) type Fixed = Vec<Vec<(HeaderName, Option<HeaderValue>)>>;
-
-/// The values of one configuration.
+/// The values of one configuration. Each carries whose it is and where it is read from, so that
+/// nothing has to be found again in the settings.
 #[derive(Debug, Default)]
 pub(super) struct HeaderValues {
-    /// By upstream.
-    fixed: Vec<Vec<(HeaderName, Kept)>>,
-    /// By client; for those without a local key, nothing is ever read.
-    keys: Vec<Kept>,
+    fixed: Vec<FixedHeader>,
+    keys: Vec<LocalKey>,
     /// A value is another than when a plan was made of them.
     changed: bool,
 }
 
-#[derive(Debug, Default)]
+/// One fixed header of an upstream.
+#[derive(Debug)]
+struct FixedHeader {
+    upstream: Arc<str>,
+    name: HeaderName,
+    value: Fixed,
+}
+
+#[derive(Debug)]
+enum Fixed {
+    /// Written in the configuration.
+    Written(HeaderValue),
+    Secret(Kept),
+}
+
+/// The local key of a client.
+#[derive(Debug)]
+struct LocalKey {
+    client: Arc<str>,
+    key: Kept,
+}
+
+/// A secret that is read again now and then.
+#[derive(Debug)]
 struct Kept {
+    reference: Reference,
     value: Option<HeaderValue>,
     /// When it was last tried.
     tried: Option<Instant>,
@@ -35,57 +57,56 @@ struct Kept {
 impl HeaderValues {
     /// Reads all of them.
     pub(super) async fn read(settings: &ProxySettings) -> Self {
-        let mut fixed = Vec::with_capacity(settings.upstreams.len());
+        let mut fixed = Vec::new();
         for upstream in &settings.upstreams {
-            let mut headers = Vec::with_capacity(upstream.set_headers.len());
+            let owner = &upstream.connection.name;
             for (name, text) in &upstream.set_headers {
-                let mut kept = Kept::default();
-                match text {
-                    HeaderText::Value(value) => kept.value = Some(value.clone()),
+                let value = match text {
+                    HeaderText::Value(value) => Fixed::Written(value.clone()),
                     HeaderText::Secret(reference) => {
-                        kept.read(reference, "upstream", &upstream.connection.name).await;
+                        Fixed::Secret(Kept::first(reference, "upstream", owner).await)
                     }
-                }
-                headers.push((name.clone(), kept));
+                };
+                fixed.push(FixedHeader { upstream: Arc::clone(owner), name: name.clone(), value });
             }
-            fixed.push(headers);
         }
-        let mut keys = Vec::with_capacity(settings.clients.len());
+        let mut keys = Vec::new();
         for client in &settings.clients {
-            let mut kept = Kept::default();
             if let Some(reference) = local_key(client) {
-                kept.read(reference, "client", &client.name).await;
+                let key = Kept::first(reference, "client", &client.name).await;
+                keys.push(LocalKey { client: Arc::clone(&client.name), key });
             }
-            keys.push(kept);
         }
         Self { fixed, keys, changed: false }
     }
 
     /// Reads anew what can have changed without a word to us and is due, and what is missing. Tells
     /// whether any value is another than in the plan. It may be dropped on its way.
-    pub(super) async fn reread(&mut self, settings: &ProxySettings) -> bool {
-        for (upstream, headers) in settings.upstreams.iter().zip(&mut self.fixed) {
-            for ((_, text), (_, kept)) in upstream.set_headers.iter().zip(headers) {
-                if let HeaderText::Secret(reference) = text {
-                    self.changed |=
-                        kept.reread(reference, "upstream", &upstream.connection.name).await;
-                }
+    pub(super) async fn reread(&mut self) -> bool {
+        for FixedHeader { upstream, value, .. } in &mut self.fixed {
+            if let Fixed::Secret(kept) = value {
+                self.changed |= kept.reread("upstream", upstream).await;
             }
         }
-        for (client, kept) in settings.clients.iter().zip(&mut self.keys) {
-            if let Some(reference) = local_key(client) {
-                self.changed |= kept.reread(reference, "client", &client.name).await;
-            }
+        for LocalKey { client, key } in &mut self.keys {
+            self.changed |= key.reread("client", client).await;
         }
         self.changed
     }
 
     /// As a plan takes them, which is then up to date: fixed headers, and local keys.
-    pub(super) fn values(&mut self) -> (Fixed, Vec<Option<HeaderValue>>) {
+    pub(super) fn values(&mut self) -> (SetHeaders, LocalKeys) {
         self.changed = false;
-        let pair = |(name, kept): &(HeaderName, Kept)| (name.clone(), kept.value.clone());
-        let fixed = self.fixed.iter().map(|headers| headers.iter().map(pair).collect()).collect();
-        (fixed, self.keys.iter().map(|kept| kept.value.clone()).collect())
+        let fixed = self.fixed.iter().map(|header| {
+            let value = match &header.value {
+                Fixed::Written(value) => Some(value.clone()),
+                Fixed::Secret(kept) => kept.value.clone(),
+            };
+            ((Arc::clone(&header.upstream), header.name.clone()), value)
+        });
+        let keys =
+            self.keys.iter().map(|known| (Arc::clone(&known.client), known.key.value.clone()));
+        (fixed.collect(), keys.collect())
     }
 }
 
@@ -97,10 +118,18 @@ fn local_key(client: &ClientSettings) -> Option<&Reference> {
 }
 
 impl Kept {
+    /// The secret as it is read for the first time.
+    async fn first(reference: &Reference, kind: &'static str, owner: &str) -> Self {
+        let reference = reference.clone();
+        let mut kept = Self { reference, value: None, tried: None, failing: false };
+        kept.read(kind, owner).await;
+        kept
+    }
+
     /// A value that cannot be read again stays: a file may be in the middle of its rotation.
-    async fn read(&mut self, reference: &Reference, kind: &'static str, owner: &str) {
+    async fn read(&mut self, kind: &'static str, owner: &str) {
         self.tried = Some(Instant::now());
-        let read = reference.read().await;
+        let read = self.reference.read().await;
         let value = read.as_ref().ok().and_then(|secret| secret.header(""));
         if value.is_none() && !self.failing {
             let why = read.err().map_or("no header can hold it".into(), |error| error.to_string());
@@ -126,8 +155,8 @@ impl Kept {
     }
 
     /// Tells whether the value is another now.
-    async fn reread(&mut self, reference: &Reference, kind: &'static str, owner: &str) -> bool {
-        let fresh = |tried: Instant| match reference.recheck() {
+    async fn reread(&mut self, kind: &'static str, owner: &str) -> bool {
+        let fresh = |tried: Instant| match self.reference.recheck() {
             Some(every) => tried.elapsed() < every,
             None => true,
         };
@@ -135,7 +164,7 @@ impl Kept {
             return false;
         }
         let before = self.value.clone();
-        self.read(reference, kind, owner).await;
+        self.read(kind, owner).await;
         before != self.value
     }
 }

@@ -1,12 +1,13 @@
 //! The proxy's listeners across reloads: those that stay keep their number and their sockets, new
 //! ones are bound before old ones close, and a failed bind changes nothing.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::UNIX_EPOCH;
 
 use super::build::StartError;
 use crate::net::tls::TlsSetupError;
-use crate::proxy::plan::BoundListener;
+use crate::proxy::plan::{BoundListener, BoundListeners};
 use crate::proxy::settings::ListenerSettings;
 use crate::server::settings::{Listen, ServerTls};
 use crate::server::tls::Identity;
@@ -17,8 +18,8 @@ use crate::telemetry::family::Gauges;
 /// What is bound.
 pub(super) struct Listeners {
     workers: NonZeroUsize,
-    /// In the order of the configuration.
-    open: Vec<Open>,
+    /// By their index in the listeners of the configuration, which is how its upstreams name them.
+    open: BTreeMap<usize, Open>,
     /// The next listener's number; none is used twice, so that no connection is taken for another's.
     next: usize,
     expiry: Gauges,
@@ -44,10 +45,18 @@ struct Certificate {
 
 /// New listeners that are bound, and old ones that stay; nothing is in force yet.
 pub(super) struct Change {
-    places: Vec<(Place, Option<Certificate>)>,
+    /// By their index in the listeners of the new configuration.
+    wanted: BTreeMap<usize, Wanted>,
     /// Sockets of the new ones, for each worker.
     pub(super) sockets: Vec<Vec<WorkerListener>>,
     next: usize,
+}
+
+/// One listener of the new configuration.
+struct Wanted {
+    listen: Listen,
+    certificate: Option<Certificate>,
+    place: Place,
 }
 
 enum Place {
@@ -74,7 +83,7 @@ impl Listeners {
             "When the certificate of a listener ends to be valid.",
             &["listener"],
         )?;
-        Ok(Self { workers, open: Vec::new(), next: 0, expiry })
+        Ok(Self { workers, open: BTreeMap::new(), next: 0, expiry })
     }
 
     /// Binds what is wanted and not there, and reads all certificates.
@@ -83,64 +92,72 @@ impl Listeners {
     /// The first that cannot be bound or read; what this call has bound is closed again.
     pub(super) fn change(&self, wanted: &[ListenerSettings]) -> Result<Change, StartError> {
         let sockets = (0..self.workers.get()).map(|_| Vec::new()).collect();
-        let mut change = Change { places: Vec::new(), sockets, next: self.next };
-        for settings in wanted {
+        let mut change = Change { wanted: BTreeMap::new(), sockets, next: self.next };
+        for (index, settings) in wanted.iter().enumerate() {
             let certificate = settings.tls.as_ref().map(Certificate::read).transpose();
             let certificate = certificate.map_err(StartError::Tls)?;
             let kept = self
                 .open
-                .iter()
+                .values()
                 .find(|open| is_same(&open.listen, &settings.listen) && !change.keeps(open.id));
-            match kept {
+            let place = match kept {
                 Some(open) => {
                     give_access(&open.listen, &settings.listen).map_err(StartError::Bind)?;
-                    change.places.push((Place::Kept(open.id), certificate));
+                    Place::Kept(open.id)
                 }
-                None => change
-                    .bind(&settings.listen, certificate, self.workers)
-                    .map_err(StartError::Bind)?,
-            }
+                None => {
+                    let identity = certificate.as_ref().map(|certificate| &certificate.identity);
+                    let open = change.bind(&settings.listen, identity, self.workers);
+                    Place::New(Box::new(open.map_err(StartError::Bind)?))
+                }
+            };
+            let listen = settings.listen.clone();
+            change.wanted.insert(index, Wanted { listen, certificate, place });
         }
         Ok(change)
     }
 
-    /// Where the listeners are bound once the change is in force, in the configuration's order.
-    pub(super) fn bound(&self, change: &Change) -> Vec<BoundListener> {
-        let places = change.places.iter().filter_map(|(place, _)| match place {
-            Place::Kept(id) => self.open.iter().find(|open| open.id == *id),
-            Place::New(open) => Some(&**open),
-        });
-        places.map(Open::bound).collect()
+    /// Where the listeners are bound once the change is in force.
+    pub(super) fn bound(&self, change: &Change) -> BoundListeners {
+        let open = |wanted: &Wanted| match &wanted.place {
+            Place::Kept(id) => self.open.values().find(|open| open.id == *id).map(Open::bound),
+            Place::New(open) => Some(open.bound()),
+        };
+        let all = change.wanted.iter();
+        // One that were not there would be missing under its index, which the plan refuses; the others
+        // keep theirs.
+        all.filter_map(|(index, wanted)| Some((*index, open(wanted)?))).collect()
     }
 
-    /// Where they are bound now, in the configuration's order.
-    pub(super) fn unchanged(&self) -> Vec<BoundListener> {
-        self.open.iter().map(Open::bound).collect()
+    /// Where they are bound now.
+    pub(super) fn unchanged(&self) -> BoundListeners {
+        self.open.iter().map(|(index, open)| (*index, open.bound())).collect()
     }
 
     /// Puts the change in force.
-    pub(super) fn apply(&mut self, change: Change, wanted: &[ListenerSettings]) -> Removed {
-        let mut old = std::mem::take(&mut self.open);
-        for ((place, certificate), settings) in change.places.into_iter().zip(wanted) {
+    pub(super) fn apply(&mut self, change: Change) -> Removed {
+        let old = std::mem::take(&mut self.open);
+        // From here on by the number of the socket: its index may be another in this configuration.
+        let mut old: BTreeMap<usize, Open> =
+            old.into_values().map(|open| (open.id, open)).collect();
+        for (index, Wanted { listen, certificate, place }) in change.wanted {
             let open = match place {
                 Place::New(open) => Some(*open),
-                Place::Kept(id) => {
-                    old.iter().position(|open| open.id == id).map(|at| old.remove(at))
-                }
+                Place::Kept(id) => old.remove(&id),
             };
             self.open.extend(open.map(|open| {
                 open.tls.set(certificate.as_ref().map(|certificate| &certificate.identity));
-                Open { listen: settings.listen.clone(), certificate, ..open }
+                (index, Open { listen, certificate, ..open })
             }));
         }
         self.next = change.next;
         self.tell_expiry();
-        Removed(old)
+        Removed(old.into_values().collect())
     }
 
     /// Reads the certificates again; those that have changed are shown to clients from now on.
     pub(super) fn reread(&mut self) {
-        for open in &mut self.open {
+        for open in self.open.values_mut() {
             let Some(certificate) = &mut open.certificate else { continue };
             if certificate.reread(&open.listen) {
                 open.tls.set(Some(&certificate.identity));
@@ -152,7 +169,7 @@ impl Listeners {
 
     fn tell_expiry(&self) {
         self.expiry.reset();
-        for Open { listen, certificate, .. } in &self.open {
+        for Open { listen, certificate, .. } in self.open.values() {
             let expires = certificate.as_ref().and_then(|known| known.identity.expires);
             if let Some(since) = expires.and_then(|end| end.duration_since(UNIX_EPOCH).ok()) {
                 self.expiry.with_label_values(&[&listen.to_string()]).set(since.as_secs_f64());
@@ -160,37 +177,36 @@ impl Listeners {
         }
     }
 
-    /// Where they are bound now.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = &[Local]> {
-        self.open.iter().map(|open| &*open.addresses)
+    /// The addresses of each, with its index in the listeners of the configuration.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (usize, &[Local])> {
+        self.open.iter().map(|(index, open)| (*index, &*open.addresses))
     }
 }
 
 impl Change {
     fn keeps(&self, id: usize) -> bool {
-        self.places.iter().any(|(place, _)| matches!(place, Place::Kept(kept) if *kept == id))
+        let is = |wanted: &Wanted| matches!(wanted.place, Place::Kept(kept) if kept == id);
+        self.wanted.values().any(is)
     }
 
     fn bind(
         &mut self,
         listen: &Listen,
-        certificate: Option<Certificate>,
+        identity: Option<&Identity>,
         workers: NonZeroUsize,
-    ) -> Result<(), BindError> {
+    ) -> Result<Open, BindError> {
         let bound = bind(listen, workers)?;
         let id = self.next;
         self.next += 1;
         let tls = TlsCell::default();
         // Before the first connection: it is never served without.
-        tls.set(certificate.as_ref().map(|certificate| &certificate.identity));
+        tls.set(identity);
         for (mine, new) in self.sockets.iter_mut().zip(bound.sockets) {
             let listener = |listener| WorkerListener { id, listener, tls: tls.clone() };
             mine.extend(new.into_iter().map(listener));
         }
         let (listen, addresses) = (listen.clone(), bound.addresses);
-        let open = Open { id, listen, addresses, tls, certificate: None, _claims: bound.claims };
-        self.places.push((Place::New(Box::new(open)), certificate));
-        Ok(())
+        Ok(Open { id, listen, addresses, tls, certificate: None, _claims: bound.claims })
     }
 }
 
@@ -238,5 +254,43 @@ fn give_access(old: &Listen, new: &Listen) -> Result<(), BindError> {
             cause,
         }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::settings::AllowedHosts;
+
+    fn listener(listen: Listen) -> ListenerSettings {
+        ListenerSettings {
+            listen,
+            peers: Default::default(),
+            tls: None,
+            allowed_hosts: AllowedHosts::Own,
+            allowed_origins: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn sockets_follow_their_listener_to_another_place_of_the_configuration() {
+        let mut listeners = Listeners::new(NonZeroUsize::MIN, &Registry::new()).unwrap();
+        let one = listener(Listen::Localhost(0));
+        let other = listener(Listen::Tcp("127.0.0.1:0".parse().unwrap()));
+        let change = listeners.change(&[one.clone(), other.clone()]).unwrap();
+        let first = listeners.bound(&change);
+        assert_eq!(listeners.apply(change).ids().count(), 0);
+        assert_eq!(listeners.unchanged(), first);
+
+        let change = listeners.change(&[other.clone(), one]).unwrap();
+        let swapped = listeners.bound(&change);
+        assert_eq!((&swapped[&0], &swapped[&1]), (&first[&1], &first[&0]));
+        assert_eq!(listeners.apply(change).ids().count(), 0);
+        assert_eq!(listeners.unchanged(), swapped);
+
+        let change = listeners.change(&[other]).unwrap();
+        let removed = listeners.apply(change);
+        assert_eq!(removed.ids().collect::<Vec<_>>(), [first[&0].id]);
+        assert_eq!(listeners.unchanged()[&0], first[&1]);
     }
 }

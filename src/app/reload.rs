@@ -123,7 +123,7 @@ pub(super) async fn changed(
             return Changed::Config;
         }
         listeners.reread();
-        if headers.reread(&config.proxy).await {
+        if headers.reread().await {
             return Changed::Headers;
         }
     }
@@ -164,7 +164,7 @@ impl Reloader {
     async fn apply(&mut self, new: Config, prepared: Prepared, log: &LogGuard) {
         let Prepared { mut listeners, window, mut headers } = prepared;
         let bound = self.listeners.bound(&listeners);
-        let plan = match plan(&new, &mut self.keeper, &self.shared.metrics, &mut headers, &bound) {
+        let plan = match plan(&new, &mut self.keeper, &self.shared.metrics, &mut headers, bound) {
             Ok(plan) => plan,
             Err(error) => {
                 self.keeper.apply(wanted(&self.config.proxy, &self.config.credentials));
@@ -173,7 +173,7 @@ impl Reloader {
             }
         };
         let added = std::mem::take(&mut listeners.sockets);
-        let removed = self.listeners.apply(listeners, &new.proxy.listeners);
+        let removed = self.listeners.apply(listeners);
         for id in removed.ids() {
             self.workers.tell(|| WorkerCommand::Remove(id)).await;
         }
@@ -208,14 +208,15 @@ impl Reloader {
             let keys = waiting.join(", ");
             tracing::warn!(%path, keys, "configuration reloaded, but for keys that need a restart");
         }
-        super::run::announce(self.listeners.addresses().flatten(), self.window.addresses());
+        let proxy = self.listeners.addresses().flat_map(|(_, all)| all);
+        super::run::announce(proxy, self.window.addresses());
     }
 
     /// Puts the present configuration in force anew, with secrets of headers that have been read again.
     pub(super) fn refresh_headers(&mut self) {
         let none = self.listeners.unchanged();
         let (config, metrics) = (&self.config, &self.shared.metrics);
-        match plan(config, &mut self.keeper, metrics, &mut self.headers, &none) {
+        match plan(config, &mut self.keeper, metrics, &mut self.headers, none) {
             Ok(plan) => {
                 self.shared.plan.store(Arc::new(plan));
                 tracing::info!("the secret of a header has changed; the new one is in force");

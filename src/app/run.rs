@@ -65,7 +65,7 @@ impl App {
         };
         let mut window = OpenWindow::new(Admin::new(Arc::clone(&self.health) as _, registry));
         window.apply(&config.admin, self.window);
-        announce(self.listeners.addresses().flatten(), window.addresses());
+        announce(self.listeners.addresses().flat_map(|(_, all)| all), window.addresses());
         let admin = window.addresses().next();
         let environment = Environment::new(&config, self.listeners.addresses(), admin);
         let hearts = workers.hearts();

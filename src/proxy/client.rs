@@ -10,6 +10,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use http::{HeaderName, HeaderValue};
 
+use super::plan::{LocalKeys, PlanError};
 use super::rejection::{Code, Rejection};
 use super::settings::{AllowedClients, CertificateName, ClientSettings, Proof};
 use crate::message::Fields;
@@ -57,23 +58,28 @@ impl Key {
 }
 
 impl Clients {
-    /// Makes them; `keys` are the local keys in the order of the settings, as far as there are any
-    /// and they could be read.
-    pub fn new(settings: &[ClientSettings], keys: Vec<Option<HeaderValue>>) -> Self {
-        let keys = keys.into_iter().chain(std::iter::repeat(None));
-        let client = |(settings, key): (&ClientSettings, Option<HeaderValue>)| Client {
-            name: Arc::clone(&settings.name),
-            mark: match &settings.proof {
+    /// Makes them; each takes its local key by its name. A key that could not be read is there as
+    /// `None`: requests that show one are refused until it can be.
+    ///
+    /// # Errors
+    /// A client that is known by a local key, of which the keys say nothing.
+    pub fn new(settings: &[ClientSettings], keys: &LocalKeys) -> Result<Self, PlanError> {
+        let client = |settings: &ClientSettings| {
+            let mark = match &settings.proof {
                 Proof::LocalKey { header, .. } => {
+                    let key = keys.get(&settings.name).ok_or_else(|| PlanError::NoLocalKey {
+                        client: Arc::clone(&settings.name),
+                    })?;
                     Mark::Key { header: header.clone(), key: key.as_ref().map(Key::new) }
                 }
                 Proof::Certificate(name) => Mark::Certificate(name.clone()),
                 Proof::Process { uids, gids } => {
                     Mark::Process { uids: uids.clone(), gids: gids.clone() }
                 }
-            },
+            };
+            Ok(Client { name: Arc::clone(&settings.name), mark })
         };
-        Self(settings.iter().zip(keys).map(client).collect())
+        settings.iter().map(client).collect::<Result<_, _>>().map(Self)
     }
 
     /// The client that sent a request; `None` where it is none of ours.
@@ -253,10 +259,14 @@ mod tests {
 
     /// Clients known in every way there is.
     fn clients() -> Clients {
+        Clients::new(&settings(), &keys()).unwrap()
+    }
+
+    fn settings() -> Vec<ClientSettings> {
         let subject = CertificateName::Subject("CN=erp,O=Bank".into());
         let dns = CertificateName::Dns("erp.bank.example".into());
         let uri = CertificateName::Uri("spiffe://bank/erp".into());
-        let settings = [
+        vec![
             key("first", "x-key"),
             key("second", "x-key"),
             key("third", "x-other"),
@@ -265,9 +275,32 @@ mod tests {
             client("dns", Proof::Certificate(dns)),
             client("uri", Proof::Certificate(uri)),
             client("process", Proof::Process { uids: vec![1000], gids: vec![50, 51] }),
-        ];
-        let keys = ["k1", "k2", "k3"].map(|key| Some(HeaderValue::from_static(key)));
-        Clients::new(&settings, keys.to_vec())
+        ]
+    }
+
+    fn keys() -> LocalKeys {
+        let read = [("first", "k1"), ("second", "k2"), ("third", "k3")];
+        let key = |(name, key)| (Arc::from(name), Some(HeaderValue::from_static(key)));
+        let unread = (Arc::from("unread"), None);
+        read.map(key).into_iter().chain([unread]).collect()
+    }
+
+    #[test]
+    fn a_key_belongs_to_the_client_of_its_name() {
+        let (mut settings, mut keys) = (settings(), keys());
+        settings.reverse();
+        let clients = Clients::new(&settings, &keys).unwrap();
+        for (header, shown, expected) in
+            [("x-key", "k1", "first"), ("x-key", "k2", "second"), ("x-other", "k3", "third")]
+        {
+            let mut fields = Fields::new();
+            fields.append(HeaderName::from_static(header), HeaderValue::from_str(shown).unwrap());
+            let found = clients.identify(&fields, &tcp()).unwrap();
+            assert_eq!(found.and_then(|id| clients.name(id)).map(|name| &**name), Some(expected));
+        }
+        keys.remove("second");
+        let missing = PlanError::NoLocalKey { client: Arc::from("second") };
+        assert_eq!(Clients::new(&settings, &keys).err(), Some(missing));
     }
 
     #[test]

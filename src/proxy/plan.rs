@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::client::{Admission, Clients};
 use super::hygiene;
-use super::metrics::{ProxyMetrics, RouteMetrics};
+use super::metrics::RouteMetrics;
 use super::rewrite::Rewrite;
 use super::settings::{
     AllowedHosts, ForwardingHeaders, IncomingAuthorization, ListenerSettings, Proof, ProxySettings,
@@ -22,12 +22,18 @@ use super::upgrade::UpgradePolicy;
 use crate::layer::page::WebOrigin;
 use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
 use crate::route::target::may_mean;
-use crate::route::{Authority, Conflict, HostPattern, Methods, Rule, Table};
+use crate::route::{Authority, HostPattern, Methods, Rule, Table};
 use crate::server::settings::AllowedPeers;
 use crate::telemetry::log::AccessLog;
 use crate::token::credential::MissingScopes;
-use crate::token::{Bearer, Credential, Reader, Wanted};
+use crate::token::{Bearer, Credential, Reader, Readers, Wanted};
 use crate::upstream;
+
+mod inputs;
+#[cfg(test)]
+mod tests;
+
+pub use inputs::{BoundListener, BoundListeners, LocalKeys, PlanError, PlanInputs, SetHeaders};
 
 /// All that requests need, from one configuration.
 pub struct Plan {
@@ -136,41 +142,11 @@ impl RoutePlan {
     }
 }
 
-/// What [`Plan::build`] is made of, beside the settings.
-pub struct Ingredients<'a> {
-    /// All credentials of the configuration.
-    pub credentials: &'a [Arc<Credential>],
-    /// Readers in the order of [`wanted`].
-    pub readers: Vec<Reader>,
-    /// Values of the upstreams' fixed headers, in their order.
-    pub set_headers: Vec<Vec<(HeaderName, Option<HeaderValue>)>>,
-    /// Keys of the clients, in their order; `None` where there is none or it could not be read.
-    pub local_keys: Vec<Option<HeaderValue>>,
-    /// The listeners as they are bound, in the order of the configuration.
-    pub bound: &'a [BoundListener],
-    /// What is counted.
-    pub metrics: &'a ProxyMetrics,
-    /// Which requests leave a line in the log.
-    pub access: AccessLog,
-}
-
-/// A listener as it is bound.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BoundListener {
-    /// Its number.
-    pub id: usize,
-    /// Its addresses; none where it is a Unix socket.
-    pub addresses: Vec<SocketAddr>,
-}
-
-/// The tokens that the routes need, in the order in which [`Plan::build`] expects their readers.
+/// The tokens that the routes need.
 pub fn wanted(settings: &ProxySettings, credentials: &[Arc<Credential>]) -> Vec<Wanted> {
-    routes(settings)
-        .filter_map(|(_, upstream, route)| {
-            let credential = credential_of(upstream, route, credentials)?;
-            Some(Wanted { credential: Arc::clone(credential), scopes: route.scopes.clone() })
-        })
-        .collect()
+    let needs = routes(settings).map(|(_, upstream, route)| need(upstream, route, credentials));
+    // A credential that is not there is refused when the plan is built, by the name of the route.
+    needs.filter_map(|need| need.ok().flatten()).collect()
 }
 
 /// The rules of one listener's table, with the indexes of upstream and route they come from.
@@ -191,30 +167,30 @@ impl Plan {
     /// Resolves everything.
     ///
     /// # Errors
-    /// Conflicting routes; a configuration that was loaded has none.
-    pub fn build(
-        settings: &ProxySettings,
-        ingredients: Ingredients<'_>,
-    ) -> Result<Self, Vec<Conflict>> {
-        let mut readers = ingredients.readers.into_iter();
-        let clients = Clients::new(&settings.clients, ingredients.local_keys);
+    /// Conflicting routes, and inputs that are missing; a configuration that was loaded, with what
+    /// was read and bound for it, has neither.
+    pub fn build(settings: &ProxySettings, inputs: PlanInputs<'_>) -> Result<Self, PlanError> {
+        let PlanInputs { credentials, readers, set_headers, local_keys, bound, metrics, access } =
+            inputs;
+        let clients = Clients::new(&settings.clients, &local_keys)?;
         let upstreams: Vec<_> = settings
             .upstreams
             .iter()
-            .zip(ingredients.set_headers)
-            .map(|(upstream, headers)| Arc::new(UpstreamPlan::new(upstream, headers)))
-            .collect();
+            .map(|upstream| UpstreamPlan::new(upstream, &set_headers).map(Arc::new))
+            .collect::<Result<_, _>>()?;
         let mut tables: Vec<Vec<_>> = settings.listeners.iter().map(|_| Vec::new()).collect();
         for (index, upstream, route) in routes(settings) {
-            let credential = credential_of(upstream, route, ingredients.credentials);
+            let needed = need(upstream, route, credentials)?;
+            let token = needed.as_ref().map(|needed| reader(upstream, route, needed, &readers));
+            let policy = needed.as_ref().map(|needed| &needed.credential.policy);
             let plan = RoutePlan {
                 name: Arc::clone(&route.name),
                 upstream: index,
                 admission: clients.admission(&route.clients),
-                token: credential.and_then(|_| readers.next()),
-                token_wait: credential.map_or(Duration::ZERO, |found| found.policy.wait),
-                required_scopes: credential
-                    .filter(|found| found.policy.missing_scopes == MissingScopes::Refuse)
+                token: token.transpose()?,
+                token_wait: policy.map_or(Duration::ZERO, |policy| policy.wait),
+                required_scopes: policy
+                    .filter(|policy| policy.missing_scopes == MissingScopes::Refuse)
                     .map(|_| route.scopes.clone()),
                 rewrite: Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path),
                 retry_unsafe: route.retry_unsafe,
@@ -222,23 +198,26 @@ impl Plan {
                 allow_semicolon: route.allow_semicolon,
                 allow_encoded_slash: route.allow_encoded_slash,
                 case_insensitive: upstream.case_insensitive,
-                hygiene: policy(settings, upstream, route),
-                metrics: ingredients.metrics.route(
+                hygiene: hygiene_of(settings, upstream, route),
+                metrics: metrics.route(
                     &upstream.connection.name,
                     &route.name,
                     &route.methods,
                     &settings.clients,
                 ),
-                token_paths: token_paths(upstream, ingredients.credentials),
+                token_paths: token_paths(upstream, credentials),
             };
-            if let Some(table) = tables.get_mut(upstream.listener) {
-                table.push((rule(upstream, route), Arc::new(plan)));
-            }
+            let table = tables.get_mut(upstream.listener).ok_or_else(|| PlanError::NoListener {
+                upstream: Arc::clone(&upstream.connection.name),
+            })?;
+            table.push((rule(upstream, route), Arc::new(plan)));
         }
         let mut listeners = Vec::with_capacity(tables.len());
-        for ((listener, table), bound) in
-            settings.listeners.iter().zip(tables).zip(ingredients.bound)
-        {
+        // The tables were made from these listeners above, one for each.
+        for (index, (listener, table)) in settings.listeners.iter().zip(tables).enumerate() {
+            let bound = bound
+                .get(&index)
+                .ok_or_else(|| PlanError::NotBound { listen: listener.listen.clone() })?;
             let hosts = HostPolicy::new(listener, &bound.addresses, &table);
             let admission = clients.anywhere(table.iter().map(|(_, route)| &route.admission));
             listeners.push(ListenerPlan {
@@ -248,16 +227,10 @@ impl Plan {
                 hosts,
                 origins: listener.allowed_origins.clone(),
                 admission,
-                table: Table::build(table)?,
+                table: Table::build(table).map_err(PlanError::Conflicts)?,
             });
         }
-        Ok(Self {
-            listeners,
-            clients,
-            upstreams,
-            limits: settings.limits,
-            access: ingredients.access,
-        })
+        Ok(Self { listeners, clients, upstreams, limits: settings.limits, access })
     }
 
     /// The plan of a listener, where this configuration has it.
@@ -267,12 +240,20 @@ impl Plan {
 }
 
 impl UpstreamPlan {
-    fn new(
-        settings: &UpstreamSettings,
-        set_headers: Vec<(HeaderName, Option<HeaderValue>)>,
-    ) -> Self {
+    fn new(settings: &UpstreamSettings, values: &SetHeaders) -> Result<Self, PlanError> {
+        let mut set_headers = Vec::with_capacity(settings.set_headers.len());
+        for (header, _) in &settings.set_headers {
+            let key = (Arc::clone(&settings.connection.name), header.clone());
+            // A value that could not be read is there, as `None`, and fails requests; a header that
+            // nobody tried to read would silently not be sent.
+            let Some(value) = values.get(&key) else {
+                let (upstream, header) = key;
+                return Err(PlanError::NoHeader { upstream, header });
+            };
+            set_headers.push((header.clone(), value.clone()));
+        }
         let authority = settings.connection.origin.authority();
-        Self {
+        Ok(Self {
             connection: Arc::new(settings.connection.clone()),
             host: HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static("")),
             set_headers,
@@ -284,7 +265,7 @@ impl UpstreamPlan {
             mount: settings.mount.clone(),
             strip_mount: settings.strip_mount,
             base_path: settings.base_path.clone(),
-        }
+        })
     }
 }
 
@@ -307,7 +288,7 @@ fn rule(upstream: &UpstreamSettings, route: &RouteSettings) -> Rule {
 /// Tells this process from others of its name, for as long as it lives.
 static INSTANCE: LazyLock<u32> = LazyLock::new(|| fastrand::u32(..));
 
-fn policy(
+fn hygiene_of(
     settings: &ProxySettings,
     upstream: &UpstreamSettings,
     route: &RouteSettings,
@@ -325,17 +306,41 @@ fn policy(
     }
 }
 
-/// Routes that keep the app's own Authorization have no token of ours.
-fn credential_of<'a>(
+/// The token that a route needs; `None` for routes that keep the app's own Authorization.
+///
+/// Both what the keeper is asked for and what the plan looks up come from here, so that they cannot
+/// differ.
+fn need(
     upstream: &UpstreamSettings,
     route: &RouteSettings,
-    credentials: &'a [Arc<Credential>],
-) -> Option<&'a Arc<Credential>> {
+    credentials: &[Arc<Credential>],
+) -> Result<Option<Wanted>, PlanError> {
     if upstream.incoming_authorization == IncomingAuthorization::Keep {
-        return None;
+        return Ok(None);
     }
     let name = route.credential.as_ref().unwrap_or(&upstream.credential);
-    credentials.iter().find(|credential| credential.name == *name)
+    let Some(credential) = credentials.iter().find(|credential| credential.name == *name) else {
+        return Err(PlanError::NoCredential {
+            upstream: Arc::clone(&upstream.connection.name),
+            route: Arc::clone(&route.name),
+            credential: Arc::clone(name),
+        });
+    };
+    Ok(Some(Wanted { credential: Arc::clone(credential), scopes: route.scopes.clone() }))
+}
+
+/// The reader of the token that a route needs.
+fn reader(
+    upstream: &UpstreamSettings,
+    route: &RouteSettings,
+    needed: &Wanted,
+    readers: &Readers,
+) -> Result<Reader, PlanError> {
+    readers.get(&needed.key()).cloned().ok_or_else(|| PlanError::NoReader {
+        upstream: Arc::clone(&upstream.connection.name),
+        route: Arc::clone(&route.name),
+        credential: Arc::clone(&needed.credential.name),
+    })
 }
 
 /// Paths of all token endpoints on an upstream's origin.

@@ -38,6 +38,44 @@ pub struct Wanted {
     pub scopes: ScopeSet,
 }
 
+impl Wanted {
+    /// The key under which [`Keeper::apply`] gives the reader of this token.
+    pub fn key(&self) -> TokenKey {
+        TokenKey { credential: Arc::clone(&self.credential.name), scopes: self.scopes.clone() }
+    }
+}
+
+/// Identifies, within one configuration, the token that a route needs: by the name of the
+/// credential and the scopes of the route, in any order.
+///
+/// These are the scopes that the route asks for, not those that the token server is asked for: with
+/// `tokens = "union"`, and where the dialect sends no scopes, all keys of a credential lead to one
+/// token. So a key can be made from a route alone, without knowing what other routes need.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TokenKey {
+    credential: Arc<str>,
+    scopes: ScopeSet,
+}
+
+impl TokenKey {
+    /// The name of the credential.
+    pub fn credential(&self) -> &Arc<str> {
+        &self.credential
+    }
+}
+
+/// The readers of the tokens that a configuration needs. There is no order to rely on: a reader is
+/// found by the key of its token only.
+#[derive(Clone, Default)]
+pub struct Readers(HashMap<TokenKey, Reader>);
+
+impl Readers {
+    /// The reader of a token; `None` where the keeper was not asked to keep that token.
+    pub fn get(&self, key: &TokenKey) -> Option<&Reader> {
+        self.0.get(key)
+    }
+}
+
 /// Owns the refreshers of this process.
 pub struct Keeper<M: Fetchers = Trips> {
     metrics: TokenMetrics,
@@ -142,23 +180,19 @@ impl<M: Fetchers> Keeper<M> {
         self.handle.clone()
     }
 
-    /// Keeps these tokens from now on; gives their readers in the same order. Those that are no
-    /// longer wanted are kept too until [`settle`](Self::settle), so that a reload can still be
-    /// taken back by applying what was wanted before. Must be called in the control plane's
+    /// Keeps these tokens from now on; gives the reader of each by its [`Wanted::key`]. Those that
+    /// are no longer wanted are kept too until [`settle`](Self::settle), so that a reload can still
+    /// be taken back by applying what was wanted before. Must be called in the control plane's
     /// runtime, where the refreshers run.
-    pub fn apply(&mut self, wanted: Vec<Wanted>) -> Vec<Reader> {
-        let wanted = grouped(wanted);
+    pub fn apply(&mut self, wanted: Vec<Wanted>) -> Readers {
+        let unions = Unions::of(&wanted);
         self.leaving.append(&mut self.kept);
-        for one in &wanted {
-            if self.kept.iter().any(|kept| kept.is(one)) {
-                continue;
-            }
-            let found = self.leaving.iter().position(|kept| kept.is(one));
-            let kept = match found {
-                Some(at) => self.leaving.swap_remove(at),
-                None => self.start(one),
-            };
-            self.kept.push(kept);
+        let mut readers = Readers::default();
+        for one in wanted {
+            // The key is what the route asks for, the token what the server is asked for.
+            let key = one.key();
+            let reader = self.keep(&unions.settle(one));
+            readers.0.insert(key, reader);
         }
         let shown = |kept: &Kept<_>| Shown {
             status: Arc::clone(&kept.status),
@@ -168,10 +202,21 @@ impl<M: Fetchers> Keeper<M> {
         let handle = self.handle.clone();
         let metrics = self.metrics.clone();
         self.watch.get_or_insert_with(|| tokio::spawn(watch(handle, metrics)));
-        let reader_of = |one: &Wanted| {
-            self.kept.iter().find(|kept| kept.is(one)).map(|kept| kept.reader.clone())
+        readers
+    }
+
+    /// The reader of one token, whose refresher is kept or, where there is none yet, started.
+    fn keep(&mut self, wanted: &Wanted) -> Reader {
+        if let Some(kept) = self.kept.iter().find(|kept| kept.is(wanted)) {
+            return kept.reader.clone();
+        }
+        let kept = match self.leaving.iter().position(|kept| kept.is(wanted)) {
+            Some(at) => self.leaving.swap_remove(at),
+            None => self.start(wanted),
         };
-        wanted.iter().filter_map(reader_of).collect()
+        let reader = kept.reader.clone();
+        self.kept.push(kept);
+        reader
     }
 
     /// Ends the refreshers that are no longer wanted and drops their tokens at once.
@@ -271,19 +316,34 @@ async fn revoke<F: Fetch>(credential: Arc<Credential>, remains: Remains<F>) {
 /// Settles which scopes each token is asked with: all of the credential's with `union`, and none
 /// that would be sent where the dialect sends none.
 pub fn grouped(wanted: Vec<Wanted>) -> Vec<Wanted> {
-    let mut unions: HashMap<Arc<str>, ScopeSet> = HashMap::new();
-    let unites = |one: &Wanted| {
-        one.credential.grouping == Grouping::Union || !one.credential.dialect.send_scope
-    };
-    for one in wanted.iter().filter(|one| unites(one)) {
-        let union = unions.entry(Arc::clone(&one.credential.name)).or_default();
-        *union = union.union(&one.scopes);
+    let unions = Unions::of(&wanted);
+    wanted.into_iter().map(|one| unions.settle(one)).collect()
+}
+
+/// For each credential all of whose routes share one token, the scopes of those routes together.
+struct Unions(HashMap<Arc<str>, ScopeSet>);
+
+impl Unions {
+    fn of(wanted: &[Wanted]) -> Self {
+        let mut unions: HashMap<Arc<str>, ScopeSet> = HashMap::new();
+        for one in wanted.iter().filter(|one| Self::unites(one)) {
+            let union = unions.entry(Arc::clone(&one.credential.name)).or_default();
+            *union = union.union(&one.scopes);
+        }
+        Self(unions)
     }
-    let settle = |one: Wanted| match unions.get(&one.credential.name) {
-        Some(union) if unites(&one) => Wanted { scopes: union.clone(), ..one },
-        _ => one,
-    };
-    wanted.into_iter().map(settle).collect()
+
+    fn unites(one: &Wanted) -> bool {
+        one.credential.grouping == Grouping::Union || !one.credential.dialect.send_scope
+    }
+
+    /// The token that the server is asked for, so that this need is met.
+    fn settle(&self, one: Wanted) -> Wanted {
+        match self.0.get(&one.credential.name) {
+            Some(union) if Self::unites(&one) => Wanted { scopes: union.clone(), ..one },
+            _ => one,
+        }
+    }
 }
 
 fn status(wanted: &Wanted, number: usize) -> TokenStatus {

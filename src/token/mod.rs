@@ -30,6 +30,6 @@ mod watch;
 pub use bearer::Bearer;
 pub use cell::{Absence, NoToken, Reader};
 pub use credential::Credential;
-pub use keeper::{Keeper, KeeperHandle, Wanted, grouped};
+pub use keeper::{Keeper, KeeperHandle, Readers, TokenKey, Wanted, grouped};
 pub use metrics::TokenMetrics;
 pub use status::TokenStatus;

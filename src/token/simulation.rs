@@ -18,7 +18,7 @@ use super::Reader;
 use super::bearer::Bearer;
 use super::credential::{Credential, Policy};
 use super::keeper::Keeper;
-use super::testing::{Call, Mood, Scripted, credential, keeper, wanted};
+use super::testing::{Call, Mood, Scripted, credential, keep, keeper};
 use crate::clock::{Moment, testing as clock};
 
 const SCOPES: [&str; 3] = ["a", "b", "c d"];
@@ -174,9 +174,9 @@ impl Case {
             SCOPES.into_iter().filter(|scope| *scope == "a" || rng.bool()).collect()
         };
         let (first, then) = (kept(&mut self.rng), kept(&mut self.rng));
-        self.readers = self.keeper.apply(wanted(&self.credential, &first));
+        self.readers = keep(&mut self.keeper, &self.credential, &first);
         if self.rng.bool() {
-            self.readers = self.keeper.apply(wanted(&self.credential, &then));
+            self.readers = keep(&mut self.keeper, &self.credential, &then);
         }
         self.keeper.settle();
     }
@@ -265,7 +265,7 @@ fn a_server_that_comes_back_is_noticed_within_4_s() {
             let server = Scripted::new();
             let (mut keeper, _) = keeper(&server);
             let credential = Arc::new(credential(Policy::default()));
-            let reader = keeper.apply(wanted(&credential, &["a"])).remove(0);
+            let reader = keep(&mut keeper, &credential, &["a"]).remove(0);
             assert!(ask(&server, &reader).await.is_some());
             server.set(
                 [Mood::Down, Mood::Cut, Mood::Status(503, 0), Mood::Malformed][rng.usize(..4)],
@@ -298,7 +298,7 @@ fn a_day() {
             server.set(Mood::Gives(3600));
             let (mut keeper, _) = keeper(&server);
             let credential = Arc::new(credential(Policy::default()));
-            let reader = keeper.apply(wanted(&credential, &["a"])).remove(0);
+            let reader = keep(&mut keeper, &credential, &["a"]).remove(0);
             let start = Instant::now();
             let (asked, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
             while start.elapsed() < secs(16 * 3600) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::cell::Reader;
 use super::credential::{Credential, Grouping, Policy};
 use super::fetch::{Fetch, FetchError, Fetched, Fetchers};
 use super::keeper::{Keeper, Wanted};
@@ -80,6 +81,7 @@ pub struct World {
     start: Instant,
     /// When each token ends, in time that nothing but time moves.
     ends: HashMap<String, Duration>,
+    /// The last token of each credential and scopes.
     last: HashMap<String, String>,
     in_flight: HashMap<usize, usize>,
 }
@@ -131,6 +133,15 @@ impl Scripted {
         let world = self.world();
         world.ends[&token] > world.now()
     }
+
+    /// The credential and the scopes that a token was asked with, such as `bank: a b`; empty for
+    /// one that is not the last of its kind.
+    pub fn asked_with(&self, header: &http::HeaderValue) -> String {
+        let token = header.to_str().unwrap().strip_prefix("Bearer ").unwrap();
+        let world = self.world();
+        let found = world.last.iter().find(|(_, last)| *last == token);
+        found.map(|(whose, _)| whose.clone()).unwrap_or_default()
+    }
 }
 
 impl World {
@@ -139,9 +150,9 @@ impl World {
     }
 
     /// Gives out a token; the server's part of the work is done at once.
-    fn give(&mut self, scopes: &str, life: u64, same: bool) -> (String, Duration) {
+    fn give(&mut self, whose: &str, life: u64, same: bool) -> (String, Duration) {
         let now = self.now();
-        if let Some(token) = self.last.get(scopes).filter(|_| same)
+        if let Some(token) = self.last.get(whose).filter(|_| same)
             && let Some(left) = self.ends[token].checked_sub(now).filter(|left| left.as_secs() > 0)
         {
             return (token.clone(), Duration::from_secs(left.as_secs()));
@@ -149,7 +160,7 @@ impl World {
         let token = format!("t{}", self.ends.len());
         let life = Duration::from_secs(life);
         self.ends.insert(token.clone(), now + life);
-        self.last.insert(scopes.to_owned(), token.clone());
+        self.last.insert(whose.to_owned(), token.clone());
         (token, life)
     }
 }
@@ -157,16 +168,17 @@ impl World {
 impl Fetchers for Scripted {
     type Fetch = Fetcher;
 
-    fn fetcher(&mut self, _: &Arc<Credential>, scopes: &ScopeSet) -> Fetcher {
+    fn fetcher(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Fetcher {
         let number = self.1.fetch_add(1, Ordering::Relaxed);
-        Fetcher { server: self.clone(), scopes: scopes.to_wire(), number }
+        let whose = format!("{}: {scopes}", credential.name);
+        Fetcher { server: self.clone(), whose, number }
     }
 }
 
 /// Fetches one token.
 pub struct Fetcher {
     server: Scripted,
-    scopes: String,
+    whose: String,
     number: usize,
 }
 
@@ -217,8 +229,8 @@ impl Fetch for Fetcher {
         let latency = if mood == Mood::Hangs { Duration::from_secs(10) } else { latency };
         tokio::time::sleep(latency / 2).await;
         let given = match mood {
-            Mood::Gives(life) => Some(self.server.world().give(&self.scopes, life, false)),
-            Mood::SameToken(life) => Some(self.server.world().give(&self.scopes, life, true)),
+            Mood::Gives(life) => Some(self.server.world().give(&self.whose, life, false)),
+            Mood::SameToken(life) => Some(self.server.world().give(&self.whose, life, true)),
             _ => None,
         };
         tokio::time::sleep(latency / 2).await;
@@ -295,6 +307,18 @@ pub fn wanted(credential: &Arc<Credential>, scopes: &[&str]) -> Vec<Wanted> {
         scopes: ScopeSet::parse(scopes).unwrap(),
     };
     scopes.iter().map(want).collect()
+}
+
+/// Has a keeper keep one token for each of these scope sets, and gives their readers in the order
+/// of the scope sets.
+pub fn keep(
+    keeper: &mut Keeper<Scripted>,
+    credential: &Arc<Credential>,
+    scopes: &[&str],
+) -> Vec<Reader> {
+    let readers = keeper.apply(wanted(credential, scopes));
+    let of = |one: &Wanted| readers.get(&one.key()).unwrap().clone();
+    wanted(credential, scopes).iter().map(of).collect()
 }
 
 /// A keeper whose tokens come from this server.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::cell::Absence;
 use super::credential::{Credential, Grouping, Policy};
 use super::keeper::Keeper;
-use super::testing::{Mood, Scripted, credential, keeper, wanted};
+use super::testing::{Mood, Scripted, credential, keep, keeper, wanted};
 use super::{NoToken, Reader};
 use crate::clock::{Moment, testing as clock};
 use crate::oauth::TokenEndpoint;
@@ -35,7 +35,7 @@ impl Story {
         let mut credential = credential(Policy::default());
         adjust(&mut credential);
         let (mut keeper, registry) = keeper(&server);
-        let reader = keeper.apply(wanted(&Arc::new(credential), &["a"])).remove(0);
+        let reader = keep(&mut keeper, &Arc::new(credential), &["a"]).remove(0);
         Self { server, keeper, registry, reader }
     }
 
@@ -155,7 +155,7 @@ async fn many_tokens_of_a_refused_login_cost_one_call() {
     let credential = Arc::new(credential(Policy::default()));
     let scopes: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
     let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
-    keeper.apply(wanted(&credential, &scopes));
+    keep(&mut keeper, &credential, &scopes);
     keeper.settle();
     sleep(secs(29)).await;
     assert_eq!(story.server.calls(), 1);
@@ -292,15 +292,15 @@ async fn a_reload_drops_what_is_not_wanted_at_once_and_keeps_the_rest() {
     let mut story = Story::begin(Mood::Gives(3600), |_| {});
     story.ask().await.unwrap();
     let credential = Arc::new(credential(Policy::default()));
-    let readers = story.keeper.apply(wanted(&credential, &["a", "b"]));
+    let readers = keep(&mut story.keeper, &credential, &["a", "b"]);
     story.keeper.settle();
     readers[1].wait_usable(Instant::now() + secs(2)).await.unwrap();
-    story.keeper.apply(wanted(&credential, &["b"]));
+    keep(&mut story.keeper, &credential, &["b"]);
     assert!(story.reader.usable(Moment::now()).is_some(), "a reload may still be taken back");
-    story.keeper.apply(wanted(&credential, &["a", "b"]));
+    keep(&mut story.keeper, &credential, &["a", "b"]);
     story.keeper.settle();
     assert_eq!((story.ask().await.unwrap(), story.server.calls()), (1, 2));
-    story.keeper.apply(wanted(&credential, &["b"]));
+    keep(&mut story.keeper, &credential, &["b"]);
     story.keeper.settle();
     let began = Instant::now();
     tokio::task::yield_now().await;
@@ -329,13 +329,33 @@ async fn one_token_with_all_scopes_serves_all_routes() {
     let union = credential(Policy::default());
     let union = Arc::new(Credential { grouping: Grouping::Union, ..union });
     story.server.world().granted = Some("a b");
-    let readers = story.keeper.apply(wanted(&union, &["a", "b c"]));
+    let readers = keep(&mut story.keeper, &union, &["a", "b c"]);
     let deadline = Instant::now() + secs(2);
     let [one, other] = [readers[0].wait_usable(deadline), readers[1].wait_usable(deadline)];
     assert_eq!(one.await.unwrap().header(), other.await.unwrap().header());
     let statuses = story.keeper.handle().statuses();
     assert_eq!((statuses.len(), &statuses[0].missing_scopes[..]), (1, &["c".to_owned()][..]));
     story.keeper.settle();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_is_found_by_what_was_asked_for_and_by_nothing_else() {
+    let mut story = Story::begin(Mood::Gives(60), |_| {});
+    for grouping in [Grouping::PerScopeSet, Grouping::Union] {
+        let credential = Arc::new(Credential { grouping, ..credential(Policy::default()) });
+        let mut asked = wanted(&credential, &["a", "b c", "a", ""]);
+        asked.reverse();
+        let readers = story.keeper.apply(asked);
+        let has = |credential: &Arc<Credential>, scopes| {
+            readers.get(&wanted(credential, &[scopes])[0].key()).is_some()
+        };
+        assert!(["a", "b c", "c b", ""].into_iter().all(|scopes| has(&credential, scopes)));
+        assert!(!["b", "a b c", "A"].into_iter().any(|scopes| has(&credential, scopes)));
+        let other = Arc::new(Credential { name: "other".into(), ..(*credential).clone() });
+        assert!(!has(&other, "a"));
+        let tokens = if grouping == Grouping::Union { 1 } else { 3 };
+        assert_eq!(story.keeper.handle().statuses().len(), tokens);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 //! says, in virtual time: how often each arrives, with which token, and what its app is told.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::message::{Request, Response};
 use crate::net::testing::origin;
 use crate::proxy::hygiene::Kinds;
 use crate::proxy::metrics::ProxyMetrics;
-use crate::proxy::plan::{BoundListener, Ingredients, Plan, wanted};
+use crate::proxy::plan::{BoundListener, Plan, PlanInputs, wanted};
 use crate::proxy::received::Received;
 use crate::proxy::rejection::{Code, Forwarded, Rejection};
 use crate::proxy::settings::{
@@ -281,12 +282,12 @@ async fn story(seed: u64) {
     let (mut keeper, _registry) = keeper(&server);
     let plan = Plan::build(
         &settings,
-        Ingredients {
+        PlanInputs {
             credentials: &credentials,
             readers: keeper.apply(wanted(&settings, &credentials)),
-            set_headers: vec![Vec::new()],
-            local_keys: Vec::new(),
-            bound: &[BoundListener { id: 0, addresses: Vec::new() }],
+            set_headers: HashMap::new(),
+            local_keys: HashMap::new(),
+            bound: HashMap::from([(0, BoundListener { id: 0, addresses: Vec::new() })]),
             metrics: &ProxyMetrics::register(&Registry::new()).unwrap(),
             access: crate::telemetry::log::AccessLog::Off,
         },
