@@ -1,7 +1,8 @@
-//! `Body`: the one body type that travels through the program.
+//! `Body`: the one body type that travels on the request path.
 //!
-//! A newtype over the few shapes a body has here, so that the common ones (nothing, a few bytes,
-//! what HTTP/2 brings) cost no allocation, and so that layers can be written once.
+//! A newtype over the few shapes that a body has here, so that the common ones (nothing, a few bytes,
+//! what hyper receives) cost no allocation, and so that layers can be written once. It is not `Send`:
+//! a request lives and dies on its worker's thread.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,14 +16,14 @@ use hyper::body::Incoming;
 /// Any error, as it travels inside a [`BodyError`].
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A message body: empty, whole, streaming in HTTP/2, or anything else behind a box.
+/// A message body: empty, whole in memory, received by hyper, or anything else behind a box.
 pub struct Body(Inner);
 
 enum Inner {
     Empty,
     Full(Option<Bytes>),
-    Http2(Incoming),
-    Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
+    Incoming(Incoming),
+    Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
 }
 
 impl Body {
@@ -42,15 +43,15 @@ impl Body {
         matches!(self.0, Inner::Empty | Inner::Full(_))
     }
 
-    /// A body that hyper is receiving in a message of HTTP/2.
-    pub const fn http2(incoming: Incoming) -> Self {
-        Self(Inner::Http2(incoming))
+    /// A body that hyper is receiving.
+    pub const fn incoming(incoming: Incoming) -> Self {
+        Self(Inner::Incoming(incoming))
     }
 
     /// Any other body, at the price of one allocation.
     pub fn boxed<B>(body: B) -> Self
     where
-        B: HttpBody<Data = Bytes, Error = BodyError> + Send + 'static,
+        B: HttpBody<Data = Bytes, Error = BodyError> + 'static,
     {
         Self(Inner::Boxed(Box::pin(body)))
     }
@@ -67,14 +68,9 @@ impl HttpBody for Body {
         match &mut self.0 {
             Inner::Empty => Poll::Ready(None),
             Inner::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Inner::Http2(incoming) => match Pin::new(&mut *incoming).poll_frame(cx) {
-                // hyper takes RST_STREAM with NO_ERROR for the end, whatever came before it (RFC
-                // 9113 section 8.1). Without END_STREAM the body is cut.
-                Poll::Ready(None) if !incoming.is_end_stream() => {
-                    Poll::Ready(Some(Err(BodyError::new("the stream was reset before its end"))))
-                }
-                frame => frame.map_err(|error| BodyError(Box::new(error))),
-            },
+            Inner::Incoming(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError(Box::new(error)))
+            }
             Inner::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -83,7 +79,7 @@ impl HttpBody for Body {
         match &self.0 {
             Inner::Empty => true,
             Inner::Full(bytes) => bytes.is_none(),
-            Inner::Http2(incoming) => incoming.is_end_stream(),
+            Inner::Incoming(incoming) => incoming.is_end_stream(),
             Inner::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -94,7 +90,7 @@ impl HttpBody for Body {
             Inner::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Inner::Http2(incoming) => incoming.size_hint(),
+            Inner::Incoming(incoming) => incoming.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
         }
     }
@@ -155,7 +151,7 @@ impl fmt::Debug for Body {
         f.write_str(match self.0 {
             Inner::Empty => "Body(empty)",
             Inner::Full(_) => "Body(full)",
-            Inner::Http2(_) => "Body(incoming)",
+            Inner::Incoming(_) => "Body(incoming)",
             Inner::Boxed(_) => "Body(boxed)",
         })
     }

@@ -23,11 +23,11 @@
 //!
 //! # The map, in reading order
 //!
-//! * [`proxy`]: the life of a request. Start with `proxy/forward.rs`.
+//! * [`proxy`]: the life of a request. Start with `proxy/stack.rs`.
 //! * [`token`]: the life of a token. Start with `token/refresher.rs`.
 //! * [`route`]: pure matching of targets; [`oauth`]: RFC 6749 as values and bytes.
-//! * [`upstream`], [`net`]: the ways out; [`server`], [`layer`]: the way in; [`http1`] is the bytes of
-//!   both, [`message`] what passes between them.
+//! * [`upstream`], [`net`]: the ways out; [`server`]: the way in. hyper and h2 speak HTTP on all of
+//!   them; no line here reads or writes it.
 //! * [`secret`]: where client secrets come from; [`config`]: TOML in, typed settings out.
 //! * [`admin`], [`telemetry`]: what operators see.
 //! * [`app`]: composition; [`cli`]: the verbs a person types; [`sandbox`]: the fakes behind `demo`
@@ -35,8 +35,8 @@
 //!
 //! A folder imports only folders further right in this list, never its neighbours
 //! (`tests/tidy.rs` checks it):
-//! cli → app → config → {proxy, admin} → {token, upstream, layer, server} → {secret} → {net} →
-//! {http1, route, oauth, telemetry} → {message} → {body, clock, sensitive}. `sandbox` uses `body` only.
+//! cli → app → config → {proxy, admin} → {token, upstream, server} → {secret} → {net} →
+//! {route, oauth, telemetry} → {body, clock, sensitive}. `sandbox` uses none of them.
 //!
 //! # Invariants
 //!
@@ -55,9 +55,6 @@ pub mod body;
 pub mod clock;
 pub mod sensitive;
 
-pub mod message;
-
-pub mod http1;
 pub mod oauth;
 pub mod route;
 pub mod telemetry;
@@ -65,7 +62,6 @@ pub mod telemetry;
 pub mod net;
 pub mod secret;
 
-pub mod layer;
 pub mod server;
 pub mod token;
 pub mod upstream;

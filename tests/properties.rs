@@ -15,8 +15,6 @@ mod answer;
 mod config;
 #[path = "properties/fields.rs"]
 mod fields;
-#[path = "properties/request.rs"]
-mod request;
 #[path = "properties/target.rs"]
 mod target;
 #[path = "properties/token_answer.rs"]
@@ -212,52 +210,6 @@ fn config_text() -> impl Strategy<Value = String> {
     proptest::collection::vec(cut, 0..25).prop_map(|lines| lines.join("\n"))
 }
 
-/// Heads of requests, sound ones and others.
-fn request_text() -> impl Strategy<Value = Vec<u8>> {
-    const PIECES: &[&str] = &[
-        "GET",
-        "POST",
-        "get",
-        " ",
-        "  ",
-        "/",
-        "/a?b",
-        "*",
-        "http://a/b",
-        "a:80",
-        "#",
-        "?",
-        "é",
-        "%20",
-        " HTTP/1.1\r\n",
-        " HTTP/1.0\r\n",
-        " HTTP/1.2\r\n",
-        "Host: a\r\n",
-        "host:a\r\n",
-        "Content-Length: 2\r\n",
-        "content-length:2\r\n",
-        "Content-Length: +2\r\n",
-        "Transfer-Encoding: chunked\r\n",
-        "transfer-encoding: gzip, chunked\r\n",
-        "Connection: close\r\n",
-        "X : y\r\n",
-        " folded\r\n",
-        "X: \0\r\n",
-        "X: é\r\n",
-        "\r",
-        "\n",
-        "\r\n",
-        ":",
-        "\t",
-        "\"",
-        "{",
-        "X-Y: z \t\r\n",
-    ];
-    let start = proptest::sample::select(vec!["GET / HTTP/1.1\r\n", "POST /a HTTP/1.0\r\n", ""]);
-    let pieces = proptest::collection::vec(proptest::sample::select(PIECES), 0..8);
-    (start, pieces).prop_map(|(start, pieces)| format!("{start}{}\r\n\r\n", pieces.concat()).into())
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -277,15 +229,9 @@ proptest! {
     }
 
     #[test]
-    fn requests(data in request_text()) {
-        request::check(&data);
-    }
-
-    #[test]
     fn any_bytes(data in proptest::collection::vec(any::<u8>(), 0..80)) {
         target::check(&data);
         fields::check(&data);
-        request::check(&data);
         token_answer::check(&data);
     }
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
@@ -18,7 +20,6 @@ use tokio::task::JoinSet;
 
 use super::guard::{Reach, Refusal};
 use super::readiness::{Health, Readiness, TokenHealth, is_started, readiness};
-use crate::body::Body;
 use crate::server::{Listener, StopSignal};
 use crate::telemetry::Registry;
 use crate::telemetry::metrics;
@@ -136,12 +137,12 @@ impl Admin {
     }
 
     /// The answer to one request: the only place that knows the pages.
-    fn answer<B>(&self, view: &View, request: &Request<B>) -> Response<Body> {
+    fn answer<B>(&self, view: &View, request: &Request<B>) -> Response<Full<Bytes>> {
         if let Err(refusal) = view.reach.admit(request) {
             return refused(refusal);
         }
         let query = request.uri().query().unwrap_or_default();
-        let page: Box<dyn Fn() -> Response<Body> + '_> =
+        let page: Box<dyn Fn() -> Response<Full<Bytes>> + '_> =
             match (request.uri().path(), view.shows_control()) {
                 ("/livez", _) => Box::new(|| self.livez()),
                 ("/readyz", _) => Box::new(move || self.readyz(query)),
@@ -159,7 +160,7 @@ impl Admin {
     }
 
     /// Has the tokens of a credential fetched anew; how that ends is seen in the status.
-    fn refresh(&self, method: &Method, query: &str) -> Response<Body> {
+    fn refresh(&self, method: &Method, query: &str) -> Response<Full<Bytes>> {
         if method != Method::POST {
             return not_allowed("this has effects", "use POST", "POST");
         }
@@ -177,21 +178,21 @@ impl Admin {
         }
     }
 
-    fn livez(&self) -> Response<Body> {
+    fn livez(&self) -> Response<Full<Bytes>> {
         match self.health.alive() {
             true => text(StatusCode::OK, "alive\n"),
             false => text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not move\n"),
         }
     }
 
-    fn startupz(&self) -> Response<Body> {
+    fn startupz(&self) -> Response<Full<Bytes>> {
         match is_started(&*self.health) {
             true => text(StatusCode::OK, "started\n"),
             false => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         }
     }
 
-    fn readyz(&self, query: &str) -> Response<Body> {
+    fn readyz(&self, query: &str) -> Response<Full<Bytes>> {
         let parameters = Parameters::read(query);
         let credential = parameters.credential.as_deref();
         let readiness = readiness(&*self.health, credential);
@@ -212,12 +213,12 @@ impl Admin {
         text(status, lines)
     }
 
-    fn metrics(&self) -> Response<Body> {
+    fn metrics(&self) -> Response<Full<Bytes>> {
         let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
         answer(StatusCode::OK, content_type, self.registry.render())
     }
 
-    fn status(&self) -> Response<Body> {
+    fn status(&self) -> Response<Full<Bytes>> {
         let tokens: Vec<Value> = self.health.tokens().iter().map(token_json).collect();
         let status = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -333,7 +334,7 @@ fn date(time: SystemTime) -> Option<String> {
     Some(timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-fn refused(refusal: Refusal) -> Response<Body> {
+fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
     let (status, title, detail) = match refusal {
         Refusal::BadHost => {
             (StatusCode::BAD_REQUEST, "bad Host", "send exactly one valid Host field")
@@ -351,19 +352,19 @@ fn refused(refusal: Refusal) -> Response<Body> {
 }
 
 /// RFC 9110 section 15.5.6.
-fn not_allowed(title: &str, detail: &str, allowed: &'static str) -> Response<Body> {
+fn not_allowed(title: &str, detail: &str, allowed: &'static str) -> Response<Full<Bytes>> {
     let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, title, detail);
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 
 /// RFC 9457.
-fn problem(status: StatusCode, title: &str, detail: &str) -> Response<Body> {
+fn problem(status: StatusCode, title: &str, detail: &str) -> Response<Full<Bytes>> {
     let problem = json!({ "status": status.as_u16(), "title": title, "detail": detail });
     answer(status, PROBLEM, format!("{problem}\n"))
 }
 
-fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {
     answer(status, TEXT, text.into())
 }
 
@@ -371,8 +372,8 @@ fn answer(
     status: StatusCode,
     content_type: HeaderValue,
     body: impl Into<bytes::Bytes>,
-) -> Response<Body> {
-    let mut answer = Response::new(Body::full(body));
+) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -406,7 +407,7 @@ mod tests {
         request.body(()).unwrap()
     }
 
-    async fn body(answer: Response<Body>) -> String {
+    async fn body(answer: Response<Full<Bytes>>) -> String {
         let bytes = answer.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(bytes.to_vec()).unwrap()
     }

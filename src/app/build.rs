@@ -13,11 +13,11 @@ use super::listeners::Listeners;
 use super::reload::ReloadMetrics;
 use super::window::Window;
 use crate::config::Config;
-use crate::layer::admit::InFlight;
 use crate::net::tls::TlsSetupError;
-use crate::proxy::forward::Shared;
+use crate::proxy::limits::in_flight::InFlight;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::plan::{BoundListeners, Plan, PlanError, PlanInputs, wanted};
+use crate::proxy::snapshot::Shared;
 use crate::secret::Store;
 use crate::server::{BindError, Local, Slots, WorkerListener};
 use crate::telemetry::Registry;
@@ -110,6 +110,7 @@ impl App {
             plan: Arc::new(ArcSwap::from_pointee(plan)),
             metrics,
             in_flight: InFlight::default(),
+            workers: config.workers.count(),
         };
         Ok(Self {
             config,

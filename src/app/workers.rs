@@ -3,19 +3,25 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use http::Response;
 use tokio::task::JoinSet;
 
-use crate::message::Response;
-use crate::proxy::forward::{Forwarder, Shared};
+use crate::body::Body;
+use crate::proxy;
+use crate::proxy::code::Code;
+use crate::proxy::metrics::ProxyMetrics;
+use crate::proxy::snapshot::Shared;
+use crate::proxy::stack::stack;
 use crate::server::settings::ConnectionLimits;
 use crate::server::worker::{Heart, WorkerGone};
 use crate::server::{
-    Inbound, Slots, StopSignal, Worker, WorkerCommand, WorkerHandle, WorkerListener,
+    HeadError, Inbound, OnHeadError, Slots, StopSignal, Worker, WorkerCommand, WorkerHandle,
+    WorkerListener,
 };
 
 /// How often idle upstream connections are looked at.
@@ -35,8 +41,10 @@ impl Workers {
     ) -> io::Result<Self> {
         let start = |(index, sockets)| {
             let shared = shared.clone();
-            let make = move || Service::new(shared);
-            Worker::spawn(index, sockets, limits, slots.clone(), make, stop.clone())
+            let on_head_error = on_head_error(shared.metrics.clone());
+            let (slots, stop) = (slots.clone(), stop.clone());
+            let make = move || service(shared);
+            Worker::spawn(index, sockets, limits, slots, make, on_head_error, stop)
         };
         sockets.into_iter().enumerate().map(start).collect::<io::Result<_>>().map(Self)
     }
@@ -90,39 +98,36 @@ impl Workers {
     }
 }
 
-/// A worker's tower service: [`Forwarder`] behind an `Rc`.
-#[derive(Clone)]
-struct Service(Rc<Forwarder>);
-
-impl Service {
-    fn new(shared: Shared) -> Self {
-        let forwarder = Rc::new(Forwarder::new(shared));
-        let pruned = Rc::downgrade(&forwarder);
-        tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(PRUNE_EVERY).await;
-                match pruned.upgrade() {
-                    Some(forwarder) => forwarder.prune(),
-                    None => return,
-                }
+/// A worker's service; made on its thread.
+fn service(
+    shared: Shared,
+) -> impl tower::Service<
+    Inbound,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<Body>, Infallible>> + use<>,
+> + Clone
++ use<> {
+    let worker = Rc::new(proxy::snapshot::Worker::new(shared));
+    let pruned = Rc::downgrade(&worker);
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(PRUNE_EVERY).await;
+            match pruned.upgrade() {
+                Some(worker) => worker.prune(),
+                None => return,
             }
-        });
-        Self(forwarder)
-    }
+        }
+    });
+    stack(&worker)
 }
 
-impl tower::Service<Inbound> for Service {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>>>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let forwarder = Rc::clone(&self.0);
-        let Inbound { request, connection } = inbound;
-        Box::pin(async move { Ok(forwarder.handle(connection, request).await) })
-    }
+/// Counts a head that hyper could not read like any refusal of ours.
+fn on_head_error(metrics: ProxyMetrics) -> OnHeadError {
+    Arc::new(move |error| {
+        metrics.refused(match error {
+            HeadError::Malformed | HeadError::Tls => Code::BadRequest,
+            HeadError::TooLarge => Code::HeadersTooLarge,
+        });
+    })
 }

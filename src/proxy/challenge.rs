@@ -1,11 +1,16 @@
 //! A 401 or 403 about our token: what does it say, and is one second try honest?
 //!
 //! RFC 6750 section 3.1: `invalid_token` means that a newer one may help, `insufficient_scope`
-//! that none will. A 401 without a Bearer challenge is ambiguous and treated as the first.
+//! that none will. A 401 without a Bearer challenge is ambiguous and treated as the first. So is one
+//! with challenges of other schemes, whatever they say: `DPoP` (RFC 9449 section 7.1) has the same
+//! parameters, but speaks of proofs that we do not make.
 
-use crate::message::{Response, text};
-use http::StatusCode;
+mod params;
+
 use http::header::WWW_AUTHENTICATE;
+use http::{Response, StatusCode};
+
+use params::params;
 
 /// What an answer says of the token that its request carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +26,8 @@ pub enum Verdict {
 }
 
 /// Reads the verdict of an answer's head.
-pub fn verdict(response: &Response) -> Verdict {
-    match response.status {
+pub fn verdict<B>(response: &Response<B>) -> Verdict {
+    match response.status() {
         StatusCode::UNAUTHORIZED if says(response, "insufficient_scope") => {
             Verdict::InsufficientScope
         }
@@ -33,54 +38,71 @@ pub fn verdict(response: &Response) -> Verdict {
     }
 }
 
-/// Whether a Bearer challenge carries `error="…"` with this code.
-fn says(response: &Response, code: &str) -> bool {
-    response.fields.get_all(&WWW_AUTHENTICATE).any(|challenge| {
-        text(challenge).is_some_and(|text| {
-            let text = text.to_ascii_lowercase();
-            text.contains("bearer")
-                && text
-                    .replace("error =", "error=")
-                    .split("error=")
-                    .skip(1)
-                    .any(|rest| rest.trim_start_matches([' ', '"']).starts_with(code))
-        })
+/// Whether a Bearer challenge carries an `error` with this code. Servers write codes in any case,
+/// although RFC 6750 section 3 knows one only.
+fn says<B>(response: &Response<B>, code: &str) -> bool {
+    let lines = response.headers().get_all(WWW_AUTHENTICATE).iter();
+    lines.flat_map(|line| params(line.as_bytes())).any(|param| {
+        param.scheme.eq_ignore_ascii_case(b"bearer")
+            && param.name.eq_ignore_ascii_case(b"error")
+            && param.value.eq_ignore_ascii_case(code.as_bytes())
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::Body;
+
+    fn answer(status: u16, challenges: &[&str]) -> Response<()> {
+        let mut response = Response::builder().status(status);
+        for challenge in challenges {
+            response = response.header(WWW_AUTHENTICATE, *challenge);
+        }
+        response.body(()).unwrap()
+    }
 
     #[test]
     fn challenges_are_told_apart() {
-        let check = |status: u16, challenge: Option<&str>, expected: Verdict| {
-            let mut response = http::Response::builder().status(status);
-            if let Some(challenge) = challenge {
-                response = response.header(WWW_AUTHENTICATE, challenge);
-            }
-            assert_eq!(
-                verdict(&response.body(Body::empty()).unwrap().into()),
-                expected,
-                "{status} {challenge:?}"
-            );
+        let check = |status: u16, challenges: &[&str], expected: Verdict| {
+            assert_eq!(verdict(&answer(status, challenges)), expected, "{status} {challenges:?}");
         };
-        check(200, None, Verdict::Fine);
-        check(401, None, Verdict::InvalidToken);
-        check(401, Some("Bearer error=\"invalid_token\""), Verdict::InvalidToken);
-        check(
-            401,
-            Some("Bearer realm=\"x\", error = \"insufficient_scope\""),
-            Verdict::InsufficientScope,
-        );
-        check(401, Some("bearer error=\"invalid_request\""), Verdict::Refused);
+        check(200, &[], Verdict::Fine);
+        check(200, &["Bearer error=\"insufficient_scope\""], Verdict::Fine);
+        check(401, &[], Verdict::InvalidToken);
+        check(401, &["Bearer"], Verdict::InvalidToken);
+        check(401, &["Bearer error=\"invalid_token\""], Verdict::InvalidToken);
+        check(401, &["bearer error=\"invalid_request\""], Verdict::Refused);
         check(
             403,
-            Some("Bearer error=\"insufficient_scope\", scope=\"a\""),
+            &["Bearer error=\"insufficient_scope\", scope=\"a\""],
             Verdict::InsufficientScope,
         );
-        check(403, Some("Bearer error=\"invalid_token\""), Verdict::Fine);
-        check(403, None, Verdict::Fine);
+        check(403, &["Bearer error=\"invalid_token\""], Verdict::Fine);
+        check(403, &[], Verdict::Fine);
+        for lacking in [
+            &["Bearer realm=\"x\", error = \"insufficient_scope\""][..],
+            &["BEARER ERROR=Insufficient_Scope"],
+            &["Basic realm=\"x\", Bearer error=insufficient_scope"],
+            &["Negotiate, Bearer realm=\"a, \\\"b\", error=\"insufficient_scope\""],
+            &["Basic realm=\"x\"", "Bearer error=\"insufficient_scope\""],
+            &["Bearer error=\"insufficient\\_scope\", Basic realm=\"x\""],
+        ] {
+            check(401, lacking, Verdict::InsufficientScope);
+            check(403, lacking, Verdict::InsufficientScope);
+        }
+        for other in [
+            "Basic realm=\"bearer error=insufficient_scope\"",
+            "Basic realm=\"bearer\", error=\"insufficient_scope\"",
+            "DPoP error=\"insufficient_scope\"",
+            "Bearer realm=\"x\", DPoP algs=\"ES256\", error=\"insufficient_scope\"",
+            "Bearer realm=\"error=insufficient_scope\"",
+            "Bearer error_description=\"insufficient_scope\"",
+            "Bearer error=\"insufficient_scope_of_mind\"",
+            "Bearers error=\"insufficient_scope\"",
+            "error=\"insufficient_scope\"",
+        ] {
+            check(401, &[other], Verdict::InvalidToken);
+            check(403, &[other], Verdict::Fine);
+        }
     }
 }

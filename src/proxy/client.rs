@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::plan::{LocalKeys, PlanError};
 use super::rejection::{Code, Rejection};
 use super::settings::{AllowedClients, CertificateName, ClientSettings, Proof};
-use crate::message::Fields;
 use crate::server::{ClientCertificate, Peer};
 
 /// All clients of a configuration, ready to be told apart.
@@ -86,23 +85,27 @@ impl Clients {
     ///
     /// # Errors
     /// Where a key is shown that is not that of any client.
-    pub fn identify(&self, headers: &Fields, peer: &Peer) -> Result<Option<ClientId>, Rejection> {
+    pub fn identify(
+        &self,
+        headers: &HeaderMap,
+        peer: &Peer,
+    ) -> Result<Option<ClientId>, Rejection> {
         match self.by_key(headers)? {
             None => Ok(self.find(|mark| mark.is_of(peer))),
             found => Ok(found),
         }
     }
 
-    fn by_key(&self, headers: &Fields) -> Result<Option<ClientId>, Rejection> {
+    fn by_key(&self, headers: &HeaderMap) -> Result<Option<ClientId>, Rejection> {
         let (mut shown, mut unread) = (false, false);
         for (index, client) in self.0.iter().enumerate() {
             let Mark::Key { header, key } = &client.mark else { continue };
-            let mut lines = headers.get_all(&header);
+            let mut lines = headers.get_all(header).iter();
             let Some(line) = lines.next() else { continue };
             // Of two lines nobody could say which was meant.
             let single = lines.next().is_none();
             match key {
-                Some(key) if single && key.is(line) => return Ok(Some(ClientId(index))),
+                Some(key) if single && key.is(line.as_bytes()) => return Ok(Some(ClientId(index))),
                 Some(_) => shown = true,
                 None => unread = true,
             }
@@ -293,7 +296,7 @@ mod tests {
         for (header, shown, expected) in
             [("x-key", "k1", "first"), ("x-key", "k2", "second"), ("x-other", "k3", "third")]
         {
-            let mut fields = Fields::new();
+            let mut fields = HeaderMap::new();
             fields.append(HeaderName::from_static(header), HeaderValue::from_str(shown).unwrap());
             let found = clients.identify(&fields, &tcp()).unwrap();
             assert_eq!(found.and_then(|id| clients.name(id)).map(|name| &**name), Some(expected));
@@ -307,7 +310,7 @@ mod tests {
     fn clients_are_told_apart() {
         let clients = clients();
         let check = |fields: &[(&'static str, &str)], peer: Peer, expected: Result<&str, Code>| {
-            let mut headers = Fields::new();
+            let mut headers = HeaderMap::new();
             for (name, value) in fields {
                 headers
                     .append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());

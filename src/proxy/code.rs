@@ -36,7 +36,7 @@ macro_rules! codes {
 // trying again helps, what `Bearer-Proxy-Forwarded` may say, proxy error type (RFC 9209 section 2.3).
 codes! {
     NoRoute = "no_route", 404, "No route claims this request", No, [No], "http_request_denied";
-    TokenEndpoint = "token_endpoint", 404, "Token endpoints are not forwarded to", No, [No], "http_request_denied";
+    TokenEndpoint = "token_endpoint", 404, "Token endpoints are never forwarded", No, [No], "http_request_denied";
     Method = "method", 405, "No route takes this method", No, [No], "http_request_denied";
     BadTarget = "bad_target", 400, "The request target is ambiguous", No, [No], "http_request_error";
     BadRequest = "bad_request", 400, "The request is malformed", No, [No], "http_request_error";
@@ -44,13 +44,13 @@ codes! {
     CrossSite = "cross_site", 403, "Web pages of other origins are refused", No, [No], "http_request_denied";
     LocalKey = "local_key", 403, "The local key is missing or wrong", No, [No], "http_request_denied";
     PeerNotAllowed = "peer_not_allowed", 403, "This client is not allowed here", No, [No], "http_request_denied";
-    AuthorizationPresent = "authorization", 403, "The route refuses an Authorization of the app", No, [No], "http_request_denied";
-    Upgrade = "upgrade", 501, "Protocol upgrades are not enabled here", No, [No], "http_upgrade_failed";
+    AuthorizationPresent = "authorization", 403, "The route rejects client-supplied Authorization", No, [No], "http_request_denied";
+    ClientLeft = "client_left", 499, "The client closed its connection before the request was sent", Later, [No], "connection_terminated";
     Loop = "loop", 508, "The request has passed through us before", No, [No], "proxy_loop_detected";
     BodyTooLarge = "body_too_large", 413, "The request body is too large", No, [No, Unknown], "http_request_error";
     UriTooLong = "uri_too_long", 414, "The request target is too long", No, [No], "http_request_error";
     HeadersTooLarge = "headers_too_large", 431, "The request's head is too large", No, [No], "http_request_error";
-    Expectation = "expectation", 417, "The request expects what is not known here", No, [No], "http_request_error";
+    Expectation = "expectation", 417, "Unsupported expectation", No, [No], "http_request_error";
     RequestTimeout = "request_timeout", 408, "The request body did not arrive in time", Judge, [No, Unknown], "http_request_error";
     RequestAborted = "request_aborted", 400, "The request body ended early", Judge, [No, Unknown], "http_request_error";
     Overloaded = "overloaded", 503, "Too many requests are under way", Later, [No], "connection_limit_reached";

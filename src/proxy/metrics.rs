@@ -45,7 +45,7 @@ pub struct RouteMetrics {
 }
 
 /// Why an exchange with an upstream failed; label values of `upstream_errors_total`.
-const UPSTREAM_ERRORS: [&str; 3] = ["connect", "upstream_reset", "timeout"];
+const UPSTREAM_ERRORS: [&str; 4] = ["connect", "overloaded", "upstream_reset", "timeout"];
 
 impl ProxyMetrics {
     /// Registers the families.
@@ -63,7 +63,7 @@ impl ProxyMetrics {
         )?;
         let in_flight = registry.gauge(
             "bearer_proxy_http_requests_in_flight",
-            "Requests whose answer has not begun.",
+            "Requests under way: each from its head until both its bodies have ended.",
         )?;
         let metrics = Self {
             requests: counter(
@@ -84,7 +84,7 @@ impl ProxyMetrics {
             )?,
             unauthorized: counter(
                 "bearer_proxy_upstream_unauthorized_total",
-                "Answers 401 from an upstream.",
+                "401 responses received from the upstream.",
                 &["upstream", "route"],
             )?,
             insufficient_scope: counter(
@@ -147,10 +147,15 @@ impl ProxyMetrics {
 
     /// Counts an answer of our own.
     pub fn rejected(&self, rejection: &Rejection) {
-        self.rejected.with_label_values(&[rejection.code.as_str()]).inc();
+        self.refused(rejection.code);
     }
 
-    /// Counts a request whose answer has not begun, until what is returned is dropped.
+    /// Counts a refusal of which no more is known than this.
+    pub fn refused(&self, code: Code) {
+        self.rejected.with_label_values(&[code.as_str()]).inc();
+    }
+
+    /// Counts a request as under way until what is returned is dropped.
     pub fn under_way(&self) -> UnderWay {
         self.in_flight.inc();
         UnderWay(self.in_flight.clone())

@@ -12,14 +12,13 @@ use http::{HeaderName, HeaderValue};
 
 use super::client::{Admission, Clients};
 use super::hygiene;
+use super::limits::web_origin::WebOrigin;
 use super::metrics::RouteMetrics;
-use super::rewrite::Rewrite;
+use super::rewrite::{AnswerRewrite, Rewrite};
 use super::settings::{
     AllowedHosts, ForwardingHeaders, IncomingAuthorization, ListenerSettings, Proof, ProxySettings,
-    QueryAccessToken, RequestLimits, RetryUnsafe, RouteSettings, UpstreamSettings,
+    QueryAccessToken, RequestLimits, RetryUnsafe, RouteSettings, UpgradePolicy, UpstreamSettings,
 };
-use super::upgrade::UpgradePolicy;
-use crate::layer::page::WebOrigin;
 use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
 use crate::route::target::may_mean;
 use crate::route::{Authority, HostPattern, Methods, Rule, Table};
@@ -85,12 +84,8 @@ pub struct UpstreamPlan {
     pub response_timeout: Duration,
     /// Time without a byte in either body.
     pub body_idle_timeout: Duration,
-    /// Prefix under which apps find it, for Location headers.
-    pub mount: String,
-    /// Whether that prefix is taken off.
-    pub strip_mount: bool,
-    /// Path that is put before every forwarded one.
-    pub base_path: String,
+    /// What leads to it in answers is made to lead back through us.
+    pub answer_rewrite: AnswerRewrite,
 }
 
 /// One route, ready to be followed.
@@ -262,9 +257,13 @@ impl UpstreamPlan {
             append_forwarding: settings.forwarding_headers == ForwardingHeaders::Append,
             response_timeout: settings.response_timeout,
             body_idle_timeout: settings.body_idle_timeout,
-            mount: settings.mount.clone(),
-            strip_mount: settings.strip_mount,
-            base_path: settings.base_path.clone(),
+            answer_rewrite: AnswerRewrite::new(
+                settings.connection.origin.clone(),
+                &settings.mount,
+                settings.strip_mount,
+                &settings.base_path,
+                settings.rewrite_cookies,
+            ),
         })
     }
 }

@@ -70,6 +70,26 @@ impl Rejection {
         }
     }
 
+    /// A refusal of a body beyond `server.max_request_body`, in bytes.
+    pub fn body_too_large(max_request_body: u64) -> Self {
+        let detail = format!("the body exceeds server.max_request_body, {max_request_body} bytes");
+        Self::new(Code::BodyTooLarge, detail)
+    }
+
+    /// What is told of a second try that failed: if the first may have reached the upstream, then the
+    /// request may have, whatever became of the second.
+    #[must_use]
+    pub fn after(self, first: Option<Self>) -> Self {
+        match first {
+            Some(first) if first.forwarded != Forwarded::No && self.forwarded == Forwarded::No => {
+                let detail =
+                    format!("{}; the second try failed too: {}", first.detail, self.detail);
+                Self { detail: detail.into(), ..first }
+            }
+            _ => self,
+        }
+    }
+
     /// The same, of a request that may or may not have reached the upstream.
     pub fn forwarded(mut self, forwarded: Forwarded) -> Self {
         self.forwarded = forwarded;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::hygiene::{AllowedTrailers, Pseudonym};
-use super::upgrade::UpgradePolicy;
-use crate::layer::page::WebOrigin;
+use super::limits::web_origin::WebOrigin;
+
 use crate::oauth::ScopeSet;
 use crate::route::{HostPattern, PathPattern};
 use crate::secret::Reference;
@@ -263,4 +263,35 @@ pub enum RetryUnsafe {
     IdempotencyKey,
     /// Always: the API is known to be idempotent.
     Always,
+}
+
+/// What a route says of upgrades.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpgradePolicy {
+    /// Whether WebSocket is let through.
+    pub websocket: bool,
+    /// How long a stream may be silent in both directions.
+    pub idle: Duration,
+    /// What becomes of a stream that outlives its token.
+    pub at_token_expiry: AtTokenExpiry,
+}
+
+impl Default for UpgradePolicy {
+    fn default() -> Self {
+        Self {
+            websocket: false,
+            idle: Duration::from_secs(300),
+            at_token_expiry: AtTokenExpiry::default(),
+        }
+    }
+}
+
+/// What becomes of a stream that outlives the token of its handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AtTokenExpiry {
+    /// It is closed.
+    #[default]
+    Close,
+    /// It goes on: the upstream is trusted to end what it no longer wants.
+    Keep,
 }

@@ -1,4 +1,5 @@
-//! Bodies of whose trailers only those on the route's list pass, in both directions.
+//! Bodies of whose trailers only those on the route's list pass, in both directions; of a gRPC call
+//! all but credentials, since its status and metadata are trailers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,29 +13,36 @@ use super::plan::RoutePlan;
 use crate::body::BodyError;
 use crate::token::Bearer;
 
-/// A body whose trailers are sieved.
-pub struct Sieved<B> {
+/// A body whose trailers are filtered.
+pub struct TrailerFilter<B> {
     inner: B,
     route: Arc<RoutePlan>,
+    /// The token that no trailer of an answer may tell.
     bearer: Option<Arc<Bearer>>,
+    grpc: bool,
 }
 
-impl<B> Sieved<B> {
-    /// Sieves a body of this route; of an answer's trailers, none tells the token.
-    pub fn new(inner: B, route: &Arc<RoutePlan>, bearer: Option<Arc<Bearer>>) -> Self {
-        Self { inner, route: Arc::clone(route), bearer }
+impl<B> TrailerFilter<B> {
+    /// Filters a body of this route; `bearer` is the token that the request of an answer carried.
+    pub fn new(inner: B, route: &Arc<RoutePlan>, bearer: Option<Arc<Bearer>>, grpc: bool) -> Self {
+        Self { inner, route: Arc::clone(route), bearer, grpc }
     }
 
-    fn sieve(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+    fn filter(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
         let token = self.bearer.as_ref().map(|bearer| bearer.token_bytes());
         match frame.into_trailers() {
-            Ok(all) => Frame::trailers(hygiene::trailers(all, &self.route.hygiene.trailers, token)),
+            Ok(all) => Frame::trailers(hygiene::trailers(
+                all,
+                &self.route.hygiene.trailers,
+                token,
+                self.grpc,
+            )),
             Err(data) => data,
         }
     }
 }
 
-impl<B> HttpBody for Sieved<B>
+impl<B> HttpBody for TrailerFilter<B>
 where
     B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
 {
@@ -46,7 +54,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map(|frame| self.sieve(frame))))
+        Poll::Ready(frame.map(|frame| frame.map(|frame| self.filter(frame))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER};
 use http::{HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 
 use super::fault::{Fault, Script};
@@ -17,7 +18,6 @@ use super::ledger::{Issued, Ledger, Outcome, TokenCall};
 use super::persona::{Asked, Grant, Persona, Refusal};
 use super::serve::{self, Hangup, Listening};
 use super::wire;
-use crate::body::Body;
 
 /// Where tokens are ended; no vendor's document names one.
 const REVOCATION_PATH: &str = "/revoke";
@@ -166,7 +166,7 @@ impl serve::Service for Shared {
         self: Arc<Self>,
         _connection: usize,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, Hangup> {
+    ) -> Result<Response<Full<Bytes>>, Hangup> {
         if self.script.is_down() {
             return Err(Hangup);
         }
@@ -191,7 +191,7 @@ impl serve::Service for Shared {
     }
 }
 
-type Answer = (Outcome, Result<Response<Body>, Hangup>);
+type Answer = (Outcome, Result<Response<Full<Bytes>>, Hangup>);
 
 impl Shared {
     /// The scripted fault first, then what the document says.
@@ -251,7 +251,7 @@ impl Shared {
     }
 
     /// RFC 7009 section 2: unknown tokens are no error.
-    fn revoke(&self, body: &[u8]) -> Response<Body> {
+    fn revoke(&self, body: &[u8]) -> Response<Full<Bytes>> {
         let fields = wire::form(body).unwrap_or_default();
         let field = |name: &str| {
             let found = fields.iter().find(|(known, _)| known == name);
@@ -285,7 +285,7 @@ impl Shared {
         }
     }
 
-    fn grant(&self, scopes: Vec<String>, manner: Manner) -> (Outcome, Response<Body>) {
+    fn grant(&self, scopes: Vec<String>, manner: Manner) -> (Outcome, Response<Full<Bytes>>) {
         let now = SystemTime::now();
         let again = if manner.same { self.ledger.last(now, &scopes) } else { None };
         let (issued, life) = again.unwrap_or_else(|| {
@@ -313,7 +313,7 @@ impl Shared {
         Issued { token, scopes, at: now, expires: now + life, revoked: false, refresh_token }
     }
 
-    fn refusal(&self, refusal: &Refusal) -> Response<Body> {
+    fn refusal(&self, refusal: &Refusal) -> Response<Full<Bytes>> {
         not_stored(serve::json(refusal.status, &self.persona.refuse(refusal)))
     }
 }
@@ -330,15 +330,15 @@ fn invalid_client() -> Refusal {
     Refusal::new(401, "invalid_client", "unknown client or wrong secret")
 }
 
-pub(super) fn plain(status: u16, kind: &'static str, body: &'static str) -> Response<Body> {
-    let mut answer = Response::new(Body::full(body));
+pub(super) fn plain(status: u16, kind: &'static str, body: &'static str) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(body));
     *answer.status_mut() = serve::status_code(status);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 
 /// RFC 6749 section 5.1 asks for both headers with every answer that holds a token.
-fn not_stored(mut answer: Response<Body>) -> Response<Body> {
+fn not_stored(mut answer: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));
     answer

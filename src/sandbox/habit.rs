@@ -1,11 +1,12 @@
 //! Habits: what an awkward token server always does, beside what its vendor's document says.
 
+use bytes::Bytes;
 use http::Response;
+use http_body_util::Full;
 
 use super::auth_server::plain;
 use super::ledger::Outcome;
 use super::serve::Hangup;
-use crate::body::Body;
 
 /// A habit of a token server; real servers are known for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,8 +30,8 @@ impl Habit {
         self,
         refresh: bool,
         outcome: &Outcome,
-        answer: Response<Body>,
-    ) -> Result<Response<Body>, Hangup> {
+        answer: Response<Full<Bytes>>,
+    ) -> Result<Response<Full<Bytes>>, Hangup> {
         match (self, outcome) {
             (Self::LosesRefreshed, Outcome::Issued(_)) if refresh => Err(Hangup),
             (Self::HtmlErrors, Outcome::Refused(..)) => {

@@ -6,15 +6,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
-
-use crate::body::Body;
 
 /// How long accepting rests after the system refused a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -41,7 +41,7 @@ pub(super) trait Service: Send + Sync + 'static {
         self: Arc<Self>,
         connection: usize,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Body>, Hangup>> + Send;
+    ) -> impl Future<Output = Result<Response<Full<Bytes>>, Hangup>> + Send;
 }
 
 /// A fake that listens; dropping it closes the socket and every connection.
@@ -107,8 +107,8 @@ async fn converse(stream: TcpStream, connection: usize, service: Arc<impl Servic
 }
 
 /// A whole JSON answer.
-pub(super) fn json(status: u16, value: &serde_json::Value) -> Response<Body> {
-    let mut answer = Response::new(Body::full(value.to_string()));
+pub(super) fn json(status: u16, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(value.to_string()));
     *answer.status_mut() = status_code(status);
     let json = http::HeaderValue::from_static("application/json");
     answer.headers_mut().insert(http::header::CONTENT_TYPE, json);

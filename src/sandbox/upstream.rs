@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -18,7 +18,6 @@ use super::fault::Script;
 use super::ledger::{Ledger, Verdict};
 use super::persona::Persona;
 use super::serve::{self, Hangup, Listening};
-use crate::body::Body;
 
 /// Bytes of a request body that are kept; a longer one closes the connection.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
@@ -180,7 +179,7 @@ impl serve::Service for Shared {
         self: Arc<Self>,
         connection: usize,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, Hangup> {
+    ) -> Result<Response<Full<Bytes>>, Hangup> {
         if self.script.is_down() {
             return Err(Hangup);
         }
@@ -222,7 +221,7 @@ impl Shared {
         judged.into_iter().find(|verdict| *verdict != Verdict::Unknown).unwrap_or(Verdict::Unknown)
     }
 
-    async fn answer(&self, seen: &Seen) -> Result<Response<Body>, Hangup> {
+    async fn answer(&self, seen: &Seen) -> Result<Response<Full<Bytes>>, Hangup> {
         match self.script.take() {
             None => Ok(self.normal(seen)),
             Some(Reply::Hold) => {
@@ -232,7 +231,7 @@ impl Shared {
             Some(Reply::Challenge) => Ok(invalid_token("scripted")),
             Some(Reply::DropConnection) => Err(Hangup),
             Some(Reply::Exactly { status, headers, body }) => {
-                let mut answer = Response::new(Body::full(body));
+                let mut answer = Response::new(Full::from(body));
                 *answer.status_mut() = serve::status_code(status);
                 for (name, value) in headers {
                     // A header that HTTP forbids in the script closes the connection: loud enough.
@@ -245,7 +244,7 @@ impl Shared {
         }
     }
 
-    fn normal(&self, seen: &Seen) -> Response<Body> {
+    fn normal(&self, seen: &Seen) -> Response<Full<Bytes>> {
         match &seen.verdict {
             Verdict::Valid(_) => serve::json(200, &self.echo(seen)),
             // RFC 6750 section 3.1: without any credentials, no error code.
@@ -319,14 +318,14 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     sound.then_some(token)
 }
 
-fn invalid_token(why: &str) -> Response<Body> {
+fn invalid_token(why: &str) -> Response<Full<Bytes>> {
     let value = format!(
         "Bearer realm=\"demo\", error=\"invalid_token\", error_description=\"the token is {why}\""
     );
     challenge(401, "invalid_token", value)
 }
 
-fn challenge(status: u16, error: &str, value: String) -> Response<Body> {
+fn challenge(status: u16, error: &str, value: String) -> Response<Full<Bytes>> {
     let mut answer = serve::json(status, &json!({ "error": error }));
     if let Ok(value) = HeaderValue::try_from(value) {
         answer.headers_mut().insert(WWW_AUTHENTICATE, value);

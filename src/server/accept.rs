@@ -1,5 +1,6 @@
 //! The accept loop of a worker: connections in, up to the limit, until it is time to leave.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -7,22 +8,23 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Response;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tower::Service;
 
+use super::connection::{ConnectionInfo, Ended, HeadError, Inbound, serve};
 use super::drain::{Crowd, Drain, Member, Stage, StopSignal};
 use super::listener::Listener;
 use super::peer::{Peer, UnixPeer};
-use super::serve::{ConnectionInfo, Ended, Inbound, serve};
 use super::settings::ConnectionLimits;
 use super::slots::{Place, Slots};
 use super::stream::Stream;
 use super::tls::{TlsCell, handshake};
-use super::worker::{WorkerCommand, WorkerListener};
-use crate::message::Response;
+use super::worker::{OnHeadError, WorkerCommand, WorkerListener};
+use crate::body::Body;
 use crate::telemetry::throttle::Throttle;
 
 /// The wait after an accept that failed for want of something (files, memory), so that whatever is
@@ -94,6 +96,7 @@ pub(super) struct Accept<S> {
     /// The listener to look at first: the next one after each connection, so that none starves.
     turn: usize,
     setup: Rc<Setup>,
+    on_head_error: OnHeadError,
     slots: Slots,
     service: S,
     failures: Throttle,
@@ -102,11 +105,14 @@ pub(super) struct Accept<S> {
 /// What connections are served with.
 struct Setup {
     limits: ConnectionLimits,
+    on_head_error: OnHeadError,
+    /// Of warnings about heads that cannot be read.
+    bad_heads: RefCell<Throttle>,
 }
 
 impl Setup {
-    fn new(limits: ConnectionLimits) -> Rc<Self> {
-        Rc::new(Self { limits })
+    fn new(limits: ConnectionLimits, on_head_error: OnHeadError) -> Rc<Self> {
+        Rc::new(Self { limits, on_head_error, bad_heads: RefCell::default() })
     }
 
     async fn serve<I, S>(
@@ -118,18 +124,48 @@ impl Setup {
         member: Member,
     ) where
         I: Stream,
-        S: Service<Inbound, Response = Response, Error = Infallible> + Clone + 'static,
+        S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
         S::Future: 'static,
     {
         let known = Rc::clone(&info);
         let ended = serve((stream, Some(place)), info, service, &self.limits, member).await;
-        tell_end(ended, &known.peer);
+        self.log_end(ended, &known.peer);
+    }
+
+    fn log_end(&self, ended: Ended, peer: &Peer) {
+        match ended {
+            Ended::Closed => {}
+            Ended::TimedOut(phase) => tracing::debug!(%peer, ?phase, "client connection timed out"),
+            Ended::ClientLeft => {
+                tracing::debug!(%peer, "client disconnected before the response");
+            }
+            Ended::Flooded => tracing::warn!(%peer, "client cancelled too many HTTP/2 streams"),
+            Ended::BadHead(reason, error) => {
+                (self.on_head_error)(reason);
+                let Some(suppressed) = self.bad_heads.borrow_mut().allow() else { return };
+                match reason {
+                    HeadError::Tls => tracing::warn!(
+                        %peer, suppressed,
+                        "TLS ClientHello on a listener without TLS; the client should use http://, \
+                         or the listener needs a certificate (tls)"
+                    ),
+                    HeadError::TooLarge => tracing::warn!(
+                        %peer, %error, suppressed,
+                        "request head refused: it exceeds server.max_header_bytes or server.max_headers"
+                    ),
+                    HeadError::Malformed => {
+                        tracing::warn!(%peer, %error, suppressed, "request head refused");
+                    }
+                }
+            }
+            Ended::Failed(error) => tracing::debug!(%peer, %error, "client connection failed"),
+        }
     }
 }
 
 impl<S> Accept<S>
 where
-    S: Service<Inbound, Response = Response, Error = Infallible> + Clone + 'static,
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
     pub(super) fn new(
@@ -137,11 +173,19 @@ where
         limits: ConnectionLimits,
         slots: Slots,
         service: S,
+        on_head_error: OnHeadError,
     ) -> Self {
-        let (sources, leaving, failures) = (Vec::new(), Vec::new(), Throttle::default());
-        let setup = Setup::new(limits);
-        let crowd = Rc::default();
-        let mut accept = Self { sources, leaving, crowd, turn: 0, setup, slots, service, failures };
+        let mut accept = Self {
+            sources: Vec::new(),
+            leaving: Vec::new(),
+            crowd: Rc::default(),
+            turn: 0,
+            setup: Setup::new(limits, OnHeadError::clone(&on_head_error)),
+            on_head_error,
+            slots,
+            service,
+            failures: Throttle::default(),
+        };
         listeners.into_iter().for_each(|listener| accept.add(listener));
         accept
     }
@@ -162,7 +206,9 @@ where
                 }
                 command = commands.recv(), if commanded => match command {
                     Some(WorkerCommand::Add(listener)) => self.add(listener),
-                    Some(WorkerCommand::Limits(limits)) => self.setup = Setup::new(limits),
+                    Some(WorkerCommand::Limits(limits)) => {
+                        self.setup = Setup::new(limits, OnHeadError::clone(&self.on_head_error));
+                    }
                     Some(WorkerCommand::Remove(id)) => self.remove(id),
                     None => commanded = false,
                 },
@@ -272,7 +318,7 @@ where
                     self.connect(source, stream, Peer::unix(UnixPeer { uid, gid, pid }));
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a client that nobody vouches for is dropped")
+                    tracing::debug!(%error, "peer credentials unavailable; connection dropped")
                 }
             },
         }
@@ -317,16 +363,6 @@ where
     }
 }
 
-fn tell_end(ended: Ended, peer: &Peer) {
-    match ended {
-        Ended::Closed => {}
-        Ended::TimedOut(phase) => tracing::debug!(%peer, ?phase, "a client took too long"),
-        Ended::ClientLeft => tracing::debug!(%peer, "a client left before its answer"),
-        Ended::Flooded => tracing::warn!(%peer, "a client cancelled too many requests"),
-        Ended::Failed(error) => tracing::debug!(%peer, %error, "a connection failed"),
-    }
-}
-
 /// The connection was gone before it was accepted: nothing is wrong with the listener.
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
@@ -337,11 +373,10 @@ fn is_the_clients(error: &io::Error) -> bool {
 mod tests {
     use std::io::{Read, Write};
     use std::num::NonZeroUsize;
+    use std::sync::Arc;
 
     use tokio::task::LocalSet;
     use tower::service_fn;
-
-    use http::StatusCode;
 
     use super::*;
     use crate::body::Body;
@@ -371,12 +406,11 @@ mod tests {
                 listener: bound.sockets.remove(0).remove(0),
                 tls: TlsCell::default(),
             };
-            let service = service_fn(async |_: Inbound| {
-                Ok(Response::new(StatusCode::OK, Body::full("served")))
-            });
+            let service = service_fn(async |_: Inbound| Ok(Response::new(Body::full("served"))));
             let closed = async {
                 let (limits, slots) = (ConnectionLimits::default(), Slots::new(8));
-                let mut accept = Accept::new(vec![listener], limits, slots, service);
+                let mut accept =
+                    Accept::new(vec![listener], limits, slots, service, Arc::new(drop));
                 let mut client = connect(&bound.addresses[0]);
                 client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
                 accept.remove(1);

@@ -1,81 +1,173 @@
-//! A byte stream to a client, of any kind that a listener accepts.
+//! Byte streams to clients, of each kind that a listener accepts, and whether the client is there.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use rustix::net::{RecvFlags, recv};
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+/// Whether the client of a connection is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerState {
+    /// Nothing speaks against it.
+    Connected,
+    /// It has closed its sending side: a TCP FIN, or TLS `close_notify`. It may wait for the answer, or
+    /// be gone; the two cannot be told apart.
+    HalfClosed,
+    /// The connection was reset, or nobody is left to read the answer.
+    Disconnected,
+}
+
+/// What waiting for a client to leave has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// The client is there, and the task is woken when that changes.
+    Awaited,
+    /// The client is there. It has sent bytes that nobody reads yet, behind which its leaving cannot
+    /// wake the task: ask again after a while.
+    Unseen,
+    /// The client has left so far.
+    Left(PeerState),
+}
+
 /// A byte stream to a client.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Whether its end has to be said before the socket closes: an end of TLS that is not said
-    /// cannot be told from one that somebody else has made (RFC 8446 section 6.1).
-    const SAYS_END: bool = false;
+    /// Ready when a read may bring something, so that no buffer is held while nothing comes. May be
+    /// ready too early.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Ready once the client has closed its side, without taking any byte that it sent.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// What the kernel knows of the client now. This asks the kernel: that a read is pending says
+    /// nothing, since a runtime answers so also when a task's budget is spent.
+    fn peer_state(&self) -> PeerState;
 
-    /// Lets the end of the connection not be taken for the end of an answer, where that can be told.
-    fn cut(&self) {}
+    /// Notices that the client leaves, without taking any byte that it sent.
+    fn poll_departure(&mut self, cx: &mut Context<'_>) -> Departure;
+
+    /// Makes the end of the connection a reset, so that it is not taken for the end of an answer.
+    fn reset_on_close(&self) {}
 }
 
-impl Stream for TcpStream {
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut byte = [0; 1];
-        match ready!(self.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
-            Ok(0) | Err(_) => Poll::Ready(()),
-            Ok(_) => Poll::Pending, // a pipelined request: the client is there
+/// What `poll(2)` says of a socket at once: its peer, and whether bytes wait to be read.
+fn poll_socket(socket: BorrowedFd<'_>) -> (PeerState, bool) {
+    let asked = PollFlags::IN | PollFlags::RDHUP;
+    let mut sockets = [PollFd::from_borrowed_fd(socket, asked)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // An error (a lack of memory, a signal) says nothing of the peer.
+    if poll(&mut sockets, Some(&at_once)).is_err() {
+        return (PeerState::Connected, true);
+    }
+    let events = sockets[0].revents();
+    let state = if events.intersects(PollFlags::ERR | PollFlags::HUP) {
+        PeerState::Disconnected
+    } else if events.contains(PollFlags::RDHUP) {
+        PeerState::HalfClosed
+    } else {
+        PeerState::Connected
+    };
+    (state, events.contains(PollFlags::IN))
+}
+
+/// Both kinds of sockets tell the same, by methods of the same names.
+macro_rules! socket {
+    ($socket:ident) => {
+        impl Stream for $socket {
+            fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+                self.poll_read_ready(cx).map(drop)
+            }
+
+            fn peer_state(&self) -> PeerState {
+                poll_socket(self.as_fd()).0
+            }
+
+            fn poll_departure(&mut self, cx: &mut Context<'_>) -> Departure {
+                loop {
+                    match self.poll_read_ready(cx) {
+                        Poll::Pending => return Departure::Awaited,
+                        Poll::Ready(Err(_)) => return Departure::Left(PeerState::Disconnected),
+                        Poll::Ready(Ok(())) => {}
+                    }
+                    match poll_socket(self.as_fd()) {
+                        // The readiness must stay, or whoever reads these bytes later would wait.
+                        (PeerState::Connected, true) => return Departure::Unseen,
+                        // It was left over from a read that filled its buffer. Without it the next
+                        // event wakes the task; one cannot come between the two calls, since events
+                        // are taken in by this very thread.
+                        (PeerState::Connected, false) => {
+                            let nothing = || Err(io::ErrorKind::WouldBlock.into());
+                            let _: io::Result<()> = self.try_io(Interest::READABLE, nothing);
+                        }
+                        (left, _) => return Departure::Left(left),
+                    }
+                }
+            }
+
+            socket!(reset $socket);
         }
-    }
-
-    fn cut(&self) {
-        // An error only means that the connection is cut already.
-        let _ = self.set_zero_linger();
-    }
+    };
+    (reset TcpStream) => {
+        fn reset_on_close(&self) {
+            // An error only means that the connection has been cut already.
+            let _ = self.set_zero_linger();
+        }
+    };
+    (reset UnixStream) => {};
 }
+
+socket!(TcpStream);
+socket!(UnixStream);
 
 impl<I: Stream> Stream for TlsStream<I> {
-    const SAYS_END: bool = true;
+    /// Bytes may wait in the TLS session that the socket below knows nothing of.
+    fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 
-    /// The end of TLS is a message of its own, so that looking at the socket below is not enough.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match ready!(Pin::new(self).poll_fill_buf(cx)) {
-            Ok([]) | Err(_) => Poll::Ready(()),
-            Ok(_) => Poll::Pending, // a pipelined request: the client is there
+    fn peer_state(&self) -> PeerState {
+        self.get_ref().0.peer_state()
+    }
+
+    /// The end of TLS is a message of its own (`close_notify`), so that looking at the socket below is
+    /// not enough: what has come is decrypted, and stays in the session until it is read.
+    fn poll_departure(&mut self, cx: &mut Context<'_>) -> Departure {
+        let below = |stream: &Self| stream.get_ref().0.peer_state();
+        match Pin::new(&mut *self).poll_fill_buf(cx) {
+            Poll::Pending => Departure::Awaited,
+            Poll::Ready(Ok([])) => match below(self) {
+                PeerState::Disconnected => Departure::Left(PeerState::Disconnected),
+                _ => Departure::Left(PeerState::HalfClosed),
+            },
+            // Without `close_notify` a FIN is an error to TLS; it still is no reset.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Departure::Left(PeerState::HalfClosed)
+            }
+            Poll::Ready(Err(_)) => Departure::Left(PeerState::Disconnected),
+            Poll::Ready(Ok(_)) => match below(self) {
+                PeerState::Connected => Departure::Unseen,
+                left => Departure::Left(left),
+            },
         }
     }
 
-    fn cut(&self) {
-        self.get_ref().0.cut();
-    }
-}
-
-impl Stream for UnixStream {
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let stream = &*self;
-        loop {
-            if ready!(stream.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(());
-            }
-            let peeked = stream.try_io(Interest::READABLE, || {
-                let mut byte = [0; 1];
-                Ok(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
-            });
-            match peeked {
-                Ok(1..) => return Poll::Pending,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(0) | Err(_) => return Poll::Ready(()),
-            }
-        }
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
     }
 }
 
 #[cfg(test)]
 impl Stream for tokio::io::DuplexStream {
-    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending // it cannot be looked into
+    fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn peer_state(&self) -> PeerState {
+        PeerState::Connected // it cannot be looked into
+    }
+
+    fn poll_departure(&mut self, _: &mut Context<'_>) -> Departure {
+        Departure::Awaited
     }
 }

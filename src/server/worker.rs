@@ -8,18 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use http::Response;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 use tower::Service;
 
 use super::accept::Accept;
+use super::connection::{HeadError, Inbound};
 use super::drain::StopSignal;
 use super::listener::Listener;
-use super::serve::Inbound;
 use super::settings::ConnectionLimits;
 use super::slots::Slots;
 use super::tls::TlsCell;
-use crate::message::Response;
+use crate::body::Body;
 
 /// Threads for what can only be done by blocking; DNS look-ups are the one such thing here.
 const BLOCKING_THREADS: usize = 4;
@@ -50,6 +51,9 @@ pub struct WorkerListener {
     pub tls: TlsCell,
 }
 
+/// Told of each request whose head could not be read, which hyper has answered by itself.
+pub type OnHeadError = Arc<dyn Fn(HeadError) + Send + Sync>;
+
 /// Starts workers.
 #[derive(Debug)]
 pub struct Worker;
@@ -65,10 +69,11 @@ impl Worker {
         limits: ConnectionLimits,
         slots: Slots,
         make: impl FnOnce() -> S + Send + 'static,
+        on_head_error: OnHeadError,
         stop: StopSignal,
     ) -> io::Result<WorkerHandle>
     where
-        S: Service<Inbound, Response = Response, Error = Infallible> + Clone + 'static,
+        S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
         S::Future: 'static,
     {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -86,7 +91,7 @@ impl Worker {
                 local.block_on(&runtime, async move {
                     spawn_local(beaten.beat());
                     let service = make();
-                    let accept = Accept::new(listeners, limits, slots, service);
+                    let accept = Accept::new(listeners, limits, slots, service, on_head_error);
                     accept.run(receiver, stop).await;
                 });
                 // Connections that were not done in time end here, with everything they hold.
@@ -189,8 +194,6 @@ mod tests {
     use tokio::sync::{Notify, Semaphore};
     use tower::service_fn;
 
-    use http::StatusCode;
-
     use super::*;
     use crate::body::Body;
     use crate::server::listener::bind;
@@ -207,6 +210,10 @@ mod tests {
             bound.addresses[0].tcp().unwrap(),
             WorkerListener { id, listener, tls: TlsCell::default() },
         )
+    }
+
+    fn on_head_error() -> OnHeadError {
+        Arc::new(drop)
     }
 
     struct Rig {
@@ -253,14 +260,22 @@ mod tests {
                         g.acquire().await.unwrap().forget();
                         tell.not();
                         let text = format!("listener {}", inbound.connection.listener);
-                        Ok::<_, Infallible>(Response::new(StatusCode::OK, Body::full(text)))
+                        Ok::<_, Infallible>(Response::new(Body::full(text)))
                     }
                 })
             };
             let limits = ConnectionLimits::default();
             let listeners = vec![listener];
-            let worker =
-                Worker::spawn(0, listeners, limits, slots.clone(), make, stop.clone()).unwrap();
+            let worker = Worker::spawn(
+                0,
+                listeners,
+                limits,
+                slots.clone(),
+                make,
+                on_head_error(),
+                stop.clone(),
+            )
+            .unwrap();
             Self { worker, address, stop, slots, arrived, go, dropped }
         }
 
@@ -386,13 +401,21 @@ mod tests {
         let make = || {
             service_fn(async |inbound: Inbound| {
                 let text = inbound.connection.peer.to_string();
-                Ok::<_, Infallible>(Response::new(StatusCode::OK, Body::full(text)))
+                Ok::<_, Infallible>(Response::new(Body::full(text)))
             })
         };
         let stop = StopSignal::new();
         let limits = ConnectionLimits::default();
-        let worker =
-            Worker::spawn(0, vec![listener], limits, Slots::new(2), make, stop.clone()).unwrap();
+        let worker = Worker::spawn(
+            0,
+            vec![listener],
+            limits,
+            Slots::new(2),
+            make,
+            on_head_error(),
+            stop.clone(),
+        )
+        .unwrap();
         let mut client = tokio::net::UnixStream::connect(&path).await.unwrap();
         client.write_all(GET).await.unwrap();
         client.shutdown().await.unwrap();
@@ -408,13 +431,18 @@ mod tests {
     async fn a_panic_in_a_worker_is_told() {
         let make = || {
             assert!(std::hint::black_box(false), "on purpose");
-            service_fn(async |_: Inbound| {
-                Ok::<_, Infallible>(Response::new(StatusCode::OK, Body::empty()))
-            })
+            service_fn(async |_: Inbound| Ok::<_, Infallible>(Response::new(Body::empty())))
         };
         let stop = StopSignal::new();
-        let worker =
-            Worker::spawn(0, vec![], ConnectionLimits::default(), Slots::new(1), make, stop);
+        let worker = Worker::spawn(
+            0,
+            vec![],
+            ConnectionLimits::default(),
+            Slots::new(1),
+            make,
+            on_head_error(),
+            stop,
+        );
         assert_eq!(worker.unwrap().join().await, Err(WorkerGone));
     }
 }

@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use super::http1::Failure;
 use crate::net::connect::ConnectError;
 
 /// Whether a request may have reached the upstream.
@@ -15,24 +14,34 @@ pub enum Forwarded {
     Unknown,
 }
 
+impl Forwarded {
+    /// What is known of a request that was tried twice.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::No { other } else { self }
+    }
+}
+
 /// What failed.
 #[derive(Debug)]
 pub enum SendErrorKind {
     /// No connection was made.
     Connect(ConnectError),
-    /// An exchange in HTTP/1 failed.
-    Http1(Failure),
-    /// An HTTP/2 connection ended before the head of an answer.
+    /// `upstreams.*.max_connections` are in use, and none became free within the time for connecting.
+    Overloaded,
+    /// The connection ended without a byte of an answer.
     Closed,
     /// The server promised not to have processed the request (RFC 9113 section 8.7).
     Refused,
-    /// An HTTP/2 connection was cut, or what came was no HTTP.
+    /// The connection was cut, the request's body failed, or what came is no HTTP.
     Exchange(hyper::Error),
+    /// More informational answers (1xx) than are waited for.
+    TooManyInterim,
     /// A switch of protocols that nobody asked for (RFC 9110 section 15.2.2).
     UnaskedUpgrade,
-    /// More than one length of an HTTP/2 answer, or one that is not a number, or a transfer coding.
+    /// An answer whose end can be read in two ways (RFC 9112 section 6.3).
     AmbiguousLength,
-    /// More header fields of an HTTP/2 answer than are taken.
+    /// More header fields than are taken.
     TooManyHeaders,
 }
 
@@ -49,6 +58,11 @@ pub struct SendError {
 }
 
 impl SendError {
+    /// A failure before anything could be sent.
+    pub(super) fn unsent(kind: SendErrorKind) -> Self {
+        Self { kind, forwarded: Forwarded::No, reused: false }
+    }
+
     /// Why no connection could be made, where that is what failed.
     pub fn connect(&self) -> Option<&ConnectError> {
         match &self.kind {
@@ -60,14 +74,7 @@ impl SendError {
     /// Whether a connection that had carried requests before ended without a word: its server may
     /// have closed it before it saw this one.
     pub fn is_stale(&self) -> bool {
-        let silent = match &self.kind {
-            SendErrorKind::Closed | SendErrorKind::Http1(Failure::Closed | Failure::Broken(_)) => {
-                true
-            }
-            SendErrorKind::Exchange(error) => !error.is_parse(),
-            _ => false,
-        };
-        self.reused && silent
+        self.reused && matches!(self.kind, SendErrorKind::Closed)
     }
 
     /// Whether the server promised not to have processed the request.
@@ -80,29 +87,34 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             SendErrorKind::Connect(error) => error.fmt(f),
-            SendErrorKind::Closed | SendErrorKind::Http1(Failure::Closed) => {
+            SendErrorKind::Overloaded => f.write_str(
+                "all connections to the upstream are in use (max_connections of the upstream)",
+            ),
+            SendErrorKind::Closed => {
                 f.write_str("the upstream closed the connection without an answer")
             }
             SendErrorKind::Refused => f.write_str("the upstream refused the request unprocessed"),
+            SendErrorKind::Exchange(error) if error.is_parse_too_large() => f.write_str(
+                "the head of the upstream's answer is too large; see max_response_headers and \
+                 max_response_header_bytes of the upstream",
+            ),
             SendErrorKind::Exchange(error) if error.is_parse() => {
-                f.write_str("the upstream's answer is not valid HTTP")
+                write!(f, "the upstream's answer is not valid HTTP: {error}")
             }
-            SendErrorKind::Http1(Failure::Invalid(why)) => {
-                write!(f, "the upstream's answer is not valid HTTP: {why}")
+            SendErrorKind::Exchange(_) => f.write_str("the exchange with the upstream broke off"),
+            SendErrorKind::TooManyInterim => {
+                f.write_str("the upstream sends informational answers without end")
             }
-            SendErrorKind::Exchange(_)
-            | SendErrorKind::Http1(Failure::Broken(_) | Failure::Request(_)) => {
-                f.write_str("the exchange with the upstream broke off")
-            }
-            SendErrorKind::UnaskedUpgrade | SendErrorKind::Http1(Failure::UnaskedUpgrade) => {
+            SendErrorKind::UnaskedUpgrade => {
                 f.write_str("the upstream switched protocols without being asked")
             }
-            SendErrorKind::AmbiguousLength | SendErrorKind::Http1(Failure::AmbiguousLength) => {
+            SendErrorKind::AmbiguousLength => {
                 f.write_str("the end of the upstream's answer can be read in two ways")
             }
-            SendErrorKind::TooManyHeaders => {
-                f.write_str("the upstream's answer has too many header fields")
-            }
+            SendErrorKind::TooManyHeaders => f.write_str(
+                "the upstream's answer has too many header fields; see max_response_headers of the \
+                 upstream",
+            ),
         }
     }
 }
@@ -112,14 +124,7 @@ impl StdError for SendError {
         match &self.kind {
             SendErrorKind::Connect(error) => Some(error),
             SendErrorKind::Exchange(error) => Some(error),
-            SendErrorKind::Http1(Failure::Broken(error)) => Some(error),
-            SendErrorKind::Http1(Failure::Request(error)) => Some(error),
-            SendErrorKind::Http1(_)
-            | SendErrorKind::Closed
-            | SendErrorKind::Refused
-            | SendErrorKind::UnaskedUpgrade
-            | SendErrorKind::AmbiguousLength
-            | SendErrorKind::TooManyHeaders => None,
+            _ => None,
         }
     }
 }

@@ -1,21 +1,20 @@
-//! The data plane's way out: a worker's own keep-alive connections per upstream, without locks.
+//! The data plane's way out: a worker's own connections to each upstream, without locks that wait.
 //!
-//! [`Pool`] sends; [`SendError`] says what failed and whether any byte had left.
+//! [`Pool`] gives a connection, which sends one request; [`SendError`] says what failed and whether any
+//! byte had left. hyper speaks HTTP on every connection.
 
-mod alarms;
 pub mod error;
-mod expect;
+mod exchange;
+mod expect_continue;
 mod http1;
-mod multiplexed;
+mod http2;
+mod io;
 pub mod pool;
 pub mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use alarms::Alarms;
 pub use error::{Forwarded, SendError, SendErrorKind};
-pub use expect::BodyUnasked;
-pub use http1::Failure;
-pub use http1::Switched;
-pub use pool::{Departure, Pool, Reuse, Way};
+pub use exchange::{Answer, Reuse, SendFailure, SendRequest, Transport};
+pub use pool::{Acquired, Pool};
 pub use settings::Settings;

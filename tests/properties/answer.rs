@@ -8,7 +8,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use bearer_proxy::body::Body;
 use bearer_proxy::net::Origin;
-use bearer_proxy::upstream::{Pool, Reuse, Settings};
+use bearer_proxy::net::tls::TlsCache;
+use bearer_proxy::upstream::{Pool, Reuse, SendRequest, Settings, Transport};
 use http::Request;
 use http_body_util::BodyExt;
 use tokio::runtime::{Builder, Runtime};
@@ -34,12 +35,14 @@ fn given(data: &[u8]) -> Option<(u16, Vec<u8>)> {
     RUNTIME.with(|runtime| {
         LocalSet::new().block_on(runtime, async {
             let origin = Origin::of(&format!("http://{address}").parse().unwrap()).unwrap();
-            let pool = Pool::new(Arc::new(Settings::new("any", origin))).unwrap();
+            let settings = Arc::new(Settings::new("any", origin));
+            let pool = Pool::new(&TlsCache::default(), settings, 1).unwrap();
             let request = Request::builder().uri("/").header("host", "any");
-            let mut request = request.body(Body::empty()).unwrap().into();
-            let response = pool.send(&mut request, Reuse::Never).await.ok()?;
-            let status = response.status.as_u16();
-            let body = response.body.collect().await.ok()?;
+            let request = request.body(Body::empty()).unwrap();
+            let connection = pool.acquire(Reuse::Never).await.ok()?;
+            let response = connection.send(request).await.ok()?.response;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.ok()?;
             Some((status, body.to_bytes().to_vec()))
         })
     })
@@ -63,12 +66,17 @@ fn serve() -> (SocketAddr, Mutex<Sender<Vec<u8>>>) {
     (address, Mutex::new(sender))
 }
 
-/// The first final answer to a GET in these bytes, if it is whole in every respect (RFC 9112).
+/// The first final answer to a GET in these bytes, if it is whole in every respect (RFC 9112). What a
+/// recipient may forgive in a head is forgiven: a line that ends with LF alone (section 2.2), a space
+/// before the colon of an answer (section 5.1), a folded line (section 5.2), an equal length repeated
+/// (section 6.3).
 fn strict(mut data: &[u8]) -> Option<(u16, Vec<u8>)> {
     loop {
-        let end = data.windows(4).position(|four| four == b"\r\n\r\n")?;
-        let (head, rest) = (&data[..end], &data[end + 4..]);
-        let mut lines = split_lines(head)?.into_iter();
+        while let Some(rest) = data.strip_prefix(b"\r\n").or(data.strip_prefix(b"\n")) {
+            data = rest;
+        }
+        let (lines, rest) = head_lines(data)?;
+        let mut lines = lines.iter().map(Vec::as_slice);
         let (old, status) = status_line(lines.next()?)?;
         let fields: Vec<_> = lines.map(field).collect::<Option<_>>()?;
         let all = |wanted: &str| -> Vec<&[u8]> {
@@ -78,10 +86,8 @@ fn strict(mut data: &[u8]) -> Option<(u16, Vec<u8>)> {
         };
         let body = match (all("content-length").as_slice(), all("transfer-encoding").as_slice()) {
             ([], []) => rest.to_vec(),
-            ([length], []) => {
-                let length = std::str::from_utf8(length).ok()?;
-                let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
-                let length: u64 = length.parse().ok().filter(|_| digits)?;
+            (lengths @ [_, ..], []) => {
+                let length = one_length(lengths)?;
                 match status {
                     100..200 | 204 | 304 => Vec::new(),
                     _ => rest.get(..usize::try_from(length).ok()?)?.to_vec(),
@@ -98,6 +104,40 @@ fn strict(mut data: &[u8]) -> Option<(u16, Vec<u8>)> {
             100..200 => data = rest,
             204 | 304 => return Some((status, Vec::new())),
             _ => return Some((status, body)),
+        }
+    }
+}
+
+/// The one number that all lines of Content-Length say.
+fn one_length(lines: &[&[u8]]) -> Option<u64> {
+    let mut members = lines.iter().flat_map(|line| line.split(|byte| *byte == b','));
+    let number = |member: &[u8]| {
+        let text = std::str::from_utf8(member.trim_ascii()).ok()?;
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| digits)
+    };
+    let first: u64 = number(members.next()?)?;
+    members.all(|member| number(member) == Some(first)).then_some(first)
+}
+
+/// The lines of a head, unfolded, and what comes after its empty line.
+fn head_lines(data: &[u8]) -> Option<(Vec<Vec<u8>>, &[u8])> {
+    let mut lines: Vec<Vec<u8>> = Vec::new();
+    let mut rest = data;
+    loop {
+        let at = rest.iter().position(|byte| *byte == b'\n')?;
+        let line = rest[..at].strip_suffix(b"\r").unwrap_or(&rest[..at]);
+        rest = &rest[at + 1..];
+        if line.contains(&b'\r') {
+            return None;
+        }
+        match (line, lines.last_mut()) {
+            ([], Some(_)) => return Some((lines, rest)),
+            ([b' ' | b'\t', ..], Some(last)) => {
+                last.push(b' ');
+                last.extend_from_slice(line.trim_ascii());
+            }
+            (line, _) => lines.push(line.to_vec()),
         }
     }
 }
@@ -130,7 +170,7 @@ fn status_line(line: &[u8]) -> Option<(bool, u16)> {
 
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = line.iter().position(|byte| *byte == b':')?;
-    let (name, value) = (&line[..at], line[at + 1..].trim_ascii());
+    let (name, value) = (line[..at].trim_ascii_end(), line[at + 1..].trim_ascii());
     let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let text = |byte: &u8| *byte == b'\t' || (b' '..=b'~').contains(byte) || *byte >= 0x80;
     (!name.is_empty() && name.iter().all(token) && value.iter().all(text)).then_some((name, value))

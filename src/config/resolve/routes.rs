@@ -8,7 +8,7 @@ use http::{HeaderName, Method};
 use crate::oauth::{Scope, ScopeSet};
 use crate::proxy::hygiene::AllowedTrailers;
 use crate::proxy::settings::{AllowedClients, IncomingAuthorization, RetryUnsafe, RouteSettings};
-use crate::proxy::upgrade::{AtTokenExpiry, UpgradePolicy};
+use crate::proxy::settings::{AtTokenExpiry, UpgradePolicy};
 use crate::route::{HostPattern, PathPattern};
 
 use super::super::problem::Fault;

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::admin::settings::AdminSettings;
-use crate::layer::page::WebOrigin;
 use crate::proxy::hygiene::Pseudonym;
+use crate::proxy::limits::web_origin::WebOrigin;
 use crate::proxy::settings::{AllowedClients, AllowedHosts, ListenerSettings, RequestLimits};
 use crate::route::HostPattern;
 use crate::server::settings::{

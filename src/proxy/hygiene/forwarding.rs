@@ -3,10 +3,9 @@
 
 use std::net::IpAddr;
 
-use http::header::{FORWARDED, HeaderName, HeaderValue};
+use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Kinds, dashed};
-use crate::message::Fields;
+use super::{Kinds, dashed, remove_where};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -25,22 +24,29 @@ pub struct Hop<'a> {
 
 /// Adds the hop to the lists. What others claim in fields that are no lists is removed: nothing in
 /// them tells who said so.
-pub fn append(headers: &mut Fields, hop: Hop<'_>) {
-    let lists = [FORWARDED, FOR, HOST, PROTO];
-    headers.retain(|name| {
-        let claims = Kinds::of(dashed(name)) == Kinds::FORWARDING;
-        !claims || lists.iter().any(|list| list.as_str().as_bytes() == name)
-    });
+pub fn append(headers: &mut HeaderMap, hop: Hop<'_>) {
+    remove_where(headers, claims);
     let client = hop.client.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
     let proto = if hop.tls { "https" } else { "http" };
     extend(headers, FOR, &client);
     extend(headers, FORWARDED, &element(hop, proto));
     for (name, value) in [(HOST, hop.host), (PROTO, Some(proto))] {
         if let Some(value) = value.and_then(|text| HeaderValue::from_str(text).ok())
-            && !headers.contains(&name)
+            && !headers.contains_key(&name)
         {
             headers.append(name, value);
         }
+    }
+}
+
+/// Whether a field says who the client is, and is none of the lists that we add to.
+fn claims(name: &HeaderName) -> bool {
+    let listed = || [FORWARDED, FOR, HOST, PROTO].contains(name);
+    match Kinds::of(name) {
+        Kinds::FORWARDING => !listed(),
+        // Some servers take `_` for `-`.
+        Kinds::UNDERSCORE => Kinds::of(dashed(name)) == Kinds::FORWARDING,
+        _ => false,
     }
 }
 
@@ -56,10 +62,10 @@ fn element(hop: Hop<'_>, proto: &str) -> String {
 }
 
 /// Joins all lines of a list and the new member into one line: some servers read one line only.
-fn extend(headers: &mut Fields, name: HeaderName, member: &str) {
+fn extend(headers: &mut HeaderMap, name: HeaderName, member: &str) {
     let mut joined = Vec::new();
     for line in headers.get_all(&name) {
-        joined.extend_from_slice(line);
+        joined.extend_from_slice(line.as_bytes());
         joined.extend_from_slice(b", ");
     }
     joined.extend_from_slice(member.as_bytes());

@@ -3,10 +3,12 @@
 //! | fields | to the upstream | to the app |
 //! | --- | --- | --- |
 //! | what any line of `Connection` names, but `Host` and `Content-Length` | removed | removed |
-//! | `Connection`, `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding`, `Upgrade`, `HTTP2-Settings` | removed | removed |
+//! | `Connection`, `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding`, `Upgrade`, `HTTP2-Settings` | removed; a WebSocket handshake has its own put back | removed |
+//! | `Content-Length` | removed beside `Transfer-Encoding` | removed beside `Transfer-Encoding` |
 //! | `Proxy-Authorization`, `Proxy-Authenticate`, `Proxy-Authentication-Info` | removed | removed |
 //! | `TE` | `trailers`, where the route lists trailers or the request is gRPC | removed |
 //! | `Trailer`, and trailers | those on the allow-list | those on the allow-list |
+//! | the same, of gRPC calls | all but what frames, routes or authenticates | all but what frames, routes or authenticates |
 //! | `Authorization` | ours in its place (`incoming_authorization`) | as it is |
 //! | `Expect` | `100-continue`, where there is a body; all else: 417 | as it is |
 //! | `X-Original-URL`, `X-Rewrite-URL`, `X-HTTP-Method-Override`, `X-HTTP-Method`, `X-Method-Override` | removed (`allow_override_headers`) | as they are |
@@ -17,9 +19,10 @@
 //! | `Via` | ours added; this process found: 508 | ours added |
 //! | `Alt-Svc`, `Bearer-Proxy-Forwarded` | as they are | removed |
 //! | `Cache-Control` | as it is | `private`, where there is none |
-//! | `Location` of a redirect within the upstream | | rewritten, see `proxy::rewrite` |
+//! | `Location`, `Content-Location`, `Link`, `Refresh` that lead into the upstream | as they are | rewritten, see `proxy::rewrite` |
+//! | `Path` and `Domain` of `Set-Cookie` | | rewritten where the upstream's settings say so |
 //! | any value that holds the token, percent-encoded or not | | `[redacted]` |
-//! | all else, such as `Date`, `Server`, `Set-Cookie`, `WWW-Authenticate` | as it is | as it is |
+//! | all else, such as `Date`, `Server`, `WWW-Authenticate` | as it is | as it is |
 //!
 //! Names are looked at once; a head that holds nothing to remove is left as it is. Our own
 //! Authorization is attached after this, so that `Connection: authorization` cannot take it off.
@@ -40,11 +43,10 @@ mod tests;
 use http::Version;
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
-    HeaderName, HeaderValue, TE, UPGRADE, VIA,
+    HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use percent_encoding::percent_decode;
 
-use crate::message::Fields;
 pub use field::Kinds;
 pub use framing::{Framing, FramingError, request_framing};
 pub use trailer::{AllowedTrailers, trailers};
@@ -66,6 +68,11 @@ const NEVER_TO_APP: Kinds = Kinds::CONNECTION
     .with(Kinds::UPGRADE)
     .with(Kinds::ALT_SVC)
     .with(Kinds::OUR_WORD);
+
+/// What has been removed by its one name before all names are looked through: common enough that
+/// this is worth sparing.
+const REMOVED_FIRST: Kinds =
+    Kinds::CONNECTION.with(Kinds::CODING).with(Kinds::TE).with(Kinds::AUTHORIZATION);
 
 /// What one route's messages may carry; made once, when a plan is built.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -107,20 +114,23 @@ pub struct Cleaned {
 }
 
 /// Leaves only what may travel to the upstream, and adds Via. `found` is what the head holds.
-pub fn request(headers: &mut Fields, found: Kinds, version: Version, policy: &Policy) -> Cleaned {
+pub fn request(
+    headers: &mut HeaderMap,
+    found: Kinds,
+    version: Version,
+    policy: &Policy,
+) -> Cleaned {
     let looped = found.any(Kinds::VIA) && policy.via.is_in(headers);
     let trailers_welcome = found.any(Kinds::TE) && policy.trailers_welcome(headers);
-    if found.any(Kinds::CONNECTION) {
-        remove_nominated(headers);
-    }
+    remove_hop(headers, found);
     let authorization =
-        if found.any(Kinds::AUTHORIZATION) { headers.take(AUTHORIZATION) } else { None };
+        if found.any(Kinds::AUTHORIZATION) { headers.remove(AUTHORIZATION) } else { None };
     for name in &policy.ours.0 {
         headers.remove(name);
     }
     let condemned = policy.condemned();
-    if found.any(condemned | Kinds::UNDERSCORE) {
-        headers.retain(|name| !policy.strips(name, condemned));
+    if found.any(condemned.without(REMOVED_FIRST) | Kinds::UNDERSCORE) {
+        remove_where(headers, |name| policy.strips(name, condemned));
     }
     if found.any(Kinds::TRAILER) {
         policy.trailers.announce(headers);
@@ -132,19 +142,31 @@ pub fn request(headers: &mut Fields, found: Kinds, version: Version, policy: &Po
     Cleaned { looped, authorization }
 }
 
-/// Whether Upgrade asks for another protocol than HTTP. Another version of it is an offer that stays
-/// unanswered (RFC 9110 section 7.8): some clients, such as Java's, make it with every connection.
-pub fn leaves_http(headers: &Fields) -> bool {
-    let version = |member: &[u8]| {
-        let name = member.split(|byte| *byte == b'/').next().unwrap_or_default();
-        name.eq_ignore_ascii_case(b"h2c") || name.eq_ignore_ascii_case(b"http")
-    };
-    members(headers, &UPGRADE).any(|member| !version(member))
+/// Whether a request asks to go on by the WebSocket protocol (RFC 6455 section 4.2.1): one line of
+/// Upgrade that offers nothing else, and a line of Connection that names `upgrade`. Any other Upgrade
+/// is an offer that may stay unanswered (RFC 9110 section 7.8), as Java's clients make it of `h2c`
+/// with every connection, and is removed like all that belongs to one connection.
+pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let single = headers.get_all(UPGRADE).iter().count() == 1;
+    let mut offers = members(headers, UPGRADE);
+    single
+        && offers.next().is_some_and(|offer| offer.eq_ignore_ascii_case(b"websocket"))
+        && offers.next().is_none()
+        && members(headers, CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Whether a message is of a gRPC call: its Content-Type begins with `application/grpc`, in any case
+/// (RFC 9110 section 8.3.1). So do those of gRPC with a named message format, such as
+/// `application/grpc+proto`.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let start = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..GRPC.len()));
+    start.is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
 }
 
 /// HTTP/2 may split Cookie for the sake of compression; HTTP/1.1 has one (RFC 9113 section 8.2.3).
-pub fn rejoin_cookies(headers: &mut Fields) {
-    let mut crumbs = headers.get_all(&COOKIE);
+pub fn rejoin_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
     if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
         let mut joined = [first, b"; ", second].concat();
         for crumb in crumbs {
@@ -171,7 +193,7 @@ impl Policy {
     }
 
     /// Some servers take `_` for `-`, so that such a spelling would undo what is removed or set.
-    fn strips(&self, name: &[u8], condemned: Kinds) -> bool {
+    fn strips(&self, name: &HeaderName, condemned: Kinds) -> bool {
         match Kinds::of(name) {
             Kinds::UNDERSCORE => {
                 let dashed = dashed(name);
@@ -185,41 +207,56 @@ impl Policy {
 
     /// RFC 9110 section 10.1.4: only `trailers` may go on, and only where we let trailers through.
     /// gRPC servers take a TE without it for a proxy that loses the status.
-    fn trailers_welcome(&self, headers: &Fields) -> bool {
-        let offered = members(headers, &TE).any(|member| member.eq_ignore_ascii_case(b"trailers"));
-        let grpc =
-            || headers.get(CONTENT_TYPE).is_some_and(|kind| kind.starts_with(b"application/grpc"));
-        offered && (self.trailers.has_more() || grpc())
+    fn trailers_welcome(&self, headers: &HeaderMap) -> bool {
+        let offered = members(headers, TE).any(|member| member.eq_ignore_ascii_case(b"trailers"));
+        offered && (self.trailers.has_more() || is_grpc(headers))
     }
 }
 
 /// Leaves only what may travel to the app. Where the answer says nothing of caching it becomes
 /// private: the app's side carries no Authorization that would tell a cache so (RFC 9111
 /// section 3.5). A value that echoes the token is redacted; other lines of its field stay.
-pub fn response(headers: &mut Fields, version: Version, policy: &Policy, token: Option<&[u8]>) {
+pub fn response(headers: &mut HeaderMap, version: Version, policy: &Policy, token: Option<&[u8]>) {
     let found = Kinds::survey(headers);
-    if found.any(Kinds::CONNECTION) {
-        remove_nominated(headers);
-    }
-    if found.any(NEVER_TO_APP) {
-        headers.retain(|name| !Kinds::of(name).any(NEVER_TO_APP));
+    remove_hop(headers, found);
+    if found.any(NEVER_TO_APP.without(REMOVED_FIRST)) {
+        remove_where(headers, |name| Kinds::of(name).any(NEVER_TO_APP));
     }
     if found.any(Kinds::TRAILER) {
         policy.trailers.announce(headers);
     }
     redact_echoes(headers, token);
     // Connection may have named it.
-    let named = found.any(Kinds::CONNECTION) && !headers.contains(CACHE_CONTROL);
+    let named = found.any(Kinds::CONNECTION) && !headers.contains_key(CACHE_CONTROL);
     if !found.any(Kinds::CACHE_CONTROL) || named {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
     headers.append(VIA, policy.via.of_answer(version));
 }
 
+/// Removes what every hop of a message makes anew: Connection with the fields it names, TE, and
+/// Transfer-Encoding with the Content-Length that it overrides (RFC 9112 section 6.3).
+fn remove_hop(headers: &mut HeaderMap, found: Kinds) {
+    if found.any(Kinds::CONNECTION) {
+        remove_nominated(headers);
+        headers.remove(CONNECTION);
+    }
+    if found.any(Kinds::CODING) {
+        headers.remove(TRANSFER_ENCODING);
+        // Left in, it would claim a length that the decoded body need not have.
+        headers.remove(CONTENT_LENGTH);
+    }
+    if found.any(Kinds::TE) {
+        headers.remove(TE);
+    }
+}
+
 /// RFC 9110 section 7.6.1: fields named in any line of Connection belong to this hop. Fields that a
 /// message cannot do without are not taken off by being named.
-fn remove_nominated(headers: &mut Fields) {
-    let named: Vec<HeaderName> = members(headers, &CONNECTION)
+fn remove_nominated(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = members(headers, CONNECTION)
+        // Asked first, and without copying the name: `close` and `keep-alive` are rarely fields too.
+        .filter(|name| std::str::from_utf8(name).is_ok_and(|name| headers.contains_key(name)))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH))
         .collect();
@@ -228,35 +265,47 @@ fn remove_nominated(headers: &mut Fields) {
     }
 }
 
+/// Removes the fields whose names are condemned; where none is, nothing is allocated.
+fn remove_where(headers: &mut HeaderMap, condemned: impl Fn(&HeaderName) -> bool) {
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| condemned(name)).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
+}
+
 /// A name with `-` for `_`.
-fn dashed(name: &[u8]) -> Vec<u8> {
-    name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect()
+fn dashed(name: impl AsRef<[u8]>) -> Vec<u8> {
+    name.as_ref().iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect()
 }
 
 /// The members of a comma-separated list, over all lines of a field (RFC 9110 section 5.6.1).
-fn members<'a>(headers: &'a Fields, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
+fn members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(name)
-        .flat_map(|line| line.split(|byte| *byte == b','))
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|member| !member.is_empty())
 }
 
 /// Content-Length is left alone: it is a number that frames the answer, whatever a short token is.
-fn redact_echoes(headers: &mut Fields, token: Option<&[u8]>) {
+fn redact_echoes(headers: &mut HeaderMap, token: Option<&[u8]>) {
     let Some(token) = token.filter(|token| !token.is_empty()) else { return };
-    headers.replace(|name, value| {
-        let echoes = holds(value, token) && name != b"content-length";
-        echoes.then(|| HeaderValue::from_static("[redacted]"))
-    });
+    for (name, value) in headers.iter_mut() {
+        if holds(value.as_bytes(), token) && *name != CONTENT_LENGTH {
+            *value = HeaderValue::from_static("[redacted]");
+        }
+    }
 }
 
-/// Whether bytes hold the token, as it is or percent-encoded, as in a URL.
+/// Whether bytes hold the token, as it is or percent-encoded, as in a URL. No bytes hold an empty one.
 pub fn holds(bytes: &[u8], token: &[u8]) -> bool {
-    if bytes.len() < token.len() {
-        return false;
-    }
-    let plain = |bytes: &[u8]| bytes.windows(token.len()).any(|part| part == token);
+    // Encoding makes a text no shorter, so that most values are too short to hold most tokens.
+    let Some(first) = token.first().filter(|_| bytes.len() >= token.len()) else { return false };
+    // The first byte is compared before all: it is cheap, and rarely the same.
+    let plain = |bytes: &[u8]| {
+        bytes.windows(token.len()).any(|part| part.first() == Some(first) && part == token)
+    };
     let decoded = || percent_decode(bytes).collect::<Vec<_>>();
-    !token.is_empty() && (plain(bytes) || (bytes.contains(&b'%') && plain(&decoded())))
+    plain(bytes) || (bytes.contains(&b'%') && plain(&decoded()))
 }

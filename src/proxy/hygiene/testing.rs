@@ -1,25 +1,26 @@
 //! What the tests of this folder share.
 
-use bytes::BytesMut;
-
-use crate::message::Fields;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// A head of these fields, as it is read from a connection.
-pub(crate) fn head(fields: &[(&str, &str)]) -> Fields {
-    let mut lines = BytesMut::new();
-    for (name, value) in fields {
-        Fields::write_line(name.as_bytes(), value.as_bytes(), &mut lines);
+pub(crate) fn head(fields: &[(&str, &str)]) -> HeaderMap {
+    let field = |(name, value): &(&str, &str)| {
+        let value = HeaderValue::from_bytes(value.as_bytes().trim_ascii());
+        (HeaderName::from_bytes(name.as_bytes()).unwrap(), value.unwrap())
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields.iter().map(field) {
+        headers.append(name, value);
     }
-    lines.extend_from_slice(b"\r\n");
-    Fields::read(lines, fields.len()).unwrap()
+    headers
 }
 
 /// Its lines, sorted.
-pub(crate) fn lines(fields: &Fields) -> Vec<String> {
-    let line = |(name, value): (&[u8], &[u8])| {
-        format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+pub(crate) fn lines(headers: &HeaderMap) -> Vec<String> {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| {
+        format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
     };
-    let mut lines: Vec<_> = fields.iter().map(line).collect();
+    let mut lines: Vec<_> = headers.iter().map(line).collect();
     lines.sort_unstable();
     lines
 }

@@ -4,23 +4,22 @@ use proptest::prelude::*;
 
 use super::testing::{head, lines};
 use super::*;
-use crate::message::text;
 
 /// A request's head after cleaning, without our Via.
-fn cleaned(fields: &[(&str, &str)], policy: &Policy) -> (Fields, Cleaned) {
+fn cleaned(fields: &[(&str, &str)], policy: &Policy) -> (HeaderMap, Cleaned) {
     let mut headers = head(fields);
     let found = Kinds::survey(&headers);
     let cleaned = request(&mut headers, found, Version::HTTP_11, policy);
     (without_our_via(headers), cleaned)
 }
 
-fn without_our_via(mut headers: Fields) -> Fields {
-    let mut via: Vec<_> = headers.get_all(&VIA).map(<[u8]>::to_vec).collect();
+fn without_our_via(mut headers: HeaderMap) -> HeaderMap {
+    let mut via: Vec<_> = headers.get_all(VIA).iter().cloned().collect();
     let ours = via.pop().unwrap();
-    assert!(ours == b"1.1 bearer-proxy" || ours == b"1.1 bearer-proxy (00000000)");
+    assert!(ours == "1.1 bearer-proxy" || ours == "1.1 bearer-proxy (00000000)");
     headers.remove(VIA);
     for line in via {
-        headers.append(VIA, HeaderValue::from_bytes(&line).unwrap());
+        headers.append(VIA, line);
     }
     headers
 }
@@ -145,7 +144,7 @@ fn trailers_are_welcome_where_we_let_them_through() {
     let check = |te: &str, kind: &str, expected: bool| {
         let fields = [("te", te), ("connection", "te"), ("content-type", kind)];
         let (headers, _) = cleaned(&fields, &Policy::default());
-        let found = headers.get(TE).map(|value| text(value).unwrap());
+        let found = headers.get(TE).map(|value| value.to_str().unwrap());
         assert_eq!(found, expected.then_some("trailers"), "{te} {kind}");
     };
     check("trailers", "application/grpc", true);
@@ -176,8 +175,8 @@ fn loops_are_seen() {
         let found = Kinds::survey(&headers);
         let looped = request(&mut headers, found, Version::HTTP_2, &policy).looped;
         assert_eq!(looped, expected, "{via}");
-        let last = headers.get_all(&VIA).last().unwrap();
-        assert_eq!(last, format!("2 {pseudonym} (000000ab)").as_bytes());
+        let last = headers.get_all(VIA).iter().next_back().unwrap();
+        assert_eq!(last, &format!("2 {pseudonym} (000000ab)"));
     };
     check("1.1 bearer-proxy", "bearer-proxy", true);
     check("1.0 fred, 1.1 Bearer-Proxy (x)", "bearer-proxy", true);
@@ -222,7 +221,6 @@ fn answers_are_cleaned() {
             ("upgrade", "h2c"),
             ("te", "trailers"),
             ("bearer-proxy-forwarded", "no"),
-            ("transfer-encoding", "chunked"),
         ],
         &["cache-control: private", "content-length: 3"],
     );
@@ -278,10 +276,155 @@ fn trailers_pass_by_name() {
         ("x-sum", "1"),
         ("x_sum", "1"),
     ]);
-    let left = trailers(came.clone().into(), &more, Some(b"tok-123"));
-    assert_eq!(lines(&left.into()), ["grpc-message: [redacted]", "grpc-status: 0", "x-sum: 1"]);
-    let left = trailers(came.into(), &AllowedTrailers::default(), None);
-    assert_eq!(lines(&left.into()), ["grpc-message: it was tok-123", "grpc-status: 0"]);
+    let left = trailers(came.clone(), &more, Some(b"tok-123"), false);
+    assert_eq!(lines(&left), ["grpc-message: [redacted]", "grpc-status: 0", "x-sum: 1"]);
+    let left = trailers(came, &AllowedTrailers::default(), None, false);
+    assert_eq!(lines(&left), ["grpc-message: it was tok-123", "grpc-status: 0"]);
+}
+
+#[test]
+fn metadata_of_grpc_passes_as_trailers() {
+    let check = |name: &str, grpc: bool, expected: bool| {
+        let came = head(&[(name, "1"), (name, "tok-123")]);
+        let left = trailers(came, &AllowedTrailers::default(), Some(b"tok-123"), grpc);
+        let both = [format!("{name}: 1"), format!("{name}: [redacted]")];
+        assert_eq!(lines(&left), both[..if expected { 2 } else { 0 }], "{name}");
+    };
+    for name in ["x-sum", "user-id", "user_id", "retry-info-bin", "google.rpc.status-bin"] {
+        check(name, true, true);
+        check(name, false, false);
+    }
+    check("grpc-status", true, true);
+    check("grpc-status", false, true);
+    for name in [
+        "authorization",
+        "authentication-info",
+        "connection",
+        "content-length",
+        "content_length",
+        "cookie",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy_authorization",
+        "proxy-status",
+        "set-cookie",
+        "set_cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+        "www-authenticate",
+        "www_authenticate",
+        "x-forwarded-for",
+    ] {
+        check(name, true, false);
+    }
+}
+
+#[test]
+fn grpc_is_told_by_its_content_type() {
+    let check = |kind: &str, expected: bool| {
+        assert_eq!(is_grpc(&head(&[("content-type", kind)])), expected, "{kind}");
+    };
+    assert!(!is_grpc(&HeaderMap::new()));
+    for kind in ["application/grpc", "Application/gRPC+proto", "application/grpc; a=b"] {
+        check(kind, true);
+    }
+    for kind in ["application/json", "application/grp", "", "text/application/grpc", "\u{e9}"] {
+        check(kind, false);
+    }
+}
+
+#[test]
+fn a_websocket_is_asked_for_in_one_way() {
+    let check = |fields: &[(&str, &str)], expected: bool| {
+        assert_eq!(asks_for_websocket(&head(fields)), expected, "{fields:?}");
+    };
+    let (connection, upgrade) = ("connection", "upgrade");
+    check(&[], false);
+    check(&[(connection, "upgrade"), (upgrade, "websocket")], true);
+    check(&[(connection, "keep-alive, Upgrade"), (upgrade, "WebSocket")], true);
+    check(&[(connection, "keep-alive"), (connection, "UPGRADE"), (upgrade, "websocket")], true);
+    check(&[(upgrade, "websocket")], false);
+    check(&[(connection, "upgrade")], false);
+    check(&[(connection, "close"), (upgrade, "websocket")], false);
+    check(&[(connection, "upgrades, x upgrade"), (upgrade, "websocket")], false);
+    for other in [
+        "",
+        "h2c",
+        "websocket, h2c",
+        "h2c, websocket",
+        "websocket/13",
+        "web socket",
+        "websocket, websocket",
+    ] {
+        check(&[(connection, "upgrade"), (upgrade, other)], false);
+    }
+    check(&[(connection, "upgrade"), (upgrade, "websocket"), (upgrade, "websocket")], false);
+    check(&[(connection, "upgrade"), (upgrade, "websocket"), (upgrade, "h2c")], false);
+    check(&[(connection, "upgrade"), (upgrade, "websocket"), (upgrade, "")], false);
+}
+
+#[test]
+fn cookies_are_joined_again() {
+    let check = |crumbs: &[&str], expected: &[&str]| {
+        let fields: Vec<_> = crumbs.iter().map(|crumb| ("cookie", *crumb)).collect();
+        let mut headers = head(&fields);
+        rejoin_cookies(&mut headers);
+        let found: Vec<_> =
+            headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap()).collect();
+        assert_eq!(found, expected);
+    };
+    check(&[], &[]);
+    check(&["a=b"], &["a=b"]);
+    check(&["a=b", "c=d", "e=f; g=h"], &["a=b; c=d; e=f; g=h"]);
+}
+
+#[test]
+fn a_length_beside_a_transfer_coding_is_removed() {
+    let check = |fields: &[(&str, &str)], expected: bool| {
+        let (request, _) = cleaned(fields, &Policy::default());
+        let mut answer = head(fields);
+        response(&mut answer, Version::HTTP_11, &Policy::default(), None);
+        for headers in [request, answer] {
+            assert_eq!(headers.contains_key(CONTENT_LENGTH), expected, "{fields:?}");
+            assert!(!headers.contains_key(TRANSFER_ENCODING), "{fields:?}");
+        }
+    };
+    let (length, coding) = ("content-length", "transfer-encoding");
+    check(&[(length, "1")], true);
+    check(&[(length, "x")], true);
+    check(&[(length, "1"), (coding, "chunked")], false);
+    check(&[(coding, "gzip"), (length, "1"), (length, "1")], false);
+    check(&[(coding, "chunked"), ("connection", "transfer-encoding"), (length, "1")], false);
+}
+
+#[test]
+fn every_upgrade_is_of_this_hop() {
+    for offer in ["h2c", "websocket", "TLS/1.0, HTTP/2.0"] {
+        let fields = [("connection", "upgrade"), ("upgrade", offer), ("accept", "a")];
+        assert_eq!(lines(&cleaned(&fields, &Policy::default()).0), ["accept: a"], "{offer}");
+    }
+}
+
+#[test]
+fn a_short_token_is_found_wherever_it_stands() {
+    let check = |bytes: &str, token: &str, expected: bool| {
+        assert_eq!(holds(bytes.as_bytes(), token.as_bytes()), expected, "{bytes} {token}");
+    };
+    check("abc", "abc", true);
+    check("xabcx", "abc", true);
+    check("ababc", "abc", true);
+    check("ab", "abc", false);
+    check("abab", "abc", false);
+    check("%61%62%63", "abc", true);
+    check("a%62c", "abc", true);
+    check("%61bx", "abc", false);
+    check("a%2", "%2", true);
+    check("abc", "", false);
+    check("", "", false);
 }
 
 #[test]
@@ -289,6 +432,9 @@ fn trailers_are_announced_as_they_come() {
     let fields = [("trailer", "Authorization, ETag"), ("trailer", "Content-Length, Grpc-Status")];
     let (headers, _) = cleaned(&fields, &Policy::default());
     assert_eq!(lines(&headers), ["trailer: etag", "trailer: grpc-status"]);
+    let grpc = [("trailer", "Authorization, X-Sum"), ("content-type", "application/grpc")];
+    let (headers, _) = cleaned(&grpc, &Policy::default());
+    assert_eq!(lines(&headers), ["content-type: application/grpc", "trailer: x-sum"]);
     let (headers, _) = cleaned(&[("trailer", "Authorization")], &Policy::default());
     assert!(headers.is_empty());
 }
@@ -315,7 +461,7 @@ fn any_head() -> impl Strategy<Value = Vec<(String, String)>> {
         6 => prop::sample::select(vec![
             "x-a", "x-b", "x_a", "host", "authorization", "content-length", "te", "trailer",
             "keep-alive", "proxy-authorization", "accept", "via", "x-real-ip", "forwarded",
-            "x-http-method", "content_length", "proxy_authorization", "transfer_encoding", "cookie",
+            "x-http-method", "content_length", "transfer-encoding", "proxy_authorization", "transfer_encoding", "cookie",
         ]).prop_map(str::to_owned),
         1 => "[a-z_-]{1,12}",
     ];
@@ -326,8 +472,8 @@ fn any_head() -> impl Strategy<Value = Vec<(String, String)>> {
     prop::collection::vec((name, value), 0..12)
 }
 
-fn nominated(headers: &Fields) -> Vec<HeaderName> {
-    let lines = headers.get_all(&CONNECTION).filter_map(text);
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
     let names = lines.flat_map(|line| line.split(','));
     names.filter_map(|name| name.trim().parse().ok()).collect()
 }
@@ -340,14 +486,17 @@ proptest! {
         for gone in ["connection", "keep-alive", "proxy-authorization", "proxy_authorization", "upgrade",
             "transfer-encoding", "transfer_encoding", "content_length", "authorization", "x-real-ip",
             "forwarded", "x-http-method", "x-a", "x_a"] {
-            prop_assert!(!after.contains(gone), "{}", gone);
+            prop_assert!(!after.contains_key(gone), "{}", gone);
         }
         for name in nominated(&before) {
-            let stays = [HOST, CONTENT_LENGTH].contains(&name);
-            prop_assert_eq!(after.contains(&name), stays && before.contains(&name), "{}", name);
+            let overridden = name == CONTENT_LENGTH && before.contains_key(TRANSFER_ENCODING);
+            let stays = !overridden && [HOST, CONTENT_LENGTH].contains(&name);
+            prop_assert_eq!(after.contains_key(&name), stays && before.contains_key(&name), "{}", name);
         }
         for stays in [HOST, CONTENT_LENGTH] {
-            prop_assert_eq!(after.get_all(&stays).count(), before.get_all(&stays).count());
+            let overridden = stays == CONTENT_LENGTH && before.contains_key(TRANSFER_ENCODING);
+            let count = if overridden { 0 } else { before.get_all(&stays).iter().count() };
+            prop_assert_eq!(after.get_all(&stays).iter().count(), count);
         }
     }
 
@@ -369,16 +518,17 @@ proptest! {
         response(&mut after, Version::HTTP_11, &Policy::default(), Some(token.as_bytes()));
         let after = without_our_via(after);
         for gone in ["connection", "keep-alive", "proxy-authorization", "te", "upgrade", "alt-svc"] {
-            prop_assert!(!after.contains(gone), "{}", gone);
+            prop_assert!(!after.contains_key(gone), "{}", gone);
         }
         for name in nominated(&before).iter().filter(|name| **name != CACHE_CONTROL) {
-            let stays = [HOST, CONTENT_LENGTH].contains(name);
-            prop_assert_eq!(after.contains(name), stays && before.contains(name), "{}", name);
+            let overridden = *name == CONTENT_LENGTH && before.contains_key(TRANSFER_ENCODING);
+            let stays = !overridden && [HOST, CONTENT_LENGTH].contains(name);
+            prop_assert_eq!(after.contains_key(name), stays && before.contains_key(name), "{}", name);
         }
-        let unlike = |(name, value): (&[u8], &[u8])| {
-            matches!(name, b"content-length" | b"cache-control" | b"trailer")
-                || value == b"[redacted]"
-                || !holds(value, token.as_bytes())
+        let unlike = |(name, value): (&HeaderName, &HeaderValue)| {
+            matches!(name.as_str(), "content-length" | "cache-control" | "trailer")
+                || value == "[redacted]"
+                || !holds(value.as_bytes(), token.as_bytes())
         };
         prop_assert!(after.iter().all(unlike));
     }
@@ -386,9 +536,14 @@ proptest! {
     #[test]
     fn no_trailer_authenticates_frames_or_routes(fields in any_head()) {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let left = trailers(head(&fields).into(), &AllowedTrailers::default(), None);
-        let kinds = Kinds::survey(&left.into());
-        prop_assert_eq!(kinds, Kinds::OTHER);
+        let left = trailers(head(&fields), &AllowedTrailers::default(), None, false);
+        prop_assert_eq!(Kinds::survey(&left), Kinds::OTHER);
+        let left = trailers(head(&fields), &AllowedTrailers::default(), None, true);
+        for name in left.keys() {
+            let dashed = name.as_str().replace('_', "-");
+            prop_assert_eq!(Kinds::of(&dashed), Kinds::OTHER, "{}", name);
+            prop_assert!(!dashed.starts_with("proxy-") && dashed != "cookie", "{}", name);
+        }
     }
 
     #[test]

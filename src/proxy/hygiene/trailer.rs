@@ -1,14 +1,16 @@
-//! Pure: the trailers that pass, by allow-list in both directions.
+//! Pure: the trailers that pass, by allow-list in both directions; of gRPC calls, all but a few.
 //!
 //! RFC 9110 section 6.5.1: fields that frame, route, authenticate or otherwise steer a message are
 //! not to be merged from trailers. A list of what may pass cannot forget one of them.
+//!
+//! gRPC sends metadata of the application's own choice as trailers, after the status of the call, so
+//! that no list could name them all. There, all passes but what frames, routes or authenticates.
 
 use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRAILER};
 
-use super::{Kinds, members, redact_echoes};
-use crate::message::Fields;
+use super::{Kinds, dashed, is_grpc, members, redact_echoes, remove_where};
 
 /// Trailers that pass without being asked for: gRPC's status, digests, timings.
 const USUAL: [&str; 8] = [
@@ -56,6 +58,10 @@ const STEERING: [&str; 30] = [
     "traceparent",
 ];
 
+/// Fields that authenticate, which are no trailers of a gRPC call, beside all that `Kinds` knows.
+const NEVER_WITH_GRPC: [&str; 4] =
+    ["authentication-info", "cookie", "set-cookie", "www-authenticate"];
+
 /// Names of the trailers that pass, in both directions: the usual ones, and those of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AllowedTrailers(Arc<[HeaderName]>);
@@ -76,16 +82,16 @@ impl AllowedTrailers {
         !self.0.is_empty()
     }
 
-    fn passes(&self, name: &[u8]) -> bool {
-        let is = |known: &str| known.as_bytes() == name;
-        USUAL.iter().any(|known| is(known)) || self.0.iter().any(|known| is(known.as_str()))
+    fn passes(&self, name: &HeaderName, grpc: bool) -> bool {
+        USUAL.contains(&name.as_str()) || self.0.contains(name) || (grpc && is_metadata(name))
     }
 
     /// Leaves in `Trailer` the names of those that pass: what is announced is what comes.
-    pub(super) fn announce(&self, headers: &mut Fields) {
-        let names: Vec<HeaderName> = members(headers, &TRAILER)
+    pub(super) fn announce(&self, headers: &mut HeaderMap) {
+        let grpc = is_grpc(headers);
+        let names: Vec<HeaderName> = members(headers, TRAILER)
             .filter_map(|name| HeaderName::from_bytes(name).ok())
-            .filter(|name| self.passes(name.as_ref()))
+            .filter(|name| self.passes(name, grpc))
             .collect();
         headers.remove(TRAILER);
         for name in names {
@@ -94,10 +100,30 @@ impl AllowedTrailers {
     }
 }
 
-/// Leaves of the trailers those that pass; a value that echoes the token is redacted.
-pub fn trailers(trailers: HeaderMap, allowed: &AllowedTrailers, token: Option<&[u8]>) -> HeaderMap {
-    let mut trailers = Fields::from(trailers);
-    trailers.retain(|name| allowed.passes(name));
+/// Whether a trailer of a gRPC call may be metadata. Names of it may hold `_`, which some servers
+/// take for `-`, so that it is read as either.
+fn is_metadata(name: &HeaderName) -> bool {
+    let harmless = |name: &[u8]| {
+        let steers = |field: &&str| field.as_bytes() == name;
+        Kinds::of(name) == Kinds::OTHER
+            && !name.starts_with(b"proxy-")
+            && !NEVER_WITH_GRPC.iter().any(steers)
+    };
+    match Kinds::of(name) {
+        Kinds::UNDERSCORE => harmless(&dashed(name)),
+        _ => harmless(name.as_ref()),
+    }
+}
+
+/// Leaves of the trailers those that pass, more where they end a gRPC call; a value that echoes the
+/// token is redacted.
+pub fn trailers(
+    mut trailers: HeaderMap,
+    allowed: &AllowedTrailers,
+    token: Option<&[u8]>,
+    grpc: bool,
+) -> HeaderMap {
+    remove_where(&mut trailers, |name| !allowed.passes(name, grpc));
     redact_echoes(&mut trailers, token);
-    trailers.into()
+    trailers
 }

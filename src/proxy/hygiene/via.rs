@@ -5,10 +5,9 @@
 //! back, the number decides; where a proxy in between took it off, the name alone does.
 
 use http::Version;
-use http::header::{HeaderValue, VIA};
+use http::header::{HeaderMap, HeaderValue, VIA};
 
 use super::members;
-use crate::message::Fields;
 
 /// The name by which this program is known in Via.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +65,8 @@ impl Via {
     }
 
     /// Whether any member of Via says that a request has passed through this process before.
-    pub fn is_in(&self, headers: &Fields) -> bool {
-        members(headers, &VIA).any(|member| self.is(member))
+    pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        members(headers, VIA).any(|member| self.is(member))
     }
 
     /// `received-protocol received-by [comment]`; names are compared without case.

@@ -1,20 +1,23 @@
 //! HTTP/2 connections in virtual time: a real client for what is in order, bytes for what is not.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
-use http::StatusCode;
-use http_body::Body as HttpBody;
+use http::Request;
+use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use hyper::client::conn::http2::{Builder as ClientBuilder, SendRequest};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::sleep;
 use tower::service_fn;
 
+use super::super::connection;
 use super::super::drain::Drain;
 use super::super::peer::Peer;
-use super::super::serve;
 use super::*;
+use crate::body::BodyError;
 
 const SECOND: Duration = Duration::from_secs(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -66,7 +69,7 @@ impl Rig {
         let service = service_fn(move |inbound: Inbound| {
             let counter = Arc::clone(&counter);
             async move {
-                let body = match inbound.request.uri.path() {
+                let body = match inbound.request.uri().path() {
                     "/endless" => Body::boxed(Endless(counter)),
                     "/slow" => {
                         sleep(10 * SECOND).await;
@@ -74,11 +77,11 @@ impl Rig {
                     }
                     _ => Body::full("quick"),
                 };
-                Ok::<_, Infallible>(message::Response::new(StatusCode::OK, body))
+                Ok::<_, Infallible>(Response::new(body))
             }
         });
         let ended = spawn_local(async move {
-            serve::serve((server, None), info, service, &limits, member).await
+            connection::serve((server, None), info, service, &limits, member).await
         });
         let cell = Rc::new(Cell::new(0));
         let shared = Rc::clone(&cell);

@@ -1,0 +1,12 @@
+//! The states of a request, in their order. A state is a type, the transition into it consumes the one
+//! before and stands in its file:
+//!
+//! [`Received`](received::Received) → [`Routed`](routed::Routed) → [`Authorized`](authorized::Authorized),
+//! which alone can be sent. [`retry`] says which requests may be sent twice, [`upgrade`] what follows an
+//! answer that switches protocols.
+
+pub mod authorized;
+pub mod received;
+pub mod retry;
+pub mod routed;
+pub mod upgrade;

@@ -1,0 +1,122 @@
+//! What one worker answers requests with: the plan of the moment, and its own connections for it.
+
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use super::limits::in_flight::InFlight;
+use super::metrics::ProxyMetrics;
+use super::plan::{Plan, RoutePlan, UpstreamPlan};
+use super::rejection::{Code, Rejection};
+use crate::net::tls::TlsCache;
+use crate::upstream::Pool;
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The plan of the moment.
+    pub plan: Arc<ArcSwap<Plan>>,
+    /// What is counted.
+    pub metrics: ProxyMetrics,
+    /// Requests under way.
+    pub in_flight: InFlight,
+    /// How many workers there are: they share out the connections to each upstream.
+    pub workers: NonZeroUsize,
+}
+
+/// One worker's view of the plan; made on that worker's thread, where its connections stay.
+pub struct Worker {
+    shared: Shared,
+    current: RefCell<Rc<Snapshot>>,
+}
+
+/// A plan and this worker's connections for it. A request keeps the one that it began with.
+pub struct Snapshot {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// What is counted.
+    pub metrics: ProxyMetrics,
+    /// One for each upstream of the plan; `None` where its TLS settings are unusable.
+    pools: Vec<Option<Pool>>,
+}
+
+impl Worker {
+    /// Begins with the plan of the moment.
+    pub fn new(shared: Shared) -> Self {
+        let snapshot = Snapshot::new(shared.plan.load_full(), None, &shared);
+        Self { shared, current: RefCell::new(Rc::new(snapshot)) }
+    }
+
+    /// Requests under way, of all workers.
+    pub fn in_flight(&self) -> &InFlight {
+        &self.shared.in_flight
+    }
+
+    /// Closes connections that were idle for too long or have grown too old.
+    pub fn prune(&self) {
+        let now = Instant::now();
+        for pool in self.snapshot().pools.iter().flatten() {
+            pool.prune(now);
+        }
+    }
+
+    /// The plan of the moment.
+    pub fn snapshot(&self) -> Rc<Snapshot> {
+        let mut current = self.current.borrow_mut();
+        let plan = self.shared.plan.load();
+        if !Arc::ptr_eq(&plan, &current.plan) {
+            let next = Snapshot::new(Arc::clone(&plan), Some(&current), &self.shared);
+            *current = Rc::new(next);
+        }
+        Rc::clone(&current)
+    }
+}
+
+impl Snapshot {
+    /// Connections survive a reload where nothing about them has changed.
+    fn new(plan: Arc<Plan>, previous: Option<&Self>, shared: &Shared) -> Self {
+        let known = |upstream: &UpstreamPlan| {
+            let mut pools = previous?.pools.iter().flatten();
+            pools.find(|pool| **pool.settings() == *upstream.connection).cloned()
+        };
+        let cache = TlsCache::default();
+        let made = |upstream: &UpstreamPlan| {
+            let settings = Arc::clone(&upstream.connection);
+            let share = (settings.max_connections / shared.workers).max(1);
+            Pool::new(&cache, settings, share).map_or_else(
+                |error| {
+                    let upstream = &upstream.connection.name;
+                    tracing::error!(%upstream, %error, "TLS settings unusable");
+                    None
+                },
+                Some,
+            )
+        };
+        let pools =
+            plan.upstreams.iter().map(|upstream| known(upstream).or_else(|| made(upstream)));
+        let pools = pools.collect();
+        Self { plan, metrics: shared.metrics.clone(), pools }
+    }
+
+    /// A snapshot without connections, for simulations.
+    #[cfg(test)]
+    pub(super) fn without_pools(plan: Arc<Plan>, metrics: ProxyMetrics) -> Self {
+        Self { plan, metrics, pools: Vec::new() }
+    }
+
+    /// The connections to a route's upstream.
+    ///
+    /// # Errors
+    /// Where they cannot be made.
+    pub fn pool(&self, route: &RoutePlan) -> Result<&Pool, Rejection> {
+        let pool = self.pools.get(route.upstream).and_then(Option::as_ref);
+        pool.ok_or_else(|| {
+            let detail = "the upstream's TLS settings are unusable; see the log";
+            Rejection::new(Code::Connect, detail)
+        })
+    }
+}

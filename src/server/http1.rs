@@ -1,0 +1,476 @@
+//! The life of one HTTP/1 client connection: hyper reads and writes, this drives it.
+//!
+//! hyper has one timer, which runs while it waits for a head, and with `half_close` it reads nothing
+//! while a request is under way. So idle, head and send time-outs are kept here, clients that left
+//! are looked for here, and the connection is closed here so that its last answer arrives.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::{Body as HttpBody, Frame};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{Builder, UpgradeableConnection};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower::Service;
+use tower::util::Oneshot;
+
+use super::connection::{
+    ClientProbe, ConnectionInfo, Ended, HeadError, Inbound, should_close_for_drain,
+};
+use super::drain::{Drain, Member, Stage};
+use super::io::SharedIo;
+use super::linger::linger;
+use super::phase::{Deadline, Phase};
+use super::settings::{ConnectionLimits, HalfClosed};
+use super::stream::{Departure, PeerState, Stream};
+use crate::body::{Body, BodyError, Observed, Observer};
+
+/// The smallest buffer that hyper accepts, in bytes.
+const MIN_BUFFER: usize = 8 * 1024;
+/// Bytes that hyper may read ahead of a request's body, and of an answer that the client does not
+/// take. By default it is 408 KiB.
+const MAX_BUFFER: usize = 64 * 1024;
+/// Header lines for which hyper keeps its table on the stack.
+const DEFAULT_MAX_HEADERS: usize = 100;
+
+/// How long a safe request goes on when its client has closed its side of the connection.
+///
+/// The same FIN says "I sent all I had" and "I am gone". An answer that is nearly there reaches a
+/// client of the first kind; work for one of the second kind does not go on for long.
+const HALF_CLOSED_GRACE: Duration = Duration::from_secs(2);
+
+/// When to look again for a client that has left behind bytes which nobody reads yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// hyper, set up for our limits.
+fn builder(limits: &ConnectionLimits) -> Builder {
+    let mut builder = Builder::new();
+    builder.half_close(true).header_read_timeout(None);
+    builder.preserve_header_case(limits.preserve_header_case);
+    builder.max_header_size(limits.max_header_bytes);
+    builder.max_buf_size(limits.max_header_bytes.max(MAX_BUFFER).max(MIN_BUFFER));
+    if limits.max_headers != DEFAULT_MAX_HEADERS {
+        builder.max_headers(limits.max_headers);
+    }
+    builder
+}
+
+/// Serves HTTP/1 to the connection's end.
+pub(super) async fn serve<I, S>(
+    io: SharedIo<I>,
+    info: Rc<ConnectionInfo>,
+    service: S,
+    limits: &ConnectionLimits,
+    member: Member,
+) -> Ended
+where
+    I: Stream,
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+{
+    let asked = io.clone();
+    let exchange = Rc::new(Exchange::new(io.clone()));
+    let bridge = Bridge {
+        service,
+        info,
+        client: ClientProbe::new(limits.half_closed, move || asked.peer_state()),
+        exchange: Rc::clone(&exchange),
+        drain: member.drain(),
+    };
+    let connection =
+        builder(limits).serve_connection(TokioIo::new(io.clone()), bridge).with_upgrades();
+    let ended = drive(connection, &io, limits, &member).await;
+    close(ended, io, &exchange).await
+}
+
+/// Drives a connection until it ends by itself, lasts too long, or is to end.
+async fn drive<I, S>(
+    connection: UpgradeableConnection<TokioIo<SharedIo<I>>, Bridge<S, I>>,
+    io: &SharedIo<I>,
+    limits: &ConnectionLimits,
+    member: &Member,
+) -> Ended
+where
+    I: Stream,
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+{
+    // Dropped before the connection's socket is: a cut answer must not look whole.
+    let _reset = ResetOnDrop(io);
+    let mut connection = pin!(connection);
+    let mut timer = pin!(Timer::new(limits));
+    let mut told = false;
+    let mut grace = None;
+    poll_fn(|cx| {
+        let stage = if told { Stage::Open } else { member.stage(cx) };
+        // Polled before it is told: a head that has begun to arrive is still read and answered.
+        let mut progress = connection.as_mut().poll(cx);
+        if progress.is_pending() && !told && should_close_for_drain(stage, io, &mut grace, cx) {
+            told = true;
+            // hyper writes what it still holds before it closes.
+            connection.as_mut().graceful_shutdown();
+            progress = connection.as_mut().poll(cx);
+            if progress.is_pending() && !io.was_used() {
+                // Only empty lines have come, which hyper takes for the beginning of a head.
+                return Poll::Ready(Ended::Closed);
+            }
+        }
+        match progress {
+            Poll::Ready(Ok(())) => Poll::Ready(Ended::Closed),
+            Poll::Ready(Err(error)) => Poll::Ready(ended(error)),
+            Poll::Pending => timer.as_mut().poll_overdue(io, member.is_crowded(), cx),
+        }
+    })
+    .await
+}
+
+fn ended(error: hyper::Error) -> Ended {
+    if error.is_parse_too_large() {
+        Ended::BadHead(HeadError::TooLarge, error.into())
+    } else if error.is_parse() {
+        Ended::BadHead(HeadError::Malformed, error.into())
+    } else {
+        Ended::Failed(error.into())
+    }
+}
+
+/// Closes a connection so that its last answer arrives: a socket that closes with unread bytes is
+/// reset by the kernel, and the reset takes with it what the client has not read yet.
+async fn close<I: Stream>(ended: Ended, io: SharedIo<I>, exchange: &Exchange<I>) -> Ended {
+    if exchange.switched.get() || io.is_at_end() {
+        return ended;
+    }
+    match &ended {
+        // What is no HTTP was answered, and nothing after it was read.
+        Ended::BadHead(..) => Box::pin(linger(io)).await,
+        Ended::Closed if exchange.is_receiving.get() => Box::pin(linger(io)).await,
+        // hyper leaves the end to whoever takes an upgrade, also where nobody did.
+        Ended::Closed if exchange.offered.get() => io.close().await,
+        Ended::TimedOut(Phase::Idle) => io.close().await,
+        _ => {}
+    }
+    ended
+}
+
+/// Resets a connection that is dropped while an answer is being sent which ends with it.
+struct ResetOnDrop<'a, I: Stream>(&'a SharedIo<I>);
+
+impl<I: Stream> Drop for ResetOnDrop<'_, I> {
+    fn drop(&mut self) {
+        self.0.reset_if_close_delimited();
+    }
+}
+
+pin_project! {
+    /// One timer for all that a connection may wait for too long.
+    struct Timer {
+        deadline: Deadline,
+        half_closed: HalfClosed,
+        // When the client of the safe request that is under way was seen to have closed its side.
+        left: Option<Instant>,
+        // When to look again for a client that may have left unseen.
+        look_at: Option<Instant>,
+        // What `sleep` is set to, or was before its time was found to be later.
+        armed: Instant,
+        #[pin]
+        sleep: Sleep,
+    }
+}
+
+/// What a connection waits for.
+enum Wait {
+    /// Nothing that has a time.
+    Untimed,
+    /// It is to be closed then.
+    Close(Instant),
+    /// Its client is to be looked for again then.
+    Look(Instant),
+    /// Its client is gone: it is to be closed now.
+    Over,
+}
+
+impl Timer {
+    fn new(limits: &ConnectionLimits) -> Self {
+        let armed = Instant::now() + limits.idle_timeout;
+        Self {
+            deadline: Deadline::new(limits),
+            half_closed: limits.half_closed,
+            left: None,
+            look_at: None,
+            armed,
+            sleep: sleep_until(armed),
+        }
+    }
+
+    /// Ready when the connection has waited for too long, or for nobody.
+    fn poll_overdue<I: Stream>(
+        mut self: Pin<&mut Self>,
+        io: &SharedIo<I>,
+        crowded: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended> {
+        loop {
+            let phase = io.phase();
+            match self.as_mut().wait(phase, io, crowded, cx) {
+                Wait::Untimed => return Poll::Pending,
+                Wait::Over => return Poll::Ready(Ended::ClientLeft),
+                Wait::Close(due) => {
+                    ready!(self.as_mut().poll_until(due, cx));
+                    let left = self.left.is_some();
+                    let ended = if left { Ended::ClientLeft } else { Ended::TimedOut(phase) };
+                    return Poll::Ready(ended);
+                }
+                Wait::Look(due) => {
+                    ready!(self.as_mut().poll_until(due, cx));
+                    *self.as_mut().project().look_at = None;
+                }
+            }
+        }
+    }
+
+    /// Ready at a time. The timer is moved to an earlier time at once, to a later one only when it
+    /// fires: requests that arrive whole, one after the other, leave it alone.
+    fn poll_until(self: Pin<&mut Self>, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if due < *this.armed {
+            *this.armed = due;
+            this.sleep.as_mut().reset(due);
+        }
+        loop {
+            ready!(this.sleep.as_mut().poll(cx));
+            if *this.armed >= due {
+                return Poll::Ready(());
+            }
+            *this.armed = due;
+            this.sleep.as_mut().reset(due);
+        }
+    }
+
+    fn wait<I: Stream>(
+        self: Pin<&mut Self>,
+        phase: Phase,
+        io: &SharedIo<I>,
+        crowded: bool,
+        cx: &mut Context<'_>,
+    ) -> Wait {
+        let this = self.project();
+        let moved = io.take_moved();
+        let due = this.deadline.due(phase, moved, crowded);
+        if phase != Phase::BusySafe || moved {
+            *this.left = None; // or another request by now
+        }
+        let closing = due.map_or(Wait::Untimed, Wait::Close);
+        if !phase.is_busy() {
+            *this.look_at = None;
+            return closing; // hyper reads, and sees the end
+        }
+        match io.poll_departure(cx) {
+            Departure::Awaited => *this.look_at = None,
+            Departure::Left(PeerState::Disconnected) => return Wait::Over,
+            Departure::Left(_) => {
+                // Once the answer is being sent, writing tells whether anybody is there.
+                if phase == Phase::BusySafe && *this.half_closed == HalfClosed::Gone {
+                    let left = this.left.get_or_insert_with(Instant::now);
+                    return Wait::Close(*left + HALF_CLOSED_GRACE);
+                }
+            }
+            Departure::Unseen => {
+                let look_at = *this.look_at.get_or_insert_with(|| Instant::now() + LOOK_AGAIN);
+                return match closing {
+                    Wait::Close(due) if due < look_at => closing,
+                    _ => Wait::Look(look_at),
+                };
+            }
+        }
+        closing
+    }
+}
+
+/// What is known of the exchange that is under way on a connection.
+struct Exchange<I> {
+    io: SharedIo<I>,
+    /// Whether some of a request's body is still to come.
+    is_receiving: Cell<bool>,
+    /// Whether the client has offered to speak another protocol.
+    offered: Cell<bool>,
+    /// Whether another protocol is spoken from now on.
+    switched: Cell<bool>,
+}
+
+impl<I> Exchange<I> {
+    fn new(io: SharedIo<I>) -> Self {
+        Self {
+            io,
+            is_receiving: Cell::new(false),
+            offered: Cell::new(false),
+            switched: Cell::new(false),
+        }
+    }
+}
+
+/// Our service as hyper calls it.
+struct Bridge<S, I> {
+    service: S,
+    info: Rc<ConnectionInfo>,
+    client: ClientProbe,
+    exchange: Rc<Exchange<I>>,
+    drain: Rc<Drain>,
+}
+
+impl<S, I> hyper::service::Service<Request<Incoming>> for Bridge<S, I>
+where
+    I: Stream,
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    type Response = Response<Observed<Answer<I>>>;
+    type Error = Infallible;
+    type Future = Answering<S, I>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        self.exchange.io.enter(if safe { Phase::BusySafe } else { Phase::Busy });
+        let old = request.version() == Version::HTTP_10;
+        // Taken out, so that it travels where its type is seen. Where nobody wants it, it is dropped,
+        // and hyper goes on with HTTP/1.
+        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+        self.exchange.offered.set(self.exchange.offered.get() || upgrade.is_some());
+        let inbound = Inbound {
+            request: request.map(|body| received(body, &self.exchange)),
+            connection: Rc::clone(&self.info),
+            client: self.client.clone(),
+            upgrade,
+        };
+        Answering {
+            answer: Oneshot::new(self.service.clone(), inbound),
+            busy: Some(Busy(Rc::clone(&self.exchange))),
+            drain: Rc::clone(&self.drain),
+            old,
+        }
+    }
+}
+
+/// A request's body, which tells when it has come to its end.
+fn received<I: Stream>(body: Incoming, exchange: &Rc<Exchange<I>>) -> Body {
+    let body = Body::incoming(body);
+    exchange.is_receiving.set(!body.is_end_stream());
+    if body.is_end_stream() {
+        return body;
+    }
+    Body::boxed(Observed::new(body, Receiving(Rc::clone(exchange))))
+}
+
+/// Goes with a request's body: notes its end.
+struct Receiving<I>(Rc<Exchange<I>>);
+
+impl<I> Observer for Receiving<I> {
+    fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
+        let over = match frame {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if over {
+            self.0.is_receiving.set(false);
+        }
+    }
+}
+
+pin_project! {
+    /// The wait for an answer's head.
+    struct Answering<S: Service<Inbound>, I> {
+        #[pin]
+        answer: Oneshot<S, Inbound>,
+        busy: Option<Busy<I>>,
+        drain: Rc<Drain>,
+        // Whether the client speaks HTTP/1.0.
+        old: bool,
+    }
+}
+
+impl<S, I> Future for Answering<S, I>
+where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
+{
+    type Output = Result<Response<Observed<Answer<I>>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = match ready!(this.answer.poll(cx)) {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        *response.version_mut() = Version::HTTP_11;
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if this.drain.is_leaving() && !switches {
+            // The client is to know that its connection is used no more; hyper then closes it.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let close_delimited = *this.old && is_close_delimited(&response);
+        if close_delimited {
+            // hyper would add `keep-alive` to a newer one.
+            *response.version_mut() = Version::HTTP_10;
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let busy = this.busy.take();
+        if let Some(Busy(exchange)) = &busy {
+            exchange.switched.set(switches);
+            // From here on, writing tells whether the client is there.
+            exchange.io.enter(Phase::Busy);
+        }
+        let answer = Answer { close_delimited, busy };
+        Poll::Ready(Ok(response.map(|body| Observed::new(body, answer))))
+    }
+}
+
+/// Whether the body of an answer to HTTP/1.0, which knows no chunks, ends with the connection.
+fn is_close_delimited(response: &Response<Body>) -> bool {
+    let body = response.body();
+    !body.is_end_stream()
+        && body.size_hint().exact().is_none()
+        && !response.headers().contains_key(CONTENT_LENGTH)
+}
+
+/// While it lives, a request is with the service or its answer is being sent.
+struct Busy<I>(Rc<Exchange<I>>);
+
+impl<I> Drop for Busy<I> {
+    fn drop(&mut self) {
+        // A request that is still being sent when its answer has ended has the time of a head to end.
+        let receiving = self.0.is_receiving.get();
+        self.0.io.enter(if receiving { Phase::Head } else { Phase::Idle });
+    }
+}
+
+/// Goes with an answer's body; its end is the beginning of the wait for the next request.
+struct Answer<I> {
+    /// Whether the body ends with the connection.
+    close_delimited: bool,
+    busy: Option<Busy<I>>,
+}
+
+impl<I> Observer for Answer<I> {
+    fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
+        if let (true, Some(Busy(exchange))) = (self.close_delimited, &self.busy) {
+            let ended = match frame {
+                Poll::Ready(None) => true,
+                Poll::Ready(Some(Ok(_))) => body.is_end_stream(),
+                Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+            };
+            exchange.io.set_close_delimited(!ended);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! The socket of one client connection, shared by hyper or h2, by the connection's timer, and by
+//! requests that ask whether their client is still there.
+//!
+//! It does what hyper does not: it tells a head that has begun from a connection that is idle, notes
+//! whether bytes move, looks for clients that left, and turns a cut answer whose end is the end of its
+//! connection into a reset. It reads no HTTP.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::phase::Phase;
+use super::slots::Place;
+use super::stream::{Departure, PeerState, Stream};
+
+/// How long a TLS `close_notify` may take to be written: a client may have no room even for that.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A handle on a connection's socket; clones share it.
+///
+/// All clones live on one thread, so that the lock is never contended. It is there because hyper asks
+/// for `Send` where a connection may be upgraded.
+#[derive(Debug)]
+pub(super) struct SharedIo<I>(Arc<Mutex<State<I>>>);
+
+#[derive(Debug)]
+struct State<I> {
+    stream: I,
+    /// Bytes that were read to tell which protocol is spoken, not yet handed on.
+    early: BytesMut,
+    phase: Phase,
+    /// Whether bytes were sent or a phase was entered since the last look.
+    moved: bool,
+    /// Whether a request has come.
+    used: bool,
+    /// Whether the client's end of the connection has been read.
+    at_end: bool,
+    /// Whether the end of the connection would be taken for the end of the answer that is being sent.
+    close_delimited: bool,
+    /// The connection's place under `server.max_connections`, held until the socket closes.
+    _place: Option<Place>,
+}
+
+impl<I> Clone for SharedIo<I> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<I> SharedIo<I> {
+    /// A connection that waits for its first request.
+    pub fn new(stream: I, place: Option<Place>) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            stream,
+            early: BytesMut::new(),
+            phase: Phase::Idle,
+            moved: true,
+            used: false,
+            at_end: false,
+            close_delimited: false,
+            _place: place,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<I>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the connection is doing now.
+    pub fn phase(&self) -> Phase {
+        self.lock().phase
+    }
+
+    /// Notes what it does from now on.
+    pub fn enter(&self, phase: Phase) {
+        let mut state = self.lock();
+        state.phase = phase;
+        state.moved = true;
+        state.used |= phase.is_busy();
+    }
+
+    /// Whether it has brought a request.
+    pub fn was_used(&self) -> bool {
+        self.lock().used
+    }
+
+    /// Whether the client's end of the connection has been read.
+    pub fn is_at_end(&self) -> bool {
+        self.lock().at_end
+    }
+
+    /// Whether bytes were sent or a phase was entered since the last call.
+    pub fn take_moved(&self) -> bool {
+        std::mem::replace(&mut self.lock().moved, false)
+    }
+
+    /// Notes whether an answer is being sent that ends with the connection.
+    pub fn set_close_delimited(&self, close_delimited: bool) {
+        self.lock().close_delimited = close_delimited;
+    }
+
+    /// Looks at the bytes that were read and handed to nobody yet.
+    pub fn with_early<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        look(&self.lock().early)
+    }
+}
+
+impl<I: Stream> SharedIo<I> {
+    /// Reads more of a connection's first bytes, which stay to be read by whoever speaks the protocol.
+    /// 0 is the end.
+    pub fn poll_early(&self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        let mut state = self.lock();
+        // No buffer is held while nothing comes.
+        ready!(state.stream.poll_readable(cx));
+        let State { stream, early, .. } = &mut *state;
+        early.reserve(room);
+        let read = ready!(tokio_util::io::poll_read_buf(Pin::new(stream), cx, early))?;
+        let came = early.len() - read;
+        let begun = begins_message(early.get(came..).unwrap_or_default());
+        state.read(read, begun);
+        Poll::Ready(Ok(read))
+    }
+
+    /// Makes the end of the connection a reset where it would be taken for the end of an answer.
+    pub fn reset_if_close_delimited(&self) {
+        let state = self.lock();
+        if state.close_delimited {
+            state.stream.reset_on_close();
+        }
+    }
+
+    /// What the kernel knows of the client now.
+    pub fn peer_state(&self) -> PeerState {
+        self.lock().stream.peer_state()
+    }
+
+    /// Notices that the client leaves.
+    pub fn poll_departure(&self, cx: &mut Context<'_>) -> Departure {
+        self.lock().stream.poll_departure(cx)
+    }
+
+    /// Ends our side: TLS says so, and what was written goes out before the end.
+    pub async fn close(mut self) {
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.shutdown()).await;
+    }
+}
+
+impl<I> State<I> {
+    /// Notes what a read has brought; `begun` says whether it holds some of a message.
+    fn read(&mut self, bytes: usize, begun: bool) {
+        self.at_end |= bytes == 0;
+        if begun && self.phase == Phase::Idle {
+            self.phase = Phase::Head;
+            self.moved = true;
+        }
+    }
+
+    /// Notes how far a write has come: whether the socket had no room, and how much it took.
+    fn wrote(&mut self, blocked: bool, bytes: usize) {
+        self.moved |= bytes > 0;
+        self.phase = match self.phase {
+            Phase::Busy if blocked => Phase::Stalled,
+            Phase::Stalled if !blocked => Phase::Busy,
+            phase => phase,
+        };
+    }
+}
+
+/// How many bytes a write took.
+fn taken(written: &Poll<io::Result<usize>>) -> usize {
+    match written {
+        Poll::Ready(Ok(bytes)) => *bytes,
+        _ => 0,
+    }
+}
+
+/// Whether bytes hold more than the empty lines that may come before a request (RFC 9112 section 2.2).
+fn begins_message(bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
+}
+
+impl<I: Stream> AsyncRead for SharedIo<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.lock();
+        if !state.early.is_empty() {
+            let taken = state.early.len().min(into.remaining());
+            into.put_slice(state.early.get(..taken).unwrap_or_default());
+            state.early.advance(taken);
+            if state.early.is_empty() {
+                state.early = BytesMut::new(); // its memory goes
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = into.filled().len();
+        ready!(Pin::new(&mut state.stream).poll_read(cx, into))?;
+        let came = into.filled().get(before..).unwrap_or_default();
+        state.read(came.len(), begins_message(came));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: Stream> AsyncWrite for SharedIo<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.lock();
+        let written = Pin::new(&mut state.stream).poll_write(cx, bytes);
+        state.wrote(written.is_pending(), taken(&written));
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.lock();
+        let written = Pin::new(&mut state.stream).poll_write_vectored(cx, parts);
+        state.wrote(written.is_pending(), taken(&written));
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.lock().stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.lock();
+        // TLS takes what it cannot send yet, and only here tells that the socket has no room.
+        let flushed = Pin::new(&mut state.stream).poll_flush(cx);
+        state.wrote(flushed.is_pending(), 0);
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().stream).poll_shutdown(cx)
+    }
+}
