@@ -99,7 +99,7 @@ async fn send<T: Transport>(
     let mut sent = authorized.send(transport, upgrades).await?;
     let verdict = verdict(&sent.answer.response);
     if verdict != Verdict::Fine {
-        sent = Box::pin(challenged(sent, verdict, &exchange, transport)).await?;
+        sent = Box::pin(challenged(sent, verdict, &exchange, upgrades, transport)).await?;
     }
     let switched = sent.answer.response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let bearer = sent.bearer.clone();
@@ -116,6 +116,7 @@ async fn challenged<T: Transport>(
     sent: Sent,
     verdict: Verdict,
     exchange: &Exchange,
+    upgrades: bool,
     transport: &T,
 ) -> Result<Sent, Rejection> {
     let route = &exchange.route;
@@ -138,7 +139,7 @@ async fn challenged<T: Transport>(
     let deadline = Instant::now() + route.token_wait;
     match reader.newer_than(generation, deadline).await {
         Ok(newer) if route.lacking(&newer).is_none() => {
-            exchange.send_again(replay, newer, transport).await
+            exchange.send_again(replay, newer, upgrades, transport).await
         }
         _ => Ok(Sent { replay: None, ..sent }),
     }

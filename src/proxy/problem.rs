@@ -70,6 +70,7 @@ fn closes_connection(code: Code) -> bool {
             | Code::BodyTooLarge
             | Code::RequestTimeout
             | Code::RequestAborted
+            | Code::ClientLeft
             | Code::HeadersTooLarge
             | Code::Expectation
     )

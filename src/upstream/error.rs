@@ -71,10 +71,15 @@ impl SendError {
         }
     }
 
-    /// Whether a connection that had carried requests before ended without a word: its server may
-    /// have closed it before it saw this one.
+    /// Whether a connection that had carried requests before failed before the head of an answer: its
+    /// server may have closed it before it saw this one.
     pub fn is_stale(&self) -> bool {
-        self.reused && matches!(self.kind, SendErrorKind::Closed)
+        let cut = match &self.kind {
+            SendErrorKind::Closed => true,
+            SendErrorKind::Exchange(error) => !error.is_parse() && !error.is_user(),
+            _ => false,
+        };
+        self.reused && cut
     }
 
     /// Whether the server promised not to have processed the request.

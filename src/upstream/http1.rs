@@ -9,7 +9,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame};
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -171,6 +173,10 @@ fn answered<P: ReleaseTo + 'static>(
     interim: &Interim,
 ) -> Answer {
     let mut response = response.map(Body::incoming);
+    // Equal lengths that are repeated go on as one.
+    if let Some(length) = content_length(response.headers()) {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     let body = response.body_mut();
     exchange.response_ended.set(body.is_end_stream());
     if !body.is_end_stream() {
@@ -190,6 +196,10 @@ fn frame(request: &mut Request<Body>) {
     let (ends, exact) = (request.body().is_end_stream(), request.body().size_hint().exact());
     let defines = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let headers = request.headers_mut();
+    if headers.contains_key(TE) {
+        // RFC 9110 section 10.1.4: it is for this connection.
+        headers.append(CONNECTION, HeaderValue::from_static("te"));
+    }
     match exact {
         // RFC 9110 section 8.6: a method that gives a body a meaning says that there is none.
         _ if ends && defines => {
@@ -206,6 +216,20 @@ fn frame(request: &mut Request<Body>) {
     }
 }
 
+/// The length that all lines of Content-Length say (RFC 9112 section 6.3).
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    let lines = headers.get_all(CONTENT_LENGTH).iter();
+    let mut members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let number = |member: &[u8]| {
+        let digits = member.trim_ascii();
+        let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        let text = std::str::from_utf8(digits).ok().filter(|_| plain)?;
+        text.parse::<u64>().ok()
+    };
+    let first = number(members.next()?)?;
+    members.all(|member| number(member) == Some(first)).then_some(first)
+}
+
 /// Why an exchange failed; `silent` says that not one byte of an answer came.
 fn kind(error: hyper::Error, silent: bool) -> SendErrorKind {
     let ended = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
@@ -214,7 +238,8 @@ fn kind(error: hyper::Error, silent: bool) -> SendErrorKind {
 }
 
 /// Why an answer is not passed on: nobody asked for the other protocol, or its length can be read in two
-/// ways. hyper has refused lengths that are no numbers or differ.
+/// ways. hyper looks at lengths only where a body follows, so that an answer to HEAD, which says how long
+/// another would be, is looked at here.
 fn unusable<B>(response: &Response<B>, asked: Option<&HeaderValue>) -> Option<SendErrorKind> {
     let headers = response.headers();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -236,6 +261,8 @@ fn unusable<B>(response: &Response<B>, asked: Option<&HeaderValue>) -> Option<Se
         }
         (Some(_), Some(_)) => false,
     };
+    let sound =
+        sound && (!headers.contains_key(CONTENT_LENGTH) || content_length(headers).is_some());
     (!sound).then_some(SendErrorKind::AmbiguousLength)
 }
 

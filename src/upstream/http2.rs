@@ -309,11 +309,12 @@ fn unusable<B>(response: &Response<B>, max_headers: usize) -> Option<SendErrorKi
 fn answered(response: Response<Incoming>, lease: Lease, sent: &Rc<Cell<bool>>) -> Response<Body> {
     let length = response.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let refuses = response.status().is_client_error() || response.status().is_server_error();
     response.map(|incoming| match incoming.is_end_stream() {
         true => Body::empty(),
         false => {
             let sent = Rc::clone(sent);
-            let body = ResponseBody { incoming, left: length, sent };
+            let body = ResponseBody { incoming, left: length, refuses, sent };
             Body::boxed(Observed::new(Body::boxed(body), lease))
         }
     })
@@ -324,6 +325,8 @@ struct ResponseBody {
     incoming: Incoming,
     /// Bytes that are still to come, where the head said so.
     left: Option<u64>,
+    /// Whether it refuses the request.
+    refuses: bool,
     /// Whether all of the request has been handed over.
     sent: Rc<Cell<bool>>,
 }
@@ -331,11 +334,12 @@ struct ResponseBody {
 impl ResponseBody {
     /// Whether the answer is whole although no END_STREAM came. A server may reset the stream with
     /// NO_ERROR after a whole answer, to say that it does not want the rest of the request (RFC 9113
-    /// section 8.1); with nothing left to send, it cuts the answer.
+    /// section 8.1). That is believed of a length that has been reached, and of a refusal of a request
+    /// that goes on; else the answer is cut.
     fn is_whole(&self) -> bool {
         self.incoming.is_end_stream()
             || self.left == Some(0)
-            || (self.left.is_none() && !self.sent.get())
+            || (self.left.is_none() && self.refuses && !self.sent.get())
     }
 }
 

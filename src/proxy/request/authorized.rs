@@ -158,11 +158,12 @@ impl Exchange {
         &self,
         mut replay: Box<Replay>,
         newer: Arc<Bearer>,
+        upgrades: bool,
         transport: &T,
     ) -> Result<Sent, Rejection> {
         replay.bear(Arc::clone(&newer));
         // The answer to the first try was waited for, and the token.
-        self.send(replay.request(), Some(newer), None, true, false, transport).await
+        self.send(replay.request(), Some(newer), None, true, upgrades, transport).await
     }
 
     async fn send<T: Transport>(

@@ -111,6 +111,19 @@ fn addressed_to_us(
         _ if silent => return Err(bad("a request needs an authority")),
         _ => {}
     }
+    let foreign = || {
+        Rejection::new(
+            Code::ForeignHost,
+            "the request is addressed to a host that this listener does not answer to; \
+             if an HTTP proxy variable points here, exclude localhost with NO_PROXY, \
+             and if apps use this name on purpose, add it to server.allowed_hosts",
+        )
+    };
+    if request.version() == Version::HTTP_2
+        && header.as_ref().is_some_and(|host| !listener.hosts.allows(host))
+    {
+        return Err(foreign());
+    }
     if request.version() == Version::HTTP_2
         && header.is_some()
         && target.is_some()
@@ -121,12 +134,7 @@ fn addressed_to_us(
     }
     let authority = target.or(header);
     if !authority.as_ref().is_some_and(|authority| listener.hosts.allows(authority)) {
-        return Err(Rejection::new(
-            Code::ForeignHost,
-            "the request is addressed to a host that this listener does not answer to; \
-             if an HTTP proxy variable points here, exclude localhost with NO_PROXY, \
-             and if apps use this name on purpose, add it to server.allowed_hosts",
-        ));
+        return Err(foreign());
     }
     Ok(authority)
 }
