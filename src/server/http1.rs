@@ -79,7 +79,7 @@ where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
-    let asked = io.clone();
+    let asked = io.downgrade();
     let exchange = Rc::new(Exchange::new(io.clone()));
     let bridge = Bridge {
         service,

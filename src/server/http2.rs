@@ -82,7 +82,7 @@ where
                         service.clone(),
                         stream::StreamContext {
                             info: Rc::clone(&info),
-                            io: io.clone(),
+                            io: io.downgrade(),
                             streams: Rc::clone(&streams),
                             limits: *limits,
                         },

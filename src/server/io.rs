@@ -7,7 +7,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -46,6 +46,19 @@ struct State<I> {
     _place: Option<Place>,
 }
 
+/// Asks for the peer of a socket, and does not keep it open.
+#[derive(Debug)]
+pub(super) struct WeakIo<I>(Weak<Mutex<State<I>>>);
+
+impl<I: Stream> WeakIo<I> {
+    /// What the kernel knows of the client now; one whose socket is closed has left.
+    pub fn peer_state(&self) -> PeerState {
+        let Some(state) = self.0.upgrade() else { return PeerState::Disconnected };
+        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.stream.peer_state()
+    }
+}
+
 impl<I> Clone for SharedIo<I> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
@@ -65,6 +78,11 @@ impl<I> SharedIo<I> {
             close_delimited: false,
             _place: place,
         })))
+    }
+
+    /// For those who may outlive the connection.
+    pub fn downgrade(&self) -> WeakIo<I> {
+        WeakIo(Arc::downgrade(&self.0))
     }
 
     fn lock(&self) -> MutexGuard<'_, State<I>> {
@@ -132,11 +150,6 @@ impl<I: Stream> SharedIo<I> {
         if state.close_delimited {
             state.stream.reset_on_close();
         }
-    }
-
-    /// What the kernel knows of the client now.
-    pub fn peer_state(&self) -> PeerState {
-        self.lock().stream.peer_state()
     }
 
     /// Notices that the client leaves.

@@ -22,7 +22,7 @@ use tower::Service;
 use tower::util::Oneshot;
 
 use super::super::connection::{ClientProbe, ConnectionInfo, Inbound};
-use super::super::io::SharedIo;
+use super::super::io::WeakIo;
 use super::super::settings::ConnectionLimits;
 use super::super::stream::{PeerState, Stream};
 use super::Streams;
@@ -31,7 +31,7 @@ use crate::body::{Body, BodyError};
 /// What a request is served with.
 pub(super) struct StreamContext<I> {
     pub(super) info: Rc<ConnectionInfo>,
-    pub(super) io: SharedIo<I>,
+    pub(super) io: WeakIo<I>,
     pub(super) streams: Rc<Streams>,
     pub(super) limits: ConnectionLimits,
 }
