@@ -1,6 +1,5 @@
 //! The accept loop of a worker: connections in, up to the limit, until it is time to leave.
 
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -15,12 +14,13 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tower::Service;
 
-use super::connection::{ConnectionInfo, Ended, HeadError, Inbound, serve};
+use super::connection::{ConnectionInfo, Ended, Inbound, RefusedHeads, serve};
 use super::drain::{Crowd, Drain, Member, Stage, StopSignal};
+use super::io::SharedIo;
 use super::listener::Listener;
 use super::peer::{Peer, UnixPeer};
 use super::settings::ConnectionLimits;
-use super::slots::{Place, Slots};
+use super::slots::Slots;
 use super::stream::Stream;
 use super::tls::{TlsCell, handshake};
 use super::worker::{OnHeadError, WorkerCommand, WorkerListener};
@@ -96,7 +96,6 @@ pub(super) struct Accept<S> {
     /// The listener to look at first: the next one after each connection, so that none starves.
     turn: usize,
     setup: Rc<Setup>,
-    on_head_error: OnHeadError,
     slots: Slots,
     service: S,
     failures: Throttle,
@@ -105,64 +104,30 @@ pub(super) struct Accept<S> {
 /// What connections are served with.
 struct Setup {
     limits: ConnectionLimits,
-    on_head_error: OnHeadError,
-    /// Of warnings about heads that cannot be read.
-    bad_heads: RefCell<Throttle>,
+    refused: Rc<RefusedHeads>,
 }
 
 impl Setup {
-    fn new(limits: ConnectionLimits, on_head_error: OnHeadError) -> Rc<Self> {
-        Rc::new(Self { limits, on_head_error, bad_heads: RefCell::default() })
-    }
-
-    async fn serve<I, S>(
-        &self,
-        stream: I,
-        place: Place,
-        info: Rc<ConnectionInfo>,
-        service: S,
-        member: Member,
-    ) where
-        I: Stream,
+    async fn serve<S>(&self, io: SharedIo, info: Rc<ConnectionInfo>, service: S, member: Member)
+    where
         S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
         S::Future: 'static,
     {
         let known = Rc::clone(&info);
-        let ended = serve((stream, Some(place)), info, service, &self.limits, member).await;
-        self.log_end(ended, &known.peer);
-    }
-
-    fn log_end(&self, ended: Ended, peer: &Peer) {
-        match ended {
-            Ended::Closed => {}
-            Ended::TimedOut(phase) => tracing::debug!(%peer, ?phase, "client connection timed out"),
-            Ended::ClientLeft => {
-                tracing::debug!(%peer, "client disconnected before the response");
-            }
-            Ended::Flooded => tracing::warn!(%peer, "client cancelled too many HTTP/2 streams"),
-            Ended::BadHead(reason, error) => {
-                (self.on_head_error)(reason);
-                let Some(suppressed) = self.bad_heads.borrow_mut().allow() else { return };
-                match reason {
-                    HeadError::Tls => tracing::warn!(
-                        %peer, suppressed,
-                        "TLS ClientHello on a listener without TLS; the client should use http://, \
-                         or the listener needs a certificate (tls)"
-                    ),
-                    HeadError::TooLarge => tracing::warn!(
-                        %peer, %error, suppressed,
-                        "request head refused: it exceeds server.max_header_bytes or server.max_headers"
-                    ),
-                    HeadError::Malformed => {
-                        tracing::warn!(%peer, %error, suppressed, "request head refused");
-                    }
-                }
-            }
-            Ended::Failed(error) => tracing::debug!(%peer, %error, "client connection failed"),
-        }
+        let ended = serve(io, info, service, &self.limits, &self.refused, member).await;
+        log_end(ended, &known.peer);
     }
 }
 
+fn log_end(ended: Ended, peer: &Peer) {
+    match ended {
+        Ended::Closed => {}
+        Ended::TimedOut(phase) => tracing::debug!(%peer, ?phase, "client connection timed out"),
+        Ended::ClientLeft => tracing::debug!(%peer, "client disconnected before the response"),
+        Ended::Flooded => tracing::warn!(%peer, "client cancelled too many HTTP/2 streams"),
+        Ended::Failed(error) => tracing::debug!(%peer, %error, "client connection failed"),
+    }
+}
 impl<S> Accept<S>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
@@ -180,8 +145,7 @@ where
             leaving: Vec::new(),
             crowd: Rc::default(),
             turn: 0,
-            setup: Setup::new(limits, OnHeadError::clone(&on_head_error)),
-            on_head_error,
+            setup: Rc::new(Setup { limits, refused: RefusedHeads::new(on_head_error) }),
             slots,
             service,
             failures: Throttle::default(),
@@ -207,7 +171,8 @@ where
                 command = commands.recv(), if commanded => match command {
                     Some(WorkerCommand::Add(listener)) => self.add(listener),
                     Some(WorkerCommand::Limits(limits)) => {
-                        self.setup = Setup::new(limits, OnHeadError::clone(&self.on_head_error));
+                        let refused = Rc::clone(&self.setup.refused);
+                        self.setup = Rc::new(Setup { limits, refused });
                     }
                     Some(WorkerCommand::Remove(id)) => self.remove(id),
                     None => commanded = false,
@@ -346,7 +311,8 @@ where
         match tls {
             None => spawn_local(async move {
                 let place = place.await;
-                setup.serve(stream, place, client(peer), service, member).await;
+                let io = SharedIo::new(stream, Some(place));
+                setup.serve(io, client(peer), service, member).await;
             }),
             Some(acceptor) => spawn_local(async move {
                 let place = place.await;
@@ -354,7 +320,8 @@ where
                 match handshake(acceptor, stream, limit, &member).await {
                     Ok((stream, certificate)) => {
                         let info = client(Peer { certificate, ..peer });
-                        setup.serve(stream, place, info, service, member).await;
+                        let io = SharedIo::new(stream, Some(place));
+                        setup.serve(io, info, service, member).await;
                     }
                     Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                 }

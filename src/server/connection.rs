@@ -1,5 +1,6 @@
 //! One client connection: what its first bytes say is spoken, and then HTTP/1 or HTTP/2.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
@@ -18,12 +19,14 @@ use super::drain::{Held, Member, Stage};
 use super::http1;
 use super::http2;
 use super::io::SharedIo;
+use super::linger::linger;
 use super::peer::Peer;
 use super::phase::{Deadline, Phase};
 use super::settings::{ConnectionLimits, HalfClosed};
-use super::slots::Place;
-use super::stream::{PeerState, Stream};
+use super::stream::PeerState;
+use super::worker::OnHeadError;
 use crate::body::{Body, BoxError};
+use crate::telemetry::throttle::Throttle;
 
 /// What a client with prior knowledge of HTTP/2 begins with (RFC 9113 section 3.4), and one that agreed
 /// on `h2` in its TLS handshake.
@@ -120,15 +123,50 @@ impl ClientProbe {
     }
 }
 
-/// Why a request's head was refused by hyper, which answers it itself: 400, 414 or 431 without a body.
+/// Why a request's head was refused by hyper or h2, which answer it themselves: 400, 414 or 431 without
+/// a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadError {
     /// It is not HTTP/1.
     Malformed,
-    /// It has more lines or bytes than allowed.
+    /// It has more lines or bytes than allowed, or a target of more than 65,534 bytes.
     TooLarge,
     /// It is a TLS ClientHello on a listener that does not speak TLS.
     Tls,
+}
+
+/// Counts and logs heads that were refused before any request was made of them.
+pub(super) struct RefusedHeads {
+    told: OnHeadError,
+    warnings: RefCell<Throttle>,
+}
+
+impl RefusedHeads {
+    /// `told` counts them.
+    pub fn new(told: OnHeadError) -> Rc<Self> {
+        Rc::new(Self { told, warnings: RefCell::default() })
+    }
+
+    /// Notes one; `error` says what was found.
+    pub fn add(&self, reason: HeadError, error: &dyn fmt::Display, peer: &Peer) {
+        (self.told)(reason);
+        let Some(suppressed) = self.warnings.borrow_mut().allow() else { return };
+        match reason {
+            HeadError::Tls => tracing::warn!(
+                %peer, suppressed,
+                "TLS ClientHello on a listener without TLS; the client should use http://, or the \
+                 listener needs a certificate (tls)"
+            ),
+            HeadError::TooLarge => tracing::warn!(
+                %peer, %error, suppressed,
+                "request head refused: its target has more than 65,534 bytes, or it exceeds \
+                 server.max_header_bytes or server.max_headers"
+            ),
+            HeadError::Malformed => {
+                tracing::warn!(%peer, %error, suppressed, "request head refused")
+            }
+        }
+    }
 }
 
 /// How a connection ended.
@@ -142,39 +180,47 @@ pub(super) enum Ended {
     ClientLeft,
     /// The client cancelled more HTTP/2 streams than it may.
     Flooded,
-    /// What came is no head that can be read.
-    BadHead(HeadError, BoxError),
     /// The socket or an answer failed.
     Failed(BoxError),
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve<I, S>(
-    (stream, place): (I, Option<Place>),
+pub(super) async fn serve<S>(
+    io: SharedIo,
     info: Rc<ConnectionInfo>,
     service: S,
     limits: &ConnectionLimits,
+    refused: &Rc<RefusedHeads>,
     member: Member,
 ) -> Ended
 where
-    I: Stream,
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
-    let io = SharedIo::new(stream, place);
-    match first_bytes(&io, limits, &member).await {
-        Ok(FirstBytes::Http1) => http1::serve(io, info, service, limits, member).await,
-        // hyper answers its plain 400, which TLS libraries report as "wrong version number".
-        Ok(FirstBytes::Tls) => match http1::serve(io, info, service, limits, member).await {
-            Ended::BadHead(_, error) => Ended::BadHead(HeadError::Tls, error),
-            ended => ended,
-        },
-        // In a box, so that the many connections without it do not keep room for it.
-        Ok(FirstBytes::Http2) => Box::pin(http2::serve(io, info, service, limits, member)).await,
+    let first_bytes = match first_bytes(&io, limits, &member).await {
+        Ok(first_bytes) => first_bytes,
         Err(ended) => {
             io.close().await;
-            ended
+            return ended;
         }
+    };
+    if first_bytes == FirstBytes::Http2 {
+        // In a box, so that the many connections without it do not keep room for it.
+        return Box::pin(http2::serve(io, info, service, limits, refused, member)).await;
+    }
+    let known = Rc::clone(&info);
+    match http1::serve(io.clone(), info, service, limits, member).await {
+        http1::Ended::BadHead(reason, error) => {
+            // hyper's plain 400 is what TLS libraries report as "wrong version number".
+            let is_tls = first_bytes == FirstBytes::Tls;
+            refused.add(if is_tls { HeadError::Tls } else { reason }, &error, &known.peer);
+            // It was answered, and nothing after it was read.
+            if !io.is_at_end() {
+                Box::pin(linger(io)).await;
+            }
+            Ended::Closed
+        }
+        http1::Ended::Other(ended) => ended,
     }
 }
 
@@ -203,8 +249,8 @@ impl FirstBytes {
 }
 
 /// Waits for a connection's first bytes, within its time-outs. They stay to be read.
-async fn first_bytes<I: Stream>(
-    io: &SharedIo<I>,
+async fn first_bytes(
+    io: &SharedIo,
     limits: &ConnectionLimits,
     member: &Member,
 ) -> Result<FirstBytes, Ended> {
@@ -243,9 +289,9 @@ async fn first_bytes<I: Stream>(
 }
 
 /// Whether a connection is to close now: all are told to finish, and no request has begun to arrive.
-pub(super) fn should_close_for_drain<I>(
+pub(super) fn should_close_for_drain(
     stage: Stage,
-    io: &SharedIo<I>,
+    io: &SharedIo,
     grace: &mut Option<Pin<Box<Sleep>>>,
     cx: &mut Context<'_>,
 ) -> bool {

@@ -26,15 +26,15 @@ use tower::Service;
 use tower::util::Oneshot;
 
 use super::connection::{
-    ClientProbe, ConnectionInfo, Ended, HeadError, Inbound, should_close_for_drain,
+    self, ClientProbe, ConnectionInfo, HeadError, Inbound, should_close_for_drain,
 };
 use super::drain::{Drain, Member, Stage};
 use super::io::SharedIo;
 use super::linger::linger;
 use super::phase::{Deadline, Phase};
 use super::settings::{ConnectionLimits, HalfClosed};
-use super::stream::{Departure, PeerState, Stream};
-use crate::body::{Body, BodyError, Observed, Observer};
+use super::stream::{Departure, PeerState};
+use crate::body::{Body, BodyError, BoxError, Observed, Observer};
 
 /// The smallest buffer that hyper accepts, in bytes.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -66,16 +66,24 @@ fn builder(limits: &ConnectionLimits) -> Builder {
     builder
 }
 
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// What came is no head that can be read. hyper has answered it, and the socket is still open.
+    BadHead(HeadError, BoxError),
+    /// Otherwise; the socket is closed.
+    Other(connection::Ended),
+}
+
 /// Serves HTTP/1 to the connection's end.
-pub(super) async fn serve<I, S>(
-    io: SharedIo<I>,
+pub(super) async fn serve<S>(
+    io: SharedIo,
     info: Rc<ConnectionInfo>,
     service: S,
     limits: &ConnectionLimits,
     member: Member,
 ) -> Ended
 where
-    I: Stream,
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
@@ -91,18 +99,20 @@ where
     let connection =
         builder(limits).serve_connection(TokioIo::new(io.clone()), bridge).with_upgrades();
     let ended = drive(connection, &io, limits, &member).await;
-    close(ended, io, &exchange).await
+    if let Ended::Other(ended) = &ended {
+        close(ended, io, &exchange).await;
+    }
+    ended
 }
 
 /// Drives a connection until it ends by itself, lasts too long, or is to end.
-async fn drive<I, S>(
-    connection: UpgradeableConnection<TokioIo<SharedIo<I>>, Bridge<S, I>>,
-    io: &SharedIo<I>,
+async fn drive<S>(
+    connection: UpgradeableConnection<TokioIo<SharedIo>, Bridge<S>>,
+    io: &SharedIo,
     limits: &ConnectionLimits,
     member: &Member,
 ) -> Ended
 where
-    I: Stream,
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
@@ -123,13 +133,15 @@ where
             progress = connection.as_mut().poll(cx);
             if progress.is_pending() && !io.was_used() {
                 // Only empty lines have come, which hyper takes for the beginning of a head.
-                return Poll::Ready(Ended::Closed);
+                return Poll::Ready(Ended::Other(connection::Ended::Closed));
             }
         }
         match progress {
-            Poll::Ready(Ok(())) => Poll::Ready(Ended::Closed),
+            Poll::Ready(Ok(())) => Poll::Ready(Ended::Other(connection::Ended::Closed)),
             Poll::Ready(Err(error)) => Poll::Ready(ended(error)),
-            Poll::Pending => timer.as_mut().poll_overdue(io, member.is_crowded(), cx),
+            Poll::Pending => {
+                timer.as_mut().poll_overdue(io, member.is_crowded(), cx).map(Ended::Other)
+            }
         }
     })
     .await
@@ -141,32 +153,30 @@ fn ended(error: hyper::Error) -> Ended {
     } else if error.is_parse() {
         Ended::BadHead(HeadError::Malformed, error.into())
     } else {
-        Ended::Failed(error.into())
+        Ended::Other(connection::Ended::Failed(error.into()))
     }
 }
 
 /// Closes a connection so that its last answer arrives: a socket that closes with unread bytes is
 /// reset by the kernel, and the reset takes with it what the client has not read yet.
-async fn close<I: Stream>(ended: Ended, io: SharedIo<I>, exchange: &Exchange<I>) -> Ended {
+async fn close(ended: &connection::Ended, io: SharedIo, exchange: &Exchange) {
+    use connection::Ended;
     if exchange.switched.get() || io.is_at_end() {
-        return ended;
+        return;
     }
-    match &ended {
-        // What is no HTTP was answered, and nothing after it was read.
-        Ended::BadHead(..) => Box::pin(linger(io)).await,
+    match ended {
         Ended::Closed if exchange.is_receiving.get() => Box::pin(linger(io)).await,
         // hyper leaves the end to whoever takes an upgrade, also where nobody did.
         Ended::Closed if exchange.offered.get() => io.close().await,
         Ended::TimedOut(Phase::Idle) => io.close().await,
         _ => {}
     }
-    ended
 }
 
 /// Resets a connection that is dropped while an answer is being sent which ends with it.
-struct ResetOnDrop<'a, I: Stream>(&'a SharedIo<I>);
+struct ResetOnDrop<'a>(&'a SharedIo);
 
-impl<I: Stream> Drop for ResetOnDrop<'_, I> {
+impl Drop for ResetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.reset_if_close_delimited();
     }
@@ -214,12 +224,13 @@ impl Timer {
     }
 
     /// Ready when the connection has waited for too long, or for nobody.
-    fn poll_overdue<I: Stream>(
+    fn poll_overdue(
         mut self: Pin<&mut Self>,
-        io: &SharedIo<I>,
+        io: &SharedIo,
         crowded: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Ended> {
+    ) -> Poll<connection::Ended> {
+        use connection::Ended;
         loop {
             let phase = io.phase();
             match self.as_mut().wait(phase, io, crowded, cx) {
@@ -257,10 +268,10 @@ impl Timer {
         }
     }
 
-    fn wait<I: Stream>(
+    fn wait(
         self: Pin<&mut Self>,
         phase: Phase,
-        io: &SharedIo<I>,
+        io: &SharedIo,
         crowded: bool,
         cx: &mut Context<'_>,
     ) -> Wait {
@@ -298,8 +309,8 @@ impl Timer {
 }
 
 /// What is known of the exchange that is under way on a connection.
-struct Exchange<I> {
-    io: SharedIo<I>,
+struct Exchange {
+    io: SharedIo,
     /// Whether some of a request's body is still to come.
     is_receiving: Cell<bool>,
     /// Whether the client has offered to speak another protocol.
@@ -308,8 +319,8 @@ struct Exchange<I> {
     switched: Cell<bool>,
 }
 
-impl<I> Exchange<I> {
-    fn new(io: SharedIo<I>) -> Self {
+impl Exchange {
+    fn new(io: SharedIo) -> Self {
         Self {
             io,
             is_receiving: Cell::new(false),
@@ -320,22 +331,21 @@ impl<I> Exchange<I> {
 }
 
 /// Our service as hyper calls it.
-struct Bridge<S, I> {
+struct Bridge<S> {
     service: S,
     info: Rc<ConnectionInfo>,
     client: ClientProbe,
-    exchange: Rc<Exchange<I>>,
+    exchange: Rc<Exchange>,
     drain: Rc<Drain>,
 }
 
-impl<S, I> hyper::service::Service<Request<Incoming>> for Bridge<S, I>
+impl<S> hyper::service::Service<Request<Incoming>> for Bridge<S>
 where
-    I: Stream,
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone,
 {
-    type Response = Response<Observed<Answer<I>>>;
+    type Response = Response<Observed<Answer>>;
     type Error = Infallible;
-    type Future = Answering<S, I>;
+    type Future = Answering<S>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
@@ -361,7 +371,7 @@ where
 }
 
 /// A request's body, which tells when it has come to its end.
-fn received<I: Stream>(body: Incoming, exchange: &Rc<Exchange<I>>) -> Body {
+fn received(body: Incoming, exchange: &Rc<Exchange>) -> Body {
     let body = Body::incoming(body);
     exchange.is_receiving.set(!body.is_end_stream());
     if body.is_end_stream() {
@@ -371,9 +381,9 @@ fn received<I: Stream>(body: Incoming, exchange: &Rc<Exchange<I>>) -> Body {
 }
 
 /// Goes with a request's body: notes its end.
-struct Receiving<I>(Rc<Exchange<I>>);
+struct Receiving(Rc<Exchange>);
 
-impl<I> Observer for Receiving<I> {
+impl Observer for Receiving {
     fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
         let over = match frame {
             Poll::Ready(None) => true,
@@ -388,21 +398,21 @@ impl<I> Observer for Receiving<I> {
 
 pin_project! {
     /// The wait for an answer's head.
-    struct Answering<S: Service<Inbound>, I> {
+    struct Answering<S: Service<Inbound>> {
         #[pin]
         answer: Oneshot<S, Inbound>,
-        busy: Option<Busy<I>>,
+        busy: Option<Busy>,
         drain: Rc<Drain>,
         // Whether the client speaks HTTP/1.0.
         old: bool,
     }
 }
 
-impl<S, I> Future for Answering<S, I>
+impl<S> Future for Answering<S>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
 {
-    type Output = Result<Response<Observed<Answer<I>>>, Infallible>;
+    type Output = Result<Response<Observed<Answer>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -442,9 +452,9 @@ fn is_close_delimited(response: &Response<Body>) -> bool {
 }
 
 /// While it lives, a request is with the service or its answer is being sent.
-struct Busy<I>(Rc<Exchange<I>>);
+struct Busy(Rc<Exchange>);
 
-impl<I> Drop for Busy<I> {
+impl Drop for Busy {
     fn drop(&mut self) {
         // A request that is still being sent when its answer has ended has the time of a head to end.
         let receiving = self.0.is_receiving.get();
@@ -453,13 +463,13 @@ impl<I> Drop for Busy<I> {
 }
 
 /// Goes with an answer's body; its end is the beginning of the wait for the next request.
-struct Answer<I> {
+struct Answer {
     /// Whether the body ends with the connection.
     close_delimited: bool,
-    busy: Option<Busy<I>>,
+    busy: Option<Busy>,
 }
 
-impl<I> Observer for Answer<I> {
+impl Observer for Answer {
     fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
         if let (true, Some(Busy(exchange))) = (self.close_delimited, &self.busy) {
             let ended = match frame {

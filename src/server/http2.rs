@@ -26,12 +26,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
 
 use self::keep_alive::KeepAlive;
-use super::connection::{ConnectionInfo, Ended, Inbound};
+use super::connection::{ConnectionInfo, Ended, Inbound, RefusedHeads};
 use super::drain::{Member, Stage};
 use super::io::SharedIo;
 use super::phase::{CROWDED_IDLE, Phase};
 use super::settings::ConnectionLimits;
-use super::stream::Stream;
 use crate::body::Body;
 
 /// Bytes that a client may send of one request before we have taken any.
@@ -46,15 +45,15 @@ const LEAVE_GRACE: Duration = Duration::from_secs(1);
 const RESET_WINDOW: Duration = Duration::from_secs(10);
 
 /// Serves one connection to its end.
-pub(super) async fn serve<I, S>(
-    io: SharedIo<I>,
+pub(super) async fn serve<S>(
+    io: SharedIo,
     info: Rc<ConnectionInfo>,
     service: S,
     limits: &ConnectionLimits,
+    refused: &Rc<RefusedHeads>,
     member: Member,
 ) -> Ended
 where
-    I: Stream,
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
@@ -85,6 +84,7 @@ where
                             io: io.downgrade(),
                             streams: Rc::clone(&streams),
                             limits: *limits,
+                            refused: Rc::clone(refused),
                         },
                     );
                     tokio::task::spawn_local(stream::serve(request, respond, service, context));

@@ -24,13 +24,12 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A handle on a connection's socket; clones share it.
 ///
 /// All clones live on one thread, so that the lock is never contended. It is there because hyper asks
-/// for `Send` where a connection may be upgraded.
-#[derive(Debug)]
-pub(super) struct SharedIo<I>(Arc<Mutex<State<I>>>);
+/// for `Send` where a connection may be upgraded. The kind of socket is known at run time, so that hyper,
+/// h2 and the request path are compiled once, and not for each kind.
+#[derive(Clone)]
+pub(super) struct SharedIo(Arc<Mutex<State<dyn Stream>>>);
 
-#[derive(Debug)]
-struct State<I> {
-    stream: I,
+struct State<I: ?Sized> {
     /// Bytes that were read to tell which protocol is spoken, not yet handed on.
     early: BytesMut,
     phase: Phase,
@@ -44,13 +43,13 @@ struct State<I> {
     close_delimited: bool,
     /// The connection's place under `server.max_connections`, held until the socket closes.
     _place: Option<Place>,
+    stream: I,
 }
 
 /// Asks for the peer of a socket, and does not keep it open.
-#[derive(Debug)]
-pub(super) struct WeakIo<I>(Weak<Mutex<State<I>>>);
+pub(super) struct WeakIo(Weak<Mutex<State<dyn Stream>>>);
 
-impl<I: Stream> WeakIo<I> {
+impl WeakIo {
     /// What the kernel knows of the client now; one whose socket is closed has left.
     pub fn peer_state(&self) -> PeerState {
         let Some(state) = self.0.upgrade() else { return PeerState::Disconnected };
@@ -59,17 +58,10 @@ impl<I: Stream> WeakIo<I> {
     }
 }
 
-impl<I> Clone for SharedIo<I> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<I> SharedIo<I> {
+impl SharedIo {
     /// A connection that waits for its first request.
-    pub fn new(stream: I, place: Option<Place>) -> Self {
+    pub fn new(stream: impl Stream, place: Option<Place>) -> Self {
         Self(Arc::new(Mutex::new(State {
-            stream,
             early: BytesMut::new(),
             phase: Phase::Idle,
             moved: true,
@@ -77,15 +69,16 @@ impl<I> SharedIo<I> {
             at_end: false,
             close_delimited: false,
             _place: place,
+            stream,
         })))
     }
 
     /// For those who may outlive the connection.
-    pub fn downgrade(&self) -> WeakIo<I> {
+    pub fn downgrade(&self) -> WeakIo {
         WeakIo(Arc::downgrade(&self.0))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<I>> {
+    fn lock(&self) -> MutexGuard<'_, State<dyn Stream>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -126,9 +119,7 @@ impl<I> SharedIo<I> {
     pub fn with_early<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
         look(&self.lock().early)
     }
-}
 
-impl<I: Stream> SharedIo<I> {
     /// Reads more of a connection's first bytes, which stay to be read by whoever speaks the protocol.
     /// 0 is the end.
     pub fn poll_early(&self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
@@ -163,7 +154,7 @@ impl<I: Stream> SharedIo<I> {
     }
 }
 
-impl<I> State<I> {
+impl<I: ?Sized> State<I> {
     /// Notes what a read has brought; `begun` says whether it holds some of a message.
     fn read(&mut self, bytes: usize, begun: bool) {
         self.at_end |= bytes == 0;
@@ -197,7 +188,7 @@ fn begins_message(bytes: &[u8]) -> bool {
     bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
 }
 
-impl<I: Stream> AsyncRead for SharedIo<I> {
+impl AsyncRead for SharedIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -221,7 +212,7 @@ impl<I: Stream> AsyncRead for SharedIo<I> {
     }
 }
 
-impl<I: Stream> AsyncWrite for SharedIo<I> {
+impl AsyncWrite for SharedIo {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -51,7 +51,7 @@ pub struct WorkerListener {
     pub tls: TlsCell,
 }
 
-/// Told of each request whose head could not be read, which hyper has answered by itself.
+/// Told of each request whose head could not be read, which hyper or h2 has answered by itself.
 pub type OnHeadError = Arc<dyn Fn(HeadError) + Send + Sync>;
 
 /// Starts workers.
@@ -92,7 +92,14 @@ impl Worker {
                     spawn_local(beaten.beat());
                     let service = make();
                     let accept = Accept::new(listeners, limits, slots, service, on_head_error);
-                    accept.run(receiver, stop).await;
+                    // A task of its own: what a local set is run until is polled in each turn,
+                    // whether or not it was woken.
+                    let accepting = spawn_local(accept.run(receiver, stop));
+                    if let Err(error) = accepting.await
+                        && error.is_panic()
+                    {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
                 });
                 // Connections that were not done in time end here, with everything they hold.
                 let inside = runtime.enter();

@@ -59,4 +59,7 @@ pub trait SendRequest {
     /// # Errors
     /// What failed, and whether any byte had left.
     fn send(self, request: Request<Body>) -> impl Future<Output = Result<Answer, SendFailure>>;
+
+    /// Gives the connection back: the request is not sent after all.
+    fn release(self);
 }

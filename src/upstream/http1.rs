@@ -142,6 +142,10 @@ impl Http1Connection {
                 SendError { kind, forwarded, reused }
             };
             let response = match sent {
+                // Many may have come at once, with the answer behind them.
+                Some(Ok(_)) if interim.are_too_many() => {
+                    return Err(SendFailure::Failed(error(SendErrorKind::TooManyInterim)));
+                }
                 Some(Ok(response)) => response,
                 Some(Err(mut failed)) => {
                     let returned = failed.take_message();
@@ -154,9 +158,10 @@ impl Http1Connection {
                 }
                 None => return Err(SendFailure::Failed(error(SendErrorKind::TooManyInterim))),
             };
-            if let Some(kind) = unusable(&response, asked.as_ref()) {
-                return Err(SendFailure::Failed(error(kind)));
-            }
+            let response = match sound(response, asked.as_ref()) {
+                Ok(response) => response,
+                Err(kind) => return Err(SendFailure::Failed(error(kind))),
+            };
             // hyper speaks 1.0 on a connection whose server has done so, and would send no chunks.
             if response.version() == Version::HTTP_11 {
                 exchange.connection.replace(Some(self));
@@ -173,10 +178,6 @@ fn answered<P: ReleaseTo + 'static>(
     interim: &Interim,
 ) -> Answer {
     let mut response = response.map(Body::incoming);
-    // Equal lengths that are repeated go on as one.
-    if let Some(length) = content_length(response.headers()) {
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
     let body = response.body_mut();
     exchange.response_ended.set(body.is_end_stream());
     if !body.is_end_stream() {
@@ -216,18 +217,46 @@ fn frame(request: &mut Request<Body>) {
     }
 }
 
-/// The length that all lines of Content-Length say (RFC 9112 section 6.3).
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    let lines = headers.get_all(CONTENT_LENGTH).iter();
-    let mut members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let number = |member: &[u8]| {
-        let digits = member.trim_ascii();
-        let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-        let text = std::str::from_utf8(digits).ok().filter(|_| plain)?;
-        text.parse::<u64>().ok()
+/// What the lines of Content-Length say (RFC 9112 section 6.3).
+enum ContentLength {
+    /// There is none.
+    Absent,
+    /// One number.
+    Plain,
+    /// The same number more than once.
+    Repeated(u64),
+    /// Anything else.
+    Senseless,
+}
+
+impl ContentLength {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+        let Some(first) = lines.next() else { return Self::Absent };
+        let mut rest = lines.peekable();
+        if rest.peek().is_none() && decimal(first.as_bytes()).is_some() {
+            return Self::Plain;
+        }
+        let lines = std::iter::once(first).chain(rest);
+        let mut members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        let mut number = || members.next().map(|member| decimal(member.trim_ascii()));
+        match number() {
+            Some(Some(first)) => {
+                let same = std::iter::from_fn(number).all(|other| other == Some(first));
+                if same { Self::Repeated(first) } else { Self::Senseless }
+            }
+            _ => Self::Senseless,
+        }
+    }
+}
+
+/// A number that is written in digits alone.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let add = |number: u64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
     };
-    let first = number(members.next()?)?;
-    members.all(|member| number(member) == Some(first)).then_some(first)
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
 }
 
 /// Why an exchange failed; `silent` says that not one byte of an answer came.
@@ -237,10 +266,13 @@ fn kind(error: hyper::Error, silent: bool) -> SendErrorKind {
     if silent && (ended || cut) { SendErrorKind::Closed } else { SendErrorKind::Exchange(error) }
 }
 
-/// Why an answer is not passed on: nobody asked for the other protocol, or its length can be read in two
-/// ways. hyper looks at lengths only where a body follows, so that an answer to HEAD, which says how long
-/// another would be, is looked at here.
-fn unusable<B>(response: &Response<B>, asked: Option<&HeaderValue>) -> Option<SendErrorKind> {
+/// An answer that can be passed on: nobody speaks another protocol unasked, and its end can be read in
+/// one way only. hyper looks at lengths only where a body follows, so that an answer to HEAD, which says
+/// how long another would be, is looked at here.
+fn sound<B>(
+    mut response: Response<B>,
+    asked: Option<&HeaderValue>,
+) -> Result<Response<B>, SendErrorKind> {
     let headers = response.headers();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let mut named = headers.get_all(UPGRADE).iter();
@@ -250,20 +282,29 @@ fn unusable<B>(response: &Response<B>, asked: Option<&HeaderValue>) -> Option<Se
             }
             _ => false,
         };
-        return (!switches).then_some(SendErrorKind::UnaskedUpgrade);
+        return if switches { Ok(response) } else { Err(SendErrorKind::UnaskedUpgrade) };
     }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let sound = match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(coding), None) => {
-            coding.as_bytes().eq_ignore_ascii_case(b"chunked")
-                && !headers.contains_key(CONTENT_LENGTH)
+    let length = ContentLength::of(headers);
+    let coded = headers.contains_key(TRANSFER_ENCODING);
+    match length {
+        ContentLength::Absent | ContentLength::Plain if !coded => {}
+        ContentLength::Absent if is_chunked(&response) => {}
+        // Equal lengths that are repeated go on as one.
+        ContentLength::Repeated(length) if !coded => {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
-        (Some(_), Some(_)) => false,
-    };
-    let sound =
-        sound && (!headers.contains_key(CONTENT_LENGTH) || content_length(headers).is_some());
-    (!sound).then_some(SendErrorKind::AmbiguousLength)
+        _ => return Err(SendErrorKind::AmbiguousLength),
+    }
+    Ok(response)
+}
+
+/// Whether the one transfer coding is `chunked`, which HTTP/1.0 does not have.
+fn is_chunked<B>(response: &Response<B>) -> bool {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let (first, second) = (codings.next(), codings.next());
+    response.version() == Version::HTTP_11
+        && second.is_none()
+        && first.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// A request and its answer on a connection, which is released when both bodies have ended.

@@ -150,6 +150,12 @@ impl SendRequest for Acquired {
             })),
         }
     }
+
+    fn release(self) {
+        if let Connection::Http1(connection) = self.connection {
+            self.pool.release(connection);
+        }
+    }
 }
 
 impl ReleaseTo for Shared {

@@ -105,6 +105,8 @@ impl Transport for Rc<Bank> {
 }
 
 impl SendRequest for BankConnection {
+    fn release(self) {}
+
     async fn send(self, request: Request<Body>) -> Result<Answer, SendFailure> {
         let Self(bank, reuse) = self;
         if bank.roll(30) == 0 {

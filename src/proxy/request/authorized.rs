@@ -197,6 +197,7 @@ impl Exchange {
             // The last look before the first byte. A safe request that nothing was waited for has only
             // just come in.
             if (waited || !is_safe) && exchange.client.has_left(is_safe).await {
+                connection.release();
                 return Err(client_left().after(first_failure));
             }
             let limit = exchange.upstream.response_timeout;

@@ -1,5 +1,6 @@
 //! The life of an HTTP/1 connection told in stories, over in-memory streams and paused time.
 
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -9,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tower::service_fn;
 
 use super::*;
-use crate::server::connection::{FIRST_REQUEST_GRACE, serve};
+use crate::server::connection::{Ended, FIRST_REQUEST_GRACE, RefusedHeads, serve};
 use crate::server::peer::Peer;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -19,6 +20,7 @@ struct Rig {
     ended: JoinHandle<Ended>,
     drain: Rc<Drain>,
     started: Instant,
+    refused: mpsc::Receiver<HeadError>,
 }
 
 impl Rig {
@@ -33,9 +35,12 @@ impl Rig {
             sleep(work).await;
             Ok::<_, Infallible>(Response::new(Body::full("done")))
         });
+        let (told, refused) = mpsc::channel();
+        let heads = RefusedHeads::new(Arc::new(move |reason| told.send(reason).unwrap()));
+        let io = SharedIo::new(server, None);
         let ended =
-            spawn_local(async move { serve((server, None), info, service, &limits, member).await });
-        Self { client, ended, drain, started: Instant::now() }
+            spawn_local(async move { serve(io, info, service, &limits, &heads, member).await });
+        Self { client, ended, drain, started: Instant::now(), refused }
     }
 
     async fn answer(&mut self) -> String {
@@ -197,8 +202,9 @@ async fn limits_of_heads_are_kept() {
             let mut answer = String::new();
             rig.client.read_to_string(&mut answer).await.unwrap();
             assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-            let (ended, _) = rig.ended().await;
-            assert!(matches!(ended, Ended::BadHead(HeadError::TooLarge, _)), "{ended:?}");
+            // At once, however long the client keeps its side open.
+            assert_eq!(rig.refused.try_recv(), Ok(HeadError::TooLarge));
+            assert_eq!(rig.refused.try_iter().count(), 0);
         };
         LocalSet::new().run_until(refused).await;
     }
@@ -221,7 +227,8 @@ async fn whoever_reads_a_body_is_told_when_its_connection_ends() {
         let (drain, limits) = (Drain::new(Rc::default()), ConnectionLimits::default());
         let member = drain.join();
         let info = Rc::new(ConnectionInfo::new(0, Peer::tcp("127.0.0.1:1".parse().unwrap())));
-        spawn_local(async move { serve((server, None), info, service, &limits, member).await });
+        let (io, heads) = (SharedIo::new(server, None), RefusedHeads::new(Arc::new(drop)));
+        spawn_local(async move { serve(io, info, service, &limits, &heads, member).await });
         client.write_all(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
         let started = Instant::now();
         (body_ended.await.unwrap(), started.elapsed().as_secs())

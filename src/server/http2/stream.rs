@@ -21,36 +21,38 @@ use tokio::time::timeout;
 use tower::Service;
 use tower::util::Oneshot;
 
-use super::super::connection::{ClientProbe, ConnectionInfo, Inbound};
+use super::super::connection::{ClientProbe, ConnectionInfo, HeadError, Inbound, RefusedHeads};
 use super::super::io::WeakIo;
 use super::super::settings::ConnectionLimits;
-use super::super::stream::{PeerState, Stream};
+use super::super::stream::PeerState;
 use super::Streams;
 use crate::body::{Body, BodyError};
 
 /// What a request is served with.
-pub(super) struct StreamContext<I> {
+pub(super) struct StreamContext {
     pub(super) info: Rc<ConnectionInfo>,
-    pub(super) io: WeakIo<I>,
+    pub(super) io: WeakIo,
     pub(super) streams: Rc<Streams>,
     pub(super) limits: ConnectionLimits,
+    pub(super) refused: Rc<RefusedHeads>,
 }
 
 /// Serves one request.
-pub(super) async fn serve<I, S>(
+pub(super) async fn serve<S>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     service: S,
-    context: StreamContext<I>,
+    context: StreamContext,
 ) where
-    I: Stream,
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + 'static,
 {
-    let StreamContext { info, io, streams, limits } = context;
+    let StreamContext { info, io, streams, limits, refused } = context;
     let _open = streams.begin();
     let client = Rc::new(Client::default());
     let head_request = request.method() == Method::HEAD;
-    if request.headers().len() > limits.max_headers {
+    let lines = request.headers().len();
+    if lines > limits.max_headers {
+        refused.add(HeadError::TooLarge, &format_args!("{lines} header fields"), &info.peer);
         // Like hyper's 431 to HTTP/1: bare, since no head was accepted.
         let mut answer = Response::new(());
         *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;

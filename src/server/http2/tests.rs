@@ -81,7 +81,8 @@ impl Rig {
             }
         });
         let ended = spawn_local(async move {
-            connection::serve((server, None), info, service, &limits, member).await
+            let (io, heads) = (SharedIo::new(server, None), RefusedHeads::new(Arc::new(drop)));
+            connection::serve(io, info, service, &limits, &heads, member).await
         });
         let cell = Rc::new(Cell::new(0));
         let shared = Rc::clone(&cell);
