@@ -55,6 +55,8 @@ fn start() -> SocketAddr {
         r#"
 version = 1
 server.listen = "127.0.0.1:0"
+# Each input ends with a FIN, after which no payment would be begun.
+server.half_closed = "serve"
 admin.listen = "127.0.0.1:0"
 log.level = "error"
 [credentials.c]
@@ -158,9 +160,11 @@ fn read_body(request: &Request, stream: &mut TcpStream, buffer: &mut Vec<u8>) ->
             let size = line(stream, buffer)?;
             let size = usize::from_str_radix(&size, 16).unwrap_or_else(|_| fail("a chunk size"));
             if size == 0 {
-                match line(stream, buffer)?.as_str() {
-                    "" => return Some(()),
-                    _ => fail("a trailer that no policy let pass"),
+                loop {
+                    match line(stream, buffer)?.as_str() {
+                        "" => return Some(()),
+                        trailer => judge_trailer(trailer, request.is_grpc()),
+                    }
                 }
             }
             take(size, stream, buffer)?;
@@ -190,10 +194,15 @@ fn judge(request: &Request) {
     if request.all("authorization") != [token.as_str()] {
         fail("not one token, ours");
     }
-    for name in ["proxy-authorization", "keep-alive", "proxy-connection", "upgrade", "te"] {
+    for name in ["proxy-authorization", "keep-alive", "proxy-connection", "upgrade"] {
         if !request.all(name).is_empty() {
             fail(&format!("{name} travelled on"));
         }
+    }
+    // It is for our own connection, on which gRPC asks for trailers.
+    let trailers = request.is_grpc() && request.all("te").iter().all(|value| *value == "trailers");
+    if !(trailers || request.all("te").is_empty()) {
+        fail("a TE that is not ours");
     }
     let plain = |(name, value): &(String, String)| {
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -206,7 +215,45 @@ fn judge(request: &Request) {
     }
 }
 
+/// Of trailers those that no server could take for a credential or for framing; of gRPC calls, which
+/// have metadata of their own, no others are known.
+fn judge_trailer(trailer: &str, grpc: bool) {
+    let name = trailer.split(':').next().unwrap_or_default().to_ascii_lowercase().replace('_', "-");
+    let usual = [
+        "grpc-status",
+        "grpc-message",
+        "grpc-status-details-bin",
+        "content-digest",
+        "repr-digest",
+        "digest",
+        "etag",
+        "server-timing",
+    ];
+    let never = [
+        "authorization",
+        "connection",
+        "content-length",
+        "cookie",
+        "host",
+        "set-cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let metadata = grpc && !never.contains(&name.as_str()) && !name.starts_with("proxy-");
+    if !usual.contains(&name.as_str()) && !metadata {
+        fail(&format!("a trailer that no policy let pass: {trailer}"));
+    }
+}
+
 impl Request {
+    fn is_grpc(&self) -> bool {
+        self.all("content-type").iter().any(|kind| {
+            kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case("application/grpc"))
+        })
+    }
+
     fn all(&self, name: &str) -> Vec<&str> {
         self.fields.iter().filter(|(known, _)| known == name).map(|(_, value)| &**value).collect()
     }

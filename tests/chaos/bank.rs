@@ -141,7 +141,7 @@ async fn act(stream: &mut TcpStream, fault: Fault, id: usize) -> Option<()> {
         }
         Fault::Upgrade => b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n".into(),
         Fault::Headers => {
-            let many = "X-Many: y\r\n".repeat(101);
+            let many = "X-Many: y\r\n".repeat(257);
             format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 0\r\n\r\n").into()
         }
     };

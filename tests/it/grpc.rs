@@ -90,15 +90,22 @@ async fn messages_pass_one_by_one_and_the_status_at_the_end() {
         told.send_data(bytes.clone(), false).unwrap();
         assert_eq!(message(&mut answer).await, bytes);
     }
-    let more = [("content-digest", "a"), ("authorization", "Bearer x"), ("x-other", "b")];
+    let more = [("content-digest", "a"), ("x-other", "b"), ("authorization", "Bearer x")];
     messages.send_trailers(fields(&more)).unwrap();
     assert!(soon(asked.data()).await.is_none());
-    assert_eq!(soon(asked.trailers()).await.unwrap(), Some(fields(&more[..1])));
+    assert_eq!(soon(asked.trailers()).await.unwrap(), Some(fields(&more[..2])));
     let token = bearer.strip_prefix("Bearer ").unwrap();
-    let status = [("grpc-status", "0"), ("grpc-message", token), ("set-cookie", "a=b")];
+    let status = [
+        ("grpc-status", "0"),
+        ("grpc-message", token),
+        ("x-bank-balance-bin", "AAE="),
+        ("set-cookie", "a=b"),
+        ("www-authenticate", "Bearer"),
+    ];
     told.send_trailers(fields(&status)).unwrap();
     assert!(soon(answer.data()).await.is_none());
-    let passed = fields(&[("grpc-status", "0"), ("grpc-message", "[redacted]")]);
+    let passed = [("grpc-status", "0"), ("grpc-message", "[redacted]"), status[2]];
+    let passed = fields(&passed);
     assert_eq!(soon(answer.trailers()).await.unwrap(), Some(passed));
 }
 

@@ -55,7 +55,8 @@ async fn what_is_refused_over_http1_is_refused_over_http2() {
     check(fields("GET", "/nowhere", "localhost", &[]), "no_route").await;
     check(fields("DELETE", BALANCE, "localhost", &[]), "method").await;
     check(fields("GET", "/qbank/v1/balances/../x", "localhost", &[]), "bad_target").await;
-    check(fields("GET", "/qbank/v1/balances/42#x", "localhost", &[]), "bad_target").await;
+    check(fields("GET", "/qbank/v1/balances/..#/42", "localhost", &[]), "bad_target").await;
+    check(fields("GET", "/#/qbank/v1/balances/42", "localhost", &[]), "no_route").await;
     check(fields("GET", &long, "localhost", &[]), "uri_too_long").await;
     check(fields("GET", BALANCE, "evil.example", &[]), "foreign_host").await;
     check(fields("GET", BALANCE, "localhost", &[("host", "evil.example")]), "foreign_host").await;
@@ -67,11 +68,12 @@ async fn what_is_refused_over_http1_is_refused_over_http2() {
         .await;
     let names: Vec<String> = (0..100).map(|number| format!("x-{number}")).collect();
     let many: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
-    check(
-        fields("GET", BALANCE, "localhost", &[&many[..], &[("x", "1")]].concat()),
-        "headers_too_large",
-    )
-    .await;
+    let many = fields("GET", BALANCE, "localhost", &[&many[..], &[("x", "1")]].concat());
+    let mut app = frames(proxy.addr).await;
+    let stream = app.send(&many, None).await;
+    let reply = app.reply(stream).await;
+    let bare = reply.head && reply.ended && reply.body.is_empty() && reply.refused.is_none();
+    assert!(bare, "431 without a body, as over HTTP/1: {reply:?}");
     let connect = vec![(":method", "CONNECT"), (":authority", "localhost:443")];
     check(connect, "bad_target").await;
     let large =
@@ -80,6 +82,19 @@ async fn what_is_refused_over_http1_is_refused_over_http2() {
     app.frame(HEADERS, END_HEADERS, 1, &head(&large)).await;
     assert_eq!(app.reply(1).await.json()["code"], "body_too_large");
     assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 0);
+}
+
+/// Over HTTP/2 as over HTTP/1: it is for nobody but the app.
+#[tokio::test]
+async fn a_fragment_goes_no_further() {
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    for fragment in ["#", "#x", "#/../../payments/ach", "#?x"] {
+        let mut app = frames(proxy.addr).await;
+        let path = format!("{BALANCE}{fragment}");
+        let stream = app.send(&fields("GET", &path, "localhost", &[]), None).await;
+        assert_eq!(app.reply(stream).await.json()["path"], "/v1/balances/42", "{path}");
+    }
+    assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 4);
 }
 
 #[tokio::test]

@@ -66,7 +66,8 @@ impl Between {
         lines
     }
 
-    /// Lets the bank answer a GET with this head and gives the app's view of it, sorted.
+    /// Lets the bank answer a GET with this head and gives the app's view of it, with names in lower
+    /// case and sorted.
     async fn answered(&self, head: &str) -> Vec<String> {
         let mut app = client(self.proxy.addr).await;
         app.send(format!("GET /v1/a HTTP/1.1\r\nHost: {}\r\n\r\n", self.proxy.addr)).await;
@@ -99,10 +100,18 @@ fn told(line: &str) -> String {
 
 async fn head_of(app: &mut Client) -> Vec<String> {
     let head = app.read_head().await;
-    let mut lines: Vec<_> = head.trim_end().split("\r\n").map(str::to_owned).collect();
+    let mut lines: Vec<_> = head.trim_end().split("\r\n").map(named).collect();
     lines[1..].sort();
     lines.retain(|line| !line.starts_with("date: "));
     lines
+}
+
+/// A line whose name, if it has one, is in lower case.
+fn named(line: &str) -> String {
+    match line.split_once(": ") {
+        Some((name, value)) => format!("{}: {value}", name.to_lowercase()),
+        None => line.to_owned(),
+    }
 }
 
 fn token(request: &str) -> &str {
@@ -184,13 +193,36 @@ async fn the_app_sees_what_the_bank_meant_for_it() {
         "via: 1.1 bearer-proxy",
     ];
     assert_eq!(seen, expected, "a status passes, its challenge does not");
-    let location = |host: &str| {
-        format!("HTTP/1.1 302 Found\r\nCache-Control: no-store\r\nLocation: {host}/v1/b")
-    };
-    let here = format!("http://{}", between.bank.addr);
-    assert!(between.answered(&location(&here)).await.contains(&"location: /v1/b".to_owned()));
-    let there = "http://127.0.0.1:9";
-    assert!(between.answered(&location(there)).await.contains(&format!("location: {there}/v1/b")));
+    let (here, there) = (format!("http://{}", between.bank.addr), "http://127.0.0.1:9");
+    for status in ["302 Found", "201 Created", "200 OK", "404 Not Found", "503 Later"] {
+        let location = |host: &str| {
+            format!("HTTP/1.1 {status}\r\nCache-Control: no-store\r\nLocation: {host}/v1/b")
+        };
+        let ours = between.answered(&location(&here)).await;
+        assert!(ours.contains(&"location: /v1/b".to_owned()), "{ours:?}");
+        let theirs = between.answered(&location(there)).await;
+        assert!(theirs.contains(&format!("location: {there}/v1/b")), "{theirs:?}");
+    }
+}
+
+/// Programs that tell names apart by case are wrong, and there are some on either side.
+#[tokio::test]
+async fn names_keep_their_case_unless_that_is_turned_off() {
+    let fields = "X-CaSe: A\r\nx-lower: B\r\nX-UPPER: C\r\n";
+    let lower = "x-case: A\r\nx-lower: B\r\nx-upper: C\r\n";
+    for (server, expected) in [("", fields), ("preserve_header_case = false", lower)] {
+        let between = soon(Between::start(Extra { server, ..Extra::default() })).await;
+        let mut app = client(between.proxy.addr).await;
+        app.send(format!("GET /v1/a HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n")).await;
+        let mut bank = between.bank.accept().await;
+        let head = bank.read_head().await;
+        bank.send(format!("HTTP/1.1 204 No Content\r\n{fields}\r\n")).await;
+        let answer = app.read_head().await;
+        for line in expected.lines() {
+            assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} is not in {head}");
+            assert!(answer.contains(&format!("\r\n{line}\r\n")), "{line} is not in {answer}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -240,6 +272,13 @@ async fn switches_open_what_is_closed_by_default() {
         "via: 1.1 bearer-proxy",
         "via: 1.1 outer (number)",
     ] {
+        assert!(seen.contains(&line.to_owned()), "{line} is not in {seen:#?}");
+    }
+    // The host that a request was sent to is that of its target, if that names one.
+    let seen = between.forwarded("GET http://127.0.0.1/v1/a HTTP/1.1\r\nHost: evil.example").await;
+    for line in
+        ["x-forwarded-host: 127.0.0.1", "forwarded: for=127.0.0.1;host=\"127.0.0.1\";proto=http"]
+    {
         assert!(seen.contains(&line.to_owned()), "{line} is not in {seen:#?}");
     }
     let again = "GET /v1/a HTTP/1.1\r\nHost: localhost\r\nVia: 1.1 bearer-proxy, 1.1 Outer";
@@ -306,7 +345,7 @@ async fn two_instances_in_a_row_are_no_loop_and_one_that_meets_itself_is() {
 }
 
 #[tokio::test]
-async fn an_offer_of_another_http_stays_unanswered_and_another_protocol_is_refused() {
+async fn an_offer_of_another_protocol_stays_unanswered() {
     let between = soon(Between::start(Extra::default())).await;
     let ask = |lines: &str| format!("GET /v1/a HTTP/1.1\r\nHost: localhost\r\n{lines}");
     for offer in ["h2c", "H2C", "h2c, HTTP/3.0", "HTTP/2.0", ""] {
@@ -318,7 +357,11 @@ async fn an_offer_of_another_http_stays_unanswered_and_another_protocol_is_refus
         assert!(!seen.iter().any(gone), "{seen:?}");
     }
     for wish in ["websocket", "h2c, websocket", "TLS/1.2", "h2", "connect-udp"] {
-        let lines = format!("Connection: Upgrade\r\nUpgrade: {wish}");
-        assert_eq!(between.refused(&ask(&lines)).await, (501, "upgrade".into()), "{wish}");
+        for connection in ["Connection: Upgrade\r\n", ""] {
+            let lines = format!("{connection}X-A: b\r\nUpgrade: {wish}");
+            let seen = between.forwarded(&ask(&lines)).await;
+            assert!(!seen.iter().any(|line| line.contains("upgrade")), "{wish} {seen:?}");
+            assert!(seen.contains(&"x-a: b".to_owned()), "{wish} {seen:?}");
+        }
     }
 }

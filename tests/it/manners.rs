@@ -1,9 +1,10 @@
 //! How a connection to an app begins, goes on and ends: answers that arrive whatever else the app is
 //! sending, HTTP/1.0, pipelines, apps that have closed their side, and what is cut.
 
-use crate::support::{Client, Extra, Fronted, RawServer, client, in_front_of, raw_server};
+use crate::support::{Client, Extra, Fronted, RawServer, client, in_front_of, raw_server, soon};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const PAY: &str = "POST /pay HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi";
 const GET: &str = "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 async fn front() -> (RawServer, Fronted) {
@@ -30,7 +31,7 @@ async fn a_refusal_reaches_an_app_that_is_still_sending() {
         ("Content-Length: 18874368\r\n", 413),
         ("Content-Length: 18874368\r\nOrigin: http://evil.example\r\n", 413),
         ("Content-Length: 9437184\r\nOrigin: http://evil.example\r\n", 403),
-        ("Content-Length: 9437184\r\nContent-Length: 9437184\r\n", 400),
+        ("Content-Length: 9437184\r\nContent-Length: 9437185\r\n", 400),
         ("Bad Name: 1\r\nContent-Length: 9437184\r\n", 400),
     ] {
         let mut app = client(proxy.addr).await;
@@ -155,11 +156,22 @@ async fn a_pipeline_is_answered_in_its_order_and_once() {
     assert_eq!(app.read_to_close().await, b"");
 }
 
+/// Whoever is asked for a safe thing by an app that may be gone does not work on it for long.
 #[tokio::test]
-async fn an_app_that_has_closed_its_side_gets_its_answers() {
+async fn an_app_that_has_closed_its_side_is_waited_with_for_a_moment() {
     let (bank, proxy) = front().await;
-    let pay = "POST /pay HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi";
-    let (mut app, mut bank, _) = asked(&bank, &proxy, &format!("{GET}{pay}")).await;
+    let (mut app, mut bank, _) = asked(&bank, &proxy, GET).await;
+    app.finish().await;
+    assert_eq!(bank.read_to_close().await, b"");
+    assert_eq!(app.read_to_close().await, b"");
+}
+
+#[tokio::test]
+async fn an_app_that_has_closed_its_side_gets_all_its_answers_where_that_is_configured() {
+    let server = raw_server().await;
+    let extra = Extra { server: "half_closed = \"serve\"", ..Extra::default() };
+    let proxy = in_front_of(&format!("http://{}", server.addr), extra).await;
+    let (mut app, mut bank, _) = asked(&server, &proxy, &format!("{GET}{PAY}")).await;
     app.finish().await;
     bank.send(OK).await;
     assert!(bank.read_head().await.starts_with("POST"));
@@ -200,47 +212,85 @@ async fn events_are_passed_on_one_by_one() {
     assert_eq!(app.read_bytes(5).await, b"0\r\n\r\n");
 }
 
-/// Whoever refuses a request, the app reads the same kind of document.
+/// What hyper cannot read it answers itself, with a status and nothing else; the operator hears of it
+/// all the same.
 #[tokio::test]
-async fn a_head_that_cannot_be_read_is_refused_like_any_other() {
-    let (_bank, proxy) = front().await;
-    let addr = proxy.addr;
-    let names = async |request: String| {
-        let mut app = client(addr).await;
+async fn a_head_that_cannot_be_read_is_refused_counted_and_logged() {
+    let bank = raw_server().await;
+    let extra = Extra { server: "workers = 1", ..Extra::default() };
+    let proxy = in_front_of(&format!("http://{}", bank.addr), extra).await;
+    let host = "Host: localhost\r\n";
+    let lines = "X: 1\r\n".repeat(100);
+    let rows = [
+        (format!("GET  /a HTTP/1.1\r\n{host}\r\n"), 400),
+        (format!("GET /a HTTP/1.1\r\n{host}Bad Name: 1\r\n\r\n"), 400),
+        (format!("GET /a HTTP/1.1\r\n{host}X : 1\r\n\r\n"), 400),
+        (format!("GET /a HTTP/1.1\r\n{host}X: 1\r\n 2\r\n\r\n"), 400),
+        (format!("GET /a HTTP/1.1\r\n{host}X: a\0b\r\n\r\n"), 400),
+        (format!("GET /a HTTP/1.1\r\n{host}{lines}\r\n"), 431),
+        (format!("GET /a HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(33_000)), 431),
+    ];
+    for (request, status) in &rows {
+        let mut app = client(proxy.addr).await;
         app.send(request).await;
         let answer = app.read("GET").await;
-        let mut fields: Vec<_> = answer.headers.iter().map(|(name, _)| name.clone()).collect();
+        let mut fields: Vec<_> =
+            answer.headers.iter().map(|(name, _)| name.to_lowercase()).collect();
         fields.sort();
-        assert_eq!(answer.header("bearer-proxy-forwarded"), Some("no"));
-        let document = answer.json();
-        let keys: Vec<_> = document.as_object().unwrap().keys().cloned().collect();
-        let code = document["code"].as_str().unwrap().to_owned();
-        assert_eq!(
-            (document["status"].as_u64(), app.read_to_close().await),
-            (Some(u64::from(answer.status)), vec![])
-        );
-        (answer.status, code, fields, keys)
+        assert_eq!((answer.status, answer.text().as_str()), (*status, ""), "{request}");
+        assert_eq!(fields, ["connection", "content-length", "date"], "{request}");
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert_eq!(app.read_to_close().await, b"");
+    }
+    let counted = async |reason: &str, status: u16| {
+        let count = rows.iter().filter(|row| row.1 == status).count();
+        let line = format!("bearer_proxy_requests_rejected_total{{reason=\"{reason}\"}} {count}\n");
+        let mut admin = client(proxy.admin_addr).await;
+        // It counts when the connection is closed on both sides.
+        while !admin.get("/metrics").await.text().contains(&line) {}
     };
-    let host = "Host: localhost\r\n";
-    let ours = names(format!("GET /a/../b HTTP/1.1\r\n{host}\r\n")).await;
-    assert_eq!((ours.0, ours.1.as_str()), (400, "bad_target"));
-    for (request, status, code) in [
-        (format!("GET  /a HTTP/1.1\r\n{host}\r\n"), 400, "bad_request"),
-        (format!("GET /a HTTP/1.1\r\n{host}Bad Name: 1\r\n\r\n"), 400, "bad_request"),
-        (
-            format!("GET /a HTTP/1.1\r\n{host}{}\r\n", "X: 1\r\n".repeat(100)),
-            431,
-            "headers_too_large",
-        ),
-        (
-            format!("GET /a HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(33_000)),
-            431,
-            "headers_too_large",
-        ),
-        (format!("GET /{} HTTP/1.1\r\n{host}\r\n", "x".repeat(9_000)), 414, "uri_too_long"),
+    soon(counted("bad_request", 400)).await;
+    soon(counted("headers_too_large", 431)).await;
+    // What can be read and is refused by us is written down and explained as ever.
+    let mut app = client(proxy.addr).await;
+    app.send(format!("GET /a/../b HTTP/1.1\r\n{host}\r\n")).await;
+    let ours = app.read("GET").await;
+    assert_eq!((ours.status, ours.json()["code"].as_str()), (400, Some("bad_target")));
+    app = client(proxy.addr).await;
+    app.send(format!("GET /{} HTTP/1.1\r\n{host}\r\n", "x".repeat(9_000))).await;
+    let long = app.read("GET").await;
+    assert_eq!((long.status, long.json()["code"].as_str()), (414, Some("uri_too_long")));
+    proxy.wait_log(|line| line.contains("uri_too_long").then_some(())).await;
+    let log = proxy.log();
+    let lines = |words: &str| log.lines().filter(|line| line.contains(words)).collect::<Vec<_>>();
+    let [refused] = lines("request head refused")[..] else { panic!("not once in 10 s:\n{log}") };
+    assert!(refused.contains("WARN"), "{refused}");
+    let [target, long] = lines("duration_ms")[..] else { panic!("of what was not read:\n{log}") };
+    assert!(target.contains("bad_target") && long.contains("uri_too_long"), "{log}");
+}
+
+/// Beyond what `server.max_uri` can be set to, hyper has a bound of its own.
+#[tokio::test]
+async fn a_target_beyond_all_bounds_is_refused_as_too_long() {
+    let bank = raw_server().await;
+    let server = "max_uri = \"60KiB\"\nmax_header_bytes = \"128KiB\"";
+    let extra = Extra { server, ..Extra::default() };
+    let proxy = in_front_of(&format!("http://{}", bank.addr), extra).await;
+    for (length, status, code) in [
+        (62_000, 414, Some("uri_too_long")),
+        (66_000, 414, None),
+        (120_000, 414, None),
+        (140_000, 431, None),
     ] {
-        let seen = names(request).await;
-        assert_eq!((seen.0, seen.1.as_str()), (status, code));
-        assert_eq!((&seen.2, &seen.3), (&ours.2, &ours.3), "{code}");
+        let mut app = client(proxy.addr).await;
+        let target = "x".repeat(length);
+        app.send(format!("GET /{target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        let answer = app.read("GET").await;
+        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")));
+        match code {
+            Some(code) => assert_eq!(answer.json()["code"], code),
+            None => assert_eq!((answer.text().as_str(), answer.headers.len()), ("", 3)),
+        }
+        assert_eq!(app.read_to_close().await, b"", "{length}");
     }
 }

@@ -97,6 +97,11 @@ async fn a_request_is_for_us_or_refused() {
         format!("GET http://localhost:{port}/v1/a HTTP/1.1\r\nHost: localhost:{port}"),
         "GET HTTP://LocalHost/v1/a HTTP/1.1\r\nHost: localhost".to_owned(),
         "GET https://erp.local/v1/a HTTP/1.1\r\nHost: erp.local".to_owned(),
+        // The target says whom it is for (RFC 9112 section 3.2.2).
+        "GET http://localhost/v1/a HTTP/1.1\r\nHost: 127.0.0.1".to_owned(),
+        "GET http://localhost/v1/a HTTP/1.1\r\nHost: evil.example".to_owned(),
+        "GET http://localhost/v1/a HTTP/1.0\r\nHost: evil.example".to_owned(),
+        "GET http://localhost/v1/a HTTP/1.0".to_owned(),
     ] {
         let seen = between.forwarded(&head).await;
         assert_eq!(seen[0], "get /v1/a http/1.1", "{head}");
@@ -108,8 +113,9 @@ async fn a_request_is_for_us_or_refused() {
     for head in [
         "GET /v1/a HTTP/1.0\r\nHost: evil.example",
         "GET http://evil.example/v1/a HTTP/1.1\r\nHost: localhost",
-        "GET http://localhost/v1/a HTTP/1.1\r\nHost: evil.example",
+        "GET http://evil.example/v1/a HTTP/1.1\r\nHost: evil.example",
         "GET http://evil.example/v1/a HTTP/1.0",
+        "GET http://evil.example/v1/a HTTP/1.0\r\nHost: localhost",
     ] {
         assert_eq!(between.refused(head).await, (421, "foreign_host".into()), "{head}");
     }
@@ -132,7 +138,8 @@ async fn a_request_is_for_us_or_refused() {
         "GET /v1/a HTTP/1.1\r\nHost: 0x7f.0.0.1\0",
         "GET /v1/a HTTP/1.1\r\nHost: *",
         "GET http://user@localhost/v1/a HTTP/1.1\r\nHost: localhost",
-        "GET http://localhost/v1/a HTTP/1.1\r\nHost: 127.0.0.1",
+        "GET http://localhost/v1/a HTTP/1.1\r\nHost: localhost, evil.example",
+        "GET http://localhost/v1/a HTTP/1.1\r\nHost: localhost\r\nHost: localhost",
         "GET ftp://localhost/v1/a HTTP/1.1\r\nHost: localhost",
     ] {
         let mut app = client(between.proxy.addr).await;

@@ -109,8 +109,11 @@ async fn what_needs_a_restart_is_named_and_the_rest_is_in_force() {
         assert!(metrics.contains(line), "{line} is missing in {metrics}");
     }
     assert_eq!(client(proxy.addr).await.get(BALANCE).await.status, 404);
-    client(proxy.addr).await.send("no HTTP at all\r\n\r\n").await;
-    soon(proxy.wait_log(|line| line.contains("DEBUG").then_some(()))).await;
+    let mut gone = client(proxy.addr).await;
+    gone.send("GET /half-a-h").await;
+    gone.reset();
+    let said = |line: &str| line.contains("DEBUG") && line.contains("client connection failed");
+    soon(proxy.wait_log(|line| said(line).then_some(()))).await;
 }
 
 #[tokio::test]

@@ -84,14 +84,27 @@ async fn an_upstream_that_does_not_switch_answers_as_ever() {
 }
 
 #[tokio::test]
-async fn what_is_not_offered_is_refused() {
+async fn an_offer_that_no_route_takes_is_ignored() {
     let check = async |route: &str, request: &str| {
-        let (_bank, proxy) = front(Extra { route, ..Extra::default() }).await;
+        let (bank, proxy) = front(Extra { route, ..Extra::default() }).await;
         let mut app = client(proxy.addr).await;
         app.send(request).await;
+        let mut bank = bank.accept().await;
+        let head = bank.read_head().await.to_lowercase();
+        assert!(!head.contains("upgrade") && !head.contains("h2c"), "{head}");
+        assert!(head.contains("\r\nauthorization: bearer "), "{head}");
+        if let Some(body) = request.strip_suffix("hi").map(|_| b"hi") {
+            assert_eq!(bank.read_bytes(2).await, body);
+        }
+        bank.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
         let answer = app.read("GET").await;
-        assert_eq!((answer.status, answer.json()["code"].as_str()), (501, Some("upgrade")));
-        assert_eq!(app.read_to_close().await, b"", "{request}");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ok"), "{request}");
+        assert_eq!(answer.header("upgrade"), None);
+        // What comes after it is a request and no stream, on both connections.
+        app.send("GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert!(bank.read_head().await.starts_with("GET /next HTTP/1.1\r\n"), "{request}");
+        bank.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext").await;
+        assert_eq!(app.read("GET").await.text(), "next");
     };
     check("", WEBSOCKET).await;
     for request in [

@@ -55,12 +55,25 @@ async fn a_length_is_one_plain_number() {
     ] {
         rig.refuses_somehow(post(&format!("Content-Length: {length}\r\n"), "hello")).await;
     }
+    // What is said twice in the same way is said once from here on.
     for fields in [
         "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\nX: y\r\nCONTENT-LENGTH: 5\r\n",
+        "Content-Length: 5\r\ncontent-length:5\r\nContent-Length:\t5 \r\n",
+        "Content-Length: 5\r\nContent-Length: 05\r\n",
+        "Connection: content-length\r\nContent-Length: 5\r\nContent-Length: 5\r\n",
+    ] {
+        let seen = rig.passes(post(fields, "hello"), "POST /pay HTTP/1.1", "hello").await;
+        assert_eq!(seen.header("content-length"), ["5"], "{}", seen.head);
+        assert_eq!(seen.header("transfer-encoding").len(), 0, "{}", seen.head);
+    }
+    for fields in [
         "Content-Length: 5\r\nContent-Length: 6\r\n",
         "Content-Length: 6\r\nContent-Length: 5\r\n",
         "content-length: 0\r\nContent-Length: 5\r\n",
-        "Content-Length: 5\r\nX: y\r\nCONTENT-LENGTH: 5\r\n",
+        "Content-Length: 5\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 5\r\nContent-Length: 5, 5\r\n",
+        "Content-Length: 5\r\nContent-Length: +5\r\n",
         "Content-Length: 5\r\nContent-Length:\r\n",
         "Content-Length : 5\r\n",
         "Content-Length\t: 5\r\n",
@@ -71,8 +84,28 @@ async fn a_length_is_one_plain_number() {
         rig.refuses_somehow(post(fields, "hello")).await;
     }
     rig.refuses(post("Content-Length: 16777217\r\n", ""), 413, "body_too_large").await;
-    rig.refuses(post("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"), 400, "bad_request")
-        .await;
+    rig.refuses(post("Content-Length: 5\r\nContent-Length: 6\r\n", "hello"), 400, "").await;
+}
+
+/// A method that gives a body a meaning says that there is none (RFC 9110 section 8.6).
+#[tokio::test]
+async fn a_request_without_a_body_says_so_where_one_is_expected() {
+    let methods = ["GET", "OPTIONS", "DELETE", "POST", "PUT", "PATCH"];
+    let routes = format!(r#"{{ name = "all", path = "/files/**", methods = {methods:?} }}"#);
+    let rig = Rig::start(&routes).await;
+    for (method, length) in [
+        ("GET", &[][..]),
+        ("OPTIONS", &[]),
+        ("DELETE", &[]),
+        ("POST", &["0"]),
+        ("PUT", &["0"]),
+        ("PATCH", &["0"]),
+    ] {
+        let line = format!("{method} /files/x HTTP/1.1");
+        let seen = rig.passes(format!("{line}\r\nHost: localhost\r\n\r\n"), &line, "").await;
+        assert_eq!(seen.header("content-length"), length, "{}", seen.head);
+        assert_eq!(seen.header("transfer-encoding").len(), 0, "{}", seen.head);
+    }
 }
 
 #[tokio::test]
@@ -150,7 +183,7 @@ async fn the_only_coding_is_chunked_once() {
 }
 
 #[tokio::test]
-async fn length_and_coding_do_not_come_together() {
+async fn chunks_win_over_a_length_which_goes_no_further() {
     let rig = Rig::start(ROUTES).await;
     for fields in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
@@ -159,14 +192,24 @@ async fn length_and_coding_do_not_come_together() {
         "Transfer-Encoding: chunked\r\nContent-Length: 15\r\n",
         "content-length: 5\r\ntransfer-encoding: CHUNKED\r\n",
         "Transfer-Encoding: chunked\r\nX: y\r\nContent-Length: 5\r\n",
+        // hyper reads no length that comes after a coding.
+        "Transfer-Encoding: chunked\r\nContent-Length: x\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5, 5\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n",
     ] {
-        rig.refuses(post(fields, "5\r\nhello\r\n0\r\n\r\n"), 400, "bad_request").await;
+        let bytes = post(fields, "5\r\nhello\r\n0\r\n\r\n");
+        let seen = rig.passes(bytes, "POST /pay HTTP/1.1", "hello").await;
+        assert_eq!(seen.header("transfer-encoding"), ["chunked"], "{}", seen.head);
+        assert_eq!(seen.header("content-length").len(), 0, "{}", seen.head);
     }
     for fields in [
-        "Transfer-Encoding: chunked\r\nContent-Length: x\r\n",
+        "Content-Length: x\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 5, 5\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: gzip, chunked\r\n",
         "Content-Length: 5\r\nTransfer-Encoding: identity\r\n",
         "Transfer-Encoding: identity\r\nContent-Length: 5\r\n",
-        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
     ] {
         rig.refuses_somehow(post(fields, "5\r\nhello\r\n0\r\n\r\n")).await;
     }
@@ -264,12 +307,9 @@ async fn trailers_carry_no_credentials() {
             )
             .await;
         assert!(!seen.head.contains("theirs"), "{}", seen.head);
-        assert!(
-            !seen.head.contains("trailer Content-Length")
-                && !seen.head.contains("trailer Transfer"),
-            "{}",
-            seen.head
-        );
+        let head = seen.head.to_lowercase();
+        assert!(!head.contains("trailer content-length"), "{head}");
+        assert!(!head.contains("trailer transfer"), "{head}");
     }
 }
 
@@ -305,7 +345,7 @@ async fn pipelined_requests_are_answered_in_order_and_none_hides_in_a_body() {
     let first = post(&format!("Content-Length: {}\r\n", hidden.len()), hidden);
     let second = post("Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
     let third = "GET /files/third HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let fourth = "GET /files/fourth#x HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let fourth = "GET /files/../fourth HTTP/1.1\r\nHost: localhost\r\n\r\n";
     app.send(format!("{first}{second}{third}{fourth}{third}")).await;
     for status in [200, 200, 200, 400] {
         assert_eq!(app.read("GET").await.status, status);
@@ -326,7 +366,7 @@ async fn pipelined_requests_are_answered_in_order_and_none_hides_in_a_body() {
 async fn segments_do_not_matter() {
     let rig = Rig::start(ROUTES).await;
     let good = post("Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
-    let bad = "GET /files/x#y HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let bad = "GET /files/../y HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for step in [1, 2, 3, 7] {
         let mut app = client(rig.proxy.addr).await;
         for part in [good.as_bytes(), bad.as_bytes()].concat().chunks(step) {

@@ -11,12 +11,12 @@ mod framing;
 mod answers;
 // How often a request arrives, whatever fails.
 mod once;
-mod once2;
+mod once_http2;
 // What runs out.
-mod scarce;
+mod resource_exhaustion;
 // Whose answer it is.
 mod recorder;
-mod told;
+mod response_origin;
 
 use std::cell::RefCell;
 
@@ -45,14 +45,21 @@ pub const ROUTES: &str = r#"
 "#;
 
 impl Rig {
-    /// The program with these routes and nothing out of the ordinary.
+    /// The program with these routes. A FIN cancels nothing: rows end with one, and are to be refused
+    /// for what they say.
     pub async fn start(routes: &str) -> Self {
-        Self::with("[upstreams.bank]\nurl = \"{url}\"\nROUTES", routes).await
+        let upstreams = "[upstreams.bank]\nurl = \"{url}\"\nROUTES";
+        Self::serving("half_closed = \"serve\"", upstreams, routes).await
     }
 
     /// The program with these upstream tables, in which `{url}`, `{id}` (a file with a secret) and
     /// `ROUTES` are filled in.
     pub async fn with(upstreams: &str, routes: &str) -> Self {
+        Self::serving("", upstreams, routes).await
+    }
+
+    /// The same, with these lines under `[server]`.
+    async fn serving(server: &str, upstreams: &str, routes: &str) -> Self {
         let (auth, upstream) = (auth_server(Persona::Sqr).await, Recorder::start().await);
         let secrets = TempDir::new().unwrap();
         let file =
@@ -62,7 +69,7 @@ impl Rig {
             .replace("{id}", &file("id", auth.client_id()))
             .replace("ROUTES", &format!("credential = \"a\"\nroutes = [{routes}]"));
         let text = format!(
-            "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+            "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n\
              [credentials.a]\npreset = \"sqr\"\ntoken_url = \"{}\"\nclient_id.file = \"{}\"\n\
              client_secret.file = \"{}\"\n{upstreams}\n",
             auth.token_url(),
@@ -95,8 +102,8 @@ impl Rig {
         }
     }
 
-    /// Sends bytes and expects a refusal: this status and code (none where it is the parser that
-    /// refuses), a closed connection, and nothing at the upstream.
+    /// Sends bytes and expects a refusal: this status and code (none where it is hyper that refuses,
+    /// which says no more than the status), a closed connection, and nothing at the upstream.
     pub async fn refuses(&self, bytes: impl AsRef<[u8]>, status: u16, code: &str) {
         let (bytes, before) = (bytes.as_ref(), self.upstream.count());
         let (answer, rest) = self.exchange(bytes, false).await;
@@ -123,7 +130,7 @@ impl Rig {
         let (bytes, before) = (bytes.as_ref(), self.upstream.count());
         let (answer, rest) = self.exchange(bytes, true).await;
         let status = answer.map_or(400, |answer| answer.status);
-        let refused = (400..600).contains(&status) && ![401, 407].contains(&status);
+        let refused = (400..600).contains(&status) && ![401, 407, 499].contains(&status);
         self.check(refused, bytes, status);
         self.check(rest.is_none_or(|rest| rest.is_empty()), bytes, "more than one answer");
         self.check(self.upstream.count() == before, bytes, "forwarded");
@@ -135,7 +142,7 @@ impl Rig {
         let (bytes, before) = (bytes.as_ref(), self.upstream.whole());
         let (answer, rest) = self.exchange(bytes, true).await;
         let status = answer.map_or(400, |answer| answer.status);
-        self.check((400..600).contains(&status), bytes, status);
+        self.check((400..600).contains(&status) && status != 499, bytes, status);
         self.check(rest.as_deref() == Some(b""), bytes, "not closed after one answer");
         self.check(self.upstream.whole() == before, bytes, "taken for whole");
     }
@@ -168,7 +175,8 @@ impl Drop for Rig {
     }
 }
 
-/// The code of an answer of ours, which says so in all its ways; none for the parser's own.
+/// The code of an answer of ours, which says so in all its ways; none for hyper's own, which has no
+/// body and says nothing but that the connection ends, and for answers of the upstream.
 pub fn refusal(answer: &Answer) -> String {
     if answer.header("content-type") != Some("application/problem+json") {
         return String::new();

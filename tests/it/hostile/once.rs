@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::recorder::{Act, ok};
 use super::{Rig, Seen, refusal};
-use crate::support::{Client, client, raw_server, soon};
+use crate::support::{Client, Extra, client, in_front_of, raw_server, soon};
 
 const ALL: &[&str] = &["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "REPORT"];
 const SAFE: &[&str] = &["GET", "HEAD", "OPTIONS"];
@@ -441,25 +441,93 @@ async fn an_unsafe_request_goes_on_when_its_caller_leaves() {
 }
 
 /// Half a payment is none.
+/// Requests that came together, of which the upstream has the first and not yet answered it.
+async fn pipelined(
+    rig: &Rig,
+    first: impl Fn() -> Act + Send + Sync + 'static,
+    requests: &str,
+) -> Client {
+    rig.upstream.play(move |seen| if seen.path() == "/first" { first() } else { ok("next") });
+    let mut app = client(rig.proxy.addr).await;
+    app.send(requests).await;
+    rig.upstream.wait(1).await;
+    app
+}
+
+/// The upstream has heard of the first request, and now of this one, and of nothing between them.
+async fn nothing_between(rig: &Rig) {
+    let mut app = ask(rig, "GET", "/next", "", "").await;
+    assert_eq!(app.read("GET").await.text(), "next");
+    let paths: Vec<_> = rig.upstream.seen().iter().map(|seen| seen.path().to_owned()).collect();
+    assert_eq!(paths, ["/first", "/next"]);
+}
+
+const FIRST: &str = "GET /first HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// Nobody would be there to hear whether money has moved.
+#[tokio::test]
+async fn what_is_not_safe_is_not_begun_for_a_caller_that_has_closed_its_side() {
+    for method in ["POST", "PUT", "PATCH", "DELETE", "REPORT"] {
+        for rest in ["Content-Length: 2\r\n\r\nhi", "\r\n"] {
+            let rig = rig("10s", "").await;
+            let second = format!("{method} /pay HTTP/1.1\r\nHost: localhost\r\n{rest}");
+            let told = Arc::new(Notify::new());
+            let answering = Arc::clone(&told);
+            let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst";
+            let first = move || Act::When(Arc::clone(&answering), whole.into());
+            let mut app = pipelined(&rig, first, &format!("{FIRST}{second}")).await;
+            app.finish().await;
+            told.notify_one();
+            assert_eq!(app.read("GET").await.text(), "first", "a safe request is served");
+            let answer = app.read(method).await;
+            assert_eq!((answer.status, refusal(&answer).as_str()), (499, "client_left"));
+            assert_eq!(answer.header("bearer-proxy-forwarded"), Some("no"));
+            assert_eq!(answer.header("connection"), Some("close"));
+            assert_eq!(app.read_to_close().await, b"", "{method}");
+            nothing_between(&rig).await;
+            let metrics = client(rig.proxy.admin_addr).await.get("/metrics").await.text();
+            let line = "bearer_proxy_requests_rejected_total{reason=\"client_left\"} 1\n";
+            assert!(metrics.contains(line), "{metrics}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_begun_for_a_caller_that_is_gone() {
+    for method in ["GET", "POST"] {
+        let rig = rig("10s", "").await;
+        let second = format!("{method} /pay HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let first = || Act::Hold(vec![]);
+        let app = pipelined(&rig, first, &format!("{FIRST}{second}")).await;
+        app.reset();
+        rig.upstream.wait_closed(1).await;
+        nothing_between(&rig).await;
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_its_caller_cuts_is_cut_upstream() {
-    let rig = rig("1s", "").await;
-    for framing in
-        ["Content-Length: 10\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"]
-    {
+    let bank = raw_server().await;
+    let proxy = in_front_of(&format!("http://{}", bank.addr), Extra::default()).await;
+    for (framing, half) in [
+        ("Content-Length: 10\r\n\r\nhalf", "half"),
+        ("Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "4\r\nhalf\r\n"),
+    ] {
         for reset in [false, true] {
-            let before = rig.upstream.count();
-            let mut app = client(rig.proxy.addr).await;
+            let mut app = client(proxy.addr).await;
             app.send(format!("POST /pay HTTP/1.1\r\nHost: localhost\r\n{framing}")).await;
+            // One that had not been begun would never be.
+            let mut bank = bank.accept().await;
+            assert!(bank.read_head().await.starts_with("POST /pay HTTP/1.1\r\n"));
+            assert_eq!(bank.read_bytes(half.len()).await, half.as_bytes());
             if reset {
                 app.reset();
             } else {
                 drop(app);
             }
-            assert!(!rig.upstream.wait(before + 1).await.whole, "{framing} {reset}");
+            assert_eq!(bank.read_to_close().await, b"", "{framing} {reset}");
         }
     }
-    assert_eq!(rig.upstream.whole(), 0);
 }
 
 /// Whatever is reloaded, a request keeps the plan that it began with.
