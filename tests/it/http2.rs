@@ -6,7 +6,7 @@ use bearer_proxy::sandbox::Persona;
 
 use crate::forwarding::sidecar;
 use crate::support::http2::{self, CONTINUATION, END_HEADERS, END_STREAM, HEADERS, frames, head};
-use crate::support::{Extra, in_front_of, raw_server, soon};
+use crate::support::{Extra, client, in_front_of, raw_server, soon};
 
 const BALANCE: &str = "/qbank/v1/balances/42";
 
@@ -74,6 +74,9 @@ async fn what_is_refused_over_http1_is_refused_over_http2() {
     let reply = app.reply(stream).await;
     let bare = reply.head && reply.ended && reply.body.is_empty() && reply.refused.is_none();
     assert!(bare, "431 without a body, as over HTTP/1: {reply:?}");
+    let metrics = client(proxy.admin_addr).await.get("/metrics").await.text();
+    let counted = "bearer_proxy_requests_rejected_total{reason=\"headers_too_large\"} 1\n";
+    assert!(metrics.contains(counted), "not counted:\n{}", proxy.log());
     let connect = vec![(":method", "CONNECT"), (":authority", "localhost:443")];
     check(connect, "bad_target").await;
     let large =

@@ -240,7 +240,9 @@ async fn informational_answers_are_no_answers() {
             passes(&rig, [hint.repeat(count), whole.into()].concat(), 200, "ok", true).await;
         }
         // At once: the time for an answer, of which the other code would tell, is not waited for.
-        breaks(&rig, hint.repeat(33)).await;
+        for more in [&[][..], whole] {
+            breaks(&rig, [hint.repeat(33), more.into()].concat()).await;
+        }
     }
     let endless = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100_000);
     rig.upstream.play(move |_| Act::Hold(endless.clone()));
