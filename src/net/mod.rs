@@ -16,7 +16,7 @@ pub mod no_proxy;
 pub mod origin;
 pub mod pem;
 mod resolve;
-mod stream;
+pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;

@@ -1,12 +1,34 @@
 //! A connection's bytes, encrypted or not.
 
-use std::io;
+use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+
+/// Bytes up to which the pieces of a write are copied into one.
+const SHORT_WRITE: usize = 2 * 1024;
+
+/// Writes pieces as one, where that is cheaper: one piece needs no gathering, and the kernel takes
+/// longer to gather two short ones, a head and its body, than it takes to copy them here.
+pub fn poll_write_pieces<S: AsyncWrite + Unpin + ?Sized>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    pieces: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if let [piece] = pieces {
+        return Pin::new(stream).poll_write(cx, piece);
+    }
+    let mut whole = [0; SHORT_WRITE];
+    let mut room = &mut whole[..];
+    if pieces.iter().any(|piece| room.write_all(piece).is_err()) {
+        return Pin::new(stream).poll_write_vectored(cx, pieces); // they are not short
+    }
+    let length = SHORT_WRITE - room.len();
+    Pin::new(stream).poll_write(cx, whole.get(..length).unwrap_or_default())
+}
 
 /// A connection's bytes, encrypted or not.
 pub enum Stream {
@@ -44,7 +66,7 @@ impl AsyncWrite for Stream {
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

@@ -36,17 +36,17 @@ pub async fn forward(request: Box<ScopedRequest>) -> Result<Response<Body>, Reje
     let scope = request.scope.clone();
     let connection = Rc::clone(&request.connection);
     let is_safe = is_safe(request.request.method());
-    let authorized = authorize(request).await?;
+    let mut authorized = authorize(request).await?;
     let pool = scope.snapshot().pool(&authorized.exchange().route)?.clone();
     scope.record(|record| record.sending());
     if is_safe {
-        return send(authorized, &pool).await;
+        return send(&mut authorized, &pool).await;
     }
     // The caller of an unsafe method may hang up; the upstream's work is not undone by that, so that
     // the exchange goes on and its outcome is known to the log. It holds the connection, so that a
     // worker that is told to leave waits for it. In a box, so that the task is moved as a pointer.
     let going_on = Box::pin(async move {
-        let outcome = send(authorized, &pool).await;
+        let outcome = send(&mut authorized, &pool).await;
         drop(connection);
         scope.finish(outcome)
     });
@@ -89,7 +89,7 @@ async fn authorize(request: Box<ScopedRequest>) -> Result<Authorized, Rejection>
 
 /// Sends a request, and sends it again where that is honest.
 async fn send<T: Transport>(
-    mut authorized: Authorized,
+    authorized: &mut Authorized,
     transport: &T,
 ) -> Result<Response<Body>, Rejection> {
     let exchange = authorized.exchange().clone();

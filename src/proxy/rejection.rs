@@ -79,12 +79,12 @@ impl Rejection {
     /// What is told of a second try that failed: if the first may have reached the upstream, then the
     /// request may have, whatever became of the second.
     #[must_use]
-    pub fn after(self, first: Option<Self>) -> Self {
+    pub fn after(self, first: Option<Box<Self>>) -> Self {
         match first {
             Some(first) if first.forwarded != Forwarded::No && self.forwarded == Forwarded::No => {
                 let detail =
                     format!("{}; the second try failed too: {}", first.detail, self.detail);
-                Self { detail: detail.into(), ..first }
+                Self { detail: detail.into(), ..*first }
             }
             _ => self,
         }

@@ -114,23 +114,17 @@ fn port(digits: &[u8]) -> Option<u16> {
 /// Letters, digits, `-`, `_` and `.`; one dot at the end is the root's and dropped.
 fn registered_name(host: &[u8]) -> Option<String> {
     let host = host.strip_suffix(b".").unwrap_or(host);
-    let (mut label, mut numeric) = (0, true);
-    for byte in host {
-        label = match byte {
-            b'.' if label > 0 => 0,
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => label + 1,
-            _ => return None,
-        };
-        if label > 63 {
-            return None;
-        }
-        numeric &= matches!(byte, b'0'..=b'9' | b'.');
-    }
-    if label == 0 || host.len() > 253 {
+    let known = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if host.len() > 253 || !host.iter().all(known) {
         return None;
     }
-    let name = String::from_utf8(host.to_ascii_lowercase()).ok()?;
+    if host.split(|byte| *byte == b'.').any(|label| label.is_empty() || label.len() > 63) {
+        return None;
+    }
+    let mut name = std::str::from_utf8(host).ok()?.to_owned();
+    name.make_ascii_lowercase();
     // A name of digits only is an address, and must be one in its usual spelling.
+    let numeric = host.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
     (!numeric || name.parse::<Ipv4Addr>().is_ok()).then_some(name)
 }
 

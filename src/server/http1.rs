@@ -96,9 +96,11 @@ where
         exchange: Rc::clone(&exchange),
         drain: member.drain(),
     };
-    let connection =
-        builder(limits).serve_connection(TokioIo::new(io.clone()), bridge).with_upgrades();
-    let ended = drive(connection, &io, limits, &member).await;
+    let ended = {
+        let served = builder(limits).serve_connection(TokioIo::new(io.clone()), bridge);
+        let connection = pin!(served.with_upgrades());
+        drive(connection, &io, limits, &member).await
+    };
     if let Ended::Other(ended) = &ended {
         close(ended, io, &exchange).await;
     }
@@ -107,7 +109,7 @@ where
 
 /// Drives a connection until it ends by itself, lasts too long, or is to end.
 async fn drive<S>(
-    connection: UpgradeableConnection<TokioIo<SharedIo>, Bridge<S>>,
+    mut connection: Pin<&mut UpgradeableConnection<TokioIo<SharedIo>, Bridge<S>>>,
     io: &SharedIo,
     limits: &ConnectionLimits,
     member: &Member,
@@ -116,9 +118,8 @@ where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
-    // Dropped before the connection's socket is: a cut answer must not look whole.
+    // Dropped before the connection is, and with it the socket: a cut answer must not look whole.
     let _reset = ResetOnDrop(io);
-    let mut connection = pin!(connection);
     let mut timer = pin!(Timer::new(limits));
     let mut told = false;
     let mut grace = None;

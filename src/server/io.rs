@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::phase::Phase;
 use super::slots::Place;
 use super::stream::{Departure, PeerState, Stream};
+use crate::net::stream::poll_write_pieces;
 
 /// How long a TLS `close_notify` may take to be written: a client may have no room even for that.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -230,7 +231,7 @@ impl AsyncWrite for SharedIo {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut state = self.lock();
-        let written = Pin::new(&mut state.stream).poll_write_vectored(cx, parts);
+        let written = poll_write_pieces(&mut state.stream, cx, parts);
         state.wrote(written.is_pending(), taken(&written));
         written
     }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::net::connect::Stream;
+use crate::net::stream::poll_write_pieces;
 
 /// The socket as hyper has it.
 pub(super) struct UpstreamIo {
@@ -162,7 +163,7 @@ impl AsyncWrite for UpstreamIo {
         if socket.write_failed {
             return Poll::Pending;
         }
-        let written = Pin::new(&mut socket.stream).poll_write_vectored(cx, parts);
+        let written = poll_write_pieces(&mut socket.stream, cx, parts);
         let written = socket.wrote(written);
         self.count(&written);
         written

@@ -45,6 +45,7 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
     HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
+use memchr::memchr;
 use percent_encoding::percent_decode;
 
 pub use field::Kinds;
@@ -254,6 +255,12 @@ fn remove_hop(headers: &mut HeaderMap, found: Kinds) {
 /// RFC 9110 section 7.6.1: fields named in any line of Connection belong to this hop. Fields that a
 /// message cannot do without are not taken off by being named.
 fn remove_nominated(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(CONNECTION).iter();
+    if let (Some(line), None) = (lines.next(), lines.next())
+        && line.as_bytes().eq_ignore_ascii_case(b"keep-alive")
+    {
+        return; // what most servers say, and that field is removed by its name
+    }
     let named: Vec<HeaderName> = members(headers, CONNECTION)
         // Asked first, and without copying the name: `close` and `keep-alive` are rarely fields too.
         .filter(|name| std::str::from_utf8(name).is_ok_and(|name| headers.contains_key(name)))
@@ -307,5 +314,5 @@ pub fn holds(bytes: &[u8], token: &[u8]) -> bool {
         bytes.windows(token.len()).any(|part| part.first() == Some(first) && part == token)
     };
     let decoded = || percent_decode(bytes).collect::<Vec<_>>();
-    plain(bytes) || (bytes.contains(&b'%') && plain(&decoded()))
+    plain(bytes) || (memchr(b'%', bytes).is_some() && plain(&decoded()))
 }

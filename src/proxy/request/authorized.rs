@@ -10,17 +10,19 @@
 //! }
 //! ```
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, EXPECT, HOST};
 use http::{HeaderValue, Method, Request, Uri, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::time::{Duration, Instant, timeout_at};
+use pin_project_lite::pin_project;
+use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 use super::received::Received;
 use super::retry::{Replay, is_safe, may_repeat};
@@ -139,13 +141,14 @@ impl Authorized {
     ///
     /// # Errors
     /// Each says whether the upstream may have seen the request, also in the first of two tries.
-    pub async fn send<T: Transport>(
-        self,
+    pub fn send<T: Transport>(
+        &mut self,
         transport: &T,
         upgrades: bool,
-    ) -> Result<Sent, Rejection> {
+    ) -> impl Future<Output = Result<Sent, Rejection>> {
         let Self { inbound, bearer, replay, waited, exchange, .. } = self;
-        exchange.send(inbound.request, bearer, replay, waited, upgrades, transport).await
+        let (bearer, replay) = (bearer.take(), replay.take());
+        exchange.send(&mut inbound.request, bearer, replay, *waited, upgrades, transport)
     }
 }
 
@@ -163,12 +166,14 @@ impl Exchange {
     ) -> Result<Sent, Rejection> {
         replay.bear(Arc::clone(&newer));
         // The answer to the first try was waited for, and the token.
-        self.send(replay.request(), Some(newer), None, true, upgrades, transport).await
+        let mut request = replay.request();
+        self.send(&mut request, Some(newer), None, true, upgrades, transport).await
     }
 
+    /// What is large is borrowed: hyper keeps room for this future with each client connection.
     async fn send<T: Transport>(
         &self,
-        mut request: Request<Body>,
+        request: &mut Request<Body>,
         mut bearer: Option<Arc<Bearer>>,
         mut replay: Option<Box<Replay>>,
         mut waited: bool,
@@ -177,20 +182,19 @@ impl Exchange {
     ) -> Result<Sent, Rejection> {
         let exchange = self;
         let is_safe = is_safe(request.method());
-        let mut progress = limit_body(&mut request, exchange);
+        let mut progress = limit_body(request, exchange);
         let mut reuse = match (upgrades, is_safe) {
             (true, _) => Reuse::Upgrade,
             (false, true) => Reuse::Any,
             (false, false) => Reuse::Recent,
         };
         let mut connections = 0;
+        // In a box, like all that is rare.
         let mut first_failure = None;
         loop {
             connections += 1;
-            let acquiring = pin!(transport.acquire(reuse));
-            let (acquired, pending) = noting_a_wait(acquiring).await;
-            waited |= pending;
-            let connection = match acquired {
+            let acquiring = NotingAWait { future: transport.acquire(reuse), waited: &mut waited };
+            let connection = match acquiring.await {
                 Ok(connection) => connection,
                 Err(error) => return Err(exchange.failed(&error, None).after(first_failure)),
             };
@@ -201,13 +205,13 @@ impl Exchange {
                 return Err(client_left().after(first_failure));
             }
             let limit = exchange.upstream.response_timeout;
-            let sending = pin!(connection.send(request));
-            let error = match in_time(sending, limit, progress.as_ref()).await {
+            let sending = connection.send(std::mem::take(request));
+            let error = match InTime::new(sending, limit, progress.as_ref()).await {
                 Some(Ok(answer)) => return Ok(Sent { answer, bearer, replay }),
                 Some(Err(SendFailure::Returned(unsent, _)))
                     if connections < MAX_CONNECTIONS_TRIED =>
                 {
-                    request = *unsent;
+                    *request = *unsent;
                     // Those still in the pool may be as dead as the ones tried so far.
                     if connections + 1 == MAX_CONNECTIONS_TRIED && reuse != Reuse::Upgrade {
                         reuse = Reuse::Never;
@@ -224,8 +228,8 @@ impl Exchange {
                 return Err(rejection.after(first_failure));
             }
             let Some(next) = &replay else { return Err(rejection.after(first_failure)) };
-            (request, bearer) = (next.request(), next.bearer().cloned());
-            (first_failure, progress, waited) = (Some(rejection), None, true);
+            (*request, bearer) = (next.request(), next.bearer().cloned());
+            (first_failure, progress, waited) = (Some(Box::new(rejection)), None, true);
             (reuse, connections) = (Reuse::Never, 0);
         }
     }
@@ -306,37 +310,65 @@ fn limit_body(request: &mut Request<Body>, exchange: &Exchange) -> Option<BodyPr
     Some(progress)
 }
 
-/// Waits for something, and notes whether it had to be waited for.
-async fn noting_a_wait<F: Future>(mut future: Pin<&mut F>) -> (F::Output, bool) {
-    let mut pending = false;
-    let output = poll_fn(|cx| {
-        let polled = future.as_mut().poll(cx);
-        pending |= polled.is_pending();
-        polled
-    })
-    .await;
-    (output, pending)
+pin_project! {
+    /// Waits for something, and notes whether it had to be waited for.
+    struct NotingAWait<'a, F> {
+        #[pin]
+        future: F,
+        waited: &'a mut bool,
+    }
 }
 
-/// Waits for an answer: `None` where none comes in time. The clock starts when the request is sent, and
-/// anew with each piece of its body, since an upstream cannot be expected to answer what it has not yet
-/// been told.
-async fn in_time<F: Future>(
-    mut sending: Pin<&mut F>,
-    limit: Duration,
-    progress: Option<&BodyProgress>,
-) -> Option<F::Output> {
-    let started = Instant::now();
-    let mut deadline = started + limit;
-    loop {
-        if let Ok(sent) = timeout_at(deadline, sending.as_mut()).await {
-            return Some(sent);
+impl<F: Future> Future for NotingAWait<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let polled = this.future.poll(cx);
+        **this.waited |= polled.is_pending();
+        polled
+    }
+}
+
+pin_project! {
+    /// Waits for an answer: `None` where none comes in time. The clock starts when the request is sent,
+    /// and anew with each piece of its body, since an upstream cannot be expected to answer what it has
+    /// not yet been told.
+    struct InTime<'a, F> {
+        #[pin]
+        sending: F,
+        #[pin]
+        timer: Sleep,
+        started: Instant,
+        limit: Duration,
+        progress: Option<&'a BodyProgress>,
+    }
+}
+
+impl<'a, F: Future> InTime<'a, F> {
+    fn new(sending: F, limit: Duration, progress: Option<&'a BodyProgress>) -> Self {
+        let started = Instant::now();
+        Self { sending, timer: sleep_until(started + limit), started, limit, progress }
+    }
+}
+
+impl<F: Future> Future for InTime<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(sent) = this.sending.poll(cx) {
+            return Poll::Ready(Some(sent));
         }
-        let since = progress.map_or(started, |progress| progress.last().max(started));
-        if since + limit <= deadline {
-            return None;
+        loop {
+            ready!(this.timer.as_mut().poll(cx));
+            let moved = this.progress.map_or(*this.started, BodyProgress::last);
+            let due = moved.max(*this.started) + *this.limit;
+            if due <= this.timer.deadline() {
+                return Poll::Ready(None);
+            }
+            this.timer.as_mut().reset(due);
         }
-        deadline = since + limit;
     }
 }
 
