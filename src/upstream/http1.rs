@@ -131,9 +131,14 @@ impl Http1Connection {
         let sending = self.sender.try_send_request(request);
         async move {
             let mut sending = pin!(sending);
-            let sent = poll_fn(|cx| match sending.as_mut().poll(cx) {
-                Poll::Ready(sent) => Poll::Ready(Some(sent)),
-                Poll::Pending => interim.poll_too_many(cx).map(|()| None),
+            // Counted also where the final answer has come meanwhile: how the upstream's bytes were cut
+            // into reads must not tell whether its answer is passed on.
+            let sent = poll_fn(|cx| {
+                let sent = sending.as_mut().poll(cx).map(Some);
+                match interim.poll_too_many(cx) {
+                    Poll::Ready(()) => Poll::Ready(None),
+                    Poll::Pending => sent,
+                }
             })
             .await;
             let error = |kind| {
