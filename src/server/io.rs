@@ -40,6 +40,9 @@ struct State<I: ?Sized> {
     used: bool,
     /// Whether the client's end of the connection has been read.
     at_end: bool,
+    /// Whether the client was seen to close its side. The end of TLS is a message, which the kernel
+    /// knows nothing of once it has been read.
+    half_closed: bool,
     /// Whether the end of the connection would be taken for the end of the answer that is being sent.
     close_delimited: bool,
     /// The connection's place under `server.max_connections`, held until the socket closes.
@@ -51,11 +54,15 @@ struct State<I: ?Sized> {
 pub(super) struct WeakIo(Weak<Mutex<State<dyn Stream>>>);
 
 impl WeakIo {
-    /// What the kernel knows of the client now; one whose socket is closed has left.
+    /// What is known of the client now: what the kernel says, and that it has closed its side. One whose
+    /// socket is closed has left.
     pub fn peer_state(&self) -> PeerState {
         let Some(state) = self.0.upgrade() else { return PeerState::Disconnected };
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.stream.peer_state()
+        match state.stream.peer_state() {
+            PeerState::Connected if state.half_closed || state.at_end => PeerState::HalfClosed,
+            told => told,
+        }
     }
 }
 
@@ -68,6 +75,7 @@ impl SharedIo {
             moved: true,
             used: false,
             at_end: false,
+            half_closed: false,
             close_delimited: false,
             _place: place,
             stream,
@@ -146,7 +154,10 @@ impl SharedIo {
 
     /// Notices that the client leaves.
     pub fn poll_departure(&self, cx: &mut Context<'_>) -> Departure {
-        self.lock().stream.poll_departure(cx)
+        let mut state = self.lock();
+        let departure = state.stream.poll_departure(cx);
+        state.half_closed |= departure == Departure::Left(PeerState::HalfClosed);
+        departure
     }
 
     /// Ends our side: TLS says so, and what was written goes out before the end.

@@ -83,11 +83,6 @@ impl Interim {
         }
     }
 
-    /// Whether more informational answers have come than are waited for.
-    pub(super) fn are_too_many(&self) -> bool {
-        self.lock().count > MAX_INTERIM
-    }
-
     /// Ready when more informational answers have come than are waited for.
     pub(super) fn poll_too_many(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();

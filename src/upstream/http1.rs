@@ -147,10 +147,6 @@ impl Http1Connection {
                 SendError { kind, forwarded, reused }
             };
             let response = match sent {
-                // Many may have come at once, with the answer behind them.
-                Some(Ok(_)) if interim.are_too_many() => {
-                    return Err(SendFailure::Failed(error(SendErrorKind::TooManyInterim)));
-                }
                 Some(Ok(response)) => response,
                 Some(Err(mut failed)) => {
                     let returned = failed.take_message();
