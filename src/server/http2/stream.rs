@@ -25,7 +25,7 @@ use super::super::connection::{ClientProbe, ConnectionInfo, HeadError, Inbound, 
 use super::super::io::WeakIo;
 use super::super::settings::ConnectionLimits;
 use super::super::stream::PeerState;
-use super::Streams;
+use super::{OpenStream, Streams};
 use crate::body::{Body, BodyError};
 
 /// What a request is served with.
@@ -47,7 +47,7 @@ pub(super) async fn serve<S>(
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + 'static,
 {
     let StreamContext { info, io, streams, limits, refused } = context;
-    let _open = streams.begin();
+    let open = Rc::new(streams.begin());
     let client = Rc::new(Client::default());
     let head_request = request.method() == Method::HEAD;
     let lines = request.headers().len();
@@ -65,7 +65,7 @@ pub(super) async fn serve<S>(
             true => PeerState::Disconnected,
             false => io.peer_state(),
         });
-        let request = received(request, &client);
+        let request = received(request, &client, &open);
         let inbound = Inbound { request, connection: info, client: probe, upgrade: None };
         let mut answer = pin!(Oneshot::new(service, inbound));
         poll_fn(|cx| {
@@ -140,7 +140,11 @@ impl Client {
 }
 
 /// A request as it travels on.
-fn received(request: Request<RecvStream>, client: &Rc<Client>) -> Request<Body> {
+fn received(
+    request: Request<RecvStream>,
+    client: &Rc<Client>,
+    open: &Rc<OpenStream>,
+) -> Request<Body> {
     let expects = request
         .headers()
         .get(EXPECT)
@@ -152,7 +156,8 @@ fn received(request: Request<RecvStream>, client: &Rc<Client>) -> Request<Body> 
         if stream.is_end_stream() {
             return Body::empty();
         }
-        Body::boxed(RequestBody { stream, length, data_ended: false, client: Rc::clone(client) })
+        let (client, open) = (Rc::clone(client), Rc::clone(open));
+        Body::boxed(RequestBody { stream, length, data_ended: false, client, _open: open })
     })
 }
 
@@ -163,6 +168,8 @@ struct RequestBody {
     length: Option<u64>,
     data_ended: bool,
     client: Rc<Client>,
+    /// A body may go on after its answer: its connection is not idle before both have ended.
+    _open: Rc<OpenStream>,
 }
 
 impl HttpBody for RequestBody {
@@ -173,7 +180,7 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { stream, length, data_ended, client } = &mut *self;
+        let Self { stream, length, data_ended, client, .. } = &mut *self;
         client.want_body();
         if !*data_ended {
             match ready!(stream.poll_data(cx)) {
