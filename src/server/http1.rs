@@ -141,6 +141,7 @@ where
             Poll::Ready(Ok(())) => Poll::Ready(Ended::Other(connection::Ended::Closed)),
             Poll::Ready(Err(error)) => Poll::Ready(ended(error)),
             Poll::Pending => {
+                io.wake_when_idle(cx);
                 timer.as_mut().poll_overdue(io, member.is_crowded(), cx).map(Ended::Other)
             }
         }
@@ -386,13 +387,22 @@ struct Receiving(Rc<Exchange>);
 
 impl Observer for Receiving {
     fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
-        let over = match frame {
-            Poll::Ready(None) => true,
-            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        let (over, came) = match frame {
+            Poll::Ready(None) => (true, true),
+            Poll::Ready(Some(Ok(frame))) => (frame.is_trailers() || body.is_end_stream(), true),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => (false, false),
         };
+        let Exchange { io, is_receiving, .. } = &*self.0;
         if over {
-            self.0.is_receiving.set(false);
+            is_receiving.set(false);
+        }
+        // Its answer has ended: what still comes has the time of a head anew, and after its end the
+        // connection is idle.
+        if came && io.phase() == Phase::Head {
+            match over {
+                true => io.enter_idle(),
+                false => io.enter(Phase::Head),
+            }
         }
     }
 }
@@ -457,7 +467,7 @@ struct Busy(Rc<Exchange>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        // A request that is still being sent when its answer has ended has the time of a head to end.
+        // A request that is still being sent when its answer has ended has the time of a head to go on.
         let receiving = self.0.is_receiving.get();
         self.0.io.enter(if receiving { Phase::Head } else { Phase::Idle });
     }

@@ -8,7 +8,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -45,6 +45,9 @@ struct State<I: ?Sized> {
     half_closed: bool,
     /// Whether the end of the connection would be taken for the end of the answer that is being sent.
     close_delimited: bool,
+    /// The connection's task, to be woken when the rest of a request that had been answered has come:
+    /// another task takes it.
+    driver: Option<Waker>,
     /// The connection's place under `server.max_connections`, held until the socket closes.
     _place: Option<Place>,
     stream: I,
@@ -77,6 +80,7 @@ impl SharedIo {
             at_end: false,
             half_closed: false,
             close_delimited: false,
+            driver: None,
             _place: place,
             stream,
         })))
@@ -102,6 +106,25 @@ impl SharedIo {
         state.phase = phase;
         state.moved = true;
         state.used |= phase.is_busy();
+    }
+
+    /// The rest of a request that had been answered has come. What the connection does from now on is
+    /// for its task to decide.
+    pub fn enter_idle(&self) {
+        self.enter(Phase::Idle);
+        let driver = self.lock().driver.take();
+        driver.into_iter().for_each(Waker::wake);
+    }
+
+    /// Notes the connection's task, for [`enter_idle`](Self::enter_idle).
+    pub fn wake_when_idle(&self, cx: &Context<'_>) {
+        let mut state = self.lock();
+        if state.phase == Phase::Head && state.used {
+            match &mut state.driver {
+                Some(driver) => driver.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
     }
 
     /// Whether it has brought a request.
