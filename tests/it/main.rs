@@ -16,6 +16,7 @@ mod command;
 mod egress;
 mod expect;
 mod forwarding;
+mod gone;
 mod grpc;
 mod hostile;
 mod http2;

@@ -14,6 +14,12 @@ mod once;
 mod once_http2;
 // What runs out.
 mod resource_exhaustion;
+// What bytes spread over time come to.
+mod over_time;
+// What holds a place, and what is said beside an answer.
+mod held;
+// What no table has.
+mod odd;
 // Whose answer it is.
 mod recorder;
 mod response_origin;
@@ -24,7 +30,8 @@ use bearer_proxy::proxy::code::Code;
 use bearer_proxy::sandbox::{AuthServer, Persona};
 use tempfile::TempDir;
 
-pub use self::recorder::{Recorder, Seen};
+pub use self::odd::used;
+pub use self::recorder::{Act, Recorder, Seen};
 use crate::support::{Answer, Proxy, auth_server, client, secret_file, soon};
 
 /// The program between a raw client and a raw upstream.
