@@ -90,10 +90,14 @@ impl Http1Connection {
         Ok(Self { sender, io, task, used: false, retire_at, idle_since: Instant::now() })
     }
 
-    /// Whether it may carry a request: it is open, hyper waits for one, and the kernel knows of no byte
-    /// and no end that came meanwhile.
+    /// Whether hyper waits for a request on it.
     pub fn is_ready(&self) -> bool {
-        self.sender.is_ready() && self.io.is_quiet()
+        self.sender.is_ready()
+    }
+
+    /// Whether the kernel knows of no byte and no end that came since the last answer.
+    pub fn is_quiet(&self) -> bool {
+        self.io.is_quiet()
     }
 
     /// Whether it is closed.

@@ -190,13 +190,20 @@ impl Shared {
         }
         let mut idle = self.idle.borrow_mut();
         // The newest first; those below one that is too old have been idle for longer.
-        while let Some(newest) = idle.last() {
-            if now.saturating_duration_since(newest.idle_since) > max_idle {
+        let mut at = idle.len();
+        while let Some(candidate) = at.checked_sub(1).and_then(|below| idle.get(below)) {
+            at -= 1;
+            if now.saturating_duration_since(candidate.idle_since) > max_idle {
                 return None;
             }
-            let newest = idle.pop()?;
-            if newest.retire_at > now && newest.is_ready() {
-                return Some(self.acquired(Connection::Http1(newest), true));
+            // hyper may have something left to do after the last exchange.
+            let usable = candidate.retire_at > now && !candidate.is_closed();
+            if usable && !candidate.is_ready() {
+                continue;
+            }
+            let candidate = idle.remove(at);
+            if usable && candidate.is_quiet() {
+                return Some(self.acquired(Connection::Http1(candidate), true));
             }
         }
         None
