@@ -20,6 +20,8 @@ use crate::sensitive::Sensitive;
 
 /// Bytes of all heads of a proxy's answer together.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Lines of such a head.
+const MAX_FIELDS: usize = 100;
 /// Characters of a status line that are shown.
 const MAX_SHOWN: usize = 100;
 
@@ -109,8 +111,7 @@ pub(super) async fn tunnel(
     stream.write_all(request(target, login.as_ref()).expose().as_bytes()).await?;
     let mut left = MAX_HEAD_BYTES;
     loop {
-        let head = read_head(stream, &mut left).await?;
-        let answer = Answer::read(&head).ok_or_else(|| TunnelError::NoHttp(shown(&head)))?;
+        let answer = read_answer(stream, &mut left).await?;
         match answer.code {
             101 => return Err(TunnelError::Refused(answer)),
             100..=199 => {}
@@ -132,7 +133,7 @@ fn request(target: &str, login: Option<&Sensitive>) -> Sensitive {
 
 /// Reads up to the end of a head and not one byte further: what follows belongs to the tunnel, so
 /// that bytes are looked at before they are taken.
-async fn read_head(stream: &mut TcpStream, left: &mut usize) -> Result<Vec<u8>, TunnelError> {
+async fn read_answer(stream: &mut TcpStream, left: &mut usize) -> Result<Answer, TunnelError> {
     let mut head = Vec::new();
     let mut ahead = [0; 1024];
     loop {
@@ -142,19 +143,15 @@ async fn read_head(stream: &mut TcpStream, left: &mut usize) -> Result<Vec<u8>, 
         }
         let before = head.len();
         head.extend_from_slice(&ahead[..seen]);
-        let end = end_of_head(&head);
-        head.truncate(end.unwrap_or(head.len()));
-        let taken = head.len() - before;
+        let parsed = Answer::parse(&head).map_err(|_| TunnelError::NoHttp(shown(&head)))?;
+        let end = parsed.as_ref().map_or(head.len(), |(_, end)| *end);
+        let taken = end.saturating_sub(before);
         *left = left.checked_sub(taken).ok_or(TunnelError::TooLong)?;
         stream.read_exact(&mut ahead[..taken]).await?;
-        if end.is_some() {
-            return Ok(head);
+        if let Some((answer, _)) = parsed {
+            return Ok(answer);
         }
     }
-}
-
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }
 
 /// What an egress proxy said to a CONNECT.
@@ -171,22 +168,22 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn read(head: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(head);
-        let mut lines = text.split("\r\n");
-        let status = lines.next()?;
-        let (version, line) = status.split_once(' ')?;
-        let code = line.get(..3)?.parse().ok().filter(|code| (100..600).contains(code))?;
-        if !version.starts_with("HTTP/1.") {
-            return None;
-        }
-        let schemes = lines
-            .filter_map(|line| line.split_once(':'))
-            .filter(|(name, _)| name.eq_ignore_ascii_case("proxy-authenticate"))
-            .filter_map(|(_, value)| value.split_whitespace().next())
+    /// The answer and the length of its head; `None` where more bytes are needed.
+    fn parse(head: &[u8]) -> Result<Option<(Self, usize)>, httparse::Error> {
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut response = httparse::Response::new(&mut fields);
+        let httparse::Status::Complete(end) = response.parse(head)? else { return Ok(None) };
+        let code = response.code.filter(|code| (100..600).contains(code));
+        let code = code.ok_or(httparse::Error::Status)?;
+        let line = shown(format!("{code} {}", response.reason.unwrap_or_default()).as_bytes());
+        let schemes = response
+            .headers
+            .iter()
+            .filter(|field| field.name.eq_ignore_ascii_case("proxy-authenticate"))
+            .filter_map(|field| std::str::from_utf8(field.value).ok()?.split_whitespace().next())
             .map(|scheme| scheme.trim_end_matches(',').to_ascii_lowercase())
             .collect();
-        Some(Self { code, line: shown(line.as_bytes()), schemes, had_login: false })
+        Ok(Some((Self { code, line, schemes, had_login: false }, end)))
     }
 
     /// What may help.
@@ -308,7 +305,7 @@ mod tests {
         let proxy = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut asked = Vec::new();
-            while end_of_head(&asked).is_none() {
+            while !asked.ends_with(b"\r\n\r\n") {
                 asked.push(stream.read_u8().await.unwrap());
             }
             stream.write_all(answer).await.unwrap();
@@ -375,7 +372,7 @@ mod tests {
         check("SSH-2.0-x\r\n\r\n", None, "speaks no HTTP/1: SSH-2.0-x", "takes CONNECT").await;
         check("HTTP/1.1 200 OK\r\nX: y", None, "middle of its answer: HTTP/1.1 200 OK", "").await;
         check("", None, "hung up without an answer", "takes CONNECT").await;
-        let endless = "x".repeat(MAX_HEAD_BYTES + 1);
+        let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(MAX_HEAD_BYTES));
         check(&endless, None, "longer than 16 KiB", "takes CONNECT").await;
         let quoted = format!("HTTP/1.1 503 \"a\\\x1b[31m{}\r\n\r\n", "y".repeat(200));
         let shown = format!("it answered 503 'a'?[31m{}", "y".repeat(88));

@@ -138,19 +138,26 @@ pub enum HeadError {
 /// Counts and logs heads that were refused before any request was made of them.
 pub(super) struct RefusedHeads {
     told: OnHeadError,
-    warnings: RefCell<Throttle>,
+    /// One for each reason, so that none hides another.
+    warnings: [RefCell<Throttle>; 3],
 }
 
 impl RefusedHeads {
     /// `told` counts them.
     pub fn new(told: OnHeadError) -> Rc<Self> {
-        Rc::new(Self { told, warnings: RefCell::default() })
+        Rc::new(Self { told, warnings: Default::default() })
     }
 
     /// Notes one; `error` says what was found.
     pub fn add(&self, reason: HeadError, error: &dyn fmt::Display, peer: &Peer) {
         (self.told)(reason);
-        let Some(suppressed) = self.warnings.borrow_mut().allow() else { return };
+        let [malformed, too_large, tls] = &self.warnings;
+        let throttle = match reason {
+            HeadError::Malformed => malformed,
+            HeadError::TooLarge => too_large,
+            HeadError::Tls => tls,
+        };
+        let Some(suppressed) = throttle.borrow_mut().allow() else { return };
         match reason {
             HeadError::Tls => tracing::warn!(
                 %peer, suppressed,
