@@ -27,7 +27,7 @@
 //! * [`token`]: the life of a token. Start with `token/refresher.rs`.
 //! * [`route`]: pure matching of targets; [`oauth`]: RFC 6749 as values and bytes.
 //! * [`upstream`], [`net`]: the ways out; [`server`]: the way in. hyper and h2 speak HTTP on all of
-//!   them; no line here reads or writes it.
+//!   them; only the CONNECT to an egress proxy is read and written here (`net/egress.rs`).
 //! * [`secret`]: where client secrets come from; [`config`]: TOML in, typed settings out.
 //! * [`admin`], [`telemetry`]: what operators see.
 //! * [`app`]: composition; [`cli`]: the verbs a person types; [`sandbox`]: the fakes behind `demo`
