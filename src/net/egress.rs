@@ -374,9 +374,11 @@ mod tests {
         check("", None, "hung up without an answer", "takes CONNECT").await;
         let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(MAX_HEAD_BYTES));
         check(&endless, None, "longer than 16 KiB", "takes CONNECT").await;
-        let quoted = format!("HTTP/1.1 503 \"a\\\x1b[31m{}\r\n\r\n", "y".repeat(200));
-        let shown = format!("it answered 503 'a'?[31m{}", "y".repeat(88));
+        let quoted = format!("HTTP/1.1 503 \"a\\{}\r\n\r\n", "y".repeat(200));
+        let shown = format!("it answered 503 'a'{}", "y".repeat(93));
         check(&quoted, None, &shown, "cannot reach the host").await;
+        let odd = "HTTP/1.1 503 \x1b[31m\r\n\r\n";
+        check(odd, None, "speaks no HTTP/1: HTTP/1.1 503 ?[31m", "takes CONNECT").await;
     }
 
     #[test]
