@@ -4,22 +4,21 @@
 //! section 4.4), keeps them fresh in the background, attaches `Authorization: Bearer …` (RFC 6750)
 //! with the scopes that the matched route needs, and forwards to the upstream API over TLS.
 //!
-//! # Two rivers and one meeting point
+//! # Request path and token path
 //!
 //! ```text
-//! request river (fast, reads only)
+//! request path (fast, reads only)
 //!   server ─► proxy::stack ─► Received ─► Routed ─► Authorized ─► upstream::Pool ─► answer streams back
 //!                             (as it      (route::   (token::        the only await
 //!                              came in)    Table)     Reader)         on the way out
 //!                                                       ▲
 //!                                               atomic token cell
 //!                                                       ▲
-//! token river (slow, the only writer)                   │
+//! token path (slow, the only writer)                    │
 //!   token::Keeper ─► refresher ⟲ schedule ─► fetch: secret ─► oauth request ─► net ─► oauth reply ─► token::Writer
 //! ```
 //!
-//! The token river never looks at a request. A request waits for the token river in two cases
-//! only: no usable token is there yet, or a 401 blamed the one it carried; both within a deadline.
+//! The token path never looks at a request. A request waits for the token path in two cases only: no usable token is there yet, or a 401 blamed the one it carried; both within a deadline.
 //!
 //! # The map, in reading order
 //!
@@ -27,7 +26,7 @@
 //! * [`token`]: the life of a token. Start with `token/refresher.rs`.
 //! * [`route`]: pure matching of targets; [`oauth`]: RFC 6749 as values and bytes.
 //! * [`upstream`], [`net`]: the ways out; [`server`]: the way in. hyper and h2 speak HTTP on all of
-//!   them; only the CONNECT to an egress proxy is read and written here (`net/egress.rs`).
+//!   them; only the CONNECT exchange with an egress proxy is ours (`net/egress.rs`).
 //! * [`secret`]: where client secrets come from; [`config`]: TOML in, typed settings out.
 //! * [`admin`], [`telemetry`]: what operators see.
 //! * [`app`]: composition; [`cli`]: the verbs a person types; [`sandbox`]: the fakes behind `demo`
@@ -42,7 +41,7 @@
 //!
 //! 1. No request reaches an upstream without what its route asks for: only `proxy::Authorized` can
 //!    be sent, and only authorization makes one.
-//! 2. A first attempt takes no lock and, where a usable token is there, awaits none. Only a request
+//! 2. A first attempt takes no lock that another thread takes and, where a usable token is there, awaits none. Only a request
 //!    that finds no usable token, or was challenged, waits for a newer one, within its deadline.
 //! 3. A request sees one `proxy::Plan` from start to end, whatever is reloaded meanwhile.
 //! 4. [`Sensitive`](sensitive::Sensitive) and `token::Bearer` have no `Display`, and a redacted

@@ -13,11 +13,11 @@ use crate::{Asked, WORK, machine};
 
 /// What a request may cost: name of the work, user instructions, system calls.
 const LIMITS: [(&str, f64, f64); 4] = [
-    ("get", 20_800.0, 4.3),
-    ("tls", 30_200.0, 4.3),
-    // How many reads a body takes depends on how it arrives: 5.5 to 6.3 were seen.
-    ("post10k", 43_400.0, 6.8),
-    ("close", 30_600.0, 8.5),
+    ("get", 50_700.0, 5.3),
+    ("tls", 62_300.0, 5.3),
+    // How many reads a body takes depends on how it arrives.
+    ("post10k", 66_400.0, 7.5),
+    ("close", 68_400.0, 10.6),
 ];
 
 /// Measures all, or what is asked for; the exit code says whether every limit holds.
