@@ -2,6 +2,8 @@
 //! each with a limit that a change must not cross.
 
 use std::fs;
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -52,17 +54,20 @@ pub fn build(site: &Site<'_>, asked: &Asked) {
     running.end();
     let counted = |name| {
         let counted = instructions_per_request(&recipe, site.folder, &work(name));
-        counted.map_or("-".into(), |count| format!("{count:.0}"))
+        counted.map_or_else(|error| error.to_string(), |count| format!("{count:.0}"))
     };
     println!("program MiB | idle MiB | 1,000 idle connections MiB | instructions get | tls");
     let size = recipe.size_mib();
     println!("{size:.2} | {idle:.1} | {thousand:.1} | {} | {}", counted("get"), counted("tls"));
 }
 
-fn check(work: &str, unit: &str, tool: &str, measured: Option<f64>, limit: f64) -> bool {
-    let Some(measured) = measured else {
-        println!("{work}: {unit} could not be counted: is {tool} installed, and may it attach?");
-        return false;
+fn check(work: &str, unit: &str, tool: &str, measured: io::Result<f64>, limit: f64) -> bool {
+    let measured = match measured {
+        Ok(measured) => measured,
+        Err(error) => {
+            println!("{work}: {unit} could not be counted with {tool}: {error}");
+            return false;
+        }
     };
     let word = if measured <= limit { "ok" } else { "TOO MANY" };
     println!("{work}: {measured:.2} {unit} per request, at most {limit}: {word}");
@@ -70,47 +75,67 @@ fn check(work: &str, unit: &str, tool: &str, measured: Option<f64>, limit: f64) 
 }
 
 /// The difference of two runs, so that start and end do not count.
-pub fn instructions_per_request(recipe: &Recipe, folder: &Path, job: &Job) -> Option<f64> {
+pub fn instructions_per_request(recipe: &Recipe, folder: &Path, job: &Job) -> io::Result<f64> {
     let few = instructions(recipe, folder, job, 500)?;
     let many = instructions(recipe, folder, job, 2500)?;
-    Some((many - few) / 2000.0)
+    Ok((many - few) / 2000.0)
 }
 
-fn instructions(recipe: &Recipe, folder: &Path, job: &Job, requests: u64) -> Option<f64> {
+fn instructions(recipe: &Recipe, folder: &Path, job: &Job, requests: u64) -> io::Result<f64> {
     let out = folder.join("callgrind.out");
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--quiet"]);
     valgrind.arg(format!("--callgrind-out-file={}", out.display()));
-    let mut running = recipe.start_within(&mut valgrind).ok()?;
-    load::run(running.address, job, Until::Requests(200));
-    load::run(running.address, job, Until::Requests(requests));
+    let mut running = recipe.start_within(&mut valgrind)?;
+    answered(running.address, job, 200)?;
+    answered(running.address, job, requests)?;
     running.end();
-    let text = fs::read_to_string(out).ok()?;
+    let text = told(&out)?;
     let total = text
         .lines()
         .find_map(|line| line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: ")));
-    total?.trim().parse().ok()
+    number(total)
 }
 
-fn syscalls_per_request(recipe: &Recipe, folder: &Path, job: &Job) -> Option<f64> {
+fn syscalls_per_request(recipe: &Recipe, folder: &Path, job: &Job) -> io::Result<f64> {
     const REQUESTS: u64 = 4000;
-    let mut running = recipe.start().ok()?;
+    let mut running = recipe.start()?;
     let job = Job { clients: 16, ..job.clone() };
-    load::run(running.address, &job, Until::Requests(500));
+    answered(running.address, &job, 500)?;
     let out = folder.join("strace.out");
     let mut strace = Command::new("strace")
         .args(["-f", "-c", "-U", "name,calls", "-p", &running.pid().to_string(), "-o"])
         .arg(&out)
         .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
+        .spawn()?;
     std::thread::sleep(Duration::from_millis(500)); // until it has attached
-    load::run(running.address, &job, Until::Requests(REQUESTS));
+    let all = answered(running.address, &job, REQUESTS);
     proxies::signal(strace.id(), "INT");
-    strace.wait().ok()?;
+    strace.wait()?;
     running.end();
-    let text = fs::read_to_string(out).ok()?;
-    let total = text.lines().find(|line| line.trim_start().starts_with("total"))?;
-    let calls: f64 = total.split_whitespace().last()?.parse().ok()?;
-    Some(calls / REQUESTS as f64)
+    all?;
+    let text = told(&out)?;
+    let total = text.lines().find(|line| line.trim_start().starts_with("total"));
+    let calls = number(total.and_then(|line| line.split_whitespace().last()))?;
+    Ok(calls / REQUESTS as f64)
+}
+
+/// Loads a proxy; one whose requests fail is not measured.
+fn answered(address: SocketAddr, job: &Job, requests: u64) -> io::Result<()> {
+    match load::run(address, job, Until::Requests(requests)).failed {
+        0 => Ok(()),
+        failed => Err(io::Error::other(format!("{failed} of {requests} requests failed"))),
+    }
+}
+
+/// What a tool has written, once: what is left of an earlier run must not be taken for it.
+fn told(out: &Path) -> io::Result<String> {
+    let text = fs::read_to_string(out)?;
+    fs::remove_file(out)?;
+    Ok(text)
+}
+
+fn number(text: Option<&str>) -> io::Result<f64> {
+    let read = text.and_then(|text| text.trim().parse().ok());
+    read.ok_or_else(|| io::Error::other("its output holds no total"))
 }

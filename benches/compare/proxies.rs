@@ -188,7 +188,10 @@ fn urls(origin: &Origin) -> [(char, String); 2] {
     [('r', format!("http://127.0.0.1:{http}")), ('t', format!("https://localhost:{https}"))]
 }
 
-/// A port that is free now.
+/// A port that is free now, and not one of those that the kernel gives to connections, such as the
+/// load's own: a connection that has it, even a closed one for a minute, keeps a proxy from listening.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let tried = (0..100).map(|_| TcpListener::bind(("127.0.0.1", fastrand::u16(10_000..32_000))));
+    let free = tried.flatten().next();
+    Ok(free.map_or_else(|| TcpListener::bind("127.0.0.1:0"), Ok)?.local_addr()?.port())
 }

@@ -57,9 +57,12 @@ fn same_instructions(bench: &Bench<'_>, few: &Site<'_>, many: &Site<'_>, of: &st
         let job = get('r', site.routes, 1024, 8);
         instructions_per_request(&bench.recipe(site), site.folder, &job)
     };
-    let (Some(few), Some(many)) = (count(few), count(many)) else {
-        println!("  instructions were not counted: valgrind is not installed");
-        return true;
+    let (few, many) = match (count(few), count(many)) {
+        (Ok(few), Ok(many)) => (few, many),
+        (Err(error), _) | (_, Err(error)) => {
+            println!("  instructions were not counted with valgrind: {error}");
+            return true;
+        }
     };
     println!("  instructions of a GET: {few:.0} with the fewest {of}, {many:.0} with the most");
     law("instructions of a GET with the most, in those with the fewest", many / few, 1.02)
