@@ -2,7 +2,9 @@
 //!
 //! `/NAME/SIZE` is answered with that many bytes, if the request bears a token; otherwise with 401,
 //! so that a proxy which attaches none is seen to fail. Segments between change the answer:
-//! `wait-50` has it come after 50 ms, `chunked` sends it in chunks, `closing` ends the connection.
+//! `wait-50` has it come after 50 ms, `chunked` sends it in chunks, `closing` ends the connection. With
+//! `unread` nothing of the request's body is read and nothing is answered, and with `half-900` the
+//! answer is 900 bytes of a head that does not end, both for [`STANDSTILL`].
 
 use std::io;
 use std::sync::Arc;
@@ -46,6 +48,8 @@ pub struct Seen {
 static FILLER: [u8; 64 * 1024] = [b'x'; 64 * 1024];
 /// The longest head that is read.
 const MAX_HEAD: usize = 16 * 1024;
+/// How long a connection lasts on which nothing more happens.
+const STANDSTILL: Duration = Duration::from_secs(30);
 
 impl Origin {
     /// Starts it on a thread of its own, pinned to a core.
@@ -141,6 +145,12 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Seen) -> 
         };
         let asked = Asked::read(&String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase());
         buffer.drain(..end);
+        if asked.stands_still() {
+            stream.write_all(&half_head(asked.half)).await?;
+            stream.flush().await?;
+            tokio::time::sleep(STANDSTILL).await;
+            return Ok(());
+        }
         read_body(&mut stream, &mut buffer, asked.body).await?;
         if asked.wait > Duration::ZERO {
             tokio::time::sleep(asked.wait).await;
@@ -153,6 +163,13 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Seen) -> 
             return stream.shutdown().await;
         }
     }
+}
+
+/// So many bytes of a head, and no end of it.
+fn half_head(bytes: usize) -> Vec<u8> {
+    let mut head = b"HTTP/1.1 200 OK\r\nx-fill: ".to_vec();
+    head.resize(bytes, b'x');
+    head
 }
 
 async fn read_body(
@@ -193,6 +210,9 @@ struct Asked {
     wait: Duration,
     chunked: bool,
     closing: bool,
+    unread: bool,
+    /// Bytes of a head that does not end; 0: none.
+    half: usize,
 }
 
 impl Asked {
@@ -201,7 +221,7 @@ impl Asked {
         let number = |text: &str| text.trim().parse().unwrap_or(0);
         let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
         let segment = |name: &str| path.split('/').any(|segment| segment == name);
-        let wait = path.split('/').find_map(|segment| segment.strip_prefix("wait-"));
+        let after = |name: &str| path.split('/').find_map(|segment| segment.strip_prefix(name));
         let body = match field("transfer-encoding:") {
             Some(_) => Framing::Chunks,
             None => Framing::Length(field("content-length:").map_or(0, number)),
@@ -211,10 +231,16 @@ impl Asked {
             bears: field("authorization:").is_some_and(|value| value.contains("bearer tok-")),
             body,
             size: path.rsplit('/').next().map_or(0, number),
-            wait: Duration::from_millis(wait.map_or(0, number) as u64),
+            wait: Duration::from_millis(after("wait-").map_or(0, number) as u64),
             chunked: segment("chunked"),
             closing: segment("closing"),
+            unread: segment("unread"),
+            half: after("half-").map_or(0, number),
         }
+    }
+
+    fn stands_still(&self) -> bool {
+        self.bears && (self.unread || self.half > 0)
     }
 }
 

@@ -170,6 +170,7 @@ fn configuration(site: &Site<'_>, port: u16, admin: u16) -> io::Result<String> {
     );
     for (kind, url) in urls(origin) {
         let _ = writeln!(text, "[upstreams.{kind}]\nurl = \"{url}\"\ncredential = \"c\"");
+        let _ = writeln!(text, "max_connections = 2000");
         let _ = writeln!(text, "tls = {{ extra_ca_file = \"{}/ca.pem\" }}", folder.display());
         for number in 0..site.routes {
             let scope = number % site.tokens;

@@ -8,6 +8,7 @@ mod bodies;
 mod change;
 mod growth;
 mod memory;
+mod phases;
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ struct Bench<'a> {
 /// Measures, prints, and tells whether its limits hold.
 type Law = fn(&Bench<'_>) -> bool;
 
-const ALL: [(&str, Law); 13] = [
+const ALL: [(&str, Law); 14] = [
     ("routes", growth::routes),
     ("tokens", growth::tokens),
     ("workers", growth::workers),
@@ -33,6 +34,7 @@ const ALL: [(&str, Law); 13] = [
     ("flight", memory::in_flight),
     ("slow", memory::slow_readers),
     ("peak", memory::peak),
+    ("phases", phases::phases),
     ("sizes", bodies::sizes),
     ("chunked", bodies::chunked),
     ("mixed", bodies::mixed),
