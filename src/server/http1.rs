@@ -99,7 +99,7 @@ where
     let ended = {
         let served = builder(limits).serve_connection(TokioIo::new(io.clone()), bridge);
         let connection = pin!(served.with_upgrades());
-        drive(connection, &io, limits, &member).await
+        drive(connection, &io, &exchange.is_last, limits, &member).await
     };
     if let Ended::Other(ended) = &ended {
         close(ended, io, &exchange).await;
@@ -111,6 +111,7 @@ where
 async fn drive<S>(
     mut connection: Pin<&mut UpgradeableConnection<TokioIo<SharedIo>, Bridge<S>>>,
     io: &SharedIo,
+    is_last: &Cell<bool>,
     limits: &ConnectionLimits,
     member: &Member,
 ) -> Ended
@@ -125,6 +126,10 @@ where
     let mut grace = None;
     poll_fn(|cx| {
         let stage = if told { Stage::Open } else { member.stage(cx) };
+        if is_last.take() {
+            // hyper finishes what is under way, with `Connection: close`.
+            connection.as_mut().graceful_shutdown();
+        }
         // Polled before it is told: a head that has begun to arrive is still read and answered.
         let mut progress = connection.as_mut().poll(cx);
         if progress.is_pending() && !told && should_close_for_drain(stage, io, &mut grace, cx) {
@@ -319,6 +324,8 @@ struct Exchange {
     offered: Cell<bool>,
     /// Whether another protocol is spoken from now on.
     switched: Cell<bool>,
+    /// Whether no other request is to be read, since it is not certain where this one ends.
+    is_last: Cell<bool>,
 }
 
 impl Exchange {
@@ -328,6 +335,7 @@ impl Exchange {
             is_receiving: Cell::new(false),
             offered: Cell::new(false),
             switched: Cell::new(false),
+            is_last: Cell::new(false),
         }
     }
 }
@@ -392,7 +400,13 @@ impl Observer for Receiving {
             Poll::Ready(Some(Ok(frame))) => (frame.is_trailers() || body.is_end_stream(), true),
             Poll::Ready(Some(Err(_))) | Poll::Pending => (false, false),
         };
-        let Exchange { io, is_receiving, .. } = &*self.0;
+        let Exchange { io, is_receiving, is_last, .. } = &*self.0;
+        // hyper reads trailers up to an empty line that ends with CR LF, and forgives bare LF within
+        // them: what stands behind an empty line with LF alone, the next request, is taken for more of
+        // them. So trailers are the end of a connection.
+        if let Poll::Ready(Some(Ok(frame))) = frame {
+            is_last.set(is_last.get() || frame.is_trailers());
+        }
         if over {
             is_receiving.set(false);
         }

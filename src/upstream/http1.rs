@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use super::error::{Forwarded, SendError, SendErrorKind};
 use super::exchange::{Answer, SendFailure};
 use super::expect_continue::Interim;
-use super::io::{IoHandle, UpstreamIo};
+use super::io::{IoHandle, UpstreamIo, WriteError};
 use super::settings::Settings;
 use crate::body::{Body, BodyError, Observed, Observer};
 use crate::net::connect::Stream;
@@ -65,7 +65,7 @@ impl Http1Connection {
         retire_at: Instant,
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, SendError> {
-        let (socket, io) = UpstreamIo::new(stream, permit);
+        let (socket, io) = UpstreamIo::new(stream, WriteError::Withheld, permit);
         let mut builder = Builder::new();
         builder
             .preserve_header_case(settings.preserve_header_case)
@@ -78,13 +78,12 @@ impl Http1Connection {
         let handshake = builder.handshake(TokioIo::new(socket)).await;
         let (sender, connection) =
             handshake.map_err(|error| SendError::unsent(SendErrorKind::Exchange(error)))?;
-        let upgrades = settings.upgrades;
+        let (upgrades, watched) = (settings.upgrades, io.clone());
         let task = spawn_local(async move {
-            // Its errors are told to whoever waits for an answer.
-            let _ended = match upgrades {
-                true => connection.with_upgrades().await,
-                false => connection.await,
-            };
+            match upgrades {
+                true => drive(pin!(connection.with_upgrades()), &watched).await,
+                false => drive(pin!(connection), &watched).await,
+            }
         });
         let task = task.abort_handle();
         Ok(Self { sender, io, task, used: false, retire_at, idle_since: Instant::now() })
@@ -93,11 +92,6 @@ impl Http1Connection {
     /// Whether hyper waits for a request on it.
     pub fn is_ready(&self) -> bool {
         self.sender.is_ready()
-    }
-
-    /// Whether the kernel knows of no byte and no end that came since the last answer.
-    pub fn is_quiet(&self) -> bool {
-        self.io.is_quiet()
     }
 
     /// Whether it is closed.
@@ -118,6 +112,10 @@ impl Http1Connection {
         let interim = Interim::listen(&mut request);
         let asked = request.headers().get(UPGRADE).cloned();
         let reused = std::mem::replace(&mut self.used, true);
+        // On a new connection TLS may have bytes of its own to bring, such as session tickets.
+        if reused {
+            self.io.begin();
+        }
         let (written, read) = (self.io.written(), self.io.read());
         let exchange = Rc::new(Exchange {
             pool: Rc::clone(pool),
@@ -167,6 +165,9 @@ impl Http1Connection {
                 Ok(response) => response,
                 Err(kind) => return Err(SendFailure::Failed(error(kind))),
             };
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                exchange.io.switched();
+            }
             // hyper speaks 1.0 on a connection whose server has done so, and would send no chunks.
             if response.version() == Version::HTTP_11 {
                 exchange.connection.replace(Some(self));
@@ -174,6 +175,18 @@ impl Http1Connection {
             Ok(answered(response, exchange, &interim))
         }
     }
+}
+
+/// Runs hyper until the connection ends; its errors are told to whoever waits for an answer. A request
+/// that hyper has not taken yet is handed back where the connection turns out spoilt.
+async fn drive<C: Future>(mut connection: Pin<&mut C>, io: &IoHandle) {
+    poll_fn(|cx| {
+        if io.is_spoilt() {
+            return Poll::Ready(());
+        }
+        connection.as_mut().poll(cx).map(drop)
+    })
+    .await;
 }
 
 /// Lets an answer hold the connection until its body has ended.

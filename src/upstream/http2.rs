@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::error::{Forwarded, SendError, SendErrorKind};
 use super::exchange::{Answer, SendFailure};
+use super::io::{UpstreamIo, WriteError};
 use super::settings::Settings;
 use crate::body::{Body, BodyError, Observed, Observer};
 use crate::net::connect::{ConnectError, Stream};
@@ -58,7 +59,7 @@ pub(super) struct Http2Connection {
 }
 
 /// What a task of its own drives.
-type Driven = http2::Connection<TokioIo<Stream>, Body, LocalExecutor>;
+type Driven = http2::Connection<TokioIo<UpstreamIo>, Body, LocalExecutor>;
 
 /// How much a connection carries.
 struct Load {
@@ -137,7 +138,7 @@ impl Http2Connections {
         self.expected.set(false);
     }
 
-    /// Begins HTTP/2 on a connection and shares it. `permit` is held while it is open.
+    /// Begins HTTP/2 on a connection and shares it. `permit` is held while its socket is open.
     ///
     /// # Errors
     /// Where the server does not speak HTTP/2.
@@ -158,7 +159,7 @@ impl Http2Connections {
             // How long a server may be silent while it owes an answer, and then to answer a ping.
             .keep_alive_interval(settings.ping)
             .keep_alive_timeout(settings.ping)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(UpstreamIo::new(stream, WriteError::Told, permit).0))
             .await;
         let (sender, connection) =
             started.map_err(|error| SendError::unsent(SendErrorKind::Exchange(error)))?;
@@ -173,7 +174,6 @@ impl Http2Connections {
             .await;
             // GOAWAY or the end: dropping it closes the sender, so that no request goes there.
             driving.take();
-            drop(permit);
         });
         let connection = Http2Connection { sender, driven, load: Rc::new(load), retire_at };
         self.expected.set(true);

@@ -1,13 +1,14 @@
 //! The socket of one upstream connection, shared by hyper and the pool.
 //!
 //! It does what hyper does not: it counts bytes, so that it is known whether any of a request had left;
-//! it asks the kernel whether an idle connection is clean; and it lets an answer be read although the
-//! request can no longer be written.
+//! it asks the kernel, at the last moment before the first byte of a request, whether the connection is
+//! as its last answer left it; and it lets an answer be read although the request can no longer be
+//! written.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
@@ -35,11 +36,21 @@ pub(super) struct IoHandle {
 /// hyper asks for `Send` where a connection may be upgraded.
 struct Socket {
     stream: Stream,
-    /// Whether a write has failed: what the upstream said before that may still be read.
+    write_error: WriteError,
+    /// Whether a write has failed.
     write_failed: bool,
     /// The connection's place under `max_connections`, held until the socket closes, whatever protocol
     /// is spoken by then.
     _permit: OwnedSemaphorePermit,
+}
+
+/// What becomes of a write that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WriteError {
+    /// Nobody is told: what the upstream said before may still be read. For HTTP/1.
+    Withheld,
+    /// Whoever writes is told. For all other protocols.
+    Told,
 }
 
 #[derive(Default)]
@@ -48,12 +59,19 @@ struct Counters {
     written: AtomicU64,
     /// Bytes that were read, after TLS.
     read: AtomicU64,
+    /// Whether the next byte that is written is the first of a request on a connection that has carried
+    /// others.
+    begins: AtomicBool,
 }
 
 impl UpstreamIo {
     /// Takes a connection that nothing was sent on.
-    pub fn new(stream: Stream, permit: OwnedSemaphorePermit) -> (Self, IoHandle) {
-        let socket = Socket { stream, write_failed: false, _permit: permit };
+    pub fn new(
+        stream: Stream,
+        write_error: WriteError,
+        permit: OwnedSemaphorePermit,
+    ) -> (Self, IoHandle) {
+        let socket = Socket { stream, write_error, write_failed: false, _permit: permit };
         let io = Self { socket: Arc::new(Mutex::new(socket)), counters: Arc::default() };
         let handle =
             IoHandle { socket: Arc::downgrade(&io.socket), counters: Arc::clone(&io.counters) };
@@ -76,18 +94,30 @@ impl IoHandle {
         self.counters.read.load(Relaxed)
     }
 
-    /// Whether the connection is as its last answer left it: neither closed nor with bytes that nobody
-    /// asked for, which would become the next answer.
-    ///
-    /// This asks the kernel. That a read is pending is no fact about the socket: a runtime answers so
-    /// also when it has not heard of the bytes yet, and when a task's budget is spent.
-    pub fn is_quiet(&self) -> bool {
+    /// A request is handed to hyper: none of its bytes is written unless the connection is as the last
+    /// answer left it then.
+    pub fn begin(&self) {
+        self.counters.begins.store(true, Relaxed);
+    }
+
+    /// Whether a request that has not begun cannot be sent any more: the connection is closed, or bytes
+    /// came that nobody had asked for.
+    pub fn is_spoilt(&self) -> bool {
+        self.counters.begins.load(Relaxed) && !self.is_quiet()
+    }
+
+    /// Whether the kernel knows of no byte and no end that nobody has read.
+    fn is_quiet(&self) -> bool {
         let Some(socket) = self.socket.upgrade() else { return false };
         let socket = socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let events = PollFlags::IN | PollFlags::RDHUP;
-        let mut sockets = [PollFd::from_borrowed_fd(socket.fd(), events)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        matches!(poll(&mut sockets, Some(&at_once)), Ok(0))
+        socket.is_quiet()
+    }
+
+    /// Another protocol is spoken from now on.
+    pub fn switched(&self) {
+        if let Some(socket) = self.socket.upgrade() {
+            socket.lock().unwrap_or_else(PoisonError::into_inner).write_error = WriteError::Told;
+        }
     }
 }
 
@@ -99,6 +129,23 @@ impl Socket {
         }
     }
 
+    /// Whether the connection is as its last answer left it: neither closed nor with bytes that nobody
+    /// asked for, which would become the next answer.
+    ///
+    /// This asks the kernel. That a read is pending is no fact about the socket: a runtime answers so
+    /// also when it has not heard of the bytes yet, and when a task's budget is spent.
+    fn is_quiet(&self) -> bool {
+        let events = PollFlags::IN | PollFlags::RDHUP;
+        let mut sockets = [PollFd::from_borrowed_fd(self.fd(), events)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut sockets, Some(&at_once)), Ok(0))
+    }
+
+    /// Whether nothing is written any more, and nobody is told.
+    fn withholds(&self) -> bool {
+        self.write_failed && self.write_error == WriteError::Withheld
+    }
+
     /// What hyper is told of a write.
     ///
     /// An upstream may answer and close before it has read the whole request (413, 401). The write then
@@ -106,7 +153,7 @@ impl Socket {
     /// pending for ever: the read side, where the same event arrives, brings the answer or the error.
     fn wrote<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
-            Poll::Ready(Err(_)) => {
+            Poll::Ready(Err(_)) if self.write_error == WriteError::Withheld => {
                 self.write_failed = true;
                 Poll::Pending
             }
@@ -116,10 +163,29 @@ impl Socket {
 }
 
 impl UpstreamIo {
-    fn count(&self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.counters.written.fetch_add(*bytes as u64, Relaxed);
+    /// Writes, by `write`, unless it would be the first byte of a request and the connection is spoilt.
+    ///
+    /// The look is here, between hyper's encoding and the socket, so that nothing can come between the
+    /// two but what is on its way at this very moment.
+    fn write(
+        &self,
+        write: impl FnOnce(&mut Stream) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let mut socket = self.lock();
+        if socket.withholds() {
+            return Poll::Pending;
         }
+        let Counters { written: total, begins, .. } = &*self.counters;
+        if begins.load(Relaxed) && !socket.is_quiet() {
+            return Poll::Ready(Err(io::Error::other("bytes or an end came before the request")));
+        }
+        let written = write(&mut socket.stream);
+        let written = socket.wrote(written);
+        if let Poll::Ready(Ok(bytes)) = written {
+            total.fetch_add(bytes as u64, Relaxed);
+            begins.store(false, Relaxed);
+        }
+        written
     }
 }
 
@@ -144,14 +210,7 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut socket = self.lock();
-        if socket.write_failed {
-            return Poll::Pending;
-        }
-        let written = Pin::new(&mut socket.stream).poll_write(cx, bytes);
-        let written = socket.wrote(written);
-        self.count(&written);
-        written
+        self.write(|stream| Pin::new(stream).poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -159,14 +218,7 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut socket = self.lock();
-        if socket.write_failed {
-            return Poll::Pending;
-        }
-        let written = poll_write_pieces(&mut socket.stream, cx, parts);
-        let written = socket.wrote(written);
-        self.count(&written);
-        written
+        self.write(|stream| poll_write_pieces(stream, cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -175,7 +227,7 @@ impl AsyncWrite for UpstreamIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut socket = self.lock();
-        if socket.write_failed {
+        if socket.withholds() {
             return Poll::Pending;
         }
         let flushed = Pin::new(&mut socket.stream).poll_flush(cx);
@@ -184,7 +236,7 @@ impl AsyncWrite for UpstreamIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut socket = self.lock();
-        if socket.write_failed {
+        if socket.withholds() {
             return Poll::Ready(Ok(())); // nobody listens any more
         }
         Pin::new(&mut socket.stream).poll_shutdown(cx)

@@ -202,7 +202,7 @@ impl Shared {
                 continue;
             }
             let candidate = idle.remove(at);
-            if usable && candidate.is_quiet() {
+            if usable {
                 return Some(self.acquired(Connection::Http1(candidate), true));
             }
         }

@@ -36,11 +36,17 @@ pub fn without_access_token(query: &str) -> Option<String> {
 /// Servers differ on whether `;` separates parameters, so that it does here.
 const SEPARATORS: [char; 2] = ['&', ';'];
 
+const ACCESS_TOKEN: &[u8] = b"access_token";
+
 fn is_access_token(parameter: &str) -> bool {
     let name = parameter.split('=').next().unwrap_or_default();
+    // Encoding makes a name no shorter.
+    if name.len() < ACCESS_TOKEN.len() {
+        return false;
+    }
     let plain = percent_encoding::percent_decode_str(name);
     let name: Vec<u8> = plain.take_while(|byte| *byte != b'[').collect();
-    name.trim_ascii().eq_ignore_ascii_case(b"access_token")
+    name.trim_ascii().eq_ignore_ascii_case(ACCESS_TOKEN)
 }
 
 #[cfg(test)]

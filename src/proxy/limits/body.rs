@@ -34,6 +34,7 @@ pub struct BodyProgress(Rc<Progress>);
 #[derive(Debug)]
 struct Progress {
     last: Cell<Instant>,
+    awaited: Cell<bool>,
     error: Cell<Option<LimitError>>,
 }
 
@@ -41,6 +42,11 @@ impl BodyProgress {
     /// When the last frame passed.
     pub fn last(&self) -> Instant {
         self.0.last.get()
+    }
+
+    /// Whether its sender is waited for: whoever takes the body has asked for more.
+    pub fn is_awaited(&self) -> bool {
+        self.0.awaited.get()
     }
 
     /// Why the body ended early, if it did.
@@ -70,7 +76,11 @@ impl<H> LimitedBody<H> {
 
     /// The same, and how far it has come.
     pub fn watched(mut self) -> (Self, BodyProgress) {
-        let progress = Progress { last: Cell::new(Instant::now()), error: Cell::new(None) };
+        let progress = Progress {
+            last: Cell::new(Instant::now()),
+            awaited: Cell::new(false),
+            error: Cell::new(None),
+        };
         let progress = BodyProgress(Rc::new(progress));
         self.progress = Some(progress.clone());
         (self, progress)
@@ -108,7 +118,11 @@ impl<H: Unpin> HttpBody for LimitedBody<H> {
         if let Some(error) = self.cut.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match Pin::new(&mut self.inner).poll_frame(cx) {
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Some(BodyProgress(progress)) = &self.progress {
+            progress.awaited.set(frame.is_pending());
+        }
+        match frame {
             Poll::Ready(Some(Ok(frame))) => {
                 self.timer = None;
                 if let Some(BodyProgress(progress)) = &self.progress {

@@ -109,7 +109,8 @@ impl Authorized {
         let upgrade = offered.filter(|_| draft.is_websocket()).map(|client| {
             let (policy, scope) = (draft.exchange.route.upgrade, draft.exchange.scope.clone());
             let connection = Rc::clone(&draft.inbound.connection);
-            Box::new(ClientUpgrade::new(policy, client, connection, scope))
+            let probe = draft.exchange.client.clone();
+            Box::new(ClientUpgrade::new(policy, client, probe, connection, scope))
         });
         let incoming = draft.sanitize(upgrade.is_some())?;
         let mut waited = false;
@@ -253,15 +254,7 @@ impl Exchange {
         };
         let max_body = self.scope.plan().limits.max_request_body;
         let rejection = match (progress.and_then(BodyProgress::error), &error.kind) {
-            (Some(LimitError::TooLarge), _) => Rejection::body_too_large(max_body),
-            (Some(LimitError::Idle), _) => Rejection::new(
-                Code::RequestTimeout,
-                "no byte of the request's body arrived within timeouts.idle",
-            ),
-            (Some(LimitError::Cut), _) => Rejection::new(
-                Code::RequestAborted,
-                "the request's body ended before it was complete",
-            ),
+            (Some(limit), _) => incomplete(limit, max_body),
             (None, SendErrorKind::Connect(error)) => unreached(error),
             (None, SendErrorKind::Overloaded) => {
                 Rejection::new(Code::Overloaded, error.to_string())
@@ -281,6 +274,20 @@ impl Exchange {
             "no answer within timeouts.response, {limit:?}; the upstream may have acted on the request"
         );
         Rejection::new(Code::UpstreamTimeout, detail).forwarded(Forwarded::Unknown)
+    }
+}
+
+/// Why a request's body did not come whole.
+fn incomplete(error: LimitError, max_body: u64) -> Rejection {
+    match error {
+        LimitError::TooLarge => Rejection::body_too_large(max_body),
+        LimitError::Idle => Rejection::new(
+            Code::RequestTimeout,
+            "no byte of the request's body arrived within timeouts.idle",
+        ),
+        LimitError::Cut => {
+            Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
+        }
     }
 }
 
@@ -362,7 +369,12 @@ impl<F: Future> Future for InTime<'_, F> {
         }
         loop {
             ready!(this.timer.as_mut().poll(cx));
-            let moved = this.progress.map_or(*this.started, BodyProgress::last);
+            let moved = match this.progress {
+                // The app owes some of its body, which has a time-out of its own.
+                Some(progress) if progress.is_awaited() => Instant::now(),
+                Some(progress) => progress.last(),
+                None => *this.started,
+            };
             let due = moved.max(*this.started) + *this.limit;
             if due <= this.timer.deadline() {
                 return Poll::Ready(None);
@@ -539,9 +551,10 @@ impl Draft {
         let Exchange { upstream, scope, .. } = &self.exchange;
         let (max, idle) = (scope.plan().limits.max_request_body, upstream.body_idle_timeout);
         let body = std::mem::take(self.inbound.request.body_mut());
-        let read = LimitedBody::new(body, max, idle, ()).collect().await.map_err(|_| {
-            Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
-        })?;
+        let (body, progress) = LimitedBody::new(body, max, idle, ()).watched();
+        let read = body.collect().await;
+        let read =
+            read.map_err(|_| incomplete(progress.error().unwrap_or(LimitError::Cut), max))?;
         let whole = read.to_bytes();
         *self.inbound.request.body_mut() = Body::full(whole.clone());
         Ok(whole)

@@ -1,8 +1,9 @@
 //! Protocol upgrades: who may have one, and the stream that follows.
 //!
 //! A route may let WebSocket through (RFC 6455), nothing else: what a client could say in `h2c`
-//! would be requests that no route claims. Other offers are ignored (RFC 9110 section 7.8). The handshake is a request like any other, with its token
-//! and its guards; the stream is bytes, in both directions, until one side ends it or
+//! would be requests that no route claims. Other offers are ignored (RFC 9110 section 7.8). The
+//! handshake is a request like any other, with its token and its guards; the stream is bytes, in both
+//! directions, until one side ends it or
 //!
 //! * nothing has come from either side for the route's `idle`;
 //! * the token of the handshake may no longer be used, unless the route says `keep`: the app
@@ -30,11 +31,14 @@ use crate::body::Body;
 use crate::clock::Moment;
 use crate::proxy::scope::RequestScope;
 use crate::proxy::settings::{AtTokenExpiry, UpgradePolicy};
-use crate::server::ConnectionInfo;
+use crate::server::{ClientProbe, ConnectionInfo};
 use crate::token::Bearer;
 
 /// How often a token is looked at beside its own time: the wall clock goes on during a suspend.
 const TOKEN_CHECK: Duration = Duration::from_secs(30);
+
+/// How often it is asked whether the client has reset its connection.
+const CLIENT_CHECK: Duration = Duration::from_secs(1);
 
 /// Asks for the one protocol there is, or says that it is spoken from now on.
 pub fn name_websocket(headers: &mut HeaderMap) {
@@ -46,6 +50,7 @@ pub fn name_websocket(headers: &mut HeaderMap) {
 pub struct ClientUpgrade {
     policy: UpgradePolicy,
     client: OnUpgrade,
+    probe: ClientProbe,
     connection: Rc<ConnectionInfo>,
     scope: RequestScope,
 }
@@ -55,23 +60,27 @@ impl ClientUpgrade {
     pub fn new(
         policy: UpgradePolicy,
         client: OnUpgrade,
+        probe: ClientProbe,
         connection: Rc<ConnectionInfo>,
         scope: RequestScope,
     ) -> Self {
-        Self { policy, client, connection, scope }
+        Self { policy, client, probe, connection, scope }
     }
 
     /// Carries the stream from here on, once the upstream has switched. It begins when the client has
     /// been sent this answer.
     pub fn begin(self, response: &mut Response<Body>, bearer: Option<Arc<Bearer>>) {
-        let Self { policy, client, connection, scope } = self;
+        let Self { policy, client, probe, connection, scope } = self;
         let upstream = hyper::upgrade::on(response);
         let bearer = bearer.filter(|_| policy.at_token_expiry == AtTokenExpiry::Close);
         tokio::task::spawn_local(async move {
             // An error means that one of the two has left.
             if let (Ok(client), Ok(upstream)) = (client.await, upstream.await) {
                 let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-                let ended = carry(client, upstream, policy.idle, bearer.as_deref()).await;
+                let ended = tokio::select! {
+                    ended = carry(client, upstream, policy.idle, bearer.as_deref()) => ended,
+                    () = reset(&probe) => Ended::Closed,
+                };
                 tracing::debug!(?ended, "a stream ended");
             }
             drop((connection, scope));
@@ -103,6 +112,17 @@ async fn carry(
         _ = copy_bidirectional(&mut client, &mut upstream) => Ended::Closed,
         () = silence(&heard, idle) => Ended::Idle,
         () = expiry(bearer) => Ended::Expired,
+    }
+}
+
+/// Waits until the client has reset its connection, which reading does not tell while the upstream takes
+/// nothing of what was read.
+async fn reset(client: &ClientProbe) {
+    loop {
+        sleep(CLIENT_CHECK).await;
+        if client.has_left(true).await {
+            return;
+        }
     }
 }
 
