@@ -147,7 +147,7 @@ async fn challenged<T: Transport>(
 
 /// The answer as the app gets it: status and body as they are, headers cleaned.
 fn streamed(sent: Sent, exchange: &Exchange) -> Response<Body> {
-    let Sent { answer: Answer { mut response, body_not_requested }, bearer, .. } = sent;
+    let Sent { answer: Answer { mut response, body_unread }, bearer, .. } = sent;
     let Exchange { route, upstream, scope, grpc, .. } = exchange;
     let token = bearer.as_ref().map(|bearer| bearer.token_bytes());
     let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
@@ -159,8 +159,9 @@ fn streamed(sent: Sent, exchange: &Exchange) -> Response<Body> {
     {
         response.extensions_mut().remove::<ReasonPhrase>();
     }
-    if body_not_requested {
-        // What the client does with its body now is anybody's guess.
+    if body_unread {
+        // The client may go on with its body or not; the connection is not to be used for another
+        // request.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if !response.body().is_whole() && !response.body().is_end_stream() {

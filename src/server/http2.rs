@@ -29,6 +29,7 @@ use self::keep_alive::KeepAlive;
 use super::connection::{ConnectionInfo, Ended, Inbound, RefusedHeads};
 use super::drain::{Member, Stage};
 use super::io::SharedIo;
+use super::linger::linger;
 use super::phase::{CROWDED_IDLE, Phase};
 use super::settings::ConnectionLimits;
 use crate::body::Body;
@@ -41,6 +42,8 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long a client may take for a last request after it was told that we leave.
 const LEAVE_GRACE: Duration = Duration::from_secs(1);
+/// Time after which a client that took an answer slowly is taken to have read it.
+const SLOW_CLIENT: Duration = Duration::from_secs(10);
 /// The time over which cancelled streams are counted.
 const RESET_WINDOW: Duration = Duration::from_secs(10);
 
@@ -68,10 +71,12 @@ where
     // cannot answer a ping either: pings bound the time of a head.
     let mut keep_alive = KeepAlive::new(connection.ping_pong(), limits.head_timeout / 2);
     let mut sleep = pin!(sleep_until(Instant::now() + limits.idle_timeout));
-    let mut leaving = None;
-    poll_fn(|cx| {
+    let (mut leaving, mut told) = (None, false);
+    // h2 takes an answer before its client does: when what waited for the client last moved.
+    let (mut moved, mut waited) = (None, false);
+    let ended = poll_fn(|cx| {
         if leaving.is_none() && member.stage(cx) > Stage::Open {
-            leaving = Some(Instant::now());
+            (leaving, told) = (Some(Instant::now()), true);
             connection.graceful_shutdown();
         }
         loop {
@@ -106,10 +111,18 @@ where
                 true => limits.idle_timeout.min(CROWDED_IDLE),
                 false => limits.idle_timeout,
             };
-            let due = match (streams.quiet_since(cx), leaving) {
-                (Some(quiet), Some(told)) => quiet.max(told) + LEAVE_GRACE,
-                (Some(quiet), None) => quiet + idle,
-                (None, _) => return Poll::Pending,
+            let waits = io.is_blocked();
+            if (waits && io.take_moved()) || (waited && !waits) {
+                moved = Some(Instant::now());
+            }
+            waited = waits;
+            let Some(quiet) = streams.quiet_since(cx) else { return Poll::Pending };
+            let last = moved.map_or(quiet, |moved| quiet.max(moved));
+            let due = match leaving {
+                // What was answered is still on its way to a client that takes it slowly.
+                _ if waits => last + limits.send_timeout,
+                Some(told) => last.max(told) + LEAVE_GRACE,
+                None => last + idle,
             };
             if sleep.deadline() != due {
                 sleep.as_mut().reset(due);
@@ -123,7 +136,18 @@ where
             connection.graceful_shutdown();
         }
     })
-    .await
+    .await;
+    drop(connection);
+    let in_order = matches!(ended, Ended::Closed | Ended::TimedOut(Phase::Idle));
+    // A client that has answered our ping, or was quiet all the time, has read what it was sent.
+    let late = |since: Option<Instant>, time| since.is_some_and(|since| since.elapsed() < time);
+    let slow = late(moved, SLOW_CLIENT) || late(streams.quiet_since.get(), LEAVE_GRACE);
+    if in_order && !io.is_at_end() && (!told || slow) {
+        // A socket that closes with unread bytes, such as a WINDOW_UPDATE, is reset by the kernel, and
+        // the reset takes with it what the client has not read yet.
+        linger(io).await;
+    }
+    ended
 }
 
 /// RFC 9113 section 5.4.1: an orderly end is no failure.

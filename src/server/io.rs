@@ -36,6 +36,8 @@ struct State<I: ?Sized> {
     phase: Phase,
     /// Whether bytes were sent or a phase was entered since the last look.
     moved: bool,
+    /// Whether the socket had no room for the last write.
+    blocked: bool,
     /// Whether a request has come.
     used: bool,
     /// Whether the client's end of the connection has been read.
@@ -76,6 +78,7 @@ impl SharedIo {
             early: BytesMut::new(),
             phase: Phase::Idle,
             moved: true,
+            blocked: false,
             used: false,
             at_end: false,
             half_closed: false,
@@ -142,6 +145,11 @@ impl SharedIo {
         std::mem::replace(&mut self.lock().moved, false)
     }
 
+    /// Whether bytes wait to be written for which the socket has no room.
+    pub fn is_blocked(&self) -> bool {
+        self.lock().blocked
+    }
+
     /// Notes whether an answer is being sent that ends with the connection.
     pub fn set_close_delimited(&self, close_delimited: bool) {
         self.lock().close_delimited = close_delimited;
@@ -202,6 +210,7 @@ impl<I: ?Sized> State<I> {
     /// Notes how far a write has come: whether the socket had no room, and how much it took.
     fn wrote(&mut self, blocked: bool, bytes: usize) {
         self.moved |= bytes > 0;
+        self.blocked = blocked;
         self.phase = match self.phase {
             Phase::Busy if blocked => Phase::Stalled,
             Phase::Stalled if !blocked => Phase::Busy,

@@ -26,8 +26,9 @@ pub enum Reuse {
 pub struct Answer {
     /// As it came; its body streams.
     pub response: Response<Body>,
-    /// Whether it came before the server asked for the request's body, which therefore was not sent.
-    pub body_not_requested: bool,
+    /// Whether the rest of the request's body may never be read: the server had not asked for it, or
+    /// refuses the request.
+    pub body_unread: bool,
 }
 
 /// A request that was not answered.

@@ -204,8 +204,8 @@ fn answered<P: ReleaseTo + 'static>(
     } else if !exchange.request_ended.get() {
         watch_request(&exchange);
     }
-    let body_not_requested = interim.answered(response.body_mut());
-    Answer { response, body_not_requested }
+    let body_unread = interim.answered(response.body_mut());
+    Answer { response, body_unread }
 }
 
 /// Says how the end of a request's body is told. hyper decides by the head: a body of unknown length

@@ -228,7 +228,7 @@ impl Http2Connection {
                     Some(kind) => Err(SendFailure::Failed(error(kind))),
                     None => Ok(Answer {
                         response: answered(response, lease, &sent),
-                        body_not_requested: false,
+                        body_unread: false,
                     }),
                 }
             }

@@ -146,7 +146,7 @@ impl SendRequest for BankConnection {
 fn answer(status: u16, challenge: &str) -> Answer {
     let response = Response::builder().status(status).header("www-authenticate", challenge);
     let response = response.body(Body::full("told")).unwrap();
-    Answer { response, body_not_requested: false }
+    Answer { response, body_unread: false }
 }
 
 /// One route for each setting of `retry.unsafe`.

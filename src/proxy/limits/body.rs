@@ -35,6 +35,7 @@ pub struct BodyProgress(Rc<Progress>);
 struct Progress {
     last: Cell<Instant>,
     awaited: Cell<bool>,
+    ended: Cell<bool>,
     error: Cell<Option<LimitError>>,
 }
 
@@ -47,6 +48,11 @@ impl BodyProgress {
     /// Whether its sender is waited for: whoever takes the body has asked for more.
     pub fn is_awaited(&self) -> bool {
         self.0.awaited.get()
+    }
+
+    /// Whether all of it has passed.
+    pub fn has_ended(&self) -> bool {
+        self.0.ended.get()
     }
 
     /// Why the body ended early, if it did.
@@ -79,6 +85,7 @@ impl<H> LimitedBody<H> {
         let progress = Progress {
             last: Cell::new(Instant::now()),
             awaited: Cell::new(false),
+            ended: Cell::new(false),
             error: Cell::new(None),
         };
         let progress = BodyProgress(Rc::new(progress));
@@ -121,6 +128,8 @@ impl<H: Unpin> HttpBody for LimitedBody<H> {
         let frame = Pin::new(&mut self.inner).poll_frame(cx);
         if let Some(BodyProgress(progress)) = &self.progress {
             progress.awaited.set(frame.is_pending());
+            let ended = matches!(frame, Poll::Ready(None)) || self.inner.is_end_stream();
+            progress.ended.set(progress.ended.get() || ended);
         }
         match frame {
             Poll::Ready(Some(Ok(frame))) => {

@@ -208,7 +208,13 @@ impl Exchange {
             let limit = exchange.upstream.response_timeout;
             let sending = connection.send(std::mem::take(request));
             let error = match InTime::new(sending, limit, progress.as_ref()).await {
-                Some(Ok(answer)) => return Ok(Sent { answer, bearer, replay }),
+                Some(Ok(mut answer)) => {
+                    let status = answer.response.status();
+                    if status.is_client_error() || status.is_server_error() {
+                        answer.body_unread |= progress.is_some_and(|body| !body.has_ended());
+                    }
+                    return Ok(Sent { answer, bearer, replay });
+                }
                 Some(Err(SendFailure::Returned(unsent, _)))
                     if connections < MAX_CONNECTIONS_TRIED =>
                 {

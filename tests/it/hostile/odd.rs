@@ -152,9 +152,9 @@ async fn requests_in_one_write_are_answered_in_their_order() {
         bytes += &match number % 4 {
             0 => format!("GET {head}\r\n"),
             1 => format!("POST {head}Content-Length: 3\r\n\r\npay"),
-            2 => format!(
-                "POST {head}Transfer-Encoding: chunked\r\n\r\n3\r\npay\r\n0\r\nX: y\r\n\r\n"
-            ),
+            2 => {
+                format!("POST {head}Transfer-Encoding: chunked\r\n\r\n3\r\npay\r\n0\r\n\r\n")
+            }
             _ => format!("\r\nGET {head}Expect: 100-continue\r\n\r\n"),
         };
     }
@@ -163,6 +163,19 @@ async fn requests_in_one_write_are_answered_in_their_order() {
     for number in 0..100 {
         let answer = app.read("GET").await;
         assert_eq!((answer.status, answer.text()), (200, format!("/n{number}")));
+    }
+    // Trailers are the end of a connection: a bare LF among them would let the next request be taken
+    // for more of them, and every answer for another's.
+    for trailers in ["X: y\r\n\r\n", "X: y\n\r\n", "X: y\r\n\n", "\n"] {
+        let mut app = client(proxy.addr).await;
+        let first = "POST /one HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let others = "GET /two HTTP/1.1\r\nHost: localhost\r\n\r\nGET /three HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        app.send(format!("{first}3\r\npay\r\n0\r\n{trailers}{others}")).await;
+        let answer = app.read("POST").await;
+        let close = answer.header("connection").map(str::to_lowercase);
+        let status = (answer.status, close.as_deref());
+        assert!(matches!(status, (200 | 400, Some("close"))), "{trailers:?}: {answer:?}");
+        assert_eq!(app.read_to_close().await, b"", "{trailers:?}");
     }
     // A FIN behind them cuts none of those that are safe.
     let mut app = client(proxy.addr).await;
