@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::held::{Server, second_version};
 use super::recorder::{Act, Recorder, ok};
+use super::refusal;
 use crate::support::http2::{
     DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, frames, head,
 };
@@ -382,4 +383,38 @@ async fn half_of_a_connection_keeps_nobody_busy() {
         let spent = used(proxy.id()) - before;
         assert!(spent < 15, "{what}: {spent}0 ms of a second");
     }
+}
+
+/// An app that owes some of its body is at fault, not the upstream that waits for it.
+#[tokio::test]
+async fn an_app_that_stalls_in_its_body_is_told_so() {
+    for (method, code) in [("POST", 408), ("GET", 408)] {
+        let upstream = "timeouts = { response = \"1s\", idle = \"2s\" }";
+        let (bank, proxy) = front(Extra { upstream, ..Extra::default() }).await;
+        bank.play(|seen| ok(seen.path()));
+        let mut app = client(proxy.addr).await;
+        let head = format!("{method} /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n");
+        app.send(format!("{head}pay")).await;
+        let answer = app.read(method).await;
+        assert_eq!(
+            (answer.status, refusal(&answer).as_str()),
+            (code, "request_timeout"),
+            "{method}"
+        );
+    }
+}
+
+/// A client that is refused before the end of its upload is told not to use its connection again.
+#[tokio::test]
+async fn a_refusal_before_the_end_of_a_request_ends_its_connection() {
+    let (bank, proxy) = front(Extra::default()).await;
+    let refused = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno";
+    bank.play(move |_| Act::Early(refused.into()));
+    let mut app = client(proxy.addr).await;
+    app.send("POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\npay").await;
+    let answer = app.read("POST").await;
+    assert_eq!((answer.status, answer.text().as_str()), (413, "no"));
+    assert_eq!(answer.header("connection").map(str::to_lowercase).as_deref(), Some("close"));
+    app.finish().await;
+    assert_eq!(app.read_to_close().await, b"");
 }
