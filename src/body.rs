@@ -104,6 +104,15 @@ pub trait Observer {
     }
 }
 
+/// Whether what polling `body` brought is its end: no frame, or its last one.
+pub fn is_last(frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) -> bool {
+    match frame {
+        Poll::Ready(None) => true,
+        Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
+        Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+    }
+}
+
 /// A body and its observer.
 pub struct Observed<O> {
     body: Body,

@@ -34,7 +34,7 @@ use super::linger::linger;
 use super::phase::{Deadline, Phase};
 use super::settings::{ConnectionLimits, HalfClosed};
 use super::stream::{Departure, PeerState};
-use crate::body::{Body, BodyError, BoxError, Observed, Observer};
+use crate::body::{Body, BodyError, BoxError, Observed, Observer, is_last};
 
 /// The smallest buffer that hyper accepts, in bytes.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -395,11 +395,8 @@ struct Receiving(Rc<Exchange>);
 
 impl Observer for Receiving {
     fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
-        let (over, came) = match frame {
-            Poll::Ready(None) => (true, true),
-            Poll::Ready(Some(Ok(frame))) => (frame.is_trailers() || body.is_end_stream(), true),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => (false, false),
-        };
+        let over = is_last(frame, body);
+        let came = matches!(frame, Poll::Ready(None | Some(Ok(_))));
         let Exchange { io, is_receiving, is_last, .. } = &*self.0;
         // hyper reads trailers up to an empty line that ends with CR LF, and forgives bare LF within
         // them: what stands behind an empty line with LF alone, the next request, is taken for more of

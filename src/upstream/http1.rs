@@ -25,7 +25,7 @@ use super::exchange::{Answer, SendFailure};
 use super::expect_continue::Interim;
 use super::io::{IoHandle, UpstreamIo, WriteError};
 use super::settings::Settings;
-use crate::body::{Body, BodyError, Observed, Observer};
+use crate::body::{Body, BodyError, Observed, Observer, is_last};
 use crate::net::connect::Stream;
 
 /// Bytes that hyper may read ahead of an answer's body, and hold of a request that the upstream does not
@@ -346,15 +346,6 @@ impl<P: ReleaseTo> Drop for Exchange<P> {
             connection.idle_since = Instant::now();
             self.pool.release(connection);
         }
-    }
-}
-
-/// Whether this was the last frame of a body.
-fn is_last(frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) -> bool {
-    match frame {
-        Poll::Ready(None) => true,
-        Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
-        Poll::Ready(Some(Err(_))) | Poll::Pending => false,
     }
 }
 

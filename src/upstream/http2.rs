@@ -27,7 +27,7 @@ use super::error::{Forwarded, SendError, SendErrorKind};
 use super::exchange::{Answer, SendFailure};
 use super::io::{UpstreamIo, WriteError};
 use super::settings::Settings;
-use crate::body::{Body, BodyError, Observed, Observer};
+use crate::body::{Body, BodyError, Observed, Observer, is_last};
 use crate::net::connect::{ConnectError, Stream};
 
 /// Requests that share one connection at most, whatever its server allows.
@@ -273,12 +273,7 @@ struct RequestSide(Rc<Cell<bool>>);
 
 impl Observer for RequestSide {
     fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
-        let last = match frame {
-            Poll::Ready(None) => true,
-            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
-        };
-        self.0.set(self.0.get() || last);
+        self.0.set(self.0.get() || is_last(frame, body));
     }
 }
 
