@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -22,13 +23,19 @@ pub struct Process {
     virtual_memory: Gauge,
     max_virtual_memory: Gauge,
     resident_memory: Gauge,
-    start_time: Gauge,
+    /// `None` where it cannot be found: no start time is better than 1970.
+    start_time: Option<Gauge>,
 }
 
 impl Process {
     /// Makes the metrics, not yet registered.
     pub fn new() -> Result<Self, Error> {
         let gauge = |name: &str, help: &str| Gauge::new(format!("process_{name}"), help);
+        // Found once: where the clock is set later, the start does not move.
+        let start_time = started_at().map(|seconds| {
+            let help = "Start time of the process since unix epoch in seconds.";
+            gauge("start_time_seconds", help).inspect(|gauge| gauge.set(seconds))
+        });
         Ok(Self {
             cpu: Counter::new(
                 "process_cpu_seconds_total",
@@ -43,22 +50,19 @@ impl Process {
                 "Maximum amount of virtual memory available in bytes.",
             )?,
             resident_memory: gauge("resident_memory_bytes", "Resident memory size in bytes.")?,
-            start_time: gauge(
-                "start_time_seconds",
-                "Start time of the process since unix epoch in seconds.",
-            )?,
+            start_time: start_time.transpose()?,
         })
     }
 
-    fn gauges(&self) -> [&Gauge; 6] {
-        [
+    fn gauges(&self) -> impl Iterator<Item = &Gauge> {
+        let always = [
             &self.open_fds,
             &self.max_fds,
             &self.virtual_memory,
             &self.max_virtual_memory,
             &self.resident_memory,
-            &self.start_time,
-        ]
+        ];
+        always.into_iter().chain(&self.start_time)
     }
 
     fn refresh(&self, stat: &Stat) {
@@ -71,15 +75,12 @@ impl Process {
         self.virtual_memory.set(number(stat.virtual_bytes));
         self.max_virtual_memory.set(limit(Resource::As));
         self.resident_memory.set(number(stat.resident_pages) * count(rustix::param::page_size()));
-        if let Some(boot) = boot_time() {
-            self.start_time.set(number(boot) + seconds(stat.start_ticks));
-        }
     }
 }
 
 impl Collector for Process {
     fn desc(&self) -> Vec<&Desc> {
-        let gauges = self.gauges().into_iter().flat_map(Collector::desc);
+        let gauges = self.gauges().flat_map(Collector::desc);
         self.cpu.desc().into_iter().chain(gauges).collect()
     }
 
@@ -87,7 +88,7 @@ impl Collector for Process {
         let stat = fs::read_to_string("/proc/self/stat").ok();
         let Some(stat) = stat.as_deref().and_then(Stat::parse) else { return Vec::new() };
         self.refresh(&stat);
-        let gauges = self.gauges().into_iter().flat_map(Collector::collect);
+        let gauges = self.gauges().flat_map(Collector::collect);
         self.cpu.collect().into_iter().chain(gauges).collect()
     }
 }
@@ -117,9 +118,23 @@ impl Stat {
     }
 }
 
-fn boot_time() -> Option<u64> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+/// When the process started, in seconds since the Unix epoch.
+///
+/// The kernel counts its start from the boot. `btime` of /proc/stat says when that was, but a
+/// service with `ProcSubset=pid` does not see that file; the clocks are seen everywhere.
+#[cfg(target_os = "linux")]
+fn started_at() -> Option<f64> {
+    use rustix::time::{ClockId, clock_gettime};
+    let stat = Stat::parse(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let since_boot = Duration::try_from(clock_gettime(ClockId::Boottime)).ok()?;
+    let boot = now.checked_sub(since_boot)?;
+    Some(boot.as_secs_f64() + seconds(stat.start_ticks))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn started_at() -> Option<f64> {
+    None
 }
 
 fn limit(resource: Resource) -> f64 {
@@ -166,6 +181,18 @@ mod tests {
         let families = process.collect();
         assert_eq!(families.len(), 7);
         assert!(process.open_fds.get() >= 3.0 && process.resident_memory.get() > 100_000.0);
-        assert!(process.start_time.get() > 1_500_000_000.0);
+    }
+
+    /// What the start is computed from must be there under `ProcSubset=pid`, where /proc has only
+    /// the folders of processes; `btime` of /proc/stat is what it is compared with here.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_start_time_is_that_of_the_process() {
+        let stat = fs::read_to_string("/proc/stat").unwrap();
+        let boot = stat.lines().find_map(|line| line.strip_prefix("btime ")).unwrap();
+        let own = Stat::parse(&fs::read_to_string("/proc/self/stat").unwrap()).unwrap();
+        let expected = boot.parse::<f64>().unwrap() + seconds(own.start_ticks);
+        let found = Process::new().unwrap().start_time.unwrap().get();
+        assert!((found - expected).abs() < 2.0, "{found} where {expected} is expected");
     }
 }
