@@ -6,6 +6,8 @@
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 
+use crate::telemetry::journal;
+
 /// `print!` for a verb's result; `?` reports what kept it from being written, such as a full disk.
 macro_rules! out {
     ($($words:tt)*) => { $crate::cli::say::result(format_args!($($words)*)) };
@@ -37,7 +39,11 @@ pub(super) fn result(words: Arguments<'_>) -> io::Result<()> {
     }
 }
 
-/// Writes to stderr. Where that fails, nobody is left to be told.
+/// Writes to stderr, with priorities where that is systemd's journal. Where it fails, there is
+/// nothing left to write to.
 pub(super) fn remark(words: Arguments<'_>) {
-    let _ = io::stderr().lock().write_fmt(words);
+    let _ = match journal::is_stderr() {
+        true => io::stderr().write_all(journal::with_priorities(&words.to_string()).as_bytes()),
+        false => io::stderr().lock().write_fmt(words),
+    };
 }

@@ -12,10 +12,11 @@ use std::fmt;
 use std::io::{BufWriter, IsTerminal, Write, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::journal::{self, JournalLines};
 use super::json::JsonLines;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt::layer;
+use tracing_subscriber::fmt::{format, layer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
@@ -125,15 +126,15 @@ pub fn init(settings: &LogSettings, color: bool) -> Result<LogGuard, LogError> {
         LogFormat::Pretty => false,
         LogFormat::Json => true,
     };
-    let (subscriber, guard) = build(&settings.level, json, color, stderr())?;
+    let lines = Lines { json, color, journal: journal::is_stderr() };
+    let (subscriber, guard) = build(&settings.level, lines, stderr())?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Started)?;
     Ok(guard)
 }
 
 fn build(
     level: &str,
-    json: bool,
-    color: bool,
+    lines: Lines,
     out: impl Write + Send + 'static,
 ) -> Result<(impl tracing::Subscriber + Send + Sync, LogGuard), LogError> {
     let (filter, reload) = reload::Layer::new(targets(level).map_err(LogError::Level)?);
@@ -144,8 +145,7 @@ fn build(
         // It is flushed whenever no line waits, so that many lines at once are one write.
         .finish(BufWriter::new(out));
     let dropped = DroppedLines(writer.error_counter());
-    let subscriber =
-        Registry::default().with(filter).with(discreet()).with(lines(json, color, writer));
+    let subscriber = Registry::default().with(filter).with(discreet()).with(lines.layer(writer));
     Ok((subscriber, LogGuard { worker: Some(worker), reload, dropped }))
 }
 
@@ -154,14 +154,31 @@ fn discreet() -> Targets {
     TALKATIVE.into_iter().fold(all, |all, library| all.with_target(library, LevelFilter::INFO))
 }
 
-fn lines<S>(json: bool, color: bool, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
-where
-    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
-{
-    if json {
-        return Box::new(layer().event_format(JsonLines).with_writer(writer));
+/// How a line is written.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lines {
+    /// As a JSON object, else as text.
+    json: bool,
+    /// Text with colours; the journal gets none.
+    color: bool,
+    /// With the journal's priorities.
+    journal: bool,
+}
+
+impl Lines {
+    fn layer<S>(self, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+    where
+        S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    {
+        let text = format().with_target(false);
+        let layer = layer().with_ansi(self.color && !self.journal).with_writer(writer);
+        match (self.json, self.journal) {
+            (true, false) => Box::new(layer.event_format(JsonLines)),
+            (true, true) => Box::new(layer.event_format(JournalLines(JsonLines))),
+            (false, false) => Box::new(layer.event_format(text)),
+            (false, true) => Box::new(layer.event_format(JournalLines(text))),
+        }
     }
-    Box::new(layer().with_target(false).with_ansi(color).with_writer(writer))
 }
 
 /// Keeps the log going; what still waits is written when it is dropped.
@@ -237,7 +254,8 @@ mod tests {
 
     fn written_at(level: &str, json: bool, say: impl FnOnce(&LogGuard)) -> String {
         let page = Page::default();
-        let (subscriber, guard) = build(level, json, false, page.clone()).unwrap();
+        let (subscriber, guard) =
+            build(level, Lines { json, ..Lines::default() }, page.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || say(&guard));
         drop(guard);
         String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
@@ -304,7 +322,7 @@ mod tests {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
         }
-        let (subscriber, guard) = build("info", true, false, Closed).unwrap();
+        let (subscriber, guard) = build("info", Lines::default(), Closed).unwrap();
         tracing::subscriber::with_default(subscriber, || tracing::error!("into the void"));
         drop(guard);
     }

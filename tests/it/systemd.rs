@@ -1,5 +1,9 @@
-//! What a service manager is told, over a datagram socket of our own.
+//! What a service manager is told: over a datagram socket, and by lines for its journal.
 
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 use std::time::Duration;
 
 use bearer_proxy::sandbox::Sandbox;
@@ -36,4 +40,56 @@ async fn each_step_of_a_life_is_told() {
     proxy.signal(Signal::TERM);
     told("STOPPING=1").await;
     assert_eq!(soon(proxy.wait_exit()).await.code(), Some(0));
+}
+
+/// Runs a verb with a file as its stderr, which `JOURNAL_STREAM` names, or names wrongly.
+fn said_to_the_journal(config: &str, inode_offset: u64) -> String {
+    let folder = TempDir::new().unwrap();
+    let (path, log) = (folder.path().join("bearer-proxy.toml"), folder.path().join("log"));
+    std::fs::write(&path, config).unwrap();
+    let file = File::create(&log).unwrap();
+    let stat = file.metadata().unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_bearer-proxy"))
+        .args(["run", "--config"])
+        .arg(&path)
+        .env("JOURNAL_STREAM", format!("{}:{}", stat.dev(), stat.ino() + inode_offset))
+        .stderr(file)
+        .status();
+    assert!(!ended.unwrap().success());
+    std::fs::read_to_string(&log).unwrap()
+}
+
+/// A configuration whose only fault is that its port is taken.
+fn taken_port(taken: &TcpListener) -> String {
+    let port = taken.local_addr().unwrap().port();
+    format!(
+        "version = 1\nserver.listen = \"127.0.0.1:{port}\"\nadmin.listen = \"127.0.0.1:0\"\n\
+         [credentials.bank]\ntoken_url = \"https://127.0.0.1:1/token\"\n\
+         client_id.env = \"BANK_ID\"\nclient_secret.env = \"BANK_SECRET\"\n\
+         [upstreams.bank]\nurl = \"https://127.0.0.1:1\"\ncredential = \"bank\"\n\
+         routes = [{{ name = \"all\", path = \"/**\", methods = [\"GET\"], scopes = [] }}]\n"
+    )
+}
+
+#[test]
+fn lines_for_the_journal_have_priorities() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    for format in ["json", "pretty"] {
+        let config = format!("{}[log]\nformat = \"{format}\"\n", taken_port(&taken));
+        let said = said_to_the_journal(&config, 0);
+        let refused = said.lines().find(|line| line.contains("cannot start"));
+        assert!(refused.is_some_and(|line| line.starts_with("<3>")), "{said}");
+        assert!(said.lines().all(|line| line.starts_with('<')), "{said}");
+    }
+    let said = said_to_the_journal("version = 1\nlisen = 1\n", 0);
+    assert!(!said.is_empty() && said.lines().all(|line| line.starts_with("<3>")), "{said}");
+}
+
+#[test]
+fn a_stderr_that_is_not_the_journal_gets_no_priorities() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let said = said_to_the_journal(&taken_port(&taken), 1);
+    assert!(said.contains("cannot start") && !said.contains("<3>"), "{said}");
+    let said = said_to_the_journal("version = 1\nlisen = 1\n", 1);
+    assert!(said.starts_with("error") && !said.contains("<3>"), "{said}");
 }

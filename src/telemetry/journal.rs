@@ -1,0 +1,106 @@
+//! Priorities of lines that systemd's journal reads from stderr.
+//!
+//! The journal takes a number in angle brackets at the start of a line as the line's priority
+//! (sd-daemon(3)). Without one every line is an informational message, and `journalctl -p warning`
+//! finds none of ours.
+
+use std::fmt::{self, Write};
+use std::io::stderr;
+
+use rustix::fs::fstat;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The priority of a line, as in syslog(3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Priority {
+    Error = 3,
+    Warning = 4,
+    Informational = 6,
+    Debug = 7,
+}
+
+impl From<Level> for Priority {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::ERROR => Self::Error,
+            Level::WARN => Self::Warning,
+            Level::INFO => Self::Informational,
+            _ => Self::Debug,
+        }
+    }
+}
+
+/// Whether stderr is the stream that systemd connected to its journal.
+///
+/// systemd names that stream's device and inode in `JOURNAL_STREAM` (systemd.exec(5)). A stderr that
+/// was redirected since has others, and its reader would take the priorities for text.
+pub fn is_stderr() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let numbers = stream.as_deref().and_then(|stream| stream.split_once(':'));
+    numbers.zip(fstat(stderr()).ok()).is_some_and(|((device, inode), stat)| {
+        device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
+    })
+}
+
+/// The lines of another format, each with its priority.
+pub(super) struct JournalLines<F>(pub(super) F);
+
+impl<S, N, F> FormatEvent<S, N> for JournalLines<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut text = String::with_capacity(512);
+        self.0.format_event(context, Writer::new(&mut text), event)?;
+        let priority = Priority::from(*event.metadata().level());
+        text.lines().try_for_each(|line| write_line(&mut writer, priority, line))
+    }
+}
+
+/// A message of a verb, with the priority of each line. A line that begins with `error`, `warning` or
+/// `note` decides for those that follow.
+pub fn with_priorities(message: &str) -> String {
+    let mut priority = Priority::Informational;
+    let mut text = String::with_capacity(message.len() + 64);
+    for line in message.lines() {
+        if line.starts_with("error") {
+            priority = Priority::Error;
+        } else if line.starts_with("warning") {
+            priority = Priority::Warning;
+        } else if line.starts_with("note") {
+            priority = Priority::Informational;
+        }
+        // Writing to a `String` cannot fail.
+        let _ = write_line(&mut text, priority, line);
+    }
+    text
+}
+
+fn write_line(out: &mut impl Write, priority: Priority, line: &str) -> fmt::Result {
+    writeln!(out, "<{}>{line}", priority as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_names_a_severity_decides_for_those_that_follow() {
+        let check = |message: &str, expected: &str| assert_eq!(with_priorities(message), expected);
+        check("error: a\n  b\n", "<3>error: a\n<3>  b\n");
+        check("warning: a\nerror: b\n", "<4>warning: a\n<3>error: b\n");
+        check("error: a\nnote: b\n", "<3>error: a\n<6>note: b\n");
+        check("nothing\n", "<6>nothing\n");
+        check("", "");
+    }
+}
