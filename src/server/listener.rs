@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::settings::Listen;
-use super::socket_file::{self, SocketFile};
+use super::socket_file::{self, OwnerError, SocketFile};
 
 /// Connections that the kernel may hold for us while the limit is reached.
 pub(super) const BACKLOG: i32 = 1024;
@@ -227,7 +227,16 @@ impl BindError {
         }
     }
 
+    fn is_owner(&self) -> bool {
+        self.cause.get_ref().is_some_and(|cause| cause.is::<OwnerError>())
+    }
+
     fn file_hint(&self, path: &str) -> String {
+        if self.is_owner() {
+            return "another owner takes CAP_CHOWN, another group takes membership in it; under \
+                    systemd, write Group= in the unit and leave owner and group out of `listen`"
+                .into();
+        }
         match self.cause.kind() {
             io::ErrorKind::AddrInUse => format!(
                 "another program, or another bearer-proxy, listens there; \
@@ -237,11 +246,7 @@ impl BindError {
                 "it is no socket, so it is left alone; move it away, or choose another path".into()
             }
             io::ErrorKind::NotFound => "make the folder first, writable for this user".into(),
-            io::ErrorKind::PermissionDenied => {
-                "the folder must be writable for this user; giving the socket to another owner \
-                 needs CAP_CHOWN, to a group membership in it"
-                    .into()
-            }
+            io::ErrorKind::PermissionDenied => "the folder must be writable for this user".into(),
             _ => "check the path, owner and group in `listen`".into(),
         }
     }
@@ -257,6 +262,7 @@ fn display_ip(ip: IpAddr) -> String {
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.cause.kind() {
+            _ if self.is_owner() => self.cause.to_string(),
             io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
             io::ErrorKind::AlreadyExists => "a file is in the way".to_owned(),
             io::ErrorKind::NotFound => "no such folder".to_owned(),

@@ -1,6 +1,7 @@
 //! The file of a Unix socket: made with its mode and owner before anybody can connect, taken over
 //! from an instance that died, left alone where one lives, removed in the end.
 
+use std::fmt;
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
@@ -50,15 +51,48 @@ impl UnixSocket {
     /// Gives the file its mode and owner.
     ///
     /// # Errors
-    /// Those of the system; another owner needs CAP_CHOWN.
+    /// Those of the system; [`OwnerError`] where the file cannot be given to its owner or group.
     pub fn give_access(&self) -> io::Result<()> {
         let owner = self.owner.as_ref().map(|owner| owner.id("/etc/passwd")).transpose()?;
         let group = self.group.as_ref().map(|group| group.id("/etc/group")).transpose()?;
-        // A service that may not change owners still has a socket of its own.
+        let made = fs::symlink_metadata(&self.path)?;
+        let owner = owner.filter(|id| *id != made.uid());
+        let group = group.filter(|id| *id != made.gid());
+        // Not without need: a sandbox may forbid chown(2) even where it would change nothing.
         if owner.or(group).is_some() {
-            chown(&self.path, owner, group)?;
+            chown(&self.path, owner, group).map_err(|cause| {
+                io::Error::new(cause.kind(), OwnerError { owner, group, cause })
+            })?;
         }
         fs::set_permissions(&self.path, Permissions::from_mode(self.mode))
+    }
+}
+
+/// The file of a socket cannot be given to its configured owner or group.
+#[derive(Debug)]
+pub struct OwnerError {
+    /// The user that it does not belong to yet.
+    owner: Option<u32>,
+    /// The group that it does not belong to yet.
+    group: Option<u32>,
+    cause: io::Error,
+}
+
+impl fmt::Display for OwnerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the socket cannot be given to")?;
+        for (what, id) in [("user", self.owner), ("group", self.group)] {
+            if let Some(id) = id {
+                write!(f, " {what} {id}")?;
+            }
+        }
+        write!(f, ": {}", self.cause)
+    }
+}
+
+impl std::error::Error for OwnerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
     }
 }
 
