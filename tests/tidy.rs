@@ -210,18 +210,3 @@ fn tests_wait_for_events() {
     let findings: Vec<String> = sleeping.map(|source| source.path).collect();
     none(&findings, "nothing sleeps on a thread, least of all a test:");
 }
-
-#[test]
-fn every_example_that_the_readme_names_exists() {
-    // Before there is a README there is nothing that it could promise.
-    let readme = fs::read_to_string(root().join("README.md")).unwrap_or_default();
-    let mut findings = Vec::new();
-    for after in readme.split("config/").skip(1) {
-        let path = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-        let name = &after[..after.find(|c| !path(c)).unwrap_or(after.len())];
-        if name.ends_with(".toml") && !root().join("config").join(name).exists() {
-            findings.push(format!("config/{name}"));
-        }
-    }
-    none(&findings, "README.md names files that are not there:");
-}

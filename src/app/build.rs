@@ -21,6 +21,7 @@ use crate::proxy::snapshot::Shared;
 use crate::secret::Store;
 use crate::server::{BindError, Local, Slots, WorkerListener};
 use crate::telemetry::Registry;
+use crate::telemetry::metrics::Description;
 use crate::token::{Keeper, TokenMetrics};
 
 /// A program that is ready to run.
@@ -131,6 +132,11 @@ impl App {
     pub fn addresses(&self) -> Vec<Vec<SocketAddr>> {
         let all = self.listeners.addresses();
         all.map(|(_, addresses)| addresses.iter().filter_map(Local::tcp).collect()).collect()
+    }
+
+    /// All families of metrics, for the reference in `docs/`.
+    pub fn metrics(&self) -> Vec<Description> {
+        self.registry.descriptions()
     }
 
     /// Addresses of the admin listener.

@@ -1,4 +1,4 @@
-//! Every code of a refusal and what it means, in one table; that of the README is made from it.
+//! Every code of a refusal and what it means, in one table; `tests/docs.rs` makes the reference from it.
 
 use http::StatusCode;
 
@@ -138,28 +138,5 @@ mod tests {
             assert!(sure || code.again() != Again::Later, "{code:?}");
             assert!(!sure || code.again() != Again::Judge, "{code:?}");
         }
-    }
-
-    #[test]
-    fn the_readme_has_the_table_of_this_file() {
-        let mut table = String::from(
-            "| code | status | meaning | try again | forwarded |\n|---|---|---|---|---|\n",
-        );
-        for code in Code::ALL {
-            let words: Vec<_> = code.forwarded().iter().map(|word| word.as_str()).collect();
-            let again = match code.again() {
-                Again::No => "no",
-                Again::Later => "yes, later",
-                Again::Judge => "if it is safe to",
-            };
-            table += &format!(
-                "| `{}` | {} | {} | {again} | {} |\n",
-                code.as_str(),
-                code.status().as_u16(),
-                code.title(),
-                words.join(", ")
-            );
-        }
-        assert!(include_str!("../../README.md").contains(&table), "README.md lacks:\n{table}");
     }
 }

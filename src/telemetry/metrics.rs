@@ -4,9 +4,10 @@
 //! that a request only adds to numbers. Labels come from the configuration alone.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{
     Encoder, Error, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, TextEncoder,
 };
@@ -31,7 +32,23 @@ pub const OVERHEAD_SECONDS: &[f64] =
 
 /// All metrics of the process; clones are the same registry.
 #[derive(Clone, Default)]
-pub struct Registry(prometheus::Registry);
+pub struct Registry {
+    metrics: prometheus::Registry,
+    descriptions: Arc<Mutex<Vec<Description>>>,
+}
+
+/// One family of metrics as the reference in `docs/` lists it, whether or not it has values yet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Description {
+    /// Name, such as `bearer_proxy_token_usable`.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+    /// The text after `# HELP`.
+    pub help: String,
+}
 
 /// What the making of a metric returns; it fails for a name that is taken or malformed.
 pub type Made<T> = Result<T, Error>;
@@ -53,15 +70,17 @@ impl Registry {
         Ok(registry)
     }
 
-    /// The registry below.
-    pub fn inner(&self) -> &prometheus::Registry {
-        &self.0
+    /// Descriptions of all families, ordered by name.
+    pub fn descriptions(&self) -> Vec<Description> {
+        let mut all = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.sort();
+        all
     }
 
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> Vec<u8> {
         let mut text = Vec::with_capacity(16 * 1024);
-        if let Err(error) = TextEncoder::new().encode(&self.0.gather(), &mut text) {
+        if let Err(error) = TextEncoder::new().encode(&self.metrics.gather(), &mut text) {
             tracing::error!(%error, "the metrics could not all be written");
         }
         text
@@ -69,7 +88,10 @@ impl Registry {
 
     /// Adds any collector and gives it back.
     pub fn add<C: Collector + 'static>(&self, collector: C) -> Made<()> {
-        self.0.register(Box::new(collector))
+        let described = descriptions(&collector);
+        self.metrics.register(Box::new(collector))?;
+        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).extend(described);
+        Ok(())
     }
 
     fn keep<C: Collector + Clone + 'static>(&self, collector: C) -> Made<C> {
@@ -145,6 +167,26 @@ impl fmt::Debug for Registry {
     }
 }
 
+/// Descriptions of the families of a collector.
+fn descriptions(collector: &impl Collector) -> Vec<Description> {
+    let families = collector.collect();
+    let kind = |name: &str| {
+        let family = families.iter().find(|family| family.name() == name);
+        match family.map(MetricFamily::get_field_type) {
+            Some(MetricType::COUNTER) => "counter",
+            Some(MetricType::HISTOGRAM) => "histogram",
+            _ => "gauge",
+        }
+    };
+    let describe = |desc: &Desc| Description {
+        name: desc.fq_name.clone(),
+        kind: kind(&desc.fq_name),
+        labels: desc.variable_labels.clone(),
+        help: desc.help.clone(),
+    };
+    collector.desc().into_iter().map(describe).collect()
+}
+
 /// A metric that is brought up to date before it is shown.
 struct Reading<C, F> {
     metric: C,
@@ -186,6 +228,9 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line:?} is missing in {text}");
         }
         assert!(text.contains("bearer_proxy_build_info{revision="));
+        let described = registry.descriptions();
+        let unused = described.iter().find(|family| family.name == "unused_total").unwrap();
+        assert_eq!((unused.kind, &*unused.labels), ("counter", &["a".to_owned()][..]));
     }
 
     #[test]
