@@ -25,17 +25,19 @@
 //! * [`proxy`]: the life of a request. Start with `proxy/stack.rs`.
 //! * [`token`]: the life of a token. Start with `token/refresher.rs`.
 //! * [`route`]: pure matching of targets; [`oauth`]: RFC 6749 as values and bytes.
-//! * [`upstream`], [`net`]: the ways out; [`server`]: the way in. hyper and h2 speak HTTP on all of
-//!   them; only the CONNECT exchange with an egress proxy is ours (`net/egress.rs`).
-//! * [`secret`]: where client secrets come from; [`config`]: TOML in, typed settings out.
+//! * [`listen`]: sockets, their TLS and their peers; [`server`]: workers and client connections.
+//! * [`upstream`]: connections to upstreams; [`net`]: how bytes leave. hyper and h2 speak HTTP on every
+//!   connection; only the CONNECT exchange with an egress proxy is ours (`net/egress.rs`).
+//! * [`secret`]: where client secrets come from; [`x509`]: certificates and PEM files.
+//! * [`config`]: TOML in, typed settings out; [`diagnostics`]: how its problems are found and shown.
 //! * [`admin`], [`telemetry`]: what operators see.
 //! * [`app`]: composition; [`cli`]: the verbs a person types; [`sandbox`]: the fakes behind `demo`
 //!   and the tests.
 //!
 //! A folder imports only folders further right in this list, never its neighbours
 //! (`tests/tidy.rs` checks it):
-//! cli → app → config → {proxy, admin} → {token, upstream, server} → {secret} → {net} →
-//! {route, oauth, telemetry} → {body, clock, sensitive}. `sandbox` uses none of them.
+//! cli → app → config → {proxy, admin} → {token, upstream, server} → {listen, secret} → {net} →
+//! {x509, route, oauth, telemetry, diagnostics} → {body, clock, sensitive}. `sandbox` uses none of them.
 //!
 //! # Invariants
 //!
@@ -47,18 +49,22 @@
 //! 4. [`Sensitive`](sensitive::Sensitive) and `token::Bearer` have no `Display`, and a redacted
 //!    `Debug`.
 //! 5. Every queue, body, retry and wait has a bound with a unit.
-//! 6. `route`, `oauth`, `token::schedule`, `proxy::hygiene` and `proxy::rewrite` touch neither clock
+//! 6. `route`, `oauth`, `token::schedule`, `proxy::headers` and `proxy::rewrite` touch neither clock
 //!    nor socket: time is an argument.
 
 pub mod body;
 pub mod clock;
 pub mod sensitive;
 
+pub mod diagnostics;
 pub mod oauth;
 pub mod route;
 pub mod telemetry;
+pub mod x509;
 
 pub mod net;
+
+pub mod listen;
 pub mod secret;
 
 pub mod server;

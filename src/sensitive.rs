@@ -1,4 +1,4 @@
-//! `Sensitive`: text that must never be printed.
+//! `Sensitive`: text that must never be printed; and whether text looks like a secret.
 //!
 //! A newtype over `zeroize`, so that secrets redact themselves wherever they travel. It has no
 //! `Display` and no `Serialize`; the one way to the text is [`Sensitive::expose`], which is easy to
@@ -53,6 +53,25 @@ impl fmt::Debug for Sensitive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
     }
+}
+
+/// Longest word of a name; keys are longer.
+const LONGEST_WORD: usize = 32;
+
+/// Whether no person would give this name, so that it is refused where it is written: letters of
+/// both cases among digits, letters that follow digits again and again, or a word without end.
+pub fn looks_random(name: &str) -> bool {
+    let has = |class: fn(&char) -> bool| name.chars().any(|c| class(&c));
+    let mixed = has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase);
+    let words = || name.split(['_', '-', '.']);
+    mixed && has(char::is_ascii_digit)
+        || words().any(|word| word.len() > LONGEST_WORD || relapses(word) > 1)
+}
+
+/// How often a letter follows a digit.
+fn relapses(word: &str) -> usize {
+    let bytes = word.as_bytes().windows(2);
+    bytes.filter(|two| two[0].is_ascii_digit() && two[1].is_ascii_alphabetic()).count()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
     reason = "tests say what they expect by panicking"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,9 +18,9 @@ const RANKS: [&[&str]; 9] = [
     &["config"],
     &["proxy", "admin"],
     &["token", "upstream", "server"],
-    &["secret"],
+    &["listen", "secret"],
     &["net"],
-    &["route", "oauth", "telemetry"],
+    &["x509", "route", "oauth", "telemetry", "diagnostics"],
     &["body", "clock", "sensitive"],
 ];
 
@@ -36,6 +36,14 @@ impl Source {
     fn part(&self) -> &str {
         let below = self.path.strip_prefix("src/").unwrap_or(&self.path);
         below.split('/').next().unwrap_or(below).trim_end_matches(".rs")
+    }
+
+    /// Its module's path: `["proxy", "headers", "via"]`; none for the crate's root.
+    fn module(&self) -> Vec<String> {
+        let below = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        let below = below.trim_end_matches(".rs").trim_end_matches("/mod");
+        let parts = below.split('/').filter(|part| !matches!(*part, "lib" | "main"));
+        parts.map(ToOwned::to_owned).collect()
     }
 
     /// How many `super::` lead from its module to the crate's root.
@@ -84,6 +92,11 @@ fn gather(folder: &Path, paths: &mut Vec<PathBuf>) {
 /// Fails with all findings at once.
 fn none(findings: &[String], rule: &str) {
     assert!(findings.is_empty(), "{rule}\n  {}\n", findings.join("\n  "));
+}
+
+/// Whether a file is compiled for tests alone.
+fn for_tests(path: &str) -> bool {
+    ["tests", "testing", "simulation"].iter().any(|name| path.ends_with(&format!("/{name}.rs")))
 }
 
 fn rank(part: &str) -> Option<usize> {
@@ -180,8 +193,6 @@ fn shipped_code_does_not_give_up() {
         "ServerConfig::builder()",
     ];
     let mut findings = Vec::new();
-    // `tests.rs` and what tests share in `testing.rs` are compiled for tests alone.
-    let for_tests = |path: &str| path.ends_with("/tests.rs") || path.ends_with("/testing.rs");
     for source in sources("src").into_iter().filter(|source| !for_tests(&source.path)) {
         for (number, line) in source.code() {
             let found = NEVER.iter().filter(|never| line.contains(**never));
@@ -210,3 +221,266 @@ fn tests_wait_for_events() {
     let findings: Vec<String> = sleeping.map(|source| source.path).collect();
     none(&findings, "nothing sleeps on a thread, least of all a test:");
 }
+
+/// Folders whose files still import each other in a circle; the list only gets shorter.
+const CIRCLES: [&str; 9] =
+    ["app", "cli", "config", "listen", "proxy", "sandbox", "secret", "server", "token"];
+
+/// The modules that a file imports, by the paths in its code: `crate::…`, `super::…`, `self::…`, and
+/// those that begin with the name of a child module.
+fn imported(source: &Source, modules: &BTreeMap<Vec<String>, &Source>) -> BTreeSet<Vec<String>> {
+    let own = source.module();
+    // A re-export makes no dependency: it only gives a definition a shorter path.
+    let mut code = String::new();
+    for statement in source.code().map(|(_, line)| line).collect::<Vec<_>>().join("\n").split(';') {
+        let is_reexport = statement.trim_start().starts_with("pub use ")
+            || statement.trim_start().starts_with("pub(crate) use ");
+        if !is_reexport {
+            code.push_str(statement);
+            code.push(';');
+        }
+    }
+    let mut found = BTreeSet::new();
+    for path in paths(&code) {
+        let absolute = match path.first().map(String::as_str) {
+            Some("crate") => path[1..].to_vec(),
+            Some("super") => {
+                let climbs = path.iter().take_while(|part| *part == "super").count();
+                let Some(kept) = own.len().checked_sub(climbs) else { continue };
+                [&own[..kept], &path[climbs..]].concat()
+            }
+            Some("self") => [&own[..], &path[1..]].concat(),
+            Some(first) => {
+                let child = [&own[..], &[first.to_owned()]].concat();
+                if !modules.contains_key(&child) {
+                    continue;
+                }
+                [&own[..], &path[..]].concat()
+            }
+            None => continue,
+        };
+        found.insert(defining(&absolute, modules));
+    }
+    found.remove(&own);
+    found
+}
+
+/// The module that defines what a path names: re-exports are followed.
+fn defining(path: &[String], modules: &BTreeMap<Vec<String>, &Source>) -> Vec<String> {
+    let known = |length: &usize| modules.contains_key(&path[..*length]);
+    let Some(length) = (0..=path.len()).rev().find(known) else { return Vec::new() };
+    let (module, rest) = path.split_at(length);
+    let Some((name, source)) = rest.first().zip(modules.get(module)) else {
+        return module.to_vec();
+    };
+    for statement in source.text.split(';') {
+        let statement = statement.trim_start().trim_start_matches("pub(crate) use ");
+        let statement = statement.rsplit("pub use ").next().unwrap_or_default();
+        for reexport in paths(statement) {
+            let child = [module, &reexport[..reexport.len() - 1]].concat();
+            if reexport.last() == Some(name) && modules.contains_key(&child) && child != module {
+                return child;
+            }
+        }
+    }
+    module.to_vec()
+}
+
+/// Every path of a text, with groups in braces written out.
+fn paths(text: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let mut rest = text;
+    while let Some(at) = rest.find("::") {
+        let start = rest[..at].rfind(|c| !is_part(c)).map_or(0, |before| before + 1);
+        let first = rest[start..at].to_owned();
+        let end = path_end(&rest[at..]);
+        expand(&[first], &rest[at + 2..at + end], &mut found);
+        rest = &rest[at + end..];
+    }
+    found
+}
+
+/// Where the path that goes on with `::` ends.
+fn path_end(text: &str) -> usize {
+    let mut depth = 0_usize;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '{' if depth > 0 || text[..at].ends_with("::") => depth += 1,
+            '}' if depth == 1 => return at + 1,
+            '}' if depth > 1 => depth -= 1,
+            _ if depth > 0 || letter.is_alphanumeric() || letter == '_' || letter == ':' => {}
+            _ => return at,
+        }
+    }
+    text.len()
+}
+
+fn expand(before: &[String], text: &str, found: &mut Vec<Vec<String>>) {
+    let text = text.trim();
+    if let Some(group) = text.strip_prefix('{') {
+        let (mut depth, mut start) = (0_usize, 0);
+        let group = group.strip_suffix('}').unwrap_or(group);
+        for (at, letter) in group.char_indices().chain([(group.len(), ',')]) {
+            match letter {
+                '{' => depth += 1,
+                '}' => depth = depth.saturating_sub(1),
+                ',' if depth == 0 => {
+                    let part = group[start..at].trim();
+                    if !part.is_empty() {
+                        expand(before, part, found);
+                    }
+                    start = at + 1;
+                }
+                _ => {}
+            }
+        }
+        return;
+    }
+    let (first, rest) = match text.split_once("::") {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (word(text), None),
+    };
+    let path = match first {
+        "self" => before.to_vec(),
+        first => [before, &[first.to_owned()]].concat(),
+    };
+    match rest {
+        Some(rest) => expand(&path, rest, found),
+        None => found.push(path),
+    }
+}
+
+#[test]
+fn paths_are_found_in_groups_too() {
+    let check = |text: &str, expected: &[&str]| {
+        let found: Vec<String> = paths(text).iter().map(|path| path.join("::")).collect();
+        assert_eq!(found, expected, "{text}");
+    };
+    check("use super::{a, b::C};", &["super::a", "super::b::C"]);
+    check("use crate::x::{self, y::{Z, W}};", &["crate::x", "crate::x::y::Z", "crate::x::y::W"]);
+    check("let x = super::f(crate::a::B::new());", &["super::f", "crate::a::B::new"]);
+}
+
+#[test]
+fn no_files_of_a_folder_import_each_other_in_a_circle() {
+    let sources = sources("src");
+    let for_tests = |path: &str| {
+        ["tests", "testing", "simulation"].iter().any(|name| path.ends_with(&format!("/{name}.rs")))
+    };
+    let shipped: Vec<&Source> = sources.iter().filter(|source| !for_tests(&source.path)).collect();
+    let modules: BTreeMap<Vec<String>, &Source> =
+        shipped.iter().map(|source| (source.module(), *source)).collect();
+    let mut edges: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    for (module, source) in &modules {
+        let inside = imported(source, &modules).into_iter();
+        let inside = inside.filter(|to| to.first() == module.first() && to != module);
+        edges.insert(module.clone(), inside.collect());
+    }
+    let reaches = |from: &Vec<String>, to: &Vec<String>| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from.clone()]);
+        while let Some(module) = next.pop() {
+            for onward in edges.get(&module).into_iter().flatten() {
+                if onward == to {
+                    return true;
+                }
+                if seen.insert(onward.clone()) {
+                    next.push(onward.clone());
+                }
+            }
+        }
+        false
+    };
+    let mut findings = Vec::new();
+    for (module, inside) in &edges {
+        for to in inside.iter().filter(|to| reaches(to, module)) {
+            if !module.first().is_some_and(|folder| CIRCLES.contains(&folder.as_str())) {
+                findings.push(format!("{} ⇄ {}", module.join("/"), to.join("/")));
+            }
+        }
+    }
+    none(
+        &findings,
+        "these imports are part of a circle of files; move the definition that both need:",
+    );
+}
+
+/// Type names that still stand for two things each; the list only gets shorter.
+const NAMED_TWICE: [&str; 26] = [
+    "Answer",
+    "ClientCertificate",
+    "Egress",
+    "Ended",
+    "Entry",
+    "Fault",
+    "Forwarded",
+    "Found",
+    "Grant",
+    "Key",
+    "Login",
+    "Opened",
+    "Outcome",
+    "Phase",
+    "Readers",
+    "Refusal",
+    "Reply",
+    "Step",
+    "Stream",
+    "Transport",
+    "UnderWay",
+    "Verdict",
+    "Wanted",
+    "Worker",
+    "Workers",
+    "Shared",
+];
+
+#[test]
+fn a_type_name_stands_for_one_type() {
+    let mut homes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources("src").iter().filter(|source| !for_tests(&source.path)) {
+        // A type that only its own file can name may be called as is best there.
+        for line in source.code().map(|(_, line)| line).filter(|line| line.starts_with("pub")) {
+            let rest = line.trim_start_matches(|c: char| c.is_alphanumeric() || "()".contains(c));
+            let mut words = rest.split_whitespace();
+            let kind = words.next().unwrap_or_default();
+            if let ("struct" | "enum" | "trait" | "union", Some(name)) = (kind, words.next()) {
+                homes.entry(word(name).to_owned()).or_default().insert(source.path.clone());
+            }
+        }
+    }
+    let twice = homes.iter().filter(|(_, homes)| homes.len() > 1);
+    let new = twice.filter(|(name, _)| !NAMED_TWICE.contains(&name.as_str()));
+    let findings: Vec<String> = new.map(|(name, homes)| format!("{name}: {homes:?}")).collect();
+    none(&findings, "one name, one thing; these types share theirs:");
+}
+
+#[test]
+fn a_poll_function_says_why_it_is_right() {
+    let mut findings = Vec::new();
+    for source in sources("src").iter().filter(|source| !for_tests(&source.path)) {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let Some(name) = line.trim_start().split_once("fn poll").map(|(_, name)| name) else {
+                continue;
+            };
+            let indent = line.len() - line.trim_start().len();
+            let end = |line: &&str| line.starts_with(&format!("{}}}", " ".repeat(indent)));
+            let body: Vec<&str> =
+                lines[start..].iter().copied().take_while(|line| !end(line)).collect();
+            let explained = body.iter().any(|line| line.trim_start().starts_with("// "));
+            if body.len() > 15 && !explained && !POLLS.contains(&source.path.as_str()) {
+                findings.push(format!("{}:{}: poll{}", source.path, start + 1, word(name)));
+            }
+        }
+    }
+    none(&findings, "a poll function of more than 15 lines needs a comment on why it is right:");
+}
+
+/// Files whose long poll functions still lack a comment; the list only gets shorter.
+const POLLS: [&str; 4] = [
+    "src/server/http1.rs",
+    "src/server/io.rs",
+    "src/upstream/expect_continue.rs",
+    "src/upstream/http2.rs",
+];

@@ -20,9 +20,9 @@ use tokio::task::JoinSet;
 
 use super::guard::{Reach, Refusal};
 use super::readiness::{Health, Readiness, TokenHealth, is_started, readiness};
-use crate::server::{Listener, StopSignal};
-use crate::telemetry::Registry;
-use crate::telemetry::metrics;
+use crate::listen::Listener;
+use crate::server::StopSignal;
+use crate::telemetry::{Registry, metrics};
 
 /// Connections at a time; a probe, a scraper and a person need three.
 const MAX_CONNECTIONS: usize = 64;

@@ -1,6 +1,6 @@
 //! Where operators look in.
 
-use crate::server::settings::Listen;
+use crate::listen::settings::Listen;
 
 /// The admin listener: probes and metrics, and where `control` names no other, what operators need.
 #[derive(Debug, Clone, PartialEq, Eq)]

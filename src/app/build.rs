@@ -7,22 +7,23 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::admin_listeners::Window;
 use super::headers::HeaderValues;
 use super::health::AppHealth;
 use super::listeners::Listeners;
 use super::reload::ReloadMetrics;
-use super::window::Window;
 use crate::config::Config;
-use crate::net::tls::TlsSetupError;
+use crate::listen::{BindError, Local};
 use crate::proxy::limits::in_flight::InFlight;
-use crate::proxy::metrics::ProxyMetrics;
-use crate::proxy::plan::{BoundListeners, Plan, PlanError, PlanInputs, wanted};
+use crate::proxy::policy::metrics::ProxyMetrics;
+use crate::proxy::policy::plan::{BoundListeners, Plan, PlanError, PlanInputs, wanted};
 use crate::proxy::snapshot::Shared;
 use crate::secret::Store;
-use crate::server::{BindError, Local, Slots, WorkerListener};
+use crate::server::{Slots, WorkerListener};
 use crate::telemetry::Registry;
 use crate::telemetry::metrics::Description;
 use crate::token::{Keeper, TokenMetrics};
+use crate::x509::TlsSetupError;
 
 /// A program that is ready to run.
 pub struct App {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use crate::proxy::plan::{LocalKeys, SetHeaders};
-use crate::proxy::settings::{ClientSettings, HeaderText, Proof, ProxySettings};
+use crate::proxy::policy::plan::{LocalKeys, SetHeaders};
+use crate::proxy::policy::settings::{ClientSettings, HeaderText, Proof, ProxySettings};
 use crate::secret::Reference;
 
 /// The values of one configuration. Each carries whose it is and where it is read from, so that

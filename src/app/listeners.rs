@@ -6,14 +6,15 @@ use std::num::NonZeroUsize;
 use std::time::UNIX_EPOCH;
 
 use super::build::StartError;
-use crate::net::tls::TlsSetupError;
-use crate::proxy::plan::{BoundListener, BoundListeners};
-use crate::proxy::settings::ListenerSettings;
-use crate::server::settings::{Listen, ServerTls};
-use crate::server::tls::Identity;
-use crate::server::{BindError, Claim, Local, TlsCell, WorkerListener, bind};
+use crate::listen::settings::{Listen, ServerTls};
+use crate::listen::tls::Identity;
+use crate::listen::{BindError, Claim, Local, TlsCell, bind};
+use crate::proxy::policy::plan::{BoundListener, BoundListeners};
+use crate::proxy::policy::settings::ListenerSettings;
+use crate::server::WorkerListener;
 use crate::telemetry::Registry;
 use crate::telemetry::family::Gauges;
+use crate::x509::TlsSetupError;
 
 /// What is bound.
 pub(super) struct Listeners {
@@ -260,7 +261,7 @@ fn give_access(old: &Listen, new: &Listen) -> Result<(), BindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::settings::AllowedHosts;
+    use crate::proxy::policy::settings::AllowedHosts;
 
     fn listener(listen: Listen) -> ListenerSettings {
         ListenerSettings {

@@ -2,11 +2,12 @@
 //!
 //! [`build`] binds, registers and resolves, so that every early failure happens there; [`run`]
 //! spawns, waits and leaves in order; `reload` puts a new file in place of the old, or changes
-//! nothing. `listeners`, `workers`, `window` (the admin's) and `headers` are what a reload changes;
-//! `systemd` is who may have started us, `companion` whom we start.
+//! nothing. `listeners`, `workers`, `admin_listeners` and `headers` are what a reload changes;
+//! `systemd` is who may have started us, `child_process` whom we start.
 
+mod admin_listeners;
 pub mod build;
-mod companion;
+mod child_process;
 mod headers;
 mod health;
 mod listeners;
@@ -14,7 +15,6 @@ mod reload;
 pub mod run;
 mod signal;
 mod systemd;
-mod window;
 mod workers;
 
 pub use build::{App, StartError};

@@ -14,14 +14,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Gauge, IntGauge};
 
+use super::admin_listeners::{OpenWindow, Window};
 use super::build::{StartError, plan};
 use super::headers::HeaderValues;
 use super::listeners::{Change, Listeners};
 use super::systemd;
-use super::window::{OpenWindow, Window};
 use super::workers::Workers;
 use crate::config::{self, Config};
-use crate::proxy::plan::wanted;
+use crate::proxy::policy::plan::wanted;
 use crate::proxy::snapshot::Shared;
 use crate::server::settings::{ShutdownSettings, Workers as WorkerCount};
 use crate::server::{Slots, WorkerCommand};

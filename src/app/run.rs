@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::admin_listeners::OpenWindow;
 use super::build::App;
-use super::companion::{Companion, Environment};
+use super::child_process::{Companion, Environment};
 use super::reload::{Changed, Fixed, Reloader, changed};
 use super::signal::{Signal, Signals};
 use super::systemd;
-use super::window::OpenWindow;
 use super::workers::Workers;
 use crate::admin::service::Admin;
+use crate::listen::Local;
+use crate::server::StopSignal;
 use crate::server::settings::ShutdownSettings;
-use crate::server::{Local, StopSignal};
 use crate::telemetry::log::LogGuard;
 
 /// Time for requests under way where a command has used up what there was.

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::body::Body;
 use crate::proxy;
 use crate::proxy::code::Code;
-use crate::proxy::metrics::ProxyMetrics;
+use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::snapshot::Shared;
 use crate::proxy::stack::stack;
 use crate::server::settings::ConnectionLimits;

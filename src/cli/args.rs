@@ -226,7 +226,7 @@ pub struct Completions {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    crate::config::units::duration(text).map_err(|error| error.to_string())
+    crate::diagnostics::units::duration(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use super::exit::Exit;
 use super::load;
 use super::say::{errln, out, outln};
 use crate::config::Config;
-use crate::proxy::plan::rules;
-use crate::proxy::rewrite::Rewrite;
-use crate::proxy::settings::AllowedClients;
+use crate::proxy::headers::rewrite::Rewrite;
+use crate::proxy::policy::plan::rules;
+use crate::proxy::policy::settings::AllowedClients;
 use crate::route::target::Target;
 use crate::route::{Authority, Lookup, Table};
 

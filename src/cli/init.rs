@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use super::args::{Args, Completions, Init, Presets, Schema};
 use super::exit::Exit;
 use super::say::{errln, out, outln};
-use crate::config::reference::{self, Key, Standing};
+use crate::config::schema::{self, Key, Standing};
 use crate::oauth::presets::{self, Preset};
 
 /// The examples of `config/`, by preset: what `init` writes is what the tests load.
@@ -68,10 +68,10 @@ pub fn presets(flags: &Presets) -> anyhow::Result<Exit> {
 /// Tells what keys mean, or prints the JSON Schema of all.
 pub fn schema(flags: &Schema) -> anyhow::Result<Exit> {
     let Some(path) = &flags.key else {
-        outln!("{:#}", reference::schema())?;
+        outln!("{:#}", schema::schema())?;
         return Ok(Exit::Done);
     };
-    match reference::below(path) {
+    match schema::below(path) {
         Ok(keys) => {
             let texts: Vec<_> = keys.iter().map(explained).collect();
             out!("{}", texts.join("\n"))?;

@@ -15,7 +15,7 @@ use super::runtime;
 use super::say::{errln, out, outln};
 use crate::admin::settings::AdminSettings;
 use crate::config;
-use crate::server::settings::Listen;
+use crate::listen::settings::Listen;
 
 /// Time for one question.
 const PATIENCE: Duration = Duration::from_secs(3);

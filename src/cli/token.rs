@@ -12,7 +12,7 @@ use super::say::{errln, out, outln};
 use super::{load, runtime};
 use crate::config::Config;
 use crate::oauth::ScopeSet;
-use crate::proxy::plan::wanted;
+use crate::proxy::policy::plan::wanted;
 use crate::token::probe::{self, Probe};
 use crate::token::{Credential, grouped};
 

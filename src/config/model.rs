@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::settings::AdminSettings;
-use crate::proxy::settings::ProxySettings;
+use crate::proxy::policy::settings::ProxySettings;
 use crate::server::settings::{ConnectionLimits, ShutdownSettings, Workers};
 use crate::telemetry::log::LogSettings;
 use crate::token::Credential;

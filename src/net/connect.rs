@@ -19,12 +19,13 @@ use tokio_rustls::TlsConnector;
 use tower::Service;
 
 use super::Origin;
-use super::certificate::Certificate;
 use super::egress::{self, Egress};
 use super::origin::bracketed;
 use super::resolve::Resolver;
-use super::tls::{Alpn, ClientTls, TlsCache, TlsSettings, TlsSetupError};
-use super::verify::Witness;
+use super::tls::{Alpn, ClientTls, TlsCache, TlsSettings};
+use crate::x509::TlsSetupError;
+use crate::x509::certificate::Certificate;
+use crate::x509::verify::Witness;
 
 pub use super::failure::{ConnectError, Phase};
 pub use super::stream::Stream;

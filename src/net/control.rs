@@ -14,7 +14,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::connect::{ConnectError, ConnectReport, Connection, Connector};
-use super::diagnosis;
+use crate::x509::diagnosis;
 
 /// Lines of header fields in the head of an answer. Token servers behind gateways send some dozens;
 /// more than this is no answer to wait for, whichever HTTP version it comes in.

@@ -9,11 +9,11 @@ use std::time::Duration;
 use rustls::CertificateError;
 
 use super::Origin;
-use super::certificate::Certificate;
 use super::connect::ConnectReport;
-use super::diagnosis;
 use super::egress::{Egress, TunnelError};
 use super::resolve::DnsError;
+use crate::x509::certificate::Certificate;
+use crate::x509::diagnosis;
 
 /// A phase of making a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

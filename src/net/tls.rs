@@ -2,10 +2,10 @@
 //!
 //! There is no switch that turns verification off; it can only be extended by further roots.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use crate::x509::TlsSetupError;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
@@ -13,11 +13,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
 
-use super::certificate::Certificate;
-use super::pem::{certificates, private_key};
-use super::verify::{self, Witness};
+use crate::x509::certificate::Certificate;
+use crate::x509::pem::{certificates, private_key};
+use crate::x509::verify::{self, Witness};
 
-pub use super::verify::Pin;
+pub use crate::x509::verify::Pin;
 
 /// How servers are verified and how we show ourselves to them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -192,7 +192,7 @@ fn build(
         MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         MinVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let setup = |error: rustls::Error| TlsSetupError { message: error.to_string() };
+    let setup = |error: rustls::Error| TlsSetupError::new(error.to_string());
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .map_err(setup)?
@@ -266,35 +266,14 @@ fn webpki(
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsSetupError> {
     for certificate in extra {
-        roots.add(certificate).map_err(|error| TlsSetupError { message: error.to_string() })?;
+        roots.add(certificate).map_err(|error| TlsSetupError::new(error.to_string()))?;
     }
     let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
     match built {
         Ok(verifier) => Ok(verifier),
-        Err(error) => Err(TlsSetupError { message: format!("no usable roots of trust: {error}") }),
+        Err(error) => Err(TlsSetupError::new(format!("no usable roots of trust: {error}"))),
     }
 }
-
-/// Why TLS settings cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsSetupError {
-    message: String,
-}
-
-impl TlsSetupError {
-    /// Settings that cannot be used, and why.
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
-    }
-}
-
-impl fmt::Display for TlsSetupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for TlsSetupError {}
 
 #[cfg(test)]
 mod tests {

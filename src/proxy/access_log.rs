@@ -6,9 +6,9 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Request, Response};
 use tokio::time::Instant;
 
-use super::hygiene::Kinds;
-use super::metrics::ProxyMetrics;
-use super::plan::{RoutePlan, UpstreamPlan};
+use super::headers::Kinds;
+use super::policy::metrics::ProxyMetrics;
+use super::policy::plan::{RoutePlan, UpstreamPlan};
 use super::problem::{REQUEST_ID, problem};
 use super::rejection::{Code, Forwarded, Rejection};
 use super::request::retry::is_safe;

@@ -10,17 +10,16 @@ use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
 
-use super::challenge::{Verdict, verdict};
-use super::hygiene;
+use super::headers::challenge::{Verdict, verdict};
+use super::headers::{self, rewrite};
 use super::limits::body::LimitedBody;
 use super::rejection::{Code, Forwarded, Rejection};
 use super::request::authorized::{Authorized, Exchange, Sent};
 use super::request::received::Received;
 use super::request::retry::is_safe;
 use super::request::routed::Routed;
+use super::request::scope::ScopedRequest;
 use super::request::upgrade;
-use super::rewrite;
-use super::scope::ScopedRequest;
 use super::trailers::TrailerFilter;
 use crate::body::Body;
 use crate::upstream::{Answer, Transport};
@@ -151,11 +150,11 @@ fn streamed(sent: Sent, exchange: &Exchange) -> Response<Body> {
     let Exchange { route, upstream, scope, grpc, .. } = exchange;
     let token = bearer.as_ref().map(|bearer| bearer.token_bytes());
     let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
-    hygiene::response(response.headers_mut(), version, &route.hygiene, token);
+    headers::response(response.headers_mut(), version, &route.hygiene, token);
     rewrite::answer(response.headers_mut(), &upstream.answer_rewrite);
     // The words beside the status are kept; an upstream may echo what it likes in them.
     if let (Some(token), Some(reason)) = (token, response.extensions().get::<ReasonPhrase>())
-        && hygiene::holds(reason.as_bytes(), token)
+        && headers::holds(reason.as_bytes(), token)
     {
         response.extensions_mut().remove::<ReasonPhrase>();
     }

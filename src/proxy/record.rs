@@ -11,9 +11,9 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::access_log::AccessRecord;
-use super::hygiene::Kinds;
+use super::headers::Kinds;
 use super::rejection::Rejection;
-use super::scope::{RequestScope, ScopedRequest};
+use super::request::scope::{RequestScope, ScopedRequest};
 use super::snapshot::Worker;
 use crate::body::Body;
 use crate::server::Inbound;

@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::limits::in_flight::InFlight;
-use super::metrics::ProxyMetrics;
-use super::plan::{Plan, RoutePlan, UpstreamPlan};
+use super::policy::metrics::ProxyMetrics;
+use super::policy::plan::{Plan, RoutePlan, UpstreamPlan};
 use super::rejection::{Code, Rejection};
 use crate::net::tls::TlsCache;
 use crate::upstream::Pool;

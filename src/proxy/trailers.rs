@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::hygiene;
-use super::plan::RoutePlan;
+use super::headers;
+use super::policy::plan::RoutePlan;
 use crate::body::BodyError;
 use crate::token::Bearer;
 
@@ -31,7 +31,7 @@ impl<B> TrailerFilter<B> {
     fn filter(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
         let token = self.bearer.as_ref().map(|bearer| bearer.token_bytes());
         match frame.into_trailers() {
-            Ok(all) => Frame::trailers(hygiene::trailers(
+            Ok(all) => Frame::trailers(headers::trailers(
                 all,
                 &self.route.hygiene.trailers,
                 token,

@@ -26,7 +26,6 @@ pub use azure::{AzureIdentity, AzureSecret, Vault, is_vault_name};
 pub use egress::{EgressLogin, EgressProxy};
 pub use error::{SecretError, SecretFault};
 pub use keyring::{Entry, SERVICE};
-pub use name::looks_random;
 pub use store::{Age, Store};
 pub use systemd::is_credential_name;
 pub use way::Way;

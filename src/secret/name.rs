@@ -3,20 +3,10 @@
 //! An alphanumeric secret is a valid name of a variable: typed after `.env =` it would be looked up,
 //! not found, and shown. Names are made of words; keys are not.
 
-/// Longest word of a name; keys are longer.
-const LONGEST_WORD: usize = 32;
+use crate::sensitive::looks_random;
+
 /// Shortest text without `_` or `-` that might be a password.
 const SHORTEST_PASSWORD: usize = 8;
-
-/// Whether no person would give this name, so that it is refused where it is written: letters of
-/// both cases among digits, letters that follow digits again and again, or a word without end.
-pub fn looks_random(name: &str) -> bool {
-    let has = |class: fn(&char) -> bool| name.chars().any(|c| class(&c));
-    let mixed = has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase);
-    let words = || name.split(['_', '-', '.']);
-    mixed && has(char::is_ascii_digit)
-        || words().any(|word| word.len() > LONGEST_WORD || relapses(word) > 1)
-}
 
 /// Whether messages show this name where nothing exists that is called so: it is made of several
 /// words of one case, or is short.
@@ -33,12 +23,6 @@ pub(super) fn shown(name: &str) -> &str {
     let path = || name.split('/').filter(|part| !part.is_empty()).count() > 1;
     let named = name.starts_with("arn:aws") || may_be_shown(name) || path() && !looks_random(name);
     if named { name } else { "(not named here: it may be the secret itself)" }
-}
-
-/// How often a letter follows a digit.
-fn relapses(word: &str) -> usize {
-    let bytes = word.as_bytes().windows(2);
-    bytes.filter(|two| two[0].is_ascii_digit() && two[1].is_ascii_alphabetic()).count()
 }
 
 #[cfg(test)]

@@ -43,7 +43,8 @@ mod transport {
     use crate::net::Origin;
     use crate::net::connect::Connector;
     use crate::net::control;
-    use crate::net::tls::{Alpn, TlsCache, TlsSetupError};
+    use crate::net::tls::{Alpn, TlsCache};
+    use crate::x509::TlsSetupError;
 
     /// Time for DNS, TCP and TLS.
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -16,15 +16,16 @@ use tower::Service;
 
 use super::connection::{ConnectionInfo, Ended, Inbound, RefusedHeads, serve};
 use super::drain::{Crowd, Drain, Member, Stage, StopSignal};
+use super::handshake::handshake;
 use super::io::SharedIo;
-use super::listener::Listener;
-use super::peer::{Peer, UnixPeer};
 use super::settings::ConnectionLimits;
 use super::slots::Slots;
 use super::stream::Stream;
-use super::tls::{TlsCell, handshake};
 use super::worker::{OnHeadError, WorkerCommand, WorkerListener};
 use crate::body::Body;
+use crate::listen::TlsCell;
+use crate::listen::peer::{Peer, UnixPeer};
+use crate::listen::sockets::Listener;
 use crate::telemetry::throttle::Throttle;
 
 /// The wait after an accept that failed for want of something (files, memory), so that whatever is
@@ -347,8 +348,8 @@ mod tests {
 
     use super::*;
     use crate::body::Body;
-    use crate::server::listener::{Local, bind};
-    use crate::server::settings::{Listen, UnixSocket};
+    use crate::listen::settings::{Listen, UnixSocket};
+    use crate::listen::sockets::{Local, bind};
 
     trait Client: Read + Write {}
     impl<C: Read + Write> Client for C {}

@@ -16,16 +16,15 @@ use tokio::time::{Sleep, sleep};
 use tower::Service;
 
 use super::drain::{Held, Member, Stage};
-use super::http1;
-use super::http2;
 use super::io::SharedIo;
 use super::linger::linger;
-use super::peer::Peer;
 use super::phase::{Deadline, Phase};
 use super::settings::{ConnectionLimits, HalfClosed};
 use super::stream::PeerState;
 use super::worker::OnHeadError;
+use super::{http1, http2};
 use crate::body::{Body, BoxError};
+use crate::listen::peer::Peer;
 use crate::telemetry::throttle::Throttle;
 
 /// What a client with prior knowledge of HTTP/2 begins with (RFC 9113 section 3.4), and one that agreed

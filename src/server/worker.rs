@@ -16,11 +16,11 @@ use tower::Service;
 use super::accept::Accept;
 use super::connection::{HeadError, Inbound};
 use super::drain::StopSignal;
-use super::listener::Listener;
 use super::settings::ConnectionLimits;
 use super::slots::Slots;
-use super::tls::TlsCell;
 use crate::body::Body;
+use crate::listen::sockets::Listener;
+use crate::listen::tls::TlsCell;
 
 /// Threads for what can only be done by blocking; DNS look-ups are the one such thing here.
 const BLOCKING_THREADS: usize = 4;
@@ -203,8 +203,8 @@ mod tests {
 
     use super::*;
     use crate::body::Body;
-    use crate::server::listener::bind;
-    use crate::server::settings::{Listen, UnixSocket};
+    use crate::listen::settings::{Listen, UnixSocket};
+    use crate::listen::sockets::bind;
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";

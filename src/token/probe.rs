@@ -11,7 +11,7 @@ use super::{Credential, echo};
 use crate::net::Origin;
 use crate::net::connect::Connector;
 use crate::net::control::{self, CallError};
-use crate::net::tls::{Alpn, TlsSetupError};
+use crate::net::tls::Alpn;
 use crate::oauth::dialect::ClientCredentials;
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
@@ -19,6 +19,7 @@ use crate::oauth::request::{self, Grant};
 use crate::oauth::{ScopeSet, TokenEndpoint, reply};
 use crate::secret::EgressProxy;
 use crate::sensitive::Sensitive;
+use crate::x509::TlsSetupError;
 
 /// Largest token answer that is read, in bytes.
 pub const MAX_REPLY_BYTES: usize = 1024 * 1024;

@@ -25,7 +25,8 @@ use super::http2::{ConnectSlot, Http2Connection, Http2Connections};
 use super::settings::{Protocol, Settings};
 use crate::body::Body;
 use crate::net::connect::{self, ConnectError, Connector};
-use crate::net::tls::{Alpn, TlsCache, TlsSetupError};
+use crate::net::tls::{Alpn, TlsCache};
+use crate::x509::TlsSetupError;
 
 /// The connections of one worker to one upstream; clones share them.
 #[derive(Clone)]

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::net::Origin;
 use crate::net::connect::Connector;
-use crate::net::tls::{Alpn, TlsCache, TlsSettings, TlsSetupError};
+use crate::net::tls::{Alpn, TlsCache, TlsSettings};
 use crate::secret::EgressProxy;
+use crate::x509::TlsSetupError;
 
 /// Where one upstream is and how its connections are made and kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use bearer_proxy::sandbox::{Persona, Sandbox};
 use rustix::process::{getegid, geteuid};
 use tempfile::TempDir;
 
-use crate::hygiene::{Between, Extra};
+use crate::headers::{Between, Extra};
 use crate::listening::unix_client;
 use crate::support::http2::frames;
 use crate::support::{Client, Proxy, client, config, secret_file, soon};

@@ -3,7 +3,7 @@
 use bearer_proxy::sandbox::Persona;
 
 use crate::forwarding::sidecar;
-use crate::hygiene::{Between, Extra};
+use crate::headers::{Between, Extra};
 use crate::support::http2::{Frames, frames};
 use crate::support::{client, soon};
 

@@ -1,7 +1,7 @@
 //! What holds of every head after hygiene, in both directions. The lists here are written anew, so
 //! that they do not share a mistake with those of the program.
 
-use bearer_proxy::proxy::hygiene::{self, AllowedTrailers, Kinds, Policy};
+use bearer_proxy::proxy::headers::{self, AllowedTrailers, Kinds, Policy};
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
@@ -67,7 +67,7 @@ fn head(text: &[u8]) -> HeaderMap {
 fn request(before: &HeaderMap, policy: &Policy) {
     let mut after = before.clone();
     let found = Kinds::survey(&after);
-    hygiene::request(&mut after, found, Version::HTTP_11, policy);
+    headers::request(&mut after, found, Version::HTTP_11, policy);
     after.insert(AUTHORIZATION, HeaderValue::from_static("Bearer ours"));
     let credentials = |name: &&HeaderName| name.as_str().replace('_', "-") == "authorization";
     assert_eq!(after.keys().filter(credentials).count(), 1);
@@ -81,7 +81,7 @@ fn request(before: &HeaderMap, policy: &Policy) {
         let forwarding = dashed == "forwarded" || dashed.starts_with("x-forwarded-");
         assert!(policy.keep_forwarding || !forwarding, "{name}");
         assert!(name != "te" || value == "trailers", "te: {value:?}");
-        let announced = hygiene::is_grpc(before) || value == "x-sum" || value == "etag";
+        let announced = headers::is_grpc(before) || value == "x-sum" || value == "etag";
         assert!(name != "trailer" || announced, "trailer: {value:?}");
     }
     keeps(before, &after, &[AUTHORIZATION, HeaderName::from_static("via")]);
@@ -90,7 +90,7 @@ fn request(before: &HeaderMap, policy: &Policy) {
 /// The head that goes to the app.
 fn answer(before: &HeaderMap, policy: &Policy) {
     let mut after = before.clone();
-    hygiene::response(&mut after, Version::HTTP_11, policy, Some(TOKEN));
+    headers::response(&mut after, Version::HTTP_11, policy, Some(TOKEN));
     for (name, value) in &after {
         assert!(!HOP.contains(&name.as_str()), "{name}");
         assert!(!["te", "alt-svc", "bearer-proxy-forwarded"].contains(&name.as_str()), "{name}");
@@ -122,7 +122,7 @@ fn keeps(before: &HeaderMap, after: &HeaderMap, written: &[HeaderName]) {
             was.clear();
         }
         assert_eq!(was.len(), is.len(), "{name}");
-        let echo = |value: &HeaderValue| hygiene::holds(value.as_bytes(), TOKEN);
+        let echo = |value: &HeaderValue| headers::holds(value.as_bytes(), TOKEN);
         assert!(was.iter().zip(&is).all(|(was, is)| was == is || echo(was)), "{name}");
     }
 }

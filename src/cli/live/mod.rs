@@ -18,14 +18,15 @@ use super::exit::Exit;
 use super::running::Running;
 use super::runtime;
 use super::say::{errln, outln};
-use crate::config::{Config, Problems};
+use crate::config::Config;
+use crate::diagnostics::Problems;
+use crate::listen::settings::ServerTls;
 use crate::net::tls::ClientCertificate;
 use crate::oauth::{ClientAuth, ScopeSet};
-use crate::proxy::plan::wanted;
-use crate::proxy::settings::{
+use crate::proxy::policy::plan::wanted;
+use crate::proxy::policy::settings::{
     ClientSettings, HeaderText, ListenerSettings, Proof, UpstreamSettings,
 };
-use crate::server::settings::ServerTls;
 use crate::token::{Credential, grouped, probe};
 use step::{Part, Step};
 

@@ -4,10 +4,10 @@ use std::time::SystemTime;
 
 use super::step::Step;
 use crate::net::Origin;
-use crate::net::certificate::{Certificate, short};
 use crate::net::connect::{ConnectError, ConnectReport, Connector, Phase, TlsReport};
 use crate::net::examine::{Examination, examine};
-use crate::net::tls::TlsSetupError;
+use crate::x509::TlsSetupError;
+use crate::x509::certificate::{Certificate, short};
 
 /// Days before the end of a certificate at which people begin to renew it.
 const DAYS_TO_RENEW: u64 = 14;

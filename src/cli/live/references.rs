@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::step::Step;
-use crate::net::pem::{self, Wanted};
 use crate::net::tls::{ClientCertificate, TlsSettings};
 use crate::secret::{EgressLogin, EgressProxy, Reference, SecretError, SecretFault};
 use crate::sensitive::Sensitive;
+use crate::x509::pem::{self, Wanted};
 
 use super::network::validity;
 

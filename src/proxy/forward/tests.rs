@@ -16,20 +16,21 @@ use tokio::time::{Instant, sleep};
 use super::{authorize, is_safe, send};
 use crate::body::Body;
 use crate::clock::testing as clock;
+use crate::listen::Peer;
+use crate::listen::settings::Listen;
 use crate::net::testing::origin;
 use crate::proxy::access_log::AccessRecord;
-use crate::proxy::hygiene::Kinds;
-use crate::proxy::metrics::ProxyMetrics;
-use crate::proxy::plan::{BoundListener, Plan, PlanInputs, wanted};
-use crate::proxy::rejection::{Code, Forwarded, Rejection};
-use crate::proxy::scope::{RequestScope, ScopedRequest};
-use crate::proxy::settings::{
+use crate::proxy::headers::Kinds;
+use crate::proxy::policy::metrics::ProxyMetrics;
+use crate::proxy::policy::plan::{BoundListener, Plan, PlanInputs, wanted};
+use crate::proxy::policy::settings::{
     AllowedHosts, ListenerSettings, ProxySettings, RequestLimits, RetryUnsafe, RouteSettings,
     UpstreamSettings,
 };
+use crate::proxy::rejection::{Code, Forwarded, Rejection};
+use crate::proxy::request::scope::{RequestScope, ScopedRequest};
 use crate::proxy::snapshot::Snapshot;
-use crate::server::settings::Listen;
-use crate::server::{ClientProbe, ConnectionInfo, Peer};
+use crate::server::{ClientProbe, ConnectionInfo};
 use crate::telemetry::Registry;
 use crate::token::credential::Policy;
 use crate::token::testing::{Mood, Scripted, credential, keeper};

@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 use super::in_flight::InFlight;
 use crate::body::Body;
 use crate::proxy::rejection::{Code, Rejection};
-use crate::proxy::scope::ScopedRequest;
+use crate::proxy::request::scope::ScopedRequest;
 
 /// Puts [`LoadShed`] around a service.
 #[derive(Debug, Clone)]

@@ -27,17 +27,17 @@ use tokio::time::{Duration, Instant, Sleep, sleep_until};
 use super::received::Received;
 use super::retry::{Replay, is_safe, may_repeat};
 use super::routed::Routed;
+use super::scope::{RequestScope, ScopedRequest};
 use super::upgrade::{self, ClientUpgrade};
 use crate::body::Body;
 use crate::clock::Moment;
 use crate::net::connect::ConnectError;
-use crate::proxy::hygiene::forwarding::{self, Hop};
-use crate::proxy::hygiene::{self, Framing, Kinds, query};
+use crate::proxy::headers::forwarding::{self, Hop};
+use crate::proxy::headers::{self, Framing, Kinds, query};
 use crate::proxy::limits::body::{BodyProgress, LimitError, LimitedBody};
-use crate::proxy::plan::{RoutePlan, UpstreamPlan};
+use crate::proxy::policy::plan::{RoutePlan, UpstreamPlan};
+use crate::proxy::policy::settings::{IncomingAuthorization, QueryAccessToken};
 use crate::proxy::rejection::{Code, ConnectFailure, Forwarded, Rejection};
-use crate::proxy::scope::{RequestScope, ScopedRequest};
-use crate::proxy::settings::{IncomingAuthorization, QueryAccessToken};
 use crate::proxy::trailers::TrailerFilter;
 use crate::route::Authority;
 use crate::server::ClientProbe;
@@ -100,7 +100,7 @@ impl Authorized {
     pub async fn attach(routed: Routed, upstream: Arc<UpstreamPlan>) -> Result<Self, Rejection> {
         let Routed { received, route } = routed;
         let Received { mut inbound, framing, host, tls, .. } = received;
-        let grpc = hygiene::is_grpc(inbound.request.headers());
+        let grpc = headers::is_grpc(inbound.request.headers());
         let (scope, client) = (inbound.scope.clone(), inbound.client.clone());
         let exchange = Exchange { route, upstream, scope, client, grpc };
         let offered = inbound.upgrade.take();
@@ -438,7 +438,7 @@ impl Draft {
             && *self.inbound.request.method() == Method::GET
             && self.inbound.request.version() == Version::HTTP_11
             && !self.has_body()
-            && hygiene::asks_for_websocket(self.inbound.request.headers())
+            && headers::asks_for_websocket(self.inbound.request.headers())
     }
 
     /// Leaves only what may travel on; gives back the app's own Authorization where it is kept.
@@ -456,7 +456,7 @@ impl Draft {
                 "more than one Authorization, and the upstream's setting is to keep it",
             ));
         }
-        let cleaned = hygiene::request(headers, fields, version, &route.hygiene);
+        let cleaned = headers::request(headers, fields, version, &route.hygiene);
         if cleaned.looped {
             return Err(Rejection::new(
                 Code::Loop,

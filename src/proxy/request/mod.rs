@@ -9,4 +9,5 @@ pub mod authorized;
 pub mod received;
 pub mod retry;
 pub mod routed;
+pub mod scope;
 pub mod upgrade;

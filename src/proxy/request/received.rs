@@ -5,13 +5,13 @@ use http::header::{EXPECT, HOST};
 use http::{HeaderMap, Method, Request, Version};
 use http_body::Body as _;
 
+use super::scope::ScopedRequest;
 use crate::body::Body;
-use crate::proxy::hygiene::{self, Framing, Kinds};
+use crate::proxy::headers::{self, Framing, Kinds};
 use crate::proxy::limits::web_origin::foreign_page;
-use crate::proxy::plan::ListenerPlan;
+use crate::proxy::policy::plan::ListenerPlan;
+use crate::proxy::policy::settings::RequestLimits;
 use crate::proxy::rejection::{Code, Rejection};
-use crate::proxy::scope::ScopedRequest;
-use crate::proxy::settings::RequestLimits;
 use crate::route::Authority;
 use crate::route::target::{Quirks, Target};
 
@@ -42,11 +42,11 @@ impl Received {
         let ScopedRequest { request, fields, .. } = &mut *inbound;
         let mut framing = Framing::None;
         if fields.any(Kinds::LENGTH | Kinds::CODING) {
-            framing = hygiene::request_framing(request.version(), request.headers())
+            framing = headers::request_framing(request.version(), request.headers())
                 .map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
         }
         if request.version() == Version::HTTP_2 {
-            hygiene::rejoin_cookies(request.headers_mut());
+            headers::rejoin_cookies(request.headers_mut());
             if framing == Framing::None && !request.body().is_end_stream() {
                 framing = Framing::Chunked;
             }

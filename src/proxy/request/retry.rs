@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 
 use crate::body::Body;
-use crate::proxy::settings::RetryUnsafe;
+use crate::proxy::policy::settings::RetryUnsafe;
 use crate::token::Bearer;
 
 /// Methods that may be sent again: GET, HEAD and OPTIONS, a subset of RFC 9110 section 9.2.1.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::received::Received;
-use crate::proxy::plan::{ListenerPlan, RoutePlan};
+use crate::proxy::policy::plan::{ListenerPlan, RoutePlan};
 use crate::proxy::rejection::{Code, Rejection};
 use crate::route::target::Quirks;
 use crate::route::{Authority, Lookup};

@@ -27,10 +27,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::{Instant, sleep};
 
+use super::scope::RequestScope;
 use crate::body::Body;
 use crate::clock::Moment;
-use crate::proxy::scope::RequestScope;
-use crate::proxy::settings::{AtTokenExpiry, UpgradePolicy};
+use crate::proxy::policy::settings::{AtTokenExpiry, UpgradePolicy};
 use crate::server::{ClientProbe, ConnectionInfo};
 use crate::token::Bearer;
 

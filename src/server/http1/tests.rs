@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 use tower::service_fn;
 
 use super::*;
+use crate::listen::peer::Peer;
 use crate::server::connection::{Ended, FIRST_REQUEST_GRACE, RefusedHeads, serve};
-use crate::server::peer::Peer;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 

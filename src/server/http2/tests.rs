@@ -15,9 +15,9 @@ use tower::service_fn;
 
 use super::super::connection;
 use super::super::drain::Drain;
-use super::super::peer::Peer;
 use super::*;
 use crate::body::BodyError;
+use crate::listen::peer::Peer;
 
 const SECOND: Duration = Duration::from_secs(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,0 +1,206 @@
+//! `[clients.NAME]`: who may ask, and how each proves who it is.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::header::{CONTENT_TYPE, COOKIE};
+
+use crate::proxy::headers::Kinds;
+use crate::proxy::policy::settings::{CertificateName, ClientSettings, ListenerSettings, Proof};
+
+use super::name::check_name;
+use super::references;
+use crate::diagnostics::{Fault, Item, Section, Severity};
+use crate::secret::Way;
+
+/// A client that the file names, and its settings where they can be used.
+pub(super) struct Found<'c> {
+    pub(super) name: String,
+    pub(super) item: Item<'c>,
+    pub(super) settings: Option<ClientSettings>,
+}
+
+const ADVICE: &[(&str, &str)] = &[
+    ("key", "write  local_key = { header = \"X-Local-Key\", value.file = \"/path\" }"),
+    ("api_key", "write  local_key = { header = \"X-Local-Key\", value.file = \"/path\" }"),
+    ("header", "it belongs to local_key"),
+    ("uid", "write  peer_uids = [1000]"),
+    ("uids", "write  peer_uids = [1000]"),
+    ("peer_uid", "write  peer_uids = [1000]"),
+    ("gid", "write  peer_gids = [1000]"),
+    ("gids", "write  peer_gids = [1000]"),
+    ("peer_gid", "write  peer_gids = [1000]"),
+    ("subject", "write  certificate = { subject = \"CN=erp,O=Example Bank\" }"),
+    ("certificate_subject", "write  certificate = { subject = \"CN=erp,O=Example Bank\" }"),
+    ("routes", "routes name their clients, not clients their routes"),
+];
+
+const WAYS: &str = "local_key, certificate, or peer_uids and peer_gids";
+
+pub(super) fn read<'c>(root: &Section<'c>, way: &Way) -> Vec<Found<'c>> {
+    let mut clients: Vec<Found<'c>> = Vec::new();
+    for (name, item) in root.section("clients", "[clients]").entries() {
+        check_name(&name, &item, "a client");
+        let Some(section) = item.section("a client") else { continue };
+        let settings = proof(&section.advise(ADVICE), way)
+            .map(|proof| ClientSettings { name: Arc::from(name.as_str()), proof });
+        if let Some(other) = settings.as_ref().and_then(|settings| same_proof(settings, &clients)) {
+            let fault = Fault::new("two clients cannot be told apart");
+            item.fail(fault.label(format!("clients.{other} is known by the same")));
+        }
+        clients.push(Found { name, item, settings });
+    }
+    clients
+}
+
+/// Each client proves itself in one way: of two, nobody could say whether both are needed.
+fn proof(section: &Section<'_>, way: &Way) -> Option<Proof> {
+    let ways = [
+        section.item("local_key").map(|item| local_key(&item, way)),
+        section.item("certificate").map(|item| certificate(&item)),
+        process(section),
+    ];
+    section.finish();
+    let mut ways = ways.into_iter().flatten();
+    match (ways.next(), ways.next()) {
+        (Some(proof), None) => proof,
+        (Some(_), Some(_)) => {
+            let fault = Fault::new("a client proves who it is in one way").expected(WAYS);
+            section.fail(fault.hint("write a [clients.NAME] for each way"));
+            None
+        }
+        (None, _) => {
+            let fault = Fault::new("how this client proves who it is, is missing");
+            section.fail(fault.label("anybody could be it").expected(WAYS));
+            None
+        }
+    }
+}
+
+fn local_key(item: &Item<'_>, way: &Way) -> Option<Proof> {
+    let section = item.section("a local key")?;
+    let header = section.required("header", "write  header = \"X-Local-Key\"");
+    let value = section.required("value", "write  value.file = \"/path\", or value.env = \"NAME\"");
+    section.finish();
+    let header = header.and_then(|item| header_name(&item));
+    let value = value.and_then(|item| references::read(&item, "value", way));
+    header.zip(value).map(|(header, value)| Proof::LocalKey { header, value })
+}
+
+/// A header that nobody else reads on the way.
+fn header_name(item: &Item<'_>) -> Option<HeaderName> {
+    let text = item.text()?;
+    let Ok(name) = HeaderName::from_bytes(text.as_str().as_bytes()) else {
+        item.reject("expected the name of a header: letters, digits and `-`");
+        return None;
+    };
+    if Kinds::of(name.as_str()) != Kinds::OTHER || matches!(name, COOKIE | CONTENT_TYPE) {
+        item.reject("this header has a meaning of its own; take another, such as \"X-Local-Key\"");
+        return None;
+    }
+    Some(name)
+}
+
+fn certificate(item: &Item<'_>) -> Option<Proof> {
+    let section = item.section("a certificate")?;
+    let (subject, dns, uri) = (section.item("subject"), section.item("dns"), section.item("uri"));
+    section.finish();
+    let found: Vec<_> = [
+        subject.map(|item| subject_name(&item)),
+        dns.map(|item| dns_name(&item)),
+        uri.map(|item| uri_name(&item)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let [name] = <[_; 1]>::try_from(found)
+        .map_err(|_| {
+            let fault = Fault::new("a certificate is known by one name");
+            section.fail(fault.expected("one of subject, dns, uri"));
+        })
+        .ok()?;
+    name.map(Proof::Certificate)
+}
+
+/// Written as RFC 4514 does; what OpenSSL prints has spaces and another order.
+fn subject_name(item: &Item<'_>) -> Option<CertificateName> {
+    let text = item.text()?;
+    let subject = text.as_str();
+    let attribute = |part: &str| part.split_once('=').is_some_and(|(kind, _)| !kind.contains(' '));
+    if !attribute(subject) || subject.contains(", ") || subject.contains("= ") {
+        item.reject("expected RFC 4514: most specific part first, no spaces around `,` and `=`, such as \"CN=erp,O=Example Bank\" (openssl x509 -subject -nameopt rfc2253)");
+        return None;
+    }
+    Some(CertificateName::Subject(subject.to_owned()))
+}
+
+fn dns_name(item: &Item<'_>) -> Option<CertificateName> {
+    let text = item.text()?;
+    let name = text.as_str();
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte);
+    if name.is_empty() || !name.bytes().all(good) {
+        item.reject("expected a DNS name of the certificate, such as \"erp.bank.example\"");
+        return None;
+    }
+    Some(CertificateName::Dns(name.to_owned()))
+}
+
+fn uri_name(item: &Item<'_>) -> Option<CertificateName> {
+    let text = item.text()?;
+    if !text.as_str().contains(':') {
+        item.reject("expected a URI of the certificate, such as \"spiffe://bank.example/erp\"");
+        return None;
+    }
+    Some(CertificateName::Uri(text.as_str().to_owned()))
+}
+
+/// Process credentials, where any are written.
+fn process(section: &Section<'_>) -> Option<Option<Proof>> {
+    let (uids, gids) = (section.item("peer_uids"), section.item("peer_gids"));
+    if uids.is_none() && gids.is_none() {
+        return None;
+    }
+    let numbers = |item: Option<Item<'_>>| item.map_or(Some(Vec::new()), |item| ids(&item));
+    let found = numbers(uids).zip(numbers(gids));
+    Some(found.map(|(uids, gids)| Proof::Process { uids, gids }))
+}
+
+/// At least one number; the last of all means "nobody in particular" to the kernel.
+pub(super) fn ids(item: &Item<'_>) -> Option<Vec<u32>> {
+    let list = item.list()?;
+    if list.is_empty() {
+        item.reject("no number is named");
+        return None;
+    }
+    let number = |item: &Item<'_>| u32::try_from(item.integer(0..u64::from(u32::MAX))?).ok();
+    list.iter().map(number).collect()
+}
+
+/// A key that leaves this machine in the clear belongs to whoever listens on its way.
+pub(super) fn in_the_clear(clients: &[Found<'_>], listeners: &[ListenerSettings]) {
+    let open =
+        |listener: &&ListenerSettings| !listener.listen.is_loopback() && listener.tls.is_none();
+    let Some(open) = listeners.iter().find(open) else { return };
+    let by_key = |found: &&Found<'_>| {
+        let settings = found.settings.as_ref();
+        settings.is_some_and(|settings| matches!(settings.proof, Proof::LocalKey { .. }))
+    };
+    for found in clients.iter().filter(by_key) {
+        let fault = Fault::new("this client's key travels in the clear");
+        let fault = fault.severity(Severity::Warning).label(format!("over {}", open.listen));
+        found.item.fail(fault.hint("give the listener tls, or an address of this machine"));
+    }
+}
+
+/// An earlier client that the same request could come from.
+fn same_proof<'a>(settings: &ClientSettings, earlier: &'a [Found<'_>]) -> Option<&'a str> {
+    let same = |other: &ClientSettings| match (&settings.proof, &other.proof) {
+        (Proof::Process { uids, gids }, Proof::Process { uids: others, gids: groups }) => {
+            uids.iter().any(|uid| others.contains(uid))
+                || gids.iter().any(|gid| groups.contains(gid))
+        }
+        (one, other) => one == other,
+    };
+    let found = earlier.iter().find(|found| found.settings.as_ref().is_some_and(same))?;
+    Some(&found.name)
+}

@@ -1,0 +1,384 @@
+//! Every key of the configuration, as `config/annotated.toml` tells it; and the same as JSON Schema.
+//!
+//! The annotated example is what people read and what tests load line by line, so it is the one
+//! source: nothing here has to be kept equal to it by hand.
+
+use serde_json::{Map, Value, json};
+
+use crate::diagnostics::{REFERENCES, nearest};
+
+/// The annotated example.
+const ANNOTATED: &str = include_str!("../../config/annotated.toml");
+
+/// Tables whose keys are names that the user chooses.
+const NAMED: [&str; 4] = ["clients", "credentials", "set_headers", "upstreams"];
+
+/// What stands for such a name in a path.
+const NAME: &str = "NAME";
+
+/// Tables of which there may be several.
+const LISTS: [&str; 1] = ["routes"];
+
+/// How a key is shown in the example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Written out: it has no default.
+    Given,
+    /// Commented out, with its default.
+    Default,
+    /// Commented out, with an example where there is no default.
+    Example,
+}
+
+/// One key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Key {
+    /// Where it is written, such as `upstreams.NAME.routes.path`.
+    pub path: String,
+    /// Its line of the example, without comment.
+    pub setting: String,
+    /// What its value stands for.
+    pub standing: Standing,
+    /// What is said about it.
+    pub about: String,
+    value: Value,
+}
+
+/// All keys, in the order of the example.
+#[must_use]
+pub fn keys() -> Vec<Key> {
+    let (mut keys, mut table) = (Vec::<Key>::new(), Vec::new());
+    // What stands above the first key speaks of the file.
+    for line in ANNOTATED.lines().skip_while(|line| line.starts_with('#')) {
+        let text = line.strip_prefix("# ").or_else(|| line.strip_prefix('#')).unwrap_or(line);
+        if text.starts_with('[') {
+            table = header(text);
+        } else if let Some(more) = text.trim_start().strip_prefix('#') {
+            if let Some(last) = keys.last_mut() {
+                last.about = format!("{} {}", last.about, more.trim());
+            }
+        } else {
+            keys.extend(key(&table, text, line.starts_with('#')));
+        }
+    }
+    keys
+}
+
+/// The path of a table, from a line such as `[credentials.bank.request]`.
+fn header(line: &str) -> Vec<String> {
+    let name = line.trim_start_matches('[').split(']').next().unwrap_or_default();
+    let mut path: Vec<String> = Vec::new();
+    for part in name.split('.') {
+        let named = path.last().is_some_and(|above| NAMED.contains(&above.as_str()));
+        path.push(if named { NAME.to_owned() } else { part.to_owned() });
+    }
+    path
+}
+
+/// A key from its line; `None` where the line holds none.
+fn key(table: &[String], line: &str, commented: bool) -> Option<Key> {
+    let (setting, comment) = split_comment(line);
+    let mut value: Value = toml::from_str(setting).ok().filter(|_| !setting.is_empty())?;
+    let mut path = table.to_vec();
+    while let Some((name, inner)) = only_entry(&value) {
+        let named = path.last().is_some_and(|above| NAMED.contains(&above.as_str()));
+        path.push(if named { NAME.to_owned() } else { name });
+        // What is written with a dot has its own line for each key; what stands in braces does not.
+        let dotted = setting.split('=').next().is_some_and(|key| key.contains('.'));
+        value = inner;
+        if !dotted || path.len() - table.len() > 1 {
+            break;
+        }
+    }
+    let (standing, about) = match comment.strip_prefix("example") {
+        Some(about) => (Standing::Example, about.trim_start_matches([':', ' '])),
+        None if commented => (Standing::Default, comment),
+        None => (Standing::Given, comment),
+    };
+    let (path, setting, about) = (path.join("."), setting.to_owned(), about.to_owned());
+    Some(Key { path, setting, standing, about, value })
+}
+
+fn only_entry(value: &Value) -> Option<(String, Value)> {
+    let (name, inner) = value.as_object()?.iter().next()?;
+    Some((name.clone(), inner.clone()))
+}
+
+/// A setting and its comment, at the first `#` outside quotes.
+fn split_comment(line: &str) -> (&str, &str) {
+    let mut quoted = false;
+    let at = line.find(|letter| {
+        quoted ^= letter == '"';
+        letter == '#' && !quoted
+    });
+    let (setting, comment) = line.split_at(at.unwrap_or(line.len()));
+    (setting.trim(), comment.trim_start_matches('#').trim())
+}
+
+/// The keys at and below a path; names that the user chose may stand in it.
+///
+/// # Errors
+///
+/// The nearest path that exists, where there is one.
+pub fn below(path: &str) -> Result<Vec<Key>, Option<String>> {
+    let path = header(path.trim_end_matches('.')).join(".");
+    let all = keys();
+    let inside = |key: &Key| {
+        let rest = key.path.strip_prefix(&path);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let found: Vec<_> = all.iter().filter(|key| inside(key)).cloned().collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let paths: Vec<_> = all.iter().map(|key| key.path.as_str()).collect();
+    let last = |known: &str| known.rsplit('.').next().unwrap_or_default() == path;
+    let same_name = paths.iter().copied().find(|known| last(known));
+    Err(same_name.or_else(|| nearest(&path, &paths)).map(ToOwned::to_owned))
+}
+
+/// JSON Schema (draft 2020-12) of a configuration, for editors.
+///
+/// It knows every key and the values that can be listed; what only `check` can tell (references
+/// between sections, units, paths) it leaves to `check`.
+#[must_use]
+pub fn schema() -> Value {
+    let mut root = object();
+    let text = json!({ "type": "string" });
+    let mut sources =
+        Map::from_iter(["env", "value"].map(|source| (source.to_owned(), text.clone())));
+    for key in keys() {
+        let path: Vec<_> = key.path.split('.').collect();
+        match path.as_slice() {
+            [above @ .., source] if REFERENCES.contains(source) => {
+                sources.insert((*source).to_owned(), leaf(&key));
+                insert(&mut root, above, reference());
+            }
+            path => insert(&mut root, path, leaf(&key)),
+        }
+    }
+    root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    root["title"] = json!("Configuration of bearer-proxy");
+    root["required"] = json!(["version"]);
+    root["$defs"] = json!({ "reference": {
+        "description": "where a secret or an id is read",
+        "type": "object", "properties": sources, "additionalProperties": false,
+        "minProperties": 1, "maxProperties": 1,
+    } });
+    root
+}
+
+fn object() -> Value {
+    json!({ "type": "object", "properties": {}, "additionalProperties": false })
+}
+
+fn reference() -> Value {
+    json!({ "$ref": "#/$defs/reference" })
+}
+
+/// Puts a key's schema where its path leads.
+fn insert(node: &mut Value, path: &[&str], what: Value) {
+    let Some((name, rest)) = path.split_first() else {
+        if node.is_null() {
+            *node = what;
+        }
+        return;
+    };
+    let below = match *name {
+        NAME => &mut node["additionalProperties"],
+        name => &mut node["properties"][name],
+    };
+    let below = match LISTS.contains(name) {
+        true if below.is_null() => {
+            *below = json!({ "type": "array", "items": object() });
+            &mut below["items"]
+        }
+        true => &mut below["items"],
+        false => below,
+    };
+    if !rest.is_empty() && (below.is_null() || *below == json!(false)) {
+        *below = object();
+    } else if rest.is_empty() && *below == json!(false) {
+        *below = Value::Null;
+    }
+    insert(below, rest, what);
+}
+
+/// The schema of one value.
+fn leaf(key: &Key) -> Value {
+    let mut schema = of_value(&key.value, &key.about);
+    if !key.about.is_empty() && schema.get("$ref").is_none() {
+        schema["description"] = json!(key.about);
+    }
+    match key.standing {
+        Standing::Default => schema["default"] = key.value.clone(),
+        Standing::Example => schema["examples"] = json!([key.value]),
+        Standing::Given => {}
+    }
+    schema
+}
+
+fn of_value(value: &Value, about: &str) -> Value {
+    match value {
+        Value::Bool(_) => json!({ "type": "boolean" }),
+        Value::Number(_) if about.starts_with("or ") => json!({ "type": ["integer", "string"] }),
+        Value::Number(_) => json!({ "type": "integer" }),
+        Value::String(text) => match alternatives(about) {
+            others if !others.is_empty() => {
+                json!({ "enum": ([vec![text.as_str()], others].concat()) })
+            }
+            _ if about.contains("or a table") => json!({ "type": ["string", "object"] }),
+            _ if about.contains("list") => json!({ "type": ["string", "array"] }),
+            _ if about.contains("or { ") => json!({ "type": ["string", "object"] }),
+            _ => json!({ "type": "string" }),
+        },
+        Value::Array(_) => json!({ "type": "array" }),
+        Value::Object(fields) if fields.keys().all(|key| REFERENCES.contains(&key.as_str())) => {
+            reference()
+        }
+        // Braces in the example show the usual fields; the comment may name more.
+        _ => json!({ "type": "object" }),
+    }
+}
+
+/// The other values of a setting, listed at the start of its comment: `"reject", "keep"; …`.
+fn alternatives(about: &str) -> Vec<&str> {
+    let listed = about.split(';').next().unwrap_or_default();
+    // A URL among them is an example of many.
+    let word = |part: &str| part.bytes().all(|byte| !b"/:".contains(&byte));
+    let plain = |part: &&str| part.starts_with('"') && part.ends_with('"') && word(part);
+    let parts = listed.split(',').map(str::trim);
+    parts.take_while(plain).map(|part| part.trim_matches('"')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::parse;
+    use crate::diagnostics::Problems;
+
+    fn one(path: &str) -> Key {
+        keys().into_iter().find(|key| key.path == path).unwrap_or_else(|| panic!("{path}"))
+    }
+
+    #[test]
+    fn keys_are_told_with_what_they_stand_for() {
+        let listen = one("server.listen");
+        assert_eq!(listen.setting, r#"listen = "localhost:6750""#);
+        assert_eq!(listen.standing, Standing::Default);
+        assert_eq!(one("credentials.NAME.client_secret.exec").standing, Standing::Example);
+        assert!(one("upstreams.NAME.routes.path").about.starts_with("required; {x}"));
+        let auth = one("credentials.NAME.client_auth").about;
+        assert!(keys().iter().all(|key| !key.path.is_empty() && !key.setting.is_empty()));
+        assert!(auth.contains("\"client_secret_jwt\"") && auth.contains("\"none\""), "{auth}");
+    }
+
+    #[test]
+    fn a_path_may_hold_the_users_names() {
+        let keys = below("upstreams.qbank.routes").unwrap();
+        assert!(keys.iter().any(|key| key.path == "upstreams.NAME.routes.scopes"));
+        assert_eq!(below("server.workers").unwrap().len(), 1);
+        assert_eq!(below("server.worker").unwrap_err().unwrap(), "server.workers");
+        assert_eq!(below("workers").unwrap_err().unwrap(), "server.workers");
+        assert_eq!(below("###").unwrap_err(), None);
+    }
+
+    #[test]
+    fn the_schema_lists_what_can_be_listed() {
+        let schema = schema();
+        let server = &schema["properties"]["server"]["properties"];
+        assert_eq!(server["max_headers"]["default"], 100);
+        assert_eq!(server["workers"]["type"], json!(["integer", "string"]));
+        let credential = &schema["properties"]["credentials"]["additionalProperties"];
+        assert_eq!(credential["additionalProperties"], json!(false));
+        assert_eq!(credential["properties"]["client_secret"], reference());
+        let dialects = &credential["properties"]["request"]["properties"]["encoding"]["enum"];
+        assert_eq!(*dialects, json!(["form", "json"]));
+        let upstream = &schema["properties"]["upstreams"]["additionalProperties"]["properties"];
+        let header = &upstream["set_headers"]["additionalProperties"];
+        assert_eq!(header["$ref"], reference()["$ref"]);
+        assert_eq!(upstream["routes"]["items"]["properties"]["scopes"]["type"], "array");
+    }
+
+    /// Whether a value is as a schema says; so much of JSON Schema as is used here.
+    fn fits(value: &Value, schema: &Value, root: &Value, at: &str) {
+        if schema.get("$ref").is_some() {
+            return fits(value, &root["$defs"]["reference"], root, at);
+        }
+        let kind = match value {
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "integer",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+            _ => "string",
+        };
+        let kinds = schema
+            .get("type")
+            .map(|kinds| kinds.as_array().cloned().unwrap_or(vec![kinds.clone()]));
+        assert!(kinds.is_none_or(|kinds| kinds.contains(&json!(kind))), "{at}: {kind}, {schema}");
+        let listed = schema.get("enum").and_then(Value::as_array);
+        assert!(listed.is_none_or(|listed| listed.contains(value)), "{at}: {value}, {schema}");
+        for (name, inner) in value.as_object().into_iter().flatten() {
+            let at = format!("{at}.{name}");
+            match (schema["properties"].get(name), schema.get("additionalProperties")) {
+                (Some(schema), _) => fits(inner, schema, root, &at),
+                (None, Some(Value::Bool(false))) => panic!("{at} is not in the schema"),
+                (None, Some(schema)) => fits(inner, schema, root, &at),
+                (None, None) => {}
+            }
+        }
+        for inner in value.as_array().into_iter().flatten() {
+            let any = json!({});
+            fits(inner, schema.get("items").unwrap_or(&any), root, at);
+        }
+    }
+
+    #[test]
+    fn every_good_file_fits_the_schema() {
+        let root = schema();
+        for folder in ["config", "tests/fixtures/config/good"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|extension| extension == "toml") {
+                    let text = fs::read_to_string(&path).unwrap();
+                    fits(&toml::from_str(&text).unwrap(), &root, &root, &path.to_string_lossy());
+                }
+            }
+        }
+    }
+
+    /// The keys that reading asks for, as the hint on an unknown key lists them.
+    fn asked(problems: &Problems) -> Vec<String> {
+        let text = problems.render(false);
+        let (_, list) = text.split_once("keys of ").unwrap_or_else(|| panic!("{text}"));
+        let (_, list) = list.split_once(": ").unwrap();
+        let list = list.lines().next().unwrap();
+        list.split(", ").map(|key| key.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn every_key_that_is_read_is_told() {
+        let known = keys();
+        let told = |path: &str| {
+            known.iter().any(|key| key.path == path || key.path.starts_with(&format!("{path}.")))
+        };
+        let mut tried = 0;
+        for line in ANNOTATED.lines().filter(|line| line.starts_with('[')) {
+            let table = header(line).join(".");
+            if NAMED.iter().any(|named| table.ends_with(named)) {
+                continue;
+            }
+            let broken = ANNOTATED.replace(line, &format!("{line}\nqqqq = 1"));
+            let problems = parse(&broken, Path::new("a.toml"), &|_| None).unwrap_err();
+            for key in asked(&problems) {
+                assert!(told(&format!("{table}.{key}")), "annotated.toml lacks {table}.{key}");
+                tried += 1;
+            }
+        }
+        assert!(tried > 90, "{tried} keys were compared");
+    }
+}

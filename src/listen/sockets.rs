@@ -1,0 +1,357 @@
+//! Binding: where we listen, or one sentence on why we cannot and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::settings::Listen;
+use super::unix_socket::{self, OwnerError, SocketFile};
+
+/// Connections that the kernel may hold for us while the limit is reached.
+pub(super) const BACKLOG: i32 = 1024;
+
+/// A listener that is bound, before its sockets go to the workers.
+#[derive(Debug)]
+pub struct Bound {
+    /// The addresses it really has (a port of 0 has become a number).
+    pub addresses: Vec<Local>,
+    /// The sockets of each worker, non-blocking and ready for a runtime.
+    pub sockets: Vec<Vec<Listener>>,
+    /// To be kept for as long as the listener is to be ours.
+    pub claims: Vec<Claim>,
+}
+
+/// One address that a listener is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Local {
+    /// IP address and port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Local {
+    /// The address, where it is one of TCP.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Listener {
+    /// For TCP.
+    Tcp(TcpListener),
+    /// For processes of this machine.
+    Unix(UnixListener),
+}
+
+/// What makes an address ours alone; given up when dropped.
+#[derive(Debug)]
+pub enum Claim {
+    /// No second instance joins the sockets that share a port.
+    Port(PortClaim),
+    /// The file of a Unix socket, removed in the end.
+    File(SocketFile),
+}
+
+/// Binds a listener for this many workers.
+///
+/// One worker binds plainly. Several share a TCP port (`SO_REUSEPORT`), which a second instance of
+/// the program could join silently: it would be given half of the connections. So the port is first
+/// claimed by a name that only one process can hold. A Unix socket has one acceptor.
+///
+/// # Errors
+/// The first address that cannot be bound; nothing stays bound then.
+pub fn bind(listen: &Listen, workers: NonZeroUsize) -> Result<Bound, BindError> {
+    let fail = |at: Local| move |cause: io::Error| BindError { listen: listen.clone(), at, cause };
+    let mut bound = Bound::new(workers);
+    match listen {
+        Listen::Tcp(address) => {
+            bound.tcp(*address).map_err(fail(Local::Tcp(*address)))?;
+        }
+        Listen::Localhost(port) => {
+            let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+            let first = bound.tcp(v4).map_err(fail(Local::Tcp(v4)))?;
+            let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, first.port()));
+            match bound.tcp(v6) {
+                Ok(_) => {}
+                Err(error) if is_without_ipv6(&error) => {}
+                Err(error) => return Err(fail(Local::Tcp(v6))(error)),
+            }
+        }
+        Listen::Unix(socket) => {
+            let at = Local::Unix(socket.path.clone());
+            let (listener, file) = unix_socket::bind(socket).map_err(fail(at.clone()))?;
+            bound.add(0, Listener::Unix(listener));
+            bound.addresses.push(at);
+            bound.claims.push(Claim::File(file));
+        }
+    }
+    Ok(bound)
+}
+
+impl Bound {
+    fn new(workers: NonZeroUsize) -> Self {
+        let sockets = (0..workers.get()).map(|_| Vec::new()).collect();
+        Self { addresses: Vec::new(), sockets, claims: Vec::new() }
+    }
+
+    fn add(&mut self, worker: usize, listener: Listener) {
+        if let Some(sockets) = self.sockets.get_mut(worker) {
+            sockets.push(listener);
+        }
+    }
+
+    fn tcp(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let workers = self.sockets.len();
+        if workers > 1 && address.port() != 0 {
+            self.claims.push(Claim::Port(PortClaim::new(address)?));
+            // What has the port without sharing it, or shares it as another user, is found here.
+            drop(bind_one(address, false)?);
+        }
+        let mut local = address;
+        for worker in 0..workers {
+            let listener = bind_one(local, workers > 1)?;
+            local = listener.local_addr()?;
+            self.add(worker, Listener::Tcp(listener));
+        }
+        if address.port() == 0 && workers > 1 {
+            self.claims.push(Claim::Port(PortClaim::new(local)?));
+        }
+        self.addresses.push(Local::Tcp(local));
+        Ok(local)
+    }
+}
+
+/// A name in the abstract namespace of Unix sockets: it belongs to the network namespace, as the
+/// port does, and goes with the process that holds it.
+#[derive(Debug)]
+pub struct PortClaim {
+    #[cfg(target_os = "linux")]
+    _name: UnixListener,
+}
+
+impl PortClaim {
+    #[cfg(target_os = "linux")]
+    fn new(address: SocketAddr) -> io::Result<Self> {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::SocketAddr as UnixAddr;
+        let name = UnixAddr::from_abstract_name(format!("bearer-proxy/{address}"))?;
+        Ok(Self { _name: UnixListener::bind_addr(&name)? })
+    }
+
+    /// Elsewhere a port is shared for tests of several workers only.
+    #[cfg(not(target_os = "linux"))]
+    fn new(_: SocketAddr) -> io::Result<Self> {
+        Ok(Self {})
+    }
+}
+
+fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    // Accepted sockets inherit it on Linux: one system call less for each connection.
+    socket.set_tcp_nodelay(true)?;
+    if address.is_ipv6() {
+        // `[::]` means IPv6 alone: what is listened on is what was written.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// No IPv6 in the kernel, or none on the loopback interface.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let unsupported = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+        || error.raw_os_error() == Some(unsupported)
+}
+
+/// An address could not be listened on.
+#[derive(Debug)]
+pub struct BindError {
+    /// As it was configured.
+    pub listen: Listen,
+    /// The address that failed.
+    pub at: Local,
+    /// What the system said.
+    pub cause: io::Error,
+}
+
+impl BindError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match &self.at {
+            Local::Tcp(address) => self.tcp_hint(*address),
+            Local::Unix(path) => self.file_hint(&path.display().to_string()),
+        }
+    }
+
+    fn tcp_hint(&self, address: SocketAddr) -> String {
+        let port = address.port();
+        match self.cause.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "another program, or another bearer-proxy, listens there; \
+                 `ss -ltnp 'sport = :{port}'` shows which. Stop it, or choose another port in `listen`"
+            ),
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port in `listen`"
+                    .into()
+            }
+            io::ErrorKind::AddrNotAvailable => format!(
+                "this machine has no address {}; write one it has, or `localhost`",
+                display_ip(address.ip())
+            ),
+            _ => "check the address in `listen`".into(),
+        }
+    }
+
+    fn is_owner(&self) -> bool {
+        self.cause.get_ref().is_some_and(|cause| cause.is::<OwnerError>())
+    }
+
+    fn file_hint(&self, path: &str) -> String {
+        if self.is_owner() {
+            return "another owner takes CAP_CHOWN, another group takes membership in it; under \
+                    systemd, write Group= in the unit and leave owner and group out of `listen`"
+                .into();
+        }
+        match self.cause.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "another program, or another bearer-proxy, listens there; \
+                 `ss -lxp src {path}` shows which. Stop it, or choose another path in `listen`"
+            ),
+            io::ErrorKind::AlreadyExists => {
+                "it is no socket, so it is left alone; move it away, or choose another path".into()
+            }
+            io::ErrorKind::NotFound => "make the folder first, writable for this user".into(),
+            io::ErrorKind::PermissionDenied => "the folder must be writable for this user".into(),
+            _ => "check the path, owner and group in `listen`".into(),
+        }
+    }
+}
+
+fn display_ip(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.cause.kind() {
+            _ if self.is_owner() => self.cause.to_string(),
+            io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
+            io::ErrorKind::AlreadyExists => "a file is in the way".to_owned(),
+            io::ErrorKind::NotFound => "no such folder".to_owned(),
+            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            io::ErrorKind::AddrNotAvailable => "no such address here".to_owned(),
+            _ => self.cause.to_string(),
+        };
+        write!(f, "cannot listen on {}", self.at)?;
+        if let Listen::Localhost(port) = self.listen {
+            write!(f, " (for localhost:{port})")?;
+        }
+        write!(f, ": {what}: {}", self.hint())
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: NonZeroUsize = NonZeroUsize::MIN;
+    const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+
+    fn any() -> Listen {
+        Listen::Tcp("127.0.0.1:0".parse().unwrap())
+    }
+
+    fn first(bound: &Bound) -> SocketAddr {
+        bound.addresses[0].tcp().unwrap()
+    }
+
+    #[test]
+    fn localhost_has_one_port_on_both_families() {
+        let bound = bind(&Listen::Localhost(0), ONE).unwrap();
+        let port = first(&bound).port();
+        assert_eq!(first(&bound).ip(), Ipv4Addr::LOCALHOST);
+        let ports = bound.addresses.iter().filter_map(Local::tcp).map(|address| address.port());
+        assert!(port != 0 && ports.clone().all(|other| other == port) && ports.count() <= 2);
+    }
+
+    #[test]
+    fn a_taken_port_is_explained() {
+        let taken = bind(&Listen::Localhost(0), ONE).unwrap();
+        let port = first(&taken).port();
+        for listen in [Listen::Localhost(port), Listen::Tcp(first(&taken))] {
+            let error = bind(&listen, ONE).unwrap_err();
+            let text = error.to_string();
+            for part in [&*format!("127.0.0.1:{port}"), "in use", "ss -ltnp", "`listen`"] {
+                assert!(text.contains(part), "{part:?} is missing in {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_taken_ipv6_port_is_an_error_too() {
+        let Ok(taken) = bind_one((Ipv6Addr::LOCALHOST, 0).into(), false) else { return };
+        let port = taken.local_addr().unwrap().port();
+        let error = bind(&Listen::Localhost(port), ONE).unwrap_err();
+        assert_eq!(error.cause.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn workers_share_a_port_and_no_second_instance_joins() {
+        let mine = bind(&any(), TWO).unwrap();
+        assert_eq!(mine.sockets.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+        let same = Listen::Tcp(first(&mine));
+        for workers in [ONE, TWO] {
+            let error = bind(&same, workers).unwrap_err();
+            assert_eq!(error.cause.kind(), io::ErrorKind::AddrInUse);
+        }
+        drop(mine);
+        bind(&same, TWO).unwrap();
+    }
+
+    #[test]
+    fn several_workers_find_one_that_shares_nothing() {
+        let taken = bind(&any(), ONE).unwrap();
+        let error = bind(&Listen::Tcp(first(&taken)), TWO).unwrap_err();
+        assert_eq!(error.cause.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_foreign_address_is_explained() {
+        let error = bind(&Listen::Tcp("192.0.2.1:0".parse().unwrap()), ONE).unwrap_err();
+        assert!(error.to_string().contains("no such address here"), "{error}");
+    }
+}

@@ -1,0 +1,139 @@
+//! Pure: how the body of a request is delimited (RFC 9112 section 6).
+
+use std::fmt;
+
+use http::Version;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+
+/// How the body of a request is delimited (RFC 9112 section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// No body.
+    None,
+    /// This many bytes.
+    Length(u64),
+    /// Chunks, or the frames of HTTP/2: the end shows when it comes.
+    Chunked,
+}
+
+/// Why a body's end is uncertain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FramingError {
+    /// Content-Length is a list, no plain number, or repeated with another value.
+    Length,
+    /// A transfer coding other than one single `chunked`, or one in a version that has none.
+    Coding,
+}
+
+impl fmt::Display for FramingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Length => "Content-Length is not one plain number",
+            Self::Coding => "Transfer-Encoding is not one single `chunked`",
+        })
+    }
+}
+
+impl std::error::Error for FramingError {}
+
+/// Reads how a request's body is delimited, of a head that the server has parsed and let pass. What
+/// it decides is not decided again: beside `chunked` a Content-Length says nothing, and repeated
+/// lengths are one as long as they are the same (RFC 9112 section 6.3).
+///
+/// Of transfer codings the server looks at the last member of the last line only, while a coding
+/// before it would have to be taken off, or said to the upstream anew. Nothing here does, so that
+/// such a body would arrive as something it is not.
+///
+/// # Errors
+/// Any Transfer-Encoding but one single line `chunked`, in any case; one in another version than
+/// HTTP/1.1 (RFC 9112 section 6.1, RFC 9113 section 8.2.2); a Content-Length that is not made of
+/// digits alone or does not fit in 64 bits, and two that differ.
+pub fn request_framing(version: Version, headers: &HeaderMap) -> Result<Framing, FramingError> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let single = codings.next().is_none();
+        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        return match single && chunked && version == Version::HTTP_11 {
+            true => Ok(Framing::Chunked),
+            false => Err(FramingError::Coding),
+        };
+    }
+    let mut framing = Framing::None;
+    for line in headers.get_all(CONTENT_LENGTH) {
+        let length = Framing::Length(length(line).ok_or(FramingError::Length)?);
+        if framing != Framing::None && framing != length {
+            return Err(FramingError::Length);
+        }
+        framing = length;
+    }
+    Ok(framing)
+}
+
+/// `1*DIGIT` (RFC 9110 section 8.6); `None` for anything else, and for what overflows.
+fn length(line: &HeaderValue) -> Option<u64> {
+    let text = line.to_str().ok()?;
+    // `parse` alone would take a sign.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::headers::testing::head;
+
+    #[test]
+    fn framing_is_read_strictly() {
+        let check = |fields: &[(&str, &str)], expected: Result<Framing, FramingError>| {
+            assert_eq!(request_framing(Version::HTTP_11, &head(fields)), expected, "{fields:?}");
+        };
+        let (length, coding) = ("content-length", "transfer-encoding");
+        check(&[], Ok(Framing::None));
+        check(&[("content-encoding", "gzip")], Ok(Framing::None));
+        check(&[(length, "10")], Ok(Framing::Length(10)));
+        check(&[(length, "0")], Ok(Framing::Length(0)));
+        check(&[(length, "007")], Ok(Framing::Length(7)));
+        check(&[(length, "18446744073709551615")], Ok(Framing::Length(u64::MAX)));
+        check(&[(length, "1"), (length, "1")], Ok(Framing::Length(1)));
+        check(&[(length, "1"), (length, "01")], Ok(Framing::Length(1)));
+        for wrong in
+            ["+1", "-1", "1, 1", "", "0x1", "1 1", "1.0", "\u{661}", "18446744073709551616"]
+        {
+            check(&[(length, wrong)], Err(FramingError::Length));
+            check(&[(length, "1"), (length, wrong)], Err(FramingError::Length));
+        }
+        check(&[(length, "1"), (length, "2")], Err(FramingError::Length));
+        check(&[(length, "1"), (length, "1"), (length, "0")], Err(FramingError::Length));
+        check(&[(coding, "chunked")], Ok(Framing::Chunked));
+        check(&[(coding, "CHUNKED")], Ok(Framing::Chunked));
+        check(&[(length, "10"), (coding, "chunked")], Ok(Framing::Chunked));
+        check(&[(coding, "chunked"), (length, "x")], Ok(Framing::Chunked));
+        for wrong in [
+            "gzip, chunked",
+            "chunked, chunked",
+            ", chunked",
+            "chunked,",
+            "identity",
+            "xchunked",
+            "",
+        ] {
+            check(&[(coding, wrong)], Err(FramingError::Coding));
+            check(&[(coding, wrong), (length, "1")], Err(FramingError::Coding));
+        }
+        check(&[(coding, "chunked"), (coding, "chunked")], Err(FramingError::Coding));
+        check(&[(coding, "gzip"), (coding, "chunked")], Err(FramingError::Coding));
+    }
+
+    #[test]
+    fn only_one_version_has_transfer_codings() {
+        let check = |version: Version, expected: Result<Framing, FramingError>| {
+            let chunked = head(&[("transfer-encoding", "chunked")]);
+            assert_eq!(request_framing(version, &chunked), expected, "{version:?}");
+        };
+        check(Version::HTTP_11, Ok(Framing::Chunked));
+        for version in [Version::HTTP_09, Version::HTTP_10, Version::HTTP_2, Version::HTTP_3] {
+            check(version, Err(FramingError::Coding));
+        }
+        let length = head(&[("content-length", "3")]);
+        assert_eq!(request_framing(Version::HTTP_2, &length), Ok(Framing::Length(3)));
+    }
+}

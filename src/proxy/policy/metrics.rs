@@ -1,0 +1,224 @@
+//! What the request path counts. Labels come from the configuration, so they are bounded; handles
+//! are looked up when a plan is built, not per request.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus::IntGauge;
+
+use super::clients::ClientId;
+use super::settings::ClientSettings;
+use crate::proxy::rejection::{Code, Rejection};
+use crate::telemetry::Registry;
+use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
+use crate::telemetry::metrics::REQUEST_SECONDS;
+
+/// The families of this folder.
+#[derive(Clone)]
+pub struct ProxyMetrics {
+    requests: Counters,
+    duration: Histograms,
+    rejected: Counters,
+    upstream_errors: Counters,
+    unauthorized: Counters,
+    insufficient_scope: Counters,
+    authorization_seen: Counters,
+    client_requests: Counters,
+    in_flight: IntGauge,
+}
+
+/// Handles of one route.
+pub struct RouteMetrics {
+    requests: Counters,
+    upstream: Arc<str>,
+    route: Arc<str>,
+    /// Handles that were needed so far; the list is short and read without waiting.
+    counted: RwLock<Vec<(Method, StatusCode, Counter)>>,
+    duration: Histogram,
+    upstream_errors: Counters,
+    unauthorized: Counter,
+    insufficient_scope: Counter,
+    authorization_seen: Counter,
+    /// In the order of the clients.
+    clients: Box<[Counter]>,
+}
+
+/// Why an exchange with an upstream failed; label values of `upstream_errors_total`.
+const UPSTREAM_ERRORS: [&str; 4] = ["connect", "overloaded", "upstream_reset", "timeout"];
+
+impl ProxyMetrics {
+    /// Registers the families.
+    ///
+    /// # Errors
+    /// Where a family of the same name is registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter =
+            |name: &str, help: &str, labels: &[&str]| registry.counter_vec(name, help, labels);
+        let duration = registry.histogram_vec(
+            "bearer_proxy_http_request_duration_seconds",
+            "Time from the head of a request to the head of its answer.",
+            &["upstream", "route"],
+            REQUEST_SECONDS,
+        )?;
+        let in_flight = registry.gauge(
+            "bearer_proxy_http_requests_in_flight",
+            "Requests under way: each from its head until both its bodies have ended.",
+        )?;
+        let metrics = Self {
+            requests: counter(
+                "bearer_proxy_http_requests_total",
+                "Requests that a route claimed, by the status they were answered with.",
+                &["upstream", "route", "method", "code"],
+            )?,
+            duration,
+            rejected: counter(
+                "bearer_proxy_requests_rejected_total",
+                "Requests answered by bearer-proxy itself, by reason.",
+                &["reason"],
+            )?,
+            upstream_errors: counter(
+                "bearer_proxy_upstream_errors_total",
+                "Exchanges with an upstream that failed, by reason.",
+                &["upstream", "reason"],
+            )?,
+            unauthorized: counter(
+                "bearer_proxy_upstream_unauthorized_total",
+                "401 responses received from the upstream.",
+                &["upstream", "route"],
+            )?,
+            insufficient_scope: counter(
+                "bearer_proxy_upstream_insufficient_scope_total",
+                "Answers from an upstream that say that the token lacks a scope.",
+                &["upstream", "route"],
+            )?,
+            authorization_seen: counter(
+                "bearer_proxy_client_authorization_replaced_total",
+                "Requests that came with an Authorization of their own.",
+                &["upstream"],
+            )?,
+            client_requests: counter(
+                "bearer_proxy_client_requests_total",
+                "Requests that a route let in, by the client of [clients] that sent them.",
+                &["client", "upstream", "route"],
+            )?,
+            in_flight,
+        };
+        for code in Code::ALL {
+            metrics.rejected.with_label_values(&[code.as_str()]);
+        }
+        Ok(metrics)
+    }
+
+    /// Handles of one route; its counters appear at once, at 0.
+    pub fn route(
+        &self,
+        upstream: &Arc<str>,
+        route: &Arc<str>,
+        methods: &[Method],
+        clients: &[ClientSettings],
+    ) -> RouteMetrics {
+        let of_client = |client: &ClientSettings| {
+            self.client_requests.with_label_values(&[&*client.name, &**upstream, &**route])
+        };
+        for reason in UPSTREAM_ERRORS {
+            self.upstream_errors.with_label_values(&[&**upstream, reason]);
+        }
+        let handles = RouteMetrics {
+            requests: self.requests.clone(),
+            upstream: Arc::clone(upstream),
+            route: Arc::clone(route),
+            counted: RwLock::default(),
+            duration: self.duration.with_label_values(&[&**upstream, &**route]),
+            upstream_errors: self.upstream_errors.clone(),
+            unauthorized: self.unauthorized.with_label_values(&[&**upstream, &**route]),
+            insufficient_scope: self.insufficient_scope.with_label_values(&[&**upstream, &**route]),
+            authorization_seen: self.authorization_seen.with_label_values(&[&**upstream]),
+            clients: clients.iter().map(of_client).collect(),
+        };
+        let usual = [StatusCode::OK, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
+        for method in methods {
+            for status in usual {
+                handles.counter(method, status);
+            }
+        }
+        handles
+    }
+
+    /// Counts an answer of our own.
+    pub fn rejected(&self, rejection: &Rejection) {
+        self.refused(rejection.code);
+    }
+
+    /// Counts a refusal of which no more is known than this.
+    pub fn refused(&self, code: Code) {
+        self.rejected.with_label_values(&[code.as_str()]).inc();
+    }
+
+    /// Counts a request as under way until what is returned is dropped.
+    pub fn under_way(&self) -> UnderWay {
+        self.in_flight.inc();
+        UnderWay(self.in_flight.clone())
+    }
+}
+
+/// One request that is counted as under way.
+pub struct UnderWay(IntGauge);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl RouteMetrics {
+    /// Counts an answer and how long it took.
+    pub fn answered(&self, method: &Method, status: StatusCode, elapsed: Duration) {
+        self.duration.observe(elapsed.as_secs_f64());
+        if let Ok(counted) = self.counted.try_read()
+            && let Some((_, _, counter)) =
+                counted.iter().find(|(known, code, _)| *code == status && known == method)
+        {
+            counter.inc();
+            return;
+        }
+        self.counter(method, status).inc();
+    }
+
+    /// Counts a request of a known client.
+    pub fn let_in(&self, client: ClientId) {
+        if let Some(counter) = self.clients.get(client.index()) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a failed exchange.
+    pub fn upstream_error(&self, reason: &str) {
+        self.upstream_errors.with_label_values(&[&*self.upstream, reason]).inc();
+    }
+
+    /// Counts a 401.
+    pub fn unauthorized(&self) {
+        self.unauthorized.inc();
+    }
+
+    /// Counts an answer that says that the token lacks a scope.
+    pub fn insufficient_scope(&self) {
+        self.insufficient_scope.inc();
+    }
+
+    /// Counts a request that came with its own Authorization.
+    pub fn authorization_seen(&self) {
+        self.authorization_seen.inc();
+    }
+
+    fn counter(&self, method: &Method, status: StatusCode) -> Counter {
+        let labels = [&*self.upstream, &*self.route, method.as_str(), status.as_str()];
+        let counter = self.requests.with_label_values(&labels);
+        // A handle that cannot be kept now is looked up again next time.
+        if let Ok(mut counted) = self.counted.try_write() {
+            counted.push((method.clone(), status, counter.clone()));
+        }
+        counter
+    }
+}

@@ -1,0 +1,7 @@
+//! What configuration compiles to: [`settings`] as they are written, the [`plan`] that requests follow,
+//! the [`clients`] that may use it, and the [`metrics`] of both.
+
+pub mod clients;
+pub mod metrics;
+pub mod plan;
+pub mod settings;

@@ -1,0 +1,79 @@
+//! What lives as long as a request does: until its own and its answer's body have ended.
+
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+
+use http::{Request, Response};
+use hyper::upgrade::OnUpgrade;
+
+use crate::body::Body;
+use crate::proxy::access_log::AccessRecord;
+use crate::proxy::headers::Kinds;
+use crate::proxy::limits::in_flight::InFlightPermit;
+use crate::proxy::policy::metrics::UnderWay;
+use crate::proxy::policy::plan::Plan;
+use crate::proxy::rejection::Rejection;
+use crate::proxy::snapshot::Snapshot;
+use crate::server::{ClientProbe, ConnectionInfo};
+
+/// A request on its way through the stack.
+pub struct ScopedRequest {
+    /// The request as it came in.
+    pub request: Request<Body>,
+    /// What kinds of header fields it has.
+    pub fields: Kinds,
+    /// Where it came in.
+    pub connection: Rc<ConnectionInfo>,
+    /// Whether its client is still there.
+    pub client: ClientProbe,
+    /// The connection itself, if the client offers to speak another protocol.
+    pub upgrade: Option<OnUpgrade>,
+    /// What lives as long as it does.
+    pub scope: RequestScope,
+}
+
+/// Held by whatever belongs to one request: the stack, both bodies, the exchange that goes on without
+/// its client, the tunnel of an upgrade. Clones are the same scope; it ends with the last of them.
+#[derive(Clone)]
+pub struct RequestScope(Rc<Scope>);
+
+struct Scope {
+    snapshot: Rc<Snapshot>,
+    record: RefCell<AccessRecord>,
+    permit: OnceCell<InFlightPermit>,
+    _under_way: UnderWay,
+}
+
+impl RequestScope {
+    /// The scope of a request that has just come in.
+    pub fn new(snapshot: Rc<Snapshot>, record: AccessRecord, under_way: UnderWay) -> Self {
+        let (record, permit) = (RefCell::new(record), OnceCell::new());
+        Self(Rc::new(Scope { snapshot, record, permit, _under_way: under_way }))
+    }
+
+    /// The plan that the request sees from start to end.
+    pub fn plan(&self) -> &Plan {
+        &self.0.snapshot.plan
+    }
+
+    /// The plan and this worker's connections.
+    pub fn snapshot(&self) -> &Rc<Snapshot> {
+        &self.0.snapshot
+    }
+
+    /// Keeps the request's place under `server.max_in_flight`.
+    pub fn hold(&self, permit: InFlightPermit) {
+        // There is one layer that gives permits, and it gives one.
+        let _ = self.0.permit.set(permit);
+    }
+
+    /// Ends the record of the request, unless it has ended, and gives the answer to send.
+    pub fn finish(&self, outcome: Result<Response<Body>, Rejection>) -> Response<Body> {
+        self.0.record.borrow_mut().end(outcome, &self.0.snapshot.metrics)
+    }
+
+    /// Notes something for the access log. Calls do not nest.
+    pub fn record<T>(&self, note: impl FnOnce(&mut AccessRecord) -> T) -> T {
+        note(&mut self.0.record.borrow_mut())
+    }
+}

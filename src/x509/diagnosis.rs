@@ -1,0 +1,248 @@
+//! What a failed handshake most often means, and what to do about it.
+//!
+//! Most of these are met on the first day in a bank's network.
+
+use std::borrow::Cow;
+use std::io;
+
+use rustls::{AlertDescription as Alert, CertificateError as Bad, Error, PeerIncompatible};
+
+use super::certificate::{Certificate, short};
+use super::verify::OtherKey;
+
+type Hint = Cow<'static, str>;
+
+/// Explains why rustls ended a handshake with `host`. `chain` is what the server showed, its own
+/// certificate first; empty where nobody looked.
+pub(crate) fn of_tls(error: &Error, host: &str, chain: &[Certificate]) -> Option<Hint> {
+    if let Error::InvalidCertificate(bad) = error {
+        return of_certificate(bad, host, chain);
+    }
+    of_peer(error).map(Cow::Borrowed)
+}
+
+/// Explains an exchange that broke off: in TLS 1.3 a server refuses a client's certificate only
+/// after the handshake.
+pub(crate) fn of_exchange(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut source = Some(error);
+    while let Some(current) = source {
+        if let Some(error) = current.downcast_ref::<io::Error>() {
+            return error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(of_peer);
+        }
+        source = current.source();
+    }
+    None
+}
+
+/// Explains what a server said or lacks.
+fn of_peer(error: &Error) -> Option<&'static str> {
+    Some(match error {
+        Error::InvalidMessage(_) => {
+            "what answered does not speak TLS; is the port right, or is a proxy in between?"
+        }
+        Error::PeerIncompatible(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig) => {
+            "the server takes no TLS version that is accepted here; see tls.min_version"
+        }
+        Error::AlertReceived(Alert::ProtocolVersion) | Error::PeerIncompatible(_) => OLD_VERSION,
+        Error::AlertReceived(Alert::HandshakeFailure | Alert::InsufficientSecurity) => OLD_CIPHERS,
+        Error::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
+        ) => "the server wants another client certificate; see tls.client_certificate_file",
+        Error::AlertReceived(Alert::UnrecognisedName) => {
+            "the server serves no such name; is the URL's host right?"
+        }
+        Error::NoApplicationProtocol | Error::AlertReceived(Alert::NoApplicationProtocol) => {
+            "the server does not take the HTTP version that is offered; see http of the upstream"
+        }
+        _ => return None,
+    })
+}
+
+/// Explains a connection that broke off in the middle of a handshake.
+pub(crate) fn of_break(error: &io::Error) -> Option<Hint> {
+    let broken = [
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::BrokenPipe,
+    ];
+    broken.contains(&error.kind()).then_some(Cow::Borrowed(
+        "it hung up in the middle of the handshake: a firewall that lets only an egress proxy \
+         through (see [egress]), or a server that knows no TLS 1.2",
+    ))
+}
+
+const OLD_VERSION: &str = "the server takes no TLS version that is accepted here; TLS 1.1 and older \
+     are broken (RFC 8996): ask the API's owner to switch TLS 1.2 or 1.3 on, or see tls.min_version";
+
+const OLD_CIPHERS: &str = "the server and we have no cipher in common, or it wants a client \
+     certificate: accepted are ECDHE with AES-GCM or ChaCha20-Poly1305; a server with only older \
+     ciphers (CBC, RSA key exchange, 3DES) or only TLS 1.1 must be changed by the API's owner";
+
+fn of_certificate(bad: &Bad, host: &str, chain: &[Certificate]) -> Option<Hint> {
+    let fixed = match bad {
+        Bad::UnknownIssuer => return Some(unknown_issuer(chain)),
+        Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+            return Some(other_name(host, chain));
+        }
+        Bad::BadSignature => {
+            "an issuer of this name is trusted, but with another key: was the private CA made \
+             anew? then tls.extra_ca_file is old"
+        }
+        Bad::Expired | Bad::ExpiredContext { .. } => {
+            "the server's certificate has expired, or this machine's clock is wrong"
+        }
+        Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+            "the server's certificate is not valid yet, or this machine's clock is wrong"
+        }
+        Bad::Other(other) => return of_other(other.0.as_ref()),
+        _ => return None,
+    };
+    Some(Cow::Borrowed(fixed))
+}
+
+fn of_other(other: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<Hint> {
+    if let Some(OtherKey { found }) = other.downcast_ref() {
+        return Some(Cow::Owned(format!(
+            "somebody is in between, or the server has a new key: ask the API's owner, and only \
+             then write  pin_sha256 = \"{found}\""
+        )));
+    }
+    // webpki's own errors that rustls has no name for.
+    other.to_string().contains("CaUsedAsEndEntity").then_some(Cow::Borrowed(
+        "the server shows a CA's certificate as its own, as `openssl req -x509` makes them: ask \
+         the API's owner for one with basicConstraints CA:FALSE",
+    ))
+}
+
+/// Names of products that inspect TLS, as they sign.
+const INSPECTORS: [&str; 14] = [
+    "zscaler",
+    "netskope",
+    "fortinet",
+    "fortigate",
+    "palo alto",
+    "blue coat",
+    "bluecoat",
+    "symantec web",
+    "sophos",
+    "umbrella",
+    "mcafee",
+    "skyhigh",
+    "forcepoint",
+    "check point",
+];
+
+fn unknown_issuer(chain: &[Certificate]) -> Hint {
+    let (Some(leaf), Some(last)) = (chain.first(), chain.last()) else {
+        return Cow::Borrowed(
+            "its issuer is not trusted here: your network may inspect TLS, or the API has a \
+             private CA; set tls.extra_ca_file; `check --live` shows the issuer",
+        );
+    };
+    if leaf.is_self_issued() {
+        return Cow::Owned(format!(
+            "the certificate is self-signed ({}): is this the right host? if it is, set \
+             tls.extra_ca_file to this certificate",
+            short(&leaf.subject)
+        ));
+    }
+    let issuer = &last.issuer;
+    let lower = issuer.to_lowercase();
+    if INSPECTORS.iter().any(|name| lower.contains(name)) {
+        return Cow::Owned(format!(
+            "your network inspects TLS: the certificate was issued by {issuer}, not by a public \
+             CA; set tls.extra_ca_file to the root certificate that your company gives out"
+        ));
+    }
+    match (chain, &leaf.issuer_url) {
+        ([_], Some(url)) => Cow::Owned(format!(
+            "the server leaves out an intermediate certificate: it shows only its own, issued by \
+             {issuer}; ask the API's owner to send the whole chain; until then fetch {url} and \
+             name it, as PEM, in tls.extra_ca_file"
+        )),
+        ([_], None) => Cow::Owned(format!(
+            "it was issued by {issuer}, which is not trusted here: if that is your company, your \
+             network may inspect TLS; if it is the bank, the API has a private CA: set \
+             tls.extra_ca_file to that CA's certificate; if it is a public CA, the server leaves \
+             out an intermediate certificate, which the API's owner must add to its chain"
+        )),
+        _ => Cow::Owned(format!(
+            "its chain ends at {issuer}, which is not trusted here: your network may inspect TLS, \
+             or the API has a private CA; set tls.extra_ca_file to the certificate of that issuer"
+        )),
+    }
+}
+
+fn other_name(host: &str, chain: &[Certificate]) -> Hint {
+    match chain.first() {
+        Some(leaf) if !leaf.has_names => Cow::Owned(format!(
+            "the certificate names its host only in its common name ({}), which no longer counts \
+             (RFC 9525): ask the API's owner for one with the subject alternative name {host}",
+            short(&leaf.subject)
+        )),
+        _ => Cow::Borrowed("the certificate is for another name; is the URL's host right?"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use rustls::OtherError;
+
+    use super::*;
+
+    fn certificate(subject: &str, issuer: &str) -> Certificate {
+        let (subject, issuer, now) = (subject.to_owned(), issuer.to_owned(), SystemTime::now());
+        let (valid_from, valid_until, has_names) = (now, now, false);
+        Certificate { subject, issuer, valid_from, valid_until, has_names, issuer_url: None }
+    }
+
+    #[test]
+    fn an_unknown_issuer_is_named_with_what_it_most_likely_is() {
+        let check = |chain: &[Certificate], parts: &[&str]| {
+            let hint = of_tls(&Bad::UnknownIssuer.into(), "api.bank.test", chain).unwrap();
+            assert!(parts.iter().all(|part| hint.contains(part)), "{hint}");
+        };
+        let leaf = |issuer| certificate("CN=api.bank.test", issuer);
+        check(&[], &["check --live", "tls.extra_ca_file"]);
+        check(&[leaf("CN=api.bank.test")], &["self-signed (CN=api.bank.test)"]);
+        let zscaler = "CN=Zscaler Intermediate Root CA,O=Zscaler Inc.";
+        check(&[leaf(zscaler)], &["your network inspects TLS", "O=Zscaler Inc."]);
+        let url = Some("http://ca.test/i.der".to_owned());
+        let public = Certificate { issuer_url: url, ..leaf("CN=Public CA") };
+        check(&[public], &["leaves out an intermediate", "CN=Public CA", "http://ca.test/i.der"]);
+        check(&[leaf("CN=Corp")], &["issued by CN=Corp", "inspect TLS", "an intermediate"]);
+        let chain = [leaf("CN=Corp Sub"), certificate("CN=Corp Sub", "CN=Corp Root")];
+        check(&chain, &["ends at CN=Corp Root", "inspect TLS", "private CA"]);
+    }
+
+    #[test]
+    fn what_a_server_refuses_or_lacks_is_explained() {
+        let check = |error: Error, expected: &str| {
+            let hint = of_tls(&error, "api.bank.test", &[certificate("CN=api.bank.test", "CN=x")]);
+            let hint = hint.unwrap_or_default();
+            assert!(hint.contains(expected) && hint.is_empty() == expected.is_empty(), "{hint}");
+        };
+        check(Bad::NotValidForName.into(), "only in its common name (CN=api.bank.test)");
+        check(Error::AlertReceived(Alert::HandshakeFailure), "no cipher in common");
+        check(Error::AlertReceived(Alert::ProtocolVersion), "TLS 1.1 and older");
+        let old = PeerIncompatible::ServerDoesNotSupportTls12Or13;
+        check(Error::PeerIncompatible(old), "TLS 1.1 and older");
+        check(Error::AlertReceived(Alert::CertificateRequired), "another client certificate");
+        check(Error::AlertReceived(Alert::UnrecognisedName), "serves no such name");
+        let other = |text: &str| Bad::Other(OtherError(Arc::from(Box::from(text)))).into();
+        check(other("CaUsedAsEndEntity"), "CA:FALSE");
+        check(other("something"), "");
+        check(Bad::Revoked.into(), "");
+    }
+}
