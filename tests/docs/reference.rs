@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bearer_proxy::app::App;
 use bearer_proxy::cli::args::Args;
-use bearer_proxy::config::reference::{Key, Standing, keys};
+use bearer_proxy::config::schema::{Key, Standing, keys};
 use bearer_proxy::proxy::code::{Again, Code};
 use clap::CommandFactory;
 
