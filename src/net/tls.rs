@@ -3,7 +3,7 @@
 //! There is no switch that turns verification off; it can only be extended by further roots.
 
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 
 use crate::x509::TlsSetupError;
 use rustls::client::danger::ServerCertVerifier;
@@ -37,7 +37,8 @@ pub struct TlsSettings {
 /// Which roots of trust verification starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Roots {
-    /// The operating system's store; Mozilla's bundled roots, with a warning, where it is empty.
+    /// The operating system's store; Mozilla's bundled roots where it is empty, as in a container image
+    /// without files of the system. The log says so once.
     #[default]
     System,
     /// Mozilla's roots as compiled into this program.
@@ -250,7 +251,12 @@ fn system(
             Err(error) => Err(TlsSetupError::new(format!("an extra CA is unusable: {error}"))),
         },
         Err(error) => {
-            tracing::warn!(%error, "no system roots of trust; using Mozilla's, as bundled");
+            // Once in the life of the process: each token call builds its TLS anew, and in an image
+            // without a store this is the normal state.
+            static LOGGED: Once = Once::new();
+            LOGGED.call_once(|| {
+                tracing::info!(%error, "no system roots of trust; using Mozilla's, as bundled");
+            });
             webpki(bundled(), extra, provider)
         }
     }
@@ -356,7 +362,11 @@ mod tests {
         if std::env::var_os(CHILD).is_some() {
             assert!(Verifier::new(provider()).is_err(), "there should be no system store");
             let extra = certificates(&ca.file("ca.pem")).unwrap();
-            let found = format!("{:?}", system(extra, provider()).unwrap());
+            let subscriber = tracing_subscriber::fmt().with_writer(std::io::stdout).finish();
+            let found = tracing::subscriber::with_default(subscriber, || {
+                client_config(&TlsSettings::default(), Alpn::Both).unwrap();
+                format!("{:?}", system(extra, provider()).unwrap())
+            });
             let expected = format!("({} roots)", webpki_roots::TLS_SERVER_ROOTS.len() + 1);
             assert!(found.contains(&expected), "{found}");
             return;
@@ -371,5 +381,8 @@ mod tests {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        // However often TLS is set up: with each token call.
+        assert_eq!(said.matches("no system roots of trust").count(), 1, "{said}");
+        assert!(!said.contains("WARN"), "{said}");
     }
 }
