@@ -1,15 +1,33 @@
 //! The verbs and their flags.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::telemetry::metrics::REVISION;
+
+/// What `--version` says, after the program's name: version, revision and the cargo features of this
+/// build. `-V` says the version alone.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let features = [
+        ("keyring", cfg!(feature = "keyring")),
+        ("aws", cfg!(feature = "aws")),
+        ("azure", cfg!(feature = "azure")),
+    ];
+    let built_with: Vec<_> =
+        features.iter().filter(|(_, with)| *with).map(|(name, _)| *name).collect();
+    let features = if built_with.is_empty() { "none".to_owned() } else { built_with.join(" ") };
+    format!("{}\nrevision: {REVISION}\nfeatures: {features}", env!("CARGO_PKG_VERSION"))
+});
 
 /// Authenticating outbound proxy: apps speak plain HTTP to it, it adds the bearer token.
 #[derive(Debug, Parser)]
 #[command(
     name = "bearer-proxy",
     version,
+    long_version = LONG_VERSION.as_str(),
     max_term_width = 100,
     after_help = "First steps:\n  \
         bearer-proxy demo                      see it work, with four pretended banks\n  \
@@ -237,5 +255,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_long_version_names_revision_and_features() {
+        let version = Args::command().render_long_version();
+        let [first, revision, features] = version.lines().collect::<Vec<_>>()[..] else {
+            panic!("{version}")
+        };
+        assert_eq!(first, format!("bearer-proxy {}", env!("CARGO_PKG_VERSION")));
+        assert_eq!(revision, format!("revision: {REVISION}"));
+        let aws = features.split([' ', ':']).any(|feature| feature == "aws");
+        assert_eq!(aws, cfg!(feature = "aws"), "{features}");
     }
 }

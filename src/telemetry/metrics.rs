@@ -18,6 +18,12 @@ use super::process::Process;
 /// The media type of [`Registry::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The commit that the program was built from, as `BEARER_PROXY_REVISION` named it to the compiler.
+pub const REVISION: &str = match option_env!("BEARER_PROXY_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
 /// Seconds of whole requests: OpenTelemetry's advice for HTTP, and 30 for banks.
 pub const REQUEST_SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0];
@@ -65,8 +71,7 @@ impl Registry {
         registry.add(Process::new()?)?;
         let labels = ["version", "revision", "tls_provider"];
         let info = registry.gauge_vec("bearer_proxy_build_info", "What is running.", &labels)?;
-        let revision = option_env!("BEARER_PROXY_REVISION").unwrap_or("unknown");
-        info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision, "aws-lc-rs"]).set(1);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION"), REVISION, "aws-lc-rs"]).set(1);
         Ok(registry)
     }
 
