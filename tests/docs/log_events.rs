@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+/// Levels, the gravest first.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
 /// One event.
 #[derive(Debug, Default, PartialEq)]
 pub struct LogEvent {
@@ -14,6 +17,13 @@ pub struct LogEvent {
     pub fields: Vec<String>,
     /// Target, if it is not that of the module.
     pub target: Option<String>,
+}
+
+impl LogEvent {
+    /// Place of its level among [`LEVELS`].
+    pub fn severity(&self) -> Option<usize> {
+        LEVELS.iter().position(|level| *level == self.level)
+    }
 }
 
 /// All events, in the order of the files.
@@ -31,7 +41,7 @@ pub fn log_events(root: &Path) -> Vec<LogEvent> {
         let folder = below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
         let shipped = text.split("#[cfg(test)]\nmod ").next().unwrap();
         for call in shipped.split("tracing::").skip(1) {
-            let level = ["error", "warn", "info", "debug", "trace"]
+            let level = LEVELS
                 .into_iter()
                 .find(|level| call.strip_prefix(*level).is_some_and(|rest| rest.starts_with("!(")));
             if let Some(level) = level {

@@ -149,6 +149,10 @@ fn logs() {
     assert_eq!(logged, explained, "fields of the access log, in their order");
     let rows = ACCESS_FIELDS.map(|(name, meaning)| [code(name), meaning.to_owned()]);
     let mut text = format!("## Access log\n\n{}", table(["field", "meaning"], rows));
+    let mut events = events;
+    // Whatever moves between files stays where it is here.
+    events.sort_by_key(|event| (event.folder.clone(), event.severity(), event.message.clone()));
+    events.dedup();
     let mut events = events.into_iter().peekable();
     while let Some(first) = events.peek() {
         let folder = first.folder.clone();
