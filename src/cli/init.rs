@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use super::args::{Args, Completions, Init, Presets, Schema};
 use super::exit::Exit;
 use super::say::{errln, out, outln};
-use crate::config::schema::{self, Key, Standing};
+use crate::config::schema::{self, KeyDoc, ValueKind};
 use crate::oauth::presets::{self, Preset};
 
 /// The examples of `config/`, by preset: what `init` writes is what the tests load.
@@ -71,7 +71,7 @@ pub fn schema(flags: &Schema) -> anyhow::Result<Exit> {
         outln!("{:#}", schema::schema())?;
         return Ok(Exit::Done);
     };
-    match schema::below(path) {
+    match schema::keys_below(path) {
         Ok(keys) => {
             let texts: Vec<_> = keys.iter().map(explained).collect();
             out!("{}", texts.join("\n"))?;
@@ -89,18 +89,18 @@ pub fn schema(flags: &Schema) -> anyhow::Result<Exit> {
 }
 
 /// A key in three lines: where it stands, what it says, what that means.
-fn explained(key: &Key) -> String {
-    let standing = match key.standing {
-        Standing::Given => "no default",
-        Standing::Default => "the default",
-        Standing::Example => "an example; no default",
+fn explained(key: &KeyDoc) -> String {
+    let kind = match key.kind {
+        ValueKind::Written => "no default",
+        ValueKind::Default => "the default",
+        ValueKind::Example => "an example; no default",
     };
     let about = match key.about.as_str() {
         "" => String::new(),
         others if others.starts_with('"') => format!("    or {others}\n"),
         about => format!("    {about}\n"),
     };
-    format!("{}\n    {}    # {standing}\n{about}", key.path, key.setting)
+    format!("{}\n    {}    # {kind}\n{about}", key.path, key.setting)
 }
 
 /// What a preset stands for, as the keys that would say the same.

@@ -6,14 +6,16 @@ use crate::oauth::TokenEndpoint;
 use crate::proxy::policy::settings::{AllowedClients, RouteSettings, UpstreamSettings};
 use crate::route::{Methods, PathPattern, Rule, Table};
 
+use super::clients::ParsedClient;
+use super::credentials::ParsedCredential;
 use super::routes::Route;
-use super::{clients, credentials, upstreams};
-use crate::diagnostics::{Fault, Item, Severity, nearest};
+use super::upstreams::ParsedUpstream;
+use crate::diagnostics::{Diagnostic, Item, Severity, nearest};
 
 pub(super) fn all(
-    upstreams: &[upstreams::Found<'_>],
-    credentials: &[credentials::Found<'_>],
-    clients: &[clients::Found<'_>],
+    upstreams: &[ParsedUpstream<'_>],
+    credentials: &[ParsedCredential<'_>],
+    clients: &[ParsedClient<'_>],
 ) {
     let names: Vec<&str> = credentials.iter().map(|found| found.name.as_str()).collect();
     let used: Vec<&(String, Item<'_>)> = upstreams
@@ -33,9 +35,10 @@ pub(super) fn all(
     for found in
         credentials.iter().filter(|found| !used.iter().any(|(name, _)| *name == found.name))
     {
-        let fault = Fault::new("no upstream uses this credential").severity(Severity::Warning);
+        let diagnostic =
+            Diagnostic::new("no upstream uses this credential").severity(Severity::Warning);
         found.item.fail(
-            fault
+            diagnostic
                 .label("no token is fetched for it")
                 .hint("name it as credential of an upstream or a route, or remove it"),
         );
@@ -46,44 +49,48 @@ pub(super) fn all(
 }
 
 fn unknown_credential(name: &str, item: &Item<'_>, names: &[&str]) {
-    let fault = Fault::new("this credential is not in the file");
-    let fault = match nearest(name, names) {
-        Some(near) => fault.label(format!("did you mean \"{near}\"?")),
-        None => fault.label("no [credentials.NAME] has this name"),
+    let diagnostic = Diagnostic::new("this credential is not in the file");
+    let diagnostic = match nearest(name, names) {
+        Some(near) => diagnostic.label(format!("did you mean \"{near}\"?")),
+        None => diagnostic.label("no [credentials.NAME] has this name"),
     };
     item.fail(match names {
-        [] => fault.hint("add a [credentials.NAME] table"),
-        _ => fault.expected(names.join(", ")),
+        [] => diagnostic.hint("add a [credentials.NAME] table"),
+        _ => diagnostic.expected(names.join(", ")),
     });
 }
 
 /// Clients that routes name but nobody knows, and clients that no route lets in.
-fn named_clients(upstreams: &[upstreams::Found<'_>], clients: &[clients::Found<'_>]) {
+fn named_clients(upstreams: &[ParsedUpstream<'_>], clients: &[ParsedClient<'_>]) {
     let names: Vec<&str> = clients.iter().map(|found| found.name.as_str()).collect();
     let named: Vec<_> = upstreams
         .iter()
         .flat_map(|upstream| upstream.routes.iter().flat_map(|route| &route.clients))
         .collect();
     for (name, item) in named.iter().filter(|(name, _)| !names.contains(&name.as_str())) {
-        let fault = Fault::new("this client is not in the file");
-        let fault = match nearest(name, &names) {
-            Some(near) => fault.label(format!("did you mean \"{near}\"?")),
-            None => fault.label("no [clients.NAME] has this name"),
+        let diagnostic = Diagnostic::new("this client is not in the file");
+        let diagnostic = match nearest(name, &names) {
+            Some(near) => diagnostic.label(format!("did you mean \"{near}\"?")),
+            None => diagnostic.label("no [clients.NAME] has this name"),
         };
-        item.fail(if names.is_empty() { fault } else { fault.expected(names.join(", ")) });
+        item.fail(if names.is_empty() {
+            diagnostic
+        } else {
+            diagnostic.expected(names.join(", "))
+        });
     }
     let any_known = usable(upstreams).any(|(_, route, _)| route.clients == AllowedClients::Known);
     let useless = |name: &str| !any_known && !named.iter().any(|(known, _)| known == name);
     for found in clients.iter().filter(|found| useless(&found.name)) {
-        let fault = Fault::new("no route tells this client from others");
-        let fault = fault.severity(Severity::Warning).label("it may do what anyone may");
-        found.item.fail(fault.hint("name it in clients of a route, or remove it"));
+        let diagnostic = Diagnostic::new("no route tells this client from others");
+        let diagnostic = diagnostic.severity(Severity::Warning).label("it may do what anyone may");
+        found.item.fail(diagnostic.hint("name it in clients of a route, or remove it"));
     }
 }
 
 /// Usable settings beside where they were written.
 fn usable<'a, 'c>(
-    upstreams: &'a [upstreams::Found<'c>],
+    upstreams: &'a [ParsedUpstream<'c>],
 ) -> impl Iterator<Item = (&'a UpstreamSettings, &'a RouteSettings, &'a Route<'c>)> {
     upstreams.iter().filter_map(|found| Some((found.settings.as_ref()?, &found.routes))).flat_map(
         |(upstream, routes)| {
@@ -92,7 +99,7 @@ fn usable<'a, 'c>(
     )
 }
 
-fn conflicts(upstreams: &[upstreams::Found<'_>]) {
+fn conflicts(upstreams: &[ParsedUpstream<'_>]) {
     let all: Vec<_> = usable(upstreams).collect();
     let listeners =
         all.iter().map(|(upstream, ..)| upstream.listener).max().map_or(0, |last| last + 1);
@@ -106,10 +113,10 @@ fn conflicts(upstreams: &[upstreams::Found<'_>]) {
             else {
                 continue;
             };
-            let fault = Fault::new("two routes claim the same requests");
+            let diagnostic = Diagnostic::new("two routes claim the same requests");
             let label = format!("so does {}", first.at);
             let hint = "let them differ in path, methods or host, or mount their upstreams apart";
-            second.path.fail(fault.label(label).hint(hint));
+            second.path.fail(diagnostic.label(label).hint(hint));
         }
     }
 }
@@ -124,7 +131,7 @@ fn rule(upstream: &UpstreamSettings, route: &RouteSettings) -> Rule {
 
 /// A token endpoint behind a route would answer apps with tokens of their own. The exact path is
 /// never forwarded; a route that asks for just that is a mistake.
-fn token_endpoints(upstreams: &[upstreams::Found<'_>], credentials: &[credentials::Found<'_>]) {
+fn token_endpoints(upstreams: &[ParsedUpstream<'_>], credentials: &[ParsedCredential<'_>]) {
     for (upstream, route, written) in usable(upstreams) {
         let pattern = forwarded(upstream, route);
         for credential in credentials {
@@ -153,19 +160,19 @@ fn forwarded(upstream: &UpstreamSettings, route: &RouteSettings) -> PathPattern 
 
 fn reaches(pattern: &PathPattern, credential: &str, place: &Item<'_>) {
     if pattern.is_literal() {
-        let fault = Fault::new("this route is a token endpoint");
+        let diagnostic = Diagnostic::new("this route is a token endpoint");
         let label = format!("credential `{credential}` asks for its tokens there");
         place.fail(
-            fault
+            diagnostic
                 .label(label)
                 .hint("remove the route: bearer-proxy fetches tokens, apps never see them"),
         );
         return;
     }
-    let fault = Fault::new("this route covers a token endpoint").severity(Severity::Note);
+    let diagnostic = Diagnostic::new("this route covers a token endpoint").severity(Severity::Note);
     let label = format!("that of credential `{credential}` is left out");
     place.fail(
-        fault
+        diagnostic
             .label(label)
             .hint("requests to that exact path are answered 404, code token_endpoint"),
     );

@@ -10,11 +10,11 @@ use crate::proxy::policy::settings::{CertificateName, ClientSettings, ListenerSe
 
 use super::name::check_name;
 use super::references;
-use crate::diagnostics::{Fault, Item, Section, Severity};
+use crate::diagnostics::{Diagnostic, Item, Section, Severity};
 use crate::secret::Way;
 
 /// A client that the file names, and its settings where they can be used.
-pub(super) struct Found<'c> {
+pub(super) struct ParsedClient<'c> {
     pub(super) name: String,
     pub(super) item: Item<'c>,
     pub(super) settings: Option<ClientSettings>,
@@ -37,18 +37,18 @@ const ADVICE: &[(&str, &str)] = &[
 
 const WAYS: &str = "local_key, certificate, or peer_uids and peer_gids";
 
-pub(super) fn read<'c>(root: &Section<'c>, way: &Way) -> Vec<Found<'c>> {
-    let mut clients: Vec<Found<'c>> = Vec::new();
+pub(super) fn read<'c>(root: &Section<'c>, way: &Way) -> Vec<ParsedClient<'c>> {
+    let mut clients: Vec<ParsedClient<'c>> = Vec::new();
     for (name, item) in root.section("clients", "[clients]").entries() {
         check_name(&name, &item, "a client");
         let Some(section) = item.section("a client") else { continue };
         let settings = proof(&section.advise(ADVICE), way)
             .map(|proof| ClientSettings { name: Arc::from(name.as_str()), proof });
         if let Some(other) = settings.as_ref().and_then(|settings| same_proof(settings, &clients)) {
-            let fault = Fault::new("two clients cannot be told apart");
-            item.fail(fault.label(format!("clients.{other} is known by the same")));
+            let diagnostic = Diagnostic::new("two clients cannot be told apart");
+            item.fail(diagnostic.label(format!("clients.{other} is known by the same")));
         }
-        clients.push(Found { name, item, settings });
+        clients.push(ParsedClient { name, item, settings });
     }
     clients
 }
@@ -65,13 +65,13 @@ fn proof(section: &Section<'_>, way: &Way) -> Option<Proof> {
     match (ways.next(), ways.next()) {
         (Some(proof), None) => proof,
         (Some(_), Some(_)) => {
-            let fault = Fault::new("a client proves who it is in one way").expected(WAYS);
-            section.fail(fault.hint("write a [clients.NAME] for each way"));
+            let diagnostic = Diagnostic::new("a client proves who it is in one way").expected(WAYS);
+            section.fail(diagnostic.hint("write a [clients.NAME] for each way"));
             None
         }
         (None, _) => {
-            let fault = Fault::new("how this client proves who it is, is missing");
-            section.fail(fault.label("anybody could be it").expected(WAYS));
+            let diagnostic = Diagnostic::new("how this client proves who it is, is missing");
+            section.fail(diagnostic.label("anybody could be it").expected(WAYS));
             None
         }
     }
@@ -115,8 +115,8 @@ fn certificate(item: &Item<'_>) -> Option<Proof> {
     .collect();
     let [name] = <[_; 1]>::try_from(found)
         .map_err(|_| {
-            let fault = Fault::new("a certificate is known by one name");
-            section.fail(fault.expected("one of subject, dns, uri"));
+            let diagnostic = Diagnostic::new("a certificate is known by one name");
+            section.fail(diagnostic.expected("one of subject, dns, uri"));
         })
         .ok()?;
     name.map(Proof::Certificate)
@@ -177,23 +177,24 @@ pub(super) fn ids(item: &Item<'_>) -> Option<Vec<u32>> {
 }
 
 /// A key that leaves this machine in the clear belongs to whoever listens on its way.
-pub(super) fn in_the_clear(clients: &[Found<'_>], listeners: &[ListenerSettings]) {
+pub(super) fn in_the_clear(clients: &[ParsedClient<'_>], listeners: &[ListenerSettings]) {
     let open =
         |listener: &&ListenerSettings| !listener.listen.is_loopback() && listener.tls.is_none();
     let Some(open) = listeners.iter().find(open) else { return };
-    let by_key = |found: &&Found<'_>| {
+    let by_key = |found: &&ParsedClient<'_>| {
         let settings = found.settings.as_ref();
         settings.is_some_and(|settings| matches!(settings.proof, Proof::LocalKey { .. }))
     };
     for found in clients.iter().filter(by_key) {
-        let fault = Fault::new("this client's key travels in the clear");
-        let fault = fault.severity(Severity::Warning).label(format!("over {}", open.listen));
-        found.item.fail(fault.hint("give the listener tls, or an address of this machine"));
+        let diagnostic = Diagnostic::new("this client's key travels in the clear");
+        let diagnostic =
+            diagnostic.severity(Severity::Warning).label(format!("over {}", open.listen));
+        found.item.fail(diagnostic.hint("give the listener tls, or an address of this machine"));
     }
 }
 
 /// An earlier client that the same request could come from.
-fn same_proof<'a>(settings: &ClientSettings, earlier: &'a [Found<'_>]) -> Option<&'a str> {
+fn same_proof<'a>(settings: &ClientSettings, earlier: &'a [ParsedClient<'_>]) -> Option<&'a str> {
     let same = |other: &ClientSettings| match (&settings.proof, &other.proof) {
         (Proof::Process { uids, gids }, Proof::Process { uids: others, gids: groups }) => {
             uids.iter().any(|uid| others.contains(uid))

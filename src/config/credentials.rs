@@ -13,13 +13,13 @@ use crate::oauth::{Dialect, TokenEndpoint};
 use crate::token::Credential;
 use crate::token::credential::{Grouping, MissingScopes, Policy};
 
-use super::egress::{self, Egress};
+use super::egress::{self, EgressSettings};
 use super::name::check_name;
 use super::{dialect, references, server, tls};
-use crate::diagnostics::{Fault, Item, Section};
+use crate::diagnostics::{Diagnostic, Item, Section};
 
 /// A credential that the file names, and its settings where they can be used.
-pub(super) struct Found<'c> {
+pub(super) struct ParsedCredential<'c> {
     pub(super) name: String,
     pub(super) item: Item<'c>,
     pub(super) credential: Option<Credential>,
@@ -54,14 +54,14 @@ const ADVICE: &[(&str, &str)] = &[
 pub(super) fn read<'c>(
     root: &Section<'c>,
     tls: &TlsSettings,
-    egress: &Egress<'c>,
-) -> Vec<Found<'c>> {
+    egress: &EgressSettings<'c>,
+) -> Vec<ParsedCredential<'c>> {
     let mut found = Vec::new();
     for (name, item) in root.section("credentials", "[credentials]").entries() {
         let good = check_name(&name, &item, "a credential");
         let section = item.section("a credential").map(|section| section.private().advise(ADVICE));
         let read = section.and_then(|section| credential(&name, &section, tls, egress));
-        found.push(Found { name, item, credential: read.filter(|_| good) });
+        found.push(ParsedCredential { name, item, credential: read.filter(|_| good) });
     }
     found
 }
@@ -70,7 +70,7 @@ fn credential<'c>(
     name: &str,
     section: &Section<'c>,
     base: &TlsSettings,
-    egress: &Egress<'c>,
+    egress: &EgressSettings<'c>,
 ) -> Option<Credential> {
     let preset = preset(section);
     let endpoint = endpoint(section, &preset);
@@ -342,7 +342,8 @@ fn policy(section: &Section<'_>) -> Policy {
     at_most_a_minute(&timeouts, policy.wait);
     if policy.connect_timeout > policy.timeout {
         timeouts.fail(
-            Fault::new("connect is longer than total").label("connecting is a part of the whole"),
+            Diagnostic::new("connect is longer than total")
+                .label("connecting is a part of the whole"),
         );
     }
     policy
@@ -373,7 +374,7 @@ fn lazy(section: &Section<'_>) -> Option<Duration> {
 fn at_most_a_minute(section: &Section<'_>, wait: Duration) {
     if wait > Duration::from_secs(60) {
         section.fail(
-            Fault::new("wait is longer than a minute")
+            Diagnostic::new("wait is longer than a minute")
                 .label("requests would pile up; \"2s\" is usual"),
         );
     }

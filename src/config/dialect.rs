@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use crate::oauth::dialect::{AssertionSettings, BodyEncoding};
 use crate::oauth::{Dialect, Preset};
 
-use crate::diagnostics::{Fault, Item, Section};
+use crate::diagnostics::{Diagnostic, Item, Section};
 
 pub(super) fn read(section: &Section<'_>, preset: &Preset) -> Dialect {
     let mut dialect = preset.dialect.clone();
@@ -91,7 +91,7 @@ fn assertion(section: &Section<'_>, base: &AssertionSettings) -> AssertionSettin
     };
     if !(60..=300).contains(&settings.lifetime.as_secs()) {
         section.fail(
-            Fault::new("an assertion cannot live that long")
+            Diagnostic::new("an assertion cannot live that long")
                 .label("expected a lifetime of \"60s\" to \"300s\""),
         );
     }
@@ -161,13 +161,13 @@ pub(super) fn header_name(name: &str, item: &Item<'_>) -> Option<HeaderName> {
     ];
     let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
         item.fail_at_hidden_key(
-            Fault::new("this is no header name").label("expected letters, digits and `-`"),
+            Diagnostic::new("this is no header name").label("expected letters, digits and `-`"),
         );
         return None;
     };
     if OURS.contains(&header.as_str()) {
         item.fail_at_key(
-            Fault::new(format!("`{header}` cannot be set")).label("bearer-proxy writes it"),
+            Diagnostic::new(format!("`{header}` cannot be set")).label("bearer-proxy writes it"),
         );
         return None;
     }
@@ -205,9 +205,9 @@ fn unique_parameters(section: &Section<'_>, dialect: &Dialect) {
     let mut seen = HashSet::new();
     let names = ours.into_iter().chain(dialect.extra_parameters.iter().map(|(name, _)| name));
     if names.into_iter().any(|name| !seen.insert(name.as_str())) {
-        let fault = Fault::new("two parameters of the token request have the same name");
+        let diagnostic = Diagnostic::new("two parameters of the token request have the same name");
         section.fail(
-            fault
+            diagnostic
                 .label("see audience, request.fields and request.extra")
                 .hint("RFC 6749 section 3.2 allows each once"),
         );

@@ -11,11 +11,11 @@ use crate::secret::{EgressLogin, EgressProxy, Way};
 use crate::sensitive::Sensitive;
 
 use super::references;
-use crate::diagnostics::{Fault, Item, Section, Severity};
+use crate::diagnostics::{Diagnostic, Item, Section, Severity};
 
 /// What a table says, for any origin.
 #[derive(Clone, Default)]
-pub(super) struct Egress<'c> {
+pub(super) struct EgressSettings<'c> {
     proxy: Option<EgressProxy>,
     no_proxy: NoProxy,
     /// Where a proxy is written in the table of the very part.
@@ -30,13 +30,14 @@ pub(super) const ADVICE: &[(&str, &str)] = &[
 ];
 
 /// The default for all parts.
-pub(super) fn root<'c>(root: &Section<'c>, way: &Way) -> Egress<'c> {
+pub(super) fn root<'c>(root: &Section<'c>, way: &Way) -> EgressSettings<'c> {
     let section = root.section("egress", "[egress]").advise(ADVICE);
     let written = section.item("proxy").is_some();
-    let all = Egress { own: None, ..read(&section, &Egress::default(), way) };
+    let all = EgressSettings { own: None, ..read(&section, &EgressSettings::default(), way) };
     if let Some((name, _)) = variable(&section, &PROXY_VARIABLES).filter(|_| !written) {
-        let fault = Fault::new(format!("{name} is set and not used")).severity(Severity::Note);
-        section.fail(fault.label("the environment counts only where the file says so").hint(
+        let diagnostic =
+            Diagnostic::new(format!("{name} is set and not used")).severity(Severity::Note);
+        section.fail(diagnostic.label("the environment counts only where the file says so").hint(
             "write  proxy = \"env\"  in [egress] to go through it, or  proxy = \"none\"  to stay direct",
         ));
     }
@@ -44,7 +45,11 @@ pub(super) fn root<'c>(root: &Section<'c>, way: &Way) -> Egress<'c> {
 }
 
 /// One part's table, over the default. `way` reaches the stores that hold the proxy's login.
-pub(super) fn read<'c>(section: &Section<'c>, base: &Egress<'c>, way: &Way) -> Egress<'c> {
+pub(super) fn read<'c>(
+    section: &Section<'c>,
+    base: &EgressSettings<'c>,
+    way: &Way,
+) -> EgressSettings<'c> {
     let login = login(section, way);
     let written = section.item("no_proxy").map(|item| no_proxy(&item));
     let no_proxy = written.unwrap_or_else(|| base.no_proxy.clone());
@@ -54,7 +59,7 @@ pub(super) fn read<'c>(section: &Section<'c>, base: &Egress<'c>, way: &Way) -> E
                 section
                     .missing("proxy", "username and password are for a proxy that is named here");
             }
-            Egress { no_proxy, ..base.clone() }
+            EgressSettings { no_proxy, ..base.clone() }
         }
         Some(item) => chosen(section, item, login, no_proxy),
     };
@@ -67,15 +72,19 @@ fn chosen<'c>(
     item: Item<'c>,
     login: Option<EgressLogin>,
     no_proxy: NoProxy,
-) -> Egress<'c> {
-    let direct = Egress { proxy: None, no_proxy: no_proxy.clone(), own: None };
+) -> EgressSettings<'c> {
+    let direct = EgressSettings { proxy: None, no_proxy: no_proxy.clone(), own: None };
     let Some(text) = item.hidden_text() else { return direct };
     if !matches!(text.as_str(), "none" | "env") {
         let address = ProxyAddress::parse(text.as_str());
         let address = address.map_err(|why| item.reject(misread(text.as_str(), why)));
         let Ok(address) = address else { return direct };
         text.show();
-        return Egress { proxy: Some(EgressProxy { address, login }), no_proxy, own: Some(item) };
+        return EgressSettings {
+            proxy: Some(EgressProxy { address, login }),
+            no_proxy,
+            own: Some(item),
+        };
     }
     text.show();
     if login.is_some() {
@@ -104,7 +113,11 @@ fn variable(section: &Section<'_>, names: &[&'static str]) -> Option<(&'static s
     found.filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, Sensitive::new(text)))
 }
 
-fn from_environment<'c>(section: &Section<'c>, item: &Item<'c>, listed: NoProxy) -> Egress<'c> {
+fn from_environment<'c>(
+    section: &Section<'c>,
+    item: &Item<'c>,
+    listed: NoProxy,
+) -> EgressSettings<'c> {
     let names = ["no_proxy", "NO_PROXY"];
     let unproxied = variable(section, &names).map(|(name, text)| {
         NoProxy::parse(text.expose().split(',')).unwrap_or_else(|_| {
@@ -119,7 +132,7 @@ fn from_environment<'c>(section: &Section<'c>, item: &Item<'c>, listed: NoProxy)
             .map_err(|why| item.reject(format!("{name} of the environment cannot be used: {why}")))
             .ok()
     });
-    Egress { proxy, no_proxy: listed.and(unproxied.unwrap_or_default()), own: None }
+    EgressSettings { proxy, no_proxy: listed.and(unproxied.unwrap_or_default()), own: None }
 }
 
 /// A proxy as variables state it: the scheme may be missing, a login may stand before the host.
@@ -160,7 +173,7 @@ fn login(section: &Section<'_>, way: &Way) -> Option<EgressLogin> {
     Some(EgressLogin::Referenced { username: username?, password: password? })
 }
 
-impl Egress<'_> {
+impl EgressSettings<'_> {
     /// How remote stores of secrets are reached.
     pub(super) fn way(&self, tls: &TlsSettings) -> Way {
         Way { tls: tls.clone(), proxy: self.proxy.clone(), no_proxy: self.no_proxy.clone() }

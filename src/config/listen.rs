@@ -10,11 +10,11 @@ use crate::listen::settings::{
 use crate::net::tls::MinVersion;
 
 use super::clients;
-use crate::diagnostics::{Fault, Item, Section};
+use crate::diagnostics::{Diagnostic, Item, Section};
 
 /// What may be written after `listen =`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Written {
+pub(super) struct ParsedListener {
     pub(super) listen: Listen,
     pub(super) peers: AllowedPeers,
     pub(super) tls: Option<ServerTls>,
@@ -23,14 +23,14 @@ pub(super) struct Written {
 /// The longest path that fits into the address of a Unix socket on all systems.
 const LONGEST_PATH: usize = 103;
 
-pub(super) fn read(item: &Item<'_>) -> Option<Written> {
+pub(super) fn read(item: &Item<'_>) -> Option<ParsedListener> {
     if item.is_table() {
         return table(&item.section("a listener")?.advise(ADVICE));
     }
-    address(item).map(Written::plain)
+    address(item).map(ParsedListener::plain)
 }
 
-impl Written {
+impl ParsedListener {
     pub(super) fn plain(listen: Listen) -> Self {
         Self { listen, peers: AllowedPeers::default(), tls: None }
     }
@@ -47,21 +47,25 @@ const ADVICE: &[(&str, &str)] = &[
     ("key_file", "it belongs to  tls = { … }"),
 ];
 
-fn table(section: &Section<'_>) -> Option<Written> {
+fn table(section: &Section<'_>) -> Option<ParsedListener> {
     let (place, path) = (section.item("address"), section.item("unix"));
     let keys = ["mode", "owner", "group", "peer_uids", "peer_gids"].map(|key| section.item(key));
     let tls = section.item("tls").and_then(|item| tls(&item));
     section.finish();
     let Some(path) = path else {
         let Some(place) = place else {
-            let fault = Fault::new("where to listen is missing");
-            section.fail(fault.expected("address = \"localhost:6750\", or unix = \"/path\""));
+            let diagnostic = Diagnostic::new("where to listen is missing");
+            section.fail(diagnostic.expected("address = \"localhost:6750\", or unix = \"/path\""));
             return None;
         };
         for item in keys.iter().flatten() {
             item.reject("it belongs to a Unix socket: with address, nobody knows the process");
         }
-        return Some(Written { listen: address(&place)?, peers: AllowedPeers::default(), tls });
+        return Some(ParsedListener {
+            listen: address(&place)?,
+            peers: AllowedPeers::default(),
+            tls,
+        });
     };
     if let Some(place) = place {
         place.reject("a listener has an address or a Unix socket, not both");
@@ -76,7 +80,7 @@ fn table(section: &Section<'_>) -> Option<Written> {
         group: group.as_ref().and_then(account),
         path: socket_path(&path, path.text()?.as_str())?,
     };
-    Some(Written { listen: Listen::Unix(socket), peers, tls })
+    Some(ParsedListener { listen: Listen::Unix(socket), peers, tls })
 }
 
 /// `localhost:PORT`, `IP:PORT`, `[IPv6]:PORT` or `unix:/PATH`.

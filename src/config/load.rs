@@ -6,7 +6,7 @@ use toml::de::DeTable;
 
 use super::file;
 use super::model::Config;
-use crate::diagnostics::{Context, Fault, Known, Page, Problem, Problems};
+use crate::diagnostics::{Context, Diagnostic, MaskedSource, Problem, Problems, Visibility};
 
 /// Larger files are no configuration; reading one whole would only waste memory.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -25,7 +25,7 @@ pub struct Loaded {
 /// # Errors
 /// Every problem of the file at once.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    let unread = |why| Fault::new(format!("the configuration cannot be read: {why}"));
+    let unread = |why| Diagnostic::new(format!("the configuration cannot be read: {why}"));
     let bytes = read_file(path).map_err(|why| Problems::of_file(path, unread(why)))?;
     let text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
     parse(&text, path, &|name| std::env::var(name).ok())
@@ -35,10 +35,13 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
 fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Problems {
     let at = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(error.as_bytes());
-    let fault = Fault::new("the configuration is not UTF-8")
+    let diagnostic = Diagnostic::new("the configuration is not UTF-8")
         .label("this byte belongs to another encoding")
         .hint("save the file as UTF-8, without converting it twice");
-    Problems::new(path, vec![fault.place("", at..at + 1, &Page::new(&text), &Known::Nothing)])
+    Problems::new(
+        path,
+        vec![diagnostic.place("", at..at + 1, &MaskedSource::new(&text), &Visibility::KnownKeys)],
+    )
 }
 
 /// Checks a text; `path` is what problems call it, `env` is what `${…}` is filled in from.
@@ -50,12 +53,15 @@ pub fn parse(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Problems> {
-    let page = Page::new(text);
+    let source = MaskedSource::new(text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(Problems::new(path, errors.iter().map(|error| syntax(&page, error)).collect()));
+        return Err(Problems::new(
+            path,
+            errors.iter().map(|error| syntax(&source, error)).collect(),
+        ));
     }
-    let context = Context::new(page, env, &root);
+    let context = Context::new(source, env, &root);
     let config = file::config(&context, root.get_ref(), path);
     let problems = Problems::new(path, context.finish());
     match config {
@@ -89,7 +95,12 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// A syntax error. Nothing is known about what stands where, so that every value is masked.
-fn syntax(page: &Page<'_>, error: &toml::de::Error) -> Problem {
+fn syntax(source: &MaskedSource<'_>, error: &toml::de::Error) -> Problem {
     let span = error.span().unwrap_or(0..0);
-    Fault::new("this is no TOML").label(error.message()).place("", span, page, &Known::Nothing)
+    Diagnostic::new("this is no TOML").label(error.message()).place(
+        "",
+        span,
+        source,
+        &Visibility::KnownKeys,
+    )
 }

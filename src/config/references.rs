@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::secret::{self, Reference, Way};
-use crate::sensitive::looks_random;
 
+use super::name::{ROTATE, named};
 use super::stores;
-use crate::diagnostics::{Fault, Item, is_variable_name};
+use crate::diagnostics::{Diagnostic, Item, is_variable_name};
 
 /// What may stand after `client_secret.`, in words.
 const SOURCES: &str = "env, file, systemd, exec, keyring, aws_secrets_manager or azure_key_vault";
@@ -21,26 +21,23 @@ const ELSEWHERE: [(&str, &str); 6] = [
     ("vault", "Vault Agent renders files, which .file reads"),
 ];
 
-pub(super) const ROTATE: &str =
-    "the value shown above was masked; if this file was shared, rotate the secret";
-
 /// Reads `KEY.env = "NAME"`, `KEY.file = "/path"` and the like. None is expanded or ever shown: a
 /// secret may have been put there by mistake.
 pub(super) fn read(item: &Item<'_>, key: &str, way: &Way) -> Option<Reference> {
     if !item.is_table() {
-        let fault = Fault::new("a secret may not be written into this file");
+        let diagnostic = Diagnostic::new("a secret may not be written into this file");
         let label = format!("put the value in a file and write  {key}.file = \"/path\"");
         let hint = "also: .env = \"NAME\" of an environment variable, .systemd, .exec, .keyring, \
                     .aws_secrets_manager, .azure_key_vault";
-        item.fail(fault.label(label).hint(hint).note(ROTATE));
+        item.fail(diagnostic.label(label).hint(hint).note(ROTATE));
         return None;
     }
     let section = item.section("a reference")?;
     let entries = section.entries();
     let [(source, place)] = entries.as_slice() else {
         item.hide_inner_keys();
-        let fault = Fault::new("a reference names one source");
-        section.fail(fault.label(format!("found {}", entries.len())).expected(SOURCES));
+        let diagnostic = Diagnostic::new("a reference names one source");
+        section.fail(diagnostic.label(format!("found {}", entries.len())).expected(SOURCES));
         return None;
     };
     match source.as_str() {
@@ -71,34 +68,12 @@ fn credential(place: &Item<'_>) -> Option<String> {
     named(place, name, good, "this names no systemd credential", label)
 }
 
-/// A name that is well formed and looks like one: a secret in its place would be looked up, not
-/// found, and spoken of.
-pub(super) fn named(
-    place: &Item<'_>,
-    name: &str,
-    good: bool,
-    message: &str,
-    label: &'static str,
-) -> Option<String> {
-    if !good {
-        place.fail(Fault::new(message).label(label).note(ROTATE));
-        return None;
-    }
-    if looks_random(name) {
-        let fault = Fault::new("this looks like a secret, not like the name of one");
-        let hint = "a name is made of words of one case, such as QBANK_CLIENT_SECRET";
-        place.fail(fault.label(label).hint(hint).note(ROTATE));
-        return None;
-    }
-    Some(name.to_owned())
-}
-
 fn file(place: &Item<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(place.raw()?);
     if !path.is_absolute() {
-        let fault = Fault::new("this names no file")
+        let diagnostic = Diagnostic::new("this names no file")
             .label("expected an absolute path, such as \"/run/secrets/client_secret\"");
-        place.fail(fault.note(ROTATE));
+        place.fail(diagnostic.note(ROTATE));
         return None;
     }
     Some(path)
@@ -107,8 +82,8 @@ fn file(place: &Item<'_>) -> Option<PathBuf> {
 /// A program and its arguments, each of them as it is: there is no shell.
 fn command(place: &Item<'_>) -> Option<Vec<String>> {
     if place.is_text() {
-        let fault = Fault::new("a program is a list: no shell takes it apart");
-        place.fail(fault.label("write  [\"/usr/bin/program\", \"argument\"]"));
+        let diagnostic = Diagnostic::new("a program is a list: no shell takes it apart");
+        place.fail(diagnostic.label("write  [\"/usr/bin/program\", \"argument\"]"));
         return None;
     }
     let mut words = Vec::new();
@@ -116,21 +91,22 @@ fn command(place: &Item<'_>) -> Option<Vec<String>> {
         words.push(word.raw()?.to_owned());
     }
     if !words.first().is_some_and(|program| Path::new(program).is_absolute()) {
-        let fault = Fault::new("this names no program");
-        place.fail(fault.label("expected an absolute path first, such as \"/usr/bin/pass\""));
+        let diagnostic = Diagnostic::new("this names no program");
+        place.fail(diagnostic.label("expected an absolute path first, such as \"/usr/bin/pass\""));
         return None;
     }
     Some(words)
 }
 
 fn unknown_source(source: &str, place: &Item<'_>) {
-    let fault = |message: String| Fault::new(message).label("not known here").expected(SOURCES);
+    let diagnostic =
+        |message: String| Diagnostic::new(message).label("not known here").expected(SOURCES);
     place.hide_inner_keys();
     match ELSEWHERE.iter().find(|(known, _)| *known == source) {
         Some((_, advice)) => {
             let message = format!("secrets cannot be read from `{source}` by this program");
-            place.fail_at_key(fault(message).hint(*advice));
+            place.fail_at_key(diagnostic(message).hint(*advice));
         }
-        None => place.fail_at_hidden_key(fault("unknown source of a secret".into())),
+        None => place.fail_at_hidden_key(diagnostic("unknown source of a secret".into())),
     }
 }

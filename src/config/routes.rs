@@ -14,7 +14,7 @@ use crate::proxy::policy::settings::{AtTokenExpiry, UpgradePolicy};
 use crate::route::{HostPattern, PathPattern};
 
 use super::server;
-use crate::diagnostics::{Fault, Item, Section, Text};
+use crate::diagnostics::{Diagnostic, Item, Section, Text};
 
 /// A route as written, and its settings where they can be used.
 pub(super) struct Route<'c> {
@@ -162,8 +162,10 @@ fn unique_name(item: &Item<'_>, names: &mut HashSet<String>) -> Option<String> {
         return None;
     }
     if !names.insert(name.clone()) {
-        let fault = Fault::new("two routes of this upstream have the same name");
-        item.fail(fault.label("used before").hint("names tell routes apart in metrics and logs"));
+        let diagnostic = Diagnostic::new("two routes of this upstream have the same name");
+        item.fail(
+            diagnostic.label("used before").hint("names tell routes apart in metrics and logs"),
+        );
     }
     Some(name)
 }
@@ -257,9 +259,10 @@ fn scopes(section: &Section<'_>, incoming: IncomingAuthorization) -> ScopeSet {
         }
     }
     if incoming == IncomingAuthorization::Keep && !scopes.is_empty() {
-        let fault = Fault::new("scopes are of no use where the app's own Authorization is kept");
+        let diagnostic =
+            Diagnostic::new("scopes are of no use where the app's own Authorization is kept");
         item.fail(
-            fault
+            diagnostic
                 .label("no token of ours is attached")
                 .hint("remove them, or  incoming_authorization = \"keep\"  of the upstream"),
         );

@@ -21,9 +21,9 @@ const LISTS: [&str; 1] = ["routes"];
 
 /// How a key is shown in the example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum ValueKind {
     /// Written out: it has no default.
-    Given,
+    Written,
     /// Commented out, with its default.
     Default,
     /// Commented out, with an example where there is no default.
@@ -32,13 +32,13 @@ pub enum Standing {
 
 /// One key.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Key {
+pub struct KeyDoc {
     /// Where it is written, such as `upstreams.NAME.routes.path`.
     pub path: String,
     /// Its line of the example, without comment.
     pub setting: String,
     /// What its value stands for.
-    pub standing: Standing,
+    pub kind: ValueKind,
     /// What is said about it.
     pub about: String,
     value: Value,
@@ -46,8 +46,8 @@ pub struct Key {
 
 /// All keys, in the order of the example.
 #[must_use]
-pub fn keys() -> Vec<Key> {
-    let (mut keys, mut table) = (Vec::<Key>::new(), Vec::new());
+pub fn keys() -> Vec<KeyDoc> {
+    let (mut keys, mut table) = (Vec::<KeyDoc>::new(), Vec::new());
     // What stands above the first key speaks of the file.
     for line in ANNOTATED.lines().skip_while(|line| line.starts_with('#')) {
         let text = line.strip_prefix("# ").or_else(|| line.strip_prefix('#')).unwrap_or(line);
@@ -76,7 +76,7 @@ fn header(line: &str) -> Vec<String> {
 }
 
 /// A key from its line; `None` where the line holds none.
-fn key(table: &[String], line: &str, commented: bool) -> Option<Key> {
+fn key(table: &[String], line: &str, commented: bool) -> Option<KeyDoc> {
     let (setting, comment) = split_comment(line);
     let mut value: Value = toml::from_str(setting).ok().filter(|_| !setting.is_empty())?;
     let mut path = table.to_vec();
@@ -90,13 +90,13 @@ fn key(table: &[String], line: &str, commented: bool) -> Option<Key> {
             break;
         }
     }
-    let (standing, about) = match comment.strip_prefix("example") {
-        Some(about) => (Standing::Example, about.trim_start_matches([':', ' '])),
-        None if commented => (Standing::Default, comment),
-        None => (Standing::Given, comment),
+    let (kind, about) = match comment.strip_prefix("example") {
+        Some(about) => (ValueKind::Example, about.trim_start_matches([':', ' '])),
+        None if commented => (ValueKind::Default, comment),
+        None => (ValueKind::Written, comment),
     };
     let (path, setting, about) = (path.join("."), setting.to_owned(), about.to_owned());
-    Some(Key { path, setting, standing, about, value })
+    Some(KeyDoc { path, setting, kind, about, value })
 }
 
 fn only_entry(value: &Value) -> Option<(String, Value)> {
@@ -120,10 +120,10 @@ fn split_comment(line: &str) -> (&str, &str) {
 /// # Errors
 ///
 /// The nearest path that exists, where there is one.
-pub fn below(path: &str) -> Result<Vec<Key>, Option<String>> {
+pub fn keys_below(path: &str) -> Result<Vec<KeyDoc>, Option<String>> {
     let path = header(path.trim_end_matches('.')).join(".");
     let all = keys();
-    let inside = |key: &Key| {
+    let inside = |key: &KeyDoc| {
         let rest = key.path.strip_prefix(&path);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
@@ -205,15 +205,15 @@ fn insert(node: &mut Value, path: &[&str], what: Value) {
 }
 
 /// The schema of one value.
-fn leaf(key: &Key) -> Value {
+fn leaf(key: &KeyDoc) -> Value {
     let mut schema = of_value(&key.value, &key.about);
     if !key.about.is_empty() && schema.get("$ref").is_none() {
         schema["description"] = json!(key.about);
     }
-    match key.standing {
-        Standing::Default => schema["default"] = key.value.clone(),
-        Standing::Example => schema["examples"] = json!([key.value]),
-        Standing::Given => {}
+    match key.kind {
+        ValueKind::Default => schema["default"] = key.value.clone(),
+        ValueKind::Example => schema["examples"] = json!([key.value]),
+        ValueKind::Written => {}
     }
     schema
 }
@@ -260,7 +260,7 @@ mod tests {
     use crate::config::parse;
     use crate::diagnostics::Problems;
 
-    fn one(path: &str) -> Key {
+    fn one(path: &str) -> KeyDoc {
         keys().into_iter().find(|key| key.path == path).unwrap_or_else(|| panic!("{path}"))
     }
 
@@ -268,8 +268,8 @@ mod tests {
     fn keys_are_told_with_what_they_stand_for() {
         let listen = one("server.listen");
         assert_eq!(listen.setting, r#"listen = "localhost:6750""#);
-        assert_eq!(listen.standing, Standing::Default);
-        assert_eq!(one("credentials.NAME.client_secret.exec").standing, Standing::Example);
+        assert_eq!(listen.kind, ValueKind::Default);
+        assert_eq!(one("credentials.NAME.client_secret.exec").kind, ValueKind::Example);
         assert!(one("upstreams.NAME.routes.path").about.starts_with("required; {x}"));
         let auth = one("credentials.NAME.client_auth").about;
         assert!(keys().iter().all(|key| !key.path.is_empty() && !key.setting.is_empty()));
@@ -278,12 +278,12 @@ mod tests {
 
     #[test]
     fn a_path_may_hold_the_users_names() {
-        let keys = below("upstreams.qbank.routes").unwrap();
+        let keys = keys_below("upstreams.qbank.routes").unwrap();
         assert!(keys.iter().any(|key| key.path == "upstreams.NAME.routes.scopes"));
-        assert_eq!(below("server.workers").unwrap().len(), 1);
-        assert_eq!(below("server.worker").unwrap_err().unwrap(), "server.workers");
-        assert_eq!(below("workers").unwrap_err().unwrap(), "server.workers");
-        assert_eq!(below("###").unwrap_err(), None);
+        assert_eq!(keys_below("server.workers").unwrap().len(), 1);
+        assert_eq!(keys_below("server.worker").unwrap_err().unwrap(), "server.workers");
+        assert_eq!(keys_below("workers").unwrap_err().unwrap(), "server.workers");
+        assert_eq!(keys_below("###").unwrap_err(), None);
     }
 
     #[test]

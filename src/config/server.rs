@@ -15,14 +15,14 @@ use crate::route::HostPattern;
 use crate::server::settings::{ConnectionLimits, HalfClosed, ShutdownSettings, Workers};
 use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
 
-use super::clients;
-use super::listen::{self, Written};
-use crate::diagnostics::{Fault, Item, Section};
+use super::clients::ParsedClient;
+use super::listen::{self, ParsedListener};
+use crate::diagnostics::{Diagnostic, Item, Section};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What `[server]` says.
-pub(super) struct Server {
+pub(super) struct ServerSection {
     pub(super) listener: ListenerSettings,
     /// Who may use routes that do not say.
     pub(super) clients: AllowedClients,
@@ -34,7 +34,7 @@ pub(super) struct Server {
     pub(super) via: Pseudonym,
 }
 
-pub(super) fn read(root: &Section<'_>, clients: &[clients::Found<'_>]) -> Server {
+pub(super) fn read(root: &Section<'_>, clients: &[ParsedClient<'_>]) -> ServerSection {
     let section = root.section("server", "[server]").advise(&[
         ("allow_remote_clients", "write  clients = \"anyone\""),
         ("allow_remote", "write  clients = \"anyone\""),
@@ -50,8 +50,8 @@ pub(super) fn read(root: &Section<'_>, clients: &[clients::Found<'_>]) -> Server
     let listen = section.item("listen");
     let anyone = section.choice("clients", &[("anyone", true)], false);
     let remote = anyone || !clients.is_empty();
-    let Written { listen, peers, tls } = listener_address(listen.as_ref(), remote)
-        .unwrap_or_else(|| Written::plain(Listen::Localhost(6750)));
+    let ParsedListener { listen, peers, tls } = listener_address(listen.as_ref(), remote)
+        .unwrap_or_else(|| ParsedListener::plain(Listen::Localhost(6750)));
     let listener = ListenerSettings {
         listen,
         peers,
@@ -60,7 +60,7 @@ pub(super) fn read(root: &Section<'_>, clients: &[clients::Found<'_>]) -> Server
         allowed_origins: allowed_origins(&section),
     };
     let workers = section.item("workers").and_then(|item| workers(&item)).unwrap_or_default();
-    let server = Server {
+    let server = ServerSection {
         listener,
         clients: match clients {
             [_, ..] if !anyone => AllowedClients::Known,
@@ -78,13 +78,13 @@ pub(super) fn read(root: &Section<'_>, clients: &[clients::Found<'_>]) -> Server
 
 /// An address that apps talk to. Whoever reaches it acts with our tokens, so that an address beyond
 /// loopback must be asked for twice.
-pub(super) fn listener_address(item: Option<&Item<'_>>, remote: bool) -> Option<Written> {
+pub(super) fn listener_address(item: Option<&Item<'_>>, remote: bool) -> Option<ParsedListener> {
     let item = item?;
     let written = listen::read(item)?;
     if !written.listen.is_loopback() && !remote {
-        let fault = Fault::new("whoever reaches this address could use the tokens");
+        let diagnostic = Diagnostic::new("whoever reaches this address could use the tokens");
         let hint = "say who may in [clients.NAME], or write  clients = \"anyone\"  in [server] and let a firewall or network policy choose who reaches it";
-        item.fail(fault.label("beyond loopback").hint(hint));
+        item.fail(diagnostic.label("beyond loopback").hint(hint));
     }
     Some(written)
 }
@@ -192,7 +192,7 @@ pub(super) fn positive(section: &Section<'_>, key: &'static str, default: Durati
     time
 }
 
-pub(super) fn admin(root: &Section<'_>, server: &Server) -> AdminSettings {
+pub(super) fn admin(root: &Section<'_>, server: &ServerSection) -> AdminSettings {
     let section = root.section("admin", "[admin]").advise(&[
         ("clients", "write  allow_remote = true"),
         ("port", "it is part of listen, such as \"localhost:6751\""),
@@ -208,16 +208,17 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> AdminSettings {
     let control = control_item.as_ref().and_then(control_listen);
     section.finish();
     if listen.as_ref().is_some_and(|admin| same_address(admin, &server.listener.listen)) {
-        let fault = Fault::new("[admin] and [server] listen on the same address");
-        let fault = fault.label("taken by server.listen").hint("give one of them another port");
-        item.map_or_else(|| section.fail(fault.clone()), |item| item.fail(fault.clone()));
+        let diagnostic = Diagnostic::new("[admin] and [server] listen on the same address");
+        let diagnostic =
+            diagnostic.label("taken by server.listen").hint("give one of them another port");
+        item.map_or_else(|| section.fail(diagnostic.clone()), |item| item.fail(diagnostic.clone()));
     }
     let others = [Some(&server.listener.listen), listen.as_ref()];
     if let (Some(control), Some(item)) = (&control, &control_item)
         && others.into_iter().flatten().any(|other| same_address(other, control))
     {
-        let fault = Fault::new("another listener has this address").label("taken");
-        item.fail(fault.hint("leave control out to have it all on admin.listen"));
+        let diagnostic = Diagnostic::new("another listener has this address").label("taken");
+        item.fail(diagnostic.hint("leave control out to have it all on admin.listen"));
     }
     AdminSettings { listen, control, allow_remote }
 }
@@ -226,9 +227,9 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> AdminSettings {
 fn control_listen(item: &Item<'_>) -> Option<Listen> {
     let listen = admin_address(item)?;
     if !listen.is_loopback() {
-        let fault = Fault::new("whoever reaches this address could control the program");
+        let diagnostic = Diagnostic::new("whoever reaches this address could control the program");
         item.fail(
-            fault.label("beyond loopback").hint("write \"localhost:PORT\" or \"unix:/PATH\""),
+            diagnostic.label("beyond loopback").hint("write \"localhost:PORT\" or \"unix:/PATH\""),
         );
     }
     Some(listen)
@@ -236,7 +237,7 @@ fn control_listen(item: &Item<'_>) -> Option<Listen> {
 
 /// Operators' listeners are kept apart by the rights of a socket's file alone.
 fn admin_address(item: &Item<'_>) -> Option<Listen> {
-    let Written { listen, peers, tls } = listen::read(item)?;
+    let ParsedListener { listen, peers, tls } = listen::read(item)?;
     if tls.is_some() || peers != AllowedPeers::default() {
         item.reject("listeners of [admin] have neither tls nor peer_uids; use mode and group");
     }
@@ -250,9 +251,10 @@ fn admin_listen(item: &Item<'_>, allow_remote: bool) -> Option<Option<Listen>> {
     }
     let listen = admin_address(item)?;
     if !listen.is_loopback() && !allow_remote {
-        let fault = Fault::new("probes and metrics would be open to whoever reaches this address");
+        let diagnostic =
+            Diagnostic::new("probes and metrics would be open to whoever reaches this address");
         item.fail(
-            fault
+            diagnostic
                 .label("beyond loopback")
                 .hint("to allow that, write  allow_remote = true  in [admin]"),
         );

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::net::Origin;
 use crate::secret::{self, AwsSecret, AzureIdentity, AzureSecret, Entry, Reference, Vault, Way};
 
-use super::references::{ROTATE, named};
-use crate::diagnostics::{Fault, Item, Section};
+use super::name::{ROTATE, named};
+use crate::diagnostics::{Diagnostic, Item, Section};
 
 /// How long a value of a remote store is kept where nothing is written.
 const CACHE: Duration = Duration::from_secs(300);
@@ -97,10 +97,10 @@ fn vault_name(item: Item<'_>) -> Option<String> {
 fn built(place: &Item<'_>, reference: Reference) -> Option<Reference> {
     let Some(feature) = secret::missing_feature(reference.kind()) else { return Some(reference) };
     let kind = reference.kind();
-    let fault = Fault::new(format!("this build cannot read secrets from `{kind}`"));
+    let diagnostic = Diagnostic::new(format!("this build cannot read secrets from `{kind}`"));
     let label = format!("it lacks the feature `{feature}`");
     let hint = format!("take the container image, or build with  cargo build --features {feature}");
-    place.fail_at_key(fault.label(label).hint(hint));
+    place.fail_at_key(diagnostic.label(label).hint(hint));
     None
 }
 
@@ -114,9 +114,10 @@ impl<'c> Table<'c> {
         let (section, mut known) = (place.section(what)?, true);
         for (key, item) in section.entries() {
             if !keys.contains(&key.as_str()) {
-                let fault = Fault::new("unknown key").label(format!("{what} has no such key"));
+                let diagnostic =
+                    Diagnostic::new("unknown key").label(format!("{what} has no such key"));
                 item.hide_inner_keys();
-                item.fail_at_hidden_key(fault.expected(keys.join(", ")).note(ROTATE));
+                item.fail_at_hidden_key(diagnostic.expected(keys.join(", ")).note(ROTATE));
                 known = false;
             }
         }

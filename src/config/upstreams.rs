@@ -16,17 +16,17 @@ use crate::route::PathPattern;
 use crate::server::settings::ConnectionLimits;
 use crate::upstream::settings::{Protocol, Settings};
 
-use super::egress::{self, Egress};
-use super::listen::Written;
+use super::egress::{self, EgressSettings};
+use super::listen::ParsedListener;
 use super::name::check_name;
 use super::routes::{self, Route};
-use super::server::{self, Server};
+use super::server::{self, ServerSection};
 use super::{dialect, references, tls};
-use crate::diagnostics::{Fault, Item, Section};
+use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::secret::Way;
 
 /// An upstream that the file names, and its settings where they can be used.
-pub(super) struct Found<'c> {
+pub(super) struct ParsedUpstream<'c> {
     pub(super) settings: Option<UpstreamSettings>,
     /// Its own listener, where it has one.
     pub(super) listener: Option<ListenerSettings>,
@@ -59,10 +59,10 @@ const ADVICE: &[(&str, &str)] = &[
 pub(super) fn read<'c>(
     root: &Section<'c>,
     tls: &TlsSettings,
-    egress: &Egress<'c>,
-    server: &Server,
-) -> Vec<Found<'c>> {
-    let mut found: Vec<Found<'c>> = Vec::new();
+    egress: &EgressSettings<'c>,
+    server: &ServerSection,
+) -> Vec<ParsedUpstream<'c>> {
+    let mut found: Vec<ParsedUpstream<'c>> = Vec::new();
     for (name, item) in root.section("upstreams", "[upstreams]").entries() {
         check_name(&name, &item, "an upstream");
         let Some(section) = item.section("an upstream") else { continue };
@@ -76,7 +76,7 @@ pub(super) fn read<'c>(
     if found.is_empty() {
         let hint = "write [upstreams.NAME] with url, credential and routes; `bearer-proxy init` writes an example";
         root.fail(
-            Fault::new("no upstream is configured").label("nothing to forward to").hint(hint),
+            Diagnostic::new("no upstream is configured").label("nothing to forward to").hint(hint),
         );
     }
     found
@@ -86,10 +86,10 @@ fn upstream<'c>(
     name: &str,
     section: &Section<'c>,
     tls: &TlsSettings,
-    egress: &Egress<'c>,
-    server: &Server,
+    egress: &EgressSettings<'c>,
+    server: &ServerSection,
     taken: &[Listen],
-) -> Found<'c> {
+) -> ParsedUpstream<'c> {
     let url = section.required("url", "write  url = \"https://host\"").and_then(|item| url(&item));
     let credential = credential(section);
     let own = section.item("listen");
@@ -142,7 +142,7 @@ fn upstream<'c>(
         body_idle_timeout,
         routes: routes.iter().filter_map(|route| route.settings.clone()).collect(),
     });
-    Found { settings, listener, credential, routes }
+    ParsedUpstream { settings, listener, credential, routes }
 }
 
 const INCOMING: [(&str, IncomingAuthorization); 3] = [
@@ -206,12 +206,17 @@ fn url(item: &Item<'_>) -> Option<(Origin, String)> {
     Some((origin, base))
 }
 
-fn own_listener(item: &Item<'_>, server: &Server, taken: &[Listen]) -> Option<ListenerSettings> {
-    let Written { listen, peers, tls } = server::listener_address(Some(item), server.remote)?;
+fn own_listener(
+    item: &Item<'_>,
+    server: &ServerSection,
+    taken: &[Listen],
+) -> Option<ListenerSettings> {
+    let ParsedListener { listen, peers, tls } =
+        server::listener_address(Some(item), server.remote)?;
     if taken.iter().any(|other| server::same_address(other, &listen)) {
-        let fault = Fault::new("another listener has this address").label("taken");
+        let diagnostic = Diagnostic::new("another listener has this address").label("taken");
         item.fail(
-            fault.hint(
+            diagnostic.hint(
                 "give it a port of its own, or leave listen out and write mount = \"/prefix\"",
             ),
         );
@@ -252,9 +257,9 @@ fn set_headers(section: &Section<'_>, way: &Way) -> Vec<(http::HeaderName, Heade
 /// A plain string is refused: whether a fixed header is secret must be said.
 fn header_text(item: &Item<'_>, way: &Way) -> Option<HeaderText> {
     if !item.is_table() {
-        let fault = Fault::new("a header's text is written as a table");
+        let diagnostic = Diagnostic::new("a header's text is written as a table");
         let hint = "write  { value = \"…\" }  if anybody may see it, else  { env = \"NAME\" }  or  { file = \"/path\" }";
-        item.fail(fault.label("may this be seen?").hint(hint));
+        item.fail(diagnostic.label("may this be seen?").hint(hint));
         return None;
     }
     let entries = item.section("a header")?.entries();
@@ -283,7 +288,7 @@ fn connection(
     section: &Section<'_>,
     url: Option<&(Origin, String)>,
     tls: TlsSettings,
-    egress: &Egress<'_>,
+    egress: &EgressSettings<'_>,
     apps: &ConnectionLimits,
 ) -> (Option<Settings>, Duration, Duration) {
     let protocol = section.choice("http", &PROTOCOLS, Protocol::default());

@@ -59,14 +59,14 @@ const SAFE_KEYS: [&str; 45] = [
 ];
 
 /// The text of a file, by lines.
-pub(crate) struct Page<'t> {
+pub(crate) struct MaskedSource<'t> {
     text: &'t str,
 }
 
-/// What is known about the values of a file.
-pub(crate) enum Known {
-    /// Nothing: it is no TOML.
-    Nothing,
+/// Which parts of a line may be shown.
+pub(crate) enum Visibility {
+    /// The file is not TOML, so only keys that the configuration knows are shown.
+    KnownKeys,
     /// Where values are, and which of them may be shown.
     Values {
         /// Spans of all values, in order.
@@ -83,7 +83,7 @@ pub(crate) struct Excerpt {
     pub(crate) mark: Range<usize>,
 }
 
-impl<'t> Page<'t> {
+impl<'t> MaskedSource<'t> {
     pub(crate) fn new(text: &'t str) -> Self {
         Self { text }
     }
@@ -108,11 +108,11 @@ impl<'t> Page<'t> {
     }
 
     /// The masked line that a span begins on.
-    pub(crate) fn excerpt(&self, span: Range<usize>, known: &Known) -> Excerpt {
+    pub(crate) fn excerpt(&self, span: Range<usize>, known: &Visibility) -> Excerpt {
         let line = self.line(span.start);
         let pieces = match known {
-            Known::Nothing => self.unknown_line(line.clone()),
-            Known::Values { all, open } => self.known_line(line.clone(), all, open),
+            Visibility::KnownKeys => self.unknown_line(line.clone()),
+            Visibility::Values { all, open } => self.known_line(line.clone(), all, open),
         };
         draw(self.text, &line, &pieces, span)
     }

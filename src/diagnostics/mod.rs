@@ -12,7 +12,7 @@ pub(crate) mod section;
 pub mod units;
 
 pub(crate) use expand::is_variable_name;
-pub(crate) use mask::{Known, Page};
-pub(crate) use problem::Fault;
+pub(crate) use mask::{MaskedSource, Visibility};
+pub(crate) use problem::Diagnostic;
 pub use problem::{Problem, Problems, Severity};
 pub(crate) use section::{Context, Item, REFERENCES, Section, Text, nearest};

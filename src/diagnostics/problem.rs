@@ -5,7 +5,7 @@
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
-use super::mask::{Excerpt, Known, Page};
+use super::mask::{Excerpt, MaskedSource, Visibility};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,8 +69,8 @@ impl Problems {
         Self { path: path.to_owned(), list }
     }
 
-    pub(crate) fn of_file(path: &Path, fault: Fault) -> Self {
-        Self { path: path.to_owned(), list: vec![fault.unplaced("")] }
+    pub(crate) fn of_file(path: &Path, diagnostic: Diagnostic) -> Self {
+        Self { path: path.to_owned(), list: vec![diagnostic.unplaced("")] }
     }
 
     /// The file.
@@ -139,7 +139,7 @@ impl Problem {
 
 /// A problem that has no place yet.
 #[derive(Debug, Clone)]
-pub(crate) struct Fault {
+pub(crate) struct Diagnostic {
     severity: Severity,
     message: String,
     label: Option<String>,
@@ -149,7 +149,7 @@ pub(crate) struct Fault {
     note: Option<String>,
 }
 
-impl Fault {
+impl Diagnostic {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         let message = message.into();
         let severity = Severity::Error;
@@ -180,9 +180,15 @@ impl Fault {
         Self { note: Some(note.into()), ..self }
     }
 
-    pub fn place(self, at: &str, span: Range<usize>, page: &Page<'_>, known: &Known) -> Problem {
-        let (line, column) = page.position(span.start);
-        let excerpt = Some(page.excerpt(span, known));
+    pub fn place(
+        self,
+        at: &str,
+        span: Range<usize>,
+        source: &MaskedSource<'_>,
+        known: &Visibility,
+    ) -> Problem {
+        let (line, column) = source.position(span.start);
+        let excerpt = Some(source.excerpt(span, known));
         Problem { line, column, excerpt, ..self.unplaced(at) }
     }
 

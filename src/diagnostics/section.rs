@@ -13,8 +13,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::expand::{ExpandError, expand};
-use super::mask::{Known, Page};
-use super::problem::{Fault, Problem};
+use super::mask::{MaskedSource, Visibility};
+use super::problem::{Diagnostic, Problem};
 use super::units;
 use crate::sensitive::looks_random;
 
@@ -23,40 +23,40 @@ const SHORTEST_SECRET: usize = 12;
 
 /// What all sections of one file share.
 pub(crate) struct Context<'c> {
-    page: Page<'c>,
+    source: MaskedSource<'c>,
     env: &'c dyn Fn(&str) -> Option<String>,
     empty: DeTable<'c>,
-    faults: RefCell<Vec<(Fault, String, Range<usize>)>>,
+    diagnostics: RefCell<Vec<(Diagnostic, String, Range<usize>)>>,
     values: RefCell<Vec<Range<usize>>>,
     open: RefCell<Vec<Range<usize>>>,
 }
 
 impl<'c> Context<'c> {
     pub(crate) fn new(
-        page: Page<'c>,
+        source: MaskedSource<'c>,
         env: &'c dyn Fn(&str) -> Option<String>,
         root: &Spanned<DeTable<'_>>,
     ) -> Self {
         let mut values = Vec::new();
         root.get_ref().values().for_each(|value| leaves(value, &mut values));
-        let (faults, open) = (RefCell::default(), RefCell::default());
+        let (diagnostics, open) = (RefCell::default(), RefCell::default());
         let (empty, values) = (DeTable::new(), RefCell::new(values));
-        Self { page, env, empty, faults, values, open }
+        Self { source, env, empty, diagnostics, values, open }
     }
 
-    pub(crate) fn report(&self, at: &str, span: Range<usize>, fault: Fault) {
-        self.faults.borrow_mut().push((fault, at.to_owned(), span));
+    pub(crate) fn report(&self, at: &str, span: Range<usize>, diagnostic: Diagnostic) {
+        self.diagnostics.borrow_mut().push((diagnostic, at.to_owned(), span));
     }
 
     /// All problems, with their lines masked now that it is known which values may be shown.
     pub(crate) fn finish(self) -> Vec<Problem> {
         let (mut all, open) = (self.values.into_inner(), self.open.into_inner());
         all.sort_by_key(|span| span.start);
-        let known = Known::Values { all, open };
-        let place = |(fault, at, span): (Fault, String, Range<usize>)| {
-            fault.place(&at, span, &self.page, &known)
+        let known = Visibility::Values { all, open };
+        let place = |(diagnostic, at, span): (Diagnostic, String, Range<usize>)| {
+            diagnostic.place(&at, span, &self.source, &known)
         };
-        self.faults.into_inner().into_iter().map(place).collect()
+        self.diagnostics.into_inner().into_iter().map(place).collect()
     }
 }
 
@@ -167,13 +167,13 @@ impl<'c> Section<'c> {
     }
 
     pub(crate) fn missing(&self, key: &str, hint: &str) {
-        let fault = Fault::new(format!("`{key}` is missing"));
-        self.fail(fault.label(format!("{} needs it", self.what)).hint(hint));
+        let diagnostic = Diagnostic::new(format!("`{key}` is missing"));
+        self.fail(diagnostic.label(format!("{} needs it", self.what)).hint(hint));
     }
 
     /// A problem of the section as a whole.
-    pub(crate) fn fail(&self, fault: Fault) {
-        self.ctx.report(&self.at, self.span.clone(), fault);
+    pub(crate) fn fail(&self, diagnostic: Diagnostic) {
+        self.ctx.report(&self.at, self.span.clone(), diagnostic);
     }
 
     /// A variable of the environment, for the few settings that may come from there.
@@ -195,10 +195,10 @@ impl<'c> Section<'c> {
 
     /// All entries of a table whose keys are names, in the order of the file.
     pub(crate) fn entries(&self) -> Vec<(String, Item<'c>)> {
-        self.entries_but(&[])
+        self.entries_except(&[])
     }
 
-    fn entries_but(&self, known: &[&str]) -> Vec<(String, Item<'c>)> {
+    fn entries_except(&self, known: &[&str]) -> Vec<(String, Item<'c>)> {
         let others = self.table.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref()));
         let mut entries: Vec<_> = others.collect();
         entries.sort_by_key(|(key, _)| key.span().start);
@@ -212,23 +212,23 @@ impl<'c> Section<'c> {
     /// Names all keys that nobody asked for.
     pub(crate) fn finish(&self) {
         let asked = self.asked.borrow();
-        for (key, item) in self.entries_but(&asked) {
+        for (key, item) in self.entries_except(&asked) {
             item.hide_inner_keys();
             let at = if is_plain(&key) { &item.at } else { &self.at };
             item.ctx.report(at, item.key_span.clone(), self.unknown(&key, &asked));
         }
     }
 
-    fn unknown(&self, key: &str, asked: &[&'static str]) -> Fault {
+    fn unknown(&self, key: &str, asked: &[&'static str]) -> Diagnostic {
         let message =
             if is_plain(key) { format!("unknown key `{key}`") } else { "unknown key".to_owned() };
         let keys = format!("keys of {}: {}", self.what, asked.join(", "));
-        let fault = Fault::new(message);
+        let diagnostic = Diagnostic::new(message);
         let advice = self.advice.iter().find(|(wrong, _)| *wrong == key);
         match (advice, nearest(key, asked)) {
-            (Some((_, advice)), _) => fault.label(*advice).hint(keys),
-            (None, Some(near)) => fault.label(format!("did you mean `{near}`?")).hint(keys),
-            (None, None) => fault.label(format!("{} has no such key", self.what)).hint(keys),
+            (Some((_, advice)), _) => diagnostic.label(*advice).hint(keys),
+            (None, Some(near)) => diagnostic.label(format!("did you mean `{near}`?")).hint(keys),
+            (None, None) => diagnostic.label(format!("{} has no such key", self.what)).hint(keys),
         }
     }
 
@@ -311,24 +311,24 @@ impl<'c> Item<'c> {
         }
     }
 
-    pub(crate) fn fail(&self, fault: Fault) {
-        self.ctx.report(&self.at, self.span(), fault);
+    pub(crate) fn fail(&self, diagnostic: Diagnostic) {
+        self.ctx.report(&self.at, self.span(), diagnostic);
     }
 
     /// A value of the right type that cannot be used.
     pub(crate) fn reject(&self, why: impl Into<String>) {
-        self.fail(Fault::new(format!("`{}` cannot be used", self.key)).label(why));
+        self.fail(Diagnostic::new(format!("`{}` cannot be used", self.key)).label(why));
     }
 
     fn wrong_type(&self, expected: &str) {
         self.fail(self.of_wrong_type(expected));
     }
 
-    fn of_wrong_type(&self, expected: &str) -> Fault {
+    fn of_wrong_type(&self, expected: &str) -> Diagnostic {
         self.hide_inner_keys();
         let found = self.value.get_ref().type_str();
-        let fault = Fault::new(format!("`{}` has the wrong type", self.key));
-        fault.label(format!("expected {expected}, found {}", article(found)))
+        let diagnostic = Diagnostic::new(format!("`{}` has the wrong type", self.key));
+        diagnostic.label(format!("expected {expected}, found {}", article(found)))
     }
 
     fn show(&self) {
@@ -382,22 +382,24 @@ impl<'c> Item<'c> {
         match expand(raw, self.ctx.env) {
             Ok(done) => Some(Text { text: done.text, filled: done.filled, item: self.clone() }),
             Err(ExpandError::Unset(name)) if !self.private => {
-                let fault = Fault::new(format!("the variable `{name}` is not set"));
+                let diagnostic = Diagnostic::new(format!("the variable `{name}` is not set"));
                 self.fail(
-                    fault
+                    diagnostic
                         .label("needs it")
                         .hint(format!("set it, or give a default: ${{{name}:-default}}")),
                 );
                 None
             }
             Err(ExpandError::Unset(_)) => {
-                let fault = Fault::new("a variable of this value is not set").label("needs it");
-                self.fail(fault.hint("set it, or give a default: ${NAME:-default}"));
+                let diagnostic =
+                    Diagnostic::new("a variable of this value is not set").label("needs it");
+                self.fail(diagnostic.hint("set it, or give a default: ${NAME:-default}"));
                 None
             }
             Err(ExpandError::Malformed) => {
-                let fault = Fault::new("a variable is not written as ${NAME} or ${NAME:-default}");
-                self.fail(fault.label("in here").hint("write $${ for the characters ${"));
+                let diagnostic =
+                    Diagnostic::new("a variable is not written as ${NAME} or ${NAME:-default}");
+                self.fail(diagnostic.label("in here").hint("write $${ for the characters ${"));
                 None
             }
         }
@@ -511,10 +513,10 @@ impl<'c> Item<'c> {
 
     /// A problem of the key itself, which is masked and not named: it may be a secret that was
     /// written in the wrong place.
-    pub(crate) fn fail_at_hidden_key(&self, fault: Fault) {
+    pub(crate) fn fail_at_hidden_key(&self, diagnostic: Diagnostic) {
         self.ctx.values.borrow_mut().push(self.key_span.clone());
         let above = self.at.strip_suffix(&self.key).unwrap_or("").trim_end_matches('.');
-        self.ctx.report(above, self.key_span.clone(), fault);
+        self.ctx.report(above, self.key_span.clone(), diagnostic);
     }
 
     /// Masks the keys of a table that was not expected: nobody knows what they are.
@@ -522,8 +524,8 @@ impl<'c> Item<'c> {
         keys(self.value, &mut self.ctx.values.borrow_mut());
     }
 
-    pub(crate) fn fail_at_key(&self, fault: Fault) {
-        self.ctx.report(&self.at, self.key_span.clone(), fault);
+    pub(crate) fn fail_at_key(&self, diagnostic: Diagnostic) {
+        self.ctx.report(&self.at, self.key_span.clone(), diagnostic);
     }
 }
 
@@ -572,16 +574,17 @@ impl Text<'_> {
     pub(crate) fn no_choice(&self, words: &[&str], advice: Option<&str>) {
         let list: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
         let list = list.join(", ");
-        let mut fault = Fault::new(format!("`{}` has no such value", self.item.key)).expected(list);
+        let mut diagnostic =
+            Diagnostic::new(format!("`{}` has no such value", self.item.key)).expected(list);
         let near = nearest(&self.text, words).filter(|_| self.may_be_shown());
-        fault = match (advice, near) {
-            (Some(advice), _) => fault.label(advice),
-            (None, Some(near)) => fault.label(format!("did you mean \"{near}\"?")),
-            (None, None) => fault.label("not one of the values known here"),
+        diagnostic = match (advice, near) {
+            (Some(advice), _) => diagnostic.label(advice),
+            (None, Some(near)) => diagnostic.label(format!("did you mean \"{near}\"?")),
+            (None, None) => diagnostic.label("not one of the values known here"),
         };
         if self.may_be_shown() {
-            fault = fault.found(self.text.clone());
+            diagnostic = diagnostic.found(self.text.clone());
         }
-        self.item.fail(fault);
+        self.item.fail(diagnostic);
     }
 }

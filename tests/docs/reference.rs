@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bearer_proxy::app::App;
 use bearer_proxy::cli::args::Args;
-use bearer_proxy::config::schema::{Key, Standing, keys};
+use bearer_proxy::config::schema::{KeyDoc, ValueKind, keys};
 use bearer_proxy::proxy::code::{Again, Code};
 use clap::CommandFactory;
 
@@ -101,12 +101,12 @@ fn section(path: &str) -> String {
     names[..depth].join(".")
 }
 
-fn key_row(key: &Key, section: &str) -> [String; 4] {
+fn key_row(key: &KeyDoc, section: &str) -> [String; 4] {
     let name = key.path.strip_prefix(section).unwrap().trim_start_matches('.');
     let value = key.setting.split_once('=').map(|(_, value)| value.trim()).unwrap_or_default();
-    let (default, example) = match key.standing {
-        Standing::Default => (code(value), String::new()),
-        Standing::Example | Standing::Given => (String::new(), code(value)),
+    let (default, example) = match key.kind {
+        ValueKind::Default => (code(value), String::new()),
+        ValueKind::Example | ValueKind::Written => (String::new(), code(value)),
     };
     [code(name), default, example, plain(&key.about)]
 }
