@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::admin::service::Admin;
 use crate::admin::settings::AdminSettings;
 use crate::listen::settings::Listen;
-use crate::listen::{BindError, Bound, Claim, Local, bind};
+use crate::listen::{AddressLock, BindError, Bound, BoundAddress, bind};
 use crate::server::StopSignal;
 
 /// Admin listeners that are bound and not served yet.
@@ -36,7 +36,7 @@ impl Window {
     }
 
     /// Where it is bound.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = &Local> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &BoundAddress> {
         self.0.iter().flat_map(|(_, bound)| &bound.addresses)
     }
 }
@@ -52,10 +52,10 @@ struct View {
     listen: Listen,
     /// Whether it shows more than probes and metrics; a reload can change that.
     control: Arc<AtomicBool>,
-    addresses: Vec<Local>,
+    addresses: Vec<BoundAddress>,
     stop: StopSignal,
     tasks: Vec<JoinHandle<()>>,
-    _claims: Vec<Claim>,
+    _locks: Vec<AddressLock>,
 }
 
 impl OpenWindow {
@@ -91,7 +91,7 @@ impl OpenWindow {
     }
 
     /// Where they are bound.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = &Local> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &BoundAddress> {
         self.views.iter().flat_map(|view| &view.addresses)
     }
 
@@ -107,7 +107,7 @@ impl OpenWindow {
             })
         };
         let tasks = bound.sockets.into_iter().flatten().map(serve).collect();
-        View { listen, control, addresses: bound.addresses, stop, tasks, _claims: bound.claims }
+        View { listen, control, addresses: bound.addresses, stop, tasks, _locks: bound.locks }
     }
 
     /// Ends all of it at once.

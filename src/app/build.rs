@@ -13,13 +13,13 @@ use super::health::AppHealth;
 use super::listeners::Listeners;
 use super::reload::ReloadMetrics;
 use crate::config::Config;
-use crate::listen::{BindError, Local};
+use crate::listen::{BindError, BoundAddress};
 use crate::proxy::limits::in_flight::InFlight;
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::policy::plan::{BoundListeners, Plan, PlanError, PlanInputs, wanted};
 use crate::proxy::snapshot::Shared;
 use crate::secret::Store;
-use crate::server::{Slots, WorkerListener};
+use crate::server::{ConnectionLimit, WorkerListener};
 use crate::telemetry::Registry;
 use crate::telemetry::metrics::Description;
 use crate::token::{Keeper, TokenMetrics};
@@ -32,7 +32,7 @@ pub struct App {
     pub(super) keeper: Keeper,
     pub(super) headers: HeaderValues,
     pub(super) shared: Shared,
-    pub(super) slots: Slots,
+    pub(super) connection_limit: ConnectionLimit,
     pub(super) listeners: Listeners,
     pub(super) sockets: Vec<Vec<WorkerListener>>,
     pub(super) window: Window,
@@ -95,8 +95,8 @@ impl App {
         let secrets = Arc::new(Store::register(&registry)?);
         let mut keeper = Keeper::new(TokenMetrics::register(&registry)?, secrets);
         let reload = ReloadMetrics::register(&registry)?;
-        let slots = Slots::new(config.connections.max_connections);
-        let counted = slots.clone();
+        let connection_limit = ConnectionLimit::new(config.connections.max_connections);
+        let counted = connection_limit.clone();
         registry.gauge_of(
             "bearer_proxy_client_connections",
             "Open client connections.",
@@ -120,7 +120,7 @@ impl App {
             keeper,
             headers,
             shared,
-            slots,
+            connection_limit,
             listeners,
             sockets,
             window,
@@ -132,7 +132,7 @@ impl App {
     /// Addresses of the proxy's listeners, in the order of the configuration.
     pub fn addresses(&self) -> Vec<Vec<SocketAddr>> {
         let all = self.listeners.addresses();
-        all.map(|(_, addresses)| addresses.iter().filter_map(Local::tcp).collect()).collect()
+        all.map(|(_, addresses)| addresses.iter().filter_map(BoundAddress::tcp).collect()).collect()
     }
 
     /// All families of metrics, for the reference in `docs/`.
@@ -142,7 +142,7 @@ impl App {
 
     /// Addresses of the admin listener.
     pub fn admin_addresses(&self) -> Vec<SocketAddr> {
-        self.window.addresses().filter_map(Local::tcp).collect()
+        self.window.addresses().filter_map(BoundAddress::tcp).collect()
     }
 }
 

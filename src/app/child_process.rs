@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 
 use super::signal::{Signal, at_terminal};
 use crate::config::Config;
-use crate::listen::Local;
+use crate::listen::BoundAddress;
 use crate::proxy::policy::settings::HeaderText;
 use crate::secret::{EgressLogin, EgressProxy, Reference};
 
@@ -102,10 +102,10 @@ impl Environment {
     /// listener comes with its index in the configuration.
     pub(super) fn new<'a>(
         config: &Config,
-        proxy: impl Iterator<Item = (usize, &'a [Local])>,
-        admin: Option<&Local>,
+        proxy: impl Iterator<Item = (usize, &'a [BoundAddress])>,
+        admin: Option<&BoundAddress>,
     ) -> Self {
-        let one = |(index, all): (usize, &[Local])| {
+        let one = |(index, all): (usize, &[BoundAddress])| {
             let tls = config.proxy.listeners.get(index)?.tls.is_some();
             Some((index, url(all.first()?, tls)))
         };
@@ -123,14 +123,14 @@ impl Environment {
     }
 }
 
-fn url(local: &Local, tls: bool) -> String {
+fn url(local: &BoundAddress, tls: bool) -> String {
     let scheme = if tls { "https" } else { "http" };
     match local {
-        Local::Tcp(address) if address.ip().is_unspecified() => {
+        BoundAddress::Tcp(address) if address.ip().is_unspecified() => {
             format!("{scheme}://localhost:{}", address.port())
         }
-        Local::Tcp(address) => format!("{scheme}://{address}"),
-        Local::Unix(_) => local.to_string(),
+        BoundAddress::Tcp(address) => format!("{scheme}://{address}"),
+        BoundAddress::Unix(_) => local.to_string(),
     }
 }
 

@@ -3,17 +3,17 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::systemd::all_move;
+use super::systemd::all_responsive;
 use crate::admin::{Health, TokenHealth};
 use crate::clock::Moment;
-use crate::server::worker::Heart;
+use crate::server::worker::Heartbeat;
 use crate::token::{KeeperHandle, TokenStatus};
 
 /// The program's health, computed from what the parts know; nothing is stored beside them.
 pub struct AppHealth {
     draining: AtomicBool,
     started: AtomicBool,
-    workers: OnceLock<Vec<Heart>>,
+    workers: OnceLock<Vec<Heartbeat>>,
     tokens: KeeperHandle,
 }
 
@@ -28,7 +28,7 @@ impl AppHealth {
     }
 
     /// The workers run.
-    pub(super) fn start(&self, workers: Vec<Heart>) {
+    pub(super) fn start(&self, workers: Vec<Heartbeat>) {
         // There is one start.
         let _ = self.workers.set(workers);
         self.started.store(true, Ordering::Relaxed);
@@ -50,7 +50,7 @@ impl Health for AppHealth {
     }
 
     fn alive(&self) -> bool {
-        self.workers.get().is_none_or(|hearts| all_move(hearts))
+        self.workers.get().is_none_or(|heartbeats| all_responsive(heartbeats))
     }
 
     fn tokens(&self) -> Vec<TokenHealth> {

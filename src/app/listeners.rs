@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use super::build::StartError;
 use crate::listen::settings::{Listen, ServerTls};
 use crate::listen::tls::Identity;
-use crate::listen::{BindError, Claim, Local, TlsCell, bind};
+use crate::listen::{AddressLock, BindError, BoundAddress, TlsCell, bind};
 use crate::proxy::policy::plan::{BoundListener, BoundListeners};
 use crate::proxy::policy::settings::ListenerSettings;
 use crate::server::WorkerListener;
@@ -30,10 +30,10 @@ pub(super) struct Listeners {
 struct Open {
     id: usize,
     listen: Listen,
-    addresses: Vec<Local>,
+    addresses: Vec<BoundAddress>,
     tls: TlsCell,
     certificate: Option<Certificate>,
-    _claims: Vec<Claim>,
+    _locks: Vec<AddressLock>,
 }
 
 /// The certificate of a listener that speaks TLS.
@@ -179,7 +179,7 @@ impl Listeners {
     }
 
     /// The addresses of each, with its index in the listeners of the configuration.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = (usize, &[Local])> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (usize, &[BoundAddress])> {
         self.open.iter().map(|(index, open)| (*index, &*open.addresses))
     }
 }
@@ -207,7 +207,7 @@ impl Change {
             mine.extend(new.into_iter().map(listener));
         }
         let (listen, addresses) = (listen.clone(), bound.addresses);
-        Ok(Open { id, listen, addresses, tls, certificate: None, _claims: bound.claims })
+        Ok(Open { id, listen, addresses, tls, certificate: None, _locks: bound.locks })
     }
 }
 
@@ -234,7 +234,7 @@ impl Certificate {
 
 impl Open {
     fn bound(&self) -> BoundListener {
-        let addresses = self.addresses.iter().filter_map(Local::tcp).collect();
+        let addresses = self.addresses.iter().filter_map(BoundAddress::tcp).collect();
         BoundListener { id: self.id, addresses }
     }
 }
@@ -251,7 +251,7 @@ fn give_access(old: &Listen, new: &Listen) -> Result<(), BindError> {
     match new {
         Listen::Unix(socket) if old != new => socket.give_access().map_err(|cause| BindError {
             listen: new.clone(),
-            at: Local::Unix(socket.path.clone()),
+            at: BoundAddress::Unix(socket.path.clone()),
             cause,
         }),
         _ => Ok(()),

@@ -23,8 +23,8 @@ use super::workers::Workers;
 use crate::config::{self, Config};
 use crate::proxy::policy::plan::wanted;
 use crate::proxy::snapshot::Shared;
-use crate::server::settings::{ShutdownSettings, Workers as WorkerCount};
-use crate::server::{Slots, WorkerCommand};
+use crate::server::settings::{ShutdownSettings, WorkerCount};
+use crate::server::{ConnectionLimit, WorkerCommand};
 use crate::telemetry::Registry;
 use crate::telemetry::family::Gauges;
 use crate::telemetry::log::{LogFormat, LogGuard};
@@ -83,7 +83,7 @@ pub(super) struct Reloader {
     pub(super) keeper: Keeper,
     pub(super) headers: HeaderValues,
     pub(super) shared: Shared,
-    pub(super) slots: Slots,
+    pub(super) connection_limit: ConnectionLimit,
     pub(super) listeners: Listeners,
     pub(super) workers: Workers,
     pub(super) window: OpenWindow,
@@ -179,7 +179,7 @@ impl Reloader {
         }
         drop(removed);
         if new.connections != self.config.connections {
-            self.slots.resize(new.connections.max_connections);
+            self.connection_limit.resize(new.connections.max_connections);
             self.workers.tell(|| WorkerCommand::Limits(new.connections)).await;
         }
         self.shared.plan.store(Arc::new(plan));

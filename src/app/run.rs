@@ -18,7 +18,7 @@ use super::signal::{Signal, Signals};
 use super::systemd;
 use super::workers::Workers;
 use crate::admin::service::Admin;
-use crate::listen::Local;
+use crate::listen::BoundAddress;
 use crate::server::StopSignal;
 use crate::server::settings::ShutdownSettings;
 use crate::telemetry::log::LogGuard;
@@ -56,8 +56,9 @@ impl App {
             }
         };
         let stop = StopSignal::new();
-        let (limits, slots) = (config.connections, self.slots);
-        let workers = match Workers::spawn(self.sockets, limits, &slots, &shared, &stop) {
+        let (limits, connection_limit) = (config.connections, self.connection_limit);
+        let workers = match Workers::spawn(self.sockets, limits, &connection_limit, &shared, &stop)
+        {
             Ok(workers) => workers,
             Err(error) => {
                 tracing::error!(%error, "a worker thread cannot be started");
@@ -69,8 +70,8 @@ impl App {
         announce(self.listeners.addresses().flat_map(|(_, all)| all), window.addresses());
         let admin = window.addresses().next();
         let environment = Environment::new(&config, self.listeners.addresses(), admin);
-        let hearts = workers.hearts();
-        self.health.start(hearts.clone());
+        let heartbeats = workers.heartbeats();
+        self.health.start(heartbeats.clone());
         let mut reloader = Reloader {
             text: std::fs::read(&config.path).ok(),
             fixed: Fixed::of(&config),
@@ -78,13 +79,13 @@ impl App {
             keeper,
             headers,
             shared,
-            slots,
+            connection_limit,
             listeners: self.listeners,
             workers,
             window,
             metrics: self.reload,
         };
-        let watchdog = tokio::spawn(systemd::watchdog(hearts));
+        let watchdog = tokio::spawn(systemd::watchdog(heartbeats));
         systemd::ready();
         let mut companion = Companion::none();
         let why = match Companion::start(command, environment) {
@@ -199,8 +200,8 @@ async fn told_again(signals: &mut Signals) {
 
 /// Says where we listen; scripts and stories wait for these lines.
 pub(super) fn announce<'a>(
-    proxy: impl IntoIterator<Item = &'a Local>,
-    admin: impl IntoIterator<Item = &'a Local>,
+    proxy: impl IntoIterator<Item = &'a BoundAddress>,
+    admin: impl IntoIterator<Item = &'a BoundAddress>,
 ) {
     for addr in proxy {
         tracing::info!(listener = "proxy", %addr, "listening");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::server::worker::Heart;
+use crate::server::worker::Heartbeat;
 
 /// A worker that was silent for so many beats hangs.
 const BEATS: u32 = 4;
@@ -27,12 +27,12 @@ pub(super) fn stopping() {
 }
 
 /// Tells the watchdog, for as long as every worker moves; ends never.
-pub(super) async fn watchdog(hearts: Vec<Heart>) {
+pub(super) async fn watchdog(heartbeats: Vec<Heartbeat>) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     let mut ticks = tokio::time::interval((patience / 2).max(Duration::from_millis(10)));
     loop {
         ticks.tick().await;
-        match all_move(&hearts) {
+        match all_responsive(&heartbeats) {
             true => tell(&[NotifyState::Watchdog]),
             false => tracing::error!("a worker does not move; the watchdog is not told"),
         }
@@ -40,8 +40,8 @@ pub(super) async fn watchdog(hearts: Vec<Heart>) {
 }
 
 /// Whether every worker has shown lately that it moves.
-pub(super) fn all_move(hearts: &[Heart]) -> bool {
-    hearts.iter().all(|heart| heart.silence() < Heart::INTERVAL * BEATS)
+pub(super) fn all_responsive(heartbeats: &[Heartbeat]) -> bool {
+    heartbeats.iter().all(|heartbeat| heartbeat.since_last() < Heartbeat::INTERVAL * BEATS)
 }
 
 /// Nothing depends on being heard.

@@ -17,10 +17,10 @@ use crate::proxy::code::Code;
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::snapshot::Shared;
 use crate::proxy::stack::stack;
-use crate::server::settings::ConnectionLimits;
-use crate::server::worker::{Heart, WorkerGone};
+use crate::server::settings::ConnectionSettings;
+use crate::server::worker::{self, Heartbeat, WorkerGone};
 use crate::server::{
-    HeadError, Inbound, OnHeadError, Slots, StopSignal, Worker, WorkerCommand, WorkerHandle,
+    ConnectionLimit, HeadError, Inbound, OnHeadError, StopSignal, WorkerCommand, WorkerHandle,
     WorkerListener,
 };
 
@@ -34,17 +34,17 @@ impl Workers {
     /// Starts one for each list of sockets.
     pub(super) fn spawn(
         sockets: Vec<Vec<WorkerListener>>,
-        limits: ConnectionLimits,
-        slots: &Slots,
+        limits: ConnectionSettings,
+        connection_limit: &ConnectionLimit,
         shared: &Shared,
         stop: &StopSignal,
     ) -> io::Result<Self> {
         let start = |(index, sockets)| {
             let shared = shared.clone();
             let on_head_error = on_head_error(shared.metrics.clone());
-            let (slots, stop) = (slots.clone(), stop.clone());
+            let (connection_limit, stop) = (connection_limit.clone(), stop.clone());
             let make = move || service(shared);
-            Worker::spawn(index, sockets, limits, slots, make, on_head_error, stop)
+            worker::spawn(index, sockets, limits, connection_limit, make, on_head_error, stop)
         };
         sockets.into_iter().enumerate().map(start).collect::<io::Result<_>>().map(Self)
     }
@@ -71,8 +71,8 @@ impl Workers {
     }
 
     /// Signs that they move.
-    pub(super) fn hearts(&self) -> Vec<Heart> {
-        self.0.iter().map(WorkerHandle::heart).collect()
+    pub(super) fn heartbeats(&self) -> Vec<Heartbeat> {
+        self.0.iter().map(WorkerHandle::heartbeat).collect()
     }
 
     /// Ends when one of them does.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::admin::settings::AdminSettings;
 use crate::proxy::policy::settings::ProxySettings;
-use crate::server::settings::{ConnectionLimits, ShutdownSettings, Workers};
+use crate::server::settings::{ConnectionSettings, ShutdownSettings, WorkerCount};
 use crate::telemetry::log::LogSettings;
 use crate::token::Credential;
 
@@ -16,9 +16,9 @@ pub struct Config {
     /// The file it came from.
     pub path: PathBuf,
     /// Worker threads.
-    pub workers: Workers,
+    pub workers: WorkerCount,
     /// Bounds on client connections.
-    pub connections: ConnectionLimits,
+    pub connections: ConnectionSettings,
     /// Listeners, upstreams and routes.
     pub proxy: ProxySettings,
     /// Client registrations, in the order of their names.

@@ -12,7 +12,7 @@ use crate::proxy::policy::settings::{
     AllowedClients, AllowedHosts, ListenerSettings, RequestLimits,
 };
 use crate::route::HostPattern;
-use crate::server::settings::{ConnectionLimits, HalfClosed, ShutdownSettings, Workers};
+use crate::server::settings::{ConnectionSettings, HalfClosed, ShutdownSettings, WorkerCount};
 use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
 
 use super::clients::ParsedClient;
@@ -28,8 +28,8 @@ pub(super) struct ServerSection {
     pub(super) clients: AllowedClients,
     /// Whether listeners beyond loopback are wanted: it is said who may use them.
     pub(super) remote: bool,
-    pub(super) workers: Workers,
-    pub(super) connections: ConnectionLimits,
+    pub(super) workers: WorkerCount,
+    pub(super) connections: ConnectionSettings,
     pub(super) limits: RequestLimits,
     pub(super) via: Pseudonym,
 }
@@ -124,12 +124,12 @@ fn via(section: &Section<'_>) -> Pseudonym {
     read.flatten().unwrap_or_default()
 }
 
-fn workers(item: &Item<'_>) -> Option<Workers> {
+fn workers(item: &Item<'_>) -> Option<WorkerCount> {
     if item.is_text() {
-        return item.choice(&[("auto", Workers::Auto)]);
+        return item.choice(&[("auto", WorkerCount::Auto)]);
     }
     let count = usize::try_from(item.integer(1..65)?).ok()?;
-    NonZeroUsize::new(count).map(Workers::Count)
+    NonZeroUsize::new(count).map(WorkerCount::Count)
 }
 
 /// Bytes that a message's head may be allowed to have: hyper has no smaller buffer than 8 KiB, and
@@ -139,15 +139,15 @@ pub(super) const HEAD_BYTES: RangeInclusive<u64> = 8 << 10..=1 << 20;
 const HALF_CLOSED: [(&str, HalfClosed); 2] =
     [("gone", HalfClosed::Gone), ("serve", HalfClosed::Serve)];
 
-fn connections(section: &Section<'_>) -> ConnectionLimits {
-    let default = ConnectionLimits::default();
+fn connections(section: &Section<'_>) -> ConnectionSettings {
+    let default = ConnectionSettings::default();
     let timeouts = section.section("timeouts", "timeouts of [server]");
     let http2 = section.section("http2", "http2 of [server]");
     let count = |key, default: u32| {
         let range = 1..100_001;
         u32::try_from(http2.count(key, range, default as usize)).unwrap_or(default)
     };
-    let limits = ConnectionLimits {
+    let limits = ConnectionSettings {
         max_connections: section.count("max_connections", 1..1_000_001, default.max_connections),
         max_headers: section.count("max_headers", 10..1001, default.max_headers),
         max_header_bytes: section.size_within(

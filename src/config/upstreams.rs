@@ -13,7 +13,7 @@ use crate::proxy::policy::settings::{
     UpstreamSettings,
 };
 use crate::route::PathPattern;
-use crate::server::settings::ConnectionLimits;
+use crate::server::settings::ConnectionSettings;
 use crate::upstream::settings::{Protocol, Settings};
 
 use super::egress::{self, EgressSettings};
@@ -289,7 +289,7 @@ fn connection(
     url: Option<&(Origin, String)>,
     tls: TlsSettings,
     egress: &EgressSettings<'_>,
-    apps: &ConnectionLimits,
+    apps: &ConnectionSettings,
 ) -> (Option<Settings>, Duration, Duration) {
     let protocol = section.choice("http", &PROTOCOLS, Protocol::default());
     let max_connections = section.count("max_connections", 1..1_000_001, Settings::MAX_CONNECTIONS);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::client_certificate::ClientCertificate;
+use super::peer_certificate::PeerCertificate;
 
 /// What is known of a client before it has said a word of HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Peer {
     pub address: PeerAddress,
     /// What the client proved in the TLS handshake: a certificate of an authority that the listener
     /// trusts. `None` without TLS, and where the client showed none and none was required.
-    pub certificate: Option<Box<ClientCertificate>>,
+    pub certificate: Option<Box<PeerCertificate>>,
 }
 
 /// The other end of a socket.

@@ -19,23 +19,23 @@ pub(super) const BACKLOG: i32 = 1024;
 #[derive(Debug)]
 pub struct Bound {
     /// The addresses it really has (a port of 0 has become a number).
-    pub addresses: Vec<Local>,
+    pub addresses: Vec<BoundAddress>,
     /// The sockets of each worker, non-blocking and ready for a runtime.
     pub sockets: Vec<Vec<Listener>>,
     /// To be kept for as long as the listener is to be ours.
-    pub claims: Vec<Claim>,
+    pub locks: Vec<AddressLock>,
 }
 
 /// One address that a listener is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Local {
+pub enum BoundAddress {
     /// IP address and port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-impl Local {
+impl BoundAddress {
     /// The address, where it is one of TCP.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
@@ -45,7 +45,7 @@ impl Local {
     }
 }
 
-impl fmt::Display for Local {
+impl fmt::Display for BoundAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
@@ -65,9 +65,9 @@ pub enum Listener {
 
 /// What makes an address ours alone; given up when dropped.
 #[derive(Debug)]
-pub enum Claim {
+pub enum AddressLock {
     /// No second instance joins the sockets that share a port.
-    Port(PortClaim),
+    Port(PortLock),
     /// The file of a Unix socket, removed in the end.
     File(SocketFile),
 }
@@ -81,28 +81,29 @@ pub enum Claim {
 /// # Errors
 /// The first address that cannot be bound; nothing stays bound then.
 pub fn bind(listen: &Listen, workers: NonZeroUsize) -> Result<Bound, BindError> {
-    let fail = |at: Local| move |cause: io::Error| BindError { listen: listen.clone(), at, cause };
+    let fail =
+        |at: BoundAddress| move |cause: io::Error| BindError { listen: listen.clone(), at, cause };
     let mut bound = Bound::new(workers);
     match listen {
         Listen::Tcp(address) => {
-            bound.tcp(*address).map_err(fail(Local::Tcp(*address)))?;
+            bound.tcp(*address).map_err(fail(BoundAddress::Tcp(*address)))?;
         }
         Listen::Localhost(port) => {
             let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
-            let first = bound.tcp(v4).map_err(fail(Local::Tcp(v4)))?;
+            let first = bound.tcp(v4).map_err(fail(BoundAddress::Tcp(v4)))?;
             let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, first.port()));
             match bound.tcp(v6) {
                 Ok(_) => {}
                 Err(error) if is_without_ipv6(&error) => {}
-                Err(error) => return Err(fail(Local::Tcp(v6))(error)),
+                Err(error) => return Err(fail(BoundAddress::Tcp(v6))(error)),
             }
         }
         Listen::Unix(socket) => {
-            let at = Local::Unix(socket.path.clone());
+            let at = BoundAddress::Unix(socket.path.clone());
             let (listener, file) = unix_socket::bind(socket).map_err(fail(at.clone()))?;
             bound.add(0, Listener::Unix(listener));
             bound.addresses.push(at);
-            bound.claims.push(Claim::File(file));
+            bound.locks.push(AddressLock::File(file));
         }
     }
     Ok(bound)
@@ -111,7 +112,7 @@ pub fn bind(listen: &Listen, workers: NonZeroUsize) -> Result<Bound, BindError> 
 impl Bound {
     fn new(workers: NonZeroUsize) -> Self {
         let sockets = (0..workers.get()).map(|_| Vec::new()).collect();
-        Self { addresses: Vec::new(), sockets, claims: Vec::new() }
+        Self { addresses: Vec::new(), sockets, locks: Vec::new() }
     }
 
     fn add(&mut self, worker: usize, listener: Listener) {
@@ -123,7 +124,7 @@ impl Bound {
     fn tcp(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
         let workers = self.sockets.len();
         if workers > 1 && address.port() != 0 {
-            self.claims.push(Claim::Port(PortClaim::new(address)?));
+            self.locks.push(AddressLock::Port(PortLock::new(address)?));
             // What has the port without sharing it, or shares it as another user, is found here.
             drop(bind_one(address, false)?);
         }
@@ -134,9 +135,9 @@ impl Bound {
             self.add(worker, Listener::Tcp(listener));
         }
         if address.port() == 0 && workers > 1 {
-            self.claims.push(Claim::Port(PortClaim::new(local)?));
+            self.locks.push(AddressLock::Port(PortLock::new(local)?));
         }
-        self.addresses.push(Local::Tcp(local));
+        self.addresses.push(BoundAddress::Tcp(local));
         Ok(local)
     }
 }
@@ -144,12 +145,12 @@ impl Bound {
 /// A name in the abstract namespace of Unix sockets: it belongs to the network namespace, as the
 /// port does, and goes with the process that holds it.
 #[derive(Debug)]
-pub struct PortClaim {
+pub struct PortLock {
     #[cfg(target_os = "linux")]
     _name: UnixListener,
 }
 
-impl PortClaim {
+impl PortLock {
     #[cfg(target_os = "linux")]
     fn new(address: SocketAddr) -> io::Result<Self> {
         use std::os::linux::net::SocketAddrExt;
@@ -194,7 +195,7 @@ pub struct BindError {
     /// As it was configured.
     pub listen: Listen,
     /// The address that failed.
-    pub at: Local,
+    pub at: BoundAddress,
     /// What the system said.
     pub cause: io::Error,
 }
@@ -203,8 +204,8 @@ impl BindError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match &self.at {
-            Local::Tcp(address) => self.tcp_hint(*address),
-            Local::Unix(path) => self.file_hint(&path.display().to_string()),
+            BoundAddress::Tcp(address) => self.tcp_hint(*address),
+            BoundAddress::Unix(path) => self.file_hint(&path.display().to_string()),
         }
     }
 
@@ -304,7 +305,8 @@ mod tests {
         let bound = bind(&Listen::Localhost(0), ONE).unwrap();
         let port = first(&bound).port();
         assert_eq!(first(&bound).ip(), Ipv4Addr::LOCALHOST);
-        let ports = bound.addresses.iter().filter_map(Local::tcp).map(|address| address.port());
+        let ports =
+            bound.addresses.iter().filter_map(BoundAddress::tcp).map(|address| address.port());
         assert!(port != 0 && ports.clone().all(|other| other == port) && ports.count() <= 2);
     }
 

@@ -22,7 +22,7 @@ use super::request::scope::ScopedRequest;
 use super::request::upgrade;
 use super::trailers::TrailerFilter;
 use crate::body::Body;
-use crate::upstream::{Answer, Transport};
+use crate::upstream::{Transport, UpstreamResponse};
 
 #[cfg(test)]
 mod tests;
@@ -146,7 +146,7 @@ async fn challenged<T: Transport>(
 
 /// The answer as the app gets it: status and body as they are, headers cleaned.
 fn streamed(sent: Sent, exchange: &Exchange) -> Response<Body> {
-    let Sent { answer: Answer { mut response, body_unread }, bearer, .. } = sent;
+    let Sent { answer: UpstreamResponse { mut response, body_unread }, bearer, .. } = sent;
     let Exchange { route, upstream, scope, grpc, .. } = exchange;
     let token = bearer.as_ref().map(|bearer| bearer.token_bytes());
     let version = std::mem::replace(response.version_mut(), Version::HTTP_11);

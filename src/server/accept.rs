@@ -14,13 +14,13 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tower::Service;
 
-use super::connection::{ConnectionInfo, Ended, Inbound, RefusedHeads, serve};
-use super::drain::{Crowd, Drain, Member, Stage, StopSignal};
+use super::client_stream::ClientStream;
+use super::connection::{CloseReason, ConnectionInfo, Inbound, RefusedHeads, serve};
+use super::connection_limit::ConnectionLimit;
+use super::drain::{AdmissionQueue, Drain, DrainHandle, ShutdownPhase, StopSignal};
 use super::handshake::handshake;
 use super::io::SharedIo;
-use super::settings::ConnectionLimits;
-use super::slots::Slots;
-use super::stream::Stream;
+use super::settings::ConnectionSettings;
 use super::worker::{OnHeadError, WorkerCommand, WorkerListener};
 use crate::body::Body;
 use crate::listen::TlsCell;
@@ -54,7 +54,7 @@ enum Client {
 impl Source {
     fn new(
         WorkerListener { id, listener, tls }: WorkerListener,
-        crowd: &Rc<Crowd>,
+        crowd: &Rc<AdmissionQueue>,
     ) -> io::Result<Self> {
         let acceptor = match listener {
             Listener::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
@@ -93,24 +93,29 @@ pub(super) struct Accept<S> {
     sources: Vec<Source>,
     /// Connections of listeners that are gone.
     leaving: Vec<Rc<Drain>>,
-    crowd: Rc<Crowd>,
+    crowd: Rc<AdmissionQueue>,
     /// The listener to look at first: the next one after each connection, so that none starves.
     turn: usize,
     setup: Rc<Setup>,
-    slots: Slots,
+    slots: ConnectionLimit,
     service: S,
     failures: Throttle,
 }
 
 /// What connections are served with.
 struct Setup {
-    limits: ConnectionLimits,
+    limits: ConnectionSettings,
     refused: Rc<RefusedHeads>,
 }
 
 impl Setup {
-    async fn serve<S>(&self, io: SharedIo, info: Rc<ConnectionInfo>, service: S, member: Member)
-    where
+    async fn serve<S>(
+        &self,
+        io: SharedIo,
+        info: Rc<ConnectionInfo>,
+        service: S,
+        member: DrainHandle,
+    ) where
         S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
         S::Future: 'static,
     {
@@ -120,13 +125,17 @@ impl Setup {
     }
 }
 
-fn log_end(ended: Ended, peer: &Peer) {
+fn log_end(ended: CloseReason, peer: &Peer) {
     match ended {
-        Ended::Closed => {}
-        Ended::TimedOut(phase) => tracing::debug!(%peer, ?phase, "client connection timed out"),
-        Ended::ClientLeft => tracing::debug!(%peer, "client disconnected before the response"),
-        Ended::Flooded => tracing::warn!(%peer, "client cancelled too many HTTP/2 streams"),
-        Ended::Failed(error) => tracing::debug!(%peer, %error, "client connection failed"),
+        CloseReason::Closed | CloseReason::BadHead(..) => {}
+        CloseReason::TimedOut(phase) => {
+            tracing::debug!(%peer, ?phase, "client connection timed out")
+        }
+        CloseReason::ClientLeft => {
+            tracing::debug!(%peer, "client disconnected before the response")
+        }
+        CloseReason::Flooded => tracing::warn!(%peer, "client cancelled too many HTTP/2 streams"),
+        CloseReason::Failed(error) => tracing::debug!(%peer, %error, "client connection failed"),
     }
 }
 impl<S> Accept<S>
@@ -136,8 +145,8 @@ where
 {
     pub(super) fn new(
         listeners: Vec<WorkerListener>,
-        limits: ConnectionLimits,
-        slots: Slots,
+        limits: ConnectionSettings,
+        slots: ConnectionLimit,
         service: S,
         on_head_error: OnHeadError,
     ) -> Self {
@@ -167,7 +176,7 @@ where
                 () = stop.finishing() => break,
                 () = stop.retiring(), if !retiring => {
                     retiring = true;
-                    self.tell(Stage::Retiring);
+                    self.tell(ShutdownPhase::Retiring);
                 }
                 command = commands.recv(), if commanded => match command {
                     Some(WorkerCommand::Add(listener)) => self.add(listener),
@@ -191,7 +200,7 @@ where
         }
     }
 
-    fn tell(&self, stage: Stage) {
+    fn tell(&self, stage: ShutdownPhase) {
         self.sources.iter().for_each(|source| source.drain.tell(stage));
     }
 
@@ -202,7 +211,7 @@ where
         let (gone, kept) = self.sources.drain(..).partition(|source| source.id == id);
         self.sources = kept;
         for source in gone {
-            source.drain.tell(Stage::Finishing);
+            source.drain.tell(ShutdownPhase::Finishing);
             self.empty_queue(&source);
             self.leaving.push(source.drain);
         }
@@ -290,7 +299,7 @@ where
         }
     }
 
-    fn connect<I: Stream>(&self, source: &Source, stream: I, peer: Peer) {
+    fn connect<I: ClientStream>(&self, source: &Source, stream: I, peer: Peer) {
         let (held, member) = (source.drain.hold(), source.drain.join());
         let (listener, tls) = (source.id, source.tls.acceptor());
         let (place, slots) = (self.slots.try_take(), self.slots.clone());
@@ -349,16 +358,18 @@ mod tests {
     use super::*;
     use crate::body::Body;
     use crate::listen::settings::{Listen, UnixSocket};
-    use crate::listen::sockets::{Local, bind};
+    use crate::listen::sockets::{BoundAddress, bind};
 
     trait Client: Read + Write {}
     impl<C: Read + Write> Client for C {}
 
     /// A client that connects, and sends, while the runtime looks elsewhere.
-    fn connect(address: &Local) -> Box<dyn Client + Send> {
+    fn connect(address: &BoundAddress) -> Box<dyn Client + Send> {
         match address {
-            Local::Tcp(address) => Box::new(std::net::TcpStream::connect(address).unwrap()),
-            Local::Unix(path) => Box::new(std::os::unix::net::UnixStream::connect(path).unwrap()),
+            BoundAddress::Tcp(address) => Box::new(std::net::TcpStream::connect(address).unwrap()),
+            BoundAddress::Unix(path) => {
+                Box::new(std::os::unix::net::UnixStream::connect(path).unwrap())
+            }
         }
     }
 
@@ -376,7 +387,7 @@ mod tests {
             };
             let service = service_fn(async |_: Inbound| Ok(Response::new(Body::full("served"))));
             let closed = async {
-                let (limits, slots) = (ConnectionLimits::default(), Slots::new(8));
+                let (limits, slots) = (ConnectionSettings::default(), ConnectionLimit::new(8));
                 let mut accept =
                     Accept::new(vec![listener], limits, slots, service, Arc::new(drop));
                 let mut client = connect(&bound.addresses[0]);

@@ -15,12 +15,12 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::{Sleep, sleep};
 use tower::Service;
 
-use super::drain::{Held, Member, Stage};
+use super::client_stream::PeerState;
+use super::drain::{DrainHandle, OpenGuard, ShutdownPhase};
 use super::io::SharedIo;
 use super::linger::linger;
-use super::phase::{Deadline, Phase};
-use super::settings::{ConnectionLimits, HalfClosed};
-use super::stream::PeerState;
+use super::phase::{ConnectionPhase, Deadline};
+use super::settings::{ConnectionSettings, HalfClosed};
 use super::worker::OnHeadError;
 use super::{http1, http2};
 use crate::body::{Body, BoxError};
@@ -70,7 +70,7 @@ pub struct ConnectionInfo {
     /// The client.
     pub peer: Peer,
     /// Counts it as open.
-    pub(super) _held: Option<Held>,
+    pub(super) _held: Option<OpenGuard>,
 }
 
 impl ConnectionInfo {
@@ -175,17 +175,19 @@ impl RefusedHeads {
     }
 }
 
-/// How a connection ended.
+/// Why a connection ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum CloseReason {
     /// In order, by either side.
     Closed,
     /// No request for too long, a head that took too long, or an answer that nobody took.
-    TimedOut(Phase),
+    TimedOut(ConnectionPhase),
     /// The client left before its answer.
     ClientLeft,
     /// The client cancelled more HTTP/2 streams than it may.
     Flooded,
+    /// A head that hyper could not read and has answered. The socket is still open.
+    BadHead(HeadError, BoxError),
     /// The socket or an answer failed.
     Failed(BoxError),
 }
@@ -195,10 +197,10 @@ pub(super) async fn serve<S>(
     io: SharedIo,
     info: Rc<ConnectionInfo>,
     service: S,
-    limits: &ConnectionLimits,
+    limits: &ConnectionSettings,
     refused: &Rc<RefusedHeads>,
-    member: Member,
-) -> Ended
+    member: DrainHandle,
+) -> CloseReason
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
@@ -216,7 +218,7 @@ where
     }
     let known = Rc::clone(&info);
     match http1::serve(io.clone(), info, service, limits, member).await {
-        http1::Ended::BadHead(reason, error) => {
+        CloseReason::BadHead(reason, error) => {
             // hyper's plain 400 is what TLS libraries report as "wrong version number".
             let is_tls = first_bytes == FirstBytes::Tls;
             refused.add(if is_tls { HeadError::Tls } else { reason }, &error, &known.peer);
@@ -224,9 +226,9 @@ where
             if !io.is_at_end() {
                 Box::pin(linger(io)).await;
             }
-            Ended::Closed
+            CloseReason::Closed
         }
-        http1::Ended::Other(ended) => ended,
+        ended => ended,
     }
 }
 
@@ -257,9 +259,9 @@ impl FirstBytes {
 /// Waits for a connection's first bytes, within its time-outs. They stay to be read.
 async fn first_bytes(
     io: &SharedIo,
-    limits: &ConnectionLimits,
-    member: &Member,
-) -> Result<FirstBytes, Ended> {
+    limits: &ConnectionSettings,
+    member: &DrainHandle,
+) -> Result<FirstBytes, CloseReason> {
     let mut deadline = Deadline::new(limits);
     let mut timer = pin!(sleep(limits.idle_timeout));
     let mut grace = None;
@@ -268,18 +270,20 @@ async fn first_bytes(
         // Read before the clock is looked at: a head that has begun to arrive is still answered.
         loop {
             match io.poll_early(cx, FIRST_READ) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Ended::Closed)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(CloseReason::Closed)),
                 Poll::Ready(Ok(_)) => {
                     if let Some(told) = io.with_early(FirstBytes::tell) {
                         return Poll::Ready(Ok(told));
                     }
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Ended::Failed(error.into()))),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(CloseReason::Failed(error.into())));
+                }
                 Poll::Pending => break,
             }
         }
         if should_close_for_drain(stage, io, &mut grace, cx) {
-            return Poll::Ready(Err(Ended::Closed));
+            return Poll::Ready(Err(CloseReason::Closed));
         }
         let phase = io.phase();
         let Some(due) = deadline.due(phase, io.take_moved(), member.is_crowded()) else {
@@ -289,19 +293,19 @@ async fn first_bytes(
             timer.as_mut().reset(due);
         }
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(Ended::TimedOut(phase)))
+        Poll::Ready(Err(CloseReason::TimedOut(phase)))
     })
     .await
 }
 
 /// Whether a connection is to close now: all are told to finish, and no request has begun to arrive.
 pub(super) fn should_close_for_drain(
-    stage: Stage,
+    stage: ShutdownPhase,
     io: &SharedIo,
     grace: &mut Option<Pin<Box<Sleep>>>,
     cx: &mut Context<'_>,
 ) -> bool {
-    if stage != Stage::Finishing || io.phase() != Phase::Idle {
+    if stage != ShutdownPhase::Finishing || io.phase() != ConnectionPhase::Idle {
         return false;
     }
     io.was_used() || {

@@ -66,7 +66,7 @@ impl StopSignal {
 
 /// How far a connection is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) enum Stage {
+pub(super) enum ShutdownPhase {
     /// It is not.
     #[default]
     Open,
@@ -81,16 +81,16 @@ pub(super) enum Stage {
 /// While there are any, nobody else is accepted, and whoever is idle makes room: clients that only
 /// hold connections cannot keep others out.
 #[derive(Debug, Default)]
-pub(super) struct Crowd {
+pub(super) struct AdmissionQueue {
     waiting: Cell<usize>,
     over: RefCell<Option<Waker>>,
 }
 
-impl Crowd {
+impl AdmissionQueue {
     /// One more waits, until what it returns is dropped.
-    pub fn join(self: &Rc<Self>) -> Waiting {
+    pub fn join(self: &Rc<Self>) -> QueuedGuard {
         self.waiting.set(self.waiting.get() + 1);
-        Waiting(Rc::clone(self))
+        QueuedGuard(Rc::clone(self))
     }
 
     /// Ends when nobody waits.
@@ -108,9 +108,9 @@ impl Crowd {
 
 /// While it lives, a connection waits for its place.
 #[derive(Debug)]
-pub(super) struct Waiting(Rc<Crowd>);
+pub(super) struct QueuedGuard(Rc<AdmissionQueue>);
 
-impl Drop for Waiting {
+impl Drop for QueuedGuard {
     fn drop(&mut self) {
         let Self(crowd) = self;
         crowd.waiting.set(crowd.waiting.get() - 1);
@@ -128,8 +128,8 @@ impl Drop for Waiting {
 /// a cancellation token would take its lock each time.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
-    stage: Cell<Stage>,
-    crowd: Rc<Crowd>,
+    stage: Cell<ShutdownPhase>,
+    crowd: Rc<AdmissionQueue>,
     open: Cell<usize>,
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -138,28 +138,28 @@ pub(super) struct Drain {
 
 impl Drain {
     /// No connection yet; `crowd` waits to come in.
-    pub fn new(crowd: Rc<Crowd>) -> Rc<Self> {
+    pub fn new(crowd: Rc<AdmissionQueue>) -> Rc<Self> {
         Rc::new(Self { crowd, ..Self::default() })
     }
 
     /// Counts a connection in, until what it returns is dropped.
-    pub fn hold(self: &Rc<Self>) -> Held {
+    pub fn hold(self: &Rc<Self>) -> OpenGuard {
         self.open.set(self.open.get() + 1);
-        Held(Rc::clone(self))
+        OpenGuard(Rc::clone(self))
     }
 
     /// Makes a place to be told at.
-    pub fn join(self: &Rc<Self>) -> Member {
+    pub fn join(self: &Rc<Self>) -> DrainHandle {
         let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
             let mut wakers = self.wakers.borrow_mut();
             wakers.push(None);
             wakers.len() - 1
         });
-        Member { drain: Rc::clone(self), slot }
+        DrainHandle { drain: Rc::clone(self), slot }
     }
 
     /// Tells every connection, present and future; no step is taken back.
-    pub fn tell(&self, stage: Stage) {
+    pub fn tell(&self, stage: ShutdownPhase) {
         self.stage.set(self.stage.get().max(stage));
         self.wake();
     }
@@ -173,7 +173,7 @@ impl Drain {
 
     /// Whether an answer that begins now is its connection's last.
     pub fn is_leaving(&self) -> bool {
-        self.stage.get() > Stage::Open
+        self.stage.get() > ShutdownPhase::Open
     }
 
     /// Connections that are open, and those that have closed while their work goes on.
@@ -203,9 +203,9 @@ impl Drain {
 
 /// While it lives, a connection counts as open. Work that outlives its connection keeps it too.
 #[derive(Debug)]
-pub(super) struct Held(Rc<Drain>);
+pub(super) struct OpenGuard(Rc<Drain>);
 
-impl Drop for Held {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         let Self(drain) = self;
         drain.open.set(drain.open.get() - 1);
@@ -219,12 +219,12 @@ impl Drop for Held {
 
 /// One connection's place in the [`Drain`] of its listener.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct DrainHandle {
     drain: Rc<Drain>,
     slot: usize,
 }
 
-impl Member {
+impl DrainHandle {
     /// Whether others wait for a place.
     pub fn is_crowded(&self) -> bool {
         self.drain.crowd.waiting.get() > 0
@@ -236,9 +236,9 @@ impl Member {
     }
 
     /// How far it is on its way out; the task is woken when that changes.
-    pub fn stage(&self, cx: &Context<'_>) -> Stage {
+    pub fn stage(&self, cx: &Context<'_>) -> ShutdownPhase {
         let stage = self.drain.stage.get();
-        if stage == Stage::Finishing {
+        if stage == ShutdownPhase::Finishing {
             return stage;
         }
         if let Some(place) = self.drain.wakers.borrow_mut().get_mut(self.slot)
@@ -250,7 +250,7 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for DrainHandle {
     fn drop(&mut self) {
         self.drain.leave(self.slot);
     }
@@ -264,15 +264,15 @@ mod tests {
     async fn members_are_told_and_waited_for() {
         let drain = Drain::new(Rc::default());
         let (member, held) = (drain.join(), drain.hold());
-        for stage in [Stage::Retiring, Stage::Finishing] {
+        for stage in [ShutdownPhase::Retiring, ShutdownPhase::Finishing] {
             let told = poll_fn(|cx| match member.stage(cx) == stage {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             });
             tokio::join!(told, async { drain.tell(stage) });
         }
-        drain.tell(Stage::Retiring);
-        assert_eq!(drain.stage.get(), Stage::Finishing);
+        drain.tell(ShutdownPhase::Retiring);
+        assert_eq!(drain.stage.get(), ShutdownPhase::Finishing);
         drop(member);
         tokio::join!(drain.empty(), async { drop(held) });
         assert_eq!(drain.open(), 0);

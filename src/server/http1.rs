@@ -25,16 +25,16 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 use tower::util::Oneshot;
 
+use super::client_stream::{PeerState, PeerWatch};
 use super::connection::{
-    self, ClientProbe, ConnectionInfo, HeadError, Inbound, should_close_for_drain,
+    ClientProbe, CloseReason, ConnectionInfo, HeadError, Inbound, should_close_for_drain,
 };
-use super::drain::{Drain, Member, Stage};
+use super::drain::{Drain, DrainHandle, ShutdownPhase};
 use super::io::SharedIo;
 use super::linger::linger;
-use super::phase::{Deadline, Phase};
-use super::settings::{ConnectionLimits, HalfClosed};
-use super::stream::{Departure, PeerState};
-use crate::body::{Body, BodyError, BoxError, Observed, Observer, is_last};
+use super::phase::{ConnectionPhase, Deadline};
+use super::settings::{ConnectionSettings, HalfClosed};
+use crate::body::{Body, BodyError, Observed, Observer, is_last};
 
 /// The smallest buffer that hyper accepts, in bytes.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -54,7 +54,7 @@ const HALF_CLOSED_GRACE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// hyper, set up for our limits.
-fn builder(limits: &ConnectionLimits) -> Builder {
+fn builder(limits: &ConnectionSettings) -> Builder {
     let mut builder = Builder::new();
     builder.half_close(true).header_read_timeout(None);
     builder.preserve_header_case(limits.preserve_header_case);
@@ -66,23 +66,14 @@ fn builder(limits: &ConnectionLimits) -> Builder {
     builder
 }
 
-/// How a connection ended.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// What came is no head that can be read. hyper has answered it, and the socket is still open.
-    BadHead(HeadError, BoxError),
-    /// Otherwise; the socket is closed.
-    Other(connection::Ended),
-}
-
 /// Serves HTTP/1 to the connection's end.
 pub(super) async fn serve<S>(
     io: SharedIo,
     info: Rc<ConnectionInfo>,
     service: S,
-    limits: &ConnectionLimits,
-    member: Member,
-) -> Ended
+    limits: &ConnectionSettings,
+    member: DrainHandle,
+) -> CloseReason
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
@@ -101,9 +92,7 @@ where
         let connection = pin!(served.with_upgrades());
         drive(connection, &io, &exchange.is_last, limits, &member).await
     };
-    if let Ended::Other(ended) = &ended {
-        close(ended, io, &exchange).await;
-    }
+    close(&ended, io, &exchange).await;
     ended
 }
 
@@ -112,9 +101,9 @@ async fn drive<S>(
     mut connection: Pin<&mut UpgradeableConnection<TokioIo<SharedIo>, Bridge<S>>>,
     io: &SharedIo,
     is_last: &Cell<bool>,
-    limits: &ConnectionLimits,
-    member: &Member,
-) -> Ended
+    limits: &ConnectionSettings,
+    member: &DrainHandle,
+) -> CloseReason
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
@@ -125,7 +114,7 @@ where
     let mut told = false;
     let mut grace = None;
     poll_fn(|cx| {
-        let stage = if told { Stage::Open } else { member.stage(cx) };
+        let stage = if told { ShutdownPhase::Open } else { member.stage(cx) };
         if is_last.take() {
             // hyper finishes what is under way, with `Connection: close`.
             connection.as_mut().graceful_shutdown();
@@ -139,43 +128,42 @@ where
             progress = connection.as_mut().poll(cx);
             if progress.is_pending() && !io.was_used() {
                 // Only empty lines have come, which hyper takes for the beginning of a head.
-                return Poll::Ready(Ended::Other(connection::Ended::Closed));
+                return Poll::Ready(CloseReason::Closed);
             }
         }
         match progress {
-            Poll::Ready(Ok(())) => Poll::Ready(Ended::Other(connection::Ended::Closed)),
+            Poll::Ready(Ok(())) => Poll::Ready(CloseReason::Closed),
             Poll::Ready(Err(error)) => Poll::Ready(ended(error)),
             Poll::Pending => {
                 io.wake_when_idle(cx);
-                timer.as_mut().poll_overdue(io, member.is_crowded(), cx).map(Ended::Other)
+                timer.as_mut().poll_overdue(io, member.is_crowded(), cx)
             }
         }
     })
     .await
 }
 
-fn ended(error: hyper::Error) -> Ended {
+fn ended(error: hyper::Error) -> CloseReason {
     if error.is_parse_too_large() {
-        Ended::BadHead(HeadError::TooLarge, error.into())
+        CloseReason::BadHead(HeadError::TooLarge, error.into())
     } else if error.is_parse() {
-        Ended::BadHead(HeadError::Malformed, error.into())
+        CloseReason::BadHead(HeadError::Malformed, error.into())
     } else {
-        Ended::Other(connection::Ended::Failed(error.into()))
+        CloseReason::Failed(error.into())
     }
 }
 
 /// Closes a connection so that its last answer arrives: a socket that closes with unread bytes is
 /// reset by the kernel, and the reset takes with it what the client has not read yet.
-async fn close(ended: &connection::Ended, io: SharedIo, exchange: &Exchange) {
-    use connection::Ended;
+async fn close(ended: &CloseReason, io: SharedIo, exchange: &Exchange) {
     if exchange.switched.get() || io.is_at_end() {
         return;
     }
     match ended {
-        Ended::Closed if exchange.is_receiving.get() => Box::pin(linger(io)).await,
+        CloseReason::Closed if exchange.is_receiving.get() => Box::pin(linger(io)).await,
         // hyper leaves the end to whoever takes an upgrade, also where nobody did.
-        Ended::Closed if exchange.offered.get() => io.close().await,
-        Ended::TimedOut(Phase::Idle) => io.close().await,
+        CloseReason::Closed if exchange.offered.get() => io.close().await,
+        CloseReason::TimedOut(ConnectionPhase::Idle) => io.close().await,
         _ => {}
     }
 }
@@ -218,7 +206,7 @@ enum Wait {
 }
 
 impl Timer {
-    fn new(limits: &ConnectionLimits) -> Self {
+    fn new(limits: &ConnectionSettings) -> Self {
         let armed = Instant::now() + limits.idle_timeout;
         Self {
             deadline: Deadline::new(limits),
@@ -236,17 +224,17 @@ impl Timer {
         io: &SharedIo,
         crowded: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<connection::Ended> {
-        use connection::Ended;
+    ) -> Poll<CloseReason> {
         loop {
             let phase = io.phase();
             match self.as_mut().wait(phase, io, crowded, cx) {
                 Wait::Untimed => return Poll::Pending,
-                Wait::Over => return Poll::Ready(Ended::ClientLeft),
+                Wait::Over => return Poll::Ready(CloseReason::ClientLeft),
                 Wait::Close(due) => {
                     ready!(self.as_mut().poll_until(due, cx));
                     let left = self.left.is_some();
-                    let ended = if left { Ended::ClientLeft } else { Ended::TimedOut(phase) };
+                    let ended =
+                        if left { CloseReason::ClientLeft } else { CloseReason::TimedOut(phase) };
                     return Poll::Ready(ended);
                 }
                 Wait::Look(due) => {
@@ -277,7 +265,7 @@ impl Timer {
 
     fn wait(
         self: Pin<&mut Self>,
-        phase: Phase,
+        phase: ConnectionPhase,
         io: &SharedIo,
         crowded: bool,
         cx: &mut Context<'_>,
@@ -285,7 +273,7 @@ impl Timer {
         let this = self.project();
         let moved = io.take_moved();
         let due = this.deadline.due(phase, moved, crowded);
-        if phase != Phase::BusySafe || moved {
+        if phase != ConnectionPhase::BusySafe || moved {
             *this.left = None; // or another request by now
         }
         let closing = due.map_or(Wait::Untimed, Wait::Close);
@@ -294,16 +282,16 @@ impl Timer {
             return closing; // hyper reads, and sees the end
         }
         match io.poll_departure(cx) {
-            Departure::Awaited => *this.look_at = None,
-            Departure::Left(PeerState::Disconnected) => return Wait::Over,
-            Departure::Left(_) => {
+            PeerWatch::Awaited => *this.look_at = None,
+            PeerWatch::Left(PeerState::Disconnected) => return Wait::Over,
+            PeerWatch::Left(_) => {
                 // Once the answer is being sent, writing tells whether anybody is there.
-                if phase == Phase::BusySafe && *this.half_closed == HalfClosed::Gone {
+                if phase == ConnectionPhase::BusySafe && *this.half_closed == HalfClosed::Gone {
                     let left = this.left.get_or_insert_with(Instant::now);
                     return Wait::Close(*left + HALF_CLOSED_GRACE);
                 }
             }
-            Departure::Unseen => {
+            PeerWatch::Unseen => {
                 let look_at = *this.look_at.get_or_insert_with(|| Instant::now() + LOOK_AGAIN);
                 return match closing {
                     Wait::Close(due) if due < look_at => closing,
@@ -359,7 +347,11 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        self.exchange.io.enter(if safe { Phase::BusySafe } else { Phase::Busy });
+        self.exchange.io.enter(if safe {
+            ConnectionPhase::BusySafe
+        } else {
+            ConnectionPhase::Busy
+        });
         let old = request.version() == Version::HTTP_10;
         // Taken out, so that it travels where its type is seen. Where nobody wants it, it is dropped,
         // and hyper goes on with HTTP/1.
@@ -409,10 +401,10 @@ impl Observer for Receiving {
         }
         // Its answer has ended: what still comes has the time of a head anew, and after its end the
         // connection is idle.
-        if came && io.phase() == Phase::Head {
+        if came && io.phase() == ConnectionPhase::Head {
             match over {
                 true => io.enter_idle(),
-                false => io.enter(Phase::Head),
+                false => io.enter(ConnectionPhase::Head),
             }
         }
     }
@@ -458,7 +450,7 @@ where
         if let Some(Busy(exchange)) = &busy {
             exchange.switched.set(switches);
             // From here on, writing tells whether the client is there.
-            exchange.io.enter(Phase::Busy);
+            exchange.io.enter(ConnectionPhase::Busy);
         }
         let answer = Answer { close_delimited, busy };
         Poll::Ready(Ok(response.map(|body| Observed::new(body, answer))))
@@ -480,7 +472,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         // A request that is still being sent when its answer has ended has the time of a head to go on.
         let receiving = self.0.is_receiving.get();
-        self.0.io.enter(if receiving { Phase::Head } else { Phase::Idle });
+        self.0.io.enter(if receiving { ConnectionPhase::Head } else { ConnectionPhase::Idle });
     }
 }
 

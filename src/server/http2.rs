@@ -26,12 +26,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
 
 use self::keep_alive::KeepAlive;
-use super::connection::{ConnectionInfo, Ended, Inbound, RefusedHeads};
-use super::drain::{Member, Stage};
+use super::connection::{CloseReason, ConnectionInfo, Inbound, RefusedHeads};
+use super::drain::{DrainHandle, ShutdownPhase};
 use super::io::SharedIo;
 use super::linger::linger;
-use super::phase::{CROWDED_IDLE, Phase};
-use super::settings::ConnectionLimits;
+use super::phase::{CROWDED_IDLE, ConnectionPhase};
+use super::settings::ConnectionSettings;
 use crate::body::Body;
 
 /// Bytes that a client may send of one request before we have taken any.
@@ -52,10 +52,10 @@ pub(super) async fn serve<S>(
     io: SharedIo,
     info: Rc<ConnectionInfo>,
     service: S,
-    limits: &ConnectionLimits,
+    limits: &ConnectionSettings,
     refused: &Rc<RefusedHeads>,
-    member: Member,
-) -> Ended
+    member: DrainHandle,
+) -> CloseReason
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
@@ -63,8 +63,8 @@ where
     let handshake = builder(limits).handshake::<_, Bytes>(io.clone());
     let mut connection = match timeout(limits.head_timeout, handshake).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Ended::Failed(error.into()),
-        Err(_) => return Ended::TimedOut(Phase::Head),
+        Ok(Err(error)) => return CloseReason::Failed(error.into()),
+        Err(_) => return CloseReason::TimedOut(ConnectionPhase::Head),
     };
     let streams = Rc::new(Streams::default());
     // A header block may not be interrupted (RFC 9113 section 4.3), so that a client which stops in one
@@ -75,7 +75,7 @@ where
     // h2 takes an answer before its client does: when what waited for the client last moved.
     let (mut moved, mut waited) = (None, false);
     let ended = poll_fn(|cx| {
-        if leaving.is_none() && member.stage(cx) > Stage::Open {
+        if leaving.is_none() && member.stage(cx) > ShutdownPhase::Open {
             (leaving, told) = (Some(Instant::now()), true);
             connection.graceful_shutdown();
         }
@@ -96,16 +96,16 @@ where
                     continue;
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(failed(error)),
-                Poll::Ready(None) => return Poll::Ready(Ended::Closed),
+                Poll::Ready(None) => return Poll::Ready(CloseReason::Closed),
                 Poll::Pending => {}
             }
             if streams.resets.borrow().count(Instant::now()) > limits.max_resets {
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 let _ = connection.poll_closed(cx); // says so, as far as the socket has room
-                return Poll::Ready(Ended::Flooded);
+                return Poll::Ready(CloseReason::Flooded);
             }
             if keep_alive.poll_timed_out(cx).is_ready() {
-                return Poll::Ready(Ended::TimedOut(Phase::Head));
+                return Poll::Ready(CloseReason::TimedOut(ConnectionPhase::Head));
             }
             let idle = match member.is_crowded() && leaving.is_none() {
                 true => limits.idle_timeout.min(CROWDED_IDLE),
@@ -129,7 +129,7 @@ where
             }
             ready!(sleep.as_mut().poll(cx));
             if leaving.is_some() {
-                return Poll::Ready(Ended::TimedOut(Phase::Idle));
+                return Poll::Ready(CloseReason::TimedOut(ConnectionPhase::Idle));
             }
             // A request may be on its way: GOAWAY tells the client whether it was served.
             leaving = Some(Instant::now());
@@ -138,7 +138,8 @@ where
     })
     .await;
     drop(connection);
-    let in_order = matches!(ended, Ended::Closed | Ended::TimedOut(Phase::Idle));
+    let in_order =
+        matches!(ended, CloseReason::Closed | CloseReason::TimedOut(ConnectionPhase::Idle));
     // A client that has answered our ping, or was quiet all the time, has read what it was sent.
     let late = |since: Option<Instant>, time| since.is_some_and(|since| since.elapsed() < time);
     let slow = late(moved, SLOW_CLIENT) || late(streams.quiet_since.get(), LEAVE_GRACE);
@@ -151,14 +152,14 @@ where
 }
 
 /// RFC 9113 section 5.4.1: an orderly end is no failure.
-fn failed(error: h2::Error) -> Ended {
+fn failed(error: h2::Error) -> CloseReason {
     match error.reason() {
-        Some(Reason::NO_ERROR) => Ended::Closed,
-        _ => Ended::Failed(error.into()),
+        Some(Reason::NO_ERROR) => CloseReason::Closed,
+        _ => CloseReason::Failed(error.into()),
     }
 }
 
-fn builder(limits: &ConnectionLimits) -> Builder {
+fn builder(limits: &ConnectionSettings) -> Builder {
     let mut builder = Builder::new();
     let header_list = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
     builder.max_concurrent_streams(limits.max_streams).max_header_list_size(header_list);

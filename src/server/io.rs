@@ -14,9 +14,9 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::phase::Phase;
-use super::slots::Place;
-use super::stream::{Departure, PeerState, Stream};
+use super::client_stream::{ClientStream, PeerState, PeerWatch};
+use super::connection_limit::ConnectionPermit;
+use super::phase::ConnectionPhase;
 use crate::net::stream::poll_write_pieces;
 
 /// How long a TLS `close_notify` may take to be written: a client may have no room even for that.
@@ -28,12 +28,12 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// for `Send` where a connection may be upgraded. The kind of socket is known at run time, so that hyper,
 /// h2 and the request path are compiled once, and not for each kind.
 #[derive(Clone)]
-pub(super) struct SharedIo(Arc<Mutex<State<dyn Stream>>>);
+pub(super) struct SharedIo(Arc<Mutex<State<dyn ClientStream>>>);
 
 struct State<I: ?Sized> {
     /// Bytes that were read to tell which protocol is spoken, not yet handed on.
     early: BytesMut,
-    phase: Phase,
+    phase: ConnectionPhase,
     /// Whether bytes were sent or a phase was entered since the last look.
     moved: bool,
     /// Whether the socket had no room for the last write.
@@ -51,12 +51,12 @@ struct State<I: ?Sized> {
     /// another task takes it.
     driver: Option<Waker>,
     /// The connection's place under `server.max_connections`, held until the socket closes.
-    _place: Option<Place>,
+    _place: Option<ConnectionPermit>,
     stream: I,
 }
 
 /// Asks for the peer of a socket, and does not keep it open.
-pub(super) struct WeakIo(Weak<Mutex<State<dyn Stream>>>);
+pub(super) struct WeakIo(Weak<Mutex<State<dyn ClientStream>>>);
 
 impl WeakIo {
     /// What is known of the client now: what the kernel says, and that it has closed its side. One whose
@@ -73,10 +73,10 @@ impl WeakIo {
 
 impl SharedIo {
     /// A connection that waits for its first request.
-    pub fn new(stream: impl Stream, place: Option<Place>) -> Self {
+    pub fn new(stream: impl ClientStream, place: Option<ConnectionPermit>) -> Self {
         Self(Arc::new(Mutex::new(State {
             early: BytesMut::new(),
-            phase: Phase::Idle,
+            phase: ConnectionPhase::Idle,
             moved: true,
             blocked: false,
             used: false,
@@ -94,17 +94,17 @@ impl SharedIo {
         WeakIo(Arc::downgrade(&self.0))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<dyn Stream>> {
+    fn lock(&self) -> MutexGuard<'_, State<dyn ClientStream>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the connection is doing now.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ConnectionPhase {
         self.lock().phase
     }
 
     /// Notes what it does from now on.
-    pub fn enter(&self, phase: Phase) {
+    pub fn enter(&self, phase: ConnectionPhase) {
         let mut state = self.lock();
         state.phase = phase;
         state.moved = true;
@@ -114,7 +114,7 @@ impl SharedIo {
     /// The rest of a request that had been answered has come. What the connection does from now on is
     /// for its task to decide.
     pub fn enter_idle(&self) {
-        self.enter(Phase::Idle);
+        self.enter(ConnectionPhase::Idle);
         let driver = self.lock().driver.take();
         driver.into_iter().for_each(Waker::wake);
     }
@@ -122,7 +122,7 @@ impl SharedIo {
     /// Notes the connection's task, for [`enter_idle`](Self::enter_idle).
     pub fn wake_when_idle(&self, cx: &Context<'_>) {
         let mut state = self.lock();
-        if state.phase == Phase::Head && state.used {
+        if state.phase == ConnectionPhase::Head && state.used {
             match &mut state.driver {
                 Some(driver) => driver.clone_from(cx.waker()),
                 none => *none = Some(cx.waker().clone()),
@@ -184,10 +184,10 @@ impl SharedIo {
     }
 
     /// Notices that the client leaves.
-    pub fn poll_departure(&self, cx: &mut Context<'_>) -> Departure {
+    pub fn poll_departure(&self, cx: &mut Context<'_>) -> PeerWatch {
         let mut state = self.lock();
         let departure = state.stream.poll_departure(cx);
-        state.half_closed |= departure == Departure::Left(PeerState::HalfClosed);
+        state.half_closed |= departure == PeerWatch::Left(PeerState::HalfClosed);
         departure
     }
 
@@ -201,8 +201,8 @@ impl<I: ?Sized> State<I> {
     /// Notes what a read has brought; `begun` says whether it holds some of a message.
     fn read(&mut self, bytes: usize, begun: bool) {
         self.at_end |= bytes == 0;
-        if begun && self.phase == Phase::Idle {
-            self.phase = Phase::Head;
+        if begun && self.phase == ConnectionPhase::Idle {
+            self.phase = ConnectionPhase::Head;
             self.moved = true;
         }
     }
@@ -212,8 +212,8 @@ impl<I: ?Sized> State<I> {
         self.moved |= bytes > 0;
         self.blocked = blocked;
         self.phase = match self.phase {
-            Phase::Busy if blocked => Phase::Stalled,
-            Phase::Stalled if !blocked => Phase::Busy,
+            ConnectionPhase::Busy if blocked => ConnectionPhase::Stalled,
+            ConnectionPhase::Stalled if !blocked => ConnectionPhase::Busy,
             phase => phase,
         };
     }

@@ -5,7 +5,9 @@
 //! connections end at shutdown.
 
 mod accept;
+mod client_stream;
 pub mod connection;
+mod connection_limit;
 pub mod drain;
 mod handshake;
 mod http1;
@@ -14,12 +16,10 @@ mod io;
 mod linger;
 mod phase;
 pub mod settings;
-mod slots;
-mod stream;
 pub mod worker;
 
+pub use client_stream::PeerState;
 pub use connection::{ClientProbe, ConnectionInfo, HeadError, Inbound};
+pub use connection_limit::ConnectionLimit;
 pub use drain::StopSignal;
-pub use slots::Slots;
-pub use stream::PeerState;
-pub use worker::{OnHeadError, Worker, WorkerCommand, WorkerHandle, WorkerListener};
+pub use worker::{OnHeadError, WorkerCommand, WorkerHandle, WorkerListener};

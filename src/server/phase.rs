@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::settings::ConnectionLimits;
+use super::settings::ConnectionSettings;
 
 /// What an HTTP/1 connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Phase {
+pub enum ConnectionPhase {
     /// Waiting for a request. Empty lines before it do not count (RFC 9112 section 2.2).
     #[default]
     Idle,
@@ -22,7 +22,7 @@ pub enum Phase {
     Stalled,
 }
 
-impl Phase {
+impl ConnectionPhase {
     /// Whether a request is under way.
     pub fn is_busy(self) -> bool {
         matches!(self, Self::Busy | Self::BusySafe | Self::Stalled)
@@ -38,18 +38,18 @@ pub struct Deadline {
     head: Duration,
     idle: Duration,
     send: Duration,
-    phase: Phase,
+    phase: ConnectionPhase,
     since: Instant,
 }
 
 impl Deadline {
     /// The deadline of a connection that has just been accepted.
-    pub fn new(limits: &ConnectionLimits) -> Self {
+    pub fn new(limits: &ConnectionSettings) -> Self {
         Self {
             head: limits.head_timeout,
             idle: limits.idle_timeout,
             send: limits.send_timeout,
-            phase: Phase::Idle,
+            phase: ConnectionPhase::Idle,
             since: Instant::now(),
         }
     }
@@ -59,14 +59,14 @@ impl Deadline {
     ///
     /// `moved`: bytes of an answer were taken, or a phase was entered, since the last call.
     /// `crowded`: others wait for a permit, so that an idle connection has little time left.
-    pub fn due(&mut self, phase: Phase, moved: bool, crowded: bool) -> Option<Instant> {
+    pub fn due(&mut self, phase: ConnectionPhase, moved: bool, crowded: bool) -> Option<Instant> {
         let entered = std::mem::replace(&mut self.phase, phase) != phase;
         let limit = match phase {
-            Phase::Idle if crowded => self.idle.min(CROWDED_IDLE),
-            Phase::Idle => self.idle,
-            Phase::Head => self.head,
-            Phase::Stalled => self.send,
-            Phase::Busy | Phase::BusySafe => return None,
+            ConnectionPhase::Idle if crowded => self.idle.min(CROWDED_IDLE),
+            ConnectionPhase::Idle => self.idle,
+            ConnectionPhase::Head => self.head,
+            ConnectionPhase::Stalled => self.send,
+            ConnectionPhase::Busy | ConnectionPhase::BusySafe => return None,
         };
         if entered || moved {
             self.since = Instant::now();

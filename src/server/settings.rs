@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Bounds on connections and message heads, each with the default of the field's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionLimits {
+pub struct ConnectionSettings {
     /// Open client connections over all listeners; more wait in the kernel's queue, and those that
     /// have been idle for a second make room for them.
     pub max_connections: usize,
@@ -53,7 +53,7 @@ pub enum HalfClosed {
     Serve,
 }
 
-impl Default for ConnectionLimits {
+impl Default for ConnectionSettings {
     fn default() -> Self {
         Self {
             max_connections: 512,
@@ -72,20 +72,20 @@ impl Default for ConnectionLimits {
 
 /// How many worker threads carry requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Workers {
+pub enum WorkerCount {
     /// This many.
     Count(NonZeroUsize),
     /// The cgroup's CPU quota rounded down, at least 1 and at most 4.
     Auto,
 }
 
-impl Default for Workers {
+impl Default for WorkerCount {
     fn default() -> Self {
         Self::Count(NonZeroUsize::MIN)
     }
 }
 
-impl Workers {
+impl WorkerCount {
     /// Most workers that `auto` stands for: more only multiply connections to upstreams.
     const AUTO_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 

@@ -15,9 +15,9 @@ use tower::Service;
 
 use super::accept::Accept;
 use super::connection::{HeadError, Inbound};
+use super::connection_limit::ConnectionLimit;
 use super::drain::StopSignal;
-use super::settings::ConnectionLimits;
-use super::slots::Slots;
+use super::settings::ConnectionSettings;
 use crate::body::Body;
 use crate::listen::sockets::Listener;
 use crate::listen::tls::TlsCell;
@@ -37,7 +37,7 @@ pub enum WorkerCommand {
     /// connections finish.
     Remove(usize),
     /// Serves connections that come from now on within these limits.
-    Limits(ConnectionLimits),
+    Limits(ConnectionSettings),
 }
 
 /// A listener of one worker.
@@ -54,63 +54,56 @@ pub struct WorkerListener {
 /// Told of each request whose head could not be read, which hyper or h2 has answered by itself.
 pub type OnHeadError = Arc<dyn Fn(HeadError) + Send + Sync>;
 
-/// Starts workers.
-#[derive(Debug)]
-pub struct Worker;
-
-impl Worker {
-    /// Starts the thread `worker-INDEX`.
-    ///
-    /// `make` runs on that thread, inside its runtime, and may build what cannot leave a thread;
-    /// clones of its service serve the connections.
-    pub fn spawn<S>(
-        index: usize,
-        listeners: Vec<WorkerListener>,
-        limits: ConnectionLimits,
-        slots: Slots,
-        make: impl FnOnce() -> S + Send + 'static,
-        on_head_error: OnHeadError,
-        stop: StopSignal,
-    ) -> io::Result<WorkerHandle>
-    where
-        S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
-        S::Future: 'static,
-    {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .build()?;
-        let heart = Heart::new();
-        let beaten = heart.clone();
-        let (commands, receiver) = mpsc::channel(COMMANDS);
-        let (ended, finished) = oneshot::channel();
-        let thread =
-            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                let local = LocalSet::new();
-                local.block_on(&runtime, async move {
-                    spawn_local(beaten.beat());
-                    let service = make();
-                    let accept = Accept::new(listeners, limits, slots, service, on_head_error);
-                    // A task of its own: what a local set is run until is polled in each turn,
-                    // whether or not it was woken.
-                    let accepting = spawn_local(accept.run(receiver, stop));
-                    if let Err(error) = accepting.await
-                        && error.is_panic()
-                    {
-                        std::panic::resume_unwind(error.into_panic());
-                    }
-                });
-                // Connections that were not done in time end here, with everything they hold.
-                let inside = runtime.enter();
-                drop(local);
-                drop(inside);
-                // A look-up that blocks must not keep the program from leaving.
-                runtime.shutdown_background();
-                let _ = ended.send(());
-            })?;
-        Ok(WorkerHandle { thread, commands, finished, heart })
-    }
+/// Starts the thread `worker-INDEX`.
+///
+/// `make` runs on that thread, inside its runtime, and may build what cannot leave a thread;
+/// clones of its service serve the connections.
+pub fn spawn<S>(
+    index: usize,
+    listeners: Vec<WorkerListener>,
+    limits: ConnectionSettings,
+    slots: ConnectionLimit,
+    make: impl FnOnce() -> S + Send + 'static,
+    on_head_error: OnHeadError,
+    stop: StopSignal,
+) -> io::Result<WorkerHandle>
+where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    S::Future: 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
+    let heartbeat = Heartbeat::new();
+    let beaten = heartbeat.clone();
+    let (commands, receiver) = mpsc::channel(COMMANDS);
+    let (ended, finished) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            spawn_local(beaten.beat());
+            let service = make();
+            let accept = Accept::new(listeners, limits, slots, service, on_head_error);
+            // A task of its own: what a local set is run until is polled in each turn,
+            // whether or not it was woken.
+            let accepting = spawn_local(accept.run(receiver, stop));
+            if let Err(error) = accepting.await
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        });
+        // Connections that were not done in time end here, with everything they hold.
+        let inside = runtime.enter();
+        drop(local);
+        drop(inside);
+        // A look-up that blocks must not keep the program from leaving.
+        runtime.shutdown_background();
+        let _ = ended.send(());
+    })?;
+    Ok(WorkerHandle { thread, commands, finished, heartbeat })
 }
 
 /// A worker that runs.
@@ -119,18 +112,18 @@ pub struct WorkerHandle {
     thread: JoinHandle<()>,
     commands: mpsc::Sender<WorkerCommand>,
     finished: oneshot::Receiver<()>,
-    heart: Heart,
+    heartbeat: Heartbeat,
 }
 
 /// The sign that a worker moves; clones show the same.
 #[derive(Debug, Clone)]
-pub struct Heart {
+pub struct Heartbeat {
     start: Instant,
     /// Milliseconds from the start to the last beat.
     last: Arc<AtomicU64>,
 }
 
-impl Heart {
+impl Heartbeat {
     /// Time between two beats.
     pub const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -147,7 +140,7 @@ impl Heart {
     }
 
     /// Time since the last beat; much more than the interval means that the worker hangs.
-    pub fn silence(&self) -> Duration {
+    pub fn since_last(&self) -> Duration {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
         self.start.elapsed().saturating_sub(last)
     }
@@ -160,8 +153,8 @@ impl WorkerHandle {
     }
 
     /// Shows whether it moves.
-    pub fn heart(&self) -> Heart {
-        self.heart.clone()
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
     }
 
     /// Ends when the worker does, for use beside other events; [`join`](Self::join) then says how.
@@ -227,7 +220,7 @@ mod tests {
         worker: WorkerHandle,
         address: SocketAddr,
         stop: StopSignal,
-        slots: Slots,
+        slots: ConnectionLimit,
         /// Told when the service has a request.
         arrived: Arc<Notify>,
         /// As many answers as it has permits go out.
@@ -255,7 +248,7 @@ mod tests {
     impl Rig {
         fn new(max_connections: usize) -> Self {
             let (address, listener) = listen(7);
-            let (stop, slots) = (StopSignal::new(), Slots::new(max_connections));
+            let (stop, slots) = (StopSignal::new(), ConnectionLimit::new(max_connections));
             let [arrived, dropped] = std::array::from_fn(|_| Arc::new(Notify::new()));
             let go = Arc::new(Semaphore::new(0));
             let (a, g, d) = (Arc::clone(&arrived), Arc::clone(&go), Arc::clone(&dropped));
@@ -271,18 +264,11 @@ mod tests {
                     }
                 })
             };
-            let limits = ConnectionLimits::default();
+            let limits = ConnectionSettings::default();
             let listeners = vec![listener];
-            let worker = Worker::spawn(
-                0,
-                listeners,
-                limits,
-                slots.clone(),
-                make,
-                on_head_error(),
-                stop.clone(),
-            )
-            .unwrap();
+            let worker =
+                spawn(0, listeners, limits, slots.clone(), make, on_head_error(), stop.clone())
+                    .unwrap();
             Self { worker, address, stop, slots, arrived, go, dropped }
         }
 
@@ -412,12 +398,12 @@ mod tests {
             })
         };
         let stop = StopSignal::new();
-        let limits = ConnectionLimits::default();
-        let worker = Worker::spawn(
+        let limits = ConnectionSettings::default();
+        let worker = spawn(
             0,
             vec![listener],
             limits,
-            Slots::new(2),
+            ConnectionLimit::new(2),
             make,
             on_head_error(),
             stop.clone(),
@@ -441,11 +427,11 @@ mod tests {
             service_fn(async |_: Inbound| Ok::<_, Infallible>(Response::new(Body::empty())))
         };
         let stop = StopSignal::new();
-        let worker = Worker::spawn(
+        let worker = spawn(
             0,
             vec![],
-            ConnectionLimits::default(),
-            Slots::new(1),
+            ConnectionSettings::default(),
+            ConnectionLimit::new(1),
             make,
             on_head_error(),
             stop,

@@ -23,7 +23,7 @@ pub enum Reuse {
 
 /// An answer of an upstream.
 #[derive(Debug)]
-pub struct Answer {
+pub struct UpstreamResponse {
     /// As it came; its body streams.
     pub response: Response<Body>,
     /// Whether the rest of the request's body may never be read: the server had not asked for it, or
@@ -59,7 +59,10 @@ pub trait SendRequest {
     ///
     /// # Errors
     /// What failed, and whether any byte had left.
-    fn send(self, request: Request<Body>) -> impl Future<Output = Result<Answer, SendFailure>>;
+    fn send(
+        self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<UpstreamResponse, SendFailure>>;
 
     /// Gives the connection back: the request is not sent after all.
     fn release(self);

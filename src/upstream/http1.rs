@@ -21,7 +21,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
 use super::error::{Forwarded, SendError, SendErrorKind};
-use super::exchange::{Answer, SendFailure};
+use super::exchange::{SendFailure, UpstreamResponse};
 use super::expect_continue::Interim;
 use super::io::{IoHandle, UpstreamIo, WriteError};
 use super::settings::Settings;
@@ -107,7 +107,7 @@ impl Http1Connection {
         mut self,
         mut request: Request<Body>,
         pool: &Rc<P>,
-    ) -> impl Future<Output = Result<Answer, SendFailure>> + use<P> {
+    ) -> impl Future<Output = Result<UpstreamResponse, SendFailure>> + use<P> {
         frame(&mut request);
         let interim = Interim::listen(&mut request);
         let asked = request.headers().get(UPGRADE).cloned();
@@ -194,7 +194,7 @@ fn answered<P: ReleaseTo + 'static>(
     response: Response<hyper::body::Incoming>,
     exchange: Rc<Exchange<P>>,
     interim: &Interim,
-) -> Answer {
+) -> UpstreamResponse {
     let mut response = response.map(Body::incoming);
     let body = response.body_mut();
     exchange.response_ended.set(body.is_end_stream());
@@ -205,7 +205,7 @@ fn answered<P: ReleaseTo + 'static>(
         watch_request(&exchange);
     }
     let body_unread = interim.answered(response.body_mut());
-    Answer { response, body_unread }
+    UpstreamResponse { response, body_unread }
 }
 
 /// Says how the end of a request's body is told. hyper decides by the head: a body of unknown length

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::error::{Forwarded, SendError, SendErrorKind};
-use super::exchange::{Answer, SendFailure};
+use super::exchange::{SendFailure, UpstreamResponse};
 use super::io::{UpstreamIo, WriteError};
 use super::settings::Settings;
 use crate::body::{Body, BodyError, Observed, Observer, is_last};
@@ -215,7 +215,7 @@ impl Http2Connection {
         authority: &Authority,
         settings: &Settings,
         reused: bool,
-    ) -> Result<Answer, SendFailure> {
+    ) -> Result<UpstreamResponse, SendFailure> {
         let sent = Rc::new(Cell::new(request.body().is_end_stream()));
         let request = absolute(request, authority, settings.origin.is_https(), &sent);
         // Held by the answer's body, or until there is none.
@@ -226,7 +226,7 @@ impl Http2Connection {
                 let error = |kind| SendError { kind, forwarded: Forwarded::Unknown, reused };
                 match unusable(&response, settings.max_response_headers) {
                     Some(kind) => Err(SendFailure::Failed(error(kind))),
-                    None => Ok(Answer {
+                    None => Ok(UpstreamResponse {
                         response: answered(response, lease, &sent),
                         body_unread: false,
                     }),

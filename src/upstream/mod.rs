@@ -15,6 +15,6 @@ pub mod settings;
 mod tests;
 
 pub use error::{Forwarded, SendError, SendErrorKind};
-pub use exchange::{Answer, Reuse, SendFailure, SendRequest, Transport};
+pub use exchange::{Reuse, SendFailure, SendRequest, Transport, UpstreamResponse};
 pub use pool::{Acquired, Pool};
 pub use settings::Settings;

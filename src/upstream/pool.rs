@@ -19,7 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{SendError, SendErrorKind};
-use super::exchange::{Answer, Reuse, SendFailure, SendRequest, Transport};
+use super::exchange::{Reuse, SendFailure, SendRequest, Transport, UpstreamResponse};
 use super::http1::{Http1Connection, ReleaseTo};
 use super::http2::{ConnectSlot, Http2Connection, Http2Connections};
 use super::settings::{Protocol, Settings};
@@ -140,7 +140,10 @@ impl Transport for Pool {
 }
 
 impl SendRequest for Acquired {
-    fn send(self, request: Request<Body>) -> impl Future<Output = Result<Answer, SendFailure>> {
+    fn send(
+        self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<UpstreamResponse, SendFailure>> {
         let Self { connection, pool, reused } = self;
         match connection {
             Connection::Http1(connection) => Either::Left(connection.send(request, &pool)),

@@ -197,8 +197,9 @@ async fn no_more_than_max_idle_are_kept() {
 #[tokio::test]
 async fn a_connection_that_its_server_closed_is_left_alone() {
     local(async {
-        let script: Script =
-            |connection, _| if connection == 1 { Reply::Last(OK) } else { Reply::Answer(OK) };
+        let script: Script = |connection, _| {
+            if connection == 1 { Reply::Last(OK) } else { Reply::Answer(OK) }
+        };
         let mut server = Scripted::start(script).await;
         let pool = pool(&server.http(), |_| ());
         text(send(&pool, get(), Reuse::Any).await.unwrap()).await.unwrap();

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::sleep;
 use std::time::Duration;
 
-use bearer_proxy::server::settings::ConnectionLimits;
+use bearer_proxy::server::settings::ConnectionSettings;
 use bearer_proxy::upstream;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
@@ -94,7 +94,7 @@ pub fn phases(bench: &Bench<'_>) -> bool {
 }
 
 fn all() -> Vec<Phase> {
-    let head = ConnectionLimits::default().max_header_bytes;
+    let head = ConnectionSettings::default().max_header_bytes;
     let answer_head = upstream::Settings::MAX_RESPONSE_HEADER_BYTES;
     let phase = |name, limit, client| Phase { name, client, limit };
     vec![

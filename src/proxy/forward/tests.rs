@@ -35,7 +35,7 @@ use crate::telemetry::Registry;
 use crate::token::credential::Policy;
 use crate::token::testing::{Mood, Scripted, credential, keeper};
 use crate::upstream::{
-    self, Answer, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
+    self, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport, UpstreamResponse,
 };
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -108,7 +108,7 @@ impl Transport for Rc<Bank> {
 impl SendRequest for BankConnection {
     fn release(self) {}
 
-    async fn send(self, request: Request<Body>) -> Result<Answer, SendFailure> {
+    async fn send(self, request: Request<Body>) -> Result<UpstreamResponse, SendFailure> {
         let Self(bank, reuse) = self;
         if bank.roll(30) == 0 {
             let (kind, forwarded) = (SendErrorKind::Closed, upstream::Forwarded::No);
@@ -144,10 +144,10 @@ impl SendRequest for BankConnection {
     }
 }
 
-fn answer(status: u16, challenge: &str) -> Answer {
+fn answer(status: u16, challenge: &str) -> UpstreamResponse {
     let response = Response::builder().status(status).header("www-authenticate", challenge);
     let response = response.body(Body::full("told")).unwrap();
-    Answer { response, body_unread: false }
+    UpstreamResponse { response, body_unread: false }
 }
 
 /// One route for each setting of `retry.unsafe`.

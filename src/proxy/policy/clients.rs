@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::plan::{LocalKeys, PlanError};
 use super::settings::{AllowedClients, CertificateName, ClientSettings, Proof};
-use crate::listen::{ClientCertificate, Peer};
+use crate::listen::{Peer, PeerCertificate};
 use crate::proxy::rejection::{Code, Rejection};
 
 /// All clients of a configuration, ready to be told apart.
@@ -178,7 +178,7 @@ impl Mark {
 }
 
 /// DNS names are compared without case (RFC 4343), and a wildcard stands for itself only.
-fn is_in(name: &CertificateName, certificate: &ClientCertificate) -> bool {
+fn is_in(name: &CertificateName, certificate: &PeerCertificate) -> bool {
     match name {
         CertificateName::Subject(subject) => certificate.subject == *subject,
         CertificateName::Dns(dns) => {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn certified(subject: &str, dns: &[&str], uris: &[&str]) -> Peer {
-        let certificate = ClientCertificate {
+        let certificate = PeerCertificate {
             subject: subject.into(),
             dns_names: dns.iter().map(|&name| name.into()).collect(),
             uri_names: uris.iter().map(|&name| name.into()).collect(),

@@ -43,7 +43,7 @@ use crate::route::Authority;
 use crate::server::ClientProbe;
 use crate::token::{Absence, Bearer, NoToken};
 use crate::upstream::{
-    self, Answer, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
+    self, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport, UpstreamResponse,
 };
 
 /// Connections that are tried for a request that is handed back unsent each time.
@@ -84,7 +84,7 @@ pub struct Exchange {
 /// An answer, and what a second try would need.
 pub struct Sent {
     /// The upstream's answer.
-    pub answer: Answer,
+    pub answer: UpstreamResponse,
     /// The token that the request carried.
     pub bearer: Option<Arc<Bearer>>,
     /// The request as it was, where a second try would be honest.

@@ -11,13 +11,13 @@ use tower::service_fn;
 
 use super::*;
 use crate::listen::peer::Peer;
-use crate::server::connection::{Ended, FIRST_REQUEST_GRACE, RefusedHeads, serve};
+use crate::server::connection::{CloseReason, FIRST_REQUEST_GRACE, RefusedHeads, serve};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 struct Rig {
     client: DuplexStream,
-    ended: JoinHandle<Ended>,
+    ended: JoinHandle<CloseReason>,
     drain: Rc<Drain>,
     started: Instant,
     refused: mpsc::Receiver<HeadError>,
@@ -27,7 +27,7 @@ impl Rig {
     /// A connection whose service takes `work` for each answer; inside a `LocalSet` only.
     fn new(work: Duration) -> Self {
         let (client, server) = duplex(64 * 1024);
-        let (drain, limits) = (Drain::new(Rc::default()), ConnectionLimits::default());
+        let (drain, limits) = (Drain::new(Rc::default()), ConnectionSettings::default());
         let member = drain.join();
         let peer = Peer::tcp("127.0.0.1:1".parse().unwrap());
         let info = Rc::new(ConnectionInfo::new(0, peer));
@@ -52,14 +52,14 @@ impl Rig {
         text
     }
 
-    async fn ended(self) -> (Ended, u64) {
+    async fn ended(self) -> (CloseReason, u64) {
         let ended = self.ended.await.unwrap();
         (ended, self.started.elapsed().as_secs())
     }
 }
 
-fn timed_out((ended, seconds): (Ended, u64)) -> (Phase, u64) {
-    let Ended::TimedOut(phase) = ended else { panic!("ended otherwise: {ended:?}") };
+fn timed_out((ended, seconds): (CloseReason, u64)) -> (ConnectionPhase, u64) {
+    let CloseReason::TimedOut(phase) = ended else { panic!("ended otherwise: {ended:?}") };
     (phase, seconds)
 }
 
@@ -70,7 +70,7 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn a_silent_connection_is_closed() {
     let local = LocalSet::new();
     let end = local.run_until(async { Rig::new(NO_TIME).ended().await }).await;
-    assert_eq!(timed_out(end), (Phase::Idle, 75));
+    assert_eq!(timed_out(end), (ConnectionPhase::Idle, 75));
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +86,7 @@ async fn a_head_has_its_time_from_its_first_byte_however_it_trickles() {
         rig.ended().await
     };
     let end = LocalSet::new().run_until(trickle).await;
-    assert_eq!(timed_out(end), (Phase::Head, 30));
+    assert_eq!(timed_out(end), (ConnectionPhase::Head, 30));
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +101,7 @@ async fn idle_time_begins_anew_after_each_answer() {
         rig.ended().await
     };
     let end = LocalSet::new().run_until(several).await;
-    assert_eq!(timed_out(end), (Phase::Idle, 3 * 70 + 75));
+    assert_eq!(timed_out(end), (ConnectionPhase::Idle, 3 * 70 + 75));
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +115,7 @@ async fn a_second_head_is_timed_like_the_first() {
         rig.ended().await
     };
     let end = LocalSet::new().run_until(second).await;
-    assert_eq!(timed_out(end), (Phase::Head, 15));
+    assert_eq!(timed_out(end), (ConnectionPhase::Head, 15));
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +127,7 @@ async fn a_slow_answer_is_not_our_concern() {
         rig.ended().await
     };
     let end = LocalSet::new().run_until(slow).await;
-    assert_eq!(timed_out(end), (Phase::Idle, 675));
+    assert_eq!(timed_out(end), (ConnectionPhase::Idle, 675));
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,7 +137,7 @@ async fn a_head_that_has_begun_is_answered_while_finishing() {
         let (first, rest) = GET.split_at(9);
         rig.client.write_all(first).await.unwrap();
         sleep(SECOND).await;
-        rig.drain.tell(Stage::Finishing);
+        rig.drain.tell(ShutdownPhase::Finishing);
         sleep(SECOND).await;
         rig.client.write_all(rest).await.unwrap();
         let answer = rig.answer().await;
@@ -145,7 +145,7 @@ async fn a_head_that_has_begun_is_answered_while_finishing() {
         rig.ended().await
     };
     let (ended, seconds) = LocalSet::new().run_until(leave).await;
-    assert!(matches!(ended, Ended::Closed), "{ended:?}");
+    assert!(matches!(ended, CloseReason::Closed), "{ended:?}");
     assert_eq!(seconds, 3);
 }
 
@@ -153,18 +153,18 @@ async fn a_head_that_has_begun_is_answered_while_finishing() {
 async fn a_first_request_that_is_on_its_way_is_answered_while_finishing() {
     let leave = async |work| {
         let mut rig = Rig::new(work);
-        rig.drain.tell(Stage::Finishing);
+        rig.drain.tell(ShutdownPhase::Finishing);
         sleep(FIRST_REQUEST_GRACE / 2).await;
         rig.client.write_all(GET).await.unwrap();
         let answer = rig.answer().await;
         assert!(answer.contains("connection: close"), "{answer}");
         let silent = Rig::new(work);
-        silent.drain.tell(Stage::Finishing);
+        silent.drain.tell(ShutdownPhase::Finishing);
         (rig.ended().await.0, silent.ended().await.1)
     };
     for work in [NO_TIME, SECOND] {
         let (ended, silent) = LocalSet::new().run_until(leave(work)).await;
-        assert!(matches!(ended, Ended::Closed), "{ended:?}");
+        assert!(matches!(ended, CloseReason::Closed), "{ended:?}");
         assert_eq!(silent, 0, "its grace is half a second");
     }
 }
@@ -175,14 +175,14 @@ async fn a_retiring_connection_waits_for_a_request_and_answers_it_as_its_last() 
         let mut rig = Rig::new(SECOND);
         rig.client.write_all(GET).await.unwrap();
         assert!(!rig.answer().await.contains("connection: close"));
-        rig.drain.tell(Stage::Retiring);
+        rig.drain.tell(ShutdownPhase::Retiring);
         sleep(5 * SECOND).await;
         rig.client.write_all(GET).await.unwrap();
         assert!(rig.answer().await.contains("connection: close"));
         rig.ended().await
     };
     let (ended, seconds) = LocalSet::new().run_until(retire).await;
-    assert!(matches!(ended, Ended::Closed), "{ended:?}");
+    assert!(matches!(ended, CloseReason::Closed), "{ended:?}");
     assert_eq!(seconds, 7);
 }
 
@@ -224,7 +224,7 @@ async fn whoever_reads_a_body_is_told_when_its_connection_ends() {
             });
             async { Ok::<_, Infallible>(Response::new(Body::empty())) }
         });
-        let (drain, limits) = (Drain::new(Rc::default()), ConnectionLimits::default());
+        let (drain, limits) = (Drain::new(Rc::default()), ConnectionSettings::default());
         let member = drain.join();
         let info = Rc::new(ConnectionInfo::new(0, Peer::tcp("127.0.0.1:1".parse().unwrap())));
         let (io, heads) = (SharedIo::new(server, None), RefusedHeads::new(Arc::new(drop)));

@@ -21,10 +21,10 @@ use tokio::time::timeout;
 use tower::Service;
 use tower::util::Oneshot;
 
+use super::super::client_stream::PeerState;
 use super::super::connection::{ClientProbe, ConnectionInfo, HeadError, Inbound, RefusedHeads};
 use super::super::io::WeakIo;
-use super::super::settings::ConnectionLimits;
-use super::super::stream::PeerState;
+use super::super::settings::ConnectionSettings;
 use super::{OpenStream, Streams};
 use crate::body::{Body, BodyError};
 
@@ -33,7 +33,7 @@ pub(super) struct StreamContext {
     pub(super) info: Rc<ConnectionInfo>,
     pub(super) io: WeakIo,
     pub(super) streams: Rc<Streams>,
-    pub(super) limits: ConnectionLimits,
+    pub(super) limits: ConnectionSettings,
     pub(super) refused: Rc<RefusedHeads>,
 }
 

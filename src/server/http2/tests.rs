@@ -35,7 +35,7 @@ fn reset(stream: u8) -> Vec<u8> {
 
 struct Rig {
     client: DuplexStream,
-    ended: JoinHandle<Ended>,
+    ended: JoinHandle<CloseReason>,
     drain: Rc<Drain>,
     started: Instant,
     /// Bytes of endless answers that were taken so far.
@@ -61,7 +61,7 @@ impl HttpBody for Endless {
 impl Rig {
     fn new() -> Self {
         let (client, server) = duplex(64 * 1024);
-        let (drain, limits) = (Drain::new(Rc::default()), ConnectionLimits::default());
+        let (drain, limits) = (Drain::new(Rc::default()), ConnectionSettings::default());
         let member = drain.join();
         let info = Rc::new(ConnectionInfo::new(0, Peer::tcp(([127, 0, 0, 1], 1).into())));
         let taken = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -95,7 +95,7 @@ impl Rig {
         Self { client, ended, drain, started: Instant::now(), taken: cell }
     }
 
-    async fn ended(self) -> (Ended, u64) {
+    async fn ended(self) -> (CloseReason, u64) {
         let ended = self.ended.await.unwrap();
         (ended, self.started.elapsed().as_secs())
     }
@@ -104,16 +104,16 @@ impl Rig {
     async fn client(&mut self) -> SendRequest<Body> {
         let (nobody, _) = duplex(1);
         let io = TokioIo::new(std::mem::replace(&mut self.client, nobody));
-        let (sender, connection) = ClientBuilder::new(Local).handshake(io).await.unwrap();
+        let (sender, connection) = ClientBuilder::new(BoundAddress).handshake(io).await.unwrap();
         spawn_local(async move { drop(connection.await) });
         sender
     }
 }
 
 #[derive(Clone)]
-struct Local;
+struct BoundAddress;
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+impl<F: Future + 'static> hyper::rt::Executor<F> for BoundAddress {
     fn execute(&self, task: F) {
         spawn_local(async move { drop(task.await) });
     }
@@ -132,8 +132,8 @@ async fn story(story: impl Future<Output = ()>) {
     LocalSet::new().run_until(story).await;
 }
 
-fn timed_out((ended, seconds): (Ended, u64)) -> (Phase, u64) {
-    let Ended::TimedOut(phase) = ended else { panic!("ended otherwise: {ended:?}") };
+fn timed_out((ended, seconds): (CloseReason, u64)) -> (ConnectionPhase, u64) {
+    let CloseReason::TimedOut(phase) = ended else { panic!("ended otherwise: {ended:?}") };
     (phase, seconds)
 }
 
@@ -166,9 +166,9 @@ async fn what_begins_and_does_not_go_on_is_closed() {
         .await;
     };
     let greeting = [PREFACE, SETTINGS].concat();
-    check(b"PRI * HT", (Phase::Head, 10)).await;
-    check(PREFACE, (Phase::Head, 10)).await;
-    check(&[&greeting[..], &get(1, 1)].concat(), (Phase::Head, 10)).await;
+    check(b"PRI * HT", (ConnectionPhase::Head, 10)).await;
+    check(PREFACE, (ConnectionPhase::Head, 10)).await;
+    check(&[&greeting[..], &get(1, 1)].concat(), (ConnectionPhase::Head, 10)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,7 +185,7 @@ async fn a_connection_without_requests_is_told_and_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_cancels_without_end_is_closed() {
-    let check = async |pause: Duration, expected: fn(&Ended) -> bool| {
+    let check = async |pause: Duration, expected: fn(&CloseReason) -> bool| {
         story(async {
             let mut rig = Rig::new();
             rig.client.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
@@ -202,9 +202,9 @@ async fn a_client_that_cancels_without_end_is_closed() {
         .await;
     };
     // At once, so that most are gone before anybody looks: the h2 crate's own limit.
-    check(Duration::ZERO, |ended| matches!(ended, Ended::Failed(_))).await;
-    check(Duration::from_millis(50), |ended| matches!(ended, Ended::Flooded)).await;
-    check(Duration::from_millis(200), |ended| !matches!(ended, Ended::Flooded)).await;
+    check(Duration::ZERO, |ended| matches!(ended, CloseReason::Failed(_))).await;
+    check(Duration::from_millis(50), |ended| matches!(ended, CloseReason::Flooded)).await;
+    check(Duration::from_millis(200), |ended| !matches!(ended, CloseReason::Flooded)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,11 +234,11 @@ async fn leaving_lets_requests_end_and_takes_no_new_ones() {
         let mut other = client.clone();
         let slow = spawn_local(async move { text(&mut other, "/slow").await.unwrap() });
         sleep(SECOND).await;
-        rig.drain.tell(Stage::Finishing);
+        rig.drain.tell(ShutdownPhase::Finishing);
         assert_eq!(slow.await.unwrap(), "slow");
         text(&mut client, "/").await.unwrap_err();
         let (ended, seconds) = rig.ended().await;
-        assert!(matches!(ended, Ended::Closed), "{ended:?}");
+        assert!(matches!(ended, CloseReason::Closed), "{ended:?}");
         assert!((10..=11).contains(&seconds), "{seconds}");
     })
     .await;
@@ -250,8 +250,8 @@ async fn a_client_that_does_not_listen_does_not_hold_up_leaving() {
         let mut rig = Rig::new();
         rig.client.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
         sleep(SECOND).await;
-        rig.drain.tell(Stage::Finishing);
-        assert_eq!(timed_out(rig.ended().await), (Phase::Idle, 2));
+        rig.drain.tell(ShutdownPhase::Finishing);
+        assert_eq!(timed_out(rig.ended().await), (ConnectionPhase::Idle, 2));
     })
     .await;
 }

@@ -24,7 +24,7 @@ pub enum PeerState {
 
 /// What waiting for a client to leave has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Departure {
+pub enum PeerWatch {
     /// The client is there, and the task is woken when that changes.
     Awaited,
     /// The client is there. It has sent bytes that nobody reads yet, behind which its leaving cannot
@@ -35,7 +35,7 @@ pub enum Departure {
 }
 
 /// A byte stream to a client.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+pub trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Ready when a read may bring something, so that no buffer is held while nothing comes. May be
     /// ready too early.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()>;
@@ -45,7 +45,7 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn peer_state(&self) -> PeerState;
 
     /// Notices that the client leaves, without taking any byte that it sent.
-    fn poll_departure(&mut self, cx: &mut Context<'_>) -> Departure;
+    fn poll_departure(&mut self, cx: &mut Context<'_>) -> PeerWatch;
 
     /// Makes the end of the connection a reset, so that it is not taken for the end of an answer.
     fn reset_on_close(&self) {}
@@ -74,7 +74,7 @@ fn poll_socket(socket: BorrowedFd<'_>) -> (PeerState, bool) {
 /// Both kinds of sockets tell the same, by methods of the same names.
 macro_rules! socket {
     ($socket:ident) => {
-        impl Stream for $socket {
+        impl ClientStream for $socket {
             fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
                 self.poll_read_ready(cx).map(drop)
             }
@@ -83,16 +83,16 @@ macro_rules! socket {
                 poll_socket(self.as_fd()).0
             }
 
-            fn poll_departure(&mut self, cx: &mut Context<'_>) -> Departure {
+            fn poll_departure(&mut self, cx: &mut Context<'_>) -> PeerWatch {
                 loop {
                     match self.poll_read_ready(cx) {
-                        Poll::Pending => return Departure::Awaited,
-                        Poll::Ready(Err(_)) => return Departure::Left(PeerState::Disconnected),
+                        Poll::Pending => return PeerWatch::Awaited,
+                        Poll::Ready(Err(_)) => return PeerWatch::Left(PeerState::Disconnected),
                         Poll::Ready(Ok(())) => {}
                     }
                     match poll_socket(self.as_fd()) {
                         // The readiness must stay, or whoever reads these bytes later would wait.
-                        (PeerState::Connected, true) => return Departure::Unseen,
+                        (PeerState::Connected, true) => return PeerWatch::Unseen,
                         // It was left over from a read that filled its buffer. Without it the next
                         // event wakes the task; one cannot come between the two calls, since events
                         // are taken in by this very thread.
@@ -100,7 +100,7 @@ macro_rules! socket {
                             let nothing = || Err(io::ErrorKind::WouldBlock.into());
                             let _: io::Result<()> = self.try_io(Interest::READABLE, nothing);
                         }
-                        (left, _) => return Departure::Left(left),
+                        (left, _) => return PeerWatch::Left(left),
                     }
                 }
             }
@@ -120,7 +120,7 @@ macro_rules! socket {
 socket!(TcpStream);
 socket!(UnixStream);
 
-impl<I: Stream> Stream for TlsStream<I> {
+impl<I: ClientStream> ClientStream for TlsStream<I> {
     /// Bytes may wait in the TLS session that the socket below knows nothing of.
     fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
@@ -132,22 +132,22 @@ impl<I: Stream> Stream for TlsStream<I> {
 
     /// The end of TLS is a message of its own (`close_notify`), so that looking at the socket below is
     /// not enough: what has come is decrypted, and stays in the session until it is read.
-    fn poll_departure(&mut self, cx: &mut Context<'_>) -> Departure {
+    fn poll_departure(&mut self, cx: &mut Context<'_>) -> PeerWatch {
         let below = |stream: &Self| stream.get_ref().0.peer_state();
         match Pin::new(&mut *self).poll_fill_buf(cx) {
-            Poll::Pending => Departure::Awaited,
+            Poll::Pending => PeerWatch::Awaited,
             Poll::Ready(Ok([])) => match below(self) {
-                PeerState::Disconnected => Departure::Left(PeerState::Disconnected),
-                _ => Departure::Left(PeerState::HalfClosed),
+                PeerState::Disconnected => PeerWatch::Left(PeerState::Disconnected),
+                _ => PeerWatch::Left(PeerState::HalfClosed),
             },
             // Without `close_notify` a FIN is an error to TLS; it still is no reset.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Departure::Left(PeerState::HalfClosed)
+                PeerWatch::Left(PeerState::HalfClosed)
             }
-            Poll::Ready(Err(_)) => Departure::Left(PeerState::Disconnected),
+            Poll::Ready(Err(_)) => PeerWatch::Left(PeerState::Disconnected),
             Poll::Ready(Ok(_)) => match below(self) {
-                PeerState::Connected => Departure::Unseen,
-                left => Departure::Left(left),
+                PeerState::Connected => PeerWatch::Unseen,
+                left => PeerWatch::Left(left),
             },
         }
     }
@@ -158,7 +158,7 @@ impl<I: Stream> Stream for TlsStream<I> {
 }
 
 #[cfg(test)]
-impl Stream for tokio::io::DuplexStream {
+impl ClientStream for tokio::io::DuplexStream {
     fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
@@ -167,7 +167,7 @@ impl Stream for tokio::io::DuplexStream {
         PeerState::Connected // it cannot be looked into
     }
 
-    fn poll_departure(&mut self, _: &mut Context<'_>) -> Departure {
-        Departure::Awaited
+    fn poll_departure(&mut self, _: &mut Context<'_>) -> PeerWatch {
+        PeerWatch::Awaited
     }
 }

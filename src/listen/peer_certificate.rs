@@ -9,7 +9,7 @@ use crate::x509::distinguished_name;
 
 /// A client's certificate, verified in the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCertificate {
+pub struct PeerCertificate {
     /// The subject as RFC 4514 writes it, most specific part first: `CN=erp,O=Example Bank`.
     pub subject: String,
     /// DNS names of the subject alternative names; such a name may begin with `*.`.
@@ -20,7 +20,7 @@ pub struct ClientCertificate {
     pub der: CertificateDer<'static>,
 }
 
-impl ClientCertificate {
+impl PeerCertificate {
     /// Reads a certificate that has been verified; `None` where it cannot be read after all.
     pub fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let certificate = EndEntityCert::try_from(der).ok()?;
@@ -56,7 +56,7 @@ mod tests {
             let dns = SanType::DnsName("erp.bank.example".try_into().unwrap());
             params.subject_alt_names = vec![uri, dns];
         });
-        let read = ClientCertificate::read(&der).unwrap();
+        let read = PeerCertificate::read(&der).unwrap();
         assert_eq!(read.subject, "CN=\\ erp#1,O=Bank\\, Söhne & Co,C=DE");
         assert_eq!(read.dns_names, ["erp.bank.example"]);
         assert_eq!(read.uri_names, ["spiffe://bank.example/erp"]);
@@ -69,11 +69,11 @@ mod tests {
             let custom = DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 99_999]);
             params.distinguished_name.push(custom, "x");
         });
-        assert_eq!(ClientCertificate::read(&der).unwrap().subject, "1.3.6.1.4.1.99999=x");
+        assert_eq!(PeerCertificate::read(&der).unwrap().subject, "1.3.6.1.4.1.99999=x");
     }
 
     #[test]
     fn nonsense_is_nothing() {
-        assert_eq!(ClientCertificate::read(&CertificateDer::from(vec![0x30, 1, 2])), None);
+        assert_eq!(PeerCertificate::read(&CertificateDer::from(vec![0x30, 1, 2])), None);
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Places for connections; clones share them.
 #[derive(Debug, Clone)]
-pub struct Slots {
+pub struct ConnectionLimit {
     free: Arc<Semaphore>,
     limit: Arc<Mutex<Limit>>,
 }
@@ -20,12 +20,12 @@ struct Limit {
 
 /// One connection's place, given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionPermit {
     permit: Option<OwnedSemaphorePermit>,
     limit: Arc<Mutex<Limit>>,
 }
 
-impl Slots {
+impl ConnectionLimit {
     /// At most `max` connections at a time, at least one.
     pub fn new(max: usize) -> Self {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
@@ -53,15 +53,15 @@ impl Slots {
     }
 
     /// Takes a place, unless another worker has been quicker.
-    pub(super) fn try_take(&self) -> Option<Place> {
+    pub(super) fn try_take(&self) -> Option<ConnectionPermit> {
         let permit = Some(Arc::clone(&self.free).try_acquire_owned().ok()?);
-        Some(Place { permit, limit: Arc::clone(&self.limit) })
+        Some(ConnectionPermit { permit, limit: Arc::clone(&self.limit) })
     }
 
     /// Takes a place as soon as one is free.
-    pub(super) async fn take(&self) -> Place {
+    pub(super) async fn take(&self) -> ConnectionPermit {
         let permit = Arc::clone(&self.free).acquire_owned().await.ok();
-        Place { permit, limit: Arc::clone(&self.limit) }
+        ConnectionPermit { permit, limit: Arc::clone(&self.limit) }
     }
 
     fn limit(&self) -> MutexGuard<'_, Limit> {
@@ -69,7 +69,7 @@ impl Slots {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         if limit.owed > 0
@@ -89,7 +89,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_limit_can_change_while_connections_are_open() {
-        let slots = Slots::new(3);
+        let slots = ConnectionLimit::new(3);
         let places = [slots.take().await, slots.take().await, slots.take().await];
         slots.resize(1);
         assert_eq!((slots.open(), slots.free.available_permits()), (3, 0));
