@@ -102,12 +102,12 @@ pub struct Check {
     pub fresh: bool,
     /// How the outcome is printed
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
-    pub output: Output,
+    pub output: OutputFormat,
 }
 
 /// How an outcome is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub enum OutputFormat {
     /// For people
     Text,
     /// For programs
@@ -188,7 +188,7 @@ pub struct Status {
     pub at: At,
     /// How the answer is printed
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
-    pub output: Output,
+    pub output: OutputFormat,
 }
 
 /// Flags of `wait`.
@@ -221,14 +221,14 @@ pub struct Keyring {
 #[derive(Debug, Subcommand)]
 pub enum KeyringVerb {
     /// Write a secret, read from stdin: it is asked for on a terminal, and shown nowhere
-    Set(Entry),
+    Set(KeyringEntry),
     /// Delete a secret
-    Delete(Entry),
+    Delete(KeyringEntry),
 }
 
 /// One entry of the keyring, as `client_secret.keyring = "NAME"` finds it.
 #[derive(Debug, clap::Args)]
-pub struct Entry {
+pub struct KeyringEntry {
     /// Its name
     pub name: String,
     /// The service it belongs to

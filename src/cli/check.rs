@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::args::{Check, Output};
+use super::args::{Check, OutputFormat};
 use super::exit::Exit;
-use super::say::{err, outln};
-use super::{colors, live, locate};
+use super::live;
+use super::output::{err, outln};
+use super::setup::{colors, locate};
 use crate::config;
 
 /// Checks a configuration.
@@ -18,14 +19,14 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(problems) => {
             match flags.output {
-                Output::Text => err!("{}", problems.render(colors())),
-                Output::Json => outln!("{}", problems.to_json())?,
+                OutputFormat::Text => err!("{}", problems.render(colors())),
+                OutputFormat::Json => outln!("{}", problems.to_json())?,
             }
             return Ok(Exit::Config);
         }
     };
     let notes = &loaded.notes;
-    if flags.output == Output::Text {
+    if flags.output == OutputFormat::Text {
         if !notes.is_empty() {
             err!("{}", notes.render(colors()));
         }
@@ -46,7 +47,7 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
     if flags.live {
         return live::check(&loaded.config, notes, flags);
     }
-    if flags.output == Output::Json {
+    if flags.output == OutputFormat::Json {
         outln!("{}", notes.to_json())?;
     }
     Ok(Exit::Done)

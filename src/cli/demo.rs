@@ -5,8 +5,8 @@ use anyhow::Context;
 
 use super::args::Demo;
 use super::exit::Exit;
-use super::say::{err, out};
-use super::{colors, runtime};
+use super::output::{err, out};
+use super::setup::{colors, runtime};
 use crate::app::{App, Ended};
 use crate::config;
 use crate::sandbox::Sandbox;

@@ -6,8 +6,8 @@ use http::Method;
 
 use super::args::Explain;
 use super::exit::Exit;
-use super::load;
-use super::say::{errln, out, outln};
+use super::output::{errln, out, outln};
+use super::setup::load;
 use crate::config::Config;
 use crate::proxy::headers::rewrite::Rewrite;
 use crate::proxy::policy::plan::rules;

@@ -7,7 +7,7 @@ use clap::CommandFactory;
 
 use super::args::{Args, Completions, Init, Presets, Schema};
 use super::exit::Exit;
-use super::say::{errln, out, outln};
+use super::output::{errln, out, outln};
 use crate::config::schema::{self, KeyDoc, ValueKind};
 use crate::oauth::presets::{self, Preset};
 

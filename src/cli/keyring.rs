@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::args::{self, KeyringVerb};
 use super::exit::Exit;
-use super::runtime;
-use super::say::{err, outln};
+use super::output::{err, outln};
+use super::setup::runtime;
 use crate::secret::{self, Entry, Reference, SecretFault};
 use crate::sensitive::Sensitive;
 
@@ -34,7 +34,7 @@ pub fn keyring(verb: KeyringVerb) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn entry(named: args::Entry) -> Entry {
+fn entry(named: args::KeyringEntry) -> Entry {
     Entry { service: named.service, account: named.name }
 }
 

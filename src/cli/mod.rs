@@ -11,21 +11,19 @@ mod init;
 mod keyring;
 mod live;
 mod operate;
+mod output;
 mod run;
-mod running;
-mod say;
+mod running_instance;
+mod setup;
 mod token;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Args, Verb};
 use exit::Exit;
-use say::{err, errln};
-
-use crate::config::{self, Config};
+use output::errln;
 
 /// Reads the arguments, does what they say, and gives back the exit code.
 pub fn main() -> ExitCode {
@@ -77,46 +75,6 @@ fn keep_memory_private() {
             errln!("warning: memory is open to debuggers: {error}");
         }
     }
-}
-
-/// A current_thread runtime for the control plane.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    Ok(builder.enable_all().max_blocking_threads(8).build()?)
-}
-
-/// Loads the configuration; its problems are printed, and the verb ends with [`Exit::Config`].
-fn load(path: Option<&Path>) -> Result<Config, Exit> {
-    let path = locate(path)?;
-    match config::load(&path) {
-        Ok(loaded) => Ok(loaded.config),
-        Err(problems) => {
-            err!("{}", problems.render(colors()));
-            Err(Exit::Config)
-        }
-    }
-}
-
-/// The file that was named, or the first of the usual places.
-fn locate(path: Option<&Path>) -> Result<PathBuf, Exit> {
-    if let Some(path) = path {
-        return Ok(path.to_owned());
-    }
-    config::find_file().ok_or_else(|| {
-        errln!(
-            "error: no configuration found\n  looked for bearer-proxy.toml in ./, \
-             $XDG_CONFIG_HOME/bearer-proxy/ and /etc/bearer-proxy/\n  \
-             write a first one with `bearer-proxy init PRESET`, or name one with --config"
-        );
-        Exit::Config
-    })
-}
-
-/// Whether stderr takes colours; <https://no-color.org> is respected.
-fn colors() -> bool {
-    use std::io::IsTerminal;
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::io::stderr().is_terminal()
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::args::{At, Output, Status, Wait};
+use super::args::{At, OutputFormat, Status, Wait};
 use super::exit::Exit;
-use super::runtime;
-use super::say::{errln, out, outln};
+use super::output::{errln, out, outln};
+use super::setup::runtime;
 use crate::admin::settings::AdminSettings;
 use crate::config;
 use crate::listen::settings::Listen;
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn status(path: Option<&Path>, flags: &Status) -> anyhow::Result<Exit> {
     let address = admin_address(path, &flags.at, Page::Control);
     match ask(&address, "/status") {
-        Ok((200, body)) if flags.output == Output::Json => outln!("{}", body.trim_end())?,
+        Ok((200, body)) if flags.output == OutputFormat::Json => outln!("{}", body.trim_end())?,
         Ok((200, body)) => {
             let status = serde_json::from_str(&body).context("/status is no JSON")?;
             out!("{}", summary(&address, &status))?;

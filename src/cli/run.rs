@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::args::Run;
 use super::exit::Exit;
-use super::{colors, load, runtime};
+use super::setup::{colors, load, runtime};
 use crate::app::{App, Ended};
 use crate::telemetry::log;
 

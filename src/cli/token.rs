@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::args::Token;
 use super::exit::Exit;
-use super::running::Running;
-use super::say::{errln, out, outln};
-use super::{load, runtime};
+use super::output::{errln, out, outln};
+use super::running_instance::RunningInstance;
+use super::setup::{load, runtime};
 use crate::config::Config;
 use crate::oauth::ScopeSet;
 use crate::proxy::policy::plan::wanted;
@@ -29,7 +29,7 @@ pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let running = if flags.fresh || flags.reveal { None } else { Running::of(&config) };
+    let running = if flags.fresh || flags.reveal { None } else { RunningInstance::of(&config) };
     let held = running.as_ref().and_then(|running| {
         Some(held(&credential, &scopes, &running.address, running.token(&credential, &scopes)?))
     });

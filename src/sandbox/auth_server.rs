@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER};
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 
 use super::fault::{Fault, Script};
-use super::habit::Habit;
-use super::ledger::{Issued, Ledger, Outcome, TokenCall};
-use super::persona::{Asked, Grant, Persona, Refusal};
-use super::serve::{self, Hangup, Listening};
+use super::ledger::{CallOutcome, Issued, Ledger, TokenCall};
+use super::persona::{ErrorResponse, Persona, TokenRequest, TokenResponse};
+use super::quirk::Quirk;
+use super::serve::{self, FakeServer, Hangup};
 use super::wire;
 
 /// Where tokens are ended; no vendor's document names one.
@@ -28,7 +28,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// A fake token server; dropping it closes it.
 #[derive(Debug)]
 pub struct AuthServer {
-    listening: Listening,
+    listening: FakeServer,
     shared: Arc<Shared>,
 }
 
@@ -65,7 +65,7 @@ struct Shared {
     secrets: Mutex<Vec<String>>,
     ledger: Arc<Ledger>,
     script: Script<Fault>,
-    habit: Mutex<Habit>,
+    quirk: Mutex<Quirk>,
 }
 
 impl AuthServer {
@@ -78,9 +78,9 @@ impl AuthServer {
         let ledger = Arc::default();
         let secrets = Mutex::new(vec![options.client_secret.clone()]);
         let script = Script::new();
-        let habit = Mutex::default();
-        let shared = Arc::new(Shared { persona, options, secrets, ledger, script, habit });
-        let listening = Listening::start(port, Arc::clone(&shared)).await?;
+        let quirk = Mutex::default();
+        let shared = Arc::new(Shared { persona, options, secrets, ledger, script, quirk });
+        let listening = FakeServer::start(port, Arc::clone(&shared)).await?;
         Ok(Self { listening, shared })
     }
 
@@ -136,9 +136,9 @@ impl AuthServer {
         self.shared.script.set(faults);
     }
 
-    /// From now on it has this habit.
-    pub fn set_habit(&self, habit: Habit) {
-        *self.shared.habit.lock().unwrap_or_else(PoisonError::into_inner) = habit;
+    /// From now on it has this quirk.
+    pub fn set_quirk(&self, quirk: Quirk) {
+        *self.shared.quirk.lock().unwrap_or_else(PoisonError::into_inner) = quirk;
     }
 
     /// While down, connections are closed as soon as they are made.
@@ -183,7 +183,7 @@ impl serve::Service for Shared {
             target: head.uri.to_string(),
             headers: head.headers,
             body,
-            outcome: Outcome::Pending,
+            outcome: CallOutcome::Pending,
         });
         let (outcome, answer) = self.answer(asked).await;
         self.ledger.conclude(call, outcome);
@@ -191,62 +191,66 @@ impl serve::Service for Shared {
     }
 }
 
-type Answer = (Outcome, Result<Response<Full<Bytes>>, Hangup>);
+type Answer = (CallOutcome, Result<Response<Full<Bytes>>, Hangup>);
 
 impl Shared {
     /// The scripted fault first, then what the document says.
-    async fn answer(&self, asked: Result<Asked, Refusal>) -> Answer {
+    async fn answer(&self, asked: Result<TokenRequest, ErrorResponse>) -> Answer {
         let Some(fault) = self.script.take() else {
-            return self.normal(asked, Manner::default());
+            return self.normal(asked, Deviation::default());
         };
-        let faulted = |answer| (Outcome::Faulted(fault.name()), answer);
+        let faulted = |answer| (CallOutcome::Faulted(fault.name()), answer);
         match &fault {
             Fault::Delay(time) => tokio::time::sleep(*time).await,
             Fault::Hold => self.script.hold().await,
             Fault::ShortLife(life) => {
-                return self.normal(asked, Manner { life: Some(*life), ..Manner::default() });
+                return self.normal(asked, Deviation { life: Some(*life), ..Deviation::default() });
             }
             Fault::NoExpiry => {
-                return self.normal(asked, Manner { silent: true, ..Manner::default() });
+                return self.normal(asked, Deviation { silent: true, ..Deviation::default() });
             }
             Fault::SameToken => {
-                return self.normal(asked, Manner { same: true, ..Manner::default() });
+                return self.normal(asked, Deviation { same: true, ..Deviation::default() });
             }
             Fault::InvalidClient => return faulted(Ok(self.refusal(&invalid_client()))),
             Fault::DropConnection => return faulted(Err(Hangup)),
             Fault::Html500 => {
-                return faulted(Ok(plain(500, "text/html", "<html><h1>Oops</h1></html>")));
+                return faulted(Ok(serve::plain(500, "text/html", "<html><h1>Oops</h1></html>")));
             }
-            Fault::Status(status) => return faulted(Ok(plain(*status, "text/plain", ""))),
+            Fault::Status(status) => return faulted(Ok(serve::plain(*status, "text/plain", ""))),
             Fault::Malformed => {
-                return faulted(Ok(plain(200, "application/json", "{\"access_token\": \"demo-")));
+                return faulted(Ok(serve::plain(
+                    200,
+                    "application/json",
+                    "{\"access_token\": \"demo-",
+                )));
             }
             Fault::TooMany { retry_after } => {
-                let mut answer = plain(429, "text/plain", "slow down");
+                let mut answer = serve::plain(429, "text/plain", "slow down");
                 let seconds = HeaderValue::from(retry_after.as_secs());
                 answer.headers_mut().insert(RETRY_AFTER, seconds);
                 return faulted(Ok(answer));
             }
         }
-        self.normal(asked, Manner::default())
+        self.normal(asked, Deviation::default())
     }
 
-    fn normal(&self, asked: Result<Asked, Refusal>, manner: Manner) -> Answer {
-        let habit = *self.habit.lock().unwrap_or_else(PoisonError::into_inner);
-        let manner = Manner { same: manner.same || habit == Habit::SameToken, ..manner };
-        let refresh = matches!(asked, Ok(Asked::Refresh { .. }));
+    fn normal(&self, asked: Result<TokenRequest, ErrorResponse>, manner: Deviation) -> Answer {
+        let quirk = *self.quirk.lock().unwrap_or_else(PoisonError::into_inner);
+        let manner = Deviation { same: manner.same || quirk == Quirk::SameToken, ..manner };
+        let refresh = matches!(asked, Ok(TokenRequest::Refresh { .. }));
         let scopes = asked.and_then(|asked| self.authenticate(asked));
-        if scopes.is_ok() && habit == Habit::OneLiveToken {
+        if scopes.is_ok() && quirk == Quirk::OneLiveToken {
             self.ledger.revoke_all();
         }
         let (outcome, answer) = match scopes {
             Ok(scopes) => self.grant(scopes, manner),
             Err(refusal) => {
                 let reason = format!("{}: {}", refusal.error, refusal.description);
-                (Outcome::Refused(refusal.status, reason), self.refusal(&refusal))
+                (CallOutcome::Refused(refusal.status, reason), self.refusal(&refusal))
             }
         };
-        let answer = habit.bend(refresh, &outcome, answer);
+        let answer = quirk.bend(refresh, &outcome, answer);
         (outcome, answer)
     }
 
@@ -257,7 +261,7 @@ impl Shared {
             let found = fields.iter().find(|(known, _)| known == name);
             found.map(|(_, value)| value.clone()).unwrap_or_default()
         };
-        let client = Asked::Client {
+        let client = TokenRequest::Client {
             id: field("client_id"),
             secret: field("client_secret"),
             scopes: Vec::new(),
@@ -265,27 +269,31 @@ impl Shared {
         match self.authenticate(client) {
             Ok(_) => {
                 self.ledger.revoke(&field("token"));
-                plain(200, "text/plain", "")
+                serve::plain(200, "text/plain", "")
             }
             Err(refusal) => self.refusal(&refusal),
         }
     }
 
     /// Who asks, and for which scopes?
-    fn authenticate(&self, asked: Asked) -> Result<Vec<String>, Refusal> {
+    fn authenticate(&self, asked: TokenRequest) -> Result<Vec<String>, ErrorResponse> {
         match asked {
-            Asked::Client { id, secret, scopes } => {
+            TokenRequest::Client { id, secret, scopes } => {
                 let accepted = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
                 let known = id == self.options.client_id && accepted.contains(&secret);
                 if known { Ok(scopes) } else { Err(invalid_client()) }
             }
-            Asked::Refresh { token } => self.ledger.redeem(&token).ok_or_else(|| {
-                Refusal::new(400, "invalid_grant", "the refresh token is unknown or used up")
+            TokenRequest::Refresh { token } => self.ledger.redeem(&token).ok_or_else(|| {
+                ErrorResponse::new(400, "invalid_grant", "the refresh token is unknown or used up")
             }),
         }
     }
 
-    fn grant(&self, scopes: Vec<String>, manner: Manner) -> (Outcome, Response<Full<Bytes>>) {
+    fn grant(
+        &self,
+        scopes: Vec<String>,
+        manner: Deviation,
+    ) -> (CallOutcome, Response<Full<Bytes>>) {
         let now = SystemTime::now();
         let again = if manner.same { self.ledger.last(now, &scopes) } else { None };
         let (issued, life) = again.unwrap_or_else(|| {
@@ -294,7 +302,7 @@ impl Shared {
             self.ledger.issue(issued.clone());
             (issued, life)
         });
-        let body = self.persona.answer(&Grant {
+        let body = self.persona.answer(&TokenResponse {
             access_token: &issued.token,
             refresh_token: issued.refresh_token.as_deref(),
             scopes: &issued.scopes,
@@ -302,7 +310,7 @@ impl Shared {
             expires: issued.expires,
             tell_expiry: !manner.silent,
         });
-        (Outcome::Issued(issued.token), not_stored(serve::json(200, &body)))
+        (CallOutcome::Issued(issued.token), not_stored(serve::json(200, &body)))
     }
 
     fn new_token(&self, scopes: Vec<String>, now: SystemTime, life: Duration) -> Issued {
@@ -313,28 +321,21 @@ impl Shared {
         Issued { token, scopes, at: now, expires: now + life, revoked: false, refresh_token }
     }
 
-    fn refusal(&self, refusal: &Refusal) -> Response<Full<Bytes>> {
+    fn refusal(&self, refusal: &ErrorResponse) -> Response<Full<Bytes>> {
         not_stored(serve::json(refusal.status, &self.persona.refuse(refusal)))
     }
 }
 
 /// How a right answer differs from the usual one.
 #[derive(Debug, Default)]
-struct Manner {
+struct Deviation {
     life: Option<Duration>,
     silent: bool,
     same: bool,
 }
 
-fn invalid_client() -> Refusal {
-    Refusal::new(401, "invalid_client", "unknown client or wrong secret")
-}
-
-pub(super) fn plain(status: u16, kind: &'static str, body: &'static str) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::from(body));
-    *answer.status_mut() = serve::status_code(status);
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer
+fn invalid_client() -> ErrorResponse {
+    ErrorResponse::new(401, "invalid_client", "unknown client or wrong secret")
 }
 
 /// RFC 6749 section 5.1 asks for both headers with every answer that holds a token.

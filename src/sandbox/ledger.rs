@@ -21,12 +21,12 @@ pub struct TokenCall {
     /// Its body, byte by byte.
     pub body: Bytes,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: CallOutcome,
 }
 
 /// What became of a token call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallOutcome {
     /// Not answered yet.
     Pending,
     /// Answered with this access token.
@@ -56,7 +56,7 @@ pub struct Issued {
 
 /// What a presented token is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum TokenValidity {
     /// Good for what was asked; with its scopes.
     Valid(Vec<String>),
     /// There was no token.
@@ -108,8 +108,9 @@ impl Ledger {
 
     /// Waits until `count` calls have been answered, well or badly, and returns all calls.
     pub async fn wait_answered(&self, count: usize) -> Vec<TokenCall> {
-        let answered =
-            |book: &Book| book.calls.iter().filter(|call| call.outcome != Outcome::Pending).count();
+        let answered = |book: &Book| {
+            book.calls.iter().filter(|call| call.outcome != CallOutcome::Pending).count()
+        };
         self.wait(|book| (answered(book) >= count).then(|| book.calls.clone())).await
     }
 
@@ -120,27 +121,27 @@ impl Ledger {
 
     /// Whether `token` is good at `now` for all of `needed`.
     pub fn is_valid(&self, token: &str, now: SystemTime, needed: &[&str]) -> bool {
-        matches!(self.judge(token, now, needed), Verdict::Valid(_))
+        matches!(self.check(token, now, needed), TokenValidity::Valid(_))
     }
 
     /// What `token` is worth at `now` for a call that needs all of `needed`.
-    pub fn judge(&self, token: &str, now: SystemTime, needed: &[&str]) -> Verdict {
+    pub fn check(&self, token: &str, now: SystemTime, needed: &[&str]) -> TokenValidity {
         let book = self.book();
         let Some(known) = book.issued.iter().find(|issued| issued.token == token) else {
-            return Verdict::Unknown;
+            return TokenValidity::Unknown;
         };
         if known.revoked {
-            return Verdict::Revoked;
+            return TokenValidity::Revoked;
         }
         if now >= known.expires {
-            return Verdict::Expired;
+            return TokenValidity::Expired;
         }
         let lacks = |scope: &&&str| !known.scopes.iter().any(|granted| granted == **scope);
         let lacking: Vec<String> =
             needed.iter().filter(lacks).map(|scope| (*scope).to_owned()).collect();
         match lacking.is_empty() {
-            true => Verdict::Valid(known.scopes.clone()),
-            false => Verdict::Insufficient(lacking),
+            true => TokenValidity::Valid(known.scopes.clone()),
+            false => TokenValidity::Insufficient(lacking),
         }
     }
 
@@ -158,7 +159,7 @@ impl Ledger {
     }
 
     /// Writes down what became of a call.
-    pub(super) fn conclude(&self, call: usize, outcome: Outcome) {
+    pub(super) fn conclude(&self, call: usize, outcome: CallOutcome) {
         self.change(|book| {
             if let Some(call) = book.calls.get_mut(call) {
                 call.outcome = outcome;
@@ -243,18 +244,18 @@ mod tests {
     fn a_token_is_judged_by_name_time_and_scope() {
         let ledger = Ledger::default();
         ledger.issue(issued("t", &["a", "b"], 10));
-        let check = |token: &str, second: u64, needed: &[&str], expected: Verdict| {
+        let check = |token: &str, second: u64, needed: &[&str], expected: TokenValidity| {
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-            assert_eq!(ledger.judge(token, now, needed), expected, "{token} {second} {needed:?}");
+            assert_eq!(ledger.check(token, now, needed), expected, "{token} {second} {needed:?}");
         };
-        let valid = Verdict::Valid(vec!["a".to_owned(), "b".to_owned()]);
+        let valid = TokenValidity::Valid(vec!["a".to_owned(), "b".to_owned()]);
         check("t", 9, &[], valid.clone());
         check("t", 9, &["b"], valid);
-        check("t", 10, &["b"], Verdict::Expired);
-        check("t", 9, &["b", "c"], Verdict::Insufficient(vec!["c".to_owned()]));
-        check("u", 9, &[], Verdict::Unknown);
+        check("t", 10, &["b"], TokenValidity::Expired);
+        check("t", 9, &["b", "c"], TokenValidity::Insufficient(vec!["c".to_owned()]));
+        check("u", 9, &[], TokenValidity::Unknown);
         ledger.revoke_all();
-        check("t", 9, &[], Verdict::Revoked);
+        check("t", 9, &[], TokenValidity::Revoked);
     }
 
     #[test]

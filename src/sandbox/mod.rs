@@ -5,42 +5,32 @@
 //! is in `persona.rs`.
 
 mod auth_server;
+mod bank;
 mod fault;
-mod habit;
 mod ledger;
 mod persona;
+mod quirk;
 mod serve;
 mod settings;
 mod upstream;
 mod wire;
 
 pub use auth_server::{AuthOptions, AuthServer};
+pub use bank::Bank;
 pub use fault::Fault;
-pub use habit::Habit;
-pub use ledger::{Issued, Ledger, Outcome, TokenCall, Verdict};
+pub use ledger::{CallOutcome, Issued, Ledger, TokenCall, TokenValidity};
 pub use persona::Persona;
-pub use upstream::{Reply, Seen, Upstream, UpstreamOptions};
+pub use quirk::Quirk;
+pub use upstream::{RecordedRequest, ScriptedResponse, Upstream, UpstreamOptions};
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// All four banks: for each a token server and the API that trusts it.
 #[derive(Debug)]
 pub struct Sandbox {
     banks: Vec<Bank>,
-}
-
-/// One vendor: its token server and its API.
-#[derive(Debug)]
-pub struct Bank {
-    /// Where tokens come from.
-    pub auth: AuthServer,
-    /// Where tokens are used.
-    pub api: Upstream,
 }
 
 impl Sandbox {
@@ -91,39 +81,4 @@ impl Sandbox {
             bank.auth.shutdown().await;
         }
     }
-}
-
-impl Bank {
-    /// Starts one bank on free ports.
-    ///
-    /// # Errors
-    /// Loopback cannot be bound.
-    pub async fn start(persona: Persona, lifetime: Duration) -> io::Result<Self> {
-        let options = AuthOptions { lifetime, ..AuthOptions::for_persona(persona) };
-        let auth = AuthServer::start(persona, options).await?;
-        let ledgers = vec![Arc::clone(auth.ledger())];
-        let api = Upstream::start(UpstreamOptions { persona, ledgers, port: 0 }).await?;
-        Ok(Self { auth, api })
-    }
-
-    /// Whose bank it is.
-    pub fn persona(&self) -> Persona {
-        self.auth.persona()
-    }
-
-    /// Writes `NAME_client_id` and `NAME_client_secret` to `dir`.
-    ///
-    /// # Errors
-    /// A file cannot be written.
-    pub fn write_secrets(&self, dir: &Path) -> io::Result<()> {
-        let name = self.persona().name();
-        write_private(&dir.join(format!("{name}_client_id")), self.auth.client_id())?;
-        write_private(&dir.join(format!("{name}_client_secret")), self.auth.client_secret())
-    }
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())
 }

@@ -23,7 +23,7 @@ pub enum Persona {
 
 /// What a token call asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum TokenRequest {
     /// The client-credentials grant.
     Client { id: String, secret: String, scopes: Vec<String> },
     /// The refresh-token grant.
@@ -32,13 +32,13 @@ pub(super) enum Asked {
 
 /// Why a token call is refused, in the terms of RFC 6749 section 5.2.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct ErrorResponse {
     pub status: u16,
     pub error: &'static str,
     pub description: String,
 }
 
-impl Refusal {
+impl ErrorResponse {
     pub(super) fn new(status: u16, error: &'static str, description: impl Into<String>) -> Self {
         Self { status, error, description: description.into() }
     }
@@ -50,7 +50,7 @@ impl Refusal {
 
 /// What is told of an issued token.
 #[derive(Debug, Clone)]
-pub(super) struct Grant<'a> {
+pub(super) struct TokenResponse<'a> {
     pub access_token: &'a str,
     pub refresh_token: Option<&'a str>,
     pub scopes: &'a [String],
@@ -128,13 +128,13 @@ impl Persona {
         uri: &Uri,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Result<Asked, Refusal> {
+    ) -> Result<TokenRequest, ErrorResponse> {
         self.check_head(method, uri, headers)?;
         let fields = match self {
             Self::QBank => wire::form(body),
             _ => wire::json(body),
         };
-        let fields = fields.map_err(|reason| Refusal::request(format!("body: {reason}")))?;
+        let fields = fields.map_err(|reason| ErrorResponse::request(format!("body: {reason}")))?;
         match self {
             Self::CoreBanking => core_banking(fields),
             Self::DataCrunch if value(&fields, "grant_type") == Some("refresh_token") => {
@@ -144,31 +144,44 @@ impl Persona {
         }
     }
 
-    fn check_head(self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn check_head(
+        self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), ErrorResponse> {
         if uri.path() != self.token_path() {
             let what = format!("the token endpoint is at {}", self.token_path());
-            return Err(Refusal::new(404, "invalid_request", what));
+            return Err(ErrorResponse::new(404, "invalid_request", what));
         }
         if method != Method::POST {
-            return Err(Refusal::new(405, "invalid_request", "the token endpoint takes POST only"));
+            return Err(ErrorResponse::new(
+                405,
+                "invalid_request",
+                "the token endpoint takes POST only",
+            ));
         }
         // RFC 6749 section 2.3.1: the parameters "MUST NOT be included in the request URI".
         if uri.query().is_some() {
-            return Err(Refusal::request("the token endpoint takes no query"));
+            return Err(ErrorResponse::request("the token endpoint takes no query"));
         }
         if uri.authority().is_some() || headers.get_all(header::HOST).iter().count() != 1 {
-            return Err(Refusal::request("expected an origin-form target and one Host"));
+            return Err(ErrorResponse::request("expected an origin-form target and one Host"));
         }
         // RFC 6749 section 2.3: "The client MUST NOT use more than one authentication method in
         // each request." All four documents put the credentials into the body.
         if headers.contains_key(header::AUTHORIZATION) {
-            return Err(Refusal::request("expected no Authorization header"));
+            return Err(ErrorResponse::request("expected no Authorization header"));
         }
         let expected = self.media_type();
         if media_type(headers).as_deref() == Some(expected) {
             Ok(())
         } else {
-            Err(Refusal::new(415, "invalid_request", format!("expected Content-Type {expected}")))
+            Err(ErrorResponse::new(
+                415,
+                "invalid_request",
+                format!("expected Content-Type {expected}"),
+            ))
         }
     }
 
@@ -179,35 +192,35 @@ impl Persona {
         }
     }
 
-    fn client_credentials(self, fields: Fields) -> Result<Asked, Refusal> {
+    fn client_credentials(self, fields: Fields) -> Result<TokenRequest, ErrorResponse> {
         if value(&fields, "grant_type").is_some_and(|grant| grant != "client_credentials") {
             let what = "expected grant_type client_credentials";
-            return Err(Refusal::new(400, "unsupported_grant_type", what));
+            return Err(ErrorResponse::new(400, "unsupported_grant_type", what));
         }
         if self == Self::QBank {
             let names = ["grant_type", "client_id", "client_secret", "scope"];
             let [_, id, secret, scope] = exactly(fields, names)?;
-            Ok(Asked::Client { id, secret, scopes: self.choose(&scope)? })
+            Ok(TokenRequest::Client { id, secret, scopes: self.choose(&scope)? })
         } else {
             let [_, id, secret] = exactly(fields, ["grant_type", "client_id", "client_secret"])?;
             let scopes = self.scopes().iter().map(|&scope| scope.to_owned()).collect();
-            Ok(Asked::Client { id, secret, scopes })
+            Ok(TokenRequest::Client { id, secret, scopes })
         }
     }
 
-    fn choose(self, scope: &str) -> Result<Vec<String>, Refusal> {
+    fn choose(self, scope: &str) -> Result<Vec<String>, ErrorResponse> {
         let choose = |scope: &str| {
             if self.scopes().contains(&scope) {
                 Ok(scope.to_owned())
             } else {
-                Err(Refusal::new(400, "invalid_scope", format!("unknown scope `{scope}`")))
+                Err(ErrorResponse::new(400, "invalid_scope", format!("unknown scope `{scope}`")))
             }
         };
         scope.split(' ').map(choose).collect()
     }
 
     /// The body of a right answer, as the document shows it.
-    pub(super) fn answer(self, grant: &Grant<'_>) -> Value {
+    pub(super) fn answer(self, grant: &TokenResponse<'_>) -> Value {
         let seconds = grant.life.as_secs();
         let mut answer = match self {
             Self::CoreBanking => {
@@ -233,7 +246,7 @@ impl Persona {
     }
 
     /// The body of a refusal. The document of the core bank names none: it speaks its own way.
-    pub(super) fn refuse(self, refusal: &Refusal) -> Value {
+    pub(super) fn refuse(self, refusal: &ErrorResponse) -> Value {
         match self {
             Self::CoreBanking => json!({"status": refusal.status, "message": refusal.description}),
             _ => json!({"error": refusal.error, "error_description": refusal.description}),
@@ -247,17 +260,19 @@ impl Persona {
 }
 
 /// The sample says `clientId`, the table says `clientID`; the sample is what can be pasted.
-fn core_banking(fields: Fields) -> Result<Asked, Refusal> {
+fn core_banking(fields: Fields) -> Result<TokenRequest, ErrorResponse> {
     let [id, secret] = exactly(fields, ["clientId", "clientSecret"])?;
     if id.chars().count() > 100 || secret.chars().count() > 100 {
-        return Err(Refusal::request("clientId and clientSecret have at most 100 characters"));
+        return Err(ErrorResponse::request(
+            "clientId and clientSecret have at most 100 characters",
+        ));
     }
-    Ok(Asked::Client { id, secret, scopes: Vec::new() })
+    Ok(TokenRequest::Client { id, secret, scopes: Vec::new() })
 }
 
-fn refresh(fields: Fields) -> Result<Asked, Refusal> {
+fn refresh(fields: Fields) -> Result<TokenRequest, ErrorResponse> {
     let [_, token] = exactly(fields, ["grant_type", "refresh_token"])?;
-    Ok(Asked::Refresh { token })
+    Ok(TokenRequest::Refresh { token })
 }
 
 fn value<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
@@ -265,12 +280,12 @@ fn value<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
 }
 
 /// Exactly these fields, none missing, none empty, none beside them.
-fn exactly<const N: usize>(fields: Fields, names: [&str; N]) -> Result<[String; N], Refusal> {
+fn exactly<const N: usize>(fields: Fields, names: [&str; N]) -> Result<[String; N], ErrorResponse> {
     if let Some((name, _)) = fields.iter().find(|(name, _)| !names.contains(&name.as_str())) {
-        return Err(Refusal::request(format!("unexpected field `{name}`")));
+        return Err(ErrorResponse::request(format!("unexpected field `{name}`")));
     }
     if let Some(name) = names.iter().find(|name| value(&fields, name).is_none_or(str::is_empty)) {
-        return Err(Refusal::request(format!("field `{name}` is missing or empty")));
+        return Err(ErrorResponse::request(format!("field `{name}` is missing or empty")));
     }
     Ok(names.map(|name| value(&fields, name).unwrap_or_default().to_owned()))
 }
@@ -298,8 +313,8 @@ mod tests {
         headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
         let uri = Uri::from_static(persona.token_path());
         let found = match persona.read(&Method::POST, &uri, &headers, body.as_bytes()) {
-            Ok(Asked::Client { id, secret, scopes }) => format!("{id} {secret} {scopes:?}"),
-            Ok(Asked::Refresh { token }) => format!("refresh {token}"),
+            Ok(TokenRequest::Client { id, secret, scopes }) => format!("{id} {secret} {scopes:?}"),
+            Ok(TokenRequest::Refresh { token }) => format!("refresh {token}"),
             Err(refusal) => format!("{} {}", refusal.status, refusal.error),
         };
         assert_eq!(found, expected, "{persona:?} {kind} {body}");
@@ -365,7 +380,7 @@ mod tests {
 
     #[test]
     fn the_core_bank_states_milliseconds() {
-        let grant = Grant {
+        let grant = TokenResponse {
             access_token: "t",
             refresh_token: None,
             scopes: &[],

@@ -46,12 +46,12 @@ pub(super) trait Service: Send + Sync + 'static {
 
 /// A fake that listens; dropping it closes the socket and every connection.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct FakeServer {
     addr: SocketAddr,
     task: JoinHandle<()>,
 }
 
-impl Listening {
+impl FakeServer {
     /// Binds 127.0.0.1 at `port` (0: any free one) and serves from now on.
     pub(super) async fn start(port: u16, service: Arc<impl Service>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
@@ -71,7 +71,7 @@ impl Listening {
     }
 }
 
-impl Drop for Listening {
+impl Drop for FakeServer {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -86,7 +86,7 @@ async fn accept(listener: TcpListener, service: Arc<impl Service>) {
             accepted = listener.accept() => match accepted {
                 Ok(_) if service.is_down() => {}
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, count, Arc::clone(&service)));
+                    connections.spawn(serve_connection(stream, count, Arc::clone(&service)));
                     count += 1;
                 }
                 // Too many open files: other connections need a moment to end and make room.
@@ -97,7 +97,7 @@ async fn accept(listener: TcpListener, service: Arc<impl Service>) {
     }
 }
 
-async fn converse(stream: TcpStream, connection: usize, service: Arc<impl Service>) {
+async fn serve_connection(stream: TcpStream, connection: usize, service: Arc<impl Service>) {
     // A fake that cannot switch Nagle's algorithm off is slower, not wrong.
     let _slower = stream.set_nodelay(true);
     let answer = service_fn(|request| Arc::clone(&service).call(connection, request));
@@ -112,6 +112,14 @@ pub(super) fn json(status: u16, value: &serde_json::Value) -> Response<Full<Byte
     *answer.status_mut() = status_code(status);
     let json = http::HeaderValue::from_static("application/json");
     answer.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    answer
+}
+
+/// A whole answer of another media type.
+pub(super) fn plain(status: u16, kind: &'static str, body: &'static str) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status_code(status);
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     answer
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Bank, Persona};
+use super::bank::Bank;
+use super::persona::Persona;
 
 /// Listeners; `127.0.0.1:0` takes a free port.
 pub(super) fn head(proxy_listen: &str, admin_listen: &str) -> String {

@@ -15,9 +15,9 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use super::fault::Script;
-use super::ledger::{Ledger, Verdict};
+use super::ledger::{Ledger, TokenValidity};
 use super::persona::Persona;
-use super::serve::{self, Hangup, Listening};
+use super::serve::{self, FakeServer, Hangup};
 
 /// Bytes of a request body that are kept; a longer one closes the connection.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
@@ -25,7 +25,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// A fake API; dropping it closes it.
 #[derive(Debug)]
 pub struct Upstream {
-    listening: Listening,
+    listening: FakeServer,
     shared: Arc<Shared>,
 }
 
@@ -42,7 +42,7 @@ pub struct UpstreamOptions {
 
 /// One request that arrived.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct RecordedRequest {
     /// When its body had arrived.
     pub at: SystemTime,
     /// Number of the connection it came on, counted from 0.
@@ -58,12 +58,12 @@ pub struct Seen {
     /// The raw bearer token.
     pub token: Option<String>,
     /// What the token was worth.
-    pub verdict: Verdict,
+    pub validity: TokenValidity,
 }
 
 /// An answer out of the ordinary, on a script.
 #[derive(Debug, Clone)]
-pub enum Reply {
+pub enum ScriptedResponse {
     /// The usual answer, after [`Upstream::release`].
     Hold,
     /// 401 `invalid_token`, however good the token is.
@@ -84,8 +84,8 @@ pub enum Reply {
 #[derive(Debug)]
 struct Shared {
     options: UpstreamOptions,
-    script: Script<Reply>,
-    seen: Mutex<Vec<Seen>>,
+    script: Script<ScriptedResponse>,
+    seen: Mutex<Vec<RecordedRequest>>,
     changed: watch::Sender<()>,
 }
 
@@ -102,7 +102,7 @@ impl Upstream {
             seen: Mutex::default(),
             changed: watch::Sender::new(()),
         });
-        let listening = Listening::start(port, Arc::clone(&shared)).await?;
+        let listening = FakeServer::start(port, Arc::clone(&shared)).await?;
         Ok(Self { listening, shared })
     }
 
@@ -117,15 +117,15 @@ impl Upstream {
     }
 
     /// Every request so far.
-    pub fn seen(&self) -> Vec<Seen> {
-        self.shared.seen().clone()
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.shared.requests().clone()
     }
 
     /// Waits until `count` requests have arrived and returns all of them.
-    pub async fn wait_seen(&self, count: usize) -> Vec<Seen> {
+    pub async fn wait_requests(&self, count: usize) -> Vec<RecordedRequest> {
         let mut changed = self.shared.changed.subscribe();
         loop {
-            let seen = self.seen();
+            let seen = self.requests();
             if seen.len() >= count {
                 return seen;
             }
@@ -135,22 +135,22 @@ impl Upstream {
     }
 
     /// How many requests so far bore a token that `wanted` accepts.
-    pub fn count(&self, wanted: impl Fn(&Verdict) -> bool) -> usize {
-        self.shared.seen().iter().filter(|seen| wanted(&seen.verdict)).count()
+    pub fn count(&self, wanted: impl Fn(&TokenValidity) -> bool) -> usize {
+        self.shared.requests().iter().filter(|seen| wanted(&seen.validity)).count()
     }
 
     /// How many came with an expired token.
     pub fn expired_tokens(&self) -> usize {
-        self.count(|verdict| *verdict == Verdict::Expired)
+        self.count(|validity| *validity == TokenValidity::Expired)
     }
 
     /// How many came without a token.
     pub fn missing_tokens(&self) -> usize {
-        self.count(|verdict| *verdict == Verdict::Missing)
+        self.count(|validity| *validity == TokenValidity::Missing)
     }
 
     /// The next requests are answered like this, one each; after them all is normal again.
-    pub fn set_replies(&self, replies: impl IntoIterator<Item = Reply>) {
+    pub fn set_responses(&self, replies: impl IntoIterator<Item = ScriptedResponse>) {
         self.shared.script.set(replies);
     }
 
@@ -159,7 +159,7 @@ impl Upstream {
         self.shared.script.set_down(down);
     }
 
-    /// Lets `count` requests go on that met, or will meet, [`Reply::Hold`].
+    /// Lets `count` requests go on that met, or will meet, [`ScriptedResponse::Hold`].
     pub fn release(&self, count: usize) {
         self.shared.script.release(count);
     }
@@ -187,8 +187,8 @@ impl serve::Service for Shared {
         let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| Hangup)?;
         let at = SystemTime::now();
         let token = bearer(&head.headers).map(str::to_owned);
-        let verdict = self.judge(token.as_deref(), at, head.uri.path());
-        let seen = Seen {
+        let validity = self.check(token.as_deref(), at, head.uri.path());
+        let seen = RecordedRequest {
             at,
             connection,
             method: head.method,
@@ -196,7 +196,7 @@ impl serve::Service for Shared {
             headers: head.headers,
             body: body.to_bytes(),
             token,
-            verdict,
+            validity,
         };
         self.record(seen.clone());
         self.answer(&seen).await
@@ -204,33 +204,36 @@ impl serve::Service for Shared {
 }
 
 impl Shared {
-    fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
+    fn requests(&self) -> MutexGuard<'_, Vec<RecordedRequest>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn record(&self, seen: Seen) {
-        self.seen().push(seen);
+    fn record(&self, seen: RecordedRequest) {
+        self.requests().push(seen);
         self.changed.send_replace(());
     }
 
     /// The first ledger that knows the token decides.
-    fn judge(&self, token: Option<&str>, now: SystemTime, path: &str) -> Verdict {
-        let Some(token) = token else { return Verdict::Missing };
+    fn check(&self, token: Option<&str>, now: SystemTime, path: &str) -> TokenValidity {
+        let Some(token) = token else { return TokenValidity::Missing };
         let needed = self.options.persona.scopes_needed(path);
-        let judged = self.options.ledgers.iter().map(|ledger| ledger.judge(token, now, needed));
-        judged.into_iter().find(|verdict| *verdict != Verdict::Unknown).unwrap_or(Verdict::Unknown)
+        let judged = self.options.ledgers.iter().map(|ledger| ledger.check(token, now, needed));
+        judged
+            .into_iter()
+            .find(|validity| *validity != TokenValidity::Unknown)
+            .unwrap_or(TokenValidity::Unknown)
     }
 
-    async fn answer(&self, seen: &Seen) -> Result<Response<Full<Bytes>>, Hangup> {
+    async fn answer(&self, seen: &RecordedRequest) -> Result<Response<Full<Bytes>>, Hangup> {
         match self.script.take() {
             None => Ok(self.normal(seen)),
-            Some(Reply::Hold) => {
+            Some(ScriptedResponse::Hold) => {
                 self.script.hold().await;
                 Ok(self.normal(seen))
             }
-            Some(Reply::Challenge) => Ok(invalid_token("scripted")),
-            Some(Reply::DropConnection) => Err(Hangup),
-            Some(Reply::Exactly { status, headers, body }) => {
+            Some(ScriptedResponse::Challenge) => Ok(invalid_token("scripted")),
+            Some(ScriptedResponse::DropConnection) => Err(Hangup),
+            Some(ScriptedResponse::Exactly { status, headers, body }) => {
                 let mut answer = Response::new(Full::from(body));
                 *answer.status_mut() = serve::status_code(status);
                 for (name, value) in headers {
@@ -244,15 +247,15 @@ impl Shared {
         }
     }
 
-    fn normal(&self, seen: &Seen) -> Response<Full<Bytes>> {
-        match &seen.verdict {
-            Verdict::Valid(_) => serve::json(200, &self.echo(seen)),
+    fn normal(&self, seen: &RecordedRequest) -> Response<Full<Bytes>> {
+        match &seen.validity {
+            TokenValidity::Valid(_) => serve::json(200, &self.echo(seen)),
             // RFC 6750 section 3.1: without any credentials, no error code.
-            Verdict::Missing => challenge(401, "missing", "Bearer realm=\"demo\"".to_owned()),
-            Verdict::Unknown => invalid_token("unknown"),
-            Verdict::Expired => invalid_token("expired"),
-            Verdict::Revoked => invalid_token("revoked"),
-            Verdict::Insufficient(lacking) => {
+            TokenValidity::Missing => challenge(401, "missing", "Bearer realm=\"demo\"".to_owned()),
+            TokenValidity::Unknown => invalid_token("unknown"),
+            TokenValidity::Expired => invalid_token("expired"),
+            TokenValidity::Revoked => invalid_token("revoked"),
+            TokenValidity::Insufficient(lacking) => {
                 let scope = lacking.join(" ");
                 let value = format!(
                     "Bearer realm=\"demo\", error=\"insufficient_scope\", scope=\"{scope}\""
@@ -262,7 +265,7 @@ impl Shared {
         }
     }
 
-    fn echo(&self, seen: &Seen) -> Value {
+    fn echo(&self, seen: &RecordedRequest) -> Value {
         let (path, query) = match seen.target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (seen.target.as_str(), None),
@@ -279,7 +282,7 @@ impl Shared {
 }
 
 /// The headers with repeated ones joined; credentials are shown by their ends only.
-fn shown_headers(seen: &Seen) -> Value {
+fn shown_headers(seen: &RecordedRequest) -> Value {
     let mut shown = Map::new();
     for name in seen.headers.keys() {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -291,15 +294,15 @@ fn shown_headers(seen: &Seen) -> Value {
 }
 
 /// `Bearer demo-…abcd (valid, scopes balances.read)`.
-fn redacted(seen: &Seen) -> String {
+fn redacted(seen: &RecordedRequest) -> String {
     let Some(token) = &seen.token else { return "not a bearer token".to_owned() };
     let ends = match (token.get(..5), token.len().checked_sub(4).and_then(|at| token.get(at..))) {
         (Some(start), Some(end)) if token.len() >= 24 => format!("{start}…{end}"),
         _ => "…".to_owned(),
     };
-    let worth = match &seen.verdict {
-        Verdict::Valid(scopes) if scopes.is_empty() => "valid, no scopes".to_owned(),
-        Verdict::Valid(scopes) => format!("valid, scopes {}", scopes.join(" ")),
+    let worth = match &seen.validity {
+        TokenValidity::Valid(scopes) if scopes.is_empty() => "valid, no scopes".to_owned(),
+        TokenValidity::Valid(scopes) => format!("valid, scopes {}", scopes.join(" ")),
         _ => "not valid".to_owned(),
     };
     format!("Bearer {ends} ({worth})")

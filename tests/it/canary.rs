@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bearer_proxy::sandbox::{AuthServer, Bank, Fault, Persona, Reply};
+use bearer_proxy::sandbox::{AuthServer, Bank, Fault, Persona, ScriptedResponse};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -176,7 +176,7 @@ async fn requests(heard: &mut Heard, bank: &Bank, proxy: &Proxy) {
         heard.answer(&format!("{method} {target}"), &answer);
     }
     let token = bank.auth.ledger().issued().last().unwrap().token.clone();
-    let quoted = Reply::Exactly {
+    let quoted = ScriptedResponse::Exactly {
         status: 401,
         headers: vec![
             ("x-quoted", format!("Bearer {token}")),
@@ -184,13 +184,18 @@ async fn requests(heard: &mut Heard, bank: &Bank, proxy: &Proxy) {
         ],
         body: bytes::Bytes::new(),
     };
-    for reply in [quoted, Reply::Challenge, Reply::DropConnection, Reply::DropConnection] {
-        bank.api.set_replies([reply.clone(), reply]);
+    for reply in [
+        quoted,
+        ScriptedResponse::Challenge,
+        ScriptedResponse::DropConnection,
+        ScriptedResponse::DropConnection,
+    ] {
+        bank.api.set_responses([reply.clone(), reply]);
         let answer = app.request("POST", balance, &[("Authorization", &own)], OWN.as_bytes()).await;
         heard.answer(&format!("{balance} after a fault"), &answer);
         app = client(proxy.addr).await;
     }
-    bank.api.set_replies([]);
+    bank.api.set_responses([]);
     // A usual answer's body is the upstream's; its head is looked at.
     let answer = app.request("GET", balance, &[("Authorization", &own)], b"").await;
     heard.add(balance, format!("{:?}", answer.headers));

@@ -226,7 +226,7 @@ async fn a_client_may_be_known_by_its_process() {
         let answer = client(proxy.addr).await.get("/sqr/v1/user-status").await;
         assert_eq!(answer.json()["code"], "peer_not_allowed");
     }
-    let seen = sandbox.bank(Persona::QBank).api.seen();
+    let seen = sandbox.bank(Persona::QBank).api.requests();
     assert_eq!(seen.len(), 3);
     assert_eq!(seen[0].headers["x-forwarded-for"], "unknown");
     assert_eq!(seen[0].headers["x-forwarded-proto"], "http");
@@ -256,7 +256,7 @@ async fn a_client_may_be_known_by_its_certificate() {
         let expected = Some((403, "peer_not_allowed".to_owned()));
         assert_eq!(ask(stranger).await, expected, "{stranger:?}");
     }
-    let seen = sandbox.bank(Persona::QBank).api.seen();
+    let seen = sandbox.bank(Persona::QBank).api.requests();
     assert_eq!(seen.len(), 2);
     assert_eq!(seen[0].headers["x-forwarded-proto"], "https");
     assert!(seen[0].headers["forwarded"].as_bytes().ends_with(b"proto=https"));

@@ -30,7 +30,7 @@ async fn a_command_finds_the_proxy_and_its_end_is_ours() {
     let said = String::from_utf8(ended.stdout).unwrap();
     assert_eq!(ended.status.code(), Some(42), "{log}");
     assert!(said.contains("alive") && said.contains("http://127.0.0.1:"), "{said}\n{log}");
-    assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 1);
+    assert_eq!(sandbox.bank(Persona::QBank).api.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -60,5 +60,5 @@ async fn signals_reach_the_command_and_its_last_request_is_served() {
         proxy.signal(signal);
         assert_eq!(soon(proxy.wait_exit()).await.code(), Some(7), "{}", proxy.log());
     }
-    assert_eq!(api.seen().len(), 2);
+    assert_eq!(api.requests().len(), 2);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bearer_proxy::sandbox::{Persona, Sandbox, Verdict};
+use bearer_proxy::sandbox::{Persona, Sandbox, TokenValidity};
 use tempfile::TempDir;
 
 use crate::support::{Proxy, client, config, soon};
@@ -28,9 +28,12 @@ async fn each_vendor_gets_its_own_token_with_the_routes_scopes() {
     ] {
         let answer = app.get(target).await;
         assert_eq!(answer.status, 200, "{target}: {}", answer.text());
-        let seen = sandbox.bank(persona).api.seen();
+        let seen = sandbox.bank(persona).api.requests();
         let seen = seen.last().unwrap();
-        assert_eq!(seen.verdict, Verdict::Valid(scopes.iter().map(|s| s.to_string()).collect()));
+        assert_eq!(
+            seen.validity,
+            TokenValidity::Valid(scopes.iter().map(|s| s.to_string()).collect())
+        );
     }
 }
 
@@ -48,7 +51,7 @@ async fn what_no_route_claims_is_refused_without_a_token() {
         assert_eq!(answer.header("bearer-proxy-forwarded"), Some("no"));
     }
     for bank in sandbox.banks() {
-        assert_eq!(bank.api.seen().len(), 0);
+        assert_eq!(bank.api.requests().len(), 0);
     }
 }
 
@@ -63,7 +66,7 @@ async fn the_apps_own_authorization_never_travels() {
     ];
     let answer = app.request("GET", "/qbank/v1/balances/42", &fields, b"").await;
     assert_eq!(answer.status, 200);
-    let seen = sandbox.bank(Persona::QBank).api.seen();
+    let seen = sandbox.bank(Persona::QBank).api.requests();
     let headers = &seen.last().unwrap().headers;
     let all: Vec<_> = headers.get_all("authorization").iter().collect();
     assert_eq!(all.len(), 1);
@@ -82,33 +85,33 @@ async fn foreign_hosts_and_web_pages_are_refused() {
         .request("GET", "/qbank/v1/balances/42", &[("origin", "https://evil.example")], b"")
         .await;
     assert_eq!((answer.status, answer.json()["code"].as_str()), (403, Some("cross_site")));
-    assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 0);
+    assert_eq!(sandbox.bank(Persona::QBank).api.requests().len(), 0);
 }
 
 #[tokio::test]
 async fn a_payment_is_sent_once_whatever_the_answer() {
-    use bearer_proxy::sandbox::Reply;
+    use bearer_proxy::sandbox::ScriptedResponse;
     let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
     let api = &sandbox.bank(Persona::QBank).api;
-    api.set_replies([Reply::Challenge, Reply::DropConnection]);
+    api.set_responses([ScriptedResponse::Challenge, ScriptedResponse::DropConnection]);
     let mut app = client(proxy.addr).await;
     let answer = app.request("POST", "/qbank/v1/payments/ach", &[], b"{}").await;
     assert_eq!(answer.status, 401, "the upstream's own answer passes");
     let answer = app.request("POST", "/qbank/v1/payments/ach", &[], b"{}").await;
     assert_eq!(answer.status, 502);
     assert_eq!(answer.header("bearer-proxy-forwarded"), Some("unknown"));
-    assert_eq!(api.seen().len(), 2);
+    assert_eq!(api.requests().len(), 2);
 }
 
 #[tokio::test]
 async fn a_read_that_is_challenged_is_tried_once_more_with_a_newer_token() {
-    use bearer_proxy::sandbox::Reply;
+    use bearer_proxy::sandbox::ScriptedResponse;
     let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
     let api = &sandbox.bank(Persona::QBank).api;
-    api.set_replies([Reply::Challenge]);
+    api.set_responses([ScriptedResponse::Challenge]);
     let mut app = client(proxy.addr).await;
     assert_eq!(app.get("/qbank/v1/balances/42").await.status, 200);
-    let seen = api.seen();
+    let seen = api.requests();
     assert_eq!(seen.len(), 2);
     assert_ne!(seen[0].token, seen[1].token);
 }

@@ -35,7 +35,7 @@ async fn requests_are_forwarded_with_a_token_and_cookies_in_one_field() {
     let post = fields("POST", "/qbank/v1/payments/ach", "localhost", &[]);
     let stream = app.send(&post, Some(body)).await;
     assert_eq!(app.reply(stream).await.json()["body_length"], body.len());
-    let seen = sandbox.bank(Persona::QBank).api.seen();
+    let seen = sandbox.bank(Persona::QBank).api.requests();
     assert_eq!(seen.len(), 2);
     assert_eq!(seen[0].headers["cookie"], "a=b; c=d");
     assert!(seen.iter().all(|request| request.token.is_some()));
@@ -84,7 +84,7 @@ async fn what_is_refused_over_http1_is_refused_over_http2() {
     let mut app = frames(proxy.addr).await;
     app.frame(HEADERS, END_HEADERS, 1, &head(&large)).await;
     assert_eq!(app.reply(1).await.json()["code"], "body_too_large");
-    assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 0);
+    assert_eq!(sandbox.bank(Persona::QBank).api.requests().len(), 0);
 }
 
 /// Over HTTP/2 as over HTTP/1: it is for nobody but the app.
@@ -97,7 +97,7 @@ async fn a_fragment_goes_no_further() {
         let stream = app.send(&fields("GET", &path, "localhost", &[]), None).await;
         assert_eq!(app.reply(stream).await.json()["path"], "/v1/balances/42", "{path}");
     }
-    assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 4);
+    assert_eq!(sandbox.bank(Persona::QBank).api.requests().len(), 4);
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn malformed_requests_reset_their_stream_or_end_the_connection() {
     let post = fields("POST", "/qbank/v1/payments/ach", "localhost", &[("content-length", "5")]);
     let stream = app.send(&post, Some(b"seven..")).await;
     assert!(app.reply(stream).await.refused.is_some());
-    assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 0);
+    assert_eq!(sandbox.bank(Persona::QBank).api.requests().len(), 0);
 }
 
 /// GOAWAY says why a connection ends, also to a client that goes on sending.
@@ -210,7 +210,7 @@ async fn floods_of_frames_end_or_do_no_harm() {
         let reply = app.reply(stream).await;
         assert!(reply.ended || reply.refused.is_some(), "{reply:?}");
     }
-    let served = sandbox.bank(Persona::QBank).api.seen().len();
+    let served = sandbox.bank(Persona::QBank).api.requests().len();
     let mut app = frames(proxy.addr).await;
     let mut rapid = Vec::new();
     for number in 0..1_000 {
@@ -222,7 +222,7 @@ async fn floods_of_frames_end_or_do_no_harm() {
     app.bytes(&rapid).await;
     let reply = app.reply(u32::MAX).await;
     assert!(reply.refused.is_some(), "the connection ends: {reply:?}");
-    let forwarded = sandbox.bank(Persona::QBank).api.seen().len() - served;
+    let forwarded = sandbox.bank(Persona::QBank).api.requests().len() - served;
     assert!(forwarded <= 200, "{forwarded} of 1000 were forwarded");
     let mut app = frames(proxy.addr).await;
     let stream = app.send(&fields("GET", BALANCE, "localhost", &[]), None).await;

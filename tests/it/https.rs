@@ -37,7 +37,7 @@ async fn an_upstream_that_is_not_who_it_should_be_gets_no_token() {
         assert!(detail.contains(expected), "{expected}: {detail}");
         let status = answer.header("proxy-status").unwrap();
         assert!(status.contains("tls_certificate_error"), "{status}");
-        assert_eq!(bank.bank.api.seen().len(), 0);
+        assert_eq!(bank.bank.api.requests().len(), 0);
     };
     let other = Authority::new("Another CA");
     check(other.issue(&["localhost"], |_| {}), "UnknownIssuer").await;
@@ -63,7 +63,7 @@ async fn names_and_dates_of_a_trusted_certificate_count() {
         assert_eq!(answer.status, 502, "{expected}");
         let detail = answer.json()["detail"].to_string();
         assert!(detail.contains(expected), "{expected}: {detail}");
-        assert_eq!(bank.bank.api.seen().len(), 0);
+        assert_eq!(bank.bank.api.requests().len(), 0);
     };
     check(&["other.bank.test"], false, "not valid for name").await;
     check(&[], false, "not valid for name").await;
@@ -93,7 +93,7 @@ async fn only_the_pinned_key_is_spoken_to() {
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
     let (_, found) = detail.split_once("it is ").expect("the found key is told");
     let found = &found[..wrong.len()];
-    assert_eq!(bank.bank.api.seen().len(), 0);
+    assert_eq!(bank.bank.api.requests().len(), 0);
     let pinned = format!("tls = {{ pin_sha256 = [\"{wrong}\", \"sha256//{found}\"] }}");
     let config = bank.config(&Special { upstream: &pinned, ..<_>::default() });
     drop(proxy);

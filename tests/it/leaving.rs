@@ -3,7 +3,7 @@
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
 
-use bearer_proxy::sandbox::{Persona, Reply, Sandbox};
+use bearer_proxy::sandbox::{Persona, Sandbox, ScriptedResponse};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
@@ -63,7 +63,7 @@ async fn read_answer(stream: &mut TcpStream) -> Option<String> {
 async fn sigterm_under_load_loses_no_request() {
     let (sandbox, mut proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
     let clients: Vec<_> = (0..8).map(|_| tokio::spawn(busy_client(proxy.addr))).collect();
-    soon(sandbox.bank(Persona::QBank).api.wait_seen(50)).await;
+    soon(sandbox.bank(Persona::QBank).api.wait_requests(50)).await;
     proxy.signal(Signal::TERM);
     for client in clients {
         let tally = soon(client).await.unwrap();
@@ -76,12 +76,12 @@ async fn sigterm_under_load_loses_no_request() {
 async fn a_payment_whose_caller_left_is_finished_before_the_program_ends() {
     let (sandbox, mut proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
     let api = &sandbox.bank(Persona::QBank).api;
-    api.set_replies([Reply::Hold]);
+    api.set_responses([ScriptedResponse::Hold]);
     let mut app = client(proxy.addr).await;
     let head =
         "POST /qbank/v1/payments/ach HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
     app.send(head).await;
-    soon(api.wait_seen(1)).await;
+    soon(api.wait_requests(1)).await;
     drop(app);
     proxy.signal(Signal::INT);
     soon(proxy.wait_log(|line| line.contains("finishing requests").then_some(()))).await;
@@ -105,10 +105,10 @@ async fn sigint_drains_and_ends_with_0() {
 async fn a_second_interrupt_ends_at_once_with_130() {
     let (sandbox, mut proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
     let api = &sandbox.bank(Persona::QBank).api;
-    api.set_replies([Reply::Hold]);
+    api.set_responses([ScriptedResponse::Hold]);
     let mut app = client(proxy.addr).await;
     app.send("GET /qbank/v1/balances/42 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    soon(api.wait_seen(1)).await;
+    soon(api.wait_requests(1)).await;
     proxy.signal(Signal::INT);
     soon(proxy.wait_log(|line| line.contains("finishing requests").then_some(()))).await;
     proxy.signal(Signal::INT);
@@ -142,10 +142,10 @@ async fn leaving_is_told_at_once_and_takes_no_longer_than_configured() {
     let mut proxy = Proxy::start(&text).await;
     proxy.wait_ready().await;
     let api = &sandbox.bank(Persona::QBank).api;
-    api.set_replies([Reply::Hold]);
+    api.set_responses([ScriptedResponse::Hold]);
     let mut app = client(proxy.addr).await;
     app.send("GET /qbank/v1/balances/42 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    soon(api.wait_seen(1)).await;
+    soon(api.wait_requests(1)).await;
     let told = Instant::now();
     proxy.signal(Signal::TERM);
     soon(proxy.wait_log(|line| line.contains("still accepting").then_some(()))).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bearer_proxy::sandbox::{Persona, Reply, Sandbox};
+use bearer_proxy::sandbox::{Persona, Sandbox, ScriptedResponse};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tempfile::TempDir;
 
@@ -110,11 +110,11 @@ async fn requests_beyond_the_limit_are_shed_and_connections_wait() {
     let proxy = Proxy::start(&config(&sandbox, &secrets).replace("[server]\n", limits)).await;
     proxy.wait_ready().await;
     let api = &sandbox.bank(Persona::QBank).api;
-    api.set_replies([Reply::Hold]);
+    api.set_responses([ScriptedResponse::Hold]);
     let ask = format!("GET {BALANCE} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut first = client(proxy.addr).await;
     first.send(&ask).await;
-    soon(api.wait_seen(1)).await;
+    soon(api.wait_requests(1)).await;
 
     let mut second = client(proxy.addr).await;
     let shed = second.get(BALANCE).await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use bearer_proxy::sandbox::{Persona, Reply, Sandbox};
+use bearer_proxy::sandbox::{Persona, Sandbox, ScriptedResponse};
 use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -37,10 +37,10 @@ async fn two_workers_share_a_port_and_the_limits_but_no_second_instance_joins() 
     proxy.wait_ready().await;
 
     let api = &sandbox.bank(Persona::QBank).api;
-    api.set_replies([Reply::Hold]);
+    api.set_responses([ScriptedResponse::Hold]);
     let mut slow = client(proxy.addr).await;
     slow.send(format!("GET {BALANCE} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
-    soon(api.wait_seen(1)).await;
+    soon(api.wait_requests(1)).await;
     // The kernel spreads connections over both workers, and both know of the one request.
     for _ in 0..16 {
         let answer = client(proxy.addr).await.get(BALANCE).await;
@@ -53,7 +53,7 @@ async fn two_workers_share_a_port_and_the_limits_but_no_second_instance_joins() 
     for _ in 0..16 {
         assert_eq!(client(proxy.addr).await.get(BALANCE).await.status, 200);
     }
-    let seen = api.seen();
+    let seen = api.requests();
     let connections: BTreeSet<_> = seen.iter().map(|seen| seen.connection).collect();
     let tokens: BTreeSet<_> = seen.iter().map(|seen| seen.token.clone()).collect();
     assert_eq!((connections.len(), tokens.len()), (2, 1));

@@ -46,7 +46,7 @@ async fn check_upstream(make: impl FnOnce(&Authority) -> Identity, words: &[&str
     let mut bank = Secured::start().await;
     bank.api = Front::start(&make(&bank.ca), None, bank.bank.api.addr()).await;
     check_failure(&bank, &bank.config(&Special::default()), "upstream", "tls", words).await;
-    assert!(bank.bank.api.seen().is_empty());
+    assert!(bank.bank.api.requests().is_empty());
 }
 
 fn common_name(name: &str) -> impl FnOnce(&mut CertificateParams) {
@@ -86,7 +86,7 @@ async fn what_is_well_is_told_step_by_step() {
     for issued in bank.bank.auth.ledger().issued() {
         assert!(!ended.stdout.contains(&issued.token));
     }
-    assert!(bank.bank.api.seen().is_empty(), "an upstream is connected to and asked nothing");
+    assert!(bank.bank.api.requests().is_empty(), "an upstream is connected to and asked nothing");
 }
 
 #[tokio::test]

@@ -242,7 +242,7 @@ async fn no_refused_page_reaches_a_bank() {
         let answer = app.request("POST", "/qbank/v1/payments/ach", &[(name, value)], b"{}").await;
         assert_eq!(answer.status, 403);
     }
-    assert_eq!(sandbox.bank(Persona::QBank).api.seen().len(), 0);
+    assert_eq!(sandbox.bank(Persona::QBank).api.requests().len(), 0);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bearer_proxy::sandbox::{Persona, Reply, Upstream, UpstreamOptions};
+use bearer_proxy::sandbox::{Persona, ScriptedResponse, Upstream, UpstreamOptions};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -130,11 +130,12 @@ impl Story {
 
     /// The token with which a request arrives at the API.
     async fn token(&self, method: &str) -> String {
-        let good = Reply::Exactly { status: 200, headers: Vec::new(), body: "{}".into() };
-        self.api.set_replies([good]);
+        let good =
+            ScriptedResponse::Exactly { status: 200, headers: Vec::new(), body: "{}".into() };
+        self.api.set_responses([good]);
         let answer = soon(client(self.proxy.addr).await.get(&format!("/{method}/a"))).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        self.api.seen().last().unwrap().token.clone().unwrap()
+        self.api.requests().last().unwrap().token.clone().unwrap()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bearer_proxy::sandbox::{Persona, Reply, Sandbox};
+use bearer_proxy::sandbox::{Persona, Sandbox, ScriptedResponse};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -45,12 +45,12 @@ async fn free_address() -> std::net::SocketAddr {
 async fn a_listener_moves_while_its_requests_finish() {
     let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
     let api = &sandbox.bank(Persona::QBank).api;
-    api.set_replies([Reply::Hold]);
+    api.set_responses([ScriptedResponse::Hold]);
     let mut old = client(proxy.addr).await;
     let request =
         "POST /qbank/v1/payments/ach HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
     old.send(request).await;
-    soon(api.wait_seen(1)).await;
+    soon(api.wait_requests(1)).await;
     let address = free_address().await;
     edit(&proxy, |text| text.replacen("127.0.0.1:0", &address.to_string(), 1));
     let said = format!("\"{address}\"");
@@ -144,7 +144,7 @@ async fn a_rotated_key_of_a_fixed_header_is_sent_without_a_reload() {
     let mut app = client(proxy.addr).await;
     let mut sent = async |count: usize| {
         assert_eq!(app.get(BALANCE).await.status, 200);
-        soon(api.wait_seen(count)).await[count - 1].headers["x-api-key"].clone()
+        soon(api.wait_requests(count)).await[count - 1].headers["x-api-key"].clone()
     };
     assert_eq!(sent(1).await, "first");
     secret_file(secrets.path(), "apim", "second");
@@ -179,8 +179,8 @@ async fn reloads_under_load_cost_no_request() {
                     _ => text
                         .replace("[server]\nmax_in_flight = 200\nmax_headers = 50\n", "[server]\n"),
                 });
-                let seen = api.seen().len();
-                soon(api.wait_seen(seen + 5)).await;
+                let seen = api.requests().len();
+                soon(api.wait_requests(seen + 5)).await;
                 soon(proxy.wait_log(|_| (lines(&proxy) > round).then_some(()))).await;
             }
             stop.send(true).unwrap();

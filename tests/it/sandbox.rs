@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bearer_proxy::sandbox::{
-    AuthOptions, AuthServer, Fault, Outcome, Persona, Reply, Sandbox, Verdict,
+    AuthOptions, AuthServer, CallOutcome, Fault, Persona, Sandbox, ScriptedResponse, TokenValidity,
 };
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ async fn a_wrong_secret_is_told_apart_from_a_wrong_request() {
     let answer = post(&auth, FORM, "grant_type=client_credentials").await;
     assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("invalid_request")));
     let calls = soon(auth.ledger().wait_answered(2)).await;
-    assert!(matches!(calls[0].outcome, Outcome::Refused(401, _)));
+    assert!(matches!(calls[0].outcome, CallOutcome::Refused(401, _)));
     assert_eq!(calls[0].body, body);
 }
 
@@ -124,7 +124,7 @@ async fn faults_follow_the_script_and_then_end() {
     assert_eq!(ask(&auth, "").await.json()["expires_in"], 3600);
     assert_eq!(ask(&auth, "").await.status, 200);
     let outcomes = auth.ledger().calls().into_iter().map(|call| call.outcome);
-    assert_eq!(outcomes.filter(|outcome| matches!(outcome, Outcome::Faulted(_))).count(), 5);
+    assert_eq!(outcomes.filter(|outcome| matches!(outcome, CallOutcome::Faulted(_))).count(), 5);
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn a_held_call_is_in_the_ledger_before_it_is_answered() {
     auth.set_faults([Fault::Hold]);
     let (answer, ()) = tokio::join!(ask(&auth, ""), async {
         let calls = soon(auth.ledger().wait_calls(1)).await;
-        assert_eq!(calls[0].outcome, Outcome::Pending);
+        assert_eq!(calls[0].outcome, CallOutcome::Pending);
         auth.release(1);
     });
     assert_eq!(answer.status, 200);
@@ -188,9 +188,9 @@ async fn the_api_judges_tokens_as_rfc_6750_asks() {
     let answer = client.request("GET", path, &[("Authorization", &bearer(&token))], b"").await;
     assert_eq!(answer.status, 401);
 
-    let seen = soon(api.wait_seen(5)).await;
+    let seen = soon(api.wait_requests(5)).await;
     assert_eq!(seen[0].token.as_deref(), Some(token.as_str()));
-    assert_eq!(seen[4].verdict, Verdict::Revoked);
+    assert_eq!(seen[4].validity, TokenValidity::Revoked);
     assert!(seen.iter().all(|seen| seen.connection == 0), "one connection carried all");
     assert_eq!((api.missing_tokens(), api.expired_tokens()), (1, 0));
 }
@@ -215,11 +215,11 @@ async fn the_api_answers_by_script_too() {
     let api = upstream(&auth).await;
     let headers = vec![("X-One", "1".to_owned()), ("X-One", "2".to_owned())];
     let body = "busy".into();
-    api.set_replies([
-        Reply::Exactly { status: 502, headers, body },
-        Reply::Challenge,
-        Reply::Hold,
-        Reply::DropConnection,
+    api.set_responses([
+        ScriptedResponse::Exactly { status: 502, headers, body },
+        ScriptedResponse::Challenge,
+        ScriptedResponse::Hold,
+        ScriptedResponse::DropConnection,
     ]);
     let mut client = client(api.addr()).await;
     let answer = client.get("/api/x").await;
@@ -227,7 +227,7 @@ async fn the_api_answers_by_script_too() {
     assert_eq!(answer.headers.iter().filter(|(name, _)| name == "x-one").count(), 2);
     assert_eq!(client.get("/api/x").await.status, 401);
     let (answer, ()) = tokio::join!(client.get("/api/x"), async {
-        soon(api.wait_seen(3)).await;
+        soon(api.wait_requests(3)).await;
         api.release(1);
     });
     assert_eq!(answer.status, 401);

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bearer_proxy::sandbox::{Bank, Fault, Outcome, Persona};
+use bearer_proxy::sandbox::{Bank, CallOutcome, Fault, Persona};
 use tempfile::TempDir;
 
 use crate::support::{Proxy, client, issued, secret_file, soon};
@@ -134,8 +134,8 @@ async fn a_refused_secret_is_read_again_at_once_and_the_changed_one_is_tried() {
     volume.swap("changed-meanwhile");
     bank.auth.release(1);
     let outcomes = soon(bank.auth.ledger().wait_answered(calls + 2)).await;
-    assert!(matches!(outcomes[calls].outcome, Outcome::Refused(401, _)));
-    assert!(matches!(outcomes[calls + 1].outcome, Outcome::Issued(_)));
+    assert!(matches!(outcomes[calls].outcome, CallOutcome::Refused(401, _)));
+    assert!(matches!(outcomes[calls + 1].outcome, CallOutcome::Issued(_)));
     let mut app = client(proxy.addr).await;
     assert_eq!(app.get("/v1/balances/42").await.status, 200);
     proxy.wait_log(|line| line.contains("client secret is accepted").then_some(())).await;

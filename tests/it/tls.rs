@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bearer_proxy::sandbox::{Persona, Reply, Sandbox};
+use bearer_proxy::sandbox::{Persona, Sandbox, ScriptedResponse};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -194,11 +194,11 @@ async fn the_work_for_a_client_that_says_goodbye_ends() {
     authority.issue("localhost", 2040).write(folder.path());
     let proxy = with_tls(&sandbox, &folder, "", |text| text + "[log]\naccess = \"all\"\n").await;
     let api = &sandbox.bank(Persona::QBank).api;
-    api.set_replies([Reply::Hold]);
+    api.set_responses([ScriptedResponse::Hold]);
     let stream = connect(&authority.client("http/1.1", None), proxy.addr).await.unwrap();
     let mut app = Client::over(stream, proxy.addr);
     app.send(format!("GET {BALANCE} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
-    soon(api.wait_seen(1)).await;
+    soon(api.wait_requests(1)).await;
     app.finish().await; // the end of TLS, and a FIN
     soon(proxy.wait_log(|line| line.contains("client_left").then_some(()))).await;
 }

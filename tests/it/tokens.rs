@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bearer_proxy::sandbox::{Fault, Habit, Persona, Sandbox};
+use bearer_proxy::sandbox::{Fault, Persona, Quirk, Sandbox};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -11,10 +11,10 @@ use crate::sandbox::ask;
 use crate::support::{Proxy, client, config, soon};
 
 /// A proxy in front of the pretended vendors, with further keys for one credential.
-async fn with_keys(persona: Persona, life: u64, habit: Habit, keys: &str) -> Story {
+async fn with_keys(persona: Persona, life: u64, quirk: Quirk, keys: &str) -> Story {
     let sandbox = Sandbox::start(Duration::from_secs(life)).await.unwrap();
     let auth = &sandbox.bank(persona).auth;
-    auth.set_habit(habit);
+    auth.set_quirk(quirk);
     let secrets = TempDir::new().unwrap();
     let table = format!("[credentials.{}]\n", persona.mount());
     let keys = keys.replace("REVOCATION", &auth.revocation_url());
@@ -76,7 +76,7 @@ async fn without_a_token_the_answer_is_503_and_nothing_is_sent() {
     let answer = soon(app.request("POST", "/sqr/v1/user-status", &[], b"{}")).await;
     assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("token_unavailable")));
     assert!(answer.header("retry-after").is_some());
-    assert_eq!(sandbox.bank(Persona::Sqr).api.seen().len(), 0);
+    assert_eq!(sandbox.bank(Persona::Sqr).api.requests().len(), 0);
     sandbox.bank(Persona::Sqr).auth.set_down(false);
     soon(proxy.wait_ready()).await;
     assert_eq!(app.request("POST", "/sqr/v1/user-status", &[], b"{}").await.status, 200);
@@ -115,7 +115,7 @@ async fn neither_secret_nor_token_is_in_any_output() {
 
 #[tokio::test]
 async fn a_forced_refresh_brings_a_new_token() {
-    let story = soon(with_keys(Persona::DataCrunch, 60, Habit::None, "")).await;
+    let story = soon(with_keys(Persona::DataCrunch, 60, Quirk::None, "")).await;
     soon(story.proxy.wait_ready()).await;
     let mut admin = client(story.proxy.admin_addr).await;
     let answer = admin.request("POST", "/refresh?credential=datacrunch", &[], b"").await;
@@ -124,7 +124,8 @@ async fn a_forced_refresh_brings_a_new_token() {
     let api = &story.sandbox.bank(Persona::DataCrunch).api;
     let mut app = client(story.proxy.addr).await;
     soon(async {
-        while api.seen().last().and_then(|seen| seen.token.clone()) != Some(issued[1].token.clone())
+        while api.requests().last().and_then(|seen| seen.token.clone())
+            != Some(issued[1].token.clone())
         {
             assert_eq!(app.get("/datacrunch/v1/balance").await.status, 200);
         }
@@ -140,7 +141,7 @@ async fn a_forced_refresh_brings_a_new_token() {
 
 #[tokio::test]
 async fn a_lazy_credential_costs_nothing_until_it_is_used() {
-    let story = soon(with_keys(Persona::Sqr, 60, Habit::None, "lazy = \"10m\"")).await;
+    let story = soon(with_keys(Persona::Sqr, 60, Quirk::None, "lazy = \"10m\"")).await;
     soon(story.proxy.wait_ready()).await;
     assert_eq!(story.auth().ledger().calls().len(), 0);
     let mut app = client(story.proxy.addr).await;
@@ -153,7 +154,7 @@ async fn a_lazy_credential_costs_nothing_until_it_is_used() {
 
 #[tokio::test]
 async fn a_spent_budget_is_a_code_of_its_own() {
-    let story = soon(with_keys(Persona::Sqr, 2, Habit::None, "token_budget = 1")).await;
+    let story = soon(with_keys(Persona::Sqr, 2, Quirk::None, "token_budget = 1")).await;
     soon(story.proxy.wait_ready()).await;
     let mut app = client(story.proxy.addr).await;
     let last = soon(async {
@@ -174,7 +175,7 @@ async fn a_spent_budget_is_a_code_of_its_own() {
 
 #[tokio::test]
 async fn a_server_that_repeats_its_token_is_not_asked_without_end() {
-    let story = soon(with_keys(Persona::Sqr, 6, Habit::SameToken, "")).await;
+    let story = soon(with_keys(Persona::Sqr, 6, Quirk::SameToken, "")).await;
     soon(story.proxy.wait_ready()).await;
     let mut app = client(story.proxy.addr).await;
     soon(async {
@@ -190,7 +191,7 @@ async fn a_server_that_repeats_its_token_is_not_asked_without_end() {
 
 #[tokio::test]
 async fn another_instance_that_revokes_our_token_is_named_and_not_fought() {
-    let story = soon(with_keys(Persona::DataCrunch, 60, Habit::OneLiveToken, "")).await;
+    let story = soon(with_keys(Persona::DataCrunch, 60, Quirk::OneLiveToken, "")).await;
     soon(story.proxy.wait_ready()).await;
     let mut app = client(story.proxy.addr).await;
     for _ in 0..3 {
@@ -208,7 +209,7 @@ async fn another_instance_that_revokes_our_token_is_named_and_not_fought() {
 
 #[tokio::test]
 async fn a_refresh_token_whose_answer_is_lost_is_not_shown_twice() {
-    let story = soon(with_keys(Persona::DataCrunch, 3, Habit::LosesRefreshed, "")).await;
+    let story = soon(with_keys(Persona::DataCrunch, 3, Quirk::LosesRefreshed, "")).await;
     soon(story.proxy.wait_ready()).await;
     let calls = soon(story.auth().ledger().wait_answered(3)).await;
     let refreshed: Vec<bool> = calls
@@ -222,7 +223,7 @@ async fn a_refresh_token_whose_answer_is_lost_is_not_shown_twice() {
 
 #[tokio::test]
 async fn a_page_of_html_is_the_servers_fault_and_not_our_logins() {
-    let story = soon(with_keys(Persona::Sqr, 60, Habit::HtmlErrors, "")).await;
+    let story = soon(with_keys(Persona::Sqr, 60, Quirk::HtmlErrors, "")).await;
     soon(story.proxy.wait_ready()).await;
     let secret = story.auth().client_secret().to_owned();
     story.auth().accept_secrets(["another".to_owned()]);
@@ -253,14 +254,14 @@ async fn scopes_that_are_not_granted_are_told_or_refused() {
         let gauge = "bearer_proxy_token_missing_scopes{credential=\"sqr\",token=\"0\"} 1";
         assert!(metrics.contains(gauge), "{metrics}");
         assert_eq!(answer.text().contains("delete:users"), status == 503);
-        assert_eq!(sandbox.bank(Persona::Sqr).api.seen().len(), usize::from(status == 200));
+        assert_eq!(sandbox.bank(Persona::Sqr).api.requests().len(), usize::from(status == 200));
     }
 }
 
 #[tokio::test]
 async fn tokens_are_revoked_when_it_leaves_in_peace() {
     let keys = "revocation_url = \"REVOCATION\"";
-    let mut story = soon(with_keys(Persona::DataCrunch, 60, Habit::None, keys)).await;
+    let mut story = soon(with_keys(Persona::DataCrunch, 60, Quirk::None, keys)).await;
     soon(story.proxy.wait_ready()).await;
     story.proxy.signal(Signal::TERM);
     assert!(soon(story.proxy.wait_exit()).await.success());
@@ -270,7 +271,7 @@ async fn tokens_are_revoked_when_it_leaves_in_peace() {
 
 #[tokio::test]
 async fn one_token_can_serve_all_routes() {
-    let story = soon(with_keys(Persona::QBank, 60, Habit::None, "tokens = \"union\"")).await;
+    let story = soon(with_keys(Persona::QBank, 60, Quirk::None, "tokens = \"union\"")).await;
     soon(story.proxy.wait_ready()).await;
     let mut app = client(story.proxy.addr).await;
     for target in ["/qbank/v1/balances/42", "/qbank/v1/transactions/a", "/qbank/v1/payments/ach/7"]

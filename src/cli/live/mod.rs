@@ -6,18 +6,18 @@
 
 mod network;
 mod references;
-mod step;
+mod result;
 mod tokens;
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::args::{Check, Output};
+use super::args::{Check, OutputFormat};
 use super::exit::Exit;
-use super::running::Running;
-use super::runtime;
-use super::say::{errln, outln};
+use super::output::{errln, outln};
+use super::running_instance::RunningInstance;
+use super::setup::runtime;
 use crate::config::Config;
 use crate::diagnostics::Problems;
 use crate::listen::settings::ServerTls;
@@ -28,11 +28,11 @@ use crate::proxy::policy::settings::{
     ClientSettings, HeaderText, ListenerSettings, Proof, UpstreamSettings,
 };
 use crate::token::{Credential, grouped, probe};
-use step::{Part, Step};
+use result::{CheckGroup, CheckResult};
 
 /// Checks everything; the outcome is printed, part by part.
 pub fn check(config: &Config, notes: &Problems, flags: &Check) -> anyhow::Result<Exit> {
-    let running = if flags.fresh { None } else { Running::of(config) };
+    let running = if flags.fresh { None } else { RunningInstance::of(config) };
     if flags.fresh {
         errln!(
             "note: --fresh asks for new tokens, which may cost quota, or end those of a running \
@@ -41,8 +41,8 @@ pub fn check(config: &Config, notes: &Problems, flags: &Check) -> anyhow::Result
     }
     let runtime = runtime()?;
     let mut parts = Vec::new();
-    let mut told = |part: Part| -> std::io::Result<()> {
-        if flags.output == Output::Text {
+    let mut told = |part: CheckGroup| -> std::io::Result<()> {
+        if flags.output == OutputFormat::Text {
             part.print()?;
         }
         parts.push(part);
@@ -64,28 +64,28 @@ pub fn check(config: &Config, notes: &Problems, flags: &Check) -> anyhow::Result
             told(part)?;
         }
     }
-    let failures: usize = parts.iter().map(Part::failures).sum();
+    let failures: usize = parts.iter().map(CheckGroup::failures).sum();
     match flags.output {
-        Output::Json => outln!("{:#}", to_json(notes, &parts))?,
-        Output::Text if failures == 0 => outln!("\neverything answers")?,
-        Output::Text => outln!("\n{failures} of these steps failed (×)")?,
+        OutputFormat::Json => outln!("{:#}", to_json(notes, &parts))?,
+        OutputFormat::Text if failures == 0 => outln!("\neverything answers")?,
+        OutputFormat::Text => outln!("\n{failures} of these steps failed (×)")?,
     }
     Ok(if failures == 0 { Exit::Done } else { Exit::Live })
 }
 
 /// The outcome of `check -o json`, and beside it what was found.
-fn to_json(notes: &Problems, parts: &[Part]) -> Value {
+fn to_json(notes: &Problems, parts: &[CheckGroup]) -> Value {
     let mut all = notes.to_json();
     all["ok"] = json!(parts.iter().all(|part| part.failures() == 0));
-    all["checks"] = parts.iter().map(Part::to_json).collect();
+    all["checks"] = parts.iter().map(CheckGroup::to_json).collect();
     all
 }
 
 async fn check_credential(
     config: &Config,
     credential: &Arc<Credential>,
-    running: Option<&Running>,
-) -> Part {
+    running: Option<&RunningInstance>,
+) -> CheckGroup {
     let mut steps = vec![references::id("client_id", &credential.client_id).await];
     match (&credential.client_secret, credential.auth) {
         (Some(key), ClientAuth::PrivateKeyJwt(_)) => {
@@ -95,20 +95,20 @@ async fn check_credential(
         (None, _) => {}
     }
     references::egress(&mut steps, credential.egress.as_ref()).await;
-    let readable = !steps.iter().any(Step::has_failed);
+    let readable = !steps.iter().any(CheckResult::has_failed);
     if references::client_certificate(&mut steps, &credential.tls) {
         network::connect(&mut steps, probe::connector(credential, &credential.endpoint)).await;
     }
-    if readable && !steps.iter().any(Step::has_failed) {
+    if readable && !steps.iter().any(CheckResult::has_failed) {
         for scopes in scope_sets(config, credential) {
             tokens::token(&mut steps, credential, &scopes, running).await;
         }
     }
     let url = Some(credential.endpoint.uri().to_string());
-    Part { kind: "credential", name: credential.name.to_string(), url, steps }
+    CheckGroup { kind: "credential", name: credential.name.to_string(), url, steps }
 }
 
-async fn check_upstream(upstream: &UpstreamSettings) -> Part {
+async fn check_upstream(upstream: &UpstreamSettings) -> CheckGroup {
     let settings = &upstream.connection;
     let mut steps = Vec::new();
     for (name, text) in &upstream.set_headers {
@@ -121,22 +121,22 @@ async fn check_upstream(upstream: &UpstreamSettings) -> Part {
         network::connect(&mut steps, settings.connector(&Default::default())).await;
     }
     let url = Some(format!("{}{}", settings.origin, upstream.base_path));
-    Part { kind: "upstream", name: settings.name.to_string(), url, steps }
+    CheckGroup { kind: "upstream", name: settings.name.to_string(), url, steps }
 }
 
 /// A client that proves itself by a key has one to be read.
-async fn check_client(client: &ClientSettings) -> Option<Part> {
+async fn check_client(client: &ClientSettings) -> Option<CheckGroup> {
     let Proof::LocalKey { value, .. } = &client.proof else { return None };
     let steps = vec![references::secret("local_key", value).await];
-    Some(Part { kind: "client", name: client.name.to_string(), url: None, steps })
+    Some(CheckGroup { kind: "client", name: client.name.to_string(), url: None, steps })
 }
 
 /// A listener that speaks TLS has a certificate to be read.
-fn check_listener(listener: &ListenerSettings) -> Option<Part> {
+fn check_listener(listener: &ListenerSettings) -> Option<CheckGroup> {
     let ServerTls { certificate_file, key_file, .. } = listener.tls.clone()?;
     let files = ClientCertificate { certificate_file, key_file };
     let steps = vec![references::certificate("certificate", &files)];
-    Some(Part { kind: "listener", name: listener.listen.to_string(), url: None, steps })
+    Some(CheckGroup { kind: "listener", name: listener.listen.to_string(), url: None, steps })
 }
 
 /// The distinct scope sets with which tokens of a credential are asked.

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::step::Step;
+use super::result::CheckResult;
 use crate::net::Origin;
 use crate::net::connect::{ConnectError, ConnectReport, Connector, Phase, TlsReport};
 use crate::net::examine::{Examination, examine};
@@ -13,51 +13,53 @@ use crate::x509::certificate::{Certificate, short};
 const DAYS_TO_RENEW: u64 = 14;
 
 /// Connects and tells each phase apart.
-pub(super) async fn connect(steps: &mut Vec<Step>, made: Result<Connector, TlsSetupError>) {
+pub(super) async fn connect(steps: &mut Vec<CheckResult>, made: Result<Connector, TlsSetupError>) {
     let connector = match made {
         Ok(connector) => connector,
-        Err(error) => return steps.push(Step::told("tls files", &error)),
+        Err(error) => return steps.push(CheckResult::from_error("tls files", &error)),
     };
     let Examination { report, failed } = examine(&connector).await;
     steps.extend(phases(&report, connector.origin()));
     match failed {
         Some(error) => steps.push(failure(&error)),
-        None => steps.push(Step::ok("reached", format!("in {} ms", report.elapsed.as_millis()))),
+        None => {
+            steps.push(CheckResult::ok("reached", format!("in {} ms", report.elapsed.as_millis())))
+        }
     }
 }
 
 /// The phases that came to an end.
-fn phases(report: &ConnectReport, origin: &Origin) -> Vec<Step> {
+fn phases(report: &ConnectReport, origin: &Origin) -> Vec<CheckResult> {
     let mut steps = Vec::new();
     if !report.addresses.is_empty() {
         let addresses: Vec<_> = report.addresses.iter().map(ToString::to_string).collect();
-        steps.push(Step::ok("dns", addresses.join(", ")));
+        steps.push(CheckResult::ok("dns", addresses.join(", ")));
     }
     if let Some(peer) = report.peer {
-        steps.push(Step::ok("tcp", format!("{peer} in {} ms", report.tcp.as_millis())));
+        steps.push(CheckResult::ok("tcp", format!("{peer} in {} ms", report.tcp.as_millis())));
     }
     if let Some(tunnel) = &report.tunnel {
         let (proxy, status) = (&tunnel.proxy, &tunnel.status);
         let found = format!("{proxy} answered {status} in {} ms", tunnel.elapsed.as_millis());
-        steps.push(Step::ok("egress proxy", found));
+        steps.push(CheckResult::ok("egress proxy", found));
     }
     match &report.tls {
         Some(tls) => steps.push(handshake(tls)),
         None if !origin.is_https() => {
-            steps.push(Step::ok("tls", "none: this stays on the machine"))
+            steps.push(CheckResult::ok("tls", "none: this stays on the machine"))
         }
         None => {}
     }
     steps
 }
 
-fn handshake(tls: &TlsReport) -> Step {
+fn handshake(tls: &TlsReport) -> CheckResult {
     let mut found = tls.version.to_owned();
     if let Some(group) = &tls.group {
         found += &format!(", {group}");
     }
     found += if tls.http2 { ", HTTP/2" } else { ", HTTP/1.1" };
-    let Some(leaf) = tls.chain.first() else { return Step::ok("tls", found) };
+    let Some(leaf) = tls.chain.first() else { return CheckResult::ok("tls", found) };
     found += &format!("; {}, issued by {}", short(&leaf.subject), leaf.issuer);
     // A chain ends with the first of its links.
     let first = tls.chain.iter().min_by_key(|link| link.valid_until).unwrap_or(leaf);
@@ -67,29 +69,33 @@ fn handshake(tls: &TlsReport) -> Step {
 }
 
 /// How long a certificate is still valid; the failing step where it is not.
-pub(super) fn validity(name: &str, found: String, certificate: &Certificate) -> Result<Step, Step> {
+pub(super) fn validity(
+    name: &str,
+    found: String,
+    certificate: &Certificate,
+) -> Result<CheckResult, CheckResult> {
     let now = SystemTime::now();
     if certificate.valid_from > now {
-        return Err(Step::failed(name, format!("{found}, not valid yet")));
+        return Err(CheckResult::failed(name, format!("{found}, not valid yet")));
     }
     let Some(days) = certificate.days_left(now) else {
-        return Err(Step::failed(name, format!("{found}, has expired")));
+        return Err(CheckResult::failed(name, format!("{found}, has expired")));
     };
-    let step = Step::ok(name, format!("{found}, {days} days left"));
+    let step = CheckResult::ok(name, format!("{found}, {days} days left"));
     Ok(match days {
         0..DAYS_TO_RENEW => step.warning().hint("it ends soon: is a new one under way?"),
         _ => step,
     })
 }
 
-fn failure(error: &ConnectError) -> Step {
+fn failure(error: &ConnectError) -> CheckResult {
     let name = match error.phase {
         Phase::Dns => "dns",
         Phase::Tcp => "tcp",
         Phase::Tunnel => "egress proxy",
         Phase::Tls => "tls",
     };
-    let step = Step::failed(name, error.to_string());
+    let step = CheckResult::failed(name, error.to_string());
     match (error.hint(), error.phase) {
         (Some(hint), _) => step.hint(hint),
         (None, Phase::Tcp) => step.hint("is a firewall in between? see [egress]"),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::step::Step;
+use super::result::CheckResult;
 use crate::net::tls::{ClientCertificate, TlsSettings};
 use crate::secret::{EgressLogin, EgressProxy, Reference, SecretError, SecretFault};
 use crate::sensitive::Sensitive;
@@ -11,17 +11,17 @@ use crate::x509::pem::{self, Wanted};
 use super::network::validity;
 
 /// A secret.
-pub(super) async fn secret(name: &str, reference: &Reference) -> Step {
+pub(super) async fn secret(name: &str, reference: &Reference) -> CheckResult {
     read(name, reference, reference.read().await)
 }
 
 /// A client id, which is no secret.
-pub(super) async fn id(name: &str, reference: &Reference) -> Step {
+pub(super) async fn id(name: &str, reference: &Reference) -> CheckResult {
     read(name, reference, reference.read_id().await)
 }
 
 /// A private key as a secret: on the first day it is often something else.
-pub(super) async fn private_key(name: &str, reference: &Reference) -> Step {
+pub(super) async fn private_key(name: &str, reference: &Reference) -> CheckResult {
     let found = reference.read().await;
     let path = match reference {
         Reference::File(path) => path.as_path(),
@@ -35,22 +35,24 @@ pub(super) async fn private_key(name: &str, reference: &Reference) -> Step {
         _ => None,
     };
     match bytes.and_then(|bytes| pem::instead(path, &bytes, Wanted::PrivateKey)) {
-        Some(instead) => Step::told(name, &format!("{} {instead}", reference.describe())),
+        Some(instead) => {
+            CheckResult::from_error(name, &format!("{} {instead}", reference.describe()))
+        }
         None => read(name, reference, found),
     }
 }
 
-fn read(name: &str, reference: &Reference, found: Result<Sensitive, SecretError>) -> Step {
+fn read(name: &str, reference: &Reference, found: Result<Sensitive, SecretError>) -> CheckResult {
     let source = reference.describe();
     match found {
         Ok(value) => {
             let mode = reference.mode().map(|mode| format!(", mode {mode:04o}"));
             let unit = if value.len() == 1 { "byte" } else { "bytes" };
             let mode = mode.unwrap_or_default();
-            Step::ok(name, format!("{source}, {} {unit}{mode}", value.len()))
+            CheckResult::ok(name, format!("{source}, {} {unit}{mode}", value.len()))
         }
         Err(error) => {
-            let step = Step::told(name, &error);
+            let step = CheckResult::from_error(name, &error);
             match step.hint {
                 Some(_) => step,
                 None => {
@@ -62,14 +64,14 @@ fn read(name: &str, reference: &Reference, found: Result<Sensitive, SecretError>
 }
 
 /// The login of an egress proxy, where there is one.
-pub(super) async fn egress(steps: &mut Vec<Step>, proxy: Option<&EgressProxy>) {
+pub(super) async fn egress(steps: &mut Vec<CheckResult>, proxy: Option<&EgressProxy>) {
     match proxy.and_then(|proxy| proxy.login.as_ref()) {
         Some(EgressLogin::Referenced { username, password }) => {
             steps.push(secret("egress.username", username).await);
             steps.push(secret("egress.password", password).await);
         }
         Some(EgressLogin::Stated(_)) => {
-            steps.push(Step::ok("egress login", "a variable of the environment states it"));
+            steps.push(CheckResult::ok("egress login", "a variable of the environment states it"));
         }
         None => {}
     }
@@ -77,7 +79,7 @@ pub(super) async fn egress(steps: &mut Vec<Step>, proxy: Option<&EgressProxy>) {
 
 /// The client certificate, where there is one. Without its files no connection can be made: then it
 /// is `false`.
-pub(super) fn client_certificate(steps: &mut Vec<Step>, tls: &TlsSettings) -> bool {
+pub(super) fn client_certificate(steps: &mut Vec<CheckResult>, tls: &TlsSettings) -> bool {
     let Some(files) = &tls.client_certificate else { return true };
     let step = certificate("client certificate", files);
     let made = files.certificate().is_ok_and(|found| found.is_some());
@@ -86,12 +88,12 @@ pub(super) fn client_certificate(steps: &mut Vec<Step>, tls: &TlsSettings) -> bo
 }
 
 /// A certificate of ours with its key: whose, and how long it is valid.
-pub(super) fn certificate(name: &str, files: &ClientCertificate) -> Step {
+pub(super) fn certificate(name: &str, files: &ClientCertificate) -> CheckResult {
     let shown = files.certificate_file.display();
     match files.certificate() {
         Ok(Some(found)) => validity(name, format!("{shown}: {}", found.subject), &found)
             .unwrap_or_else(|step| step.hint("whoever issued it must renew it")),
-        Ok(None) => Step::failed(name, format!("{shown} is no certificate")),
-        Err(error) => Step::told(name, &error),
+        Ok(None) => CheckResult::failed(name, format!("{shown} is no certificate")),
+        Err(error) => CheckResult::from_error(name, &error),
     }
 }

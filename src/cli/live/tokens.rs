@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::step::Step;
-use crate::cli::running::Running;
+use super::result::CheckResult;
+use crate::cli::running_instance::RunningInstance;
 use crate::oauth::ScopeSet;
 use crate::token::Credential;
 use crate::token::probe::{self, Offset, Probe, ProbeError};
@@ -15,10 +15,10 @@ const NOTED_OFFSET: Duration = Duration::from_secs(5);
 
 /// One token: held by the running instance, or asked for.
 pub(super) async fn token(
-    steps: &mut Vec<Step>,
+    steps: &mut Vec<CheckResult>,
     credential: &Credential,
     scopes: &ScopeSet,
-    running: Option<&Running>,
+    running: Option<&RunningInstance>,
 ) {
     let held = running.and_then(|running| Some((running, running.token(credential, scopes)?)));
     if let Some((running, token)) = held {
@@ -28,7 +28,7 @@ pub(super) async fn token(
             running.address,
             with(scopes)
         );
-        return steps.push(Step::ok("token", found));
+        return steps.push(CheckResult::ok("token", found));
     }
     match probe::probe(credential, scopes).await {
         Ok(probe) => succeeded(steps, &probe, scopes),
@@ -43,13 +43,13 @@ fn with(scopes: &ScopeSet) -> String {
     }
 }
 
-fn succeeded(steps: &mut Vec<Step>, probe: &Probe, scopes: &ScopeSet) {
+fn succeeded(steps: &mut Vec<CheckResult>, probe: &Probe, scopes: &ScopeSet) {
     clock(steps, probe.offset);
     let life = probe.life.as_secs();
-    steps.push(Step::ok("token", format!("valid for {life} s{}", with(scopes))));
+    steps.push(CheckResult::ok("token", format!("valid for {life} s{}", with(scopes))));
     let Some(granted) = &probe.granted else {
         let found = "the answer names none, so that what was asked for counts as granted";
-        return steps.push(Step::ok("scopes", found));
+        return steps.push(CheckResult::ok("scopes", found));
     };
     let missing: Vec<_> =
         scopes.missing_from(granted).iter().map(|scope| scope.as_str().to_owned()).collect();
@@ -58,21 +58,23 @@ fn succeeded(steps: &mut Vec<Step>, probe: &Probe, scopes: &ScopeSet) {
         false => format!("granted: {}", granted.to_wire()),
     };
     steps.push(match missing.as_slice() {
-        [] => Step::ok("scopes", found),
-        missing => Step::failed("scopes", format!("{found}; not granted: {}", missing.join(" ")))
-            .hint("ask the API's owner to approve these scopes for your client"),
+        [] => CheckResult::ok("scopes", found),
+        missing => {
+            CheckResult::failed("scopes", format!("{found}; not granted: {}", missing.join(" ")))
+                .hint("ask the API's owner to approve these scopes for your client")
+        }
     });
 }
 
-fn failed(steps: &mut Vec<Step>, error: &ProbeError, scopes: &ScopeSet) {
+fn failed(steps: &mut Vec<CheckResult>, error: &ProbeError, scopes: &ScopeSet) {
     clock(steps, error.offset());
-    let step = Step::failed("token", format!("{error}{}", with(scopes)));
+    let step = CheckResult::failed("token", format!("{error}{}", with(scopes)));
     let hint = error.hint().unwrap_or_else(|| "ask the API's owner, with time and status".into());
     steps.push(step.hint(hint));
 }
 
 /// Said once for each endpoint.
-fn clock(steps: &mut Vec<Step>, offset: Option<Offset>) {
+fn clock(steps: &mut Vec<CheckResult>, offset: Option<Offset>) {
     let Some(offset) = offset.filter(|_| !steps.iter().any(|step| step.name == "clock")) else {
         return;
     };
@@ -82,12 +84,14 @@ fn clock(steps: &mut Vec<Step>, offset: Option<Offset>) {
         Offset::Ahead(_) => "ahead of",
     };
     let step = match apart > Duration::from_secs(1) {
-        false => Step::ok("clock", "as the server's"),
-        true => Step::ok("clock", format!("this machine is {seconds} s {direction} the server")),
+        false => CheckResult::ok("clock", "as the server's"),
+        true => {
+            CheckResult::ok("clock", format!("this machine is {seconds} s {direction} the server"))
+        }
     };
     let hint = "set this machine's clock (NTP), or tell the API's owner that the server's is wrong";
     steps.push(match apart {
-        _ if apart > MAX_OFFSET => Step::failed("clock", step.found).hint(hint),
+        _ if apart > MAX_OFFSET => CheckResult::failed("clock", step.found).hint(hint),
         _ if apart > NOTED_OFFSET => step.warning().hint(hint),
         _ => step,
     });
@@ -95,7 +99,7 @@ fn clock(steps: &mut Vec<Step>, offset: Option<Offset>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::step::Outcome;
+    use super::super::result::CheckStatus;
     use super::*;
 
     #[test]
@@ -108,16 +112,20 @@ mod tests {
             assert_eq!((steps[0].outcome, steps[0].found.as_str()), (outcome, found));
         };
         let seconds = Duration::from_secs;
-        check(Offset::Behind(seconds(1)), Outcome::Ok, "as the server's");
-        check(Offset::Ahead(seconds(3)), Outcome::Ok, "this machine is 3 s ahead of the server");
+        check(Offset::Behind(seconds(1)), CheckStatus::Ok, "as the server's");
+        check(
+            Offset::Ahead(seconds(3)),
+            CheckStatus::Ok,
+            "this machine is 3 s ahead of the server",
+        );
         check(
             Offset::Behind(seconds(9)),
-            Outcome::Warning,
+            CheckStatus::Warning,
             "this machine is 9 s behind the server",
         );
         check(
             Offset::Behind(seconds(90)),
-            Outcome::Failed,
+            CheckStatus::Failed,
             "this machine is 90 s behind the server",
         );
     }

@@ -9,13 +9,13 @@ use crate::oauth::ScopeSet;
 use crate::token::Credential;
 
 /// A running instance: where it answered, and its `/status`.
-pub(super) struct Running {
+pub(super) struct RunningInstance {
     /// Its admin address.
     pub(super) address: String,
     status: Value,
 }
 
-impl Running {
+impl RunningInstance {
     /// The instance that answers at the configuration's admin address, where there is one.
     pub(super) fn of(config: &Config) -> Option<Self> {
         let listen = config.admin.control.as_ref().or(config.admin.listen.as_ref())?;

@@ -5,18 +5,18 @@ use std::io;
 
 use serde_json::{Value, json};
 
-use crate::cli::say::outln;
+use crate::cli::output::outln;
 
 /// How a step went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum CheckStatus {
     Ok,
     /// It works today.
     Warning,
     Failed,
 }
 
-impl Outcome {
+impl CheckStatus {
     fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -36,25 +36,25 @@ impl Outcome {
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Step {
+pub(super) struct CheckResult {
     pub(super) name: String,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: CheckStatus,
     pub(super) found: String,
     pub(super) hint: Option<String>,
 }
 
-impl Step {
+impl CheckResult {
     pub(super) fn ok(name: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { name: name.into(), outcome: Outcome::Ok, found: found.into(), hint: None }
+        Self { name: name.into(), outcome: CheckStatus::Ok, found: found.into(), hint: None }
     }
 
     pub(super) fn failed(name: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Failed, ..Self::ok(name, found) }
+        Self { outcome: CheckStatus::Failed, ..Self::ok(name, found) }
     }
 
     /// A failure whose message says what was found, a semicolon, and what to do about it, as those
     /// of secrets and files do.
-    pub(super) fn told(name: impl Into<String>, error: &impl fmt::Display) -> Self {
+    pub(super) fn from_error(name: impl Into<String>, error: &impl fmt::Display) -> Self {
         let message = error.to_string();
         match message.split_once("; ") {
             Some((found, hint)) => Self::failed(name, found).hint(hint),
@@ -63,7 +63,7 @@ impl Step {
     }
 
     pub(super) fn warning(self) -> Self {
-        Self { outcome: Outcome::Warning, ..self }
+        Self { outcome: CheckStatus::Warning, ..self }
     }
 
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
@@ -71,7 +71,7 @@ impl Step {
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.outcome == Outcome::Failed
+        self.outcome == CheckStatus::Failed
     }
 
     fn to_json(&self) -> Value {
@@ -86,22 +86,22 @@ impl Step {
 }
 
 /// A part of the configuration, and what was found about it.
-pub(super) struct Part {
+pub(super) struct CheckGroup {
     /// `credential`, `upstream`, `client` or `listener`.
     pub(super) kind: &'static str,
     pub(super) name: String,
     /// Where it leads, if anywhere.
     pub(super) url: Option<String>,
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<CheckResult>,
 }
 
-impl Part {
+impl CheckGroup {
     pub(super) fn failures(&self) -> usize {
         self.steps.iter().filter(|step| step.has_failed()).count()
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let steps: Vec<_> = self.steps.iter().map(Step::to_json).collect();
+        let steps: Vec<_> = self.steps.iter().map(CheckResult::to_json).collect();
         let ok = self.failures() == 0;
         json!({ "kind": self.kind, "name": self.name, "url": self.url, "ok": ok, "steps": steps })
     }
@@ -126,11 +126,12 @@ mod tests {
 
     #[test]
     fn what_to_do_stands_behind_a_semicolon() {
-        let step = Step::told("client_id", &"file /x does not exist; create it; or not");
+        let step =
+            CheckResult::from_error("client_id", &"file /x does not exist; create it; or not");
         assert_eq!(step.found, "file /x does not exist");
         assert_eq!(step.hint.as_deref(), Some("create it; or not"));
-        assert_eq!(Step::told("a", &"no more").hint, None);
+        assert_eq!(CheckResult::from_error("a", &"no more").hint, None);
         assert_eq!(step.to_json()["status"], "failed");
-        assert_eq!(Step::ok("a", "b").warning().to_json()["ok"], true);
+        assert_eq!(CheckResult::ok("a", "b").warning().to_json()["ok"], true);
     }
 }

@@ -10,28 +10,28 @@ use crate::telemetry::journal;
 
 /// `print!` for a verb's result; `?` reports what kept it from being written, such as a full disk.
 macro_rules! out {
-    ($($words:tt)*) => { $crate::cli::say::result(format_args!($($words)*)) };
+    ($($words:tt)*) => { $crate::cli::output::write_stdout(format_args!($($words)*)) };
 }
 
 /// Like `out!`, with a newline.
 macro_rules! outln {
-    ($($words:tt)*) => { $crate::cli::say::result(format_args!("{}\n", format_args!($($words)*))) };
+    ($($words:tt)*) => { $crate::cli::output::write_stdout(format_args!("{}\n", format_args!($($words)*))) };
 }
 
 /// `eprint!` for everything else.
 macro_rules! err {
-    ($($words:tt)*) => { $crate::cli::say::remark(format_args!($($words)*)) };
+    ($($words:tt)*) => { $crate::cli::output::write_stderr(format_args!($($words)*)) };
 }
 
 /// Like `err!`, with a newline.
 macro_rules! errln {
-    ($($words:tt)*) => { $crate::cli::say::remark(format_args!("{}\n", format_args!($($words)*))) };
+    ($($words:tt)*) => { $crate::cli::output::write_stderr(format_args!("{}\n", format_args!($($words)*))) };
 }
 
 pub(super) use {err, errln, out, outln};
 
 /// Writes to stdout.
-pub(super) fn result(words: Arguments<'_>) -> io::Result<()> {
+pub(super) fn write_stdout(words: Arguments<'_>) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_fmt(words).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -41,7 +41,7 @@ pub(super) fn result(words: Arguments<'_>) -> io::Result<()> {
 
 /// Writes to stderr, with priorities where that is systemd's journal. Where it fails, there is
 /// nothing left to write to.
-pub(super) fn remark(words: Arguments<'_>) {
+pub(super) fn write_stderr(words: Arguments<'_>) {
     let _ = match journal::is_stderr() {
         true => io::stderr().write_all(journal::with_priorities(&words.to_string()).as_bytes()),
         false => io::stderr().lock().write_fmt(words),

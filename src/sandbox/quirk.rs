@@ -4,13 +4,12 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 
-use super::auth_server::plain;
-use super::ledger::Outcome;
-use super::serve::Hangup;
+use super::ledger::CallOutcome;
+use super::serve::{Hangup, plain};
 
-/// A habit of a token server; real servers are known for each.
+/// A quirk of a token server; real servers are known for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Habit {
+pub enum Quirk {
     /// None: each call brings a new token, and the others live on.
     #[default]
     None,
@@ -24,17 +23,17 @@ pub enum Habit {
     HtmlErrors,
 }
 
-impl Habit {
+impl Quirk {
     /// What becomes of an answer; `refresh` where it is one to a refresh token.
     pub(super) fn bend(
         self,
         refresh: bool,
-        outcome: &Outcome,
+        outcome: &CallOutcome,
         answer: Response<Full<Bytes>>,
     ) -> Result<Response<Full<Bytes>>, Hangup> {
         match (self, outcome) {
-            (Self::LosesRefreshed, Outcome::Issued(_)) if refresh => Err(Hangup),
-            (Self::HtmlErrors, Outcome::Refused(..)) => {
+            (Self::LosesRefreshed, CallOutcome::Issued(_)) if refresh => Err(Hangup),
+            (Self::HtmlErrors, CallOutcome::Refused(..)) => {
                 Ok(plain(500, "text/html", "<html><h1>Internal Server Error</h1></html>"))
             }
             _ => Ok(answer),

@@ -1,0 +1,47 @@
+//! Steps that several verbs begin with: the file, its settings, a runtime.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use super::exit::Exit;
+use super::output::{err, errln};
+use crate::config::{self, Config};
+
+/// A current_thread runtime for the control plane.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    Ok(builder.enable_all().max_blocking_threads(8).build()?)
+}
+
+/// Loads the configuration; its problems are printed, and the verb ends with [`Exit::Config`].
+pub(super) fn load(path: Option<&Path>) -> Result<Config, Exit> {
+    let path = locate(path)?;
+    match config::load(&path) {
+        Ok(loaded) => Ok(loaded.config),
+        Err(problems) => {
+            err!("{}", problems.render(colors()));
+            Err(Exit::Config)
+        }
+    }
+}
+
+/// The file that was named, or the first of the usual places.
+pub(super) fn locate(path: Option<&Path>) -> Result<PathBuf, Exit> {
+    if let Some(path) = path {
+        return Ok(path.to_owned());
+    }
+    config::find_file().ok_or_else(|| {
+        errln!(
+            "error: no configuration found\n  looked for bearer-proxy.toml in ./, \
+             $XDG_CONFIG_HOME/bearer-proxy/ and /etc/bearer-proxy/\n  \
+             write a first one with `bearer-proxy init PRESET`, or name one with --config"
+        );
+        Exit::Config
+    })
+}
+
+/// Whether stderr takes colours; <https://no-color.org> is respected.
+pub(super) fn colors() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::io::stderr().is_terminal()
+}

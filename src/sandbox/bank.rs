@@ -1,0 +1,56 @@
+//! One vendor: its token server, and the API that trusts it.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::auth_server::{AuthOptions, AuthServer};
+use super::persona::Persona;
+use super::upstream::{Upstream, UpstreamOptions};
+
+/// One vendor: its token server and its API.
+#[derive(Debug)]
+pub struct Bank {
+    /// Where tokens come from.
+    pub auth: AuthServer,
+    /// Where tokens are used.
+    pub api: Upstream,
+}
+
+impl Bank {
+    /// Starts one bank on free ports.
+    ///
+    /// # Errors
+    /// Loopback cannot be bound.
+    pub async fn start(persona: Persona, lifetime: Duration) -> io::Result<Self> {
+        let options = AuthOptions { lifetime, ..AuthOptions::for_persona(persona) };
+        let auth = AuthServer::start(persona, options).await?;
+        let ledgers = vec![Arc::clone(auth.ledger())];
+        let api = Upstream::start(UpstreamOptions { persona, ledgers, port: 0 }).await?;
+        Ok(Self { auth, api })
+    }
+
+    /// Whose bank it is.
+    pub fn persona(&self) -> Persona {
+        self.auth.persona()
+    }
+
+    /// Writes `NAME_client_id` and `NAME_client_secret` to `dir`.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_secrets(&self, dir: &Path) -> io::Result<()> {
+        let name = self.persona().name();
+        write_private(&dir.join(format!("{name}_client_id")), self.auth.client_id())?;
+        write_private(&dir.join(format!("{name}_client_secret")), self.auth.client_secret())
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
