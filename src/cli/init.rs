@@ -1,4 +1,4 @@
-//! `init`, `presets`, `schema`, `completions` and `man`: what a newcomer asks first.
+//! `init`, `presets`, `schema` and `completions`: what a newcomer asks first.
 
 use std::io::Write;
 
@@ -140,13 +140,5 @@ pub fn completions(flags: &Completions) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(flags.shell, &mut Args::command(), "bearer-proxy", &mut script);
     out!("{}", String::from_utf8_lossy(&script))?;
-    Ok(Exit::Done)
-}
-
-/// Prints the manual page, as roff.
-pub fn man() -> anyhow::Result<Exit> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(Args::command()).render(&mut page)?;
-    out!("{}", String::from_utf8_lossy(&page))?;
     Ok(Exit::Done)
 }

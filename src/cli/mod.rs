@@ -10,6 +10,7 @@ mod explain;
 mod init;
 mod keyring;
 mod live;
+mod man;
 mod operate;
 mod output;
 mod run;
@@ -52,7 +53,7 @@ pub fn main() -> ExitCode {
         Verb::Schema(schema) => init::schema(&schema),
         Verb::Keyring(keyring) => keyring::keyring(keyring.verb),
         Verb::Completions(shell) => init::completions(&shell),
-        Verb::Man => init::man(),
+        Verb::Man => man::man(),
     };
     done.unwrap_or_else(|error| {
         errln!("error: {error:#}");
