@@ -20,7 +20,7 @@ pub enum Reach {
 
 /// Why a request may not look in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AccessError {
     /// No Host, several, or one that is none (RFC 9112 section 3.2).
     BadHost,
     /// A Host that is not ours.
@@ -42,28 +42,28 @@ impl Reach {
     }
 
     /// Whether the request may look in at all.
-    pub fn admit<B>(self, request: &Request<B>) -> Result<(), Refusal> {
+    pub fn admit<B>(self, request: &Request<B>) -> Result<(), AccessError> {
         let Self::Loopback(bound) = self else { return Ok(()) };
         let authority = authority(request)?;
         if authority.as_ref().is_some_and(|authority| !is_ours(authority.host(), bound)) {
-            return Err(Refusal::ForeignHost);
+            return Err(AccessError::ForeignHost);
         }
         if is_cross_site(request.headers(), authority.as_ref()) {
-            return Err(Refusal::CrossSite);
+            return Err(AccessError::CrossSite);
         }
         Ok(())
     }
 }
 
 /// The name the request is for; HTTP/1.0 may leave it out.
-fn authority<B>(request: &Request<B>) -> Result<Option<Authority>, Refusal> {
+fn authority<B>(request: &Request<B>) -> Result<Option<Authority>, AccessError> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host,
         (None, _) if request.version() < Version::HTTP_11 => return Ok(None),
-        _ => return Err(Refusal::BadHost),
+        _ => return Err(AccessError::BadHost),
     };
-    let host = Authority::try_from(host.as_bytes()).map_err(|_| Refusal::BadHost)?;
+    let host = Authority::try_from(host.as_bytes()).map_err(|_| AccessError::BadHost)?;
     // RFC 9112 section 3.2.2: the authority of an absolute target wins over Host.
     Ok(Some(request.uri().authority().cloned().unwrap_or(host)))
 }

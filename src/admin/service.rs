@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::guard::{Reach, Refusal};
+use super::guard::{AccessError, Reach};
 use super::readiness::{Health, Readiness, TokenHealth, is_started, readiness};
 use crate::listen::Listener;
 use crate::server::StopSignal;
@@ -334,17 +334,17 @@ fn date(time: SystemTime) -> Option<String> {
     Some(timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
+fn refused(refusal: AccessError) -> Response<Full<Bytes>> {
     let (status, title, detail) = match refusal {
-        Refusal::BadHost => {
+        AccessError::BadHost => {
             (StatusCode::BAD_REQUEST, "bad Host", "send exactly one valid Host field")
         }
-        Refusal::ForeignHost => (
+        AccessError::ForeignHost => (
             StatusCode::MISDIRECTED_REQUEST,
             "not our name",
             "this listener answers to localhost and its own address only",
         ),
-        Refusal::CrossSite => {
+        AccessError::CrossSite => {
             (StatusCode::FORBIDDEN, "cross-site", "web pages of other sites may not ask here")
         }
     };

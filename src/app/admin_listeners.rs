@@ -14,9 +14,9 @@ use crate::listen::{AddressLock, BindError, Bound, BoundAddress, bind};
 use crate::server::StopSignal;
 
 /// Admin listeners that are bound and not served yet.
-pub(super) struct Window(Vec<(Listen, Bound)>);
+pub(super) struct BoundAdminListeners(Vec<(Listen, Bound)>);
 
-impl Window {
+impl BoundAdminListeners {
     /// Binds all that is wanted.
     ///
     /// # Errors
@@ -42,13 +42,13 @@ impl Window {
 }
 
 /// Admin listeners that are served.
-pub(super) struct OpenWindow {
+pub(super) struct AdminListeners {
     admin: Arc<Admin>,
-    views: Vec<View>,
+    listeners: Vec<AdminListener>,
 }
 
 /// One of them.
-struct View {
+struct AdminListener {
     listen: Listen,
     /// Whether it shows more than probes and metrics; a reload can change that.
     control: Arc<AtomicBool>,
@@ -58,33 +58,38 @@ struct View {
     _locks: Vec<AddressLock>,
 }
 
-impl OpenWindow {
+impl AdminListeners {
     /// Nothing is open yet.
     pub(super) fn new(admin: Arc<Admin>) -> Self {
-        Self { admin, views: Vec::new() }
+        Self { admin, listeners: Vec::new() }
     }
 
     /// Binds what is wanted and not open.
     ///
     /// # Errors
     /// The first that cannot be bound.
-    pub(super) fn change(&self, settings: &AdminSettings) -> Result<Window, BindError> {
-        Window::bind_new(settings, |listen| self.views.iter().any(|view| view.listen == *listen))
+    pub(super) fn change(
+        &self,
+        settings: &AdminSettings,
+    ) -> Result<BoundAdminListeners, BindError> {
+        BoundAdminListeners::bind_new(settings, |listen| {
+            self.listeners.iter().any(|listener| listener.listen == *listen)
+        })
     }
 
     /// Serves what was bound, and closes what is no longer wanted.
-    pub(super) fn apply(&mut self, settings: &AdminSettings, new: Window) {
+    pub(super) fn apply(&mut self, settings: &AdminSettings, new: BoundAdminListeners) {
         let wanted = |listen: &Listen| settings.wanted().find(|(wanted, _)| *wanted == listen);
         let opened: Vec<_> =
             new.0.into_iter().map(|(listen, bound)| self.open(listen, bound)).collect();
-        self.views.extend(opened);
-        self.views.retain(|view| match wanted(&view.listen) {
+        self.listeners.extend(opened);
+        self.listeners.retain(|listener| match wanted(&listener.listen) {
             Some((_, control)) => {
-                view.control.store(control, Ordering::Relaxed);
+                listener.control.store(control, Ordering::Relaxed);
                 true
             }
             None => {
-                view.stop.finish();
+                listener.stop.finish();
                 false
             }
         });
@@ -92,10 +97,10 @@ impl OpenWindow {
 
     /// Where they are bound.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &BoundAddress> {
-        self.views.iter().flat_map(|view| &view.addresses)
+        self.listeners.iter().flat_map(|listener| &listener.addresses)
     }
 
-    fn open(&self, listen: Listen, bound: Bound) -> View {
+    fn open(&self, listen: Listen, bound: Bound) -> AdminListener {
         let (control, stop) = (Arc::new(AtomicBool::new(false)), StopSignal::new());
         let serve = |listener| {
             let served =
@@ -107,14 +112,21 @@ impl OpenWindow {
             })
         };
         let tasks = bound.sockets.into_iter().flatten().map(serve).collect();
-        View { listen, control, addresses: bound.addresses, stop, tasks, _locks: bound.locks }
+        AdminListener {
+            listen,
+            control,
+            addresses: bound.addresses,
+            stop,
+            tasks,
+            _locks: bound.locks,
+        }
     }
 
     /// Ends all of it at once.
     pub(super) async fn close(self) {
-        for view in self.views {
-            view.stop.abort();
-            for task in view.tasks {
+        for listener in self.listeners {
+            listener.stop.abort();
+            for task in listener.tasks {
                 let _ = task.await;
             }
         }

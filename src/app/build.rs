@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::admin_listeners::Window;
+use super::admin_listeners::BoundAdminListeners;
 use super::headers::HeaderValues;
 use super::health::AppHealth;
 use super::listeners::Listeners;
@@ -21,7 +21,7 @@ use crate::proxy::snapshot::Shared;
 use crate::secret::Store;
 use crate::server::{ConnectionLimit, WorkerListener};
 use crate::telemetry::Registry;
-use crate::telemetry::metrics::Description;
+use crate::telemetry::metrics::MetricDescription;
 use crate::token::{Keeper, TokenMetrics};
 use crate::x509::TlsSetupError;
 
@@ -35,7 +35,7 @@ pub struct App {
     pub(super) connection_limit: ConnectionLimit,
     pub(super) listeners: Listeners,
     pub(super) sockets: Vec<Vec<WorkerListener>>,
-    pub(super) window: Window,
+    pub(super) admin_listeners: BoundAdminListeners,
     pub(super) health: Arc<AppHealth>,
     pub(super) reload: ReloadMetrics,
 }
@@ -90,14 +90,14 @@ impl App {
         let registry = Registry::with_process()?;
         let mut listeners = Listeners::new(config.workers.count(), &registry)?;
         let mut change = listeners.change(&config.proxy.listeners)?;
-        let window = Window::bind(&config.admin).map_err(StartError::Bind)?;
+        let admin_listeners = BoundAdminListeners::bind(&config.admin).map_err(StartError::Bind)?;
         let metrics = ProxyMetrics::register(&registry)?;
         let secrets = Arc::new(Store::register(&registry)?);
         let mut keeper = Keeper::new(TokenMetrics::register(&registry)?, secrets);
         let reload = ReloadMetrics::register(&registry)?;
         let connection_limit = ConnectionLimit::new(config.connections.max_connections);
         let counted = connection_limit.clone();
-        registry.gauge_of(
+        registry.polled_gauge(
             "bearer_proxy_client_connections",
             "Open client connections.",
             move || counted.open() as f64,
@@ -123,7 +123,7 @@ impl App {
             connection_limit,
             listeners,
             sockets,
-            window,
+            admin_listeners,
             health,
             reload,
         })
@@ -136,13 +136,13 @@ impl App {
     }
 
     /// All families of metrics, for the reference in `docs/`.
-    pub fn metrics(&self) -> Vec<Description> {
+    pub fn metrics(&self) -> Vec<MetricDescription> {
         self.registry.descriptions()
     }
 
     /// Addresses of the admin listener.
     pub fn admin_addresses(&self) -> Vec<SocketAddr> {
-        self.window.addresses().filter_map(BoundAddress::tcp).collect()
+        self.admin_listeners.addresses().filter_map(BoundAddress::tcp).collect()
     }
 }
 

@@ -21,9 +21,9 @@ use crate::secret::{EgressLogin, EgressProxy, Reference};
 const MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// A program beside the proxy, or none.
-pub(super) struct Companion(Option<Child>);
+pub(super) struct ChildProcess(Option<Child>);
 
-impl Companion {
+impl ChildProcess {
     /// No command was given.
     pub(super) fn none() -> Self {
         Self(None)
@@ -57,7 +57,7 @@ impl Companion {
     /// Tells it to leave, and waits: it may need us to finish. After the time it is killed.
     pub(super) async fn leave(&mut self, signal: Signal, patience: Duration) -> Option<u8> {
         let child = self.0.as_mut()?;
-        tell(child, signal);
+        send_signal(child, signal);
         if let Ok(code) = tokio::time::timeout(patience, self.ended()).await {
             return Some(code);
         }
@@ -71,7 +71,7 @@ impl Companion {
 }
 
 /// What was typed at a terminal has reached the command already.
-fn tell(child: &Child, signal: Signal) {
+fn send_signal(child: &Child, signal: Signal) {
     let number = match signal {
         Signal::Terminate => Number::TERM,
         Signal::Interrupt if !at_terminal() => Number::INT,

@@ -15,37 +15,37 @@ use crate::secret::Reference;
 /// nothing has to be found again in the settings.
 #[derive(Debug, Default)]
 pub(super) struct HeaderValues {
-    fixed: Vec<FixedHeader>,
-    keys: Vec<LocalKey>,
+    set_headers: Vec<FixedHeader>,
+    local_keys: Vec<LocalKey>,
     /// A value is another than when a plan was made of them.
     changed: bool,
 }
 
-/// One fixed header of an upstream.
+/// A fixed header of an upstream.
 #[derive(Debug)]
 struct FixedHeader {
     upstream: Arc<str>,
     name: HeaderName,
-    value: Fixed,
+    value: HeaderSource,
 }
 
 #[derive(Debug)]
-enum Fixed {
-    /// Written in the configuration.
-    Written(HeaderValue),
-    Secret(Kept),
+enum HeaderSource {
+    /// Literal in the configuration.
+    Literal(HeaderValue),
+    Secret(ManagedSecret),
 }
 
 /// The local key of a client.
 #[derive(Debug)]
 struct LocalKey {
     client: Arc<str>,
-    key: Kept,
+    key: ManagedSecret,
 }
 
 /// A secret that is read again now and then.
 #[derive(Debug)]
-struct Kept {
+struct ManagedSecret {
     reference: Reference,
     value: Option<HeaderValue>,
     /// When it was last tried.
@@ -57,38 +57,42 @@ struct Kept {
 impl HeaderValues {
     /// Reads all of them.
     pub(super) async fn read(settings: &ProxySettings) -> Self {
-        let mut fixed = Vec::new();
+        let mut set_headers = Vec::new();
         for upstream in &settings.upstreams {
             let owner = &upstream.connection.name;
             for (name, text) in &upstream.set_headers {
                 let value = match text {
-                    HeaderText::Value(value) => Fixed::Written(value.clone()),
-                    HeaderText::Secret(reference) => {
-                        Fixed::Secret(Kept::first(reference, "upstream", owner).await)
-                    }
+                    HeaderText::Value(value) => HeaderSource::Literal(value.clone()),
+                    HeaderText::Secret(reference) => HeaderSource::Secret(
+                        ManagedSecret::first(reference, "upstream", owner).await,
+                    ),
                 };
-                fixed.push(FixedHeader { upstream: Arc::clone(owner), name: name.clone(), value });
+                set_headers.push(FixedHeader {
+                    upstream: Arc::clone(owner),
+                    name: name.clone(),
+                    value,
+                });
             }
         }
-        let mut keys = Vec::new();
+        let mut local_keys = Vec::new();
         for client in &settings.clients {
             if let Some(reference) = local_key(client) {
-                let key = Kept::first(reference, "client", &client.name).await;
-                keys.push(LocalKey { client: Arc::clone(&client.name), key });
+                let key = ManagedSecret::first(reference, "client", &client.name).await;
+                local_keys.push(LocalKey { client: Arc::clone(&client.name), key });
             }
         }
-        Self { fixed, keys, changed: false }
+        Self { set_headers, local_keys, changed: false }
     }
 
     /// Reads anew what can have changed without a word to us and is due, and what is missing. Tells
     /// whether any value is another than in the plan. It may be dropped on its way.
     pub(super) async fn reread(&mut self) -> bool {
-        for FixedHeader { upstream, value, .. } in &mut self.fixed {
-            if let Fixed::Secret(kept) = value {
-                self.changed |= kept.reread("upstream", upstream).await;
+        for FixedHeader { upstream, value, .. } in &mut self.set_headers {
+            if let HeaderSource::Secret(secret) = value {
+                self.changed |= secret.reread("upstream", upstream).await;
             }
         }
-        for LocalKey { client, key } in &mut self.keys {
+        for LocalKey { client, key } in &mut self.local_keys {
             self.changed |= key.reread("client", client).await;
         }
         self.changed
@@ -97,16 +101,18 @@ impl HeaderValues {
     /// As a plan takes them, which is then up to date: fixed headers, and local keys.
     pub(super) fn values(&mut self) -> (SetHeaders, LocalKeys) {
         self.changed = false;
-        let fixed = self.fixed.iter().map(|header| {
+        let set_headers = self.set_headers.iter().map(|header| {
             let value = match &header.value {
-                Fixed::Written(value) => Some(value.clone()),
-                Fixed::Secret(kept) => kept.value.clone(),
+                HeaderSource::Literal(value) => Some(value.clone()),
+                HeaderSource::Secret(secret) => secret.value.clone(),
             };
             ((Arc::clone(&header.upstream), header.name.clone()), value)
         });
-        let keys =
-            self.keys.iter().map(|known| (Arc::clone(&known.client), known.key.value.clone()));
-        (fixed.collect(), keys.collect())
+        let local_keys = self
+            .local_keys
+            .iter()
+            .map(|known| (Arc::clone(&known.client), known.key.value.clone()));
+        (set_headers.collect(), local_keys.collect())
     }
 }
 
@@ -117,13 +123,13 @@ fn local_key(client: &ClientSettings) -> Option<&Reference> {
     }
 }
 
-impl Kept {
+impl ManagedSecret {
     /// The secret as it is read for the first time.
     async fn first(reference: &Reference, kind: &'static str, owner: &str) -> Self {
         let reference = reference.clone();
-        let mut kept = Self { reference, value: None, tried: None, failing: false };
-        kept.read(kind, owner).await;
-        kept
+        let mut secret = Self { reference, value: None, tried: None, failing: false };
+        secret.read(kind, owner).await;
+        secret
     }
 
     /// A value that cannot be read again stays: a file may be in the middle of its rotation.

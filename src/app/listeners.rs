@@ -20,14 +20,14 @@ use crate::x509::TlsSetupError;
 pub(super) struct Listeners {
     workers: NonZeroUsize,
     /// By their index in the listeners of the configuration, which is how its upstreams name them.
-    open: BTreeMap<usize, Open>,
+    open: BTreeMap<usize, OpenListener>,
     /// The next listener's number; none is used twice, so that no connection is taken for another's.
     next: usize,
     expiry: Gauges,
 }
 
 /// One listener whose sockets are with the workers.
-struct Open {
+struct OpenListener {
     id: usize,
     listen: Listen,
     addresses: Vec<BoundAddress>,
@@ -45,29 +45,29 @@ struct Certificate {
 }
 
 /// New listeners that are bound, and old ones that stay; nothing is in force yet.
-pub(super) struct Change {
+pub(super) struct ListenerChange {
     /// By their index in the listeners of the new configuration.
-    wanted: BTreeMap<usize, Wanted>,
+    wanted: BTreeMap<usize, WantedListener>,
     /// Sockets of the new ones, for each worker.
     pub(super) sockets: Vec<Vec<WorkerListener>>,
     next: usize,
 }
 
 /// One listener of the new configuration.
-struct Wanted {
+struct WantedListener {
     listen: Listen,
     certificate: Option<Certificate>,
-    place: Place,
+    placement: Placement,
 }
 
-enum Place {
+enum Placement {
     /// One that is open, by its number.
     Kept(usize),
-    New(Box<Open>),
+    New(Box<OpenListener>),
 }
 
 /// Listeners that the workers are to close; their addresses are given up when this is dropped.
-pub(super) struct Removed(Vec<Open>);
+pub(super) struct Removed(Vec<OpenListener>);
 
 impl Removed {
     /// Their numbers.
@@ -91,9 +91,9 @@ impl Listeners {
     ///
     /// # Errors
     /// The first that cannot be bound or read; what this call has bound is closed again.
-    pub(super) fn change(&self, wanted: &[ListenerSettings]) -> Result<Change, StartError> {
+    pub(super) fn change(&self, wanted: &[ListenerSettings]) -> Result<ListenerChange, StartError> {
         let sockets = (0..self.workers.get()).map(|_| Vec::new()).collect();
-        let mut change = Change { wanted: BTreeMap::new(), sockets, next: self.next };
+        let mut change = ListenerChange { wanted: BTreeMap::new(), sockets, next: self.next };
         for (index, settings) in wanted.iter().enumerate() {
             let certificate = settings.tls.as_ref().map(Certificate::read).transpose();
             let certificate = certificate.map_err(StartError::Tls)?;
@@ -101,28 +101,30 @@ impl Listeners {
                 .open
                 .values()
                 .find(|open| is_same(&open.listen, &settings.listen) && !change.keeps(open.id));
-            let place = match kept {
+            let placement = match kept {
                 Some(open) => {
                     give_access(&open.listen, &settings.listen).map_err(StartError::Bind)?;
-                    Place::Kept(open.id)
+                    Placement::Kept(open.id)
                 }
                 None => {
                     let identity = certificate.as_ref().map(|certificate| &certificate.identity);
                     let open = change.bind(&settings.listen, identity, self.workers);
-                    Place::New(Box::new(open.map_err(StartError::Bind)?))
+                    Placement::New(Box::new(open.map_err(StartError::Bind)?))
                 }
             };
             let listen = settings.listen.clone();
-            change.wanted.insert(index, Wanted { listen, certificate, place });
+            change.wanted.insert(index, WantedListener { listen, certificate, placement });
         }
         Ok(change)
     }
 
     /// Where the listeners are bound once the change is in force.
-    pub(super) fn bound(&self, change: &Change) -> BoundListeners {
-        let open = |wanted: &Wanted| match &wanted.place {
-            Place::Kept(id) => self.open.values().find(|open| open.id == *id).map(Open::bound),
-            Place::New(open) => Some(open.bound()),
+    pub(super) fn bound(&self, change: &ListenerChange) -> BoundListeners {
+        let open = |wanted: &WantedListener| match &wanted.placement {
+            Placement::Kept(id) => {
+                self.open.values().find(|open| open.id == *id).map(OpenListener::bound)
+            }
+            Placement::New(open) => Some(open.bound()),
         };
         let all = change.wanted.iter();
         // One that were not there would be missing under its index, which the plan refuses; the others
@@ -136,23 +138,23 @@ impl Listeners {
     }
 
     /// Puts the change in force.
-    pub(super) fn apply(&mut self, change: Change) -> Removed {
+    pub(super) fn apply(&mut self, change: ListenerChange) -> Removed {
         let old = std::mem::take(&mut self.open);
         // From here on by the number of the socket: its index may be another in this configuration.
-        let mut old: BTreeMap<usize, Open> =
+        let mut old: BTreeMap<usize, OpenListener> =
             old.into_values().map(|open| (open.id, open)).collect();
-        for (index, Wanted { listen, certificate, place }) in change.wanted {
-            let open = match place {
-                Place::New(open) => Some(*open),
-                Place::Kept(id) => old.remove(&id),
+        for (index, WantedListener { listen, certificate, placement }) in change.wanted {
+            let open = match placement {
+                Placement::New(open) => Some(*open),
+                Placement::Kept(id) => old.remove(&id),
             };
             self.open.extend(open.map(|open| {
                 open.tls.set(certificate.as_ref().map(|certificate| &certificate.identity));
-                (index, Open { listen, certificate, ..open })
+                (index, OpenListener { listen, certificate, ..open })
             }));
         }
         self.next = change.next;
-        self.tell_expiry();
+        self.publish_expiry();
         Removed(old.into_values().collect())
     }
 
@@ -165,12 +167,12 @@ impl Listeners {
                 tracing::info!(listen = %open.listen, "a listener has a new certificate");
             }
         }
-        self.tell_expiry();
+        self.publish_expiry();
     }
 
-    fn tell_expiry(&self) {
+    fn publish_expiry(&self) {
         self.expiry.reset();
-        for Open { listen, certificate, .. } in self.open.values() {
+        for OpenListener { listen, certificate, .. } in self.open.values() {
             let expires = certificate.as_ref().and_then(|known| known.identity.expires);
             if let Some(since) = expires.and_then(|end| end.duration_since(UNIX_EPOCH).ok()) {
                 self.expiry.with_label_values(&[&listen.to_string()]).set(since.as_secs_f64());
@@ -184,9 +186,9 @@ impl Listeners {
     }
 }
 
-impl Change {
+impl ListenerChange {
     fn keeps(&self, id: usize) -> bool {
-        let is = |wanted: &Wanted| matches!(wanted.place, Place::Kept(kept) if kept == id);
+        let is = |wanted: &WantedListener| matches!(wanted.placement, Placement::Kept(kept) if kept == id);
         self.wanted.values().any(is)
     }
 
@@ -195,7 +197,7 @@ impl Change {
         listen: &Listen,
         identity: Option<&Identity>,
         workers: NonZeroUsize,
-    ) -> Result<Open, BindError> {
+    ) -> Result<OpenListener, BindError> {
         let bound = bind(listen, workers)?;
         let id = self.next;
         self.next += 1;
@@ -207,7 +209,7 @@ impl Change {
             mine.extend(new.into_iter().map(listener));
         }
         let (listen, addresses) = (listen.clone(), bound.addresses);
-        Ok(Open { id, listen, addresses, tls, certificate: None, _locks: bound.locks })
+        Ok(OpenListener { id, listen, addresses, tls, certificate: None, _locks: bound.locks })
     }
 }
 
@@ -232,7 +234,7 @@ impl Certificate {
     }
 }
 
-impl Open {
+impl OpenListener {
     fn bound(&self) -> BoundListener {
         let addresses = self.addresses.iter().filter_map(BoundAddress::tcp).collect();
         BoundListener { id: self.id, addresses }

@@ -18,4 +18,4 @@ mod systemd;
 mod workers;
 
 pub use build::{App, StartError};
-pub use run::Ended;
+pub use run::RunOutcome;

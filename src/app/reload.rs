@@ -14,12 +14,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Gauge, IntGauge};
 
-use super::admin_listeners::{OpenWindow, Window};
+use super::admin_listeners::{AdminListeners, BoundAdminListeners};
 use super::build::{StartError, plan};
 use super::headers::HeaderValues;
-use super::listeners::{Change, Listeners};
+use super::listeners::{ListenerChange, Listeners};
 use super::systemd;
-use super::workers::Workers;
+use super::workers::WorkerThreads;
 use crate::config::{self, Config};
 use crate::proxy::policy::plan::wanted;
 use crate::proxy::snapshot::Shared;
@@ -85,16 +85,16 @@ pub(super) struct Reloader {
     pub(super) shared: Shared,
     pub(super) connection_limit: ConnectionLimit,
     pub(super) listeners: Listeners,
-    pub(super) workers: Workers,
-    pub(super) window: OpenWindow,
+    pub(super) workers: WorkerThreads,
+    pub(super) admin_listeners: AdminListeners,
     pub(super) metrics: ReloadMetrics,
     /// Keys that only a start reads, as they were then.
-    pub(super) fixed: Fixed,
+    pub(super) startup_only: StartupOnly,
 }
 
 /// What a look at the files found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Changed {
+pub(super) enum ReloadTrigger {
     /// The configuration is another.
     Config,
     /// The secret of a header is another.
@@ -103,8 +103,8 @@ pub(super) enum Changed {
 
 /// All that a new configuration needs and that could fail, done.
 struct Prepared {
-    listeners: Change,
-    window: Window,
+    listeners: ListenerChange,
+    admin_listeners: BoundAdminListeners,
     headers: HeaderValues,
 }
 
@@ -115,16 +115,16 @@ pub(super) async fn changed(
     text: Option<&[u8]>,
     headers: &mut HeaderValues,
     listeners: &mut Listeners,
-) -> Changed {
+) -> ReloadTrigger {
     let Some(every) = config.watch else { return std::future::pending().await };
     loop {
         tokio::time::sleep(every).await;
         if is_another(&config.path, text).await {
-            return Changed::Config;
+            return ReloadTrigger::Config;
         }
         listeners.reread();
         if headers.reread().await {
-            return Changed::Headers;
+            return ReloadTrigger::Headers;
         }
     }
 }
@@ -156,13 +156,13 @@ impl Reloader {
     async fn prepare(&self, new: &Config) -> Result<Prepared, StartError> {
         Ok(Prepared {
             listeners: self.listeners.change(&new.proxy.listeners)?,
-            window: self.window.change(&new.admin).map_err(StartError::Bind)?,
+            admin_listeners: self.admin_listeners.change(&new.admin).map_err(StartError::Bind)?,
             headers: HeaderValues::read(&new.proxy).await,
         })
     }
 
     async fn apply(&mut self, new: Config, prepared: Prepared, log: &LogGuard) {
-        let Prepared { mut listeners, window, mut headers } = prepared;
+        let Prepared { mut listeners, admin_listeners, mut headers } = prepared;
         let bound = self.listeners.bound(&listeners);
         let plan = match plan(&new, &mut self.keeper, &self.shared.metrics, &mut headers, bound) {
             Ok(plan) => plan,
@@ -175,17 +175,17 @@ impl Reloader {
         let added = std::mem::take(&mut listeners.sockets);
         let removed = self.listeners.apply(listeners);
         for id in removed.ids() {
-            self.workers.tell(|| WorkerCommand::Remove(id)).await;
+            self.workers.broadcast(|| WorkerCommand::Remove(id)).await;
         }
         drop(removed);
         if new.connections != self.config.connections {
             self.connection_limit.resize(new.connections.max_connections);
-            self.workers.tell(|| WorkerCommand::Limits(new.connections)).await;
+            self.workers.broadcast(|| WorkerCommand::Limits(new.connections)).await;
         }
         self.shared.plan.store(Arc::new(plan));
         self.keeper.settle();
         self.workers.add(added).await;
-        self.window.apply(&new.admin, window);
+        self.admin_listeners.apply(&new.admin, admin_listeners);
         if let Err(error) = log.set_level(&new.log.level) {
             tracing::error!(%error, "the level of the log stays");
         }
@@ -196,7 +196,7 @@ impl Reloader {
 
     fn settled(&self) {
         self.metrics.succeeded();
-        let waiting = self.fixed.differing(&self.config);
+        let waiting = self.startup_only.differing(&self.config);
         for key in RESTART_KEYS {
             let needed = self.metrics.restart_needed.with_label_values(&[key]);
             needed.set(u8::from(waiting.contains(&key)));
@@ -209,7 +209,7 @@ impl Reloader {
             tracing::warn!(%path, keys, "configuration reloaded, but for keys that need a restart");
         }
         let proxy = self.listeners.addresses().flat_map(|(_, all)| all);
-        super::run::announce(proxy, self.window.addresses());
+        super::run::announce(proxy, self.admin_listeners.addresses());
     }
 
     /// Puts the present configuration in force anew, with secrets of headers that have been read again.
@@ -235,12 +235,12 @@ impl Reloader {
 const RESTART_KEYS: [&str; 2] = ["server.workers", "log.format"];
 
 /// The values of [`RESTART_KEYS`] that the program was started with.
-pub(super) struct Fixed {
+pub(super) struct StartupOnly {
     workers: WorkerCount,
     format: LogFormat,
 }
 
-impl Fixed {
+impl StartupOnly {
     pub(super) fn of(config: &Config) -> Self {
         Self { workers: config.workers, format: config.log.format }
     }

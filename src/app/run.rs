@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::admin_listeners::OpenWindow;
+use super::admin_listeners::AdminListeners;
 use super::build::App;
-use super::child_process::{Companion, Environment};
-use super::reload::{Changed, Fixed, Reloader, changed};
+use super::child_process::{ChildProcess, Environment};
+use super::reload::{ReloadTrigger, Reloader, StartupOnly, changed};
 use super::signal::{Signal, Signals};
 use super::systemd;
-use super::workers::Workers;
+use super::workers::WorkerThreads;
 use crate::admin::service::Admin;
 use crate::listen::BoundAddress;
 use crate::server::StopSignal;
@@ -26,9 +26,9 @@ use crate::telemetry::log::LogGuard;
 /// Time for requests under way where a command has used up what there was.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// How running ended.
+/// How a run of the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum RunOutcome {
     /// In order.
     Drained,
     /// In order, after the command of `run -- CMD…` had ended with this code.
@@ -41,40 +41,41 @@ pub enum Ended {
 
 impl App {
     /// Serves until told to stop.
-    pub async fn run(self, log: &LogGuard) -> Ended {
+    pub async fn run(self, log: &LogGuard) -> RunOutcome {
         self.run_beside(log, &[]).await
     }
 
     /// Serves until told to stop, or until this command ends; without words there is none.
-    pub async fn run_beside(self, log: &LogGuard, command: &[OsString]) -> Ended {
+    pub async fn run_beside(self, log: &LogGuard, command: &[OsString]) -> RunOutcome {
         let Self { config, registry, keeper, headers, shared, .. } = self;
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => {
                 tracing::error!(%error, "signals cannot be listened to");
-                return Ended::Failed;
+                return RunOutcome::Failed;
             }
         };
         let stop = StopSignal::new();
         let (limits, connection_limit) = (config.connections, self.connection_limit);
-        let workers = match Workers::spawn(self.sockets, limits, &connection_limit, &shared, &stop)
-        {
-            Ok(workers) => workers,
-            Err(error) => {
-                tracing::error!(%error, "a worker thread cannot be started");
-                return Ended::Failed;
-            }
-        };
-        let mut window = OpenWindow::new(Admin::new(Arc::clone(&self.health) as _, registry));
-        window.apply(&config.admin, self.window);
-        announce(self.listeners.addresses().flat_map(|(_, all)| all), window.addresses());
-        let admin = window.addresses().next();
+        let workers =
+            match WorkerThreads::spawn(self.sockets, limits, &connection_limit, &shared, &stop) {
+                Ok(workers) => workers,
+                Err(error) => {
+                    tracing::error!(%error, "a worker thread cannot be started");
+                    return RunOutcome::Failed;
+                }
+            };
+        let mut admin_listeners =
+            AdminListeners::new(Admin::new(Arc::clone(&self.health) as _, registry));
+        admin_listeners.apply(&config.admin, self.admin_listeners);
+        announce(self.listeners.addresses().flat_map(|(_, all)| all), admin_listeners.addresses());
+        let admin = admin_listeners.addresses().next();
         let environment = Environment::new(&config, self.listeners.addresses(), admin);
         let heartbeats = workers.heartbeats();
         self.health.start(heartbeats.clone());
         let mut reloader = Reloader {
             text: std::fs::read(&config.path).ok(),
-            fixed: Fixed::of(&config),
+            startup_only: StartupOnly::of(&config),
             config,
             keeper,
             headers,
@@ -82,39 +83,39 @@ impl App {
             connection_limit,
             listeners: self.listeners,
             workers,
-            window,
+            admin_listeners,
             metrics: self.reload,
         };
         let watchdog = tokio::spawn(systemd::watchdog(heartbeats));
         systemd::ready();
-        let mut companion = Companion::none();
-        let why = match Companion::start(command, environment) {
+        let mut child = ChildProcess::none();
+        let reason = match ChildProcess::start(command, environment) {
             Ok(started) => {
-                companion = started;
-                reloader.serve(&mut signals, &mut companion, log).await
+                child = started;
+                reloader.serve(&mut signals, &mut child, log).await
             }
             Err(error) => {
                 tracing::error!(%error, "the command cannot be started");
-                Why::Failed
+                ShutdownReason::Failed
             }
         };
         self.health.drain();
         systemd::stopping();
         let settings = reloader.shutdown();
-        let Reloader { workers, keeper, window, listeners, .. } = reloader;
-        let ended = match why {
-            Why::Failed => Ended::Failed,
-            why => tokio::select! {
-                ended = leave(why, settings, &stop, workers, companion) => ended,
-                () = told_again(&mut signals) => Ended::Interrupted,
+        let Reloader { workers, keeper, admin_listeners, listeners, .. } = reloader;
+        let outcome = match reason {
+            ShutdownReason::Failed => RunOutcome::Failed,
+            reason => tokio::select! {
+                outcome = leave(reason, settings, &stop, workers, child) => outcome,
+                () = second_signal(&mut signals) => RunOutcome::Interrupted,
             },
         };
         drop(listeners);
-        keeper.shutdown(matches!(ended, Ended::Drained | Ended::Command(_))).await;
-        window.close().await;
+        keeper.shutdown(matches!(outcome, RunOutcome::Drained | RunOutcome::Command(_))).await;
+        admin_listeners.close().await;
         watchdog.abort();
-        tracing::info!(outcome = ?ended, "stopped");
-        ended
+        tracing::info!(outcome = ?outcome, "stopped");
+        outcome
     }
 }
 
@@ -123,35 +124,35 @@ impl Reloader {
     async fn serve(
         &mut self,
         signals: &mut Signals,
-        companion: &mut Companion,
+        child: &mut ChildProcess,
         log: &LogGuard,
-    ) -> Why {
+    ) -> ShutdownReason {
         loop {
             let (text, headers) = (self.text.as_deref(), &mut self.headers);
             let files = changed(&self.config, text, headers, &mut self.listeners);
             let changed = tokio::select! {
                 signal = signals.next() => match signal {
-                    Signal::Reload => Changed::Config,
-                    leave => return Why::Told(leave),
+                    Signal::Reload => ReloadTrigger::Config,
+                    leave => return ShutdownReason::Signal(leave),
                 },
-                () = self.workers.one_ended() => {
+                () = self.workers.any_ended() => {
                     tracing::error!("a worker thread ended unexpectedly");
-                    return Why::Failed;
+                    return ShutdownReason::Failed;
                 }
-                code = companion.ended() => return Why::Ended(code),
+                code = child.ended() => return ShutdownReason::Ended(code),
                 changed = files => changed,
             };
             match changed {
-                Changed::Config => self.reload(log).await,
-                Changed::Headers => self.refresh_headers(),
+                ReloadTrigger::Config => self.reload(log).await,
+                ReloadTrigger::Headers => self.refresh_headers(),
             }
         }
     }
 }
 
-/// Why we leave.
-enum Why {
-    Told(Signal),
+/// Why the program leaves.
+enum ShutdownReason {
+    Signal(Signal),
     /// The command has ended, with this code.
     Ended(u8),
     /// The log says what happened.
@@ -161,19 +162,19 @@ enum Why {
 /// Lets the command end first, since it may need us for that; then stops accepting, after the lame
 /// duck where there is no command, and waits for what is under way.
 async fn leave(
-    why: Why,
+    reason: ShutdownReason,
     settings: ShutdownSettings,
     stop: &StopSignal,
-    workers: Workers,
-    mut companion: Companion,
-) -> Ended {
+    workers: WorkerThreads,
+    mut child: ChildProcess,
+) -> RunOutcome {
     let deadline = Instant::now() + settings.drain_timeout;
-    let code = match why {
-        Why::Told(signal) => companion.leave(signal, settings.drain_timeout).await,
-        Why::Ended(code) => Some(code),
-        Why::Failed => None,
+    let code = match reason {
+        ShutdownReason::Signal(signal) => child.leave(signal, settings.drain_timeout).await,
+        ShutdownReason::Ended(code) => Some(code),
+        ShutdownReason::Failed => None,
     };
-    if matches!(why, Why::Told(Signal::Terminate)) && code.is_none() {
+    if matches!(reason, ShutdownReason::Signal(Signal::Terminate)) && code.is_none() {
         tracing::info!(lame_duck = ?settings.lame_duck, "leaving: not ready, still accepting");
         stop.retire();
         tokio::time::sleep(settings.lame_duck).await;
@@ -190,11 +191,11 @@ async fn leave(
         stop.abort();
         let _ = joined.await;
     }
-    code.map_or(Ended::Drained, Ended::Command)
+    code.map_or(RunOutcome::Drained, RunOutcome::Command)
 }
 
 /// Ends at a further signal to leave; reloads are over.
-async fn told_again(signals: &mut Signals) {
+async fn second_signal(signals: &mut Signals) {
     while signals.next().await == Signal::Reload {}
 }
 

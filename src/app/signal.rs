@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 /// What the outside asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub enum Signal {
 
 /// The signals this program listens to.
 pub struct Signals {
-    terminate: Stream,
-    interrupt: Stream,
-    hangup: Stream,
+    terminate: SignalStream,
+    interrupt: SignalStream,
+    hangup: SignalStream,
     /// Whether the program was started at a terminal: one that has closed is none any more.
     at_terminal: bool,
 }

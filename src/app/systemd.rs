@@ -11,19 +11,19 @@ const BEATS: u32 = 4;
 
 /// The start is over.
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
 /// A reload has begun; [`ready`] ends it. The time lets systemd 253 and later match the two.
 pub(super) fn reloading() {
     let mut states = vec![NotifyState::Reloading];
     states.extend(NotifyState::monotonic_usec_now());
-    tell(&states);
+    notify(&states);
 }
 
 /// We are leaving.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
 /// Tells the watchdog, for as long as every worker moves; ends never.
@@ -33,7 +33,7 @@ pub(super) async fn watchdog(heartbeats: Vec<Heartbeat>) {
     loop {
         ticks.tick().await;
         match all_responsive(&heartbeats) {
-            true => tell(&[NotifyState::Watchdog]),
+            true => notify(&[NotifyState::Watchdog]),
             false => tracing::error!("a worker does not move; the watchdog is not told"),
         }
     }
@@ -45,7 +45,7 @@ pub(super) fn all_responsive(heartbeats: &[Heartbeat]) -> bool {
 }
 
 /// Nothing depends on being heard.
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager could not be told");
     }

@@ -28,9 +28,9 @@ use crate::server::{
 const PRUNE_EVERY: Duration = Duration::from_secs(5);
 
 /// All workers.
-pub(super) struct Workers(Vec<WorkerHandle>);
+pub(super) struct WorkerThreads(Vec<WorkerHandle>);
 
-impl Workers {
+impl WorkerThreads {
     /// Starts one for each list of sockets.
     pub(super) fn spawn(
         sockets: Vec<Vec<WorkerListener>>,
@@ -49,16 +49,11 @@ impl Workers {
         sockets.into_iter().enumerate().map(start).collect::<io::Result<_>>().map(Self)
     }
 
-    /// Gives each worker its own command. One that is gone ends the program elsewhere.
-    pub(super) async fn tell_each(&self, commands: impl IntoIterator<Item = WorkerCommand>) {
-        for (worker, command) in self.0.iter().zip(commands) {
-            let _ = worker.command(command).await;
+    /// Gives all workers the same command. One that has ended ends the program elsewhere.
+    pub(super) async fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
+        for worker in &self.0 {
+            let _ = worker.command(command()).await;
         }
-    }
-
-    /// Gives all workers the same command.
-    pub(super) async fn tell(&self, command: impl Fn() -> WorkerCommand) {
-        self.tell_each(std::iter::repeat_with(command)).await;
     }
 
     /// Gives each worker its new sockets.
@@ -76,7 +71,7 @@ impl Workers {
     }
 
     /// Ends when one of them does.
-    pub(super) async fn one_ended(&mut self) {
+    pub(super) async fn any_ended(&mut self) {
         let mut all: Vec<_> = self.0.iter_mut().map(|worker| Box::pin(worker.ended())).collect();
         std::future::poll_fn(|cx| {
             match all.iter_mut().any(|worker| worker.as_mut().poll(cx).is_ready()) {

@@ -7,7 +7,7 @@ use super::args::Demo;
 use super::exit::Exit;
 use super::output::{err, out};
 use super::setup::{colors, runtime};
-use crate::app::{App, Ended};
+use crate::app::{App, RunOutcome};
 use crate::config;
 use crate::sandbox::Sandbox;
 use crate::telemetry::log::{self, AccessLog, LogFormat, LogSettings};
@@ -42,9 +42,9 @@ pub fn demo(flags: &Demo) -> anyhow::Result<Exit> {
         let ended = app.run(&log).await;
         sandbox.shutdown().await;
         Ok(match ended {
-            Ended::Drained | Ended::Command(_) => Exit::Done,
-            Ended::Interrupted => Exit::Interrupted,
-            Ended::Failed => Exit::Failed,
+            RunOutcome::Drained | RunOutcome::Command(_) => Exit::Done,
+            RunOutcome::Interrupted => Exit::Interrupted,
+            RunOutcome::Failed => Exit::Failed,
         })
     })
 }

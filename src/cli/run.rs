@@ -5,7 +5,7 @@ use std::path::Path;
 use super::args::Run;
 use super::exit::Exit;
 use super::setup::{colors, load, runtime};
-use crate::app::{App, Ended};
+use crate::app::{App, RunOutcome};
 use crate::telemetry::log;
 
 /// Serves until told to stop.
@@ -25,10 +25,10 @@ pub fn run(path: Option<&Path>, flags: &Run) -> anyhow::Result<Exit> {
             }
         };
         match app.run_beside(&log, &flags.command).await {
-            Ended::Drained => Ok(Exit::Done),
-            Ended::Command(code) => Ok(Exit::Command(code)),
-            Ended::Interrupted => Ok(Exit::Interrupted),
-            Ended::Failed => Ok(Exit::Failed),
+            RunOutcome::Drained => Ok(Exit::Done),
+            RunOutcome::Command(code) => Ok(Exit::Command(code)),
+            RunOutcome::Interrupted => Ok(Exit::Interrupted),
+            RunOutcome::Failed => Ok(Exit::Failed),
         }
     })
 }

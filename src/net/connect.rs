@@ -19,16 +19,16 @@ use tokio_rustls::TlsConnector;
 use tower::Service;
 
 use super::Origin;
-use super::egress::{self, Egress};
+use super::egress::{self, TunnelProxy};
 use super::origin::bracketed;
 use super::resolve::Resolver;
 use super::tls::{Alpn, ClientTls, TlsCache, TlsSettings};
 use crate::x509::TlsSetupError;
 use crate::x509::certificate::Certificate;
-use crate::x509::verify::Witness;
+use crate::x509::verify::ChainRecorder;
 
-pub use super::failure::{ConnectError, Phase};
-pub use super::stream::Stream;
+pub use super::failure::{ConnectError, ConnectPhase};
+pub use super::stream::MaybeTlsStream;
 
 /// Makes connections to one origin.
 #[derive(Clone)]
@@ -38,10 +38,10 @@ pub struct Connector {
     uri: Uri,
     http: HttpConnector<Resolver>,
     lookups: Arc<AtomicUsize>,
-    egress: Option<Egress>,
+    egress: Option<TunnelProxy>,
     tls: Option<(ClientTls, ServerName<'static>)>,
     timeout: Duration,
-    examines: bool,
+    diagnostics: bool,
 }
 
 impl Connector {
@@ -72,7 +72,7 @@ impl Connector {
         tcp_user_timeout: Duration,
     ) -> Result<Self, TlsSetupError> {
         let resolver = Resolver::new();
-        let lookups = Arc::clone(&resolver.under_way);
+        let lookups = Arc::clone(&resolver.pending);
         let mut http = HttpConnector::new_with_resolver(resolver);
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -84,7 +84,7 @@ impl Connector {
             false => None,
         };
         let uri = uri(&bracketed(origin.host(), origin.port()))?;
-        Ok(Self { origin, uri, http, lookups, egress: None, tls, timeout, examines: false })
+        Ok(Self { origin, uri, http, lookups, egress: None, tls, timeout, diagnostics: false })
     }
 
     /// The same through an egress proxy, where one is given. Plain `http` stays direct: a proxy
@@ -92,7 +92,7 @@ impl Connector {
     ///
     /// # Errors
     /// A proxy that cannot be connected to.
-    pub fn through(mut self, egress: Option<Egress>) -> Result<Self, TlsSetupError> {
+    pub fn via_proxy(mut self, egress: Option<TunnelProxy>) -> Result<Self, TlsSetupError> {
         if let Some(egress) = egress.filter(|_| self.origin.is_https()) {
             self.uri = uri(&egress.proxy.authority())?;
             self.egress = Some(egress);
@@ -103,8 +103,8 @@ impl Connector {
     /// The same for a person who wants to know: reports tell the addresses of a name and the chain
     /// that a server shows, and so do the hints of failures.
     #[must_use]
-    pub fn examining(self) -> Self {
-        Self { examines: true, ..self }
+    pub fn with_diagnostics(self) -> Self {
+        Self { diagnostics: true, ..self }
     }
 
     /// Where it connects to.
@@ -117,53 +117,54 @@ impl Connector {
     /// # Errors
     /// Says in which phase it ended, and how far it got.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
-        let mut way = Way { phase: Phase::Tcp, report: ConnectReport::default() };
+        let mut progress =
+            ConnectProgress { phase: ConnectPhase::Tcp, report: ConnectReport::default() };
         let started = Instant::now();
-        let stages = self.stages(&mut way, started);
+        let stages = self.stages(&mut progress, started);
         let ended = tokio::time::timeout(self.timeout, stages).await;
-        let Way { phase, mut report } = way;
+        let ConnectProgress { phase, mut report } = progress;
         report.elapsed = started.elapsed();
         match ended {
             Ok(Ok((stream, http2))) => Ok(Connection { stream, http2, report }),
             Ok(Err(error)) => Err(error.after(report)),
             Err(_) => {
-                let phase = if phase == Phase::Tcp { self.tcp_or_dns() } else { phase };
-                let late = ConnectError::late(phase, self.timeout, self.egress.as_ref());
-                Err(late.after(report))
+                let phase = if phase == ConnectPhase::Tcp { self.tcp_or_dns() } else { phase };
+                let error = ConnectError::timed_out(phase, self.timeout, self.egress.as_ref());
+                Err(error.after(report))
             }
         }
     }
 
     async fn stages(
         &self,
-        way: &mut Way,
+        progress: &mut ConnectProgress,
         started: Instant,
-    ) -> Result<(Stream, bool), ConnectError> {
-        if self.examines {
-            way.phase = Phase::Dns;
-            way.report.addresses = self.addresses().await?;
-            way.phase = Phase::Tcp;
+    ) -> Result<(MaybeTlsStream, bool), ConnectError> {
+        if self.diagnostics {
+            progress.phase = ConnectPhase::Dns;
+            progress.report.addresses = self.addresses().await?;
+            progress.phase = ConnectPhase::Tcp;
         }
         let mut tcp = self.tcp().await?;
-        way.report.peer = tcp.peer_addr().ok();
-        way.report.tcp = started.elapsed();
+        progress.report.peer = tcp.peer_addr().ok();
+        progress.report.tcp = started.elapsed();
         if let Some(egress) = &self.egress {
-            way.phase = Phase::Tunnel;
-            way.report.tunnel = Some(self.tunnel(egress, &mut tcp).await?);
+            progress.phase = ConnectPhase::Tunnel;
+            progress.report.tunnel = Some(self.tunnel(egress, &mut tcp).await?);
         }
-        let Some((tls, name)) = &self.tls else { return Ok((Stream::Plain(tcp), false)) };
-        way.phase = Phase::Tls;
-        let (config, witness) = match self.examines {
-            true => tls.witnessed(),
-            false => (Arc::clone(&tls.config), Witness::default()),
+        let Some((tls, name)) = &self.tls else { return Ok((MaybeTlsStream::Plain(tcp), false)) };
+        progress.phase = ConnectPhase::Tls;
+        let (config, recorder) = match self.diagnostics {
+            true => tls.with_chain_recorder(),
+            false => (Arc::clone(&tls.config), ChainRecorder::default()),
         };
         let handshake = TlsConnector::from(config).connect(name.clone(), tcp).await;
-        let chain = witness.seen();
+        let chain = recorder.chain();
         let stream = handshake.map_err(|error| ConnectError::tls(&self.origin, &error, &chain))?;
         let session = stream.get_ref().1;
         let http2 = session.alpn_protocol() == Some(b"h2");
-        way.report.tls = Some(TlsReport::of(session, chain));
-        Ok((Stream::Tls(Box::new(stream)), http2))
+        progress.report.tls = Some(TlsReport::of(session, chain));
+        Ok((MaybeTlsStream::Tls(Box::new(stream)), http2))
     }
 
     /// What the name of the next hop resolves to.
@@ -181,7 +182,7 @@ impl Connector {
     async fn tcp(&self) -> Result<TcpStream, ConnectError> {
         let connected = self.http.clone().call(self.uri.clone()).await;
         let connected = connected.map_err(|error| match &self.egress {
-            Some(Egress { proxy, .. }) => {
+            Some(TunnelProxy { proxy, .. }) => {
                 let authority = format!("the egress proxy {}", proxy.authority());
                 ConnectError::tcp(proxy.host(), &authority, &error)
             }
@@ -192,7 +193,7 @@ impl Connector {
 
     async fn tunnel(
         &self,
-        egress: &Egress,
+        egress: &TunnelProxy,
         tcp: &mut TcpStream,
     ) -> Result<TunnelReport, ConnectError> {
         let started = Instant::now();
@@ -206,17 +207,17 @@ impl Connector {
 
     /// The phase of an attempt that is not over yet: a name that is still being looked up is this
     /// origin's, whichever attempt asked.
-    fn tcp_or_dns(&self) -> Phase {
+    fn tcp_or_dns(&self) -> ConnectPhase {
         match self.lookups.load(Ordering::Relaxed) {
-            0 => Phase::Tcp,
-            _ => Phase::Dns,
+            0 => ConnectPhase::Tcp,
+            _ => ConnectPhase::Dns,
         }
     }
 }
 
 /// How far an attempt has got.
-struct Way {
-    phase: Phase,
+struct ConnectProgress {
+    phase: ConnectPhase,
     report: ConnectReport,
 }
 
@@ -233,7 +234,7 @@ fn uri(authority: &str) -> Result<Uri, TlsSetupError> {
 /// An open connection.
 pub struct Connection {
     /// Its bytes.
-    pub stream: Stream,
+    pub stream: MaybeTlsStream,
     /// Whether ALPN agreed on HTTP/2.
     pub http2: bool,
     /// How it was made.
@@ -243,7 +244,7 @@ pub struct Connection {
 /// How a connection was made, for people.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectReport {
-    /// The addresses of the next hop's name; only where a person examines.
+    /// The addresses of the next hop's name; only where a person asked for diagnostics.
     pub addresses: Vec<IpAddr>,
     /// The address that answered: the egress proxy's, where there is one.
     pub peer: Option<SocketAddr>,
@@ -277,7 +278,7 @@ pub struct TlsReport {
     pub group: Option<String>,
     /// Whether ALPN agreed on HTTP/2.
     pub http2: bool,
-    /// What the server showed, its own certificate first; only where a person examines.
+    /// What the server showed, its own certificate first; only where a person asked for diagnostics.
     pub chain: Vec<Certificate>,
 }
 
@@ -439,12 +440,15 @@ mod tests {
         let connector =
             Connector::new(origin(&uri), &ca.trusted(), Alpn::Both, limit, limit).unwrap();
         let error = connector.connect().await.err().unwrap();
-        assert_eq!((error.phase, error.timed_out, error.label()), (Phase::Tls, true, "timeout"));
+        assert_eq!(
+            (error.phase, error.timed_out, error.label()),
+            (ConnectPhase::Tls, true, "timeout")
+        );
         assert!(error.to_string().contains("the TLS handshake did not finish within 50ms"));
 
-        let lookup = crate::net::resolve::UnderWay::new(&connector.lookups);
-        assert_eq!(connector.tcp_or_dns(), Phase::Dns);
+        let lookup = crate::net::resolve::PendingLookup::new(&connector.lookups);
+        assert_eq!(connector.tcp_or_dns(), ConnectPhase::Dns);
         drop(lookup);
-        assert_eq!(connector.tcp_or_dns(), Phase::Tcp);
+        assert_eq!(connector.tcp_or_dns(), ConnectPhase::Tcp);
     }
 }

@@ -26,7 +26,7 @@ const MAX_HEADERS: usize = 256;
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
 /// An answer and how its server was reached.
-pub struct Reply {
+pub struct ControlResponse {
     /// The answer, whole.
     pub response: Response<Bytes>,
     /// How the server was reached.
@@ -43,7 +43,7 @@ pub async fn call(
     request: Request<Bytes>,
     limit: Duration,
     max_reply_bytes: usize,
-) -> Result<Reply, CallError> {
+) -> Result<ControlResponse, CallError> {
     tokio::time::timeout(limit, exchange(connector, request, max_reply_bytes))
         .await
         .unwrap_or(Err(CallError::Timeout(limit)))
@@ -53,7 +53,7 @@ async fn exchange(
     connector: &Connector,
     request: Request<Bytes>,
     max_reply_bytes: usize,
-) -> Result<Reply, CallError> {
+) -> Result<ControlResponse, CallError> {
     let Connection { stream, http2, report } =
         connector.connect().await.map_err(CallError::Connect)?;
     let io = TokioIo::new(stream);
@@ -84,7 +84,7 @@ async fn exchange(
         let response = sender.send_request(request).await.map_err(CallError::of_head)?;
         read(response, max_reply_bytes, driver).await?
     };
-    Ok(Reply { response, connect: report })
+    Ok(ControlResponse { response, connect: report })
 }
 
 /// The task that moves a connection's bytes; ended with the exchange, whichever way that ends.
@@ -208,7 +208,7 @@ mod tests {
         Request::post(format!("{uri}/token?x=1")).body(Bytes::from_static(b"a=b")).unwrap()
     }
 
-    async fn outcome(script: Script, limit: Duration) -> Result<Reply, CallError> {
+    async fn outcome(script: Script, limit: Duration) -> Result<ControlResponse, CallError> {
         let server = Scripted::start(script).await;
         let connector = connector(&server.http(), &TlsSettings::default());
         call(&connector, request(&server.http()), limit, 8).await

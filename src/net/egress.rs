@@ -1,7 +1,7 @@
 //! Egress proxies: a tunnel by CONNECT (RFC 9110 section 9.3.6) to an `https` origin.
 //!
 //! The proxy sees host, port and, where it wants one, its own login. The token travels inside TLS,
-//! so that plain `http`, which is for loopback only, never takes this way.
+//! so that plain `http`, which is for loopback only, never takes this progress.
 
 use std::fmt;
 use std::future::Future;
@@ -83,25 +83,25 @@ impl fmt::Display for ProxyAddress {
 }
 
 /// The login of an egress proxy, read anew for each connection.
-pub trait Login: Send + Sync {
+pub trait ProxyCredentials: Send + Sync {
     /// `user:password`, or in a sentence why there is none.
     fn read(&self) -> Pin<Box<dyn Future<Output = Result<Sensitive, String>> + Send + '_>>;
 }
 
 /// The way through an egress proxy.
 #[derive(Clone)]
-pub struct Egress {
+pub struct TunnelProxy {
     /// Where the proxy listens.
     pub proxy: ProxyAddress,
     /// Basic credentials for the proxy itself (RFC 7617), where it wants any.
-    pub login: Option<Arc<dyn Login>>,
+    pub login: Option<Arc<dyn ProxyCredentials>>,
 }
 
 /// Asks the proxy at the other end of `stream` for a tunnel to `target`, `host:port`. Afterwards
 /// the stream's next byte is the first of the tunnel.
 pub(super) async fn tunnel(
     stream: &mut TcpStream,
-    egress: &Egress,
+    egress: &TunnelProxy,
     target: &str,
 ) -> Result<String, TunnelError> {
     let login = match &egress.login {
@@ -111,13 +111,18 @@ pub(super) async fn tunnel(
     stream.write_all(request(target, login.as_ref()).expose().as_bytes()).await?;
     let mut left = MAX_HEAD_BYTES;
     loop {
-        let answer = read_answer(stream, &mut left).await?;
+        let answer = read_response(stream, &mut left).await?;
         match answer.code {
             101 => return Err(TunnelError::Refused(answer)),
             100..=199 => {}
             // Its Content-Length and Transfer-Encoding mean nothing: the tunnel has begun.
             200..=299 => return Ok(answer.line),
-            _ => return Err(TunnelError::Refused(Answer { had_login: login.is_some(), ..answer })),
+            _ => {
+                return Err(TunnelError::Refused(ConnectResponse {
+                    had_login: login.is_some(),
+                    ..answer
+                }));
+            }
         }
     }
 }
@@ -133,7 +138,10 @@ fn request(target: &str, login: Option<&Sensitive>) -> Sensitive {
 
 /// Reads up to the end of a head and not one byte further: what follows belongs to the tunnel, so
 /// that bytes are looked at before they are taken.
-async fn read_answer(stream: &mut TcpStream, left: &mut usize) -> Result<Answer, TunnelError> {
+async fn read_response(
+    stream: &mut TcpStream,
+    left: &mut usize,
+) -> Result<ConnectResponse, TunnelError> {
     let mut head = Vec::new();
     let mut ahead = [0; 1024];
     loop {
@@ -143,7 +151,8 @@ async fn read_answer(stream: &mut TcpStream, left: &mut usize) -> Result<Answer,
         }
         let before = head.len();
         head.extend_from_slice(&ahead[..seen]);
-        let parsed = Answer::parse(&head).map_err(|_| TunnelError::NoHttp(shown(&head)))?;
+        let parsed =
+            ConnectResponse::parse(&head).map_err(|_| TunnelError::NoHttp(shown(&head)))?;
         let end = parsed.as_ref().map_or(head.len(), |(_, end)| *end);
         let taken = end.saturating_sub(before);
         *left = left.checked_sub(taken).ok_or(TunnelError::TooLong)?;
@@ -156,7 +165,7 @@ async fn read_answer(stream: &mut TcpStream, left: &mut usize) -> Result<Answer,
 
 /// What an egress proxy said to a CONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct ConnectResponse {
     /// Its status code.
     pub code: u16,
     /// Code and reason, fit to be shown: printable ASCII, at most 100 characters.
@@ -167,7 +176,7 @@ pub struct Answer {
     had_login: bool,
 }
 
-impl Answer {
+impl ConnectResponse {
     /// The answer and the length of its head; `None` where more bytes are needed.
     fn parse(head: &[u8]) -> Result<Option<(Self, usize)>, httparse::Error> {
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -236,12 +245,12 @@ pub(super) enum TunnelError {
     /// What answered speaks no HTTP.
     NoHttp(String),
     /// It answered with another status than 2xx.
-    Refused(Answer),
+    Refused(ConnectResponse),
 }
 
 impl TunnelError {
     /// The answer, where there is one.
-    pub(super) fn answer(&self) -> Option<&Answer> {
+    pub(super) fn response(&self) -> Option<&ConnectResponse> {
         match self {
             Self::Refused(answer) => Some(answer),
             _ => None,
@@ -285,7 +294,7 @@ mod tests {
 
     struct Said(&'static str);
 
-    impl Login for Said {
+    impl ProxyCredentials for Said {
         fn read(&self) -> Pin<Box<dyn Future<Output = Result<Sensitive, String>> + Send + '_>> {
             Box::pin(async { Ok(Sensitive::new(self.0)) })
         }
@@ -300,8 +309,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let proxy = ProxyAddress::parse(&format!("http://127.0.0.1:{port}")).unwrap();
-        let login = login.map(|login| Arc::new(Said(login)) as Arc<dyn Login>);
-        let egress = Egress { proxy, login };
+        let login = login.map(|login| Arc::new(Said(login)) as Arc<dyn ProxyCredentials>);
+        let egress = TunnelProxy { proxy, login };
         let proxy = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut asked = Vec::new();

@@ -20,7 +20,7 @@ pub struct Examination {
 
 /// Makes one connection, sends nothing over it, and lets it go.
 pub async fn examine(connector: &Connector) -> Examination {
-    let connector = connector.clone().examining();
+    let connector = connector.clone().with_diagnostics();
     match connector.connect().await {
         Ok(connection) => {
             let (mut stream, report) = (connection.stream, connection.report);

@@ -10,14 +10,14 @@ use rustls::CertificateError;
 
 use super::Origin;
 use super::connect::ConnectReport;
-use super::egress::{Egress, TunnelError};
+use super::egress::{TunnelError, TunnelProxy};
 use super::resolve::DnsError;
 use crate::x509::certificate::Certificate;
 use crate::x509::diagnosis;
 
 /// A phase of making a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum ConnectPhase {
     /// Name resolution; the egress proxy's name, where there is one.
     Dns,
     /// TCP; to the egress proxy, where there is one.
@@ -32,7 +32,7 @@ pub enum Phase {
 #[derive(Debug, Clone)]
 pub struct ConnectError {
     /// The phase in which it ended.
-    pub phase: Phase,
+    pub phase: ConnectPhase,
     /// Whether it ended for want of time.
     pub timed_out: bool,
     message: String,
@@ -44,22 +44,34 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    fn new(phase: Phase, message: String, hint: Option<impl Into<Cow<'static, str>>>) -> Self {
+    fn new(
+        phase: ConnectPhase,
+        message: String,
+        hint: Option<impl Into<Cow<'static, str>>>,
+    ) -> Self {
         let hint = hint.map(Into::into);
         Self { phase, timed_out: false, message, hint, answer: None, refused: false, reached: None }
     }
 
-    pub(super) fn late(phase: Phase, limit: Duration, egress: Option<&Egress>) -> Self {
+    pub(super) fn timed_out(
+        phase: ConnectPhase,
+        limit: Duration,
+        egress: Option<&TunnelProxy>,
+    ) -> Self {
         let between = "is a firewall in between, or does this network want an egress proxy? \
                        see [egress]";
         let (during, hint) = match phase {
-            Phase::Dns => ("resolving the name", DNS_HINT),
-            Phase::Tcp => ("connecting", between),
-            Phase::Tunnel => ("the egress proxy's answer", "is it an HTTP proxy? see egress.proxy"),
-            Phase::Tls => ("the TLS handshake", "is a firewall or an egress proxy in between?"),
+            ConnectPhase::Dns => ("resolving the name", DNS_HINT),
+            ConnectPhase::Tcp => ("connecting", between),
+            ConnectPhase::Tunnel => {
+                ("the egress proxy's answer", "is it an HTTP proxy? see egress.proxy")
+            }
+            ConnectPhase::Tls => {
+                ("the TLS handshake", "is a firewall or an egress proxy in between?")
+            }
         };
         let whose = match egress {
-            Some(egress) if matches!(phase, Phase::Dns | Phase::Tcp) => {
+            Some(egress) if matches!(phase, ConnectPhase::Dns | ConnectPhase::Tcp) => {
                 format!(" of the egress proxy {}", egress.proxy.authority())
             }
             _ => String::new(),
@@ -70,7 +82,7 @@ impl ConnectError {
 
     pub(super) fn dns(host: &str, error: &io::Error) -> Self {
         let message = format!("the name {host} cannot be resolved: {error}");
-        Self::new(Phase::Dns, message, Some(DNS_HINT))
+        Self::new(ConnectPhase::Dns, message, Some(DNS_HINT))
     }
 
     /// `host` and `authority` are the origin's, or those of its egress proxy.
@@ -81,7 +93,7 @@ impl ConnectError {
         while let Some(current) = source {
             if let Some(dns) = current.downcast_ref::<DnsError>() {
                 let message = format!("the name {host} cannot be resolved: {dns}");
-                return Self::new(Phase::Dns, message, Some(DNS_HINT));
+                return Self::new(ConnectPhase::Dns, message, Some(DNS_HINT));
             }
             if current.downcast_ref().is_some_and(refused) {
                 hint = Some("nothing listens there: check host and port");
@@ -89,14 +101,14 @@ impl ConnectError {
             last = current.to_string();
             source = current.source();
         }
-        Self::new(Phase::Tcp, format!("no connection to {authority}: {last}"), hint)
+        Self::new(ConnectPhase::Tcp, format!("no connection to {authority}: {last}"), hint)
     }
 
-    pub(super) fn tunnel(egress: &Egress, target: &str, error: &TunnelError) -> Self {
+    pub(super) fn tunnel(egress: &TunnelProxy, target: &str, error: &TunnelError) -> Self {
         let proxy = egress.proxy.authority();
         let message = format!("the egress proxy {proxy} made no tunnel to {target}: {error}");
-        let answer = error.answer().map(|answer| answer.line.clone());
-        Self { answer, ..Self::new(Phase::Tunnel, message, error.hint()) }
+        let answer = error.response().map(|answer| answer.line.clone());
+        Self { answer, ..Self::new(ConnectPhase::Tunnel, message, error.hint()) }
     }
 
     /// `chain` is what the server showed, where somebody looked.
@@ -115,7 +127,7 @@ impl ConnectError {
         };
         let message = format!("TLS with {} failed: {why}", origin.authority());
         let refused = cause.is_some_and(|why| matches!(why, rustls::Error::InvalidCertificate(_)));
-        Self { refused, ..Self::new(Phase::Tls, message, hint) }
+        Self { refused, ..Self::new(ConnectPhase::Tls, message, hint) }
     }
 
     /// The same, with how far it got.
@@ -128,10 +140,10 @@ impl ConnectError {
     pub fn label(&self) -> &'static str {
         match (self.timed_out, self.phase) {
             (true, _) => "timeout",
-            (false, Phase::Dns) => "dns",
-            (false, Phase::Tcp) => "connect",
-            (false, Phase::Tunnel) => "proxy",
-            (false, Phase::Tls) => "tls",
+            (false, ConnectPhase::Dns) => "dns",
+            (false, ConnectPhase::Tcp) => "connect",
+            (false, ConnectPhase::Tunnel) => "proxy",
+            (false, ConnectPhase::Tls) => "tls",
         }
     }
 
@@ -143,12 +155,12 @@ impl ConnectError {
     /// Proxy error type of RFC 9209 section 2.3.
     pub fn proxy_error(&self) -> &'static str {
         match (self.phase, self.timed_out) {
-            (Phase::Dns, true) => "dns_timeout",
-            (Phase::Dns, false) => "dns_error",
+            (ConnectPhase::Dns, true) => "dns_timeout",
+            (ConnectPhase::Dns, false) => "dns_error",
             (_, true) => "connection_timeout",
-            (Phase::Tls, false) if self.refused => "tls_certificate_error",
-            (Phase::Tls, false) => "tls_protocol_error",
-            (Phase::Tcp | Phase::Tunnel, false) => "destination_unavailable",
+            (ConnectPhase::Tls, false) if self.refused => "tls_certificate_error",
+            (ConnectPhase::Tls, false) => "tls_protocol_error",
+            (ConnectPhase::Tcp | ConnectPhase::Tunnel, false) => "destination_unavailable",
         }
     }
 

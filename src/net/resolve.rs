@@ -16,27 +16,27 @@ use tower::Service;
 #[derive(Clone)]
 pub(super) struct Resolver {
     system: GaiResolver,
-    /// How many lookups are under way.
-    pub(super) under_way: Arc<AtomicUsize>,
+    /// How many lookups are under progress.
+    pub(super) pending: Arc<AtomicUsize>,
 }
 
 impl Resolver {
     pub(super) fn new() -> Self {
-        Self { system: GaiResolver::new(), under_way: Arc::default() }
+        Self { system: GaiResolver::new(), pending: Arc::default() }
     }
 }
 
 /// Counts a lookup for as long as somebody waits for it.
-pub(super) struct UnderWay(Arc<AtomicUsize>);
+pub(super) struct PendingLookup(Arc<AtomicUsize>);
 
-impl UnderWay {
+impl PendingLookup {
     pub(super) fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for PendingLookup {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -64,10 +64,10 @@ impl Service<Name> for Resolver {
 
     fn call(&mut self, name: Name) -> Self::Future {
         let lookup = self.system.call(name);
-        let under_way = UnderWay::new(&self.under_way);
+        let pending = PendingLookup::new(&self.pending);
         Box::pin(async move {
             let found = lookup.await.map_err(DnsError);
-            drop(under_way);
+            drop(pending);
             found
         })
     }

@@ -15,7 +15,7 @@ use rustls_platform_verifier::Verifier;
 
 use crate::x509::certificate::Certificate;
 use crate::x509::pem::{certificates, private_key};
-use crate::x509::verify::{self, Witness};
+use crate::x509::verify::{self, ChainRecorder};
 
 pub use crate::x509::verify::Pin;
 
@@ -109,7 +109,7 @@ pub fn client_config(settings: &TlsSettings, alpn: Alpn) -> Result<ClientTls, Tl
     TlsCache::default().client_tls(settings, alpn)
 }
 
-/// rustls settings, and the verifier within them.
+/// rustls settings, and the verifier in them.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
     /// For connections.
@@ -118,15 +118,15 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// The same with a witness: the verifier decides as before, and what it is shown can be told.
-    pub(super) fn witnessed(&self) -> (Arc<ClientConfig>, Witness) {
-        let witness = Witness::default();
+    /// The same with a recorder: the verifier decides as before, and what it is shown can be told.
+    pub(super) fn with_chain_recorder(&self) -> (Arc<ClientConfig>, ChainRecorder) {
+        let recorder = ChainRecorder::default();
         let mut config = ClientConfig::clone(&self.config);
-        let verifier = witness.beside(Arc::clone(&self.verifier));
+        let verifier = recorder.wrap(Arc::clone(&self.verifier));
         config.dangerous().set_certificate_verifier(verifier);
         // A resumed handshake shows no certificate.
         config.resumption = Resumption::disabled();
-        (Arc::new(config), witness)
+        (Arc::new(config), recorder)
     }
 }
 

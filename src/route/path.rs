@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::host::PatternError;
-use super::target::{Target, spelled};
+use super::target::{Target, normalize_segment};
 
 /// A path pattern that has been checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -11,7 +11,7 @@ pub struct PathPattern(String);
 
 /// One step of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step<'a> {
+pub enum PatternSegment<'a> {
     /// This segment; the empty one stands for a slash at the end.
     Literal(&'a str),
     /// Any one segment that is not empty.
@@ -54,10 +54,10 @@ impl PathPattern {
                         "braces stand for a whole segment; a part of one cannot be matched".into(),
                     );
                 }
-                None if spelled(segment) != *segment => {
+                None if normalize_segment(segment) != *segment => {
                     return wrong(format!(
                         "write {} for {segment}: both are one path",
-                        spelled(segment)
+                        normalize_segment(segment)
                     ));
                 }
                 None => {}
@@ -85,26 +85,27 @@ impl PathPattern {
 
     /// Whether it holds neither `{x}` nor `/**`.
     pub fn is_literal(&self) -> bool {
-        self.steps().all(|step| matches!(step, Step::Literal(_)))
+        self.segments().all(|step| matches!(step, PatternSegment::Literal(_)))
     }
 
     /// Its steps.
-    pub fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+    pub fn segments(&self) -> impl Iterator<Item = PatternSegment<'_>> {
         self.0.split('/').skip(1).map(|segment| match segment {
-            "**" => Step::Rest,
-            segment if segment.starts_with('{') => Step::Any,
-            segment => Step::Literal(segment),
+            "**" => PatternSegment::Rest,
+            segment if segment.starts_with('{') => PatternSegment::Any,
+            segment => PatternSegment::Literal(segment),
         })
     }
 
     /// Whether it takes a canonical path.
     pub fn covers(&self, path: &str) -> bool {
         let mut segments = path.split('/').skip(1);
-        for step in self.steps() {
+        for step in self.segments() {
             match (step, segments.next()) {
-                (Step::Rest, _) => return true,
-                (Step::Literal(literal), Some(segment)) if literal == spelled(segment) => {}
-                (Step::Any, Some(segment)) if !segment.is_empty() => {}
+                (PatternSegment::Rest, _) => return true,
+                (PatternSegment::Literal(literal), Some(segment))
+                    if literal == normalize_segment(segment) => {}
+                (PatternSegment::Any, Some(segment)) if !segment.is_empty() => {}
                 _ => return false,
             }
         }

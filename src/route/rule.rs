@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use http::Method;
 
 use super::host::HostPattern;
-use super::path::{PathPattern, Step};
+use super::path::{PathPattern, PatternSegment};
 
 /// Which requests a route claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,18 +66,18 @@ impl Rule {
 /// segment from the left. Patterns that differ in literals are ordered by them, which is as good as
 /// any order, since no path matches both.
 pub(super) fn compare(first: &PathPattern, second: &PathPattern) -> Ordering {
-    let rank = |step: &Step<'_>| match step {
-        Step::Literal(_) => 0,
-        Step::Any => 1,
-        Step::Rest => 2,
+    let rank = |step: &PatternSegment<'_>| match step {
+        PatternSegment::Literal(_) => 0,
+        PatternSegment::Any => 1,
+        PatternSegment::Rest => 2,
     };
-    let (mut first, mut second) = (first.steps(), second.steps());
+    let (mut first, mut second) = (first.segments(), second.segments());
     loop {
         let order = match (first.next(), second.next()) {
             (None, None) => return Ordering::Equal,
             (None, Some(_)) => Ordering::Less,
             (Some(_), None) => Ordering::Greater,
-            (Some(Step::Literal(a)), Some(Step::Literal(b))) => a.cmp(b),
+            (Some(PatternSegment::Literal(a)), Some(PatternSegment::Literal(b))) => a.cmp(b),
             (Some(a), Some(b)) => rank(&a).cmp(&rank(&b)),
         };
         if order != Ordering::Equal {

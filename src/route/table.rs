@@ -10,9 +10,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use http::Method;
 
 use super::host::HostPattern;
-use super::path::Step;
+use super::path::PatternSegment;
 use super::rule::{Methods, Rule};
-use super::target::{loose_readings, spelled};
+use super::target::{lenient_interpretations, normalize_segment};
 
 /// Rules and what they lead to.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl<T> Table<T> {
                 (Err(refused), _) => refused.is_empty(),
                 (Ok(_), Err(_)) => true,
             };
-        if found.is_ok() && !loose_readings(path).iter().all(ours) {
+        if found.is_ok() && !lenient_interpretations(path).iter().all(ours) {
             return Lookup::NotFound;
         }
         match found {
@@ -181,11 +181,13 @@ impl Node {
     /// Where a rule's index belongs.
     fn place(&mut self, rule: &Rule) -> &mut Vec<usize> {
         let mut node = self;
-        for step in rule.path.steps() {
+        for step in rule.path.segments() {
             node = match step {
-                Step::Literal(literal) => node.literal.entry(literal.to_owned()).or_default(),
-                Step::Any => node.any.get_or_insert_default(),
-                Step::Rest => return &mut node.rest,
+                PatternSegment::Literal(literal) => {
+                    node.literal.entry(literal.to_owned()).or_default()
+                }
+                PatternSegment::Any => node.any.get_or_insert_default(),
+                PatternSegment::Rest => return &mut node.rest,
             };
         }
         &mut node.here
@@ -206,7 +208,7 @@ impl Node {
             Some(end) => (&path[..end], path.get(end + 1..)),
             None => (path, None),
         };
-        let name = spelled(segment);
+        let name = normalize_segment(segment);
         if let Some(found) =
             self.literal.get(name.as_ref()).and_then(|node| node.find(left, case, take))
         {

@@ -141,22 +141,29 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// Parameters cut off every segment.
-fn cut(text: &str) -> String {
+fn strip_parameters(text: &str) -> String {
     let names = text.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
     names.collect::<Vec<_>>().join("/")
 }
 
 /// How servers read a canonical path that decode slashes, cut parameters off, or do both in either
 /// order; none where all of that is the path itself.
-pub(super) fn loose_readings(path: &str) -> Vec<String> {
+pub(super) fn lenient_interpretations(path: &str) -> Vec<String> {
     if is_plain(path) {
         return Vec::new();
     }
     let plain = decoded(path);
     let semicolons = path.replace("%3B", ";").replace("%3b", ";");
-    let (early, late) = (cut(path), cut(&semicolons));
-    let mut all =
-        vec![decoded(&early), decoded(&late), cut(&plain), plain, early, late, semicolons];
+    let (early, late) = (strip_parameters(path), strip_parameters(&semicolons));
+    let mut all = vec![
+        decoded(&early),
+        decoded(&late),
+        strip_parameters(&plain),
+        plain,
+        early,
+        late,
+        semicolons,
+    ];
     all.retain(|reading| reading != path);
     all.sort_unstable();
     all.dedup();
@@ -165,28 +172,28 @@ pub(super) fn loose_readings(path: &str) -> Vec<String> {
 
 /// Whether some server may take a canonical path for that of a resource: one that decodes it, cuts
 /// parameters off, and ignores case, empty segments, and dots and spaces at the end of names.
-pub fn may_mean(path: &str, resource: &str) -> bool {
+pub fn could_alias(path: &str, resource: &str) -> bool {
     fn plain(text: &str) -> Cow<'_, str> {
         percent_encoding::percent_decode_str(text).decode_utf8_lossy()
     }
     if is_plain(path) && is_plain(resource) {
-        return may_look_alike(path, resource) && letters(path).eq(letters(resource));
+        return same_alphanumerics(path, resource) && fold(path).eq(fold(resource));
     }
     let meant = plain(resource);
-    let means = |reading: &str| letters(&plain(reading)).eq(letters(&meant));
-    means(path) || loose_readings(path).iter().any(|reading| means(reading))
+    let means = |reading: &str| fold(&plain(reading)).eq(fold(&meant));
+    means(path) || lenient_interpretations(path).iter().any(|reading| means(reading))
 }
 
 /// Whether the letters and digits of ASCII are the same; where they are not, no server takes one path
 /// for the other, which is soon seen of nearly all.
-fn may_look_alike(path: &str, other: &str) -> bool {
+fn same_alphanumerics(path: &str, other: &str) -> bool {
     let told = |byte: &u8| byte.is_ascii_alphanumeric();
     let (path, other) = (path.bytes().filter(told), other.bytes().filter(told));
     path.map(|byte| byte.to_ascii_lowercase()).eq(other.map(|byte| byte.to_ascii_lowercase()))
 }
 
 /// The names in a path, each after a slash, as the laxest of servers compares them.
-fn letters(path: &str) -> impl Iterator<Item = char> {
+fn fold(path: &str) -> impl Iterator<Item = char> {
     let names = path
         .split(['/', '\\'])
         .map(|segment| segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ']));
@@ -198,7 +205,7 @@ fn letters(path: &str) -> impl Iterator<Item = char> {
 /// One spelling of a segment for comparing: RFC 3986 section 6.2.2 makes hexadecimal digits upper
 /// case, and `%3A` is `:` to every server that finds resources by decoded names. Slashes, semicolons
 /// and percent signs stay encoded.
-pub(super) fn spelled(segment: &str) -> Cow<'_, str> {
+pub(super) fn normalize_segment(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);
     }
@@ -334,12 +341,15 @@ mod tests {
             check(empty, Err(E::EmptySegment));
         }
         check("/a?b c", Err(E::Control));
-        assert_eq!(spelled("a%3ab%c3%2f%25"), "a:b%C3%2F%25");
+        assert_eq!(normalize_segment("a%3ab%c3%2f%25"), "a:b%C3%2F%25");
         assert_eq!(
-            loose_readings("/a;x%2fb%3by"),
+            lenient_interpretations("/a;x%2fb%3by"),
             ["/a", "/a/b", "/a;x%2fb;y", "/a;x/b;y"].map(str::to_owned)
         );
-        assert!(loose_readings("/a%20b").is_empty() && loose_readings("/a").is_empty());
+        assert!(
+            lenient_interpretations("/a%20b").is_empty()
+                && lenient_interpretations("/a").is_empty()
+        );
         assert_eq!(
             Target::read("/a;b").unwrap().quirks,
             Quirks { semicolon: true, encoded_slash: false }
@@ -356,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_resource_is_known_under_every_name() {
-        let means = |path: &str| may_mean(path, "/oauth/Token");
+        let means = |path: &str| could_alias(path, "/oauth/Token");
         for path in [
             "/oauth/token",
             "/OAUTH/TOKEN/",
@@ -372,8 +382,8 @@ mod tests {
         for path in ["/oauth", "/oauth/tokens", "/oauth/token/x", "/x/oauth/token", "/oauthtoken"] {
             assert!(!means(path), "{path}");
         }
-        assert!(may_mean("/%C3%89/", "/\u{e9}"));
-        assert!(may_mean("/K", "/\u{212a}"), "the Kelvin sign in small letters");
+        assert!(could_alias("/%C3%89/", "/\u{e9}"));
+        assert!(could_alias("/K", "/\u{212a}"), "the Kelvin sign in small letters");
     }
 
     proptest! {

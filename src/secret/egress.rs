@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::Reference;
-use crate::net::egress::{Egress, Login, ProxyAddress};
+use crate::net::egress::{ProxyAddress, ProxyCredentials, TunnelProxy};
 use crate::sensitive::Sensitive;
 
 /// An egress proxy and how we log in to it.
@@ -33,13 +33,13 @@ pub enum EgressLogin {
 
 impl EgressProxy {
     /// The way through it, as connectors take it.
-    pub fn way(&self) -> Egress {
-        let login = self.login.clone().map(|login| Arc::new(login) as Arc<dyn Login>);
-        Egress { proxy: self.address.clone(), login }
+    pub fn way(&self) -> TunnelProxy {
+        let login = self.login.clone().map(|login| Arc::new(login) as Arc<dyn ProxyCredentials>);
+        TunnelProxy { proxy: self.address.clone(), login }
     }
 }
 
-impl Login for EgressLogin {
+impl ProxyCredentials for EgressLogin {
     fn read(&self) -> Pin<Box<dyn Future<Output = Result<Sensitive, String>> + Send + '_>> {
         Box::pin(async move {
             let (username, password) = match self {

@@ -91,7 +91,7 @@ mod transport {
             let proxy = self.way.proxy.as_ref().filter(|_| !direct).map(EgressProxy::way);
             let (tls, alpn) = (&self.way.tls, Alpn::Http1);
             Connector::sharing(&self.tls, origin, tls, alpn, patience, TCP_USER_TIMEOUT)?
-                .through(proxy)
+                .via_proxy(proxy)
         }
     }
 

@@ -1,4 +1,4 @@
-//! Metrics with labels: families of numbers, each under the values of its labels.
+//! Metrics with labels: families of metrics, each under the values of its labels.
 //!
 //! In the library's own families every number brings along its name, its help and the names of its
 //! labels, a kilobyte of text. With ten thousand routes that was a hundred megabytes, and most of
@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
-/// A family; clones share its numbers.
+/// A family; clones share its children.
 #[derive(Clone)]
-pub struct Family<N>(Arc<Shared<N>>);
+pub struct Family<V>(Arc<FamilyInner<V>>);
 
 /// Counters with labels.
 pub type Counters = Family<Counter>;
@@ -22,19 +22,19 @@ pub type Gauges = Family<Gauge>;
 /// Histograms with labels.
 pub type Histograms = Family<Histogram>;
 
-struct Shared<N> {
+struct FamilyInner<V> {
     desc: Desc,
     /// Upper bounds of a histogram's buckets, ascending; empty for what is none.
     bounds: &'static [f64],
-    numbers: Mutex<HashMap<Key, N>>,
+    children: Mutex<HashMap<LabelValues, V>>,
 }
 
 /// The values of the labels, joined by a byte that is in no text.
-type Key = Box<[u8]>;
+type LabelValues = Box<[u8]>;
 const SEPARATOR: u8 = 0xff;
 
 /// What a family is made of.
-pub trait Number: Clone + Send + Sync + 'static {
+pub trait MetricValue: Clone + Send + Sync + 'static {
     /// What Prometheus calls it.
     const KIND: MetricType;
 
@@ -42,10 +42,10 @@ pub trait Number: Clone + Send + Sync + 'static {
     fn zero(bounds: &'static [f64]) -> Self;
 
     /// Shows the present value.
-    fn show(&self, metric: &mut Metric);
+    fn encode(&self, metric: &mut Metric);
 }
 
-impl<N: Number> Family<N> {
+impl<V: MetricValue> Family<V> {
     pub(super) fn new(
         name: &str,
         help: &str,
@@ -54,47 +54,47 @@ impl<N: Number> Family<N> {
     ) -> Result<Self, prometheus::Error> {
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
         let desc = Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())?;
-        Ok(Self(Arc::new(Shared { desc, bounds, numbers: Mutex::default() })))
+        Ok(Self(Arc::new(FamilyInner { desc, bounds, children: Mutex::default() })))
     }
 
     /// The number under these values, in the order of the labels; it is shown from now on.
-    pub fn with_label_values(&self, values: &[&str]) -> N {
+    pub fn with_label_values(&self, values: &[&str]) -> V {
         debug_assert_eq!(
             values.len(),
             self.0.desc.variable_labels.len(),
             "{}",
             self.0.desc.fq_name
         );
-        let make = || N::zero(self.0.bounds);
-        self.numbers().entry(key(values)).or_insert_with(make).clone()
+        let make = || V::zero(self.0.bounds);
+        self.children().entry(key(values)).or_insert_with(make).clone()
     }
 
     /// Shows the number under these values no more.
     pub fn remove_label_values(&self, values: &[&str]) {
-        self.numbers().remove(&key(values));
+        self.children().remove(&key(values));
     }
 
-    /// Shows none of the numbers any more.
+    /// Shows none of the children any more.
     pub fn reset(&self) {
-        self.numbers().clear();
+        self.children().clear();
     }
 
-    fn numbers(&self) -> MutexGuard<'_, HashMap<Key, N>> {
-        self.0.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn children(&self) -> MutexGuard<'_, HashMap<LabelValues, V>> {
+        self.0.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn metric(&self, key: &[u8], number: &N) -> Metric {
+    fn metric(&self, key: &[u8], value: &V) -> Metric {
         let names = self.0.desc.variable_labels.iter();
         let values = key.split(|byte| *byte == SEPARATOR);
         let mut labels: Vec<_> = names.zip(values).map(pair).collect();
         labels.sort();
         let mut metric = Metric::from_label(labels);
-        number.show(&mut metric);
+        value.encode(&mut metric);
         metric
     }
 }
 
-fn key(values: &[&str]) -> Key {
+fn key(values: &[&str]) -> LabelValues {
     let values: Vec<_> = values.iter().map(|value| value.as_bytes()).collect();
     values.join(&SEPARATOR).into_boxed_slice()
 }
@@ -106,18 +106,18 @@ fn pair((name, value): (&String, &[u8])) -> LabelPair {
     pair
 }
 
-impl<N: Number> Collector for Family<N> {
+impl<V: MetricValue> Collector for Family<V> {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.0.desc]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let numbers = self.numbers();
+        let children = self.children();
         let mut family = MetricFamily::default();
         family.set_name(self.0.desc.fq_name.clone());
         family.set_help(self.0.desc.help.clone());
-        family.set_field_type(N::KIND);
-        family.set_metric(numbers.iter().map(|(key, number)| self.metric(key, number)).collect());
+        family.set_field_type(V::KIND);
+        family.set_metric(children.iter().map(|(key, child)| self.metric(key, child)).collect());
         vec![family]
     }
 }
@@ -138,14 +138,14 @@ impl Counter {
     }
 }
 
-impl Number for Counter {
+impl MetricValue for Counter {
     const KIND: MetricType = MetricType::COUNTER;
 
     fn zero(_: &'static [f64]) -> Self {
         Self(Arc::default())
     }
 
-    fn show(&self, metric: &mut Metric) {
+    fn encode(&self, metric: &mut Metric) {
         let mut counter = proto::Counter::default();
         counter.set_value(self.get() as f64);
         metric.set_counter(counter);
@@ -168,14 +168,14 @@ impl Gauge {
     }
 }
 
-impl Number for Gauge {
+impl MetricValue for Gauge {
     const KIND: MetricType = MetricType::GAUGE;
 
     fn zero(_: &'static [f64]) -> Self {
         Self(Arc::default())
     }
 
-    fn show(&self, metric: &mut Metric) {
+    fn encode(&self, metric: &mut Metric) {
         let mut gauge = proto::Gauge::default();
         gauge.set_value(self.get());
         metric.set_gauge(gauge);
@@ -205,7 +205,7 @@ impl Histogram {
     }
 }
 
-impl Number for Histogram {
+impl MetricValue for Histogram {
     const KIND: MetricType = MetricType::HISTOGRAM;
 
     fn zero(bounds: &'static [f64]) -> Self {
@@ -213,7 +213,7 @@ impl Number for Histogram {
         Self(Arc::new(Observed { bounds, counts, sum: AtomicU64::default() }))
     }
 
-    fn show(&self, metric: &mut Metric) {
+    fn encode(&self, metric: &mut Metric) {
         let mut below = 0;
         let mut buckets = Vec::with_capacity(self.0.bounds.len());
         for (bound, count) in self.0.bounds.iter().zip(&self.0.counts) {
@@ -280,7 +280,7 @@ mod tests {
         gauges.with_label_values(&["1"]).set(7);
         gauges.remove_label_values(&["1"]);
         gauges.remove_label_values(&["never there"]);
-        assert!(lines(&registry).is_empty(), "a family without numbers is not shown");
+        assert!(lines(&registry).is_empty(), "a family without children is not shown");
         assert_eq!(gauges.with_label_values(&["1"]).get(), 0.0);
     }
 }

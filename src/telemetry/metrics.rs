@@ -40,12 +40,12 @@ pub const OVERHEAD_SECONDS: &[f64] =
 #[derive(Clone, Default)]
 pub struct Registry {
     metrics: prometheus::Registry,
-    descriptions: Arc<Mutex<Vec<Description>>>,
+    descriptions: Arc<Mutex<Vec<MetricDescription>>>,
 }
 
 /// One family of metrics as the reference in `docs/` lists it, whether or not it has values yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Description {
+pub struct MetricDescription {
     /// Name, such as `bearer_proxy_token_usable`.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
@@ -57,7 +57,7 @@ pub struct Description {
 }
 
 /// What the making of a metric returns; it fails for a name that is taken or malformed.
-pub type Made<T> = Result<T, Error>;
+pub type MetricResult<T> = Result<T, Error>;
 
 impl Registry {
     /// A registry without metrics.
@@ -66,7 +66,7 @@ impl Registry {
     }
 
     /// A registry with `bearer_proxy_build_info` and the `process_*` metrics.
-    pub fn with_process() -> Made<Self> {
+    pub fn with_process() -> MetricResult<Self> {
         let registry = Self::new();
         registry.add(Process::new()?)?;
         let labels = ["version", "revision", "tls_provider"];
@@ -76,7 +76,7 @@ impl Registry {
     }
 
     /// Descriptions of all families, ordered by name.
-    pub fn descriptions(&self) -> Vec<Description> {
+    pub fn descriptions(&self) -> Vec<MetricDescription> {
         let mut all = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone();
         all.sort();
         all
@@ -92,40 +92,40 @@ impl Registry {
     }
 
     /// Adds any collector and gives it back.
-    pub fn add<C: Collector + 'static>(&self, collector: C) -> Made<()> {
+    pub fn add<C: Collector + 'static>(&self, collector: C) -> MetricResult<()> {
         let described = descriptions(&collector);
         self.metrics.register(Box::new(collector))?;
         self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).extend(described);
         Ok(())
     }
 
-    fn keep<C: Collector + Clone + 'static>(&self, collector: C) -> Made<C> {
+    fn keep<C: Collector + Clone + 'static>(&self, collector: C) -> MetricResult<C> {
         self.add(collector.clone())?;
         Ok(collector)
     }
 
     /// A counter without labels.
-    pub fn counter(&self, name: &str, help: &str) -> Made<IntCounter> {
+    pub fn counter(&self, name: &str, help: &str) -> MetricResult<IntCounter> {
         self.keep(IntCounter::new(name, help)?)
     }
 
     /// A counter with labels.
-    pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<Counters> {
+    pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> MetricResult<Counters> {
         self.keep(Family::new(name, help, labels, &[])?)
     }
 
     /// A gauge without labels.
-    pub fn gauge(&self, name: &str, help: &str) -> Made<IntGauge> {
+    pub fn gauge(&self, name: &str, help: &str) -> MetricResult<IntGauge> {
         self.keep(IntGauge::new(name, help)?)
     }
 
     /// A gauge with labels.
-    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> Made<Gauges> {
+    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> MetricResult<Gauges> {
         self.keep(Family::new(name, help, labels, &[])?)
     }
 
     /// A histogram without labels.
-    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Made<Histogram> {
+    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> MetricResult<Histogram> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.keep(Histogram::with_opts(options)?)
     }
@@ -137,32 +137,32 @@ impl Registry {
         help: &str,
         labels: &[&str],
         buckets: &'static [f64],
-    ) -> Made<Histograms> {
+    ) -> MetricResult<Histograms> {
         self.keep(Family::new(name, help, labels, buckets)?)
     }
 
     /// A gauge that is read when somebody looks.
-    pub fn gauge_of(
+    pub fn polled_gauge(
         &self,
         name: &str,
         help: &str,
         read: impl Fn() -> f64 + Send + Sync + 'static,
-    ) -> Made<()> {
+    ) -> MetricResult<()> {
         let gauge = Gauge::new(name, help)?;
-        self.add(Reading { metric: gauge.clone(), refresh: move || gauge.set(read()) })
+        self.add(PolledMetric { metric: gauge.clone(), refresh: move || gauge.set(read()) })
     }
 
     /// A counter that is read when somebody looks.
-    pub fn counter_of(
+    pub fn polled_counter(
         &self,
         name: &str,
         help: &str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
-    ) -> Made<()> {
+    ) -> MetricResult<()> {
         let counter = IntCounter::new(name, help)?;
         let refreshed = counter.clone();
         let refresh = move || refreshed.inc_by(read().saturating_sub(refreshed.get()));
-        self.add(Reading { metric: counter, refresh })
+        self.add(PolledMetric { metric: counter, refresh })
     }
 }
 
@@ -173,7 +173,7 @@ impl fmt::Debug for Registry {
 }
 
 /// Descriptions of the families of a collector.
-fn descriptions(collector: &impl Collector) -> Vec<Description> {
+fn descriptions(collector: &impl Collector) -> Vec<MetricDescription> {
     let families = collector.collect();
     let kind = |name: &str| {
         let family = families.iter().find(|family| family.name() == name);
@@ -183,7 +183,7 @@ fn descriptions(collector: &impl Collector) -> Vec<Description> {
             _ => "gauge",
         }
     };
-    let describe = |desc: &Desc| Description {
+    let describe = |desc: &Desc| MetricDescription {
         name: desc.fq_name.clone(),
         kind: kind(&desc.fq_name),
         labels: desc.variable_labels.clone(),
@@ -193,12 +193,12 @@ fn descriptions(collector: &impl Collector) -> Vec<Description> {
 }
 
 /// A metric that is brought up to date before it is shown.
-struct Reading<C, F> {
+struct PolledMetric<C, F> {
     metric: C,
     refresh: F,
 }
 
-impl<C: Collector, F: Fn() + Send + Sync> Collector for Reading<C, F> {
+impl<C: Collector, F: Fn() + Send + Sync> Collector for PolledMetric<C, F> {
     fn desc(&self) -> Vec<&Desc> {
         self.metric.desc()
     }
@@ -218,8 +218,8 @@ mod tests {
         let registry = Registry::with_process().unwrap();
         let requests = registry.counter_vec("x_total", "Help.", &["a"]).unwrap();
         requests.with_label_values(&["b"]).inc();
-        registry.gauge_of("open", "Help.", || 2.5).unwrap();
-        registry.counter_of("lost_total", "Help.", || 7).unwrap();
+        registry.polled_gauge("open", "Help.", || 2.5).unwrap();
+        registry.polled_counter("lost_total", "Help.", || 7).unwrap();
         registry.counter_vec("unused_total", "Help.", &["a"]).unwrap();
         registry.render();
         let text = String::from_utf8(registry.render()).unwrap();

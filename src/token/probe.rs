@@ -91,7 +91,7 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     .map_err(|error| ProbeError::new(error.to_string()))?;
     let connector = connector(credential, &credential.endpoint)
         .map_err(|error| ProbeError::new(error.to_string()))?
-        .examining();
+        .with_diagnostics();
     let reply = control::call(&connector, request, credential.policy.timeout, MAX_REPLY_BYTES)
         .await
         .map_err(|error| called(&error))?;
@@ -115,7 +115,7 @@ pub fn connector(
     let origin = Origin::of(endpoint.uri()).map_err(|error| TlsSetupError::new(error.message))?;
     let timeout = credential.policy.connect_timeout;
     Connector::new(origin, &credential.tls, Alpn::Both, timeout, TCP_USER_TIMEOUT)?
-        .through(credential.egress.as_ref().map(EgressProxy::way))
+        .via_proxy(credential.egress.as_ref().map(EgressProxy::way))
 }
 
 fn called(error: &CallError) -> ProbeError {

@@ -26,7 +26,7 @@ use super::expect_continue::Interim;
 use super::io::{IoHandle, UpstreamIo, WriteError};
 use super::settings::Settings;
 use crate::body::{Body, BodyError, Observed, Observer, is_last};
-use crate::net::connect::Stream;
+use crate::net::connect::MaybeTlsStream;
 
 /// Bytes that hyper may read ahead of an answer's body, and hold of a request that the upstream does not
 /// take, beside the bound on heads. By default it is 408 KiB.
@@ -60,7 +60,7 @@ impl Http1Connection {
     /// # Errors
     /// hyper's, which has none so far.
     pub async fn start(
-        stream: Stream,
+        stream: MaybeTlsStream,
         settings: &Settings,
         retire_at: Instant,
         permit: OwnedSemaphorePermit,

@@ -28,7 +28,7 @@ use super::exchange::{SendFailure, UpstreamResponse};
 use super::io::{UpstreamIo, WriteError};
 use super::settings::Settings;
 use crate::body::{Body, BodyError, Observed, Observer, is_last};
-use crate::net::connect::{ConnectError, Stream};
+use crate::net::connect::{ConnectError, MaybeTlsStream};
 
 /// Requests that share one connection at most, whatever its server allows.
 const MAX_STREAMS: usize = 64;
@@ -144,7 +144,7 @@ impl Http2Connections {
     /// Where the server does not speak HTTP/2.
     pub async fn start(
         &self,
-        stream: Stream,
+        stream: MaybeTlsStream,
         settings: &Settings,
         retire_at: Instant,
         permit: OwnedSemaphorePermit,

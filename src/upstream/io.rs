@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::net::connect::Stream;
+use crate::net::connect::MaybeTlsStream;
 use crate::net::stream::poll_write_pieces;
 
 /// The socket as hyper has it.
@@ -35,7 +35,7 @@ pub(super) struct IoHandle {
 /// One thread has all of them; the lock, which is never contended, and the atomics are there because
 /// hyper asks for `Send` where a connection may be upgraded.
 struct Socket {
-    stream: Stream,
+    stream: MaybeTlsStream,
     write_error: WriteError,
     /// Whether a write has failed.
     write_failed: bool,
@@ -67,7 +67,7 @@ struct Counters {
 impl UpstreamIo {
     /// Takes a connection that nothing was sent on.
     pub fn new(
-        stream: Stream,
+        stream: MaybeTlsStream,
         write_error: WriteError,
         permit: OwnedSemaphorePermit,
     ) -> (Self, IoHandle) {
@@ -124,8 +124,8 @@ impl IoHandle {
 impl Socket {
     fn fd(&self) -> BorrowedFd<'_> {
         match &self.stream {
-            Stream::Plain(stream) => stream.as_fd(),
-            Stream::Tls(stream) => stream.get_ref().0.as_fd(),
+            MaybeTlsStream::Plain(stream) => stream.as_fd(),
+            MaybeTlsStream::Tls(stream) => stream.get_ref().0.as_fd(),
         }
     }
 
@@ -169,7 +169,7 @@ impl UpstreamIo {
     /// two but what is on its way at this very moment.
     fn write(
         &self,
-        write: impl FnOnce(&mut Stream) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(&mut MaybeTlsStream) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let mut socket = self.lock();
         if socket.withholds() {

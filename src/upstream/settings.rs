@@ -106,7 +106,7 @@ impl Settings {
     pub fn connector_with(&self, cache: &TlsCache, alpn: Alpn) -> Result<Connector, TlsSetupError> {
         let (origin, timeout) = (self.origin.clone(), self.connect_timeout);
         Connector::sharing(cache, origin, &self.tls, alpn, timeout, self.tcp_user_timeout)?
-            .through(self.egress.as_ref().map(EgressProxy::way))
+            .via_proxy(self.egress.as_ref().map(EgressProxy::way))
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use rustls::{AlertDescription as Alert, CertificateError as Bad, Error, PeerIncompatible};
 
 use super::certificate::{Certificate, short};
-use super::verify::OtherKey;
+use super::verify::UnpinnedKey;
 
 type Hint = Cow<'static, str>;
 
@@ -109,7 +109,7 @@ fn of_certificate(bad: &Bad, host: &str, chain: &[Certificate]) -> Option<Hint> 
 }
 
 fn of_other(other: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<Hint> {
-    if let Some(OtherKey { found }) = other.downcast_ref() {
+    if let Some(UnpinnedKey { found }) = other.downcast_ref() {
         return Some(Cow::Owned(format!(
             "somebody is in between, or the server has a new key: ask the API's owner, and only \
              then write  pin_sha256 = \"{found}\""

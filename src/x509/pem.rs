@@ -12,7 +12,7 @@ use super::TlsSetupError;
 
 /// What is expected of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum PemKind {
     /// One or more certificates.
     Certificates,
     /// A private key without a passphrase.
@@ -21,81 +21,88 @@ pub enum Wanted {
 
 /// The certificates of a file, in their order; at least one.
 pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
-    let bytes = read(file, Wanted::Certificates)?;
+    let bytes = read(file, PemKind::Certificates)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        found => Err(wrong(file, Wanted::Certificates, &bytes, found.err().as_ref())),
+        found => Err(wrong(file, PemKind::Certificates, &bytes, found.err().as_ref())),
     }
 }
 
 /// The first private key of a file.
 pub(crate) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
-    let bytes = read(file, Wanted::PrivateKey)?;
+    let bytes = read(file, PemKind::PrivateKey)?;
     PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|error| wrong(file, Wanted::PrivateKey, &bytes, Some(&error)))
+        .map_err(|error| wrong(file, PemKind::PrivateKey, &bytes, Some(&error)))
 }
 
-fn read(file: &Path, wanted: Wanted) -> Result<Zeroizing<Vec<u8>>, TlsSetupError> {
+fn read(file: &Path, expected: PemKind) -> Result<Zeroizing<Vec<u8>>, TlsSetupError> {
     std::fs::read(file).map(Zeroizing::new).map_err(|error: io::Error| {
         TlsSetupError::new(format!(
-            "{}: cannot be read: {error}; expected {wanted}",
+            "{}: cannot be read: {error}; expected {expected}",
             file.display()
         ))
     })
 }
 
-fn wrong(file: &Path, wanted: Wanted, bytes: &[u8], error: Option<&pem::Error>) -> TlsSetupError {
+fn wrong(
+    file: &Path,
+    expected: PemKind,
+    bytes: &[u8],
+    error: Option<&pem::Error>,
+) -> TlsSetupError {
     let shown = file.display();
-    TlsSetupError::new(match (instead(file, bytes, wanted), error) {
+    TlsSetupError::new(match (conversion_hint(file, bytes, expected), error) {
         (Some(instead), _) => format!("{shown}: {instead}"),
         (None, None | Some(pem::Error::NoItemsFound)) => {
-            format!("{shown}: holds none; expected {wanted}")
+            format!("{shown}: holds none; expected {expected}")
         }
-        (None, Some(error)) => format!("{shown}: is damaged ({error:?}); expected {wanted}"),
+        (None, Some(error)) => format!("{shown}: is damaged ({error:?}); expected {expected}"),
     })
 }
 
-/// What a file holds in place of what is wanted, and the command that makes the one of the other.
+/// What a file holds in place of what is expected, and the command that makes the one of the other.
 #[must_use]
-pub fn instead(file: &Path, bytes: &[u8], wanted: Wanted) -> Option<String> {
-    let (found, remedy) = match kind(bytes)? {
-        Kind::Pkcs12 => ("holds a PKCS#12 container (.p12, .pfx)", pkcs12(wanted)),
-        Kind::Encrypted if wanted == Wanted::PrivateKey => (
+pub fn conversion_hint(file: &Path, bytes: &[u8], expected: PemKind) -> Option<String> {
+    let (found, remedy) = match file_format(bytes)? {
+        FileFormat::Pkcs12 => ("holds a PKCS#12 container (.p12, .pfx)", pkcs12(expected)),
+        FileFormat::Encrypted if expected == PemKind::PrivateKey => (
             "holds a private key under a passphrase, which nobody is there to type",
             "openssl pkey -in FILE -out key.pem",
         ),
-        Kind::Pkcs7 => ("holds a PKCS#7 bundle", "openssl pkcs7 -print_certs -in FILE -out ca.pem"),
-        Kind::Der => ("holds DER, the binary form", der(wanted)),
-        Kind::JavaKeystore => (
+        FileFormat::Pkcs7 => {
+            ("holds a PKCS#7 bundle", "openssl pkcs7 -print_certs -in FILE -out ca.pem")
+        }
+        FileFormat::Der => ("holds DER, the binary form", der(expected)),
+        FileFormat::JavaKeystore => (
             "holds a Java keystore",
             "keytool -importkeystore -srckeystore FILE -destkeystore store.p12 -deststoretype pkcs12",
         ),
-        Kind::Encrypted => return None,
+        FileFormat::Encrypted => return None,
     };
     let name = file.display().to_string();
-    Some(format!("{found}, expected {wanted}; convert it: {}", remedy.replace("FILE", &name)))
+    Some(format!("{found}, expected {expected}; convert it: {}", remedy.replace("FILE", &name)))
 }
 
-fn pkcs12(wanted: Wanted) -> &'static str {
-    match wanted {
-        Wanted::Certificates => {
+fn pkcs12(expected: PemKind) -> &'static str {
+    match expected {
+        PemKind::Certificates => {
             "openssl pkcs12 -in FILE -nokeys -out certificates.pem (with -legacy for an old one)"
         }
-        Wanted::PrivateKey => {
+        PemKind::PrivateKey => {
             "openssl pkcs12 -in FILE -nocerts -nodes -out key.pem (with -legacy for an old one)"
         }
     }
 }
 
-fn der(wanted: Wanted) -> &'static str {
-    match wanted {
-        Wanted::Certificates => "openssl x509 -inform DER -in FILE -out certificate.pem",
-        Wanted::PrivateKey => "openssl pkey -inform DER -in FILE -out key.pem",
+fn der(expected: PemKind) -> &'static str {
+    match expected {
+        PemKind::Certificates => "openssl x509 -inform DER -in FILE -out certificate.pem",
+        PemKind::PrivateKey => "openssl pkey -inform DER -in FILE -out key.pem",
     }
 }
 
-enum Kind {
+enum FileFormat {
     Pkcs12,
     Pkcs7,
     Der,
@@ -103,25 +110,25 @@ enum Kind {
     Encrypted,
 }
 
-fn kind(bytes: &[u8]) -> Option<Kind> {
+fn file_format(bytes: &[u8]) -> Option<FileFormat> {
     match bytes {
         // RFC 7292 section 4: a SEQUENCE that begins with version 3, its length in any form.
         [0x30, 0x80, 2, 1, 3, ..]
         | [0x30, 0x81, _, 2, 1, 3, ..]
         | [0x30, 0x82, _, _, 2, 1, 3, ..]
-        | [0x30, 0x83, _, _, _, 2, 1, 3, ..] => return Some(Kind::Pkcs12),
-        [0x30, 0x80..=0x84, ..] => return Some(Kind::Der),
-        [0xfe, 0xed, 0xfe, 0xed, ..] => return Some(Kind::JavaKeystore),
+        | [0x30, 0x83, _, _, _, 2, 1, 3, ..] => return Some(FileFormat::Pkcs12),
+        [0x30, 0x80..=0x84, ..] => return Some(FileFormat::Der),
+        [0xfe, 0xed, 0xfe, 0xed, ..] => return Some(FileFormat::JavaKeystore),
         _ => {}
     }
     let text = std::str::from_utf8(bytes).ok()?;
     if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENC") {
-        return Some(Kind::Encrypted);
+        return Some(FileFormat::Encrypted);
     }
-    text.contains("-----BEGIN PKCS7-----").then_some(Kind::Pkcs7)
+    text.contains("-----BEGIN PKCS7-----").then_some(FileFormat::Pkcs7)
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for PemKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Certificates => "PEM certificates (-----BEGIN CERTIFICATE-----)",
@@ -136,11 +143,11 @@ mod tests {
 
     #[test]
     fn what_stands_in_place_of_pem_is_told_with_the_command_that_converts_it() {
-        let check = |bytes: &[u8], wanted, expected: &str| {
-            let said = instead(Path::new("/run/it"), bytes, wanted).unwrap_or_default();
-            assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{said}");
+        let check = |bytes: &[u8], expected, text: &str| {
+            let said = conversion_hint(Path::new("/run/it"), bytes, expected).unwrap_or_default();
+            assert!(said.contains(text) && said.is_empty() == text.is_empty(), "{said}");
         };
-        let (key, certificates) = (Wanted::PrivateKey, Wanted::Certificates);
+        let (key, certificates) = (PemKind::PrivateKey, PemKind::Certificates);
         let pkcs12 = b"\x30\x82\x0a\x00\x02\x01\x03\x30";
         check(pkcs12, key, "openssl pkcs12 -in /run/it -nocerts -nodes -out key.pem");
         check(pkcs12, certificates, "openssl pkcs12 -in /run/it -nokeys");

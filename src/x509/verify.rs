@@ -52,57 +52,57 @@ impl fmt::Display for Pin {
 
 /// A server whose chain is in order and whose key is none of those that are pinned.
 #[derive(Debug)]
-pub(crate) struct OtherKey {
+pub(crate) struct UnpinnedKey {
     /// The key it has.
     pub(crate) found: Pin,
 }
 
-impl fmt::Display for OtherKey {
+impl fmt::Display for UnpinnedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the server's key is none of those in tls.pin_sha256: it is {}", self.found)
     }
 }
 
-impl std::error::Error for OtherKey {}
+impl std::error::Error for UnpinnedKey {}
 
-/// A verifier, and what is done besides. The chain is always verified by the one within.
+/// A verifier, and what is done beside it. The chain is always verified by `inner`.
 #[derive(Debug)]
-struct Also {
-    within: Arc<dyn ServerCertVerifier>,
+struct PinnedVerifier {
+    inner: Arc<dyn ServerCertVerifier>,
     pins: Vec<Pin>,
-    witness: Option<Witness>,
+    recorder: Option<ChainRecorder>,
 }
 
 /// Asks for one of these keys too, where there are any.
-pub fn pinned(within: Arc<dyn ServerCertVerifier>, pins: &[Pin]) -> Arc<dyn ServerCertVerifier> {
+pub fn pinned(inner: Arc<dyn ServerCertVerifier>, pins: &[Pin]) -> Arc<dyn ServerCertVerifier> {
     match pins {
-        [] => within,
-        pins => Arc::new(Also { within, pins: pins.to_vec(), witness: None }),
+        [] => inner,
+        pins => Arc::new(PinnedVerifier { inner, pins: pins.to_vec(), recorder: None }),
     }
 }
 
 /// Sees the chain that one server shows, whether it is trusted or not.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Witness(Arc<Mutex<Vec<Certificate>>>);
+pub(crate) struct ChainRecorder(Arc<Mutex<Vec<Certificate>>>);
 
-impl Witness {
+impl ChainRecorder {
     /// Lets it see what this verifier is given.
-    pub fn beside(&self, within: Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier> {
-        Arc::new(Also { within, pins: Vec::new(), witness: Some(self.clone()) })
+    pub fn wrap(&self, inner: Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier> {
+        Arc::new(PinnedVerifier { inner, pins: Vec::new(), recorder: Some(self.clone()) })
     }
 
     /// What was seen, the server's own certificate first.
-    pub(crate) fn seen(&self) -> Vec<Certificate> {
+    pub(crate) fn chain(&self) -> Vec<Certificate> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn see(&self, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>]) {
+    fn record(&self, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>]) {
         let chain = std::iter::once(leaf).chain(others).filter_map(|der| Certificate::read(der));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = chain.collect();
     }
 }
 
-impl ServerCertVerifier for Also {
+impl ServerCertVerifier for PinnedVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -111,14 +111,14 @@ impl ServerCertVerifier for Also {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if let Some(witness) = &self.witness {
-            witness.see(leaf, others);
+        if let Some(recorder) = &self.recorder {
+            recorder.record(leaf, others);
         }
-        let verified = self.within.verify_server_cert(leaf, others, name, ocsp, now)?;
+        let verified = self.inner.verify_server_cert(leaf, others, name, ocsp, now)?;
         if !self.pins.is_empty() {
             let found = Pin::of(leaf)?;
             if !self.pins.contains(&found) {
-                let other = OtherError(Arc::new(OtherKey { found }));
+                let other = OtherError(Arc::new(UnpinnedKey { found }));
                 return Err(CertificateError::Other(other).into());
             }
         }
@@ -131,7 +131,7 @@ impl ServerCertVerifier for Also {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.within.verify_tls12_signature(message, certificate, signed)
+        self.inner.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -140,11 +140,11 @@ impl ServerCertVerifier for Also {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.within.verify_tls13_signature(message, certificate, signed)
+        self.inner.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.within.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }
 

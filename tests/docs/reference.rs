@@ -119,7 +119,7 @@ async fn metrics() {
     let loaded = bearer_proxy::config::parse(&text, Path::new("docs.toml"), &|_| None);
     let config = loaded.unwrap_or_else(|problems| panic!("{}", problems.render(false))).config;
     let app = App::build(config).await.unwrap();
-    let row = |family: bearer_proxy::telemetry::metrics::Description| {
+    let row = |family: bearer_proxy::telemetry::metrics::MetricDescription| {
         let labels: Vec<_> = family.labels.iter().map(|label| code(label)).collect();
         [code(&family.name), family.kind.to_owned(), labels.join(", "), plain(&family.help)]
     };

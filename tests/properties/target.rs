@@ -1,7 +1,7 @@
 //! What holds of every request target, however it is spelt: `route::target::Target::read` accepts
 //! only what all upstreams read in the same way.
 
-use bearer_proxy::route::target::{Quirks, Target, may_mean};
+use bearer_proxy::route::target::{Quirks, Target, could_alias};
 
 /// Checks one target.
 pub fn check(data: &[u8]) {
@@ -20,7 +20,7 @@ pub fn check(data: &[u8]) {
         assert!(!reading.contains("//") && !climbs(&reading), "{path} may be read as {reading}");
         for spelled in [reading.to_uppercase(), reading + "/"] {
             // A token endpoint is recognised under whatever name a server knows it by.
-            assert!(may_mean(path, &spelled), "{path} may be read as {spelled}");
+            assert!(could_alias(path, &spelled), "{path} may be read as {spelled}");
         }
     }
     if target.quirks == Quirks::default() {

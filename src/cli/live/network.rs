@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::result::CheckResult;
 use crate::net::Origin;
-use crate::net::connect::{ConnectError, ConnectReport, Connector, Phase, TlsReport};
+use crate::net::connect::{ConnectError, ConnectPhase, ConnectReport, Connector, TlsReport};
 use crate::net::examine::{Examination, examine};
 use crate::x509::TlsSetupError;
 use crate::x509::certificate::{Certificate, short};
@@ -90,15 +90,15 @@ pub(super) fn validity(
 
 fn failure(error: &ConnectError) -> CheckResult {
     let name = match error.phase {
-        Phase::Dns => "dns",
-        Phase::Tcp => "tcp",
-        Phase::Tunnel => "egress proxy",
-        Phase::Tls => "tls",
+        ConnectPhase::Dns => "dns",
+        ConnectPhase::Tcp => "tcp",
+        ConnectPhase::Tunnel => "egress proxy",
+        ConnectPhase::Tls => "tls",
     };
     let step = CheckResult::failed(name, error.to_string());
     match (error.hint(), error.phase) {
         (Some(hint), _) => step.hint(hint),
-        (None, Phase::Tcp) => step.hint("is a firewall in between? see [egress]"),
+        (None, ConnectPhase::Tcp) => step.hint("is a firewall in between? see [egress]"),
         (None, _) => step.hint("try it by hand: openssl s_client -connect HOST:PORT -showcerts"),
     }
 }

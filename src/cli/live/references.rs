@@ -6,7 +6,7 @@ use super::result::CheckResult;
 use crate::net::tls::{ClientCertificate, TlsSettings};
 use crate::secret::{EgressLogin, EgressProxy, Reference, SecretError, SecretFault};
 use crate::sensitive::Sensitive;
-use crate::x509::pem::{self, Wanted};
+use crate::x509::pem::{self, PemKind};
 
 use super::network::validity;
 
@@ -34,7 +34,7 @@ pub(super) async fn private_key(name: &str, reference: &Reference) -> CheckResul
         }
         _ => None,
     };
-    match bytes.and_then(|bytes| pem::instead(path, &bytes, Wanted::PrivateKey)) {
+    match bytes.and_then(|bytes| pem::conversion_hint(path, &bytes, PemKind::PrivateKey)) {
         Some(instead) => {
             CheckResult::from_error(name, &format!("{} {instead}", reference.describe()))
         }

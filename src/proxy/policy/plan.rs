@@ -21,7 +21,7 @@ use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
 use crate::proxy::headers;
 use crate::proxy::headers::rewrite::{AnswerRewrite, Rewrite};
 use crate::proxy::limits::web_origin::WebOrigin;
-use crate::route::target::may_mean;
+use crate::route::target::could_alias;
 use crate::route::{Authority, HostPattern, Methods, Rule, Table};
 use crate::telemetry::log::AccessLog;
 use crate::token::credential::MissingScopes;
@@ -133,7 +133,7 @@ impl RoutePlan {
     /// Whether an upstream path is that of a token endpoint, in any spelling that some server may
     /// take for it, whatever the route's opt-ins let pass.
     pub fn is_token_endpoint(&self, path: &str) -> bool {
-        self.token_paths.iter().any(|token| may_mean(path, token))
+        self.token_paths.iter().any(|token| could_alias(path, token))
     }
 }
 
