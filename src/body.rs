@@ -7,6 +7,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -17,7 +18,26 @@ use hyper::body::Incoming;
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A message body: empty, whole in memory, received by hyper, or anything else behind a box.
-pub struct Body(Inner);
+pub struct Body {
+    inner: Inner,
+    /// Told how much of the response reached the client; only on responses to clients.
+    delivery: Option<Rc<dyn DeliveryObserver>>,
+}
+
+/// How much of a response reached its client, as far as this machine can know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Some bytes of it were handed to the kernel (HTTP/2: its head was taken by h2), not all.
+    Partial,
+    /// HTTP/1: the kernel took its last byte. HTTP/2: h2 took END_STREAM.
+    Complete,
+}
+
+/// Is told how much of a response reached its client.
+pub trait DeliveryObserver {
+    /// Called at most once, and before the observer is dropped. Not called: not one byte was sent.
+    fn delivered(&self, delivery: Delivery);
+}
 
 enum Inner {
     Empty,
@@ -29,23 +49,23 @@ enum Inner {
 impl Body {
     /// A body of no bytes.
     pub const fn empty() -> Self {
-        Self(Inner::Empty)
+        Self { inner: Inner::Empty, delivery: None }
     }
 
     /// A body that is already whole in memory.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        if bytes.is_empty() { Self::empty() } else { Self(Inner::Full(Some(bytes))) }
+        if bytes.is_empty() { Self::empty() } else { Self::of(Inner::Full(Some(bytes))) }
     }
 
     /// Whether all of it is in memory, so that nobody waits for the rest.
     pub fn is_whole(&self) -> bool {
-        matches!(self.0, Inner::Empty | Inner::Full(_))
+        matches!(self.inner, Inner::Empty | Inner::Full(_))
     }
 
     /// A body that hyper is receiving.
     pub const fn incoming(incoming: Incoming) -> Self {
-        Self(Inner::Incoming(incoming))
+        Self::of(Inner::Incoming(incoming))
     }
 
     /// Any other body, at the price of one allocation.
@@ -53,7 +73,22 @@ impl Body {
     where
         B: HttpBody<Data = Bytes, Error = BodyError> + 'static,
     {
-        Self(Inner::Boxed(Box::pin(body)))
+        Self::of(Inner::Boxed(Box::pin(body)))
+    }
+
+    const fn of(inner: Inner) -> Self {
+        Self { inner, delivery: None }
+    }
+
+    /// The same body, and an observer that the server tells how much of the response was delivered.
+    #[must_use]
+    pub fn observed_by(self, observer: Rc<dyn DeliveryObserver>) -> Self {
+        Self { delivery: Some(observer), ..self }
+    }
+
+    /// Takes the observer out; the server calls it and drops it when the response has ended.
+    pub fn take_observer(&mut self) -> Option<Rc<dyn DeliveryObserver>> {
+        self.delivery.take()
     }
 }
 
@@ -65,7 +100,7 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Empty => Poll::Ready(None),
             Inner::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Inner::Incoming(incoming) => {
@@ -76,7 +111,7 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.inner {
             Inner::Empty => true,
             Inner::Full(bytes) => bytes.is_none(),
             Inner::Incoming(incoming) => incoming.is_end_stream(),
@@ -85,7 +120,7 @@ impl HttpBody for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.inner {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
@@ -157,7 +192,7 @@ impl Default for Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.inner {
             Inner::Empty => "Body(empty)",
             Inner::Full(_) => "Body(full)",
             Inner::Incoming(_) => "Body(incoming)",

@@ -4,7 +4,7 @@
 //! while a request is under way. So idle, head and send time-outs are kept here, clients that left
 //! are looked for here, and the connection is closed here so that its last answer arrives.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -34,7 +34,7 @@ use super::io::SharedIo;
 use super::linger::linger;
 use super::phase::{ConnectionPhase, Deadline};
 use super::settings::{ConnectionSettings, HalfClosed};
-use crate::body::{Body, BodyError, Observed, Observer, is_last};
+use crate::body::{Body, BodyError, Delivery, DeliveryObserver, Observed, Observer, is_last};
 
 /// The smallest buffer that hyper accepts, in bytes.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -90,8 +90,9 @@ where
     let ended = {
         let served = builder(limits).serve_connection(TokioIo::new(io.clone()), bridge);
         let connection = pin!(served.with_upgrades());
-        drive(connection, &io, &exchange.is_last, limits, &member).await
+        drive(connection, &exchange, limits, &member).await
     };
+    exchange.abandon_deliveries();
     close(&ended, io, &exchange).await;
     ended
 }
@@ -99,8 +100,7 @@ where
 /// Drives a connection until it ends by itself, lasts too long, or is to end.
 async fn drive<S>(
     mut connection: Pin<&mut UpgradeableConnection<TokioIo<SharedIo>, Bridge<S>>>,
-    io: &SharedIo,
-    is_last: &Cell<bool>,
+    exchange: &Exchange,
     limits: &ConnectionSettings,
     member: &DrainHandle,
 ) -> CloseReason
@@ -108,6 +108,7 @@ where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     S::Future: 'static,
 {
+    let Exchange { io, is_last, .. } = exchange;
     // Dropped before the connection is, and with it the socket: a cut answer must not look whole.
     let _reset = ResetOnDrop(io);
     let mut timer = pin!(Timer::new(limits));
@@ -131,6 +132,8 @@ where
                 return Poll::Ready(CloseReason::Closed);
             }
         }
+        // hyper flushes after each piece that it has encoded.
+        exchange.settle_deliveries();
         match progress {
             Poll::Ready(Ok(())) => Poll::Ready(CloseReason::Closed),
             Poll::Ready(Err(error)) => Poll::Ready(ended(error)),
@@ -314,6 +317,24 @@ struct Exchange {
     switched: Cell<bool>,
     /// Whether no other request is to be read, since it is not certain where this one ends.
     is_last: Cell<bool>,
+    /// Answers that hyper has to their end, and that the kernel may not have yet.
+    unflushed: RefCell<Vec<PendingDelivery>>,
+}
+
+/// An answer whose client may not have all of it.
+struct PendingDelivery {
+    observer: Rc<dyn DeliveryObserver>,
+    /// Bytes that the socket had taken when the answer began.
+    written_before: u64,
+}
+
+impl PendingDelivery {
+    /// The connection has ended, or the answer was cut.
+    fn abandon(self, io: &SharedIo) {
+        if io.written() > self.written_before {
+            self.observer.delivered(Delivery::Partial);
+        }
+    }
 }
 
 impl Exchange {
@@ -324,7 +345,22 @@ impl Exchange {
             offered: Cell::new(false),
             switched: Cell::new(false),
             is_last: Cell::new(false),
+            unflushed: RefCell::default(),
         }
+    }
+
+    /// Tells the observers of answers whose last byte the kernel has taken meanwhile.
+    fn settle_deliveries(&self) {
+        if !self.unflushed.borrow().is_empty() && self.io.is_flushed() {
+            for pending in self.unflushed.take() {
+                pending.observer.delivered(Delivery::Complete);
+            }
+        }
+    }
+
+    /// The connection has ended: what was not flushed until now never is.
+    fn abandon_deliveries(&self) {
+        self.unflushed.take().into_iter().for_each(|pending| pending.abandon(&self.io));
     }
 }
 
@@ -353,6 +389,7 @@ where
             ConnectionPhase::Busy
         });
         let old = request.version() == Version::HTTP_10;
+        let head_request = request.method() == Method::HEAD;
         // Taken out, so that it travels where its type is seen. Where nobody wants it, it is dropped,
         // and hyper goes on with HTTP/1.
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
@@ -364,6 +401,7 @@ where
             upgrade,
         };
         Answering {
+            head_request,
             answer: Oneshot::new(self.service.clone(), inbound),
             busy: Some(Busy(Rc::clone(&self.exchange))),
             drain: Rc::clone(&self.drain),
@@ -419,6 +457,7 @@ pin_project! {
         drain: Rc<Drain>,
         // Whether the client speaks HTTP/1.0.
         old: bool,
+        head_request: bool,
     }
 }
 
@@ -447,12 +486,20 @@ where
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let busy = this.busy.take();
+        let observer = response.body_mut().take_observer();
+        // hyper drops the body of such an answer and asks for none of it.
+        let bodiless = *this.head_request
+            || response.body().is_end_stream()
+            || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let mut delivery = None;
         if let Some(Busy(exchange)) = &busy {
+            let written_before = exchange.io.written();
+            delivery = observer.map(|observer| PendingDelivery { observer, written_before });
             exchange.switched.set(switches);
             // From here on, writing tells whether the client is there.
             exchange.io.enter(ConnectionPhase::Busy);
         }
-        let answer = Answer { close_delimited, busy };
+        let answer = Answer { close_delimited, ended: bodiless, delivery, busy };
         Poll::Ready(Ok(response.map(|body| Observed::new(body, answer))))
     }
 }
@@ -480,11 +527,30 @@ impl Drop for Busy {
 struct Answer {
     /// Whether the body ends with the connection.
     close_delimited: bool,
+    /// Whether hyper has all of the body.
+    ended: bool,
+    delivery: Option<PendingDelivery>,
     busy: Option<Busy>,
+}
+
+impl Drop for Answer {
+    // hyper drops a body when it has encoded its last byte, and when the connection fails.
+    fn drop(&mut self) {
+        let (Some(pending), Some(Busy(exchange))) = (self.delivery.take(), &self.busy) else {
+            return;
+        };
+        if self.ended {
+            exchange.io.await_flush();
+            exchange.unflushed.borrow_mut().push(pending);
+        } else {
+            pending.abandon(&exchange.io);
+        }
+    }
 }
 
 impl Observer for Answer {
     fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
+        self.ended |= is_last(frame, body);
         if let (true, Some(Busy(exchange))) = (self.close_delimited, &self.busy) {
             let ended = match frame {
                 Poll::Ready(None) => true,

@@ -38,6 +38,10 @@ struct State<I: ?Sized> {
     moved: bool,
     /// Whether the socket had no room for the last write.
     blocked: bool,
+    /// Bytes that the socket took since the connection began.
+    written: u64,
+    /// Whether the kernel has taken all that was written since the last [`SharedIo::await_flush`].
+    flushed: bool,
     /// Whether a request has come.
     used: bool,
     /// Whether the client's end of the connection has been read.
@@ -79,6 +83,8 @@ impl SharedIo {
             phase: ConnectionPhase::Idle,
             moved: true,
             blocked: false,
+            written: 0,
+            flushed: false,
             used: false,
             at_end: false,
             half_closed: false,
@@ -150,6 +156,22 @@ impl SharedIo {
         self.lock().blocked
     }
 
+    /// Bytes that the socket took since the connection began.
+    pub fn written(&self) -> u64 {
+        self.lock().written
+    }
+
+    /// From now on [`is_flushed`](Self::is_flushed) speaks of what is flushed after this call.
+    pub fn await_flush(&self) {
+        self.lock().flushed = false;
+    }
+
+    /// Whether a flush has ended since the last [`await_flush`](Self::await_flush). hyper and TLS flush
+    /// only once their own buffers are empty, so that the kernel then has every byte.
+    pub fn is_flushed(&self) -> bool {
+        self.lock().flushed
+    }
+
     /// Notes whether an answer is being sent that ends with the connection.
     pub fn set_close_delimited(&self, close_delimited: bool) {
         self.lock().close_delimited = close_delimited;
@@ -210,6 +232,7 @@ impl<I: ?Sized> State<I> {
     /// Notes how far a write has come: whether the socket had no room, and how much it took.
     fn wrote(&mut self, blocked: bool, bytes: usize) {
         self.moved |= bytes > 0;
+        self.written += bytes as u64;
         self.blocked = blocked;
         self.phase = match self.phase {
             ConnectionPhase::Busy if blocked => ConnectionPhase::Stalled,
@@ -288,6 +311,7 @@ impl AsyncWrite for SharedIo {
         // TLS takes what it cannot send yet, and only here tells that the socket has no room.
         let flushed = Pin::new(&mut state.stream).poll_flush(cx);
         state.wrote(flushed.is_pending(), 0);
+        state.flushed |= matches!(flushed, Poll::Ready(Ok(())));
         flushed
     }
 

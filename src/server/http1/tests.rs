@@ -236,3 +236,60 @@ async fn whoever_reads_a_body_is_told_when_its_connection_ends() {
     // The answer has ended; what is left of the request has the time of a head.
     assert_eq!(LocalSet::new().run_until(story).await, (true, 10));
 }
+
+/// Reports how much of an answer was delivered, when its answer has ended.
+struct Receipt {
+    delivery: Cell<Option<Delivery>>,
+    ended: mpsc::Sender<Option<Delivery>>,
+}
+
+impl DeliveryObserver for Receipt {
+    fn delivered(&self, delivery: Delivery) {
+        assert_eq!(self.delivery.replace(Some(delivery)), None, "it is told once");
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.ended.send(self.delivery.get()).unwrap();
+    }
+}
+
+/// Serves one request on a connection with `room` bytes between client and server, has the client read
+/// `reads` bytes and leave, and says how much of an answer of 1,000 bytes counts as delivered.
+async fn delivered(request: &'static [u8], room: usize, reads: usize) -> Option<Delivery> {
+    let (mut client, server) = duplex(room);
+    let (ended, receipts) = mpsc::channel();
+    let served = async move {
+        let service = service_fn(move |_: Inbound| {
+            let receipt = Receipt { delivery: Cell::new(None), ended: ended.clone() };
+            let body = Body::full(vec![b'x'; 1000]).observed_by(Rc::new(receipt));
+            std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+        });
+        let info = Rc::new(ConnectionInfo::new(0, Peer::tcp("127.0.0.1:1".parse().unwrap())));
+        let drain = Drain::new(Rc::default());
+        let (heads, limits) = (RefusedHeads::new(Arc::new(|_| ())), ConnectionSettings::default());
+        serve(SharedIo::new(server, None), info, service, &limits, &heads, drain.join()).await
+    };
+    let asking = async move {
+        client.write_all(request).await.unwrap();
+        let mut answer = vec![0; reads];
+        client.read_exact(&mut answer).await.unwrap();
+    };
+    tokio::join!(served, asking);
+    receipts.recv().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_delivered_when_its_last_byte_is_taken() {
+    let check = async |request: &'static [u8], room, reads, expected| {
+        let found = LocalSet::new().run_until(delivered(request, room, reads)).await;
+        assert_eq!(found, expected, "{room} {reads}");
+    };
+    const HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n";
+    // All of it lies in the buffers of the connection, which is as much as a server can know.
+    check(GET, 64 * 1024, 20, Some(Delivery::Complete)).await;
+    check(GET, 100, 1050, Some(Delivery::Complete)).await;
+    check(GET, 100, 200, Some(Delivery::Partial)).await;
+    check(HEAD, 64 * 1024, 20, Some(Delivery::Complete)).await;
+}

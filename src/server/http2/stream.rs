@@ -26,7 +26,7 @@ use super::super::connection::{ClientProbe, ConnectionInfo, HeadError, Inbound, 
 use super::super::io::WeakIo;
 use super::super::settings::ConnectionSettings;
 use super::{OpenStream, Streams};
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Delivery};
 
 /// What a request is served with.
 pub(super) struct StreamContext {
@@ -83,11 +83,18 @@ pub(super) async fn serve<S>(
         })
         .await
     };
-    let Some(answer) = answered else { return streams.cancelled() };
-    match send(answer, head_request, respond, limits.send_timeout).await {
-        Ok(()) => {}
-        Err(Unsent::Cancelled) => streams.cancelled(),
-        Err(Unsent::Failed) => {}
+    let Some(mut answer) = answered else { return streams.cancelled() };
+    let observer = answer.body_mut().take_observer();
+    let mut begun = false;
+    let sent = send(answer, head_request, respond, limits.send_timeout, &mut begun).await;
+    let delivery = sent.is_ok().then_some(Delivery::Complete);
+    if let (Some(observer), Some(delivery)) =
+        (observer, delivery.or(begun.then_some(Delivery::Partial)))
+    {
+        observer.delivered(delivery);
+    }
+    if matches!(sent, Err(Unsent::Cancelled)) {
+        streams.cancelled();
     }
 }
 
@@ -224,12 +231,13 @@ const CONNECTION_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Sends an answer; each piece of it is to be taken within `limit`.
+/// Sends an answer; each piece of it is to be taken within `limit`. `begun` is set once h2 has its head.
 async fn send(
     answer: Response<Body>,
     head_request: bool,
     mut respond: SendResponse<Bytes>,
     limit: Duration,
+    begun: &mut bool,
 ) -> Result<(), Unsent> {
     let (mut parts, mut body) = answer.into_parts();
     parts.version = Version::HTTP_2;
@@ -240,6 +248,7 @@ async fn send(
     frame(&mut parts.headers, &body, has_body);
     let head = Response::from_parts(parts, ());
     let Ok(mut stream) = respond.send_response(head, !has_body) else { return Err(Unsent::Failed) };
+    *begun = true;
     if !has_body {
         return Ok(());
     }
