@@ -17,7 +17,7 @@ use crate::listen::{BindError, BoundAddress};
 use crate::proxy::limits::in_flight::InFlight;
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::policy::plan::{BoundListeners, Plan, PlanError, PlanInputs, wanted};
-use crate::proxy::snapshot::Shared;
+use crate::proxy::snapshot::SharedState;
 use crate::secret::Store;
 use crate::server::{ConnectionLimit, WorkerListener};
 use crate::telemetry::Registry;
@@ -31,7 +31,7 @@ pub struct App {
     pub(super) registry: Registry,
     pub(super) keeper: Keeper,
     pub(super) headers: HeaderValues,
-    pub(super) shared: Shared,
+    pub(super) shared: SharedState,
     pub(super) connection_limit: ConnectionLimit,
     pub(super) listeners: Listeners,
     pub(super) sockets: Vec<Vec<WorkerListener>>,
@@ -108,7 +108,7 @@ impl App {
         let sockets = std::mem::take(&mut change.sockets);
         listeners.apply(change);
         let health = Arc::new(AppHealth::new(keeper.handle()));
-        let shared = Shared {
+        let shared = SharedState {
             plan: Arc::new(ArcSwap::from_pointee(plan)),
             metrics,
             in_flight: InFlight::default(),

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::proxy::policy::plan::{LocalKeys, SetHeaders};
-use crate::proxy::policy::settings::{ClientSettings, HeaderText, Proof, ProxySettings};
+use crate::proxy::policy::settings::{ClientCredential, ClientSettings, HeaderText, ProxySettings};
 use crate::secret::Reference;
 
 /// The values of one configuration. Each carries whose it is and where it is read from, so that
@@ -117,9 +117,9 @@ impl HeaderValues {
 }
 
 fn local_key(client: &ClientSettings) -> Option<&Reference> {
-    match &client.proof {
-        Proof::LocalKey { value, .. } => Some(value),
-        Proof::Certificate(_) | Proof::Process { .. } => None,
+    match &client.credential {
+        ClientCredential::LocalKey { value, .. } => Some(value),
+        ClientCredential::Certificate(_) | ClientCredential::Process { .. } => None,
     }
 }
 

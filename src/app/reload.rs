@@ -22,7 +22,7 @@ use super::systemd;
 use super::workers::WorkerThreads;
 use crate::config::{self, Config};
 use crate::proxy::policy::plan::wanted;
-use crate::proxy::snapshot::Shared;
+use crate::proxy::snapshot::SharedState;
 use crate::server::settings::{ShutdownSettings, WorkerCount};
 use crate::server::{ConnectionLimit, WorkerCommand};
 use crate::telemetry::Registry;
@@ -82,7 +82,7 @@ pub(super) struct Reloader {
     pub(super) text: Option<Vec<u8>>,
     pub(super) keeper: Keeper,
     pub(super) headers: HeaderValues,
-    pub(super) shared: Shared,
+    pub(super) shared: SharedState,
     pub(super) connection_limit: ConnectionLimit,
     pub(super) listeners: Listeners,
     pub(super) workers: WorkerThreads,

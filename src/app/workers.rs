@@ -15,7 +15,7 @@ use crate::body::Body;
 use crate::proxy;
 use crate::proxy::code::Code;
 use crate::proxy::policy::metrics::ProxyMetrics;
-use crate::proxy::snapshot::Shared;
+use crate::proxy::snapshot::SharedState;
 use crate::proxy::stack::stack;
 use crate::server::settings::ConnectionSettings;
 use crate::server::worker::{self, Heartbeat, WorkerGone};
@@ -36,7 +36,7 @@ impl WorkerThreads {
         sockets: Vec<Vec<WorkerListener>>,
         limits: ConnectionSettings,
         connection_limit: &ConnectionLimit,
-        shared: &Shared,
+        shared: &SharedState,
         stop: &StopSignal,
     ) -> io::Result<Self> {
         let start = |(index, sockets)| {
@@ -95,7 +95,7 @@ impl WorkerThreads {
 
 /// A worker's service; made on its thread.
 fn service(
-    shared: Shared,
+    shared: SharedState,
 ) -> impl tower::Service<
     Inbound,
     Response = Response<Body>,
@@ -103,7 +103,7 @@ fn service(
     Future = impl Future<Output = Result<Response<Body>, Infallible>> + use<>,
 > + Clone
 + use<> {
-    let worker = Rc::new(proxy::snapshot::Worker::new(shared));
+    let worker = Rc::new(proxy::snapshot::WorkerState::new(shared));
     let pruned = Rc::downgrade(&worker);
     tokio::task::spawn_local(async move {
         loop {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::{CONTENT_TYPE, COOKIE};
 
-use crate::proxy::headers::Kinds;
-use crate::proxy::policy::settings::{CertificateName, ClientSettings, ListenerSettings, Proof};
+use crate::proxy::headers::FieldClass;
+use crate::proxy::policy::settings::{
+    CertificateName, ClientCredential, ClientSettings, ListenerSettings,
+};
 
 use super::name::check_name;
 use super::references;
@@ -42,9 +44,11 @@ pub(super) fn read<'c>(root: &Section<'c>, way: &Way) -> Vec<ParsedClient<'c>> {
     for (name, item) in root.section("clients", "[clients]").entries() {
         check_name(&name, &item, "a client");
         let Some(section) = item.section("a client") else { continue };
-        let settings = proof(&section.advise(ADVICE), way)
-            .map(|proof| ClientSettings { name: Arc::from(name.as_str()), proof });
-        if let Some(other) = settings.as_ref().and_then(|settings| same_proof(settings, &clients)) {
+        let settings = credential(&section.advise(ADVICE), way)
+            .map(|credential| ClientSettings { name: Arc::from(name.as_str()), credential });
+        if let Some(other) =
+            settings.as_ref().and_then(|settings| same_credential(settings, &clients))
+        {
             let diagnostic = Diagnostic::new("two clients cannot be told apart");
             item.fail(diagnostic.label(format!("clients.{other} is known by the same")));
         }
@@ -54,7 +58,7 @@ pub(super) fn read<'c>(root: &Section<'c>, way: &Way) -> Vec<ParsedClient<'c>> {
 }
 
 /// Each client proves itself in one way: of two, nobody could say whether both are needed.
-fn proof(section: &Section<'_>, way: &Way) -> Option<Proof> {
+fn credential(section: &Section<'_>, way: &Way) -> Option<ClientCredential> {
     let ways = [
         section.item("local_key").map(|item| local_key(&item, way)),
         section.item("certificate").map(|item| certificate(&item)),
@@ -63,7 +67,7 @@ fn proof(section: &Section<'_>, way: &Way) -> Option<Proof> {
     section.finish();
     let mut ways = ways.into_iter().flatten();
     match (ways.next(), ways.next()) {
-        (Some(proof), None) => proof,
+        (Some(credential), None) => credential,
         (Some(_), Some(_)) => {
             let diagnostic = Diagnostic::new("a client proves who it is in one way").expected(WAYS);
             section.fail(diagnostic.hint("write a [clients.NAME] for each way"));
@@ -77,14 +81,14 @@ fn proof(section: &Section<'_>, way: &Way) -> Option<Proof> {
     }
 }
 
-fn local_key(item: &Item<'_>, way: &Way) -> Option<Proof> {
+fn local_key(item: &Item<'_>, way: &Way) -> Option<ClientCredential> {
     let section = item.section("a local key")?;
     let header = section.required("header", "write  header = \"X-Local-Key\"");
     let value = section.required("value", "write  value.file = \"/path\", or value.env = \"NAME\"");
     section.finish();
     let header = header.and_then(|item| header_name(&item));
     let value = value.and_then(|item| references::read(&item, "value", way));
-    header.zip(value).map(|(header, value)| Proof::LocalKey { header, value })
+    header.zip(value).map(|(header, value)| ClientCredential::LocalKey { header, value })
 }
 
 /// A header that nobody else reads on the way.
@@ -94,14 +98,16 @@ fn header_name(item: &Item<'_>) -> Option<HeaderName> {
         item.reject("expected the name of a header: letters, digits and `-`");
         return None;
     };
-    if Kinds::of(name.as_str()) != Kinds::OTHER || matches!(name, COOKIE | CONTENT_TYPE) {
+    if FieldClass::classify(name.as_str()) != FieldClass::empty()
+        || matches!(name, COOKIE | CONTENT_TYPE)
+    {
         item.reject("this header has a meaning of its own; take another, such as \"X-Local-Key\"");
         return None;
     }
     Some(name)
 }
 
-fn certificate(item: &Item<'_>) -> Option<Proof> {
+fn certificate(item: &Item<'_>) -> Option<ClientCredential> {
     let section = item.section("a certificate")?;
     let (subject, dns, uri) = (section.item("subject"), section.item("dns"), section.item("uri"));
     section.finish();
@@ -119,7 +125,7 @@ fn certificate(item: &Item<'_>) -> Option<Proof> {
             section.fail(diagnostic.expected("one of subject, dns, uri"));
         })
         .ok()?;
-    name.map(Proof::Certificate)
+    name.map(ClientCredential::Certificate)
 }
 
 /// Written as RFC 4514 does; what OpenSSL prints has spaces and another order.
@@ -155,14 +161,14 @@ fn uri_name(item: &Item<'_>) -> Option<CertificateName> {
 }
 
 /// Process credentials, where any are written.
-fn process(section: &Section<'_>) -> Option<Option<Proof>> {
+fn process(section: &Section<'_>) -> Option<Option<ClientCredential>> {
     let (uids, gids) = (section.item("peer_uids"), section.item("peer_gids"));
     if uids.is_none() && gids.is_none() {
         return None;
     }
     let numbers = |item: Option<Item<'_>>| item.map_or(Some(Vec::new()), |item| ids(&item));
     let found = numbers(uids).zip(numbers(gids));
-    Some(found.map(|(uids, gids)| Proof::Process { uids, gids }))
+    Some(found.map(|(uids, gids)| ClientCredential::Process { uids, gids }))
 }
 
 /// At least one number; the last of all means "nobody in particular" to the kernel.
@@ -183,7 +189,9 @@ pub(super) fn in_the_clear(clients: &[ParsedClient<'_>], listeners: &[ListenerSe
     let Some(open) = listeners.iter().find(open) else { return };
     let by_key = |found: &&ParsedClient<'_>| {
         let settings = found.settings.as_ref();
-        settings.is_some_and(|settings| matches!(settings.proof, Proof::LocalKey { .. }))
+        settings.is_some_and(|settings| {
+            matches!(settings.credential, ClientCredential::LocalKey { .. })
+        })
     };
     for found in clients.iter().filter(by_key) {
         let diagnostic = Diagnostic::new("this client's key travels in the clear");
@@ -194,9 +202,15 @@ pub(super) fn in_the_clear(clients: &[ParsedClient<'_>], listeners: &[ListenerSe
 }
 
 /// An earlier client that the same request could come from.
-fn same_proof<'a>(settings: &ClientSettings, earlier: &'a [ParsedClient<'_>]) -> Option<&'a str> {
-    let same = |other: &ClientSettings| match (&settings.proof, &other.proof) {
-        (Proof::Process { uids, gids }, Proof::Process { uids: others, gids: groups }) => {
+fn same_credential<'a>(
+    settings: &ClientSettings,
+    earlier: &'a [ParsedClient<'_>],
+) -> Option<&'a str> {
+    let same = |other: &ClientSettings| match (&settings.credential, &other.credential) {
+        (
+            ClientCredential::Process { uids, gids },
+            ClientCredential::Process { uids: others, gids: groups },
+        ) => {
             uids.iter().any(|uid| others.contains(uid))
                 || gids.iter().any(|gid| groups.contains(gid))
         }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Request, Response};
 use tokio::time::Instant;
 
-use super::headers::Kinds;
+use super::headers::FieldClass;
 use super::policy::metrics::ProxyMetrics;
 use super::policy::plan::{RoutePlan, UpstreamPlan};
 use super::problem::{REQUEST_ID, problem};
-use super::rejection::{Code, Forwarded, Rejection};
+use super::rejection::{Code, Rejection};
 use super::request::retry::is_safe;
 use crate::body::Body;
 use crate::telemetry::log::AccessLog;
+use crate::upstream::Forwarded;
 
 /// The id of a request: the app's own where it is fit to be logged, else made when first needed.
 #[derive(Default)]
@@ -27,8 +28,8 @@ impl RequestId {
     const MAX_BYTES: usize = 128;
 
     /// Takes the id from `X-Request-Id`, if it is printable and short.
-    pub fn of(headers: &HeaderMap, fields: Kinds) -> Self {
-        if !fields.any(Kinds::REQUEST_ID) {
+    pub fn of(headers: &HeaderMap, fields: FieldClass) -> Self {
+        if !fields.intersects(FieldClass::REQUEST_ID) {
             return Self::default();
         }
         let accepted = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| {
@@ -63,7 +64,7 @@ pub struct AccessRecord {
 
 impl AccessRecord {
     /// Begins a record; `fields` are the kinds of the request's.
-    pub fn new<B>(request: &Request<B>, fields: Kinds, access: AccessLog) -> Self {
+    pub fn new<B>(request: &Request<B>, fields: FieldClass, access: AccessLog) -> Self {
         Self {
             started: Instant::now(),
             method: request.method().clone(),

@@ -2,10 +2,10 @@
 
 use http::StatusCode;
 
-use super::rejection::Forwarded;
+use crate::upstream::Forwarded;
 
 macro_rules! codes {
-    ($($name:ident = $code:literal, $status:literal, $title:literal, $again:ident, [$($forwarded:ident),*], $error:literal;)*) => {
+    ($($name:ident = $code:literal, $status:literal, $title:literal, $retryable:ident, [$($forwarded:ident),*], $error:literal;)*) => {
         /// A stable code, the `code` member of our problem documents.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
@@ -22,7 +22,7 @@ macro_rules! codes {
                         code: $code,
                         status: $status,
                         title: $title,
-                        again: Again::$again,
+                        retryable: Retryable::$retryable,
                         forwarded: &[$(Forwarded::$forwarded),*],
                         proxy_error: $error,
                     },)*
@@ -51,36 +51,36 @@ codes! {
     UriTooLong = "uri_too_long", 414, "The request target is too long", No, [No], "http_request_error";
     HeadersTooLarge = "headers_too_large", 431, "The request's head is too large", No, [No], "http_request_error";
     Expectation = "expectation", 417, "Unsupported expectation", No, [No], "http_request_error";
-    RequestTimeout = "request_timeout", 408, "The request body did not arrive in time", Judge, [No, Unknown], "http_request_error";
-    RequestAborted = "request_aborted", 400, "The request body ended early", Judge, [No, Unknown], "http_request_error";
+    RequestTimeout = "request_timeout", 408, "The request body did not arrive in time", IfIdempotent, [No, Unknown], "http_request_error";
+    RequestAborted = "request_aborted", 400, "The request body ended early", IfIdempotent, [No, Unknown], "http_request_error";
     Overloaded = "overloaded", 503, "Too many requests are under way", Later, [No], "connection_limit_reached";
     TokenUnavailable = "token_unavailable", 503, "No usable token is available", Later, [No], "proxy_internal_error";
     TokenBudget = "token_budget", 503, "The budget of token calls is spent", Later, [No], "proxy_internal_error";
     SecretUnavailable = "secret_unavailable", 503, "A configured secret cannot be read", Later, [No], "proxy_configuration_error";
     Connect = "connect", 502, "The upstream could not be reached", Later, [No], "destination_unavailable";
-    UpstreamReset = "upstream_reset", 502, "The upstream ended the exchange", Judge, [No, Unknown], "connection_terminated";
-    UpstreamTimeout = "upstream_timeout", 504, "The upstream did not answer in time", Judge, [Unknown], "http_response_timeout";
-    Internal = "internal", 500, "bearer-proxy failed", Judge, [No, Unknown], "proxy_internal_error";
+    UpstreamReset = "upstream_reset", 502, "The upstream ended the exchange", IfIdempotent, [No, Unknown], "connection_terminated";
+    UpstreamTimeout = "upstream_timeout", 504, "The upstream did not answer in time", IfIdempotent, [Unknown], "http_response_timeout";
+    Internal = "internal", 500, "bearer-proxy failed", IfIdempotent, [No, Unknown], "proxy_internal_error";
 }
 
 struct Facts {
     code: &'static str,
     status: u16,
     title: &'static str,
-    again: Again,
+    retryable: Retryable,
     forwarded: &'static [Forwarded],
     proxy_error: &'static str,
 }
 
 /// Whether sending the same request again helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
+pub enum Retryable {
     /// It will be refused again until the request or the configuration is another.
     No,
     /// It was not forwarded, and the cause may pass.
     Later,
     /// The cause may pass, but the upstream may have acted on the request.
-    Judge,
+    IfIdempotent,
 }
 
 impl Code {
@@ -100,8 +100,8 @@ impl Code {
     }
 
     /// Whether sending the same request again helps.
-    pub fn again(self) -> Again {
-        self.facts().again
+    pub fn retryable(self) -> Retryable {
+        self.facts().retryable
     }
 
     /// What its answers may say of having been forwarded.
@@ -135,8 +135,8 @@ mod tests {
     fn whatever_may_have_been_forwarded_is_left_to_judgement() {
         for code in Code::ALL {
             let sure = code.forwarded() == [Forwarded::No];
-            assert!(sure || code.again() != Again::Later, "{code:?}");
-            assert!(!sure || code.again() != Again::Judge, "{code:?}");
+            assert!(sure || code.retryable() != Retryable::Later, "{code:?}");
+            assert!(!sure || code.retryable() != Retryable::IfIdempotent, "{code:?}");
         }
     }
 }

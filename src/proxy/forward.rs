@@ -10,10 +10,10 @@ use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
 
-use super::headers::challenge::{Verdict, verdict};
+use super::headers::challenge::{Challenge, classify_challenge};
 use super::headers::{self, rewrite};
 use super::limits::body::LimitedBody;
-use super::rejection::{Code, Forwarded, Rejection};
+use super::rejection::{Code, Rejection};
 use super::request::authorized::{Authorized, Exchange, Sent};
 use super::request::received::Received;
 use super::request::retry::is_safe;
@@ -22,7 +22,7 @@ use super::request::scope::ScopedRequest;
 use super::request::upgrade;
 use super::trailers::TrailerFilter;
 use crate::body::Body;
-use crate::upstream::{Transport, UpstreamResponse};
+use crate::upstream::{Forwarded, Transport, UpstreamResponse};
 
 #[cfg(test)]
 mod tests;
@@ -96,9 +96,9 @@ async fn send<T: Transport>(
     // `send` asks the pool for a connection that can be upgraded while this is there.
     let upgrades = upgrade.is_some();
     let mut sent = authorized.send(transport, upgrades).await?;
-    let verdict = verdict(&sent.answer.response);
-    if verdict != Verdict::Fine {
-        sent = Box::pin(challenged(sent, verdict, &exchange, upgrades, transport)).await?;
+    let challenge = classify_challenge(&sent.answer.response);
+    if challenge != Challenge::None {
+        sent = Box::pin(challenged(sent, challenge, &exchange, upgrades, transport)).await?;
     }
     let switched = sent.answer.response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let bearer = sent.bearer.clone();
@@ -113,21 +113,21 @@ async fn send<T: Transport>(
 /// A 401 for the token: the token is reported, and where a second try is honest one is made.
 async fn challenged<T: Transport>(
     sent: Sent,
-    verdict: Verdict,
+    challenge: Challenge,
     exchange: &Exchange,
     upgrades: bool,
     transport: &T,
 ) -> Result<Sent, Rejection> {
     let route = &exchange.route;
     let (Some(reader), Some(bearer)) = (&route.token, &sent.bearer) else { return Ok(sent) };
-    match verdict {
-        Verdict::Fine => return Ok(sent),
-        Verdict::InvalidToken => route.metrics.unauthorized(),
-        Verdict::Refused => {
+    match challenge {
+        Challenge::None => return Ok(sent),
+        Challenge::InvalidToken => route.metrics.unauthorized(),
+        Challenge::Other => {
             route.metrics.unauthorized();
             return Ok(sent);
         }
-        Verdict::InsufficientScope => {
+        Challenge::InsufficientScope => {
             route.metrics.insufficient_scope();
             return Ok(sent);
         }
@@ -150,7 +150,7 @@ fn streamed(sent: Sent, exchange: &Exchange) -> Response<Body> {
     let Exchange { route, upstream, scope, grpc, .. } = exchange;
     let token = bearer.as_ref().map(|bearer| bearer.token_bytes());
     let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
-    headers::response(response.headers_mut(), version, &route.hygiene, token);
+    headers::sanitize_response(response.headers_mut(), version, &route.header_policy, token);
     rewrite::answer(response.headers_mut(), &upstream.answer_rewrite);
     // The words beside the status are kept; an upstream may echo what it likes in them.
     if let (Some(token), Some(reason)) = (token, response.extensions().get::<ReasonPhrase>())

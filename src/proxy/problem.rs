@@ -95,7 +95,8 @@ fn document(rejection: &Rejection, request_id: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::rejection::{ConnectFailure, Forwarded};
+    use crate::proxy::rejection::ConnectFailure;
+    use crate::upstream::Forwarded;
     use http_body_util::BodyExt;
     use std::time::Duration;
 

@@ -11,20 +11,20 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::access_log::AccessRecord;
-use super::headers::Kinds;
+use super::headers::FieldClass;
 use super::rejection::Rejection;
 use super::request::scope::{RequestScope, ScopedRequest};
-use super::snapshot::Worker;
+use super::snapshot::WorkerState;
 use crate::body::Body;
 use crate::server::Inbound;
 
 /// Puts [`Record`] around a service.
 #[derive(Clone)]
-pub struct RecordLayer(Rc<Worker>);
+pub struct RecordLayer(Rc<WorkerState>);
 
 impl RecordLayer {
     /// Of this worker's requests.
-    pub fn new(worker: Rc<Worker>) -> Self {
+    pub fn new(worker: Rc<WorkerState>) -> Self {
         Self(worker)
     }
 }
@@ -32,7 +32,7 @@ impl RecordLayer {
 /// Begins the record of a request and ends it with the answer.
 #[derive(Clone)]
 pub struct Record<S> {
-    worker: Rc<Worker>,
+    worker: Rc<WorkerState>,
     inner: S,
 }
 
@@ -60,10 +60,10 @@ where
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let snapshot = self.worker.snapshot();
         let Inbound { request, connection, client, upgrade } = inbound;
-        let fields = Kinds::survey(request.headers());
+        let fields = FieldClass::classify_all(request.headers());
         let record = AccessRecord::new(&request, fields, snapshot.plan.access);
-        let under_way = snapshot.metrics.under_way();
-        let scope = RequestScope::new(snapshot, record, under_way);
+        let in_flight = snapshot.metrics.enter_in_flight();
+        let scope = RequestScope::new(snapshot, record, in_flight);
         let held = scope.clone();
         let request = ScopedRequest { request, fields, connection, client, upgrade, scope: held };
         // In a box, since it is handed from state to state.

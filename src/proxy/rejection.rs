@@ -7,29 +7,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 pub use super::code::Code;
-
-/// Whether a request reached the upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Forwarded {
-    /// Not one byte of it: sending it again cannot do it twice.
-    #[default]
-    No,
-    /// The upstream answered it.
-    Yes,
-    /// Some of it was sent and no answer came: it may have been acted upon.
-    Unknown,
-}
-
-impl Forwarded {
-    /// The word in the `Bearer-Proxy-Forwarded` header.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::No => "no",
-            Self::Yes => "yes",
-            Self::Unknown => "unknown",
-        }
-    }
-}
+use crate::upstream::Forwarded;
 
 /// One refusal.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use crate::upstream::Pool;
 
 /// What all workers share.
 #[derive(Clone)]
-pub struct Shared {
+pub struct SharedState {
     /// The plan of the moment.
     pub plan: Arc<ArcSwap<Plan>>,
     /// What is counted.
@@ -29,8 +29,8 @@ pub struct Shared {
 }
 
 /// One worker's view of the plan; made on that worker's thread, where its connections stay.
-pub struct Worker {
-    shared: Shared,
+pub struct WorkerState {
+    shared: SharedState,
     current: RefCell<Rc<Snapshot>>,
 }
 
@@ -44,9 +44,9 @@ pub struct Snapshot {
     pools: Vec<Option<Pool>>,
 }
 
-impl Worker {
+impl WorkerState {
     /// Begins with the plan of the moment.
-    pub fn new(shared: Shared) -> Self {
+    pub fn new(shared: SharedState) -> Self {
         let snapshot = Snapshot::new(shared.plan.load_full(), None, &shared);
         Self { shared, current: RefCell::new(Rc::new(snapshot)) }
     }
@@ -78,7 +78,7 @@ impl Worker {
 
 impl Snapshot {
     /// Connections survive a reload where nothing about them has changed.
-    fn new(plan: Arc<Plan>, previous: Option<&Self>, shared: &Shared) -> Self {
+    fn new(plan: Arc<Plan>, previous: Option<&Self>, shared: &SharedState) -> Self {
         let known = |upstream: &UpstreamPlan| {
             let mut pools = previous?.pools.iter().flatten();
             pools.find(|pool| **pool.settings() == *upstream.connection).cloned()

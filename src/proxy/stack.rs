@@ -10,7 +10,7 @@ use tower::{Service, ServiceBuilder, service_fn};
 use super::forward::forward;
 use super::limits::load_shed::LoadShedLayer;
 use super::record::RecordLayer;
-use super::snapshot::Worker;
+use super::snapshot::WorkerState;
 use crate::body::Body;
 use crate::server::Inbound;
 
@@ -18,7 +18,7 @@ use crate::server::Inbound;
 ///
 /// It is as cheap to clone as two reference counts, and its future is not boxed.
 pub fn stack(
-    worker: &Rc<Worker>,
+    worker: &Rc<WorkerState>,
 ) -> impl Service<
     Inbound,
     Response = Response<Body>,

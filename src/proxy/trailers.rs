@@ -33,7 +33,7 @@ impl<B> TrailerFilter<B> {
         match frame.into_trailers() {
             Ok(all) => Frame::trailers(headers::trailers(
                 all,
-                &self.route.hygiene.trailers,
+                &self.route.header_policy.trailers,
                 token,
                 self.grpc,
             )),

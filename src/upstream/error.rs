@@ -5,20 +5,33 @@ use std::fmt;
 
 use crate::net::connect::ConnectError;
 
-/// Whether a request may have reached the upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether a request reached the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Forwarded {
-    /// Not one byte of it was written, or the server promised not to have looked at it.
+    /// No byte of it was written, or the server promised that it did not process it: sending it again
+    /// cannot have its effect twice.
+    #[default]
     No,
-    /// Some of it may have been read.
+    /// The upstream answered it.
+    Yes,
+    /// Some of it was sent and no answer came: the upstream may have acted on it.
     Unknown,
 }
 
 impl Forwarded {
-    /// What is known of a request that was tried twice.
+    /// The word in the `Bearer-Proxy-Forwarded` header, the access log and problem documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Yes => "yes",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The outcome of two attempts together: that of the second where the first was not forwarded.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
-        if self == Self::No { other } else { self }
+    pub fn or(self, second: Self) -> Self {
+        if self == Self::No { second } else { self }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use bearer_proxy::app::App;
 use bearer_proxy::cli::args::Args;
 use bearer_proxy::config::schema::{KeyDoc, ValueKind, keys};
-use bearer_proxy::proxy::code::{Again, Code};
+use bearer_proxy::proxy::code::{Code, Retryable};
 use clap::CommandFactory;
 
 use crate::log_events::{LogEvent, log_events};
@@ -53,16 +53,16 @@ fn plain(text: &str) -> String {
 fn problem_codes() {
     let row = |code: Code| {
         let forwarded: Vec<_> = code.forwarded().iter().map(|word| word.as_str()).collect();
-        let again = match code.again() {
-            Again::No => "no",
-            Again::Later => "yes, later",
-            Again::Judge => "if it is safe to",
+        let retry = match code.retryable() {
+            Retryable::No => "no",
+            Retryable::Later => "yes, later",
+            Retryable::IfIdempotent => "if it is safe to",
         };
         [
             format!("`{}`", code.as_str()),
             code.status().as_u16().to_string(),
             code.title().to_owned(),
-            again.to_owned(),
+            retry.to_owned(),
             forwarded.join(", "),
             format!("`{}`", code.proxy_error()),
         ]

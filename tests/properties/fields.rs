@@ -1,7 +1,7 @@
 //! What holds of every head after hygiene, in both directions. The lists here are written anew, so
 //! that they do not share a mistake with those of the program.
 
-use bearer_proxy::proxy::headers::{self, AllowedTrailers, Kinds, Policy};
+use bearer_proxy::proxy::headers::{self, AllowedTrailers, FieldClass, HeaderPolicy};
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
@@ -39,12 +39,12 @@ const TOKEN: &[u8] = b"tok-123";
 pub fn check(data: &[u8]) {
     let Some((switches, text)) = data.split_first() else { return };
     let before = head(text);
-    let policy = Policy {
+    let policy = HeaderPolicy {
         keep_overrides: switches & 1 != 0,
         keep_forwarding: switches & 2 != 0,
-        ours: [HeaderName::from_static("x-api-key")].into_iter().collect(),
+        reserved: [HeaderName::from_static("x-api-key")].into_iter().collect(),
         trailers: AllowedTrailers::new([HeaderName::from_static("x-sum")]),
-        ..Policy::default()
+        ..HeaderPolicy::default()
     };
     request(&before, &policy);
     answer(&before, &policy);
@@ -64,10 +64,10 @@ fn head(text: &[u8]) -> HeaderMap {
 }
 
 /// The head that goes upstream, with our Authorization where it is attached.
-fn request(before: &HeaderMap, policy: &Policy) {
+fn request(before: &HeaderMap, policy: &HeaderPolicy) {
     let mut after = before.clone();
-    let found = Kinds::survey(&after);
-    headers::request(&mut after, found, Version::HTTP_11, policy);
+    let found = FieldClass::classify_all(&after);
+    headers::sanitize_request(&mut after, found, Version::HTTP_11, policy);
     after.insert(AUTHORIZATION, HeaderValue::from_static("Bearer ours"));
     let credentials = |name: &&HeaderName| name.as_str().replace('_', "-") == "authorization";
     assert_eq!(after.keys().filter(credentials).count(), 1);
@@ -88,9 +88,9 @@ fn request(before: &HeaderMap, policy: &Policy) {
 }
 
 /// The head that goes to the app.
-fn answer(before: &HeaderMap, policy: &Policy) {
+fn answer(before: &HeaderMap, policy: &HeaderPolicy) {
     let mut after = before.clone();
-    headers::response(&mut after, Version::HTTP_11, policy, Some(TOKEN));
+    headers::sanitize_response(&mut after, Version::HTTP_11, policy, Some(TOKEN));
     for (name, value) in &after {
         assert!(!HOP.contains(&name.as_str()), "{name}");
         assert!(!["te", "alt-svc", "bearer-proxy-forwarded"].contains(&name.as_str()), "{name}");

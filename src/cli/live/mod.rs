@@ -25,7 +25,7 @@ use crate::net::tls::ClientCertificate;
 use crate::oauth::{ClientAuth, ScopeSet};
 use crate::proxy::policy::plan::wanted;
 use crate::proxy::policy::settings::{
-    ClientSettings, HeaderText, ListenerSettings, Proof, UpstreamSettings,
+    ClientCredential, ClientSettings, HeaderText, ListenerSettings, UpstreamSettings,
 };
 use crate::token::{Credential, grouped, probe};
 use result::{CheckGroup, CheckResult};
@@ -126,7 +126,7 @@ async fn check_upstream(upstream: &UpstreamSettings) -> CheckGroup {
 
 /// A client that proves itself by a key has one to be read.
 async fn check_client(client: &ClientSettings) -> Option<CheckGroup> {
-    let Proof::LocalKey { value, .. } = &client.proof else { return None };
+    let ClientCredential::LocalKey { value, .. } = &client.credential else { return None };
     let steps = vec![references::secret("local_key", value).await];
     Some(CheckGroup { kind: "client", name: client.name.to_string(), url: None, steps })
 }

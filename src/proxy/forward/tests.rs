@@ -20,14 +20,14 @@ use crate::listen::Peer;
 use crate::listen::settings::Listen;
 use crate::net::testing::origin;
 use crate::proxy::access_log::AccessRecord;
-use crate::proxy::headers::Kinds;
+use crate::proxy::headers::FieldClass;
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::policy::plan::{BoundListener, Plan, PlanInputs, wanted};
 use crate::proxy::policy::settings::{
     AllowedHosts, ListenerSettings, ProxySettings, RequestLimits, RetryUnsafe, RouteSettings,
     UpstreamSettings,
 };
-use crate::proxy::rejection::{Code, Forwarded, Rejection};
+use crate::proxy::rejection::{Code, Rejection};
 use crate::proxy::request::scope::{RequestScope, ScopedRequest};
 use crate::proxy::snapshot::Snapshot;
 use crate::server::{ClientProbe, ConnectionInfo};
@@ -35,7 +35,8 @@ use crate::telemetry::Registry;
 use crate::token::credential::Policy;
 use crate::token::testing::{Mood, Scripted, credential, keeper};
 use crate::upstream::{
-    self, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport, UpstreamResponse,
+    self, Forwarded, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
+    UpstreamResponse,
 };
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -98,7 +99,7 @@ impl Transport for Rc<Bank> {
     async fn acquire(&self, reuse: Reuse) -> Result<BankConnection, SendError> {
         sleep(Duration::from_millis(self.roll(50).into())).await;
         if self.roll(40) == 0 {
-            let (kind, forwarded) = (SendErrorKind::Overloaded, upstream::Forwarded::No);
+            let (kind, forwarded) = (SendErrorKind::Overloaded, Forwarded::No);
             return Err(SendError { kind, forwarded, reused: false });
         }
         Ok(BankConnection(Rc::clone(self), reuse))
@@ -111,7 +112,7 @@ impl SendRequest for BankConnection {
     async fn send(self, request: Request<Body>) -> Result<UpstreamResponse, SendFailure> {
         let Self(bank, reuse) = self;
         if bank.roll(30) == 0 {
-            let (kind, forwarded) = (SendErrorKind::Closed, upstream::Forwarded::No);
+            let (kind, forwarded) = (SendErrorKind::Closed, Forwarded::No);
             let error = SendError { kind, forwarded, reused: true };
             return Err(SendFailure::Returned(Box::new(request), error));
         }
@@ -131,12 +132,12 @@ impl SendRequest for BankConnection {
         let failed = |kind, forwarded, reused| {
             Err(SendFailure::Failed(SendError { kind, forwarded, reused }))
         };
-        let unknown = upstream::Forwarded::Unknown;
+        let unknown = Forwarded::Unknown;
         let challenge = "Bearer error=\"invalid_token\"";
         match fate {
             Fate::Stale => failed(SendErrorKind::Closed, unknown, true),
             Fate::Reset | Fate::Silent => failed(SendErrorKind::Closed, unknown, false),
-            Fate::Refused => failed(SendErrorKind::Refused, upstream::Forwarded::No, true),
+            Fate::Refused => failed(SendErrorKind::Refused, Forwarded::No, true),
             Fate::Challenged => Ok(answer(401, challenge)),
             Fate::Answered(403) => Ok(answer(403, "Bearer error=\"insufficient_scope\"")),
             Fate::Answered(status) => Ok(answer(status, "")),
@@ -239,10 +240,10 @@ impl Asked {
 
 /// A request of an app, as the stack would hand it on.
 fn scoped(snapshot: &Rc<Snapshot>, request: Request<Body>) -> Box<ScopedRequest> {
-    let fields = Kinds::survey(request.headers());
+    let fields = FieldClass::classify_all(request.headers());
     let record = AccessRecord::new(&request, fields, snapshot.plan.access);
-    let under_way = snapshot.metrics.under_way();
-    let scope = RequestScope::new(Rc::clone(snapshot), record, under_way);
+    let in_flight = snapshot.metrics.enter_in_flight();
+    let scope = RequestScope::new(Rc::clone(snapshot), record, in_flight);
     let peer = Peer::tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
     let connection = Rc::new(ConnectionInfo::new(0, peer));
     let client = ClientProbe::always_connected();

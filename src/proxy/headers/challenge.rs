@@ -14,33 +14,35 @@ use params::params;
 
 /// What an answer says of the token that its request carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Challenge {
     /// Nothing.
-    Fine,
+    None,
     /// The token is not, or no longer, accepted.
     InvalidToken,
     /// The token lacks a scope that the upstream wants.
     InsufficientScope,
     /// The upstream refuses the request, and not for its token.
-    Refused,
+    Other,
 }
 
-/// Reads the verdict of an answer's head.
-pub fn verdict<B>(response: &Response<B>) -> Verdict {
+/// Reads the challenge of an answer's head.
+pub fn classify_challenge<B>(response: &Response<B>) -> Challenge {
     match response.status() {
-        StatusCode::UNAUTHORIZED if says(response, "insufficient_scope") => {
-            Verdict::InsufficientScope
+        StatusCode::UNAUTHORIZED if has_error_code(response, "insufficient_scope") => {
+            Challenge::InsufficientScope
         }
-        StatusCode::UNAUTHORIZED if says(response, "invalid_request") => Verdict::Refused,
-        StatusCode::UNAUTHORIZED => Verdict::InvalidToken,
-        StatusCode::FORBIDDEN if says(response, "insufficient_scope") => Verdict::InsufficientScope,
-        _ => Verdict::Fine,
+        StatusCode::UNAUTHORIZED if has_error_code(response, "invalid_request") => Challenge::Other,
+        StatusCode::UNAUTHORIZED => Challenge::InvalidToken,
+        StatusCode::FORBIDDEN if has_error_code(response, "insufficient_scope") => {
+            Challenge::InsufficientScope
+        }
+        _ => Challenge::None,
     }
 }
 
 /// Whether a Bearer challenge carries an `error` with this code. Servers write codes in any case,
 /// although RFC 6750 section 3 knows one only.
-fn says<B>(response: &Response<B>, code: &str) -> bool {
+fn has_error_code<B>(response: &Response<B>, code: &str) -> bool {
     let lines = response.headers().get_all(WWW_AUTHENTICATE).iter();
     lines.flat_map(|line| params(line.as_bytes())).any(|param| {
         param.scheme.eq_ignore_ascii_case(b"bearer")
@@ -63,22 +65,26 @@ mod tests {
 
     #[test]
     fn challenges_are_told_apart() {
-        let check = |status: u16, challenges: &[&str], expected: Verdict| {
-            assert_eq!(verdict(&answer(status, challenges)), expected, "{status} {challenges:?}");
+        let check = |status: u16, challenges: &[&str], expected: Challenge| {
+            assert_eq!(
+                classify_challenge(&answer(status, challenges)),
+                expected,
+                "{status} {challenges:?}"
+            );
         };
-        check(200, &[], Verdict::Fine);
-        check(200, &["Bearer error=\"insufficient_scope\""], Verdict::Fine);
-        check(401, &[], Verdict::InvalidToken);
-        check(401, &["Bearer"], Verdict::InvalidToken);
-        check(401, &["Bearer error=\"invalid_token\""], Verdict::InvalidToken);
-        check(401, &["bearer error=\"invalid_request\""], Verdict::Refused);
+        check(200, &[], Challenge::None);
+        check(200, &["Bearer error=\"insufficient_scope\""], Challenge::None);
+        check(401, &[], Challenge::InvalidToken);
+        check(401, &["Bearer"], Challenge::InvalidToken);
+        check(401, &["Bearer error=\"invalid_token\""], Challenge::InvalidToken);
+        check(401, &["bearer error=\"invalid_request\""], Challenge::Other);
         check(
             403,
             &["Bearer error=\"insufficient_scope\", scope=\"a\""],
-            Verdict::InsufficientScope,
+            Challenge::InsufficientScope,
         );
-        check(403, &["Bearer error=\"invalid_token\""], Verdict::Fine);
-        check(403, &[], Verdict::Fine);
+        check(403, &["Bearer error=\"invalid_token\""], Challenge::None);
+        check(403, &[], Challenge::None);
         for lacking in [
             &["Bearer realm=\"x\", error = \"insufficient_scope\""][..],
             &["BEARER ERROR=Insufficient_Scope"],
@@ -87,8 +93,8 @@ mod tests {
             &["Basic realm=\"x\"", "Bearer error=\"insufficient_scope\""],
             &["Bearer error=\"insufficient\\_scope\", Basic realm=\"x\""],
         ] {
-            check(401, lacking, Verdict::InsufficientScope);
-            check(403, lacking, Verdict::InsufficientScope);
+            check(401, lacking, Challenge::InsufficientScope);
+            check(403, lacking, Challenge::InsufficientScope);
         }
         for other in [
             "Basic realm=\"bearer error=insufficient_scope\"",
@@ -101,8 +107,8 @@ mod tests {
             "Bearers error=\"insufficient_scope\"",
             "error=\"insufficient_scope\"",
         ] {
-            check(401, &[other], Verdict::InvalidToken);
-            check(403, &[other], Verdict::Fine);
+            check(401, &[other], Challenge::InvalidToken);
+            check(403, &[other], Challenge::None);
         }
     }
 }

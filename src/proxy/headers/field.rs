@@ -1,110 +1,111 @@
-//! The table of fields: what each name is. What becomes of it is told in the folder's first lines.
+//! The table of header fields: the class of each name. The folder's first lines say what happens to
+//! each class.
 
-use std::ops::BitOr;
-
+use bitflags::bitflags;
 use http::HeaderMap;
 
-/// Kinds of fields, as a set: of one name, or of all names of a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Kinds(u32);
+bitflags! {
+    /// Classes of header fields: that of one name, or those of all names in a head. The empty set
+    /// stands for a name with no special meaning, which is forwarded.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct FieldClass: u32 {
+        /// Host: replaced by the upstream's.
+        const HOST = 1;
+        /// Content-Length: says how the message ends, and stays.
+        const LENGTH = 1 << 1;
+        /// Connection: names the fields of this hop.
+        const CONNECTION = 1 << 2;
+        /// Other fields of one connection, credentials for proxies among them.
+        const HOP = 1 << 3;
+        /// TE: says whether trailers are accepted.
+        const TE = 1 << 4;
+        /// Trailer: announces the trailers of a message.
+        const TRAILER = 1 << 5;
+        /// Upgrade: offers other protocols.
+        const UPGRADE = 1 << 6;
+        /// Expect: asks for 100 Continue.
+        const EXPECT = 1 << 7;
+        /// Authorization: only the proxy's own goes upstream.
+        const AUTHORIZATION = 1 << 8;
+        /// Fields by which some frameworks let a request name another method or path than it has.
+        const OVERRIDE = 1 << 9;
+        /// Fields in which earlier proxies describe the client.
+        const FORWARDING = 1 << 10;
+        /// Via: lists the proxies that a message has passed.
+        const VIA = 1 << 11;
+        /// Origin: the web page that sent a request.
+        const ORIGIN = 1 << 12;
+        /// Sec-Fetch-Site: how that page is related to the target.
+        const FETCH_SITE = 1 << 13;
+        /// Cache-Control.
+        const CACHE_CONTROL = 1 << 14;
+        /// Alt-Svc: following it would lead the app past this proxy.
+        const ALT_SVC = 1 << 15;
+        /// Headers that only this proxy may set: `Bearer-Proxy-Forwarded`.
+        const RESERVED = 1 << 16;
+        /// A name with `_`, which some servers take for `-`.
+        const UNDERSCORE = 1 << 17;
+        /// Transfer-Encoding: says how the message ends on this connection; made anew for the next.
+        const CODING = 1 << 18;
+        /// X-Request-Id: the app's name for a request.
+        const REQUEST_ID = 1 << 19;
+    }
+}
 
-impl Kinds {
-    /// Nothing is known of it, so that it travels.
-    pub const OTHER: Self = Self(0);
-    /// Host: replaced by the upstream's.
-    pub const HOST: Self = Self(1);
-    /// Content-Length: says how the message ends, and stays.
-    pub const LENGTH: Self = Self(1 << 1);
-    /// Connection: names the fields of this hop.
-    pub const CONNECTION: Self = Self(1 << 2);
-    /// Whatever else belongs to one connection, credentials for proxies among it.
-    pub const HOP: Self = Self(1 << 3);
-    /// TE: which trailers are welcome.
-    pub const TE: Self = Self(1 << 4);
-    /// Trailer: which trailers come.
-    pub const TRAILER: Self = Self(1 << 5);
-    /// Upgrade.
-    pub const UPGRADE: Self = Self(1 << 6);
-    /// Expect.
-    pub const EXPECT: Self = Self(1 << 7);
-    /// Authorization: ours alone goes upstream.
-    pub const AUTHORIZATION: Self = Self(1 << 8);
-    /// Fields by which some frameworks let a request name another method or path than it has.
-    pub const OVERRIDE: Self = Self(1 << 9);
-    /// Who the client is, in the words of proxies before us.
-    pub const FORWARDING: Self = Self(1 << 10);
-    /// Via: which proxies a message has passed.
-    pub const VIA: Self = Self(1 << 11);
-    /// Origin: the web page that sent a request.
-    pub const ORIGIN: Self = Self(1 << 12);
-    /// Sec-Fetch-Site: where that page stands.
-    pub const FETCH_SITE: Self = Self(1 << 13);
-    /// Cache-Control.
-    pub const CACHE_CONTROL: Self = Self(1 << 14);
-    /// Alt-Svc: following it would lead the app past us.
-    pub const ALT_SVC: Self = Self(1 << 15);
-    /// What only this program may say.
-    pub const OUR_WORD: Self = Self(1 << 16);
-    /// A name with `_`, which some servers take for `-`.
-    pub const UNDERSCORE: Self = Self(1 << 17);
-    /// Transfer-Encoding: says how the message ends on this connection; made anew for the next.
-    pub const CODING: Self = Self(1 << 18);
-    /// X-Request-Id: the app's name for a request.
-    pub const REQUEST_ID: Self = Self(1 << 19);
-
-    /// What a name is; names are in lower case, as those of `http::HeaderName` are.
-    pub fn of(name: impl AsRef<[u8]>) -> Self {
+impl FieldClass {
+    /// The class of a name, which is in lower case, as each `http::HeaderName` is.
+    pub fn classify(name: impl AsRef<[u8]>) -> Self {
         let name = name.as_ref();
         // By length first: no more than five names share one, so that an unknown name is compared
         // with a few only, and each comparison is of a length that the compiler knows.
-        let kind = match name.len() {
+        let class = match name.len() {
             2 => match name {
                 b"te" => Self::TE,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             3 => match name {
                 b"via" => Self::VIA,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             4 => match name {
                 b"host" => Self::HOST,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             6 => match name {
                 b"expect" => Self::EXPECT,
                 b"origin" => Self::ORIGIN,
                 b"x-host" => Self::FORWARDING,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             7 => match name {
                 b"alt-svc" => Self::ALT_SVC,
                 b"trailer" => Self::TRAILER,
                 b"upgrade" => Self::UPGRADE,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             9 => match name {
                 b"client-ip" | b"forwarded" | b"x-real-ip" => Self::FORWARDING,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             10 => match name {
                 b"connection" => Self::CONNECTION,
                 b"keep-alive" => Self::HOP,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             11 => match name {
                 b"x-client-ip" | b"x-forwarded" | b"x-remote-ip" => Self::FORWARDING,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             12 => match name {
                 b"x-request-id" => Self::REQUEST_ID,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             13 => match name {
                 b"authorization" => Self::AUTHORIZATION,
                 b"cache-control" => Self::CACHE_CONTROL,
                 b"x-http-method" | b"x-rewrite-url" => Self::OVERRIDE,
                 b"x-remote-addr" => Self::FORWARDING,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             14 => match name {
                 b"content-length" => Self::LENGTH,
@@ -112,80 +113,61 @@ impl Kinds {
                 b"sec-fetch-site" => Self::FETCH_SITE,
                 b"true-client-ip" => Self::FORWARDING,
                 b"x-original-url" => Self::OVERRIDE,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             15 => match name {
                 b"proxy-client-ip" | b"x-original-host" => Self::FORWARDING,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             16 => match name {
                 b"proxy-connection" => Self::HOP,
                 b"cf-connecting-ip" | b"fastly-client-ip" | b"x-originating-ip" => Self::FORWARDING,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             17 => match name {
                 b"transfer-encoding" => Self::CODING,
                 b"x-method-override" => Self::OVERRIDE,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             18 => match name {
                 b"proxy-authenticate" => Self::HOP,
                 b"wl-proxy-client-ip" => Self::FORWARDING,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             19 => match name {
                 b"proxy-authorization" => Self::HOP,
                 b"x-cluster-client-ip" => Self::FORWARDING,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             22 => match name {
-                b"bearer-proxy-forwarded" => Self::OUR_WORD,
+                b"bearer-proxy-forwarded" => Self::RESERVED,
                 b"x-http-method-override" => Self::OVERRIDE,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             24 => match name {
                 b"x-envoy-external-address" | b"x-original-forwarded-for" => Self::FORWARDING,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
             25 => match name {
                 b"proxy-authentication-info" => Self::HOP,
-                _ => Self::OTHER,
+                _ => Self::empty(),
             },
-            _ => Self::OTHER,
+            _ => Self::empty(),
         };
-        match kind {
-            Self::OTHER if name.starts_with(b"x-forwarded-") => Self::FORWARDING,
-            Self::OTHER if name.contains(&b'_') => Self::UNDERSCORE,
-            kind => kind,
+        if !class.is_empty() {
+            class
+        } else if name.starts_with(b"x-forwarded-") {
+            Self::FORWARDING
+        } else if name.contains(&b'_') {
+            Self::UNDERSCORE
+        } else {
+            class
         }
     }
 
-    /// What all names of a head are: the one pass that a request without oddities costs.
-    pub fn survey(headers: &HeaderMap) -> Self {
-        headers.keys().fold(Self::OTHER, |found, name| found | Self::of(name))
-    }
-
-    /// Whether the two have a kind in common.
-    pub fn any(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Both together, in constants.
-    pub const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// These but for the others, in constants.
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-}
-
-impl BitOr for Kinds {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        self.with(other)
+    /// The classes of all names in a head, found in one pass.
+    pub fn classify_all(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::empty(), |found, name| found | Self::classify(name))
     }
 }
 
@@ -194,12 +176,12 @@ mod tests {
     use super::*;
 
     /// All names that are known, once more, so that none stands under a wrong length.
-    const KNOWN: [(Kinds, &[&str]); 18] = [
-        (Kinds::HOST, &["host"]),
-        (Kinds::LENGTH, &["content-length"]),
-        (Kinds::CONNECTION, &["connection"]),
+    const KNOWN: [(FieldClass, &[&str]); 18] = [
+        (FieldClass::HOST, &["host"]),
+        (FieldClass::LENGTH, &["content-length"]),
+        (FieldClass::CONNECTION, &["connection"]),
         (
-            Kinds::HOP,
+            FieldClass::HOP,
             &[
                 "keep-alive",
                 "proxy-connection",
@@ -209,13 +191,13 @@ mod tests {
                 "http2-settings",
             ],
         ),
-        (Kinds::TE, &["te"]),
-        (Kinds::TRAILER, &["trailer"]),
-        (Kinds::UPGRADE, &["upgrade"]),
-        (Kinds::EXPECT, &["expect"]),
-        (Kinds::AUTHORIZATION, &["authorization"]),
+        (FieldClass::TE, &["te"]),
+        (FieldClass::TRAILER, &["trailer"]),
+        (FieldClass::UPGRADE, &["upgrade"]),
+        (FieldClass::EXPECT, &["expect"]),
+        (FieldClass::AUTHORIZATION, &["authorization"]),
         (
-            Kinds::OVERRIDE,
+            FieldClass::OVERRIDE,
             &[
                 "x-original-url",
                 "x-rewrite-url",
@@ -225,7 +207,7 @@ mod tests {
             ],
         ),
         (
-            Kinds::FORWARDING,
+            FieldClass::FORWARDING,
             &[
                 "forwarded",
                 "x-forwarded",
@@ -250,34 +232,37 @@ mod tests {
                 "wl-proxy-client-ip",
             ],
         ),
-        (Kinds::VIA, &["via"]),
-        (Kinds::ORIGIN, &["origin"]),
-        (Kinds::FETCH_SITE, &["sec-fetch-site"]),
-        (Kinds::CACHE_CONTROL, &["cache-control"]),
-        (Kinds::ALT_SVC, &["alt-svc"]),
-        (Kinds::CODING, &["transfer-encoding"]),
-        (Kinds::REQUEST_ID, &["x-request-id"]),
+        (FieldClass::VIA, &["via"]),
+        (FieldClass::ORIGIN, &["origin"]),
+        (FieldClass::FETCH_SITE, &["sec-fetch-site"]),
+        (FieldClass::CACHE_CONTROL, &["cache-control"]),
+        (FieldClass::ALT_SVC, &["alt-svc"]),
+        (FieldClass::CODING, &["transfer-encoding"]),
+        (FieldClass::REQUEST_ID, &["x-request-id"]),
     ];
 
     #[test]
     fn names_are_known() {
-        let check = |name: &str, expected: Kinds| assert_eq!(Kinds::of(name), expected, "{name}");
-        for (kind, names) in KNOWN {
+        let check = |name: &str, expected: FieldClass| {
+            assert_eq!(FieldClass::classify(name), expected, "{name}")
+        };
+        for (class, names) in KNOWN {
             for name in names {
-                check(name, kind);
+                check(name, class);
                 let open = name.starts_with("x-forwarded-");
-                check(&format!("{name}y"), if open { kind } else { Kinds::OTHER });
+                check(&format!("{name}y"), if open { class } else { FieldClass::empty() });
                 let other = name.replacen(|_: char| true, "y", 1);
-                let unlike = if name.contains('_') { Kinds::UNDERSCORE } else { Kinds::OTHER };
+                let unlike =
+                    if name.contains('_') { FieldClass::UNDERSCORE } else { FieldClass::empty() };
                 check(&other, unlike);
             }
         }
-        check("bearer-proxy-forwarded", Kinds::OUR_WORD);
+        check("bearer-proxy-forwarded", FieldClass::RESERVED);
         for name in ["", "a", "accept", "user-agent", "content-type", "cookie", "x-forwarder-for"] {
-            check(name, Kinds::OTHER);
+            check(name, FieldClass::empty());
         }
         for name in ["_", "content_length", "x_forwarded_for", "user_id"] {
-            check(name, Kinds::UNDERSCORE);
+            check(name, FieldClass::UNDERSCORE);
         }
     }
 
@@ -285,7 +270,7 @@ mod tests {
     fn a_survey_is_all_kinds_together() {
         let head =
             crate::proxy::headers::testing::head(&[("host", "a"), ("via", "b"), ("accept", "c")]);
-        assert_eq!(Kinds::survey(&head), Kinds::HOST | Kinds::VIA);
-        assert_eq!(Kinds::survey(&HeaderMap::new()), Kinds::OTHER);
+        assert_eq!(FieldClass::classify_all(&head), FieldClass::HOST | FieldClass::VIA);
+        assert_eq!(FieldClass::classify_all(&HeaderMap::new()), FieldClass::empty());
     }
 }

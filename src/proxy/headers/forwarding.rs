@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Kinds, dashed, remove_where};
+use super::{FieldClass, dashed, remove_where};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -42,10 +42,10 @@ pub fn append(headers: &mut HeaderMap, hop: Hop<'_>) {
 /// Whether a field says who the client is, and is none of the lists that we add to.
 fn claims(name: &HeaderName) -> bool {
     let listed = || [FORWARDED, FOR, HOST, PROTO].contains(name);
-    match Kinds::of(name) {
-        Kinds::FORWARDING => !listed(),
+    match FieldClass::classify(name) {
+        FieldClass::FORWARDING => !listed(),
         // Some servers take `_` for `-`.
-        Kinds::UNDERSCORE => Kinds::of(dashed(name)) == Kinds::FORWARDING,
+        FieldClass::UNDERSCORE => FieldClass::classify(dashed(name)) == FieldClass::FORWARDING,
         _ => false,
     }
 }

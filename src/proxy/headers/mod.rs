@@ -50,42 +50,44 @@ use http::header::{
 use memchr::memchr;
 use percent_encoding::percent_decode;
 
-pub use field::Kinds;
+pub use field::FieldClass;
 pub use framing::{Framing, FramingError, request_framing};
 pub use trailer::{AllowedTrailers, trailers};
 pub use via::{Pseudonym, Via};
 
 /// What no request carries on, whatever its route says.
-const NEVER_TO_UPSTREAM: Kinds = Kinds::CONNECTION
-    .with(Kinds::HOP)
-    .with(Kinds::CODING)
-    .with(Kinds::UPGRADE)
-    .with(Kinds::EXPECT)
-    .with(Kinds::AUTHORIZATION);
+const NEVER_TO_UPSTREAM: FieldClass = FieldClass::CONNECTION
+    .union(FieldClass::HOP)
+    .union(FieldClass::CODING)
+    .union(FieldClass::UPGRADE)
+    .union(FieldClass::EXPECT)
+    .union(FieldClass::AUTHORIZATION);
 
 /// What no answer carries on.
-const NEVER_TO_APP: Kinds = Kinds::CONNECTION
-    .with(Kinds::HOP)
-    .with(Kinds::CODING)
-    .with(Kinds::TE)
-    .with(Kinds::UPGRADE)
-    .with(Kinds::ALT_SVC)
-    .with(Kinds::OUR_WORD);
+const NEVER_TO_APP: FieldClass = FieldClass::CONNECTION
+    .union(FieldClass::HOP)
+    .union(FieldClass::CODING)
+    .union(FieldClass::TE)
+    .union(FieldClass::UPGRADE)
+    .union(FieldClass::ALT_SVC)
+    .union(FieldClass::RESERVED);
 
 /// What has been removed by its one name before all names are looked through: common enough that
 /// this is worth sparing.
-const REMOVED_FIRST: Kinds =
-    Kinds::CONNECTION.with(Kinds::CODING).with(Kinds::TE).with(Kinds::AUTHORIZATION);
+const REMOVED_FIRST: FieldClass = FieldClass::CONNECTION
+    .union(FieldClass::CODING)
+    .union(FieldClass::TE)
+    .union(FieldClass::AUTHORIZATION);
 
 /// What one route's messages may carry; made once, when a plan is built.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Policy {
+pub struct HeaderPolicy {
     /// Whether fields pass by which a request names another method or path than it has.
     pub keep_overrides: bool,
     /// Whether the app's forwarding fields pass.
     pub keep_forwarding: bool,
     /// Names that this program writes or reads itself. The app's are removed, however spelt.
-    pub ours: Ours,
+    pub reserved: ReservedNames,
     /// Trailers that pass, in both directions.
     pub trailers: AllowedTrailers,
     /// What is written into Via, and not to be found there.
@@ -94,9 +96,9 @@ pub struct Policy {
 
 /// Names that this program writes or reads itself: fixed headers, local keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Ours(Vec<HeaderName>);
+pub struct ReservedNames(Vec<HeaderName>);
 
-impl FromIterator<HeaderName> for Ours {
+impl FromIterator<HeaderName> for ReservedNames {
     /// Keeps names as they are spelt, and with `-` for `_`.
     fn from_iter<I: IntoIterator<Item = HeaderName>>(names: I) -> Self {
         let both = |name: HeaderName| {
@@ -109,7 +111,7 @@ impl FromIterator<HeaderName> for Ours {
 
 /// What was found while cleaning a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cleaned {
+pub struct Sanitized {
     /// Via names us: the request has passed through before.
     pub looped: bool,
     /// The app's own Authorization, unless it belonged to this hop alone.
@@ -117,32 +119,35 @@ pub struct Cleaned {
 }
 
 /// Leaves only what may travel to the upstream, and adds Via. `found` is what the head holds.
-pub fn request(
+pub fn sanitize_request(
     headers: &mut HeaderMap,
-    found: Kinds,
+    found: FieldClass,
     version: Version,
-    policy: &Policy,
-) -> Cleaned {
-    let looped = found.any(Kinds::VIA) && policy.via.is_in(headers);
-    let trailers_welcome = found.any(Kinds::TE) && policy.trailers_welcome(headers);
+    policy: &HeaderPolicy,
+) -> Sanitized {
+    let looped = found.intersects(FieldClass::VIA) && policy.via.is_in(headers);
+    let trailers_welcome = found.intersects(FieldClass::TE) && policy.trailers_welcome(headers);
     remove_hop(headers, found);
-    let authorization =
-        if found.any(Kinds::AUTHORIZATION) { headers.remove(AUTHORIZATION) } else { None };
-    for name in &policy.ours.0 {
+    let authorization = if found.intersects(FieldClass::AUTHORIZATION) {
+        headers.remove(AUTHORIZATION)
+    } else {
+        None
+    };
+    for name in &policy.reserved.0 {
         headers.remove(name);
     }
-    let condemned = policy.condemned();
-    if found.any(condemned.without(REMOVED_FIRST) | Kinds::UNDERSCORE) {
-        remove_where(headers, |name| policy.strips(name, condemned));
+    let to_strip = policy.to_strip();
+    if found.intersects(to_strip.difference(REMOVED_FIRST) | FieldClass::UNDERSCORE) {
+        remove_where(headers, |name| policy.strips(name, to_strip));
     }
-    if found.any(Kinds::TRAILER) {
+    if found.intersects(FieldClass::TRAILER) {
         policy.trailers.announce(headers);
     }
     if trailers_welcome {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     headers.append(VIA, policy.via.of_request(version));
-    Cleaned { looped, authorization }
+    Sanitized { looped, authorization }
 }
 
 /// Whether a request asks to go on by the WebSocket protocol (RFC 6455 section 4.2.1): one line of
@@ -183,28 +188,29 @@ pub fn rejoin_cookies(headers: &mut HeaderMap) {
     }
 }
 
-impl Policy {
-    fn condemned(&self) -> Kinds {
-        let mut condemned = NEVER_TO_UPSTREAM | Kinds::TE;
+impl HeaderPolicy {
+    fn to_strip(&self) -> FieldClass {
+        let mut to_strip = NEVER_TO_UPSTREAM | FieldClass::TE;
         if !self.keep_overrides {
-            condemned = condemned | Kinds::OVERRIDE;
+            to_strip |= FieldClass::OVERRIDE;
         }
         if !self.keep_forwarding {
-            condemned = condemned | Kinds::FORWARDING;
+            to_strip |= FieldClass::FORWARDING;
         }
-        condemned
+        to_strip
     }
 
     /// Some servers take `_` for `-`, so that such a spelling would undo what is removed or set.
-    fn strips(&self, name: &HeaderName, condemned: Kinds) -> bool {
-        match Kinds::of(name) {
-            Kinds::UNDERSCORE => {
+    fn strips(&self, name: &HeaderName, to_strip: FieldClass) -> bool {
+        match FieldClass::classify(name) {
+            FieldClass::UNDERSCORE => {
                 let dashed = dashed(name);
-                let replaced = Kinds::HOST | Kinds::LENGTH | Kinds::TRAILER | Kinds::VIA;
-                Kinds::of(&dashed).any(condemned | replaced)
-                    || self.ours.0.iter().any(|ours| ours.as_str().as_bytes() == dashed)
+                let replaced =
+                    FieldClass::HOST | FieldClass::LENGTH | FieldClass::TRAILER | FieldClass::VIA;
+                FieldClass::classify(&dashed).intersects(to_strip | replaced)
+                    || self.reserved.0.iter().any(|ours| ours.as_str().as_bytes() == dashed)
             }
-            kind => kind.any(condemned),
+            class => class.intersects(to_strip),
         }
     }
 
@@ -219,19 +225,24 @@ impl Policy {
 /// Leaves only what may travel to the app. Where the answer says nothing of caching it becomes
 /// private: the app's side carries no Authorization that would tell a cache so (RFC 9111
 /// section 3.5). A value that echoes the token is redacted; other lines of its field stay.
-pub fn response(headers: &mut HeaderMap, version: Version, policy: &Policy, token: Option<&[u8]>) {
-    let found = Kinds::survey(headers);
+pub fn sanitize_response(
+    headers: &mut HeaderMap,
+    version: Version,
+    policy: &HeaderPolicy,
+    token: Option<&[u8]>,
+) {
+    let found = FieldClass::classify_all(headers);
     remove_hop(headers, found);
-    if found.any(NEVER_TO_APP.without(REMOVED_FIRST)) {
-        remove_where(headers, |name| Kinds::of(name).any(NEVER_TO_APP));
+    if found.intersects(NEVER_TO_APP.difference(REMOVED_FIRST)) {
+        remove_where(headers, |name| FieldClass::classify(name).intersects(NEVER_TO_APP));
     }
-    if found.any(Kinds::TRAILER) {
+    if found.intersects(FieldClass::TRAILER) {
         policy.trailers.announce(headers);
     }
     redact_echoes(headers, token);
     // Connection may have named it.
-    let named = found.any(Kinds::CONNECTION) && !headers.contains_key(CACHE_CONTROL);
-    if !found.any(Kinds::CACHE_CONTROL) || named {
+    let named = found.intersects(FieldClass::CONNECTION) && !headers.contains_key(CACHE_CONTROL);
+    if !found.intersects(FieldClass::CACHE_CONTROL) || named {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
     headers.append(VIA, policy.via.of_answer(version));
@@ -239,17 +250,17 @@ pub fn response(headers: &mut HeaderMap, version: Version, policy: &Policy, toke
 
 /// Removes what every hop of a message makes anew: Connection with the fields it names, TE, and
 /// Transfer-Encoding with the Content-Length that it overrides (RFC 9112 section 6.3).
-fn remove_hop(headers: &mut HeaderMap, found: Kinds) {
-    if found.any(Kinds::CONNECTION) {
+fn remove_hop(headers: &mut HeaderMap, found: FieldClass) {
+    if found.intersects(FieldClass::CONNECTION) {
         remove_nominated(headers);
         headers.remove(CONNECTION);
     }
-    if found.any(Kinds::CODING) {
+    if found.intersects(FieldClass::CODING) {
         headers.remove(TRANSFER_ENCODING);
         // Left in, it would claim a length that the decoded body need not have.
         headers.remove(CONTENT_LENGTH);
     }
-    if found.any(Kinds::TE) {
+    if found.intersects(FieldClass::TE) {
         headers.remove(TE);
     }
 }
@@ -274,9 +285,9 @@ fn remove_nominated(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the fields whose names are condemned; where none is, nothing is allocated.
-fn remove_where(headers: &mut HeaderMap, condemned: impl Fn(&HeaderName) -> bool) {
-    let gone: Vec<HeaderName> = headers.keys().filter(|name| condemned(name)).cloned().collect();
+/// Removes the fields whose names are to_strip; where none is, nothing is allocated.
+fn remove_where(headers: &mut HeaderMap, to_strip: impl Fn(&HeaderName) -> bool) {
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| to_strip(name)).cloned().collect();
     for name in gone {
         headers.remove(name);
     }

@@ -6,10 +6,10 @@ use super::testing::{head, lines};
 use super::*;
 
 /// A request's head after cleaning, without our Via.
-fn cleaned(fields: &[(&str, &str)], policy: &Policy) -> (HeaderMap, Cleaned) {
+fn cleaned(fields: &[(&str, &str)], policy: &HeaderPolicy) -> (HeaderMap, Sanitized) {
     let mut headers = head(fields);
-    let found = Kinds::survey(&headers);
-    let cleaned = request(&mut headers, found, Version::HTTP_11, policy);
+    let found = FieldClass::classify_all(&headers);
+    let cleaned = sanitize_request(&mut headers, found, Version::HTTP_11, policy);
     (without_our_via(headers), cleaned)
 }
 
@@ -24,15 +24,15 @@ fn without_our_via(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-fn ours(names: &[&'static str]) -> Policy {
-    let ours = names.iter().map(|name| HeaderName::from_static(name)).collect();
-    Policy { ours, ..Policy::default() }
+fn reserving(names: &[&'static str]) -> HeaderPolicy {
+    let reserved = names.iter().map(|name| HeaderName::from_static(name)).collect();
+    HeaderPolicy { reserved, ..HeaderPolicy::default() }
 }
 
 #[test]
 fn requests_are_cleaned() {
     let check = |fields: &[(&str, &str)], expected: &[&str]| {
-        let (headers, _) = cleaned(fields, &Policy::default());
+        let (headers, _) = cleaned(fields, &HeaderPolicy::default());
         assert_eq!(lines(&headers), expected, "{fields:?}");
     };
     check(&[("accept", "a"), ("content-length", "1")], &["accept: a", "content-length: 1"]);
@@ -117,22 +117,22 @@ fn a_route_may_keep_what_is_stripped() {
         ("x-real-ip", "1"),
         ("te", "trailers"),
     ];
-    let check = |policy: &Policy, expected: &[&str]| {
+    let check = |policy: &HeaderPolicy, expected: &[&str]| {
         assert_eq!(lines(&cleaned(&fields, policy).0), expected);
     };
-    let default = Policy::default();
+    let default = HeaderPolicy::default();
     check(&default, &[]);
-    let overrides = Policy { keep_overrides: true, ..default.clone() };
+    let overrides = HeaderPolicy { keep_overrides: true, ..default.clone() };
     check(&overrides, &["x-http-method: PUT", "x_http_method: PUT"]);
-    check(&Policy { keep_forwarding: true, ..default.clone() }, &["x-real-ip: 1"]);
+    check(&HeaderPolicy { keep_forwarding: true, ..default.clone() }, &["x-real-ip: 1"]);
     let trailers = AllowedTrailers::new([HeaderName::from_static("x-sum")]);
-    check(&Policy { trailers, ..default }, &["te: trailers"]);
+    check(&HeaderPolicy { trailers, ..default }, &["te: trailers"]);
 }
 
 #[test]
 fn what_we_write_or_read_cannot_be_written_by_the_app() {
     let check = |names: &[&'static str], fields: &[(&str, &str)], expected: &[&str]| {
-        assert_eq!(lines(&cleaned(fields, &ours(names)).0), expected, "{fields:?}");
+        assert_eq!(lines(&cleaned(fields, &reserving(names)).0), expected, "{fields:?}");
     };
     let fields = [("x-api-key", "1"), ("x_api_key", "2"), ("x-api_key", "3"), ("x-api", "4")];
     check(&["x-api-key"], &fields, &["x-api: 4"]);
@@ -143,7 +143,7 @@ fn what_we_write_or_read_cannot_be_written_by_the_app() {
 fn trailers_are_welcome_where_we_let_them_through() {
     let check = |te: &str, kind: &str, expected: bool| {
         let fields = [("te", te), ("connection", "te"), ("content-type", kind)];
-        let (headers, _) = cleaned(&fields, &Policy::default());
+        let (headers, _) = cleaned(&fields, &HeaderPolicy::default());
         let found = headers.get(TE).map(|value| value.to_str().unwrap());
         assert_eq!(found, expected.then_some("trailers"), "{te} {kind}");
     };
@@ -156,7 +156,7 @@ fn trailers_are_welcome_where_we_let_them_through() {
 #[test]
 fn the_apps_authorization_is_handed_over() {
     let check = |fields: &[(&str, &str)], expected: Option<&str>| {
-        let (_, cleaned) = cleaned(fields, &Policy::default());
+        let (_, cleaned) = cleaned(fields, &HeaderPolicy::default());
         assert_eq!(cleaned.authorization, expected.map(|text| text.parse().unwrap()), "{fields:?}");
     };
     check(&[], None);
@@ -168,12 +168,12 @@ fn the_apps_authorization_is_handed_over() {
 fn loops_are_seen() {
     let check = |via: &str, pseudonym: &str, expected: bool| {
         let mut headers = head(&[("via", "1.1 fred"), ("via", via)]);
-        let policy = Policy {
+        let policy = HeaderPolicy {
             via: Via::new(Pseudonym::parse(pseudonym).unwrap(), 0xab),
-            ..Policy::default()
+            ..HeaderPolicy::default()
         };
-        let found = Kinds::survey(&headers);
-        let looped = request(&mut headers, found, Version::HTTP_2, &policy).looped;
+        let found = FieldClass::classify_all(&headers);
+        let looped = sanitize_request(&mut headers, found, Version::HTTP_2, &policy).looped;
         assert_eq!(looped, expected, "{via}");
         let last = headers.get_all(VIA).iter().next_back().unwrap();
         assert_eq!(last, &format!("2 {pseudonym} (000000ab)"));
@@ -200,7 +200,12 @@ fn loops_are_seen() {
 fn answers_are_cleaned() {
     let check = |fields: &[(&str, &str)], expected: &[&str]| {
         let mut headers = head(fields);
-        response(&mut headers, Version::HTTP_11, &Policy::default(), Some(b"tok-123"));
+        sanitize_response(
+            &mut headers,
+            Version::HTTP_11,
+            &HeaderPolicy::default(),
+            Some(b"tok-123"),
+        );
         assert_eq!(lines(&without_our_via(headers)), expected, "{fields:?}");
     };
     check(&[], &["cache-control: private"]);
@@ -249,17 +254,17 @@ fn answers_are_cleaned() {
 #[test]
 fn an_echoed_token_is_redacted_line_by_line() {
     let mut headers = head(&[("x-echo", "Bearer tok-123"), ("x-echo", "tok-12"), ("age", "1")]);
-    response(&mut headers, Version::HTTP_11, &Policy::default(), Some(b"tok-123"));
+    sanitize_response(&mut headers, Version::HTTP_11, &HeaderPolicy::default(), Some(b"tok-123"));
     let expected = ["age: 1", "cache-control: private", "x-echo: [redacted]", "x-echo: tok-12"];
     assert_eq!(lines(&without_our_via(headers)), expected);
     let mut headers = head(&[("location", "/a?t=%74ok%2d123"), ("x-share", "%%20100%")]);
-    response(&mut headers, Version::HTTP_11, &Policy::default(), Some(b"tok-123"));
+    sanitize_response(&mut headers, Version::HTTP_11, &HeaderPolicy::default(), Some(b"tok-123"));
     assert_eq!(
         lines(&without_our_via(headers))[1..],
         ["location: [redacted]", "x-share: %%20100%"]
     );
     let mut headers = head(&[("content-length", "12"), ("x-a", "123")]);
-    response(&mut headers, Version::HTTP_11, &Policy::default(), Some(b"12"));
+    sanitize_response(&mut headers, Version::HTTP_11, &HeaderPolicy::default(), Some(b"12"));
     assert_eq!(lines(&without_our_via(headers))[1..], ["content-length: 12", "x-a: [redacted]"]);
 }
 
@@ -385,9 +390,9 @@ fn cookies_are_joined_again() {
 #[test]
 fn a_length_beside_a_transfer_coding_is_removed() {
     let check = |fields: &[(&str, &str)], expected: bool| {
-        let (request, _) = cleaned(fields, &Policy::default());
+        let (request, _) = cleaned(fields, &HeaderPolicy::default());
         let mut answer = head(fields);
-        response(&mut answer, Version::HTTP_11, &Policy::default(), None);
+        sanitize_response(&mut answer, Version::HTTP_11, &HeaderPolicy::default(), None);
         for headers in [request, answer] {
             assert_eq!(headers.contains_key(CONTENT_LENGTH), expected, "{fields:?}");
             assert!(!headers.contains_key(TRANSFER_ENCODING), "{fields:?}");
@@ -405,7 +410,7 @@ fn a_length_beside_a_transfer_coding_is_removed() {
 fn every_upgrade_is_of_this_hop() {
     for offer in ["h2c", "websocket", "TLS/1.0, HTTP/2.0"] {
         let fields = [("connection", "upgrade"), ("upgrade", offer), ("accept", "a")];
-        assert_eq!(lines(&cleaned(&fields, &Policy::default()).0), ["accept: a"], "{offer}");
+        assert_eq!(lines(&cleaned(&fields, &HeaderPolicy::default()).0), ["accept: a"], "{offer}");
     }
 }
 
@@ -430,12 +435,12 @@ fn a_short_token_is_found_wherever_it_stands() {
 #[test]
 fn trailers_are_announced_as_they_come() {
     let fields = [("trailer", "Authorization, ETag"), ("trailer", "Content-Length, Grpc-Status")];
-    let (headers, _) = cleaned(&fields, &Policy::default());
+    let (headers, _) = cleaned(&fields, &HeaderPolicy::default());
     assert_eq!(lines(&headers), ["trailer: etag", "trailer: grpc-status"]);
     let grpc = [("trailer", "Authorization, X-Sum"), ("content-type", "application/grpc")];
-    let (headers, _) = cleaned(&grpc, &Policy::default());
+    let (headers, _) = cleaned(&grpc, &HeaderPolicy::default());
     assert_eq!(lines(&headers), ["content-type: application/grpc", "trailer: x-sum"]);
-    let (headers, _) = cleaned(&[("trailer", "Authorization")], &Policy::default());
+    let (headers, _) = cleaned(&[("trailer", "Authorization")], &HeaderPolicy::default());
     assert!(headers.is_empty());
 }
 
@@ -482,7 +487,7 @@ proptest! {
     #[test]
     fn no_request_carries_on_what_is_of_this_hop(fields in any_head()) {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let (before, (after, _)) = (head(&fields), cleaned(&fields, &ours(&["x-a"])));
+        let (before, (after, _)) = (head(&fields), cleaned(&fields, &reserving(&["x-a"])));
         for gone in ["connection", "keep-alive", "proxy-authorization", "proxy_authorization", "upgrade",
             "transfer-encoding", "transfer_encoding", "content_length", "authorization", "x-real-ip",
             "forwarded", "x-http-method", "x-a", "x_a"] {
@@ -503,10 +508,10 @@ proptest! {
     #[test]
     fn cleaning_twice_is_cleaning_once(fields in any_head()) {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let (once, _) = cleaned(&fields, &Policy::default());
+        let (once, _) = cleaned(&fields, &HeaderPolicy::default());
         let mut twice = once.clone();
-        let found = Kinds::survey(&twice);
-        request(&mut twice, found, Version::HTTP_11, &Policy::default());
+        let found = FieldClass::classify_all(&twice);
+        sanitize_request(&mut twice, found, Version::HTTP_11, &HeaderPolicy::default());
         prop_assert_eq!(without_our_via(twice), once);
     }
 
@@ -515,7 +520,7 @@ proptest! {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let before = head(&fields);
         let mut after = before.clone();
-        response(&mut after, Version::HTTP_11, &Policy::default(), Some(token.as_bytes()));
+        sanitize_response(&mut after, Version::HTTP_11, &HeaderPolicy::default(), Some(token.as_bytes()));
         let after = without_our_via(after);
         for gone in ["connection", "keep-alive", "proxy-authorization", "te", "upgrade", "alt-svc"] {
             prop_assert!(!after.contains_key(gone), "{}", gone);
@@ -537,11 +542,11 @@ proptest! {
     fn no_trailer_authenticates_frames_or_routes(fields in any_head()) {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let left = trailers(head(&fields), &AllowedTrailers::default(), None, false);
-        prop_assert_eq!(Kinds::survey(&left), Kinds::OTHER);
+        prop_assert_eq!(FieldClass::classify_all(&left), FieldClass::empty());
         let left = trailers(head(&fields), &AllowedTrailers::default(), None, true);
         for name in left.keys() {
             let dashed = name.as_str().replace('_', "-");
-            prop_assert_eq!(Kinds::of(&dashed), Kinds::OTHER, "{}", name);
+            prop_assert_eq!(FieldClass::classify(&dashed), FieldClass::empty(), "{}", name);
             prop_assert!(!dashed.starts_with("proxy-") && dashed != "cookie", "{}", name);
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRAILER};
 
-use super::{Kinds, dashed, is_grpc, members, redact_echoes, remove_where};
+use super::{FieldClass, dashed, is_grpc, members, redact_echoes, remove_where};
 
 /// Trailers that pass without being asked for: gRPC's status, digests, timings.
 const USUAL: [&str; 8] = [
@@ -24,7 +24,7 @@ const USUAL: [&str; 8] = [
     "server-timing",
 ];
 
-/// Fields that a configuration cannot allow as trailers, beside all that `Kinds` knows.
+/// Fields that a configuration cannot allow as trailers, beside all that `FieldClass` knows.
 const STEERING: [&str; 30] = [
     "accept",
     "age",
@@ -58,7 +58,7 @@ const STEERING: [&str; 30] = [
     "traceparent",
 ];
 
-/// Fields that authenticate, which are no trailers of a gRPC call, beside all that `Kinds` knows.
+/// Fields that authenticate, which are no trailers of a gRPC call, beside all that `FieldClass` knows.
 const NEVER_WITH_GRPC: [&str; 4] =
     ["authentication-info", "cookie", "set-cookie", "www-authenticate"];
 
@@ -74,7 +74,8 @@ impl AllowedTrailers {
 
     /// Whether a configuration may allow a name.
     pub fn may_allow(name: &HeaderName) -> bool {
-        Kinds::of(name.as_str()) == Kinds::OTHER && !STEERING.contains(&name.as_str())
+        FieldClass::classify(name.as_str()) == FieldClass::empty()
+            && !STEERING.contains(&name.as_str())
     }
 
     /// Whether there are any beside the usual ones.
@@ -105,12 +106,12 @@ impl AllowedTrailers {
 fn is_metadata(name: &HeaderName) -> bool {
     let harmless = |name: &[u8]| {
         let steers = |field: &&str| field.as_bytes() == name;
-        Kinds::of(name) == Kinds::OTHER
+        FieldClass::classify(name) == FieldClass::empty()
             && !name.starts_with(b"proxy-")
             && !NEVER_WITH_GRPC.iter().any(steers)
     };
-    match Kinds::of(name) {
-        Kinds::UNDERSCORE => harmless(&dashed(name)),
+    match FieldClass::classify(name) {
+        FieldClass::UNDERSCORE => harmless(&dashed(name)),
         _ => harmless(name.as_ref()),
     }
 }

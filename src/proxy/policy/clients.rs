@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{Digest, SHA256, digest};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::plan::{LocalKeys, PlanError};
-use super::settings::{AllowedClients, CertificateName, ClientSettings, Proof};
+use super::settings::{AllowedClients, CertificateName, ClientCredential, ClientSettings};
 use crate::listen::{Peer, PeerCertificate};
 use crate::proxy::rejection::{Code, Rejection};
 
@@ -31,11 +31,11 @@ impl ClientId {
 
 struct Client {
     name: Arc<str>,
-    mark: Mark,
+    matcher: ClientMatcher,
 }
 
 /// What a client is known by.
-enum Mark {
+enum ClientMatcher {
     Key { header: HeaderName, key: Option<Key> },
     Certificate(CertificateName),
     Process { uids: Vec<u32>, gids: Vec<u32> },
@@ -64,19 +64,19 @@ impl Clients {
     /// A client that is known by a local key, of which the keys say nothing.
     pub fn new(settings: &[ClientSettings], keys: &LocalKeys) -> Result<Self, PlanError> {
         let client = |settings: &ClientSettings| {
-            let mark = match &settings.proof {
-                Proof::LocalKey { header, .. } => {
+            let matcher = match &settings.credential {
+                ClientCredential::LocalKey { header, .. } => {
                     let key = keys.get(&settings.name).ok_or_else(|| PlanError::NoLocalKey {
                         client: Arc::clone(&settings.name),
                     })?;
-                    Mark::Key { header: header.clone(), key: key.as_ref().map(Key::new) }
+                    ClientMatcher::Key { header: header.clone(), key: key.as_ref().map(Key::new) }
                 }
-                Proof::Certificate(name) => Mark::Certificate(name.clone()),
-                Proof::Process { uids, gids } => {
-                    Mark::Process { uids: uids.clone(), gids: gids.clone() }
+                ClientCredential::Certificate(name) => ClientMatcher::Certificate(name.clone()),
+                ClientCredential::Process { uids, gids } => {
+                    ClientMatcher::Process { uids: uids.clone(), gids: gids.clone() }
                 }
             };
-            Ok(Client { name: Arc::clone(&settings.name), mark })
+            Ok(Client { name: Arc::clone(&settings.name), matcher })
         };
         settings.iter().map(client).collect::<Result<_, _>>().map(Self)
     }
@@ -91,7 +91,7 @@ impl Clients {
         peer: &Peer,
     ) -> Result<Option<ClientId>, Rejection> {
         match self.by_key(headers)? {
-            None => Ok(self.find(|mark| mark.is_of(peer))),
+            None => Ok(self.find(|matcher| matcher.matches(peer))),
             found => Ok(found),
         }
     }
@@ -99,7 +99,7 @@ impl Clients {
     fn by_key(&self, headers: &HeaderMap) -> Result<Option<ClientId>, Rejection> {
         let (mut shown, mut unread) = (false, false);
         for (index, client) in self.0.iter().enumerate() {
-            let Mark::Key { header, key } = &client.mark else { continue };
+            let ClientMatcher::Key { header, key } = &client.matcher else { continue };
             let mut lines = headers.get_all(header).iter();
             let Some(line) = lines.next() else { continue };
             // Of two lines nobody could say which was meant.
@@ -122,8 +122,8 @@ impl Clients {
         }
     }
 
-    fn find(&self, wanted: impl Fn(&Mark) -> bool) -> Option<ClientId> {
-        self.0.iter().position(|client| wanted(&client.mark)).map(ClientId)
+    fn find(&self, wanted: impl Fn(&ClientMatcher) -> bool) -> Option<ClientId> {
+        self.0.iter().position(|client| wanted(&client.matcher)).map(ClientId)
     }
 
     /// A client's name.
@@ -138,37 +138,37 @@ impl Clients {
             AllowedClients::Known => self.known(),
             AllowedClients::These(names) => {
                 let these = |client: &Client| names.contains(&client.name);
-                self.those(|client| these(client))
+                self.matching(|client| these(client))
             }
         }
     }
 
     /// Who may use a listener with these routes: where none is open to anyone, strangers are refused
     /// before they can find out which routes there are.
-    pub fn anywhere<'a>(&self, mut routes: impl Iterator<Item = &'a Admission>) -> Admission {
+    pub fn for_listener<'a>(&self, mut routes: impl Iterator<Item = &'a Admission>) -> Admission {
         let open = self.0.is_empty() || routes.any(|route| *route == Admission::Anyone);
         if open { Admission::Anyone } else { self.known() }
     }
 
     fn known(&self) -> Admission {
-        self.those(|_| true)
+        self.matching(|_| true)
     }
 
-    fn those(&self, wanted: impl Fn(&Client) -> bool) -> Admission {
+    fn matching(&self, wanted: impl Fn(&Client) -> bool) -> Admission {
         let chosen = || self.0.iter().enumerate().filter(|(_, client)| wanted(client));
         Admission::These {
             clients: chosen().map(|(index, _)| ClientId(index)).collect(),
-            by_key: chosen().any(|(_, client)| matches!(client.mark, Mark::Key { .. })),
+            by_key: chosen().any(|(_, client)| matches!(client.matcher, ClientMatcher::Key { .. })),
         }
     }
 }
 
-impl Mark {
-    fn is_of(&self, peer: &Peer) -> bool {
+impl ClientMatcher {
+    fn matches(&self, peer: &Peer) -> bool {
         match self {
             Self::Key { .. } => false,
             Self::Certificate(name) => {
-                peer.certificate.as_deref().is_some_and(|certificate| is_in(name, certificate))
+                peer.certificate.as_deref().is_some_and(|certificate| certifies(name, certificate))
             }
             Self::Process { uids, gids } => peer
                 .process()
@@ -178,7 +178,7 @@ impl Mark {
 }
 
 /// DNS names are compared without case (RFC 4343), and a wildcard stands for itself only.
-fn is_in(name: &CertificateName, certificate: &PeerCertificate) -> bool {
+fn certifies(name: &CertificateName, certificate: &PeerCertificate) -> bool {
     match name {
         CertificateName::Subject(subject) => certificate.subject == *subject,
         CertificateName::Dns(dns) => {
@@ -233,13 +233,13 @@ mod tests {
     use crate::listen::UnixPeer;
     use crate::secret::Reference;
 
-    fn client(name: &str, proof: Proof) -> ClientSettings {
-        ClientSettings { name: Arc::from(name), proof }
+    fn client(name: &str, credential: ClientCredential) -> ClientSettings {
+        ClientSettings { name: Arc::from(name), credential }
     }
 
     fn key(name: &str, header: &'static str) -> ClientSettings {
         let value = Reference::Env("UNUSED".into());
-        client(name, Proof::LocalKey { header: HeaderName::from_static(header), value })
+        client(name, ClientCredential::LocalKey { header: HeaderName::from_static(header), value })
     }
 
     fn process(uid: u32, gid: u32) -> Peer {
@@ -274,10 +274,10 @@ mod tests {
             key("second", "x-key"),
             key("third", "x-other"),
             key("unread", "x-unread"),
-            client("subject", Proof::Certificate(subject)),
-            client("dns", Proof::Certificate(dns)),
-            client("uri", Proof::Certificate(uri)),
-            client("process", Proof::Process { uids: vec![1000], gids: vec![50, 51] }),
+            client("subject", ClientCredential::Certificate(subject)),
+            client("dns", ClientCredential::Certificate(dns)),
+            client("uri", ClientCredential::Certificate(uri)),
+            client("process", ClientCredential::Process { uids: vec![1000], gids: vec![50, 51] }),
         ]
     }
 
@@ -378,10 +378,10 @@ mod tests {
     fn strangers_learn_of_no_routes() {
         let clients = clients();
         let some = || clients.admission(&AllowedClients::These(vec![Arc::from("uri")]));
-        let listener = clients.anywhere([some(), some()].iter());
+        let listener = clients.for_listener([some(), some()].iter());
         assert!(listener.admit(None, &tcp()).is_err());
         assert!(listener.admit(Some(ClientId(0)), &tcp()).is_ok());
-        let listener = clients.anywhere([some(), Admission::Anyone].iter());
+        let listener = clients.for_listener([some(), Admission::Anyone].iter());
         assert!(listener.admit(None, &tcp()).is_ok());
     }
 

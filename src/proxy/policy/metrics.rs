@@ -156,16 +156,16 @@ impl ProxyMetrics {
     }
 
     /// Counts a request as under way until what is returned is dropped.
-    pub fn under_way(&self) -> UnderWay {
+    pub fn enter_in_flight(&self) -> RequestsInFlightGuard {
         self.in_flight.inc();
-        UnderWay(self.in_flight.clone())
+        RequestsInFlightGuard(self.in_flight.clone())
     }
 }
 
 /// One request that is counted as under way.
-pub struct UnderWay(IntGauge);
+pub struct RequestsInFlightGuard(IntGauge);
 
-impl Drop for UnderWay {
+impl Drop for RequestsInFlightGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -13,8 +13,9 @@ use http::{HeaderName, HeaderValue};
 use super::clients::{Admission, Clients};
 use super::metrics::RouteMetrics;
 use super::settings::{
-    AllowedHosts, ForwardingHeaders, IncomingAuthorization, ListenerSettings, Proof, ProxySettings,
-    QueryAccessToken, RequestLimits, RetryUnsafe, RouteSettings, UpgradePolicy, UpstreamSettings,
+    AllowedHosts, ClientCredential, ForwardingHeaders, IncomingAuthorization, ListenerSettings,
+    ProxySettings, QueryAccessToken, RequestLimits, RetryUnsafe, RouteSettings, UpgradePolicy,
+    UpstreamSettings,
 };
 use crate::listen::settings::AllowedPeers;
 use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
@@ -115,7 +116,7 @@ pub struct RoutePlan {
     /// Whether its upstream takes `/Pay` for `/pay`.
     pub case_insensitive: bool,
     /// What its messages may carry.
-    pub hygiene: headers::Policy,
+    pub header_policy: headers::HeaderPolicy,
     /// Its metric handles.
     pub metrics: RouteMetrics,
     /// Paths of token endpoints on the upstream's origin.
@@ -193,7 +194,7 @@ impl Plan {
                 allow_semicolon: route.allow_semicolon,
                 allow_encoded_slash: route.allow_encoded_slash,
                 case_insensitive: upstream.case_insensitive,
-                hygiene: hygiene_of(settings, upstream, route),
+                header_policy: header_policy(settings, upstream, route),
                 metrics: metrics.route(
                     &upstream.connection.name,
                     &route.name,
@@ -214,7 +215,7 @@ impl Plan {
                 .get(&index)
                 .ok_or_else(|| PlanError::NotBound { listen: listener.listen.clone() })?;
             let hosts = HostPolicy::new(listener, &bound.addresses, &table);
-            let admission = clients.anywhere(table.iter().map(|(_, route)| &route.admission));
+            let admission = clients.for_listener(table.iter().map(|(_, route)| &route.admission));
             listeners.push(ListenerPlan {
                 id: bound.id,
                 tls: listener.tls.is_some(),
@@ -287,19 +288,19 @@ fn rule(upstream: &UpstreamSettings, route: &RouteSettings) -> Rule {
 /// Tells this process from others of its name, for as long as it lives.
 static INSTANCE: LazyLock<u32> = LazyLock::new(|| fastrand::u32(..));
 
-fn hygiene_of(
+fn header_policy(
     settings: &ProxySettings,
     upstream: &UpstreamSettings,
     route: &RouteSettings,
-) -> headers::Policy {
-    let keys = settings.clients.iter().filter_map(|client| match &client.proof {
-        Proof::LocalKey { header, .. } => Some(header),
-        Proof::Certificate(_) | Proof::Process { .. } => None,
+) -> headers::HeaderPolicy {
+    let keys = settings.clients.iter().filter_map(|client| match &client.credential {
+        ClientCredential::LocalKey { header, .. } => Some(header),
+        ClientCredential::Certificate(_) | ClientCredential::Process { .. } => None,
     });
-    headers::Policy {
+    headers::HeaderPolicy {
         keep_overrides: route.allow_override_headers,
         keep_forwarding: upstream.forwarding_headers != ForwardingHeaders::Drop,
-        ours: upstream.set_headers.iter().map(|(name, _)| name).chain(keys).cloned().collect(),
+        reserved: upstream.set_headers.iter().map(|(name, _)| name).chain(keys).cloned().collect(),
         trailers: route.trailers.clone(),
         via: headers::Via::new(settings.via.clone(), *INSTANCE),
     }

@@ -61,12 +61,12 @@ pub struct ClientSettings {
     /// Its name; the `client` label of metrics and logs.
     pub name: Arc<str>,
     /// How it proves who it is.
-    pub proof: Proof,
+    pub credential: ClientCredential,
 }
 
 /// How a client proves who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Proof {
+pub enum ClientCredential {
     /// By a secret in a header of its requests.
     LocalKey {
         /// The header, which goes no further.

@@ -33,17 +33,18 @@ use crate::body::Body;
 use crate::clock::Moment;
 use crate::net::connect::ConnectError;
 use crate::proxy::headers::forwarding::{self, Hop};
-use crate::proxy::headers::{self, Framing, Kinds, query};
+use crate::proxy::headers::{self, FieldClass, Framing, query};
 use crate::proxy::limits::body::{BodyProgress, LimitError, LimitedBody};
 use crate::proxy::policy::plan::{RoutePlan, UpstreamPlan};
 use crate::proxy::policy::settings::{IncomingAuthorization, QueryAccessToken};
-use crate::proxy::rejection::{Code, ConnectFailure, Forwarded, Rejection};
+use crate::proxy::rejection::{Code, ConnectFailure, Rejection};
 use crate::proxy::trailers::TrailerFilter;
 use crate::route::Authority;
 use crate::server::ClientProbe;
 use crate::token::{Absence, Bearer, NoToken};
 use crate::upstream::{
-    self, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport, UpstreamResponse,
+    Forwarded, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
+    UpstreamResponse,
 };
 
 /// Connections that are tried for a request that is handed back unsent each time.
@@ -254,10 +255,6 @@ impl Exchange {
 
     /// The refusal for a failed exchange, which is counted.
     fn failed(&self, error: &SendError, progress: Option<&BodyProgress>) -> Rejection {
-        let forwarded = match error.forwarded {
-            upstream::Forwarded::No => Forwarded::No,
-            upstream::Forwarded::Unknown => Forwarded::Unknown,
-        };
         let max_body = self.scope.plan().limits.max_request_body;
         let rejection = match (progress.and_then(BodyProgress::error), &error.kind) {
             (Some(limit), _) => incomplete(limit, max_body),
@@ -271,7 +268,7 @@ impl Exchange {
         if matches!(rejection.code, Code::Connect | Code::UpstreamReset | Code::Overloaded) {
             self.route.metrics.upstream_error(rejection.code.as_str());
         }
-        rejection.forwarded(forwarded)
+        rejection.forwarded(error.forwarded)
     }
 
     fn late(&self, limit: Duration) -> Rejection {
@@ -446,7 +443,8 @@ impl Draft {
         let Exchange { route, upstream, .. } = &self.exchange;
         let ScopedRequest { request, fields, connection, .. } = &*self.inbound;
         let (version, fields, client) = (request.version(), *fields, connection.peer.ip());
-        let expects = fields.any(Kinds::EXPECT) && version != Version::HTTP_10 && self.has_body();
+        let expects =
+            fields.intersects(FieldClass::EXPECT) && version != Version::HTTP_10 && self.has_body();
         let headers = self.inbound.request.headers_mut();
         if upstream.incoming_authorization == IncomingAuthorization::Keep
             && headers.get_all(AUTHORIZATION).iter().nth(1).is_some()
@@ -456,7 +454,7 @@ impl Draft {
                 "more than one Authorization, and the upstream's setting is to keep it",
             ));
         }
-        let cleaned = headers::request(headers, fields, version, &route.hygiene);
+        let cleaned = headers::sanitize_request(headers, fields, version, &route.header_policy);
         if cleaned.looped {
             return Err(Rejection::new(
                 Code::Loop,
@@ -464,7 +462,7 @@ impl Draft {
                  takes comments off Via, two instances in a row need different names, server.via",
             ));
         }
-        if fields.any(Kinds::AUTHORIZATION) {
+        if fields.intersects(FieldClass::AUTHORIZATION) {
             route.metrics.authorization_seen();
             if upstream.incoming_authorization == IncomingAuthorization::Reject {
                 return Err(Rejection::new(

@@ -7,7 +7,7 @@ use http_body::Body as _;
 
 use super::scope::ScopedRequest;
 use crate::body::Body;
-use crate::proxy::headers::{self, Framing, Kinds};
+use crate::proxy::headers::{self, FieldClass, Framing};
 use crate::proxy::limits::web_origin::foreign_page;
 use crate::proxy::policy::plan::ListenerPlan;
 use crate::proxy::policy::settings::RequestLimits;
@@ -41,7 +41,7 @@ impl Received {
     ) -> Result<Self, Rejection> {
         let ScopedRequest { request, fields, .. } = &mut *inbound;
         let mut framing = Framing::None;
-        if fields.any(Kinds::LENGTH | Kinds::CODING) {
+        if fields.intersects(FieldClass::LENGTH | FieldClass::CODING) {
             framing = headers::request_framing(request.version(), request.headers())
                 .map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
         }
@@ -57,10 +57,10 @@ impl Received {
             return Err(Rejection::body_too_large(limits.max_request_body));
         }
         let host = addressed_to_us(request, listener)?;
-        if fields.any(Kinds::ORIGIN | Kinds::FETCH_SITE) {
+        if fields.intersects(FieldClass::ORIGIN | FieldClass::FETCH_SITE) {
             from_no_foreign_page(request.headers(), listener)?;
         }
-        if fields.any(Kinds::EXPECT) {
+        if fields.intersects(FieldClass::EXPECT) {
             expects_what_we_know(request)?;
         }
         let quirks = read_target(request, limits)?;

@@ -8,9 +8,9 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::body::Body;
 use crate::proxy::access_log::AccessRecord;
-use crate::proxy::headers::Kinds;
+use crate::proxy::headers::FieldClass;
 use crate::proxy::limits::in_flight::InFlightPermit;
-use crate::proxy::policy::metrics::UnderWay;
+use crate::proxy::policy::metrics::RequestsInFlightGuard;
 use crate::proxy::policy::plan::Plan;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::snapshot::Snapshot;
@@ -21,7 +21,7 @@ pub struct ScopedRequest {
     /// The request as it came in.
     pub request: Request<Body>,
     /// What kinds of header fields it has.
-    pub fields: Kinds,
+    pub fields: FieldClass,
     /// Where it came in.
     pub connection: Rc<ConnectionInfo>,
     /// Whether its client is still there.
@@ -41,14 +41,18 @@ struct Scope {
     snapshot: Rc<Snapshot>,
     record: RefCell<AccessRecord>,
     permit: OnceCell<InFlightPermit>,
-    _under_way: UnderWay,
+    _in_flight: RequestsInFlightGuard,
 }
 
 impl RequestScope {
     /// The scope of a request that has just come in.
-    pub fn new(snapshot: Rc<Snapshot>, record: AccessRecord, under_way: UnderWay) -> Self {
+    pub fn new(
+        snapshot: Rc<Snapshot>,
+        record: AccessRecord,
+        in_flight: RequestsInFlightGuard,
+    ) -> Self {
         let (record, permit) = (RefCell::new(record), OnceCell::new());
-        Self(Rc::new(Scope { snapshot, record, permit, _under_way: under_way }))
+        Self(Rc::new(Scope { snapshot, record, permit, _in_flight: in_flight }))
     }
 
     /// The plan that the request sees from start to end.

@@ -17,8 +17,8 @@ use crate::net::testing::origin;
 use crate::oauth::ScopeSet;
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::policy::settings::{
-    AllowedHosts, ClientSettings, HeaderText, IncomingAuthorization, ListenerSettings, Proof,
-    ProxySettings, RequestLimits, RouteSettings, UpstreamSettings,
+    AllowedHosts, ClientCredential, ClientSettings, HeaderText, IncomingAuthorization,
+    ListenerSettings, ProxySettings, RequestLimits, RouteSettings, UpstreamSettings,
 };
 use crate::route::{Authority, Lookup, PathPattern};
 use crate::secret::Reference;
@@ -87,10 +87,11 @@ fn settings() -> ProxySettings {
         vec![route("read", "r", None), route("buy", "b", None), route("lend", "r", Some("bank"))];
     let keeps = IncomingAuthorization::Keep;
     let open = UpstreamSettings { incoming_authorization: keeps, ..upstream("open", 0, open) };
-    let proof = Proof::LocalKey { header: KEY, value: Reference::Env("KEY".into()) };
+    let credential =
+        ClientCredential::LocalKey { header: KEY, value: Reference::Env("KEY".into()) };
     ProxySettings {
         listeners: vec![listener(), listener()],
-        clients: vec![ClientSettings { name: "erp".into(), proof }],
+        clients: vec![ClientSettings { name: "erp".into(), credential }],
         upstreams: vec![upstream("bank", 0, bank), open, upstream("shop", 1, shop)],
         limits: RequestLimits::default(),
         via: Default::default(),
