@@ -8,7 +8,7 @@ use std::time::Duration;
 use bearer_proxy::clock::Moment;
 use bearer_proxy::sensitive::Sensitive;
 use bearer_proxy::token::Bearer;
-use bearer_proxy::token::cell::{Writer, channel};
+use bearer_proxy::token::token_cell::{Writer, channel};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn bearer(generation: u64) -> Arc<Bearer> {

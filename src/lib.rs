@@ -15,7 +15,7 @@
 //!                                               atomic token cell
 //!                                                       ▲
 //! token path (slow, the only writer)                    │
-//!   token::Keeper ─► refresher ⟲ schedule ─► fetch: secret ─► oauth request ─► net ─► oauth reply ─► token::Writer
+//!   token::TokenManager ─► refresher ⟲ schedule ─► fetch: secret ─► oauth request ─► net ─► oauth reply ─► token::Writer
 //! ```
 //!
 //! The token path never looks at a request. A request waits for the token path in two cases only: no usable token is there yet, or a 401 blamed the one it carried; both within a deadline.

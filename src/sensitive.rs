@@ -65,11 +65,11 @@ pub fn looks_random(name: &str) -> bool {
     let mixed = has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase);
     let words = || name.split(['_', '-', '.']);
     mixed && has(char::is_ascii_digit)
-        || words().any(|word| word.len() > LONGEST_WORD || relapses(word) > 1)
+        || words().any(|word| word.len() > LONGEST_WORD || digit_letter_transitions(word) > 1)
 }
 
 /// How often a letter follows a digit.
-fn relapses(word: &str) -> usize {
+fn digit_letter_transitions(word: &str) -> usize {
     let bytes = word.as_bytes().windows(2);
     bytes.filter(|two| two[0].is_ascii_digit() && two[1].is_ascii_alphabetic()).count()
 }

@@ -22,14 +22,14 @@ use crate::secret::Store;
 use crate::server::{ConnectionLimit, WorkerListener};
 use crate::telemetry::Registry;
 use crate::telemetry::metrics::MetricDescription;
-use crate::token::{Keeper, TokenMetrics};
+use crate::token::{TokenManager, TokenMetrics};
 use crate::x509::TlsSetupError;
 
 /// A program that is ready to run.
 pub struct App {
     pub(super) config: Config,
     pub(super) registry: Registry,
-    pub(super) keeper: Keeper,
+    pub(super) manager: TokenManager,
     pub(super) headers: HeaderValues,
     pub(super) shared: SharedState,
     pub(super) connection_limit: ConnectionLimit,
@@ -93,7 +93,7 @@ impl App {
         let admin_listeners = BoundAdminListeners::bind(&config.admin).map_err(StartError::Bind)?;
         let metrics = ProxyMetrics::register(&registry)?;
         let secrets = Arc::new(Store::register(&registry)?);
-        let mut keeper = Keeper::new(TokenMetrics::register(&registry)?, secrets);
+        let mut manager = TokenManager::new(TokenMetrics::register(&registry)?, secrets);
         let reload = ReloadMetrics::register(&registry)?;
         let connection_limit = ConnectionLimit::new(config.connections.max_connections);
         let counted = connection_limit.clone();
@@ -104,10 +104,10 @@ impl App {
         )?;
         let mut headers = HeaderValues::read(&config.proxy).await;
         let bound = listeners.bound(&change);
-        let plan = plan(&config, &mut keeper, &metrics, &mut headers, bound)?;
+        let plan = plan(&config, &mut manager, &metrics, &mut headers, bound)?;
         let sockets = std::mem::take(&mut change.sockets);
         listeners.apply(change);
-        let health = Arc::new(AppHealth::new(keeper.handle()));
+        let health = Arc::new(AppHealth::new(manager.handle()));
         let shared = SharedState {
             plan: Arc::new(ArcSwap::from_pointee(plan)),
             metrics,
@@ -117,7 +117,7 @@ impl App {
         Ok(Self {
             config,
             registry,
-            keeper,
+            manager,
             headers,
             shared,
             connection_limit,
@@ -149,12 +149,12 @@ impl App {
 /// The plan of a configuration; tokens still wanted keep their refreshers.
 pub(super) fn plan(
     config: &Config,
-    keeper: &mut Keeper,
+    manager: &mut TokenManager,
     metrics: &ProxyMetrics,
     headers: &mut HeaderValues,
     bound: BoundListeners,
 ) -> Result<Plan, StartError> {
-    let readers = keeper.apply(wanted(&config.proxy, &config.credentials));
+    let readers = manager.apply(wanted(&config.proxy, &config.credentials));
     let (set_headers, local_keys) = headers.values();
     let inputs = PlanInputs {
         credentials: &config.credentials,

@@ -7,18 +7,18 @@ use super::systemd::all_responsive;
 use crate::admin::{Health, TokenHealth};
 use crate::clock::Moment;
 use crate::server::worker::Heartbeat;
-use crate::token::{KeeperHandle, TokenStatus};
+use crate::token::{ManagerHandle, TokenStatus};
 
 /// The program's health, computed from what the parts know; nothing is stored beside them.
 pub struct AppHealth {
     draining: AtomicBool,
     started: AtomicBool,
     workers: OnceLock<Vec<Heartbeat>>,
-    tokens: KeeperHandle,
+    tokens: ManagerHandle,
 }
 
 impl AppHealth {
-    pub(super) fn new(tokens: KeeperHandle) -> Self {
+    pub(super) fn new(tokens: ManagerHandle) -> Self {
         Self {
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),

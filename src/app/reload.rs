@@ -28,7 +28,7 @@ use crate::server::{ConnectionLimit, WorkerCommand};
 use crate::telemetry::Registry;
 use crate::telemetry::family::Gauges;
 use crate::telemetry::log::{LogFormat, LogGuard};
-use crate::token::Keeper;
+use crate::token::TokenManager;
 
 /// Two equal reads this far apart, before a change is believed: files may be half written.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -80,7 +80,7 @@ pub(super) struct Reloader {
     pub(super) config: Config,
     /// The file as it was last read.
     pub(super) text: Option<Vec<u8>>,
-    pub(super) keeper: Keeper,
+    pub(super) manager: TokenManager,
     pub(super) headers: HeaderValues,
     pub(super) shared: SharedState,
     pub(super) connection_limit: ConnectionLimit,
@@ -164,11 +164,11 @@ impl Reloader {
     async fn apply(&mut self, new: Config, prepared: Prepared, log: &LogGuard) {
         let Prepared { mut listeners, admin_listeners, mut headers } = prepared;
         let bound = self.listeners.bound(&listeners);
-        let plan = match plan(&new, &mut self.keeper, &self.shared.metrics, &mut headers, bound) {
+        let plan = match plan(&new, &mut self.manager, &self.shared.metrics, &mut headers, bound) {
             Ok(plan) => plan,
             Err(error) => {
-                self.keeper.apply(wanted(&self.config.proxy, &self.config.credentials));
-                self.keeper.settle();
+                self.manager.apply(wanted(&self.config.proxy, &self.config.credentials));
+                self.manager.commit();
                 return self.metrics.refused(&error);
             }
         };
@@ -183,7 +183,7 @@ impl Reloader {
             self.workers.broadcast(|| WorkerCommand::Limits(new.connections)).await;
         }
         self.shared.plan.store(Arc::new(plan));
-        self.keeper.settle();
+        self.manager.commit();
         self.workers.add(added).await;
         self.admin_listeners.apply(&new.admin, admin_listeners);
         if let Err(error) = log.set_level(&new.log.level) {
@@ -216,7 +216,7 @@ impl Reloader {
     pub(super) fn refresh_headers(&mut self) {
         let none = self.listeners.unchanged();
         let (config, metrics) = (&self.config, &self.shared.metrics);
-        match plan(config, &mut self.keeper, metrics, &mut self.headers, none) {
+        match plan(config, &mut self.manager, metrics, &mut self.headers, none) {
             Ok(plan) => {
                 self.shared.plan.store(Arc::new(plan));
                 tracing::info!("the secret of a header has changed; the new one is in force");

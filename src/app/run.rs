@@ -47,7 +47,7 @@ impl App {
 
     /// Serves until told to stop, or until this command ends; without words there is none.
     pub async fn run_beside(self, log: &LogGuard, command: &[OsString]) -> RunOutcome {
-        let Self { config, registry, keeper, headers, shared, .. } = self;
+        let Self { config, registry, manager, headers, shared, .. } = self;
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => {
@@ -77,7 +77,7 @@ impl App {
             text: std::fs::read(&config.path).ok(),
             startup_only: StartupOnly::of(&config),
             config,
-            keeper,
+            manager,
             headers,
             shared,
             connection_limit,
@@ -102,7 +102,7 @@ impl App {
         self.health.drain();
         systemd::stopping();
         let settings = reloader.shutdown();
-        let Reloader { workers, keeper, admin_listeners, listeners, .. } = reloader;
+        let Reloader { workers, manager, admin_listeners, listeners, .. } = reloader;
         let outcome = match reason {
             ShutdownReason::Failed => RunOutcome::Failed,
             reason => tokio::select! {
@@ -111,7 +111,7 @@ impl App {
             },
         };
         drop(listeners);
-        keeper.shutdown(matches!(outcome, RunOutcome::Drained | RunOutcome::Command(_))).await;
+        manager.shutdown(matches!(outcome, RunOutcome::Drained | RunOutcome::Command(_))).await;
         admin_listeners.close().await;
         watchdog.abort();
         tracing::info!(outcome = ?outcome, "stopped");

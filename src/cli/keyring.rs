@@ -9,7 +9,7 @@ use super::args::{self, KeyringVerb};
 use super::exit::Exit;
 use super::output::{err, outln};
 use super::setup::runtime;
-use crate::secret::{self, Entry, Reference, SecretFault};
+use crate::secret::{self, KeyringSecret, Reference, SecretFault};
 use crate::sensitive::Sensitive;
 
 /// Writes or deletes one entry.
@@ -34,8 +34,8 @@ pub fn keyring(verb: KeyringVerb) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn entry(named: args::KeyringEntry) -> Entry {
-    Entry { service: named.service, account: named.name }
+fn entry(named: args::KeyringEntry) -> KeyringSecret {
+    KeyringSecret { service: named.service, account: named.name }
 }
 
 /// Reads the value from stdin: one line of a terminal, unseen, or all that a pipe holds.
@@ -48,9 +48,9 @@ fn ask() -> anyhow::Result<Sensitive> {
         stdin.read_line(&mut line)?;
         drop(unseen);
         err!("\n");
-        secret::take_in(line.as_bytes())
+        secret::read_from(line.as_bytes())
     } else {
-        secret::take_in(stdin.lock())
+        secret::read_from(stdin.lock())
     };
     match value {
         Ok(value) => Ok(value),

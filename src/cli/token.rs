@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::oauth::ScopeSet;
 use crate::proxy::policy::plan::wanted;
 use crate::token::probe::{self, Probe};
-use crate::token::{Credential, grouped};
+use crate::token::{Credential, effective_specs};
 
 /// Shows the token of a running instance, or obtains one.
 pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
@@ -89,7 +89,7 @@ fn choose(config: &Config, flags: &Token) -> Result<(Arc<Credential>, ScopeSet),
 
 /// The scopes of the token that a route uses: with `tokens = "union"` those of other routes too.
 fn settled(config: &Config, credential: &Credential, scopes: &ScopeSet) -> ScopeSet {
-    let tokens = grouped(wanted(&config.proxy, &config.credentials)).into_iter();
+    let tokens = effective_specs(wanted(&config.proxy, &config.credentials)).into_iter();
     tokens
         .filter(|one| one.credential.name == credential.name)
         .map(|one| one.scopes)

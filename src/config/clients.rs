@@ -13,7 +13,7 @@ use crate::proxy::policy::settings::{
 use super::name::check_name;
 use super::references;
 use crate::diagnostics::{Diagnostic, Item, Section, Severity};
-use crate::secret::Way;
+use crate::secret::StoreHttpSettings;
 
 /// A client that the file names, and its settings where they can be used.
 pub(super) struct ParsedClient<'c> {
@@ -39,12 +39,12 @@ const ADVICE: &[(&str, &str)] = &[
 
 const WAYS: &str = "local_key, certificate, or peer_uids and peer_gids";
 
-pub(super) fn read<'c>(root: &Section<'c>, way: &Way) -> Vec<ParsedClient<'c>> {
+pub(super) fn read<'c>(root: &Section<'c>, http: &StoreHttpSettings) -> Vec<ParsedClient<'c>> {
     let mut clients: Vec<ParsedClient<'c>> = Vec::new();
     for (name, item) in root.section("clients", "[clients]").entries() {
         check_name(&name, &item, "a client");
         let Some(section) = item.section("a client") else { continue };
-        let settings = credential(&section.advise(ADVICE), way)
+        let settings = credential(&section.advise(ADVICE), http)
             .map(|credential| ClientSettings { name: Arc::from(name.as_str()), credential });
         if let Some(other) =
             settings.as_ref().and_then(|settings| same_credential(settings, &clients))
@@ -58,9 +58,9 @@ pub(super) fn read<'c>(root: &Section<'c>, way: &Way) -> Vec<ParsedClient<'c>> {
 }
 
 /// Each client proves itself in one way: of two, nobody could say whether both are needed.
-fn credential(section: &Section<'_>, way: &Way) -> Option<ClientCredential> {
+fn credential(section: &Section<'_>, http: &StoreHttpSettings) -> Option<ClientCredential> {
     let ways = [
-        section.item("local_key").map(|item| local_key(&item, way)),
+        section.item("local_key").map(|item| local_key(&item, http)),
         section.item("certificate").map(|item| certificate(&item)),
         process(section),
     ];
@@ -81,13 +81,13 @@ fn credential(section: &Section<'_>, way: &Way) -> Option<ClientCredential> {
     }
 }
 
-fn local_key(item: &Item<'_>, way: &Way) -> Option<ClientCredential> {
+fn local_key(item: &Item<'_>, http: &StoreHttpSettings) -> Option<ClientCredential> {
     let section = item.section("a local key")?;
     let header = section.required("header", "write  header = \"X-Local-Key\"");
     let value = section.required("value", "write  value.file = \"/path\", or value.env = \"NAME\"");
     section.finish();
     let header = header.and_then(|item| header_name(&item));
-    let value = value.and_then(|item| references::read(&item, "value", way));
+    let value = value.and_then(|item| references::read(&item, "value", http));
     header.zip(value).map(|(header, value)| ClientCredential::LocalKey { header, value })
 }
 

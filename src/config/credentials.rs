@@ -11,7 +11,7 @@ use crate::oauth::client_auth::{BasicEncoding, ClientAuth, SigningAlgorithm};
 use crate::oauth::presets::{self, Preset};
 use crate::oauth::{Dialect, TokenEndpoint};
 use crate::token::Credential;
-use crate::token::credential::{Grouping, MissingScopes, Policy};
+use crate::token::credential::{Grouping, MissingScopes, RefreshPolicy};
 
 use super::egress::{self, EgressSettings};
 use super::name::check_name;
@@ -74,7 +74,7 @@ fn credential<'c>(
 ) -> Option<Credential> {
     let preset = preset(section);
     let endpoint = endpoint(section, &preset);
-    let stores = egress.way(base);
+    let stores = egress.store_http(base);
     let reference =
         |item: Option<Item<'_>>, key| item.and_then(|item| references::read(&item, key, &stores));
     let id = section
@@ -324,11 +324,11 @@ fn proof(section: &Section<'_>, auth: ClientAuth, has_secret: bool, tls: &TlsSet
     }
 }
 
-fn policy(section: &Section<'_>) -> Policy {
-    let default = Policy::default();
+fn policy(section: &Section<'_>) -> RefreshPolicy {
+    let default = RefreshPolicy::default();
     let missing = [("warn", MissingScopes::Warn), ("refuse", MissingScopes::Refuse)];
     let timeouts = section.section("timeouts", "timeouts of a credential");
-    let policy = Policy {
+    let policy = RefreshPolicy {
         refresh_at: refresh_at(section, default.refresh_at, 0.1..0.95),
         jitter: default.jitter,
         connect_timeout: server::positive(&timeouts, "connect", default.connect_timeout),

@@ -7,7 +7,7 @@ use crate::net::Origin;
 use crate::net::egress::ProxyAddress;
 use crate::net::no_proxy::NoProxy;
 use crate::net::tls::TlsSettings;
-use crate::secret::{EgressLogin, EgressProxy, Way};
+use crate::secret::{EgressLogin, EgressProxy, StoreHttpSettings};
 use crate::sensitive::Sensitive;
 
 use super::references;
@@ -30,10 +30,10 @@ pub(super) const ADVICE: &[(&str, &str)] = &[
 ];
 
 /// The default for all parts.
-pub(super) fn root<'c>(root: &Section<'c>, way: &Way) -> EgressSettings<'c> {
+pub(super) fn root<'c>(root: &Section<'c>, http: &StoreHttpSettings) -> EgressSettings<'c> {
     let section = root.section("egress", "[egress]").advise(ADVICE);
     let written = section.item("proxy").is_some();
-    let all = EgressSettings { own: None, ..read(&section, &EgressSettings::default(), way) };
+    let all = EgressSettings { own: None, ..read(&section, &EgressSettings::default(), http) };
     if let Some((name, _)) = variable(&section, &PROXY_VARIABLES).filter(|_| !written) {
         let diagnostic =
             Diagnostic::new(format!("{name} is set and not used")).severity(Severity::Note);
@@ -44,13 +44,13 @@ pub(super) fn root<'c>(root: &Section<'c>, way: &Way) -> EgressSettings<'c> {
     all
 }
 
-/// One part's table, over the default. `way` reaches the stores that hold the proxy's login.
+/// One part's table, over the default. `http` reaches the stores that hold the login of the proxy.
 pub(super) fn read<'c>(
     section: &Section<'c>,
     base: &EgressSettings<'c>,
-    way: &Way,
+    http: &StoreHttpSettings,
 ) -> EgressSettings<'c> {
-    let login = login(section, way);
+    let login = login(section, http);
     let written = section.item("no_proxy").map(|item| no_proxy(&item));
     let no_proxy = written.unwrap_or_else(|| base.no_proxy.clone());
     let egress = match section.item("proxy") {
@@ -161,22 +161,26 @@ fn no_proxy(item: &Item<'_>) -> NoProxy {
     })
 }
 
-fn login(section: &Section<'_>, way: &Way) -> Option<EgressLogin> {
+fn login(section: &Section<'_>, http: &StoreHttpSettings) -> Option<EgressLogin> {
     let (username, password) = (section.item("username"), section.item("password"));
     match (&username, &password) {
         (Some(_), None) => section.missing("password", "Basic credentials are both"),
         (None, Some(_)) => section.missing("username", "Basic credentials are both"),
         _ => {}
     }
-    let username = references::read(&username?, "username", way);
-    let password = references::read(&password?, "password", way);
+    let username = references::read(&username?, "username", http);
+    let password = references::read(&password?, "password", http);
     Some(EgressLogin::Referenced { username: username?, password: password? })
 }
 
 impl EgressSettings<'_> {
     /// How remote stores of secrets are reached.
-    pub(super) fn way(&self, tls: &TlsSettings) -> Way {
-        Way { tls: tls.clone(), proxy: self.proxy.clone(), no_proxy: self.no_proxy.clone() }
+    pub(super) fn store_http(&self, tls: &TlsSettings) -> StoreHttpSettings {
+        StoreHttpSettings {
+            tls: tls.clone(),
+            proxy: self.proxy.clone(),
+            no_proxy: self.no_proxy.clone(),
+        }
     }
 
     /// The proxy on the way to one origin. This machine itself is reached directly, unless the

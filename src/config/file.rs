@@ -10,7 +10,7 @@ use super::model::Config;
 use super::{checks, clients, credentials, egress, server, tls, upstreams};
 use crate::diagnostics::{Context, Section};
 use crate::proxy::policy::settings::ProxySettings;
-use crate::secret::Way;
+use crate::secret::StoreHttpSettings;
 
 /// Resolves a file. Problems are in the context; what is returned beside errors is of no use.
 pub(super) fn config<'c>(
@@ -29,8 +29,11 @@ pub(super) fn config<'c>(
     version(&root);
     let tls = tls::root(&root.section("tls", "[tls]").advise(tls::ADVICE));
     // The login of the egress proxy itself cannot be had through it.
-    let egress = egress::root(&root, &Way { tls: tls.clone(), ..Way::default() });
-    let clients = clients::read(&root, &egress.way(&tls));
+    let egress = egress::root(
+        &root,
+        &StoreHttpSettings { tls: tls.clone(), ..StoreHttpSettings::default() },
+    );
+    let clients = clients::read(&root, &egress.store_http(&tls));
     let server = server::read(&root, &clients);
     let (shutdown, log, watch) =
         (server::shutdown(&root), server::log(&root), server::watch(&root));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::secret::{self, Reference, Way};
+use crate::secret::{self, Reference, StoreHttpSettings};
 
 use super::name::{ROTATE, named};
 use super::stores;
@@ -23,7 +23,7 @@ const ELSEWHERE: [(&str, &str); 6] = [
 
 /// Reads `KEY.env = "NAME"`, `KEY.file = "/path"` and the like. None is expanded or ever shown: a
 /// secret may have been put there by mistake.
-pub(super) fn read(item: &Item<'_>, key: &str, way: &Way) -> Option<Reference> {
+pub(super) fn read(item: &Item<'_>, key: &str, http: &StoreHttpSettings) -> Option<Reference> {
     if !item.is_table() {
         let diagnostic = Diagnostic::new("a secret may not be written into this file");
         let label = format!("put the value in a file and write  {key}.file = \"/path\"");
@@ -46,8 +46,8 @@ pub(super) fn read(item: &Item<'_>, key: &str, way: &Way) -> Option<Reference> {
         "systemd" => credential(place).map(Reference::Systemd),
         "exec" => command(place).map(Reference::Exec),
         "keyring" => stores::keyring(place),
-        "aws_secrets_manager" => stores::aws(place, way),
-        "azure_key_vault" => stores::azure(place, way),
+        "aws_secrets_manager" => stores::aws(place, http),
+        "azure_key_vault" => stores::azure(place, http),
         _ => {
             unknown_source(source, place);
             None

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use crate::net::Origin;
-use crate::secret::{self, AwsSecret, AzureIdentity, AzureSecret, Entry, Reference, Vault, Way};
+use crate::secret::{
+    self, AwsSecret, AzureIdentity, AzureSecret, KeyringSecret, Reference, StoreHttpSettings, Vault,
+};
 
 use super::name::{ROTATE, named};
 use crate::diagnostics::{Diagnostic, Item, Section};
@@ -25,7 +27,7 @@ pub(super) fn keyring(place: &Item<'_>) -> Option<Reference> {
         let service = table.text("service").unwrap_or_else(|| secret::SERVICE.to_owned());
         (service, account(&table.section.required("account", "write  account = \"NAME\"")?)?)
     };
-    built(place, Reference::Keyring(Entry { service, account }))
+    built(place, Reference::Keyring(KeyringSecret { service, account }))
 }
 
 fn account(item: &Item<'_>) -> Option<String> {
@@ -35,7 +37,7 @@ fn account(item: &Item<'_>) -> Option<String> {
 }
 
 /// `.aws_secrets_manager = { id = "…", … }`.
-pub(super) fn aws(place: &Item<'_>, way: &Way) -> Option<Reference> {
+pub(super) fn aws(place: &Item<'_>, http: &StoreHttpSettings) -> Option<Reference> {
     let keys = ["id", "key", "region", "version_stage", "profile", "endpoint", "cache"];
     let table = Table::open(place, "an AWS secret", &keys)?;
     let hint = "write  id = \"NAME\": the secret's name or ARN";
@@ -47,13 +49,13 @@ pub(super) fn aws(place: &Item<'_>, way: &Way) -> Option<Reference> {
         version_stage: table.text("version_stage"),
         profile: table.text("profile"),
         cache: table.cache(),
-        way: way.clone(),
+        http: http.clone(),
     };
     built(place, Reference::AwsSecretsManager(Box::new(secret)))
 }
 
 /// `.azure_key_vault = { vault = "https://…", name = "…", … }`.
-pub(super) fn azure(place: &Item<'_>, way: &Way) -> Option<Reference> {
+pub(super) fn azure(place: &Item<'_>, http: &StoreHttpSettings) -> Option<Reference> {
     let keys = ["vault", "name", "version", "identity", "cache"];
     let table = Table::open(place, "an Azure secret", &keys)?;
     let hint = "write  vault = \"https://NAME.vault.azure.net\"";
@@ -73,7 +75,7 @@ pub(super) fn azure(place: &Item<'_>, way: &Way) -> Option<Reference> {
         version: table.text("version"),
         identity: table.section.choice("identity", &identities, AzureIdentity::default()),
         cache: table.cache(),
-        way: way.clone(),
+        http: http.clone(),
     };
     built(place, Reference::AzureKeyVault(Box::new(secret)))
 }

@@ -23,7 +23,7 @@ use super::routes::{self, Route};
 use super::server::{self, ServerSection};
 use super::{dialect, references, tls};
 use crate::diagnostics::{Diagnostic, Item, Section};
-use crate::secret::Way;
+use crate::secret::StoreHttpSettings;
 
 /// An upstream that the file names, and its settings where they can be used.
 pub(super) struct ParsedUpstream<'c> {
@@ -109,7 +109,7 @@ fn upstream<'c>(
     let strip_mount = section.bool("strip_mount", true);
     let case_insensitive = section.bool("case_insensitive_upstream", false);
     let rewrite_cookies = section.bool("rewrite_cookies", false);
-    let stores = egress.way(tls);
+    let stores = egress.store_http(tls);
     let set_headers = set_headers(&section.section("set_headers", "set_headers"), &stores);
     let tls = tls::read(&section.section("tls", "tls of an upstream").advise(tls::ADVICE), tls);
     let way = section.section("egress", "egress of an upstream").advise(egress::ADVICE);
@@ -243,10 +243,13 @@ fn mount(item: &Item<'_>) -> Option<String> {
     None
 }
 
-fn set_headers(section: &Section<'_>, way: &Way) -> Vec<(http::HeaderName, HeaderText)> {
+fn set_headers(
+    section: &Section<'_>,
+    http: &StoreHttpSettings,
+) -> Vec<(http::HeaderName, HeaderText)> {
     let mut headers = Vec::new();
     for (name, item) in section.entries() {
-        if let Some((name, text)) = dialect::header_name(&name, &item).zip(header_text(&item, way))
+        if let Some((name, text)) = dialect::header_name(&name, &item).zip(header_text(&item, http))
         {
             headers.push((name, text));
         }
@@ -255,7 +258,7 @@ fn set_headers(section: &Section<'_>, way: &Way) -> Vec<(http::HeaderName, Heade
 }
 
 /// A plain string is refused: whether a fixed header is secret must be said.
-fn header_text(item: &Item<'_>, way: &Way) -> Option<HeaderText> {
+fn header_text(item: &Item<'_>, http: &StoreHttpSettings) -> Option<HeaderText> {
     if !item.is_table() {
         let diagnostic = Diagnostic::new("a header's text is written as a table");
         let hint = "write  { value = \"…\" }  if anybody may see it, else  { env = \"NAME\" }  or  { file = \"/path\" }";
@@ -273,7 +276,7 @@ fn header_text(item: &Item<'_>, way: &Way) -> Option<HeaderText> {
                 }
             }
         }
-        _ => references::read(item, "NAME", way).map(HeaderText::Secret),
+        _ => references::read(item, "NAME", http).map(HeaderText::Secret),
     }
 }
 

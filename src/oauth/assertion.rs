@@ -30,7 +30,7 @@ const MIN_RSA_BYTES: usize = 256;
 
 /// What signs an assertion.
 #[derive(Debug, Clone, Copy)]
-pub enum Key<'a> {
+pub enum SigningKey<'a> {
     /// The client secret, with HS256.
     Secret(&'a Sensitive),
     /// A private key as PKCS#8 PEM.
@@ -45,7 +45,7 @@ pub fn sign(
     settings: &AssertionSettings,
     endpoint: &TokenEndpoint,
     client_id: &Sensitive,
-    key: Key<'_>,
+    key: SigningKey<'_>,
     now: SystemTime,
 ) -> Result<Sensitive, AssertionError> {
     let random = SystemRandom::new();
@@ -60,13 +60,13 @@ pub fn sign(
     Ok(Sensitive::new(token))
 }
 
-fn header(settings: &AssertionSettings, key: Key<'_>) -> String {
+fn header(settings: &AssertionSettings, key: SigningKey<'_>) -> String {
     let algorithm = match key {
-        Key::Secret(_) => "HS256",
-        Key::Private(SigningAlgorithm::Rs256, _) => "RS256",
-        Key::Private(SigningAlgorithm::Ps256, _) => "PS256",
-        Key::Private(SigningAlgorithm::Es256, _) => "ES256",
-        Key::Private(SigningAlgorithm::EdDsa, _) => "EdDSA",
+        SigningKey::Secret(_) => "HS256",
+        SigningKey::Private(SigningAlgorithm::Rs256, _) => "RS256",
+        SigningKey::Private(SigningAlgorithm::Ps256, _) => "PS256",
+        SigningKey::Private(SigningAlgorithm::Es256, _) => "ES256",
+        SigningKey::Private(SigningAlgorithm::EdDsa, _) => "EdDSA",
     };
     match &settings.key_id {
         Some(id) => json!({ "alg": algorithm, "typ": "JWT", "kid": id }),
@@ -100,16 +100,16 @@ fn claims(
 }
 
 fn signature(
-    key: Key<'_>,
+    key: SigningKey<'_>,
     message: &[u8],
     random: &SystemRandom,
 ) -> Result<Vec<u8>, AssertionError> {
     let (algorithm, pem) = match key {
-        Key::Secret(secret) => {
+        SigningKey::Secret(secret) => {
             let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
             return Ok(hmac::sign(&key, message).as_ref().to_vec());
         }
-        Key::Private(algorithm, pem) => (algorithm, pem),
+        SigningKey::Private(algorithm, pem) => (algorithm, pem),
     };
     let der = pkcs8(pem)?;
     match algorithm {
@@ -237,7 +237,7 @@ mod tests {
         ))
     }
 
-    fn signed(settings: &AssertionSettings, key: Key<'_>) -> Result<String, AssertionError> {
+    fn signed(settings: &AssertionSettings, key: SigningKey<'_>) -> Result<String, AssertionError> {
         let endpoint = TokenEndpoint::parse("https://auth.example/token").unwrap();
         let now = UNIX_EPOCH + Duration::from_secs(NOW);
         sign(settings, &endpoint, &Sensitive::new("me"), key, now)
@@ -279,14 +279,14 @@ mod tests {
                 60,
             ),
         ] {
-            let token = signed(&settings, Key::Secret(&secret)).unwrap();
+            let token = signed(&settings, SigningKey::Secret(&secret)).unwrap();
             let (header, claims) = (value(&token, 0), value(&token, 1));
             assert_eq!(header["alg"], "HS256");
             assert_eq!(header["kid"].as_str(), settings.key_id.as_deref());
             assert_eq!((&claims["iss"], &claims["sub"]), (&json!("me"), &json!("me")));
             assert_eq!(claims["aud"], audience);
             assert_eq!((&claims["iat"], &claims["exp"]), (&json!(NOW), &json!(NOW + life)));
-            let other = signed(&settings, Key::Secret(&secret)).unwrap();
+            let other = signed(&settings, SigningKey::Secret(&secret)).unwrap();
             assert_ne!(claims["jti"], value(&other, 1)["jti"]);
         }
     }
@@ -295,27 +295,31 @@ mod tests {
     fn signatures_verify() {
         let settings = AssertionSettings::default();
         let secret = Sensitive::new("hunter2");
-        let token = signed(&settings, Key::Secret(&secret)).unwrap();
+        let token = signed(&settings, SigningKey::Secret(&secret)).unwrap();
         let (message, _) = token.rsplit_once('.').unwrap();
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"hunter2");
         hmac::verify(&key, message.as_bytes(), &part(&token, 2)).unwrap();
 
         let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let rsa_pem = pem(AsDer::<aws_lc_rs::encoding::Pkcs8V1Der>::as_der(&rsa).unwrap().as_ref());
-        let token = signed(&settings, Key::Private(SigningAlgorithm::Rs256, &rsa_pem)).unwrap();
+        let token =
+            signed(&settings, SigningKey::Private(SigningAlgorithm::Rs256, &rsa_pem)).unwrap();
         verify(&token, &RSA_PKCS1_2048_8192_SHA256, rsa.public_key().as_ref());
-        let token = signed(&settings, Key::Private(SigningAlgorithm::Ps256, &rsa_pem)).unwrap();
+        let token =
+            signed(&settings, SigningKey::Private(SigningAlgorithm::Ps256, &rsa_pem)).unwrap();
         assert_eq!(value(&token, 0)["alg"], "PS256");
         verify(&token, &RSA_PSS_2048_8192_SHA256, rsa.public_key().as_ref());
 
         let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let ec_pem = pem(ec.to_pkcs8v1().unwrap().as_ref());
-        let token = signed(&settings, Key::Private(SigningAlgorithm::Es256, &ec_pem)).unwrap();
+        let token =
+            signed(&settings, SigningKey::Private(SigningAlgorithm::Es256, &ec_pem)).unwrap();
         verify(&token, &ECDSA_P256_SHA256_FIXED, ec.public_key().as_ref());
 
         let ed = Ed25519KeyPair::generate().unwrap();
         let ed_pem = pem(ed.to_pkcs8v1().unwrap().as_ref());
-        let token = signed(&settings, Key::Private(SigningAlgorithm::EdDsa, &ed_pem)).unwrap();
+        let token =
+            signed(&settings, SigningKey::Private(SigningAlgorithm::EdDsa, &ed_pem)).unwrap();
         verify(&token, &ED25519, ed.public_key().as_ref());
 
         for (algorithm, wrong) in [
@@ -323,7 +327,7 @@ mod tests {
             (SigningAlgorithm::Es256, &rsa_pem),
             (SigningAlgorithm::EdDsa, &ec_pem),
         ] {
-            let found = signed(&settings, Key::Private(algorithm, wrong));
+            let found = signed(&settings, SigningKey::Private(algorithm, wrong));
             assert!(matches!(found, Err(AssertionError::Key { .. })), "{found:?}");
         }
     }
@@ -341,7 +345,7 @@ mod tests {
             ("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", AssertionError::EncryptedPem),
         ] {
             let pem = Sensitive::new(text);
-            let key = Key::Private(SigningAlgorithm::Es256, &pem);
+            let key = SigningKey::Private(SigningAlgorithm::Es256, &pem);
             let error = signed(&AssertionSettings::default(), key).unwrap_err();
             assert_eq!(error, expected);
             assert!(!error.to_string().contains("hunter2"));

@@ -1,7 +1,7 @@
 //! What a token server's failure means: who is at fault, and whether trying again can help.
 //!
 //! Nothing that the server wrote is kept, but for codes of the fixed RFC lists and a bounded
-//! [`Description`] that only `check --live` and `token` show.
+//! [`ErrorDescription`] that only `check --live` and `token` show.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub enum TokenError {
         /// The status beside it.
         status: StatusCode,
         /// The server's own words, for people at a terminal only.
-        description: Option<Description>,
+        description: Option<ErrorDescription>,
         /// When the server wants to be asked again.
         retry_after: Option<Duration>,
     },
@@ -30,7 +30,7 @@ pub enum TokenError {
         retry_after: Option<Duration>,
     },
     /// A success that holds no usable token.
-    Malformed(Malformation),
+    Malformed(MalformedResponse),
 }
 
 /// What a failure asks of the one who keeps the token.
@@ -103,7 +103,7 @@ impl TokenError {
     }
 
     /// The server's own words, for `check --live` and `token` alone: never for logs or metrics.
-    pub fn description(&self) -> Option<&Description> {
+    pub fn description(&self) -> Option<&ErrorDescription> {
         match self {
             Self::Refused { description, .. } => description.as_ref(),
             Self::Status { .. } | Self::Malformed(_) => None,
@@ -182,7 +182,7 @@ impl std::error::Error for TokenError {}
 
 /// What makes a success unusable; fixed words, nothing from the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Malformation {
+pub enum MalformedResponse {
     /// No bytes at all.
     Empty,
     /// HTML where JSON belongs.
@@ -207,7 +207,7 @@ pub enum Malformation {
     Ended,
 }
 
-impl Malformation {
+impl MalformedResponse {
     fn hint(self) -> Option<&'static str> {
         match self {
             Self::Html => {
@@ -222,7 +222,7 @@ impl Malformation {
     }
 }
 
-impl fmt::Display for Malformation {
+impl fmt::Display for MalformedResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "it is empty; a JSON object was expected",
@@ -346,9 +346,9 @@ impl fmt::Display for ErrorCode {
 /// What the server wrote to people: at most 200 printable ASCII characters. It has no `Display` and
 /// a redacted `Debug`, since servers are known to repeat the request in it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Description(String);
+pub struct ErrorDescription(String);
 
-impl Description {
+impl ErrorDescription {
     /// Longest text kept, in bytes.
     pub const MAX_BYTES: usize = 200;
 
@@ -365,7 +365,7 @@ impl Description {
     }
 }
 
-impl fmt::Debug for Description {
+impl fmt::Debug for ErrorDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[description]")
     }
@@ -379,7 +379,7 @@ mod tests {
         TokenError::Refused {
             code: ErrorCode::parse(code),
             status: StatusCode::from_u16(status).unwrap(),
-            description: Description::new("hunter2"),
+            description: ErrorDescription::new("hunter2"),
             retry_after: None,
         }
     }
@@ -421,7 +421,7 @@ mod tests {
             (status(403), Rejected, "denied"),
             (status(404), Rejected, "denied"),
             (status(302), Rejected, "denied"),
-            (TokenError::Malformed(Malformation::NotJson), Malformed, "malformed"),
+            (TokenError::Malformed(MalformedResponse::NotJson), Malformed, "malformed"),
         ] {
             assert_eq!((error.class(), error.label()), (class, label), "{error}");
         }
@@ -443,8 +443,8 @@ mod tests {
             ("äöü", None),
             ("  ", None),
         ] {
-            assert_eq!(Description::new(text).as_ref().map(Description::text), expected);
+            assert_eq!(ErrorDescription::new(text).as_ref().map(ErrorDescription::text), expected);
         }
-        assert_eq!(Description::new(&"x".repeat(900)).unwrap().text().len(), 200);
+        assert_eq!(ErrorDescription::new(&"x".repeat(900)).unwrap().text().len(), 200);
     }
 }

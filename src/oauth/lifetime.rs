@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::reply::IssuedToken;
+use super::token_response::IssuedToken;
 
 /// No token is trusted for longer.
 pub const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);

@@ -25,7 +25,7 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 
 /// What is shown in exchange for a token.
 #[derive(Debug, Clone, Copy)]
-pub enum Grant<'a> {
+pub enum GrantType<'a> {
     /// The client's own right (RFC 6749 section 4.4).
     ClientCredentials,
     /// A refresh token of an earlier answer (RFC 6749 section 6). No scope is sent with it: the
@@ -43,14 +43,14 @@ pub fn build(
     dialect: &Dialect,
     auth: ClientAuth,
     client: &ClientCredentials,
-    grant: Grant<'_>,
+    grant: GrantType<'_>,
     scopes: &ScopeSet,
     now: SystemTime,
 ) -> Result<Request<Bytes>, RequestError> {
     let auth = proof_needed(dialect, grant).then_some(auth);
     let scope = scopes.to_wire();
     let scoped =
-        matches!(grant, Grant::ClientCredentials) && dialect.send_scope && !scope.is_empty();
+        matches!(grant, GrantType::ClientCredentials) && dialect.send_scope && !scope.is_empty();
     let scope = scoped.then_some((dialect.request.scope.as_str(), scope.as_str()));
     with_proof(endpoint, dialect, auth, client, grant_parameters(dialect, grant), scope, now)
 }
@@ -80,16 +80,16 @@ pub(super) fn with_proof(
     Ok(request)
 }
 
-fn proof_needed(dialect: &Dialect, grant: Grant<'_>) -> bool {
-    matches!(grant, Grant::ClientCredentials) || dialect.authenticate_refresh
+fn proof_needed(dialect: &Dialect, grant: GrantType<'_>) -> bool {
+    matches!(grant, GrantType::ClientCredentials) || dialect.authenticate_refresh
 }
 
-fn grant_parameters<'a>(dialect: &'a Dialect, grant: Grant<'a>) -> Parameters<'a> {
+fn grant_parameters<'a>(dialect: &'a Dialect, grant: GrantType<'a>) -> Parameters<'a> {
     let names = &dialect.request;
     match grant {
-        Grant::ClientCredentials if !dialect.send_grant_type => Vec::new(),
-        Grant::ClientCredentials => vec![(&names.grant_type, "client_credentials")],
-        Grant::RefreshToken(token) => {
+        GrantType::ClientCredentials if !dialect.send_grant_type => Vec::new(),
+        GrantType::ClientCredentials => vec![(&names.grant_type, "client_credentials")],
+        GrantType::RefreshToken(token) => {
             vec![(&names.grant_type, "refresh_token"), (&names.refresh_token, token.expose())]
         }
     }
@@ -204,9 +204,9 @@ fn assertion(
     now: SystemTime,
 ) -> Result<Option<Sensitive>, RequestError> {
     let key = match auth {
-        Some(ClientAuth::ClientSecretJwt) => assertion::Key::Secret(secret(client)?),
+        Some(ClientAuth::ClientSecretJwt) => assertion::SigningKey::Secret(secret(client)?),
         Some(ClientAuth::PrivateKeyJwt(algorithm)) => {
-            assertion::Key::Private(algorithm, secret(client)?)
+            assertion::SigningKey::Private(algorithm, secret(client)?)
         }
         _ => return Ok(None),
     };
@@ -281,7 +281,7 @@ mod tests {
         dialect: &Dialect,
         auth: ClientAuth,
         client: &ClientCredentials,
-        grant: Grant<'_>,
+        grant: GrantType<'_>,
     ) -> Result<Request<Bytes>, RequestError> {
         let endpoint = TokenEndpoint::parse("https://auth.example/token?tenant=1").unwrap();
         build(&endpoint, dialect, auth, client, grant, &ScopeSet::parse("b a").unwrap(), UNIX_EPOCH)
@@ -321,7 +321,7 @@ mod tests {
                 &preset.dialect,
                 preset.auth,
                 &client("me", "a+b% &:"),
-                Grant::ClientCredentials,
+                GrantType::ClientCredentials,
             )
             .unwrap();
             assert_eq!(text(&built), expected, "{name}");
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn refreshes() {
         let token = Sensitive::new("r+1");
-        let grant = Grant::RefreshToken(&token);
+        let grant = GrantType::RefreshToken(&token);
         let datacrunch = preset("datacrunch").unwrap().dialect;
         for (dialect, auth, expected) in [
             (
@@ -376,8 +376,12 @@ mod tests {
             (Raw, "a:b", "s", Err(RequestError::ColonInClientId)),
         ] {
             let auth = ClientAuth::ClientSecretBasic(encoding);
-            let found =
-                request(&Dialect::default(), auth, &client(id, secret), Grant::ClientCredentials);
+            let found = request(
+                &Dialect::default(),
+                auth,
+                &client(id, secret),
+                GrantType::ClientCredentials,
+            );
             let found = found.map(|built| {
                 let value = &built.headers()[AUTHORIZATION];
                 assert!(value.is_sensitive());
@@ -396,7 +400,7 @@ mod tests {
             [ClientAuth::None, ClientAuth::TlsClientAuth, ClientAuth::SelfSignedTlsClientAuth]
         {
             let built =
-                request(&Dialect::default(), auth, &bare, Grant::ClientCredentials).unwrap();
+                request(&Dialect::default(), auth, &bare, GrantType::ClientCredentials).unwrap();
             assert_eq!(text(&built), "grant_type=client_credentials&client_id=me&scope=b+a");
         }
         for auth in [
@@ -405,14 +409,14 @@ mod tests {
             ClientAuth::ClientSecretJwt,
             ClientAuth::PrivateKeyJwt(SigningAlgorithm::Es256),
         ] {
-            let found = request(&Dialect::default(), auth, &bare, Grant::ClientCredentials);
+            let found = request(&Dialect::default(), auth, &bare, GrantType::ClientCredentials);
             assert_eq!(found.unwrap_err(), RequestError::NoSecret);
         }
         let built = request(
             &Dialect::default(),
             ClientAuth::ClientSecretJwt,
             &client("me", "s"),
-            Grant::ClientCredentials,
+            GrantType::ClientCredentials,
         )
         .unwrap();
         assert!(text(&built).starts_with(
@@ -430,8 +434,9 @@ mod tests {
             ..Dialect::default()
         };
         let me = client("me", "s");
-        let go =
-            |dialect: &Dialect| request(dialect, ClientAuth::None, &me, Grant::ClientCredentials);
+        let go = |dialect: &Dialect| {
+            request(dialect, ClientAuth::None, &me, GrantType::ClientCredentials)
+        };
         let built = go(&dialect).unwrap();
         assert_eq!(
             text(&built),

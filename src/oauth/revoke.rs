@@ -13,7 +13,7 @@ use crate::sensitive::Sensitive;
 
 /// A token that is to be ended.
 #[derive(Debug, Clone, Copy)]
-pub enum Revoked<'a> {
+pub enum RevokedToken<'a> {
     /// An access token.
     Access(&'a Sensitive),
     /// A refresh token, and the access tokens that came from it.
@@ -29,12 +29,12 @@ pub fn build(
     dialect: &Dialect,
     auth: ClientAuth,
     client: &ClientCredentials,
-    token: Revoked<'_>,
+    token: RevokedToken<'_>,
     now: SystemTime,
 ) -> Result<Request<Bytes>, RequestError> {
     let (token, hint) = match token {
-        Revoked::Access(token) => (token, "access_token"),
-        Revoked::Refresh(token) => (token, "refresh_token"),
+        RevokedToken::Access(token) => (token, "access_token"),
+        RevokedToken::Refresh(token) => (token, "refresh_token"),
     };
     // RFC 7009 section 2.1 asks for a form, whatever the token endpoint takes.
     let dialect = Dialect {
@@ -66,12 +66,12 @@ mod tests {
         for (auth, revoked, expected) in [
             (
                 ClientAuth::ClientSecretPost,
-                Revoked::Access(&token),
+                RevokedToken::Access(&token),
                 "token=t%2F1&token_type_hint=access_token&client_id=me&client_secret=a%2Bb",
             ),
             (
                 ClientAuth::ClientSecretBasic(BasicEncoding::Rfc6749),
-                Revoked::Refresh(&token),
+                RevokedToken::Refresh(&token),
                 "token=t%2F1&token_type_hint=refresh_token",
             ),
         ] {

@@ -133,7 +133,7 @@ async fn challenged<T: Transport>(
         }
     }
     let generation = bearer.generation();
-    reader.blame(generation);
+    reader.report_rejected(generation);
     let Some(replay) = sent.replay else { return Ok(sent) };
     let deadline = Instant::now() + route.token_wait;
     match reader.newer_than(generation, deadline).await {

@@ -53,7 +53,7 @@ pub enum SecretFault {
         /// The code: letters, digits and `.` only.
         code: String,
         /// Whether it is the store's own trouble.
-        passing: bool,
+        transient: bool,
     },
     /// The store gave no answer; why, in words of this program.
     Unreachable(String),
@@ -62,10 +62,10 @@ pub enum SecretFault {
 impl SecretFault {
     /// A store's refusal; of its words only the code is passed on.
     #[cfg(any(feature = "aws", feature = "azure"))]
-    pub(super) fn refused(code: &str, passing: bool) -> Self {
+    pub(super) fn refused(code: &str, transient: bool) -> Self {
         let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '.';
-        let passing = passing || code.contains("Throttl") || code.contains("TooMany");
-        Self::Refused { code: code.chars().filter(plain).take(64).collect(), passing }
+        let transient = transient || code.contains("Throttl") || code.contains("TooMany");
+        Self::Refused { code: code.chars().filter(plain).take(64).collect(), transient }
     }
 }
 
@@ -90,13 +90,13 @@ impl SecretError {
     }
 
     /// Whether it may be over when the source is asked again: nothing was learnt about the secret.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         matches!(
             self.fault,
             SecretFault::TimedOut(_)
                 | SecretFault::NoIdentity
                 | SecretFault::Unreachable(_)
-                | SecretFault::Refused { passing: true, .. }
+                | SecretFault::Refused { transient: true, .. }
         )
     }
 
@@ -113,7 +113,7 @@ impl SecretError {
             | SecretFault::Binary => "secret_invalid",
             SecretFault::Exposed(_) => "secret_exposed",
             SecretFault::NoCredentials => "secret_missing",
-            SecretFault::NoIdentity | SecretFault::Refused { passing: false, .. } => {
+            SecretFault::NoIdentity | SecretFault::Refused { transient: false, .. } => {
                 "secret_refused"
             }
             _ => "secret_unreadable",

@@ -11,16 +11,16 @@ use crate::sensitive::Sensitive;
 
 /// Who may read a file besides us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Readers {
+pub(super) enum FileAccess {
     /// Nobody but its owner and group, unless its mount is read-only: whoever mounts it chose its
     /// readers, and Kubernetes' own choice is 0644.
-    Few,
+    Restricted,
     /// Anybody: what it holds is no secret, or its guard is another's.
     Any,
 }
 
 /// Reads a file off the runtime's thread: a network file system may take its time.
-pub(super) async fn read(path: &Path, readers: Readers) -> Result<Sensitive, SecretFault> {
+pub(super) async fn read(path: &Path, readers: FileAccess) -> Result<Sensitive, SecretFault> {
     let path: PathBuf = path.to_owned();
     let reading = tokio::task::spawn_blocking(move || match read_now(&path, readers) {
         // Kubernetes swaps `..data` and removes the old folder: a path may lead into it just then.
@@ -33,11 +33,11 @@ pub(super) async fn read(path: &Path, readers: Readers) -> Result<Sensitive, Sec
     }
 }
 
-fn read_now(path: &Path, readers: Readers) -> Result<Sensitive, SecretFault> {
+fn read_now(path: &Path, readers: FileAccess) -> Result<Sensitive, SecretFault> {
     // Looked at before it is opened, since opening a FIFO waits for a writer.
     accept(&std::fs::metadata(path).map_err(fault)?)?;
     let file = File::open(path).map_err(fault)?;
-    if readers == Readers::Few {
+    if readers == FileAccess::Restricted {
         guarded(&file)?;
     }
     text(file)

@@ -9,7 +9,7 @@ pub const SERVICE: &str = "bearer-proxy";
 
 /// One entry of the keyring.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Entry {
+pub struct KeyringSecret {
     /// Whose entry it is, mostly a program.
     pub service: String,
     /// Its name among those of the service.
@@ -17,11 +17,11 @@ pub struct Entry {
 }
 
 /// Reads an entry.
-pub(super) async fn read(entry: &Entry) -> Result<Sensitive, SecretFault> {
+pub(super) async fn read(entry: &KeyringSecret) -> Result<Sensitive, SecretFault> {
     platform::on_a_thread(entry, |entry| entry.read()).await
 }
 
-impl Entry {
+impl KeyringSecret {
     /// Writes a value into the keyring, in place of an older one.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ mod platform {
     use keyring_core::{Entry as Stored, Error};
     use zeroize::Zeroizing;
 
-    use super::{Entry, SecretFault};
+    use super::{KeyringSecret, SecretFault};
     use crate::sensitive::Sensitive;
 
     /// A locked keyring asks its user, who may be away.
@@ -56,7 +56,7 @@ mod platform {
 
     /// Keyrings answer when they like, and block; the limit is for the one who waits here.
     pub(super) async fn on_a_thread<T: Send + 'static>(
-        entry: &Entry,
+        entry: &KeyringSecret,
         work: impl FnOnce(Opened) -> Result<T, SecretFault> + Send + 'static,
     ) -> Result<T, SecretFault> {
         let entry = entry.clone();
@@ -72,7 +72,7 @@ mod platform {
     pub(super) struct Opened(Stored);
 
     impl Opened {
-        fn new(entry: &Entry) -> Result<Self, SecretFault> {
+        fn new(entry: &KeyringSecret) -> Result<Self, SecretFault> {
             let store = store().map_err(fault)?;
             store.build(&entry.service, &entry.account, None).map(Self).map_err(fault)
         }
@@ -125,7 +125,7 @@ mod platform {
 
 #[cfg(not(feature = "keyring"))]
 mod platform {
-    use super::{Entry, SecretFault};
+    use super::{KeyringSecret, SecretFault};
     use crate::sensitive::Sensitive;
 
     /// No keyring was ever opened.
@@ -146,7 +146,7 @@ mod platform {
     }
 
     pub(super) async fn on_a_thread<T>(
-        _: &Entry,
+        _: &KeyringSecret,
         _: impl FnOnce(Opened) -> Result<T, SecretFault>,
     ) -> Result<T, SecretFault> {
         Err(SecretFault::NotBuilt("keyring"))

@@ -10,13 +10,13 @@ mod env;
 mod error;
 mod exec;
 mod file;
+mod http_settings;
 #[cfg(any(feature = "aws", test))]
 mod json;
 mod keyring;
 mod name;
 mod store;
 mod systemd;
-mod way;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,13 +25,13 @@ pub use aws::AwsSecret;
 pub use azure::{AzureIdentity, AzureSecret, Vault, is_vault_name};
 pub use egress::{EgressLogin, EgressProxy};
 pub use error::{SecretError, SecretFault};
-pub use keyring::{Entry, SERVICE};
-pub use store::{Age, Store};
+pub use http_settings::StoreHttpSettings;
+pub use keyring::{KeyringSecret, SERVICE};
+pub use store::{Freshness, Store};
 pub use systemd::is_credential_name;
-pub use way::Way;
 
 use crate::sensitive::Sensitive;
-use file::Readers;
+use file::FileAccess;
 
 /// Longest secret that is read; private keys are far below it.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -51,7 +51,7 @@ pub enum Reference {
     /// A program, by its absolute path and arguments, that prints the value and nothing else.
     Exec(Vec<String>),
     /// An entry of the operating system's keyring (feature `keyring`).
-    Keyring(Entry),
+    Keyring(KeyringSecret),
     /// A secret of AWS Secrets Manager (feature `aws`).
     AwsSecretsManager(Box<AwsSecret>),
     /// A secret of Azure Key Vault (feature `azure`).
@@ -74,7 +74,7 @@ impl Reference {
     /// # Errors
     /// Where there is none, or none that can be used; the error names the source, never the value.
     pub async fn read(&self) -> Result<Sensitive, SecretError> {
-        self.read_for(Readers::Few).await
+        self.read_for(FileAccess::Restricted).await
     }
 
     /// Reads a client id, which is no secret (RFC 6749 section 2.2): others may read its file.
@@ -82,10 +82,10 @@ impl Reference {
     /// # Errors
     /// As [`Self::read`].
     pub async fn read_id(&self) -> Result<Sensitive, SecretError> {
-        self.read_for(Readers::Any).await
+        self.read_for(FileAccess::Any).await
     }
 
-    async fn read_for(&self, readers: Readers) -> Result<Sensitive, SecretError> {
+    async fn read_for(&self, readers: FileAccess) -> Result<Sensitive, SecretError> {
         let found = match self {
             Self::Env(name) => env::read(name),
             Self::File(path) => file::read(path, readers).await,
@@ -99,7 +99,7 @@ impl Reference {
     }
 
     /// How long a value may be kept: not at all where its source is on this machine.
-    pub fn keeps_for(&self) -> Duration {
+    pub fn cache_ttl(&self) -> Duration {
         match self {
             Self::AwsSecretsManager(secret) => secret.cache,
             Self::AzureKeyVault(secret) => secret.cache,
@@ -113,7 +113,7 @@ impl Reference {
         match self {
             Self::Env(_) | Self::Systemd(_) => None,
             Self::File(_) => Some(Duration::ZERO),
-            _ => Some(self.keeps_for().max(SHORTEST_RECHECK)),
+            _ => Some(self.cache_ttl().max(SHORTEST_RECHECK)),
         }
     }
 
@@ -128,11 +128,13 @@ impl Reference {
                 format!("program {}", command.first().map_or("", String::as_str))
             }
             Self::Keyring(entry) => {
-                format!("keyring entry {} of {}", name::shown(&entry.account), entry.service)
+                format!("keyring entry {} of {}", name::display_name(&entry.account), entry.service)
             }
-            Self::AwsSecretsManager(secret) => format!("AWS secret {}", name::shown(&secret.id)),
+            Self::AwsSecretsManager(secret) => {
+                format!("AWS secret {}", name::display_name(&secret.id))
+            }
             Self::AzureKeyVault(secret) => {
-                let name = name::shown(&secret.name);
+                let name = name::display_name(&secret.name);
                 format!("secret {name} of Azure vault {}", secret.vault.host())
             }
         }
@@ -169,7 +171,7 @@ impl Reference {
 ///
 /// # Errors
 /// Where it is blank, too long, or no text.
-pub fn take_in(from: impl std::io::Read) -> Result<Sensitive, SecretFault> {
+pub fn read_from(from: impl std::io::Read) -> Result<Sensitive, SecretFault> {
     file::text(from).and_then(clean)
 }
 

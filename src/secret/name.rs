@@ -19,7 +19,7 @@ pub(super) fn may_be_shown(name: &str) -> bool {
 
 /// The name of what a store holds, as messages write it: what may be the secret in its place is
 /// left out.
-pub(super) fn shown(name: &str) -> &str {
+pub(super) fn display_name(name: &str) -> &str {
     let path = || name.split('/').filter(|part| !part.is_empty()).count() > 1;
     let named = name.starts_with("arn:aws") || may_be_shown(name) || path() && !looks_random(name);
     if named { name } else { "(not named here: it may be the secret itself)" }
@@ -37,10 +37,10 @@ mod tests {
             "qbank-client-secret",
             "arn:aws:secretsmanager:eu-central-1:123456789012:secret:qbank-AbC12d",
         ] {
-            assert_eq!(shown(name), name);
+            assert_eq!(display_name(name), name);
         }
         for secret in ["hunterpassword", "sk_live_51HxQ2eJ", "wJalrXUtnFEMI/K7MDENG/bPxRfiCY"] {
-            assert!(!shown(secret).contains(secret), "{secret}");
+            assert!(!display_name(secret).contains(secret), "{secret}");
         }
     }
 

@@ -25,11 +25,11 @@ const STALE: Duration = Duration::from_secs(3600);
 
 /// How new a value must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Age {
+pub enum Freshness {
     /// As its source allows: a remote one says for how long a value may be kept.
-    Recent,
+    Cached,
     /// Read now: what is kept was refused.
-    Now,
+    Fresh,
 }
 
 /// Reads references.
@@ -57,7 +57,7 @@ impl Store {
     }
 
     /// Lets the counters of a source appear, at 0.
-    pub fn announce(&self, reference: &Reference) {
+    pub fn register_counters(&self, reference: &Reference) {
         for result in ["ok", "missing", "unreadable"] {
             self.reads.with_label_values(&[reference.kind(), result]);
         }
@@ -67,32 +67,44 @@ impl Store {
     ///
     /// # Errors
     /// As [`Reference::read`].
-    pub async fn read(&self, reference: &Reference, age: Age) -> Result<Sensitive, SecretError> {
-        if reference.keeps_for().is_zero() {
+    pub async fn read(
+        &self,
+        reference: &Reference,
+        freshness: Freshness,
+    ) -> Result<Sensitive, SecretError> {
+        if reference.cache_ttl().is_zero() {
             return self.counted(reference, reference.read().await);
         }
-        self.remote(reference, age).await
+        self.remote(reference, freshness).await
     }
 
     /// Reads a client id.
     ///
     /// # Errors
     /// As [`Reference::read_id`].
-    pub async fn read_id(&self, reference: &Reference, age: Age) -> Result<Sensitive, SecretError> {
-        if reference.keeps_for().is_zero() {
+    pub async fn read_id(
+        &self,
+        reference: &Reference,
+        freshness: Freshness,
+    ) -> Result<Sensitive, SecretError> {
+        if reference.cache_ttl().is_zero() {
             return self.counted(reference, reference.read_id().await);
         }
-        self.remote(reference, age).await
+        self.remote(reference, freshness).await
     }
 
     /// Asks a remote source where the kept value will not do; whoever else asks meanwhile waits for
     /// the same answer.
-    async fn remote(&self, reference: &Reference, age: Age) -> Result<Sensitive, SecretError> {
+    async fn remote(
+        &self,
+        reference: &Reference,
+        freshness: Freshness,
+    ) -> Result<Sensitive, SecretError> {
         let asked = Instant::now();
         let entry = self.entry(reference);
         let mut kept = entry.lock().await;
         if let Some(Kept { value, read }) = &*kept {
-            let recent = age == Age::Recent && read.elapsed() < reference.keeps_for();
+            let recent = freshness == Freshness::Cached && read.elapsed() < reference.cache_ttl();
             if recent || *read >= asked {
                 return Ok(value.clone());
             }
@@ -132,7 +144,9 @@ fn fallback(
     error: SecretError,
 ) -> Result<Sensitive, SecretError> {
     match kept {
-        Some(kept) if error.is_passing() && kept.read.elapsed() < reference.keeps_for() + STALE => {
+        Some(kept)
+            if error.is_transient() && kept.read.elapsed() < reference.cache_ttl() + STALE =>
+        {
             tracing::warn!(%error, read_s_ago = kept.read.elapsed().as_secs(),
                 "the value that was read last stays in use");
             Ok(kept.value.clone())

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::file::{self, Readers};
+use super::file::{self, FileAccess};
 use super::{SecretFault, name};
 use crate::sensitive::Sensitive;
 
@@ -17,7 +17,7 @@ pub(super) async fn read(name: &str) -> Result<Sensitive, SecretFault> {
 async fn read_in(folder: Option<&Path>, name: &str) -> Result<Sensitive, SecretFault> {
     let folder = folder.ok_or(SecretFault::NoCredentials)?;
     // systemd has settled who may read it.
-    file::read(&folder.join(name), Readers::Any).await
+    file::read(&folder.join(name), FileAccess::Any).await
 }
 
 /// The credential as messages name it. A missing one may be a secret in place of a name.

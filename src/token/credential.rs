@@ -32,7 +32,7 @@ pub struct Credential {
     /// Where tokens are revoked when the program ends (RFC 7009); `None`: they are not.
     pub revocation: Option<TokenEndpoint>,
     /// When tokens are renewed and how long anybody waits.
-    pub policy: Policy,
+    pub policy: RefreshPolicy,
 }
 
 impl Credential {
@@ -58,7 +58,7 @@ pub enum Grouping {
 
 /// When tokens are renewed and how long anybody waits.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Policy {
+pub struct RefreshPolicy {
     /// Share of a token's life after which it is renewed, between 0.1 and 0.95.
     pub refresh_at: f64,
     /// How much earlier jitter may renew, as a share of life.
@@ -77,7 +77,7 @@ pub struct Policy {
     pub lazy: Option<Duration>,
 }
 
-impl Eq for Policy {}
+impl Eq for RefreshPolicy {}
 
 /// What happens when fewer scopes are granted than a route asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,7 +89,7 @@ pub enum MissingScopes {
     Refuse,
 }
 
-impl Default for Policy {
+impl Default for RefreshPolicy {
     fn default() -> Self {
         Self {
             refresh_at: 0.8,

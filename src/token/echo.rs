@@ -13,7 +13,7 @@ const PART: usize = 8;
 
 /// Whether the words hold the secret or a part of it: as it is, form-encoded, or as Basic
 /// credentials.
-pub(super) fn repeats(words: &str, client: &ClientCredentials) -> bool {
+pub(super) fn contains_secret(words: &str, client: &ClientCredentials) -> bool {
     let Some(secret) = &client.secret else { return false };
     let pair = Sensitive::new(format!("{}:{}", client.id.expose(), secret.expose()));
     let basic = Sensitive::new(STANDARD.encode(pair.expose()));
@@ -43,10 +43,12 @@ mod tests {
             ("client_id=erp&client_secret=s3cr%2Bt%2Fwith%25more", true),
             ("Authorization: Basic ZXJwOnMzY3IrdC93aXRoJW1vcmU=", true),
         ] {
-            assert_eq!(repeats(words, &client), expected, "{words}");
+            assert_eq!(contains_secret(words, &client), expected, "{words}");
         }
         let client = ClientCredentials { secret: Some(Sensitive::new("x9")), ..client };
-        assert!(repeats("bad secret x9", &client) && !repeats("bad secret", &client));
-        assert!(!repeats("erp", &ClientCredentials { secret: None, ..client }));
+        assert!(
+            contains_secret("bad secret x9", &client) && !contains_secret("bad secret", &client)
+        );
+        assert!(!contains_secret("erp", &ClientCredentials { secret: None, ..client }));
     }
 }

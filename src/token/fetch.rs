@@ -10,20 +10,20 @@ use http::header::DATE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::client_secret::{ClientSecretState, Shown};
 use super::credential::Credential;
-use super::login::{Login, Shown};
 use super::metrics::TokenMetrics;
-use super::probe::{MAX_REPLY_BYTES, connector};
+use super::probe::{MAX_RESPONSE_BYTES, connector};
 use super::schedule::FLOOR;
 use crate::clock::Moment;
 use crate::net::control::{self, CallError};
-use crate::oauth::error::{ErrorCode, FailureClass, Malformation, TokenError};
+use crate::oauth::error::{ErrorCode, FailureClass, MalformedResponse, TokenError};
 use crate::oauth::lifetime::{Lifetime, lifetime};
-use crate::oauth::reply::{self, IssuedToken};
-use crate::oauth::request::{self, Grant};
-use crate::oauth::revoke::{self, Revoked};
+use crate::oauth::request::{self, GrantType};
+use crate::oauth::revoke::{self, RevokedToken};
+use crate::oauth::token_response::{self, IssuedToken};
 use crate::oauth::{ScopeSet, TokenEndpoint};
-use crate::secret::{Age, SecretError, Store};
+use crate::secret::{Freshness, SecretError, Store};
 use crate::sensitive::Sensitive;
 
 /// What one trip brought.
@@ -40,101 +40,104 @@ pub struct Fetched {
 
 /// Something that fetches tokens; the refresher's tests bring their own.
 pub trait Fetch: Send + Sync + 'static {
-    /// Makes one trip, with a refresh token where one is given. A login whose hash is `withheld` is
+    /// Makes one trip, with a refresh token where one is given. A login whose hash is `suppressed` is
     /// not shown.
     fn fetch(
         &self,
         refresh: Option<&Sensitive>,
-        withheld: Option<u64>,
+        suppressed: Option<u64>,
     ) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
 
     /// Asks the server to end a token (RFC 7009).
-    fn revoke(&self, token: Revoked<'_>) -> impl Future<Output = Result<(), FetchError>> + Send;
+    fn revoke(
+        &self,
+        token: RevokedToken<'_>,
+    ) -> impl Future<Output = Result<(), FetchError>> + Send;
 }
 
 /// Makes a [`Fetch`] for each token that is kept.
-pub trait Fetchers {
+pub trait MakeFetch {
     /// What it makes.
     type Fetch: Fetch;
 
     /// What fetches this token.
-    fn fetcher(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Self::Fetch;
+    fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Self::Fetch;
 }
 
 /// Real trips to real servers.
-pub struct Trips {
+pub struct TokenClients {
     store: Arc<Store>,
     metrics: TokenMetrics,
     /// One for each credential that any trip is for.
-    logins: Vec<Weak<Login>>,
+    logins: Vec<Weak<ClientSecretState>>,
 }
 
-impl Trips {
-    /// Trips whose secrets are read through `store`.
+impl TokenClients {
+    /// Clients whose secrets are read through `store`.
     pub fn new(store: Arc<Store>, metrics: TokenMetrics) -> Self {
         Self { store, metrics, logins: Vec::new() }
     }
 
     /// The login of a credential; what is known of its secrets holds as long as it is not changed.
-    fn login(&mut self, credential: &Arc<Credential>) -> Arc<Login> {
+    fn login(&mut self, credential: &Arc<Credential>) -> Arc<ClientSecretState> {
         self.logins.retain(|login| login.strong_count() > 0);
         let mut known = self.logins.iter().filter_map(Weak::upgrade);
         if let Some(login) = known.find(|login| login.is_of(credential)) {
             return login;
         }
-        let metrics = self.metrics.of_login(&credential.name);
+        let metrics = self.metrics.of_client_secret(&credential.name);
         let store = Arc::clone(&self.store);
-        let login = Arc::new(Login::new(Arc::clone(credential), store, metrics));
+        let login = Arc::new(ClientSecretState::new(Arc::clone(credential), store, metrics));
         self.logins.push(Arc::downgrade(&login));
         login
     }
 }
 
-impl Fetchers for Trips {
-    type Fetch = Trip;
+impl MakeFetch for TokenClients {
+    type Fetch = TokenClient;
 
-    fn fetcher(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Trip {
+    fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> TokenClient {
         let login = self.login(credential);
-        Trip { credential: Arc::clone(credential), scopes: scopes.clone(), login }
+        TokenClient { credential: Arc::clone(credential), scopes: scopes.clone(), login }
     }
 }
 
 /// The real trip.
-pub struct Trip {
+pub struct TokenClient {
     credential: Arc<Credential>,
     scopes: ScopeSet,
-    login: Arc<Login>,
+    login: Arc<ClientSecretState>,
 }
 
-impl Fetch for Trip {
+impl Fetch for TokenClient {
     async fn fetch(
         &self,
         refresh: Option<&Sensitive>,
-        withheld: Option<u64>,
+        suppressed: Option<u64>,
     ) -> Result<Fetched, FetchError> {
-        // A login that is withheld is looked at anew: it may have been changed.
-        let age = if withheld.is_some() { Age::Now } else { Age::Recent };
-        let shown = self.login.read(age).await.map_err(unread)?;
+        // A login that is suppressed is looked at anew: it may have been changed.
+        let age = if suppressed.is_some() { Freshness::Fresh } else { Freshness::Cached };
+        let shown = self.login.read(age).await.map_err(secret_error)?;
         let began = Instant::now();
-        let refused = match self.ask(&shown, refresh, withheld).await {
+        let refused = match self.ask(&shown, refresh, suppressed).await {
             Err(error) if error.refused_login().is_some() => error,
             outcome => return outcome,
         };
         // The secret may have been rotated since it was read, or between id and secret: then the
         // new one is tried as soon as another call may be made, and its outcome counts.
-        match self.login.read(Age::Now).await {
+        match self.login.read(Freshness::Fresh).await {
             Ok(newer) if newer.hash != shown.hash => {
                 tokio::time::sleep_until(began + FLOOR).await;
-                self.ask(&newer, refresh, withheld).await
+                self.ask(&newer, refresh, suppressed).await
             }
             _ => Err(refused),
         }
     }
 
-    async fn revoke(&self, token: Revoked<'_>) -> Result<(), FetchError> {
+    async fn revoke(&self, token: RevokedToken<'_>) -> Result<(), FetchError> {
         let Credential { revocation, dialect, auth, policy, .. } = &*self.credential;
         let Some(endpoint) = revocation else { return Ok(()) };
-        let client = self.login.read(Age::Recent).await.map_err(unread)?.client;
+        let client = self.login.read(Freshness::Cached).await.map_err(secret_error)?.client;
         let request = revoke::build(endpoint, dialect, *auth, &client, token, SystemTime::now())
             .map_err(|error| FetchError::Setup(error.to_string()))?;
         let response = self.call(endpoint, request, policy.timeout).await?;
@@ -145,18 +148,18 @@ impl Fetch for Trip {
     }
 }
 
-impl Trip {
-    /// Shows one login to the server, unless it is withheld.
+impl TokenClient {
+    /// Shows one login to the server, unless it is suppressed.
     async fn ask(
         &self,
         shown: &Shown,
         refresh: Option<&Sensitive>,
-        withheld: Option<u64>,
+        suppressed: Option<u64>,
     ) -> Result<Fetched, FetchError> {
-        if withheld == Some(shown.hash) {
-            return Err(FetchError::Withheld);
+        if suppressed == Some(shown.hash) {
+            return Err(FetchError::SecretSuppressed);
         }
-        let outcome = self.obtain(shown, refresh).await;
+        let outcome = self.request_token(shown, refresh).await;
         match &outcome {
             Ok(_) if refresh.is_none() => self.login.accepted(shown.hash),
             Err(error) if error.refused_login().is_some() => self.login.refused(shown.hash),
@@ -165,28 +168,29 @@ impl Trip {
         outcome
     }
 
-    async fn obtain(
+    async fn request_token(
         &self,
         shown: &Shown,
         refresh: Option<&Sensitive>,
     ) -> Result<Fetched, FetchError> {
         let Credential { endpoint, dialect, auth, policy, .. } = &*self.credential;
         let sent = Moment::now();
-        let grant = refresh.map_or(Grant::ClientCredentials, Grant::RefreshToken);
+        let grant = refresh.map_or(GrantType::ClientCredentials, GrantType::RefreshToken);
         let request =
             request::build(endpoint, dialect, *auth, &shown.client, grant, &self.scopes, sent.wall)
                 .map_err(|error| FetchError::Setup(error.to_string()))?;
         let refused = |error| FetchError::Refused { error, secret: shown.hash };
         let mut response = self.call(endpoint, request, policy.timeout).await?;
         if !response.status().is_success() {
-            dated(response.headers_mut(), SystemTime::now());
+            ensure_date(response.headers_mut(), SystemTime::now());
         }
-        let issued = reply::read(dialect, response.status(), response.headers(), response.body())
-            .map_err(refused)?;
+        let issued =
+            token_response::parse(dialect, response.status(), response.headers(), response.body())
+                .map_err(refused)?;
         let received = SystemTime::now();
         let lifetime = lifetime(&issued, sent.wall, received, dialect.default_lifetime);
         if lifetime.life.is_zero() {
-            return Err(refused(TokenError::Malformed(Malformation::Ended)));
+            return Err(refused(TokenError::Malformed(MalformedResponse::Ended)));
         }
         let clock_offset = issued.date.map(|date| clock_offset(date, sent.wall, received));
         Ok(Fetched { issued, lifetime, sent, clock_offset })
@@ -200,7 +204,7 @@ impl Trip {
     ) -> Result<Response<Bytes>, FetchError> {
         let connector = connector(&self.credential, endpoint)
             .map_err(|error| FetchError::Setup(error.to_string()))?;
-        let called = control::call(&connector, request, timeout, MAX_REPLY_BYTES).await;
+        let called = control::call(&connector, request, timeout, MAX_RESPONSE_BYTES).await;
         called.map(|reply| reply.response).map_err(|error| FetchError::Call {
             timeout: error.is_timeout(),
             unsent: matches!(error, CallError::Connect(_)),
@@ -214,7 +218,7 @@ impl Trip {
 
 /// A date in Retry-After is read against `Date`: where there is none, the answer is of now
 /// (RFC 9110 section 6.6.1).
-fn dated(headers: &mut HeaderMap, now: SystemTime) {
+fn ensure_date(headers: &mut HeaderMap, now: SystemTime) {
     if let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
         headers.entry(DATE).or_insert(now);
     }
@@ -231,7 +235,7 @@ fn clock_offset(date: SystemTime, sent: SystemTime, received: SystemTime) -> f64
     }
 }
 
-fn unread(error: SecretError) -> FetchError {
+fn secret_error(error: SecretError) -> FetchError {
     FetchError::Secret(error.to_string())
 }
 
@@ -241,7 +245,7 @@ pub enum FetchError {
     /// A reference could not be read.
     Secret(String),
     /// The secret was refused lately or too often, and has not changed: no call was made.
-    Withheld,
+    SecretSuppressed,
     /// The request cannot be made from these settings.
     Setup(String),
     /// No whole answer came.
@@ -268,7 +272,7 @@ impl FetchError {
         match self {
             Self::Call { timeout: true, .. } => "timeout",
             Self::Refused { error, .. } => error.label(),
-            Self::Withheld => "denied",
+            Self::SecretSuppressed => "denied",
             _ => "error",
         }
     }
@@ -278,7 +282,7 @@ impl FetchError {
         match self {
             Self::Secret(_) => "secret_unreadable",
             Self::Setup(_) => "settings",
-            Self::Withheld => "secret_refused",
+            Self::SecretSuppressed => "secret_refused",
             Self::Call { unsent: true, .. } => "connect",
             Self::Refused { error, .. } => error.word(),
             Self::Call { .. } => self.result(),
@@ -352,7 +356,7 @@ impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Secret(text) | Self::Setup(text) | Self::Call { text, .. } => f.write_str(text),
-            Self::Withheld => f.write_str(
+            Self::SecretSuppressed => f.write_str(
                 "the server has refused this client id and secret; they are tried again later or \
                  when they change, and after five times only then or when a refresh is forced",
             ),

@@ -52,7 +52,7 @@ struct Refusals {
 }
 
 /// Leave to make one call, to be kept until its answer is known.
-pub(super) struct Pass<'a>(#[expect(dead_code, reason = "held")] Option<SemaphorePermit<'a>>);
+pub(super) struct CallPermit<'a>(#[expect(dead_code, reason = "held")] Option<SemaphorePermit<'a>>);
 
 impl Default for Gate {
     fn default() -> Self {
@@ -63,12 +63,12 @@ impl Default for Gate {
 impl Gate {
     /// Waits for leave to call. While nobody knows whether the login is accepted one call finds out
     /// for all; afterwards they go side by side.
-    pub(super) async fn enter(&self) -> Pass<'_> {
+    pub(super) async fn enter(&self) -> CallPermit<'_> {
         if self.is_proven() {
-            return Pass(None);
+            return CallPermit(None);
         }
         let permit = self.probe.acquire().await.ok();
-        Pass(permit.filter(|_| !self.is_proven()))
+        CallPermit(permit.filter(|_| !self.is_proven()))
     }
 
     fn is_proven(&self) -> bool {
@@ -76,12 +76,12 @@ impl Gate {
     }
 
     /// Until when no call may be made, nor the secret looked at.
-    pub(super) fn shut_until(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn closed_until(&self, now: Instant) -> Option<Instant> {
         self.lock().refusals.map(|refusals| refusals.look).filter(|look| *look > now)
     }
 
     /// A login that must not be shown now: it was refused lately, or too often.
-    pub(super) fn withheld(&self, now: Instant) -> Option<u64> {
+    pub(super) fn suppressed(&self, now: Instant) -> Option<u64> {
         let refusals = self.lock().refusals?;
         (refusals.count >= TRIES || now < refusals.until).then_some(refusals.secret)
     }
@@ -113,7 +113,7 @@ impl Gate {
     }
 
     /// Somebody says that the refused login is good now: it gets all its tries again.
-    pub(super) fn forgive(&self) {
+    pub(super) fn reset_attempts(&self) {
         if let Some(refusals) = &mut self.lock().refusals {
             (refusals.count, refusals.until) = (0, refusals.look);
         }
@@ -184,20 +184,20 @@ mod tests {
         let (gate, mut now) = (Gate::default(), Instant::now());
         for pause in [30, 60, 120, 240] {
             gate.refused(now, 7);
-            assert_eq!(gate.shut_until(now), Some(now + secs(30)));
-            assert_eq!(gate.withheld(now + secs(pause - 1)), Some(7));
-            assert_eq!(gate.withheld(now + secs(pause)), None);
+            assert_eq!(gate.closed_until(now), Some(now + secs(30)));
+            assert_eq!(gate.suppressed(now + secs(pause - 1)), Some(7));
+            assert_eq!(gate.suppressed(now + secs(pause)), None);
             now += secs(pause);
         }
         assert_eq!(gate.refused(now, 7), 5);
-        assert_eq!(gate.withheld(now + secs(86_400)), Some(7));
-        gate.forgive();
-        assert_eq!(gate.withheld(now + secs(29)), Some(7), "and not sooner for that");
-        assert_eq!(gate.withheld(now + secs(30)), None);
+        assert_eq!(gate.suppressed(now + secs(86_400)), Some(7));
+        gate.reset_attempts();
+        assert_eq!(gate.suppressed(now + secs(29)), Some(7), "and not sooner for that");
+        assert_eq!(gate.suppressed(now + secs(30)), None);
         gate.accepted(now - secs(1), now);
-        assert_eq!(gate.shut_until(now), Some(now + secs(30)), "it was sent before the refusal");
+        assert_eq!(gate.closed_until(now), Some(now + secs(30)), "it was sent before the refusal");
         gate.accepted(now, now);
-        assert_eq!((gate.withheld(now), gate.shut_until(now)), (None, None));
+        assert_eq!((gate.suppressed(now), gate.closed_until(now)), (None, None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -111,11 +111,11 @@ impl TokenMetrics {
     }
 
     /// The metrics of one login; its counters appear at once, at 0.
-    pub(super) fn of_login(&self, credential: &str) -> OneLogin {
+    pub(super) fn of_client_secret(&self, credential: &str) -> ClientSecretMetrics {
         for result in ["accepted", "refused"] {
             self.rotations.with_label_values(&[credential, result]);
         }
-        OneLogin {
+        ClientSecretMetrics {
             rotations: self.rotations.clone(),
             last_change: self.last_change.clone(),
             credential: credential.to_owned(),
@@ -123,7 +123,7 @@ impl TokenMetrics {
     }
 
     /// The metrics of one token; its counters appear at once, at 0.
-    pub(super) fn of(&self, credential: &str, token: &str) -> OneToken {
+    pub(super) fn of(&self, credential: &str, token: &str) -> PerTokenMetrics {
         for result in RESULTS {
             self.requests.with_label_values(&[credential, result]);
         }
@@ -131,18 +131,22 @@ impl TokenMetrics {
             counter.with_label_values(&[credential]);
         }
         self.usable.with_label_values(&[credential, token]).set(0);
-        OneToken { all: self.clone(), credential: credential.to_owned(), token: token.to_owned() }
+        PerTokenMetrics {
+            all: self.clone(),
+            credential: credential.to_owned(),
+            token: token.to_owned(),
+        }
     }
 }
 
 /// The metrics of one login.
-pub(super) struct OneLogin {
+pub(super) struct ClientSecretMetrics {
     rotations: Counters,
     last_change: Gauges,
     credential: String,
 }
 
-impl OneLogin {
+impl ClientSecretMetrics {
     /// A changed secret was `accepted` or `refused`.
     pub(super) fn rotated(&self, result: &str) {
         self.rotations.with_label_values(&[&self.credential, result]).inc();
@@ -150,20 +154,20 @@ impl OneLogin {
     }
 }
 
-impl Drop for OneLogin {
+impl Drop for ClientSecretMetrics {
     fn drop(&mut self) {
         self.last_change.remove_label_values(&[&self.credential]);
     }
 }
 
 /// The metrics of one token; its gauges go with it.
-pub(super) struct OneToken {
+pub(super) struct PerTokenMetrics {
     all: TokenMetrics,
     credential: String,
     token: String,
 }
 
-impl OneToken {
+impl PerTokenMetrics {
     pub(super) fn called(&self, result: &str, seconds: f64) {
         self.all.requests.with_label_values(&[&self.credential, result]).inc();
         self.all.duration.with_label_values(&[&self.credential]).observe(seconds);
@@ -209,7 +213,7 @@ impl OneToken {
     }
 }
 
-impl Drop for OneToken {
+impl Drop for PerTokenMetrics {
     fn drop(&mut self) {
         let labels = [self.credential.as_str(), self.token.as_str()];
         let all = &self.all;

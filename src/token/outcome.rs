@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::bearer::Bearer;
-use super::cell::Absence;
 use super::fetch::{Fetch, FetchError, Fetched};
 use super::refresher::Refresher;
 use super::schedule::FLOOR;
+use super::token_cell::UnavailableReason;
 use crate::clock::Moment;
 use crate::oauth::Scope;
 use crate::sensitive::Sensitive;
@@ -31,7 +31,7 @@ impl<F: Fetch> Refresher<F> {
     pub(super) fn issued(&mut self, fetched: Fetched, refresh: Option<Sensitive>) {
         let Fetched { mut issued, lifetime, sent, clock_offset } = fetched;
         self.gate.accepted(sent.mono, Instant::now());
-        self.inner.absence = Absence::Pending;
+        self.inner.reason = UnavailableReason::Pending;
         // RFC 6749 section 6: without a new one, the old one stays.
         self.inner.refresh_token = issued.refresh_token.take().or(refresh);
         if let Some(difference) = lifetime.disagreement {
@@ -48,7 +48,7 @@ impl<F: Fetch> Refresher<F> {
         };
         let missing = names(&bearer.lacks(&self.scopes));
         match self.renewal(&bearer) {
-            Renewal::Same => self.unrenewed(),
+            Renewal::Same => self.same_token_again(),
             Renewal::NoLater => {
                 let end = bearer.usable_until.mono;
                 self.inner.schedule.unchanged(end, end);
@@ -79,18 +79,20 @@ impl<F: Fetch> Refresher<F> {
         let later = bearer.ends.mono > held.ends.mono + SAME_END;
         match held.header() == bearer.header() {
             true if held.is_usable(now) || !later => Renewal::Same,
-            false if !later && !self.inner.blames.blames(held.generation()) => Renewal::NoLater,
+            false if !later && !self.inner.rejections.is_rejected(held.generation()) => {
+                Renewal::NoLater
+            }
             _ => Renewal::New,
         }
     }
 
     /// The server gives the same token until it ends: it is asked again when that can help.
-    fn unrenewed(&mut self) {
+    fn same_token_again(&mut self) {
         let Some(held) = self.writer.held() else { return };
         let usable = held.is_usable(Moment::now());
         let due = if usable { held.usable_until.mono } else { held.ends.mono };
         self.inner.schedule.unchanged(due, held.usable_until.mono);
-        self.inner.blames.unrenewed(held.generation());
+        self.inner.rejections.same_token_again(held.generation());
         tracing::info!(credential = %self.credential.name, "the server gave the same token again");
     }
 
@@ -129,13 +131,13 @@ impl<F: Fetch> Refresher<F> {
         let mut refusals = None;
         if let Some(secret) = error.refused_login() {
             refusals = Some(self.gate.refused(now, secret));
-        } else if matches!(error, FetchError::Withheld) {
+        } else if matches!(error, FetchError::SecretSuppressed) {
             self.gate.still_refused(now);
         }
-        if let Some(opens) = self.gate.shut_until(now) {
+        if let Some(opens) = self.gate.closed_until(now) {
             self.inner.schedule.block(opens);
         }
-        self.inner.absence = Absence::Failing(error.word());
+        self.inner.reason = UnavailableReason::Failing(error.word());
         let failures = self.inner.schedule.failures();
         let next = self.inner.schedule.next();
         tracing::warn!(
@@ -169,7 +171,7 @@ impl<F: Fetch> Refresher<F> {
     }
 
     pub(super) fn over_budget(&mut self, now: Instant, free: Instant) {
-        if self.inner.absence != Absence::BudgetSpent {
+        if self.inner.reason != UnavailableReason::BudgetSpent {
             tracing::error!(
                 credential = %self.credential.name,
                 usable = self.holds_usable(),
@@ -177,7 +179,7 @@ impl<F: Fetch> Refresher<F> {
                 "token_budget is spent: no token call until there is room within the hour"
             );
         }
-        self.inner.absence = Absence::BudgetSpent;
+        self.inner.reason = UnavailableReason::BudgetSpent;
         self.inner.schedule.block(free);
         self.change(|status| (status.attempted, status.last_error) = (true, Some("token_budget")));
     }

@@ -15,14 +15,14 @@ use crate::net::tls::Alpn;
 use crate::oauth::dialect::ClientCredentials;
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
-use crate::oauth::request::{self, Grant};
-use crate::oauth::{ScopeSet, TokenEndpoint, reply};
+use crate::oauth::request::{self, GrantType};
+use crate::oauth::{ScopeSet, TokenEndpoint, token_response};
 use crate::secret::EgressProxy;
 use crate::sensitive::Sensitive;
 use crate::x509::TlsSetupError;
 
 /// Largest token answer that is read, in bytes.
-pub const MAX_REPLY_BYTES: usize = 1024 * 1024;
+pub const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 /// How long unacknowledged bytes may stand before the connection counts as dead.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -35,20 +35,20 @@ pub struct Probe {
     /// The scopes that the answer names.
     pub granted: Option<ScopeSet>,
     /// How far our clock is from the server's, where it says its time.
-    pub offset: Option<Offset>,
+    pub offset: Option<ClockOffset>,
 }
 
 /// How far this machine's clock is from a server's, whose Date (RFC 9110 section 6.6.1) counts whole
 /// seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offset {
+pub enum ClockOffset {
     /// Ours is behind by so much.
     Behind(Duration),
     /// Ours is ahead by so much.
     Ahead(Duration),
 }
 
-impl Offset {
+impl ClockOffset {
     fn of(headers: &HeaderMap, now: SystemTime) -> Option<Self> {
         let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
         Some(match date.duration_since(now) {
@@ -59,7 +59,7 @@ impl Offset {
 
     /// Its size.
     #[must_use]
-    pub fn apart(self) -> Duration {
+    pub fn abs(self) -> Duration {
         match self {
             Self::Behind(apart) | Self::Ahead(apart) => apart,
         }
@@ -84,7 +84,7 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
         &credential.dialect,
         credential.auth,
         &client,
-        Grant::ClientCredentials,
+        GrantType::ClientCredentials,
         scopes,
         sent,
     )
@@ -92,14 +92,18 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     let connector = connector(credential, &credential.endpoint)
         .map_err(|error| ProbeError::new(error.to_string()))?
         .with_diagnostics();
-    let reply = control::call(&connector, request, credential.policy.timeout, MAX_REPLY_BYTES)
+    let reply = control::call(&connector, request, credential.policy.timeout, MAX_RESPONSE_BYTES)
         .await
         .map_err(|error| called(&error))?;
     let response = reply.response;
-    let offset = Offset::of(response.headers(), SystemTime::now());
-    let issued =
-        reply::read(&credential.dialect, response.status(), response.headers(), response.body())
-            .map_err(|error| ProbeError { offset, ..refused(&error, &client) })?;
+    let offset = ClockOffset::of(response.headers(), SystemTime::now());
+    let issued = token_response::parse(
+        &credential.dialect,
+        response.status(),
+        response.headers(),
+        response.body(),
+    )
+    .map_err(|error| ProbeError { offset, ..refused(&error, &client) })?;
     let life = lifetime(&issued, sent, SystemTime::now(), credential.dialect.default_lifetime).life;
     Ok(Probe { token: issued.access_token, life, granted: issued.scope, offset })
 }
@@ -124,7 +128,7 @@ fn called(error: &CallError) -> ProbeError {
 
 fn refused(error: &TokenError, client: &ClientCredentials) -> ProbeError {
     let text = match error.description() {
-        Some(description) if echo::repeats(description.text(), client) => {
+        Some(description) if echo::contains_secret(description.text(), client) => {
             format!("{error} (its description repeats the secret and is not shown)")
         }
         Some(description) => format!("{error}: {:?}", description.text()),
@@ -138,7 +142,7 @@ fn refused(error: &TokenError, client: &ClientCredentials) -> ProbeError {
 pub struct ProbeError {
     text: String,
     hint: Option<String>,
-    offset: Option<Offset>,
+    offset: Option<ClockOffset>,
 }
 
 impl ProbeError {
@@ -152,7 +156,7 @@ impl ProbeError {
     }
 
     /// How far our clock is from the server's, where it answered and says its time.
-    pub fn offset(&self) -> Option<Offset> {
+    pub fn offset(&self) -> Option<ClockOffset> {
         self.offset
     }
 }

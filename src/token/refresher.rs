@@ -1,4 +1,4 @@
-//! The loop around schedule and fetch, one for each token: it wakes for time, for a nudge, and for
+//! The loop around schedule and fetch, one for each token: it wakes for time, for a notify, and for
 //! the end.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::bearer::Bearer;
-use super::blame::{Blame, Blames};
-use super::cell::{Absence, State, Writer};
 use super::credential::Credential;
 use super::fetch::{Fetch, FetchError};
 use super::gate::Gate;
-use super::metrics::OneToken;
+use super::metrics::PerTokenMetrics;
+use super::rejection_history::{RejectionHistory, RejectionResponse};
 use super::schedule::Schedule;
 use super::status::TokenStatus;
+use super::token_cell::{State, UnavailableReason, Writer};
 use crate::clock::{Drift, Jump, Moment};
 use crate::oauth::ScopeSet;
 use crate::sensitive::Sensitive;
@@ -31,7 +31,7 @@ pub(super) struct Refresher<F> {
     pub(super) gate: Arc<Gate>,
     /// Bounds the calls in flight to one endpoint.
     pub(super) endpoint: Arc<Semaphore>,
-    pub(super) metrics: OneToken,
+    pub(super) metrics: PerTokenMetrics,
     pub(super) status: Arc<Mutex<TokenStatus>>,
     pub(super) inner: Inner,
 }
@@ -40,8 +40,8 @@ pub(super) struct Refresher<F> {
 pub(super) struct Inner {
     pub(super) schedule: Schedule,
     drift: Drift,
-    pub(super) blames: Blames,
-    pub(super) absence: Absence,
+    pub(super) rejections: RejectionHistory,
+    pub(super) reason: UnavailableReason,
     pub(super) refresh_token: Option<Sensitive>,
     pub(super) generation: u64,
     /// Life of the token that was published last.
@@ -51,7 +51,7 @@ pub(super) struct Inner {
 }
 
 /// What is left when a refresher has ended: a token that may still be revoked.
-pub(super) struct Remains<F> {
+pub(super) struct Retired<F> {
     pub(super) fetch: F,
     pub(super) bearer: Option<Arc<Bearer>>,
     pub(super) refresh_token: Option<Sensitive>,
@@ -63,8 +63,8 @@ impl Inner {
         Self {
             schedule: Schedule::new(credential.policy, now.mono),
             drift: Drift::new(now),
-            blames: Blames::default(),
-            absence: Absence::Pending,
+            rejections: RejectionHistory::default(),
+            reason: UnavailableReason::Pending,
             refresh_token: None,
             generation: 0,
             life: Duration::ZERO,
@@ -75,19 +75,19 @@ impl Inner {
 
 impl<F: Fetch> Refresher<F> {
     /// Runs until told to stop; then the token is dropped at once.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Remains<F> {
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Retired<F> {
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = self.writer.nudged() => {}
+                () = self.writer.notified() => {}
                 () = until(self.wakes()) => {}
             }
             self.look_at_clocks();
             self.heed();
             self.let_go_unused();
             let now = Instant::now();
-            if let Some(opens) = self.gate.shut_until(now) {
+            if let Some(opens) = self.gate.closed_until(now) {
                 self.inner.schedule.block(opens);
             }
             if self.inner.schedule.is_due(now) {
@@ -100,8 +100,8 @@ impl<F: Fetch> Refresher<F> {
             self.tell();
         }
         let bearer = self.writer.drop_token();
-        self.writer.stop();
-        Remains { fetch: self.fetch, bearer, refresh_token: self.inner.refresh_token }
+        self.writer.close();
+        Retired { fetch: self.fetch, bearer, refresh_token: self.inner.refresh_token }
     }
 
     /// The next moment at which there is something to do or to say.
@@ -122,44 +122,46 @@ impl<F: Fetch> Refresher<F> {
         if let Some(held) = self.writer.held() {
             self.writer.publish(Arc::new(held.anchored(now)));
             if !held.is_usable(now) {
-                self.inner.schedule.forced(now.mono);
+                self.inner.schedule.force_at(now.mono);
             }
         }
         if let Jump::Ahead(span) = jump {
-            self.inner.schedule.slept(now.mono, span);
+            self.inner.schedule.on_wake_from_sleep(now.mono, span);
         }
     }
 
     /// What readers asked for.
     fn heed(&mut self) {
         let now = Instant::now();
-        let wishes = self.writer.take_wishes();
-        if wishes.forced() {
+        let requests = self.writer.take_requests();
+        if requests.forced() {
             self.inner.used = now;
-            self.gate.forgive();
-            self.inner.schedule.forced(now);
+            self.gate.reset_attempts();
+            self.inner.schedule.force_at(now);
         }
-        if wishes.asked() {
+        if requests.asked() {
             self.inner.used = now;
             if !self.holds_usable() {
-                self.inner.schedule.asked(now);
+                self.inner.schedule.on_demand(now);
             }
         }
-        if let Some(generation) = self.writer.take_blamed() {
-            self.blamed(generation, now);
+        if let Some(generation) = self.writer.take_rejected() {
+            self.rejected(generation, now);
         }
     }
 
     /// An upstream refused the held token, so that it is renewed, but not without end.
-    fn blamed(&mut self, generation: u64, now: Instant) {
-        match self.inner.blames.add(generation, now, self.inner.life) {
-            Blame::First => self.inner.schedule.forced(now),
+    fn rejected(&mut self, generation: u64, now: Instant) {
+        match self.inner.rejections.add(generation, now, self.inner.life) {
+            RejectionResponse::First => self.inner.schedule.force_at(now),
             // The renewal that it led to has failed: those who are refused meanwhile wait for it.
-            Blame::Again if self.inner.schedule.failures() > 0 => self.inner.schedule.asked(now),
-            Blame::Again => {}
-            Blame::Contended(until) => {
+            RejectionResponse::Again if self.inner.schedule.failures() > 0 => {
+                self.inner.schedule.on_demand(now)
+            }
+            RejectionResponse::Again => {}
+            RejectionResponse::Contended(until) => {
                 self.metrics.contended();
-                self.inner.schedule.forced(until);
+                self.inner.schedule.force_at(until);
                 tracing::warn!(
                     credential = %self.credential.name,
                     "contended: the upstream has refused three tokens within one life. Another \
@@ -182,7 +184,7 @@ impl<F: Fetch> Refresher<F> {
             self.inner.used = now;
         }
         if self.inner.used + idle <= now && self.inner.schedule.next().is_some() {
-            self.inner.schedule.rest();
+            self.inner.schedule.suspend();
             self.metrics.let_go();
             if self.writer.drop_token().is_some() {
                 tracing::info!(credential = %self.credential.name, "the token was not used and is let go");
@@ -197,7 +199,7 @@ impl<F: Fetch> Refresher<F> {
         let _place = endpoint.acquire().await;
         let now = Instant::now();
         // What the call before ours found out.
-        if let Some(opens) = gate.shut_until(now) {
+        if let Some(opens) = gate.closed_until(now) {
             return self.inner.schedule.block(opens);
         }
         if let Err(free) = gate.take(now, self.credential.policy.budget) {
@@ -206,12 +208,12 @@ impl<F: Fetch> Refresher<F> {
         self.inner.schedule.called(now);
         let refresh = self.inner.refresh_token.take();
         // In a box: its room, most of a task's, is there only while this token is called for.
-        let call = Box::pin(self.fetch.fetch(refresh.as_ref(), gate.withheld(now)));
+        let call = Box::pin(self.fetch.fetch(refresh.as_ref(), gate.suppressed(now)));
         let outcome = call.await;
         if outcome.as_ref().is_err_and(|error| !error.called()) {
             gate.give_back();
         }
-        if !matches!(outcome, Err(FetchError::Withheld)) {
+        if !matches!(outcome, Err(FetchError::SecretSuppressed)) {
             let result = outcome.as_ref().map_or_else(FetchError::result, |_| "ok");
             self.metrics.called(result, now.elapsed().as_secs_f64());
         }
@@ -224,7 +226,7 @@ impl<F: Fetch> Refresher<F> {
     /// Lets waiting requests, metrics and status know.
     fn tell(&self) {
         let now = Moment::now();
-        let Inner { schedule, blames, absence, .. } = &self.inner;
+        let Inner { schedule, rejections, reason, .. } = &self.inner;
         let wall = |at: Instant| now.wall + at.saturating_duration_since(now.mono);
         let due = schedule.next().map(wall);
         let held = self.writer.held();
@@ -236,16 +238,16 @@ impl<F: Fetch> Refresher<F> {
             status.usable_until = held.as_ref().map(|held| held.usable_until);
             status.expires = held.as_ref().map(|held| held.ends.wall);
             status.refresh_due = due;
-            status.contended = blames.cooling_until().is_some_and(|until| until > now.mono);
+            status.contended = rejections.cooling_until().is_some_and(|until| until > now.mono);
             status.budget_left = budget_left;
         });
-        self.writer.tell(State {
+        self.writer.publish_state(State {
             generation: held.map_or(0, |held| held.generation()),
-            absence: *absence,
+            reason: *reason,
             blocked_until: schedule.blocked_until(),
-            cooling_until: blames.cooling_until(),
+            cooling_until: rejections.cooling_until(),
             next_try: schedule.next(),
-            unrenewed: blames.unrenewed_generation(),
+            same_token_generation: rejections.same_token_generation(),
             stopped: false,
         });
     }

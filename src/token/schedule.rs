@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::credential::Policy;
+use super::credential::RefreshPolicy;
 
 /// Least time between two calls for one token.
 pub const FLOOR: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const RETRY_AFTER_CAP: Duration = Duration::from_secs(300);
 /// What is known about one token's calls.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    policy: Policy,
+    policy: RefreshPolicy,
     /// `None`: at rest until somebody asks.
     next: Option<Instant>,
     last_call: Option<Instant>,
@@ -35,7 +35,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// A schedule without a token: the first call is due at once, or at the first use of a lazy one.
-    pub fn new(policy: Policy, now: Instant) -> Self {
+    pub fn new(policy: RefreshPolicy, now: Instant) -> Self {
         Self {
             policy,
             next: if policy.lazy.is_some() { None } else { Some(now) },
@@ -118,32 +118,32 @@ impl Schedule {
     }
 
     /// A request finds no usable token.
-    pub fn asked(&mut self, now: Instant) {
+    pub fn on_demand(&mut self, now: Instant) {
         let wanted = match self.failed {
             Some((at, delay)) => at + delay.min(ASKED_CAP),
             None => now,
         };
-        self.pull(wanted);
+        self.bring_forward(wanted);
     }
 
     /// A new token is wanted then, whatever the back-off or the held token's age.
-    pub fn forced(&mut self, at: Instant) {
-        self.pull(at);
+    pub fn force_at(&mut self, at: Instant) {
+        self.bring_forward(at);
     }
 
     /// The machine slept for this long, which the monotonic clock does not know.
-    pub fn slept(&mut self, now: Instant, span: Duration) {
+    pub fn on_wake_from_sleep(&mut self, now: Instant, span: Duration) {
         if let Some(next) = self.next {
-            self.pull(next.checked_sub(span).unwrap_or(now).max(now));
+            self.bring_forward(next.checked_sub(span).unwrap_or(now).max(now));
         }
     }
 
     /// Nobody needs a token any more: no call until somebody asks.
-    pub fn rest(&mut self) {
+    pub fn suspend(&mut self) {
         (self.next, self.usable_until) = (None, None);
     }
 
-    fn pull(&mut self, wanted: Instant) {
+    fn bring_forward(&mut self, wanted: Instant) {
         let floor = self.last_call.map(|last| last + FLOOR);
         let earliest = floor.into_iter().chain(self.blocked_until).fold(wanted, Instant::max);
         self.next = Some(self.next.map_or(earliest, |next| next.min(earliest)));
@@ -165,7 +165,7 @@ mod tests {
         for (life, chance, expected) in
             [(3600.0, 0.0, 2880.0), (3600.0, 1.0, 2700.0), (20.0, 0.0, 16.0), (1.0, 0.0, 1.0)]
         {
-            let mut schedule = Schedule::new(Policy::default(), now);
+            let mut schedule = Schedule::new(RefreshPolicy::default(), now);
             schedule.called(now);
             schedule.succeeded(now, secs(life), now + secs(life * 0.9), chance);
             assert_eq!(schedule.next(), Some(now + secs(expected)), "{life}");
@@ -175,23 +175,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_asks_shortens_the_back_off_but_never_a_block() {
         let now = Instant::now();
-        let mut schedule = Schedule::new(Policy::default(), now);
+        let mut schedule = Schedule::new(RefreshPolicy::default(), now);
         for _ in 0..8 {
             schedule.called(now);
             schedule.failed(now, None, 1.0);
         }
         assert_eq!(schedule.next(), Some(now + secs(60.0)));
-        schedule.asked(now);
+        schedule.on_demand(now);
         assert_eq!(schedule.next(), Some(now + secs(3.0)));
         schedule.failed(now, Some(secs(900.0)), 1.0);
-        schedule.asked(now);
+        schedule.on_demand(now);
         assert_eq!(schedule.next(), Some(now + secs(300.0)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_held_tokens_end_is_not_slept_through() {
         let now = Instant::now();
-        let mut schedule = Schedule::new(Policy::default(), now);
+        let mut schedule = Schedule::new(RefreshPolicy::default(), now);
         schedule.called(now);
         schedule.succeeded(now, secs(100.0), now + secs(95.0), 0.0);
         for _ in 0..8 {
@@ -203,29 +203,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lazy_token_rests_until_it_is_asked_for() {
         let now = Instant::now();
-        let policy = Policy { lazy: Some(secs(600.0)), ..Policy::default() };
+        let policy = RefreshPolicy { lazy: Some(secs(600.0)), ..RefreshPolicy::default() };
         let mut schedule = Schedule::new(policy, now);
         assert_eq!(schedule.next(), None);
-        schedule.slept(now, secs(60.0));
+        schedule.on_wake_from_sleep(now, secs(60.0));
         assert_eq!(schedule.next(), None);
-        schedule.asked(now + secs(5.0));
+        schedule.on_demand(now + secs(5.0));
         assert_eq!(schedule.next(), Some(now + secs(5.0)));
-        schedule.rest();
+        schedule.suspend();
         schedule.called(now + secs(5.0));
-        schedule.asked(now + secs(5.5));
+        schedule.on_demand(now + secs(5.5));
         assert_eq!(schedule.next(), Some(now + secs(6.0)), "the floor holds for it too");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_sleep_brings_the_renewal_nearer_but_never_into_a_block() {
         let now = Instant::now();
-        let mut schedule = Schedule::new(Policy::default(), now);
+        let mut schedule = Schedule::new(RefreshPolicy::default(), now);
         schedule.called(now);
         schedule.succeeded(now, secs(100.0), now + secs(95.0), 0.0);
-        schedule.slept(now + secs(10.0), secs(30.0));
+        schedule.on_wake_from_sleep(now + secs(10.0), secs(30.0));
         assert_eq!(schedule.next(), Some(now + secs(50.0)));
         schedule.block(now + secs(60.0));
-        schedule.slept(now + secs(10.0), secs(3600.0));
+        schedule.on_wake_from_sleep(now + secs(10.0), secs(3600.0));
         assert_eq!(schedule.next(), Some(now + secs(60.0)));
     }
 
@@ -233,7 +233,7 @@ mod tests {
         #[test]
         fn calls_are_never_closer_than_the_floor(steps in prop::collection::vec((0u8..4, 0.0f64..1.0), 1..40)) {
             let start = Instant::now();
-            let mut schedule = Schedule::new(Policy::default(), start);
+            let mut schedule = Schedule::new(RefreshPolicy::default(), start);
             let mut last: Option<Instant> = None;
             for (step, chance) in steps {
                 let now = schedule.next().unwrap();
@@ -248,8 +248,8 @@ mod tests {
                     2 => schedule.failed(now, Some(secs(chance * 400.0)), chance),
                     _ => schedule.unchanged(now + secs(chance), now + secs(chance)),
                 }
-                schedule.asked(now);
-                schedule.forced(now);
+                schedule.on_demand(now);
+                schedule.force_at(now);
             }
         }
     }

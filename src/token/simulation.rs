@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use super::Reader;
 use super::bearer::Bearer;
-use super::credential::{Credential, Policy};
-use super::keeper::Keeper;
-use super::testing::{Call, Mood, Scripted, credential, keep, keeper};
+use super::credential::{Credential, RefreshPolicy};
+use super::manager::TokenManager;
+use super::testing::{Call, Mood, Scripted, credential, keep, manager};
 use crate::clock::{Moment, testing as clock};
 
 const SCOPES: [&str; 3] = ["a", "b", "c d"];
@@ -71,11 +71,11 @@ impl Drop for Told {
     }
 }
 
-/// One case: a keeper, its server, and requests under way.
+/// One case: a manager, its server, and requests under way.
 struct Case {
     rng: Rng,
     server: Scripted,
-    keeper: Keeper<Scripted>,
+    manager: TokenManager<Scripted>,
     credential: Arc<Credential>,
     readers: Vec<Reader>,
     requests: JoinSet<()>,
@@ -86,10 +86,11 @@ impl Case {
         let server = Scripted::new();
         let budget = if rng.u8(..4) == 0 { NonZeroU32::new(rng.u32(3..30)) } else { None };
         let lazy = if rng.u8(..4) == 0 { Some(secs(rng.u64(10..600))) } else { None };
-        let credential = Arc::new(credential(Policy { budget, lazy, ..Policy::default() }));
-        let (keeper, _) = keeper(&server);
+        let credential =
+            Arc::new(credential(RefreshPolicy { budget, lazy, ..RefreshPolicy::default() }));
+        let (manager, _) = manager(&server);
         let readers = Vec::new();
-        let mut case = Self { rng, server, keeper, credential, readers, requests: JoinSet::new() };
+        let mut case = Self { rng, server, manager, credential, readers, requests: JoinSet::new() };
         case.reload();
         case
     }
@@ -110,7 +111,7 @@ impl Case {
         if let Some(budget) = self.credential.policy.budget {
             check_budget(&calls, budget);
         }
-        self.keeper.shutdown(true).await;
+        self.manager.shutdown(true).await;
     }
 
     async fn happen(&mut self) {
@@ -122,7 +123,7 @@ impl Case {
             8 | 9 => self.change_mood(),
             10 => self.jump().await,
             11 => self.reload(),
-            12 => drop(self.keeper.handle().refresh("bank")),
+            12 => drop(self.manager.handle().refresh("bank")),
             _ => self.server.world().secret += 1,
         }
     }
@@ -174,11 +175,11 @@ impl Case {
             SCOPES.into_iter().filter(|scope| *scope == "a" || rng.bool()).collect()
         };
         let (first, then) = (kept(&mut self.rng), kept(&mut self.rng));
-        self.readers = keep(&mut self.keeper, &self.credential, &first);
+        self.readers = keep(&mut self.manager, &self.credential, &first);
         if self.rng.bool() {
-            self.readers = keep(&mut self.keeper, &self.credential, &then);
+            self.readers = keep(&mut self.manager, &self.credential, &then);
         }
-        self.keeper.settle();
+        self.manager.commit();
     }
 
     fn request(&mut self) {
@@ -188,7 +189,7 @@ impl Case {
         self.requests.spawn(async move {
             let Some(bearer) = ask(&server, &reader).await else { return };
             if refused {
-                reader.blame(bearer.generation());
+                reader.report_rejected(bearer.generation());
                 let began = Instant::now();
                 let newer = reader.newer_than(bearer.generation(), began + secs(2)).await;
                 assert!(began.elapsed() <= secs(2), "a challenged request waited too long");
@@ -263,9 +264,9 @@ fn a_server_that_comes_back_is_noticed_within_4_s() {
         let told = Told(seed);
         simulate(seed, |mut rng| async move {
             let server = Scripted::new();
-            let (mut keeper, _) = keeper(&server);
-            let credential = Arc::new(credential(Policy::default()));
-            let reader = keep(&mut keeper, &credential, &["a"]).remove(0);
+            let (mut manager, _) = manager(&server);
+            let credential = Arc::new(credential(RefreshPolicy::default()));
+            let reader = keep(&mut manager, &credential, &["a"]).remove(0);
             assert!(ask(&server, &reader).await.is_some());
             server.set(
                 [Mood::Down, Mood::Cut, Mood::Status(503, 0), Mood::Malformed][rng.usize(..4)],
@@ -296,9 +297,9 @@ fn a_day() {
         simulate(seed, |mut rng| async move {
             let server = Scripted::new();
             server.set(Mood::Gives(3600));
-            let (mut keeper, _) = keeper(&server);
-            let credential = Arc::new(credential(Policy::default()));
-            let reader = keep(&mut keeper, &credential, &["a"]).remove(0);
+            let (mut manager, _) = manager(&server);
+            let credential = Arc::new(credential(RefreshPolicy::default()));
+            let reader = keep(&mut manager, &credential, &["a"]).remove(0);
             let start = Instant::now();
             let (asked, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
             while start.elapsed() < secs(16 * 3600) {

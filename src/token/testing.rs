@@ -8,17 +8,17 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::cell::Reader;
-use super::credential::{Credential, Grouping, Policy};
-use super::fetch::{Fetch, FetchError, Fetched, Fetchers};
-use super::keeper::{Keeper, Wanted};
+use super::credential::{Credential, Grouping, RefreshPolicy};
+use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
+use super::manager::{TokenManager, TokenSpec};
 use super::metrics::TokenMetrics;
+use super::token_cell::Reader;
 use crate::clock::Moment;
 use crate::net::tls::TlsSettings;
-use crate::oauth::error::{ErrorCode, Malformation, TokenError};
+use crate::oauth::error::{ErrorCode, MalformedResponse, TokenError};
 use crate::oauth::lifetime::Lifetime;
-use crate::oauth::reply::IssuedToken;
-use crate::oauth::revoke::Revoked;
+use crate::oauth::revoke::RevokedToken;
+use crate::oauth::token_response::IssuedToken;
 use crate::oauth::{ClientAuth, Dialect, ScopeSet, TokenEndpoint};
 use crate::secret::Reference;
 use crate::sensitive::Sensitive;
@@ -86,7 +86,7 @@ pub struct World {
     in_flight: HashMap<usize, usize>,
 }
 
-/// The server, shared by the test and all fetchers.
+/// The server, shared by the test and all make_fetch.
 #[derive(Clone)]
 pub struct Scripted(Arc<Mutex<World>>, Arc<AtomicUsize>);
 
@@ -165,10 +165,10 @@ impl World {
     }
 }
 
-impl Fetchers for Scripted {
+impl MakeFetch for Scripted {
     type Fetch = Fetcher;
 
-    fn fetcher(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Fetcher {
+    fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Fetcher {
         let number = self.1.fetch_add(1, Ordering::Relaxed);
         let whose = format!("{}: {scopes}", credential.name);
         Fetcher { server: self.clone(), whose, number }
@@ -197,13 +197,13 @@ impl Fetch for Fetcher {
     async fn fetch(
         &self,
         refresh: Option<&Sensitive>,
-        withheld: Option<u64>,
+        suppressed: Option<u64>,
     ) -> Result<Fetched, FetchError> {
         let sent = Moment::now();
         let (secret, mood, latency, call) = {
             let mut world = self.server.world();
-            if withheld == Some(world.secret) {
-                return Err(FetchError::Withheld);
+            if suppressed == Some(world.secret) {
+                return Err(FetchError::SecretSuppressed);
             }
             let before = world.calls.iter().rev().find(|call| call.fetcher == self.number);
             if let Some(before) = before {
@@ -244,7 +244,7 @@ impl Fetch for Fetcher {
             (Mood::Down, _) => broken(false, true),
             (Mood::Cut, _) => broken(false, false),
             (Mood::Hangs, _) => broken(true, false),
-            (Mood::Malformed, _) => refused(TokenError::Malformed(Malformation::NotJson)),
+            (Mood::Malformed, _) => refused(TokenError::Malformed(MalformedResponse::NotJson)),
             (Mood::Refuses, _) => refused(TokenError::Refused {
                 code: ErrorCode::InvalidClient,
                 status: StatusCode::UNAUTHORIZED,
@@ -259,8 +259,8 @@ impl Fetch for Fetcher {
         }
     }
 
-    async fn revoke(&self, token: Revoked<'_>) -> Result<(), FetchError> {
-        let (Revoked::Access(token) | Revoked::Refresh(token)) = token;
+    async fn revoke(&self, token: RevokedToken<'_>) -> Result<(), FetchError> {
+        let (RevokedToken::Access(token) | RevokedToken::Refresh(token)) = token;
         self.server.world().revoked.push(token.expose().to_owned());
         Ok(())
     }
@@ -284,7 +284,7 @@ impl Fetcher {
 }
 
 /// A credential named "bank".
-pub fn credential(policy: Policy) -> Credential {
+pub fn credential(policy: RefreshPolicy) -> Credential {
     Credential {
         name: "bank".into(),
         endpoint: TokenEndpoint::parse("https://auth.example/token").unwrap(),
@@ -301,29 +301,29 @@ pub fn credential(policy: Policy) -> Credential {
 }
 
 /// What routes with these scopes want of it.
-pub fn wanted(credential: &Arc<Credential>, scopes: &[&str]) -> Vec<Wanted> {
-    let want = |scopes: &&str| Wanted {
+pub fn wanted(credential: &Arc<Credential>, scopes: &[&str]) -> Vec<TokenSpec> {
+    let want = |scopes: &&str| TokenSpec {
         credential: Arc::clone(credential),
         scopes: ScopeSet::parse(scopes).unwrap(),
     };
     scopes.iter().map(want).collect()
 }
 
-/// Has a keeper keep one token for each of these scope sets, and gives their readers in the order
+/// Has a manager keep one token for each of these scope sets, and gives their readers in the order
 /// of the scope sets.
 pub fn keep(
-    keeper: &mut Keeper<Scripted>,
+    manager: &mut TokenManager<Scripted>,
     credential: &Arc<Credential>,
     scopes: &[&str],
 ) -> Vec<Reader> {
-    let readers = keeper.apply(wanted(credential, scopes));
-    let of = |one: &Wanted| readers.get(&one.key()).unwrap().clone();
+    let readers = manager.apply(wanted(credential, scopes));
+    let of = |one: &TokenSpec| readers.get(&one.key()).unwrap().clone();
     wanted(credential, scopes).iter().map(of).collect()
 }
 
-/// A keeper whose tokens come from this server.
-pub fn keeper(server: &Scripted) -> (Keeper<Scripted>, Registry) {
+/// A manager whose tokens come from this server.
+pub fn manager(server: &Scripted) -> (TokenManager<Scripted>, Registry) {
     let registry = Registry::new();
     let metrics = TokenMetrics::register(&registry).unwrap();
-    (Keeper::with(server.clone(), metrics), registry)
+    (TokenManager::with(server.clone(), metrics), registry)
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
-use super::cell::Absence;
-use super::credential::{Credential, Grouping, Policy};
-use super::keeper::Keeper;
-use super::testing::{Mood, Scripted, credential, keep, keeper, wanted};
-use super::{NoToken, Reader};
+use super::credential::{Credential, Grouping, RefreshPolicy};
+use super::manager::TokenManager;
+use super::testing::{Mood, Scripted, credential, keep, manager, wanted};
+use super::token_cell::UnavailableReason;
+use super::{Reader, TokenUnavailable};
 use crate::clock::{Moment, testing as clock};
 use crate::oauth::TokenEndpoint;
 use crate::telemetry::Registry;
@@ -22,7 +22,7 @@ fn secs(seconds: u64) -> Duration {
 /// One token of one credential, and its server.
 struct Story {
     server: Scripted,
-    keeper: Keeper<Scripted>,
+    manager: TokenManager<Scripted>,
     registry: Registry,
     reader: Reader,
 }
@@ -32,14 +32,14 @@ impl Story {
         clock::set(SystemTime::UNIX_EPOCH + secs(1_800_000_000));
         let server = Scripted::new();
         server.set(mood);
-        let mut credential = credential(Policy::default());
+        let mut credential = credential(RefreshPolicy::default());
         adjust(&mut credential);
-        let (mut keeper, registry) = keeper(&server);
-        let reader = keep(&mut keeper, &Arc::new(credential), &["a"]).remove(0);
-        Self { server, keeper, registry, reader }
+        let (mut manager, registry) = manager(&server);
+        let reader = keep(&mut manager, &Arc::new(credential), &["a"]).remove(0);
+        Self { server, manager, registry, reader }
     }
 
-    async fn ask(&self) -> Result<u64, NoToken> {
+    async fn ask(&self) -> Result<u64, TokenUnavailable> {
         let deadline = Instant::now() + secs(2);
         self.reader.wait_usable(deadline).await.map(|bearer| bearer.generation())
     }
@@ -69,7 +69,7 @@ async fn fifty_challenges_cost_one_call() {
         .map(|_| {
             let reader = story.reader.clone();
             tokio::spawn(async move {
-                reader.blame(first);
+                reader.report_rejected(first);
                 reader.newer_than(first, Instant::now() + secs(2)).await.map(|b| b.generation())
             })
         })
@@ -85,14 +85,14 @@ async fn three_refused_tokens_are_contended_and_rest() {
     let story = Story::begin(Mood::Gives(3600), |_| {});
     for generation in 1..=2 {
         assert_eq!(story.ask().await.unwrap(), generation);
-        story.reader.blame(generation);
+        story.reader.report_rejected(generation);
         sleep(secs(2)).await;
     }
-    story.reader.blame(3);
+    story.reader.report_rejected(3);
     let began = Instant::now();
     story.reader.newer_than(3, began + secs(2)).await.unwrap_err();
     assert_eq!(story.server.calls(), 3);
-    assert!(story.keeper.handle().statuses()[0].contended);
+    assert!(story.manager.handle().statuses()[0].contended);
     assert!(story.metric("bearer_proxy_token_contended_total{credential=\"bank\"} 1"));
     sleep(secs(29)).await;
     assert_eq!(story.server.calls(), 3);
@@ -120,7 +120,7 @@ async fn a_refused_token_that_is_given_again_is_not_waited_for() {
     sleep(secs(10)).await;
     let began = Instant::now();
     for _ in 0..5 {
-        story.reader.blame(1);
+        story.reader.report_rejected(1);
         story.reader.newer_than(1, Instant::now() + secs(2)).await.unwrap_err();
     }
     assert!(began.elapsed() < secs(1), "{:?}", began.elapsed());
@@ -131,7 +131,7 @@ async fn a_refused_token_that_is_given_again_is_not_waited_for() {
 async fn a_refused_login_is_counted_and_a_new_secret_is_tried() {
     let story = Story::begin(Mood::Refuses, |_| {});
     let absent = story.ask().await.unwrap_err();
-    assert_eq!(absent.absence, Absence::Failing("invalid_client"));
+    assert_eq!(absent.reason, UnavailableReason::Failing("invalid_client"));
     assert!(absent.retry_after > secs(20), "{absent:?}");
     let start = Instant::now();
     while start.elapsed() < secs(2 * 3600) {
@@ -139,7 +139,7 @@ async fn a_refused_login_is_counted_and_a_new_secret_is_tried() {
         sleep(secs(1)).await;
     }
     assert_eq!(story.server.calls(), 5, "an unchanged secret is tried five times");
-    story.keeper.handle().refresh("bank");
+    story.manager.handle().refresh("bank");
     sleep(secs(31)).await;
     assert_eq!(story.server.calls(), 6, "a forced refresh tries it once more");
     story.server.set(Mood::Gives(60));
@@ -151,12 +151,12 @@ async fn a_refused_login_is_counted_and_a_new_secret_is_tried() {
 #[tokio::test(start_paused = true)]
 async fn many_tokens_of_a_refused_login_cost_one_call() {
     let story = Story::begin(Mood::Refuses, |_| {});
-    let mut keeper = story.keeper;
-    let credential = Arc::new(credential(Policy::default()));
+    let mut manager = story.manager;
+    let credential = Arc::new(credential(RefreshPolicy::default()));
     let scopes: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
     let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
-    keep(&mut keeper, &credential, &scopes);
-    keeper.settle();
+    keep(&mut manager, &credential, &scopes);
+    manager.commit();
     sleep(secs(29)).await;
     assert_eq!(story.server.calls(), 1);
     story.server.set(Mood::Gives(60));
@@ -194,7 +194,7 @@ async fn a_spent_budget_keeps_the_token_and_then_says_so() {
         last = story.ask().await;
     }
     let absent = last.unwrap_err();
-    assert_eq!(absent.absence, Absence::BudgetSpent);
+    assert_eq!(absent.reason, UnavailableReason::BudgetSpent);
     sleep(absent.retry_after + secs(1)).await;
     story.ask().await.unwrap();
 }
@@ -211,9 +211,9 @@ async fn a_lazy_token_is_fetched_at_first_use_and_let_go() {
     assert!((8..30).contains(&calls), "renewed while it may still be needed: {calls}");
     sleep(secs(3600)).await;
     assert_eq!(story.server.calls(), calls);
-    let status = &story.keeper.handle().statuses()[0];
+    let status = &story.manager.handle().statuses()[0];
     assert!(status.lazy && status.usable_until.is_none() && status.refresh_due.is_none());
-    story.keeper.handle().refresh("bank");
+    story.manager.handle().refresh("bank");
     sleep(secs(1)).await;
     assert_eq!(story.server.calls(), calls + 1, "a forced refresh counts as a use");
     story.ask().await.unwrap();
@@ -291,17 +291,17 @@ async fn a_clock_that_is_set_back_prolongs_no_token() {
 async fn a_reload_drops_what_is_not_wanted_at_once_and_keeps_the_rest() {
     let mut story = Story::begin(Mood::Gives(3600), |_| {});
     story.ask().await.unwrap();
-    let credential = Arc::new(credential(Policy::default()));
-    let readers = keep(&mut story.keeper, &credential, &["a", "b"]);
-    story.keeper.settle();
+    let credential = Arc::new(credential(RefreshPolicy::default()));
+    let readers = keep(&mut story.manager, &credential, &["a", "b"]);
+    story.manager.commit();
     readers[1].wait_usable(Instant::now() + secs(2)).await.unwrap();
-    keep(&mut story.keeper, &credential, &["b"]);
+    keep(&mut story.manager, &credential, &["b"]);
     assert!(story.reader.usable(Moment::now()).is_some(), "a reload may still be taken back");
-    keep(&mut story.keeper, &credential, &["a", "b"]);
-    story.keeper.settle();
+    keep(&mut story.manager, &credential, &["a", "b"]);
+    story.manager.commit();
     assert_eq!((story.ask().await.unwrap(), story.server.calls()), (1, 2));
-    keep(&mut story.keeper, &credential, &["b"]);
-    story.keeper.settle();
+    keep(&mut story.manager, &credential, &["b"]);
+    story.manager.commit();
     let began = Instant::now();
     tokio::task::yield_now().await;
     assert!(story.reader.usable(Moment::now()).is_none());
@@ -318,7 +318,7 @@ async fn tokens_are_revoked_at_the_end_where_that_is_asked_for() {
         });
         story.server.world().refresh_tokens = true;
         story.ask().await.unwrap();
-        story.keeper.shutdown(true).await;
+        story.manager.shutdown(true).await;
         assert_eq!(story.server.world().revoked, expected);
     }
 }
@@ -326,26 +326,26 @@ async fn tokens_are_revoked_at_the_end_where_that_is_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn one_token_with_all_scopes_serves_all_routes() {
     let mut story = Story::begin(Mood::Gives(60), |_| {});
-    let union = credential(Policy::default());
+    let union = credential(RefreshPolicy::default());
     let union = Arc::new(Credential { grouping: Grouping::Union, ..union });
     story.server.world().granted = Some("a b");
-    let readers = keep(&mut story.keeper, &union, &["a", "b c"]);
+    let readers = keep(&mut story.manager, &union, &["a", "b c"]);
     let deadline = Instant::now() + secs(2);
     let [one, other] = [readers[0].wait_usable(deadline), readers[1].wait_usable(deadline)];
     assert_eq!(one.await.unwrap().header(), other.await.unwrap().header());
-    let statuses = story.keeper.handle().statuses();
+    let statuses = story.manager.handle().statuses();
     assert_eq!((statuses.len(), &statuses[0].missing_scopes[..]), (1, &["c".to_owned()][..]));
-    story.keeper.settle();
+    story.manager.commit();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_is_found_by_what_was_asked_for_and_by_nothing_else() {
     let mut story = Story::begin(Mood::Gives(60), |_| {});
     for grouping in [Grouping::PerScopeSet, Grouping::Union] {
-        let credential = Arc::new(Credential { grouping, ..credential(Policy::default()) });
+        let credential = Arc::new(Credential { grouping, ..credential(RefreshPolicy::default()) });
         let mut asked = wanted(&credential, &["a", "b c", "a", ""]);
         asked.reverse();
-        let readers = story.keeper.apply(asked);
+        let readers = story.manager.apply(asked);
         let has = |credential: &Arc<Credential>, scopes| {
             readers.get(&wanted(credential, &[scopes])[0].key()).is_some()
         };
@@ -354,7 +354,7 @@ async fn a_reader_is_found_by_what_was_asked_for_and_by_nothing_else() {
         let other = Arc::new(Credential { name: "other".into(), ..(*credential).clone() });
         assert!(!has(&other, "a"));
         let tokens = if grouping == Grouping::Union { 1 } else { 3 };
-        assert_eq!(story.keeper.handle().statuses().len(), tokens);
+        assert_eq!(story.manager.handle().statuses().len(), tokens);
     }
 }
 
@@ -363,7 +363,7 @@ async fn an_unanswered_call_is_waited_for_within_bounds() {
     let story = Story::begin(Mood::Hangs, |_| {});
     let began = Instant::now();
     let absent = story.ask().await.unwrap_err();
-    assert_eq!((absent.absence, began.elapsed()), (Absence::Pending, secs(2)));
+    assert_eq!((absent.reason, began.elapsed()), (UnavailableReason::Pending, secs(2)));
     sleep(secs(9)).await;
-    assert_eq!(story.ask().await.unwrap_err().absence, Absence::Failing("timeout"));
+    assert_eq!(story.ask().await.unwrap_err().reason, UnavailableReason::Failing("timeout"));
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bearer_proxy::oauth::{lifetime, presets, reply};
+use bearer_proxy::oauth::{lifetime, presets, token_response};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 /// Stands for anything secret in an answer.
@@ -24,7 +24,7 @@ pub fn check(data: &[u8]) {
         headers.insert(http::header::RETRY_AFTER, date.clone());
         headers.insert(http::header::DATE, date);
     }
-    match reply::read(dialect, status, &headers, body) {
+    match token_response::parse(dialect, status, &headers, body) {
         Ok(issued) => {
             assert!(status.is_success(), "a refusal is no token");
             let token = issued.access_token.expose();

@@ -27,7 +27,7 @@ use crate::proxy::policy::plan::wanted;
 use crate::proxy::policy::settings::{
     ClientCredential, ClientSettings, HeaderText, ListenerSettings, UpstreamSettings,
 };
-use crate::token::{Credential, grouped, probe};
+use crate::token::{Credential, effective_specs, probe};
 use result::{CheckGroup, CheckResult};
 
 /// Checks everything; the outcome is printed, part by part.
@@ -142,7 +142,7 @@ fn check_listener(listener: &ListenerSettings) -> Option<CheckGroup> {
 /// The distinct scope sets with which tokens of a credential are asked.
 fn scope_sets(config: &Config, credential: &Arc<Credential>) -> Vec<ScopeSet> {
     let mut sets: Vec<ScopeSet> = Vec::new();
-    for one in grouped(wanted(&config.proxy, &config.credentials)) {
+    for one in effective_specs(wanted(&config.proxy, &config.credentials)) {
         if one.credential.name == credential.name && !sets.contains(&one.scopes) {
             sets.push(one.scopes);
         }

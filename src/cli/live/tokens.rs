@@ -6,7 +6,7 @@ use super::result::CheckResult;
 use crate::cli::running_instance::RunningInstance;
 use crate::oauth::ScopeSet;
 use crate::token::Credential;
-use crate::token::probe::{self, Offset, Probe, ProbeError};
+use crate::token::probe::{self, ClockOffset, Probe, ProbeError};
 
 /// A clock that is further off makes tokens and assertions look expired.
 const MAX_OFFSET: Duration = Duration::from_secs(60);
@@ -74,14 +74,14 @@ fn failed(steps: &mut Vec<CheckResult>, error: &ProbeError, scopes: &ScopeSet) {
 }
 
 /// Said once for each endpoint.
-fn clock(steps: &mut Vec<CheckResult>, offset: Option<Offset>) {
+fn clock(steps: &mut Vec<CheckResult>, offset: Option<ClockOffset>) {
     let Some(offset) = offset.filter(|_| !steps.iter().any(|step| step.name == "clock")) else {
         return;
     };
-    let (apart, seconds) = (offset.apart(), offset.apart().as_secs());
+    let (apart, seconds) = (offset.abs(), offset.abs().as_secs());
     let direction = match offset {
-        Offset::Behind(_) => "behind",
-        Offset::Ahead(_) => "ahead of",
+        ClockOffset::Behind(_) => "behind",
+        ClockOffset::Ahead(_) => "ahead of",
     };
     let step = match apart > Duration::from_secs(1) {
         false => CheckResult::ok("clock", "as the server's"),
@@ -112,19 +112,19 @@ mod tests {
             assert_eq!((steps[0].outcome, steps[0].found.as_str()), (outcome, found));
         };
         let seconds = Duration::from_secs;
-        check(Offset::Behind(seconds(1)), CheckStatus::Ok, "as the server's");
+        check(ClockOffset::Behind(seconds(1)), CheckStatus::Ok, "as the server's");
         check(
-            Offset::Ahead(seconds(3)),
+            ClockOffset::Ahead(seconds(3)),
             CheckStatus::Ok,
             "this machine is 3 s ahead of the server",
         );
         check(
-            Offset::Behind(seconds(9)),
+            ClockOffset::Behind(seconds(9)),
             CheckStatus::Warning,
             "this machine is 9 s behind the server",
         );
         check(
-            Offset::Behind(seconds(90)),
+            ClockOffset::Behind(seconds(90)),
             CheckStatus::Failed,
             "this machine is 90 s behind the server",
         );

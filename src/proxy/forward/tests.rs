@@ -32,8 +32,8 @@ use crate::proxy::request::scope::{RequestScope, ScopedRequest};
 use crate::proxy::snapshot::Snapshot;
 use crate::server::{ClientProbe, ConnectionInfo};
 use crate::telemetry::Registry;
-use crate::token::credential::Policy;
-use crate::token::testing::{Mood, Scripted, credential, keeper};
+use crate::token::credential::RefreshPolicy;
+use crate::token::testing::{Mood, Scripted, credential, manager};
 use crate::upstream::{
     self, Forwarded, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
     UpstreamResponse,
@@ -301,14 +301,15 @@ fn judge(
 async fn story(seed: u64) {
     clock::set(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
     let (server, settings) = (Scripted::new(), settings());
-    let credentials = [Arc::new(credential(Policy { wait: TOKEN_WAIT, ..Policy::default() }))];
-    let (mut keeper, _registry) = keeper(&server);
+    let credentials =
+        [Arc::new(credential(RefreshPolicy { wait: TOKEN_WAIT, ..RefreshPolicy::default() }))];
+    let (mut manager, _registry) = manager(&server);
     let metrics = ProxyMetrics::register(&Registry::new()).unwrap();
     let plan = Plan::build(
         &settings,
         PlanInputs {
             credentials: &credentials,
-            readers: keeper.apply(wanted(&settings, &credentials)),
+            readers: manager.apply(wanted(&settings, &credentials)),
             set_headers: HashMap::new(),
             local_keys: HashMap::new(),
             bound: HashMap::from([(0, BoundListener { id: 0, addresses: Vec::new() })]),

@@ -26,7 +26,7 @@ use crate::route::target::could_alias;
 use crate::route::{Authority, HostPattern, Methods, Rule, Table};
 use crate::telemetry::log::AccessLog;
 use crate::token::credential::MissingScopes;
-use crate::token::{Bearer, Credential, Reader, Readers, Wanted};
+use crate::token::{Bearer, Credential, Reader, TokenReaders, TokenSpec};
 use crate::upstream;
 
 mod inputs;
@@ -139,7 +139,7 @@ impl RoutePlan {
 }
 
 /// The tokens that the routes need.
-pub fn wanted(settings: &ProxySettings, credentials: &[Arc<Credential>]) -> Vec<Wanted> {
+pub fn wanted(settings: &ProxySettings, credentials: &[Arc<Credential>]) -> Vec<TokenSpec> {
     let needs = routes(settings).map(|(_, upstream, route)| need(upstream, route, credentials));
     // A credential that is not there is refused when the plan is built, by the name of the route.
     needs.filter_map(|need| need.ok().flatten()).collect()
@@ -308,13 +308,13 @@ fn header_policy(
 
 /// The token that a route needs; `None` for routes that keep the app's own Authorization.
 ///
-/// Both what the keeper is asked for and what the plan looks up come from here, so that they cannot
+/// Both what the manager is asked for and what the plan looks up come from here, so that they cannot
 /// differ.
 fn need(
     upstream: &UpstreamSettings,
     route: &RouteSettings,
     credentials: &[Arc<Credential>],
-) -> Result<Option<Wanted>, PlanError> {
+) -> Result<Option<TokenSpec>, PlanError> {
     if upstream.incoming_authorization == IncomingAuthorization::Keep {
         return Ok(None);
     }
@@ -326,15 +326,15 @@ fn need(
             credential: Arc::clone(name),
         });
     };
-    Ok(Some(Wanted { credential: Arc::clone(credential), scopes: route.scopes.clone() }))
+    Ok(Some(TokenSpec { credential: Arc::clone(credential), scopes: route.scopes.clone() }))
 }
 
 /// The reader of the token that a route needs.
 fn reader(
     upstream: &UpstreamSettings,
     route: &RouteSettings,
-    needed: &Wanted,
-    readers: &Readers,
+    needed: &TokenSpec,
+    readers: &TokenReaders,
 ) -> Result<Reader, PlanError> {
     readers.get(&needed.key()).cloned().ok_or_else(|| PlanError::NoReader {
         upstream: Arc::clone(&upstream.connection.name),

@@ -41,7 +41,7 @@ use crate::proxy::rejection::{Code, ConnectFailure, Rejection};
 use crate::proxy::trailers::TrailerFilter;
 use crate::route::Authority;
 use crate::server::ClientProbe;
-use crate::token::{Absence, Bearer, NoToken};
+use crate::token::{Bearer, TokenUnavailable, UnavailableReason};
 use crate::upstream::{
     Forwarded, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
     UpstreamResponse,
@@ -577,10 +577,10 @@ fn lacking(scopes: &str) -> Rejection {
     Rejection::new(Code::TokenUnavailable, detail).retry_after(Duration::from_secs(30))
 }
 
-fn no_token(absent: &NoToken) -> Rejection {
-    let code = match absent.absence {
-        Absence::BudgetSpent => Code::TokenBudget,
-        Absence::Pending | Absence::Failing(_) => Code::TokenUnavailable,
+fn no_token(absent: &TokenUnavailable) -> Rejection {
+    let code = match absent.reason {
+        UnavailableReason::BudgetSpent => Code::TokenBudget,
+        UnavailableReason::Pending | UnavailableReason::Failing(_) => Code::TokenUnavailable,
     };
     Rejection::new(code, format!("no usable token: {absent}")).retry_after(absent.retry_after)
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::SecretFault;
-use super::way::Way;
+use super::http_settings::StoreHttpSettings;
 use crate::sensitive::Sensitive;
 
 /// One secret of Secrets Manager.
@@ -26,7 +26,7 @@ pub struct AwsSecret {
     /// How long a value is kept before it is asked for again.
     pub cache: Duration,
     /// How AWS is reached.
-    pub way: Way,
+    pub http: StoreHttpSettings,
 }
 
 #[cfg(not(feature = "aws"))]

@@ -18,8 +18,8 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
 use super::{AwsSecret, SecretFault, Sensitive};
+use crate::secret::http_settings::{Transport, lost};
 use crate::secret::json;
-use crate::secret::way::{Transport, lost};
 
 /// Time for finding out who we are, and for the secret.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ async fn fetch(secret: &AwsSecret) -> Result<Sensitive, SecretFault> {
 }
 
 async fn settings(secret: &AwsSecret) -> SdkConfig {
-    let transport = SharedHttpConnector::new(Wire(Arc::new(Transport::new(&secret.way))));
+    let transport = SharedHttpConnector::new(Wire(Arc::new(Transport::new(&secret.http))));
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client_fn(move |_, _| transport.clone()))
         .sleep_impl(TokioSleep::new())

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::SecretFault;
-use super::way::Way;
+use super::http_settings::StoreHttpSettings;
 use crate::net::Origin;
 use crate::sensitive::Sensitive;
 
@@ -26,7 +26,7 @@ pub struct AzureSecret {
     /// How long a value is kept before it is asked for again.
     pub cache: Duration,
     /// How Azure is reached.
-    pub way: Way,
+    pub http: StoreHttpSettings,
 }
 
 /// Who asks a vault.

@@ -23,7 +23,7 @@ use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use bytes::Bytes;
 
 use super::{AzureIdentity, AzureSecret, SecretFault, Sensitive};
-use crate::secret::way::{Transport, lost};
+use crate::secret::http_settings::{Transport, lost};
 
 /// Time for a token of Entra's, and for the secret.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ pub(in crate::secret) async fn read(secret: &AzureSecret) -> Result<Sensitive, S
 }
 
 async fn fetch(secret: &AzureSecret) -> Result<Sensitive, SecretFault> {
-    let wire = Arc::new(Wire(Transport::new(&secret.way)));
+    let wire = Arc::new(Wire(Transport::new(&secret.http)));
     let options = options(Arc::clone(&wire));
     let mut last = SecretFault::NoIdentity;
     for credential in credentials(secret.identity, &options, &wire).await {

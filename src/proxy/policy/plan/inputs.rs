@@ -14,7 +14,7 @@ use crate::listen::settings::Listen;
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::route::Conflict;
 use crate::telemetry::log::AccessLog;
-use crate::token::{Credential, Readers};
+use crate::token::{Credential, TokenReaders};
 
 /// Values of fixed headers (`set_headers`), by the name of the upstream and of the header; `None`
 /// where the secret could not be read.
@@ -33,7 +33,7 @@ pub struct PlanInputs<'a> {
     /// All credentials of the configuration.
     pub credentials: &'a [Arc<Credential>],
     /// A reader for each token that [`wanted`](crate::proxy::policy::plan::wanted) names.
-    pub readers: Readers,
+    pub readers: TokenReaders,
     /// The values of all fixed headers.
     pub set_headers: SetHeaders,
     /// The local keys of all clients that have one.

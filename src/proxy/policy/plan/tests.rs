@@ -24,9 +24,9 @@ use crate::route::{Authority, Lookup, PathPattern};
 use crate::secret::Reference;
 use crate::telemetry::Registry;
 use crate::telemetry::log::AccessLog;
-use crate::token::credential::{Grouping, Policy};
-use crate::token::testing::{Scripted, credential, keeper};
-use crate::token::{Credential, Readers, Wanted};
+use crate::token::credential::{Grouping, RefreshPolicy};
+use crate::token::testing::{Scripted, credential, manager};
+use crate::token::{Credential, TokenReaders, TokenSpec};
 use crate::upstream;
 
 const KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -100,7 +100,7 @@ fn settings() -> ProxySettings {
 
 /// One token for each of the bank's scope sets, and one for the whole shop.
 fn credentials() -> Vec<Arc<Credential>> {
-    let bank = credential(Policy::default());
+    let bank = credential(RefreshPolicy::default());
     let shop = Credential { name: "shop".into(), grouping: Grouping::Union, ..bank.clone() };
     vec![Arc::new(bank), Arc::new(shop)]
 }
@@ -134,7 +134,7 @@ impl Given {
         Self { settings, credentials, set_headers: set_headers(), local_keys, bound: bound() }
     }
 
-    fn plan(self, readers: Readers) -> Result<Plan, PlanError> {
+    fn plan(self, readers: TokenReaders) -> Result<Plan, PlanError> {
         let inputs = PlanInputs {
             credentials: &self.credentials,
             readers,
@@ -149,15 +149,15 @@ impl Given {
 }
 
 /// The tokens of all routes, in the order of the file.
-fn all_wanted() -> Vec<Wanted> {
+fn all_wanted() -> Vec<TokenSpec> {
     wanted(&settings(), &credentials())
 }
 
 /// The plan that the given order of tokens leads to, and with which token each route goes.
-async fn tokens(given: Given, wanted: Vec<Wanted>) -> BTreeMap<String, String> {
+async fn tokens(given: Given, wanted: Vec<TokenSpec>) -> BTreeMap<String, String> {
     let server = Scripted::new();
-    let (mut keeper, _registry) = keeper(&server);
-    let plan = given.plan(keeper.apply(wanted)).unwrap();
+    let (mut manager, _registry) = manager(&server);
+    let plan = given.plan(manager.apply(wanted)).unwrap();
     let mut told = BTreeMap::new();
     for listener in &plan.listeners {
         for (name, path) in [
@@ -215,10 +215,10 @@ async fn each_route_gets_its_own_token_in_whatever_order_they_are_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn headers_and_listeners_are_found_by_what_the_settings_call_them() {
-    let (mut keeper, _registry) = keeper(&Scripted::new());
+    let (mut manager, _registry) = manager(&Scripted::new());
     let mut given = Given::all();
     given.settings.upstreams.reverse();
-    let plan = given.plan(keeper.apply(all_wanted())).unwrap();
+    let plan = given.plan(manager.apply(all_wanted())).unwrap();
     for upstream in &plan.upstreams {
         let name = HeaderValue::from_str(&upstream.connection.name).unwrap();
         assert_eq!(upstream.set_headers, [(KEY, Some(name))]);
@@ -237,11 +237,11 @@ async fn headers_and_listeners_are_found_by_what_the_settings_call_them() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_missing_is_refused_by_its_name() {
-    let check = |spoil: fn(&mut Given, &mut Vec<Wanted>), expected: PlanError, text: &str| {
+    let check = |spoil: fn(&mut Given, &mut Vec<TokenSpec>), expected: PlanError, text: &str| {
         let (mut given, mut wanted) = (Given::all(), all_wanted());
         spoil(&mut given, &mut wanted);
-        let (mut keeper, _registry) = keeper(&Scripted::new());
-        let error = given.plan(keeper.apply(wanted)).err();
+        let (mut manager, _registry) = manager(&Scripted::new());
+        let error = given.plan(manager.apply(wanted)).err();
         assert_eq!(error.as_ref().map(ToString::to_string).as_deref(), Some(text));
         assert_eq!(error, Some(expected));
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::keeper::KeeperHandle;
+use super::manager::ManagerHandle;
 use super::metrics::TokenMetrics;
 use crate::clock::{Drift, Jump, Moment};
 
@@ -17,7 +17,7 @@ const LATE: Duration = Duration::from_secs(2);
 const KINDS: [&str; 4] = ["suspend", "ahead", "back", "stall"];
 
 /// Watches for ever. Requests look at both clocks themselves: this is for the refreshers.
-pub(super) async fn watch(tokens: KeeperHandle, metrics: TokenMetrics) {
+pub(super) async fn watch(tokens: ManagerHandle, metrics: TokenMetrics) {
     for kind in KINDS {
         metrics.clock_jumps.with_label_values(&[kind]);
     }

@@ -1,4 +1,4 @@
-//! `Way`: how remote stores are reached: through `net`, like all that leaves this process.
+//! `StoreHttpSettings`: how remote stores are reached: through `net`, like all that leaves this process.
 //!
 //! The official SDKs know who we are and how to sign; their own HTTP clients are left out, so that
 //! roots of trust, TLS versions and bounds are those of the configuration.
@@ -11,7 +11,7 @@ use crate::net::tls::TlsSettings;
 
 /// What a configuration settles for all remote stores.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Way {
+pub struct StoreHttpSettings {
     /// `[tls]`.
     pub tls: TlsSettings,
     /// The proxy of `[egress]`.
@@ -21,7 +21,7 @@ pub struct Way {
 }
 
 /// Few ways differ in one process; those that do are told apart by `Eq`.
-impl Hash for Way {
+impl Hash for StoreHttpSettings {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.tls.hash(state);
     }
@@ -39,7 +39,7 @@ mod transport {
     use bytes::Bytes;
     use http::{Request, Response};
 
-    use super::{EgressProxy, Way};
+    use super::{EgressProxy, StoreHttpSettings};
     use crate::net::Origin;
     use crate::net::connect::Connector;
     use crate::net::control;
@@ -59,13 +59,13 @@ mod transport {
 
     /// Sends the requests of one reading of one secret.
     pub(in crate::secret) struct Transport {
-        way: Way,
+        settings: StoreHttpSettings,
         tls: TlsCache,
     }
 
     impl Transport {
-        pub(in crate::secret) fn new(way: &Way) -> Self {
-            Self { way: way.clone(), tls: TlsCache::default() }
+        pub(in crate::secret) fn new(settings: &StoreHttpSettings) -> Self {
+            Self { settings: settings.clone(), tls: TlsCache::default() }
         }
 
         /// Sends one request and reads its whole answer.
@@ -87,9 +87,9 @@ mod transport {
             origin: Origin,
             patience: Duration,
         ) -> Result<Connector, TlsSetupError> {
-            let direct = origin.is_loopback() || self.way.no_proxy.covers(&origin);
-            let proxy = self.way.proxy.as_ref().filter(|_| !direct).map(EgressProxy::way);
-            let (tls, alpn) = (&self.way.tls, Alpn::Http1);
+            let direct = origin.is_loopback() || self.settings.no_proxy.covers(&origin);
+            let proxy = self.settings.proxy.as_ref().filter(|_| !direct).map(EgressProxy::way);
+            let (tls, alpn) = (&self.settings.tls, Alpn::Http1);
             Connector::sharing(&self.tls, origin, tls, alpn, patience, TCP_USER_TIMEOUT)?
                 .via_proxy(proxy)
         }

@@ -17,10 +17,10 @@ pub fn channel() -> (Writer, Reader) {
     let shared = Arc::new(Shared {
         bearer: ArcSwapOption::empty(),
         state: watch::Sender::new(State::default()),
-        nudge: Notify::new(),
-        wishes: AtomicU8::new(0),
+        notify: Notify::new(),
+        requests: AtomicU8::new(0),
         used: AtomicBool::new(false),
-        blamed: AtomicU64::new(0),
+        rejected: AtomicU64::new(0),
     });
     (Writer(Arc::clone(&shared)), Reader(shared))
 }
@@ -28,20 +28,20 @@ pub fn channel() -> (Writer, Reader) {
 struct Shared {
     bearer: ArcSwapOption<Bearer>,
     state: watch::Sender<State>,
-    nudge: Notify,
-    /// [`Wishes`] that the writer has not taken yet.
-    wishes: AtomicU8,
+    notify: Notify,
+    /// [`RefreshRequests`] that the writer has not taken yet.
+    requests: AtomicU8,
     /// Whether the token was used since the writer last looked.
     used: AtomicBool,
     /// The generation that an upstream refused; 0: none.
-    blamed: AtomicU64,
+    rejected: AtomicU64,
 }
 
 /// What readers want of the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wishes(u8);
+pub struct RefreshRequests(u8);
 
-impl Wishes {
+impl RefreshRequests {
     const ASKED: u8 = 1;
     const FORCED: u8 = 2;
 
@@ -62,7 +62,7 @@ pub struct State {
     /// The token that is held; 0: none.
     pub generation: u64,
     /// Why there is no newer token.
-    pub absence: Absence,
+    pub reason: UnavailableReason,
     /// Before this no asking helps.
     pub blocked_until: Option<Instant>,
     /// Before this no token is renewed for having been refused.
@@ -70,14 +70,14 @@ pub struct State {
     /// When the next call is due.
     pub next_try: Option<Instant>,
     /// The server had nothing newer than the refused token of this generation.
-    pub unrenewed: u64,
+    pub same_token_generation: u64,
     /// The refresher has ended.
     pub stopped: bool,
 }
 
 /// Why there is no token, or none that is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Absence {
+pub enum UnavailableReason {
     /// The token endpoint has not answered yet.
     #[default]
     Pending,
@@ -108,7 +108,7 @@ impl Reader {
     ///
     /// # Errors
     /// Where none comes before the deadline, or none can.
-    pub async fn wait_usable(&self, deadline: Instant) -> Result<Arc<Bearer>, NoToken> {
+    pub async fn wait_usable(&self, deadline: Instant) -> Result<Arc<Bearer>, TokenUnavailable> {
         self.wait(deadline, 0).await
     }
 
@@ -120,44 +120,44 @@ impl Reader {
         &self,
         generation: u64,
         deadline: Instant,
-    ) -> Result<Arc<Bearer>, NoToken> {
+    ) -> Result<Arc<Bearer>, TokenUnavailable> {
         self.wait(deadline, generation).await
     }
 
     /// An upstream refused the token of this generation: a newer one is fetched, once for all who
     /// say so.
-    pub fn blame(&self, generation: u64) {
+    pub fn report_rejected(&self, generation: u64) {
         let current = self.0.bearer.load().as_ref().map(|bearer| bearer.generation());
         if current == Some(generation)
-            && self.0.blamed.swap(generation, Ordering::Relaxed) != generation
+            && self.0.rejected.swap(generation, Ordering::Relaxed) != generation
         {
-            self.0.nudge.notify_one();
+            self.0.notify.notify_one();
         }
     }
 
     /// Lets the refresher know that a usable token is wanted, without waiting for it.
     pub fn ask(&self) {
-        self.wish(Wishes::ASKED);
+        self.wish(RefreshRequests::ASKED);
     }
 
     /// Wants a new token now, however good the held one is.
     pub fn force(&self) {
-        self.wish(Wishes::FORCED);
+        self.wish(RefreshRequests::FORCED);
     }
 
     /// Wakes the refresher, to look at the clocks.
     pub fn wake(&self) {
-        self.0.nudge.notify_one();
+        self.0.notify.notify_one();
     }
 
     fn wish(&self, wish: u8) {
-        if self.0.wishes.fetch_or(wish, Ordering::Relaxed) & wish == 0 {
-            self.0.nudge.notify_one();
+        if self.0.requests.fetch_or(wish, Ordering::Relaxed) & wish == 0 {
+            self.0.notify.notify_one();
         }
     }
 
     /// Waits for a usable token of a generation greater than `than`.
-    async fn wait(&self, deadline: Instant, than: u64) -> Result<Arc<Bearer>, NoToken> {
+    async fn wait(&self, deadline: Instant, than: u64) -> Result<Arc<Bearer>, TokenUnavailable> {
         let mut state = self.0.state.subscribe();
         loop {
             let seen = *state.borrow_and_update();
@@ -167,13 +167,13 @@ impl Reader {
                 return Ok(bearer);
             }
             if seen.is_hopeless(deadline, than) {
-                return Err(NoToken::of(seen));
+                return Err(TokenUnavailable::of(seen));
             }
             if missing {
                 self.ask();
             }
             if !matches!(tokio::time::timeout_at(deadline, state.changed()).await, Ok(Ok(()))) {
-                return Err(NoToken::of(*state.borrow()));
+                return Err(TokenUnavailable::of(*state.borrow()));
             }
         }
     }
@@ -185,7 +185,7 @@ impl State {
         let after = |time: Option<Instant>| time.is_some_and(|time| time > deadline);
         self.stopped
             || after(self.blocked_until)
-            || (than > 0 && (self.unrenewed >= than || after(self.cooling_until)))
+            || (than > 0 && (self.same_token_generation >= than || after(self.cooling_until)))
     }
 }
 
@@ -201,12 +201,12 @@ impl Writer {
     }
 
     /// Tells all who wait that no token will come.
-    pub fn stop(&self) {
-        self.tell(State { stopped: true, ..State::default() });
+    pub fn close(&self) {
+        self.publish_state(State { stopped: true, ..State::default() });
     }
 
     /// Wakes all who wait, if there is news: they ask again, and would be answered without end.
-    pub fn tell(&self, state: State) {
+    pub fn publish_state(&self, state: State) {
         let news = |told: &mut State| std::mem::replace(told, state) != state;
         self.0.state.send_if_modified(news);
     }
@@ -217,13 +217,13 @@ impl Writer {
     }
 
     /// Waits until a reader wants something.
-    pub async fn nudged(&self) {
-        self.0.nudge.notified().await;
+    pub async fn notified(&self) {
+        self.0.notify.notified().await;
     }
 
     /// What readers wanted since this was last asked.
-    pub fn take_wishes(&self) -> Wishes {
-        Wishes(self.0.wishes.swap(0, Ordering::Relaxed))
+    pub fn take_requests(&self) -> RefreshRequests {
+        RefreshRequests(self.0.requests.swap(0, Ordering::Relaxed))
     }
 
     /// Whether the token was used since this was last asked.
@@ -232,44 +232,44 @@ impl Writer {
     }
 
     /// The generation that was refused, if it is the one that is held.
-    pub fn take_blamed(&self) -> Option<u64> {
-        let blamed = self.0.blamed.swap(0, Ordering::Relaxed);
+    pub fn take_rejected(&self) -> Option<u64> {
+        let rejected = self.0.rejected.swap(0, Ordering::Relaxed);
         let held = self.held().map(|held| held.generation());
-        held.filter(|held| *held == blamed)
+        held.filter(|held| *held == rejected)
     }
 }
 
 /// Why a request gets no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoToken {
+pub struct TokenUnavailable {
     /// When trying again may help.
     pub retry_after: Duration,
     /// Why there is none.
-    pub absence: Absence,
+    pub reason: UnavailableReason,
 }
 
-impl NoToken {
+impl TokenUnavailable {
     fn of(state: State) -> Self {
         let next = state.blocked_until.max(state.next_try);
         let wait =
             next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
-        Self { retry_after: wait.max(Duration::from_secs(1)), absence: state.absence }
+        Self { retry_after: wait.max(Duration::from_secs(1)), reason: state.reason }
     }
 }
 
-impl fmt::Display for NoToken {
+impl fmt::Display for TokenUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.absence {
-            Absence::Pending => f.write_str("the token endpoint has not answered yet"),
-            Absence::Failing(word) => {
+        match self.reason {
+            UnavailableReason::Pending => f.write_str("the token endpoint has not answered yet"),
+            UnavailableReason::Failing(word) => {
                 write!(f, "the last call of the token endpoint failed ({word})")
             }
-            Absence::BudgetSpent => f.write_str("token_budget is spent for this hour"),
+            UnavailableReason::BudgetSpent => f.write_str("token_budget is spent for this hour"),
         }
     }
 }
 
-impl std::error::Error for NoToken {}
+impl std::error::Error for TokenUnavailable {}
 
 #[cfg(test)]
 mod tests {
@@ -291,10 +291,10 @@ mod tests {
     async fn a_waiting_request_gets_the_token_that_comes() {
         let (writer, reader) = channel();
         let (found, ()) = tokio::join!(reader.wait_usable(soon()), async {
-            writer.nudged().await;
-            assert!(writer.take_wishes().asked());
+            writer.notified().await;
+            assert!(writer.take_requests().asked());
             writer.publish(bearer(1));
-            writer.tell(State { generation: 1, ..State::default() });
+            writer.publish_state(State { generation: 1, ..State::default() });
         });
         assert_eq!(found.map(|bearer| bearer.generation()), Ok(1));
         assert!(writer.take_used());
@@ -306,7 +306,7 @@ mod tests {
         let stopped = State { stopped: true, ..State::default() };
         let blocked = State { blocked_until: far, ..State::default() };
         let cooling = State { cooling_until: far, ..State::default() };
-        let same = State { unrenewed: 1, ..State::default() };
+        let same = State { same_token_generation: 1, ..State::default() };
         for (state, waits_for_first, waits_for_newer) in [
             (State::default(), 2, 2),
             (stopped, 0, 0),
@@ -315,7 +315,7 @@ mod tests {
             (same, 2, 0),
         ] {
             let (writer, reader) = channel();
-            writer.tell(state);
+            writer.publish_state(state);
             let began = Instant::now();
             reader.wait_usable(soon()).await.unwrap_err();
             assert_eq!(began.elapsed().as_secs(), waits_for_first, "{state:?}");
@@ -329,12 +329,12 @@ mod tests {
     async fn only_the_held_token_can_be_blamed() {
         let (writer, reader) = channel();
         writer.publish(bearer(2));
-        reader.blame(1);
-        assert_eq!(writer.take_blamed(), None);
-        reader.blame(2);
+        reader.report_rejected(1);
+        assert_eq!(writer.take_rejected(), None);
+        reader.report_rejected(2);
         writer.publish(bearer(3));
-        assert_eq!(writer.take_blamed(), None, "it has been replaced meanwhile");
-        reader.blame(3);
-        assert_eq!((writer.take_blamed(), writer.take_blamed()), (Some(3), None));
+        assert_eq!(writer.take_rejected(), None, "it has been replaced meanwhile");
+        reader.report_rejected(3);
+        assert_eq!((writer.take_rejected(), writer.take_rejected()), (Some(3), None));
     }
 }

@@ -13,19 +13,19 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 
 /// What was said against the tokens of one cell.
 #[derive(Debug, Default)]
-pub(super) struct Blames {
+pub(super) struct RejectionHistory {
     /// When tokens were refused, one entry for each, within the last life.
     times: VecDeque<Instant>,
     /// The last generation that was refused.
     generation: u64,
     /// The last generation for which the server had nothing newer.
-    unrenewed: u64,
+    same_token_generation: u64,
     cooling_until: Option<Instant>,
 }
 
 /// What follows from a token's having been refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Blame {
+pub(super) enum RejectionResponse {
     /// It is renewed now.
     First,
     /// It was known already.
@@ -34,40 +34,45 @@ pub(super) enum Blame {
     Contended(Instant),
 }
 
-impl Blames {
+impl RejectionHistory {
     /// The token of this generation was refused; tokens live for `life`.
-    pub(super) fn add(&mut self, generation: u64, now: Instant, life: Duration) -> Blame {
+    pub(super) fn add(
+        &mut self,
+        generation: u64,
+        now: Instant,
+        life: Duration,
+    ) -> RejectionResponse {
         if generation == self.generation {
-            return Blame::Again;
+            return RejectionResponse::Again;
         }
         // Whatever the server gave before, it has not heard of the refusal yet.
-        (self.generation, self.unrenewed) = (generation, 0);
+        (self.generation, self.same_token_generation) = (generation, 0);
         self.times.retain(|time| *time + life > now);
         self.times.push_back(now);
         if self.times.len() < CONTENDED {
-            return Blame::First;
+            return RejectionResponse::First;
         }
         while self.times.len() > CONTENDED {
             self.times.pop_front();
         }
         let until = now + COOL_DOWN;
         self.cooling_until = Some(until);
-        Blame::Contended(until)
+        RejectionResponse::Contended(until)
     }
 
     /// Whether the token of this generation was refused.
-    pub(super) fn blames(&self, generation: u64) -> bool {
+    pub(super) fn is_rejected(&self, generation: u64) -> bool {
         self.generation == generation
     }
 
     /// The server gave the token of this generation once more.
-    pub(super) fn unrenewed(&mut self, generation: u64) {
-        self.unrenewed = generation;
+    pub(super) fn same_token_again(&mut self, generation: u64) {
+        self.same_token_generation = generation;
     }
 
     /// The last generation for which the server had nothing newer, if it was refused; else 0.
-    pub(super) fn unrenewed_generation(&self) -> u64 {
-        if self.blames(self.unrenewed) { self.unrenewed } else { 0 }
+    pub(super) fn same_token_generation(&self) -> u64 {
+        if self.is_rejected(self.same_token_generation) { self.same_token_generation } else { 0 }
     }
 
     /// Before this no token is renewed for having been refused.
@@ -82,32 +87,37 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn three_refused_tokens_within_one_life_are_contended() {
-        let (mut blames, start, life) = (Blames::default(), Instant::now(), COOL_DOWN * 4);
+        let (mut rejections, start, life) =
+            (RejectionHistory::default(), Instant::now(), COOL_DOWN * 4);
         let at = |seconds| start + Duration::from_secs(seconds);
         for (generation, second, expected) in [
-            (1, 0, Blame::First),
-            (1, 1, Blame::Again),
-            (2, 10, Blame::First),
-            (2, 10, Blame::Again),
-            (3, 20, Blame::Contended(at(50))),
-            (3, 21, Blame::Again),
-            (4, 60, Blame::Contended(at(90))),
+            (1, 0, RejectionResponse::First),
+            (1, 1, RejectionResponse::Again),
+            (2, 10, RejectionResponse::First),
+            (2, 10, RejectionResponse::Again),
+            (3, 20, RejectionResponse::Contended(at(50))),
+            (3, 21, RejectionResponse::Again),
+            (4, 60, RejectionResponse::Contended(at(90))),
             // All but the last were more than a life ago.
-            (5, 160, Blame::First),
+            (5, 160, RejectionResponse::First),
         ] {
-            assert_eq!(blames.add(generation, at(second), life), expected, "{generation} {second}");
+            assert_eq!(
+                rejections.add(generation, at(second), life),
+                expected,
+                "{generation} {second}"
+            );
         }
-        assert!(blames.blames(5) && !blames.blames(4));
+        assert!(rejections.is_rejected(5) && !rejections.is_rejected(4));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_token_that_was_given_again_counts_only_if_it_was_refused() {
-        let mut blames = Blames::default();
-        blames.unrenewed(1);
-        assert_eq!(blames.unrenewed_generation(), 0);
-        blames.add(1, Instant::now(), COOL_DOWN);
-        assert_eq!(blames.unrenewed_generation(), 0, "the server has not been asked since");
-        blames.unrenewed(1);
-        assert_eq!(blames.unrenewed_generation(), 1);
+        let mut rejections = RejectionHistory::default();
+        rejections.same_token_again(1);
+        assert_eq!(rejections.same_token_generation(), 0);
+        rejections.add(1, Instant::now(), COOL_DOWN);
+        assert_eq!(rejections.same_token_generation(), 0, "the server has not been asked since");
+        rejections.same_token_again(1);
+        assert_eq!(rejections.same_token_generation(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! `Keeper`: owns the refreshers. Across a reload it keeps those still wanted, with their tokens;
+//! `TokenManager`: owns the refreshers. Across a reload it keeps those still wanted, with their tokens;
 //! the others end, and their tokens are dropped at once.
 
 use std::collections::HashMap;
@@ -10,16 +10,16 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::cell::{Reader, channel};
+use super::clock_watch::watch;
 use super::credential::{Credential, Grouping};
-use super::fetch::{Fetch, Fetchers, Trips};
+use super::fetch::{Fetch, MakeFetch, TokenClients};
 use super::gate::Gate;
 use super::metrics::TokenMetrics;
-use super::refresher::{Inner, Refresher, Remains};
+use super::refresher::{Inner, Refresher, Retired};
 use super::status::TokenStatus;
-use super::watch::watch;
+use super::token_cell::{Reader, channel};
 use crate::clock::Moment;
-use crate::oauth::revoke::Revoked;
+use crate::oauth::revoke::RevokedToken;
 use crate::oauth::{ScopeSet, TokenEndpoint};
 use crate::secret::Store;
 
@@ -31,15 +31,15 @@ const REVOCATION_TIME: Duration = Duration::from_millis(800);
 
 /// A token that a route needs.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct TokenSpec {
     /// Whose token.
     pub credential: Arc<Credential>,
     /// With which scopes.
     pub scopes: ScopeSet,
 }
 
-impl Wanted {
-    /// The key under which [`Keeper::apply`] gives the reader of this token.
+impl TokenSpec {
+    /// The key under which [`TokenManager::apply`] gives the reader of this token.
     pub fn key(&self) -> TokenKey {
         TokenKey { credential: Arc::clone(&self.credential.name), scopes: self.scopes.clone() }
     }
@@ -67,25 +67,25 @@ impl TokenKey {
 /// The readers of the tokens that a configuration needs. There is no order to rely on: a reader is
 /// found by the key of its token only.
 #[derive(Clone, Default)]
-pub struct Readers(HashMap<TokenKey, Reader>);
+pub struct TokenReaders(HashMap<TokenKey, Reader>);
 
-impl Readers {
-    /// The reader of a token; `None` where the keeper was not asked to keep that token.
+impl TokenReaders {
+    /// The reader of a token; `None` where the manager was not asked to keep that token.
     pub fn get(&self, key: &TokenKey) -> Option<&Reader> {
         self.0.get(key)
     }
 }
 
 /// Owns the refreshers of this process.
-pub struct Keeper<M: Fetchers = Trips> {
+pub struct TokenManager<M: MakeFetch = TokenClients> {
     metrics: TokenMetrics,
-    fetchers: M,
+    make_fetch: M,
     kept: Vec<Kept<M::Fetch>>,
     /// Those that the last [`apply`](Self::apply) had no use for, until it is settled.
     leaving: Vec<Kept<M::Fetch>>,
     gates: HashMap<Arc<str>, (Arc<Credential>, Arc<Gate>)>,
     endpoints: HashMap<TokenEndpoint, Arc<Semaphore>>,
-    handle: KeeperHandle,
+    handle: ManagerHandle,
     watch: Option<JoinHandle<()>>,
 }
 
@@ -97,11 +97,11 @@ struct Kept<F> {
     reader: Reader,
     status: Arc<Mutex<TokenStatus>>,
     stop: CancellationToken,
-    task: JoinHandle<Remains<F>>,
+    task: JoinHandle<Retired<F>>,
 }
 
 impl<F> Kept<F> {
-    fn is(&self, wanted: &Wanted) -> bool {
+    fn is(&self, wanted: &TokenSpec) -> bool {
         self.credential == wanted.credential && self.scopes == wanted.scopes
     }
 }
@@ -109,7 +109,7 @@ impl<F> Kept<F> {
 /// The tokens as the operator's window sees them: what they are and what may be asked of them,
 /// never their values.
 #[derive(Clone, Default)]
-pub struct KeeperHandle(Arc<Mutex<Vec<Shown>>>);
+pub struct ManagerHandle(Arc<Mutex<Vec<Shown>>>);
 
 struct Shown {
     status: Arc<Mutex<TokenStatus>>,
@@ -127,7 +127,7 @@ impl Shown {
     }
 }
 
-impl KeeperHandle {
+impl ManagerHandle {
     /// The state of each token.
     pub fn statuses(&self) -> Vec<TokenStatus> {
         self.lock().iter().map(Shown::status).collect()
@@ -159,39 +159,39 @@ impl KeeperHandle {
     }
 }
 
-impl Keeper {
-    /// A keeper of nothing, which will read secrets through `store`.
+impl TokenManager {
+    /// A manager of nothing, which will read secrets through `store`.
     pub fn new(metrics: TokenMetrics, store: Arc<Store>) -> Self {
-        Self::with(Trips::new(store, metrics.clone()), metrics)
+        Self::with(TokenClients::new(store, metrics.clone()), metrics)
     }
 }
 
-impl<M: Fetchers> Keeper<M> {
-    /// A keeper of nothing, whose tokens are fetched in a way of their own.
-    pub(super) fn with(fetchers: M, metrics: TokenMetrics) -> Self {
+impl<M: MakeFetch> TokenManager<M> {
+    /// A manager of nothing, whose tokens are fetched in a way of their own.
+    pub(super) fn with(make_fetch: M, metrics: TokenMetrics) -> Self {
         let (kept, leaving) = (Vec::new(), Vec::new());
         let (gates, endpoints) = (HashMap::new(), HashMap::new());
-        let handle = KeeperHandle::default();
-        Self { metrics, fetchers, kept, leaving, gates, endpoints, handle, watch: None }
+        let handle = ManagerHandle::default();
+        Self { metrics, make_fetch, kept, leaving, gates, endpoints, handle, watch: None }
     }
 
     /// The tokens' states.
-    pub fn handle(&self) -> KeeperHandle {
+    pub fn handle(&self) -> ManagerHandle {
         self.handle.clone()
     }
 
-    /// Keeps these tokens from now on; gives the reader of each by its [`Wanted::key`]. Those that
-    /// are no longer wanted are kept too until [`settle`](Self::settle), so that a reload can still
+    /// Keeps these tokens from now on; gives the reader of each by its [`TokenSpec::key`]. Those that
+    /// are no longer wanted are kept too until [`commit`](Self::commit), so that a reload can still
     /// be taken back by applying what was wanted before. Must be called in the control plane's
     /// runtime, where the refreshers run.
-    pub fn apply(&mut self, wanted: Vec<Wanted>) -> Readers {
+    pub fn apply(&mut self, wanted: Vec<TokenSpec>) -> TokenReaders {
         let unions = Unions::of(&wanted);
         self.leaving.append(&mut self.kept);
-        let mut readers = Readers::default();
+        let mut readers = TokenReaders::default();
         for one in wanted {
             // The key is what the route asks for, the token what the server is asked for.
             let key = one.key();
-            let reader = self.keep(&unions.settle(one));
+            let reader = self.keep(&unions.effective(one));
             readers.0.insert(key, reader);
         }
         let shown = |kept: &Kept<_>| Shown {
@@ -206,7 +206,7 @@ impl<M: Fetchers> Keeper<M> {
     }
 
     /// The reader of one token, whose refresher is kept or, where there is none yet, started.
-    fn keep(&mut self, wanted: &Wanted) -> Reader {
+    fn keep(&mut self, wanted: &TokenSpec) -> Reader {
         if let Some(kept) = self.kept.iter().find(|kept| kept.is(wanted)) {
             return kept.reader.clone();
         }
@@ -220,7 +220,7 @@ impl<M: Fetchers> Keeper<M> {
     }
 
     /// Ends the refreshers that are no longer wanted and drops their tokens at once.
-    pub fn settle(&mut self) {
+    pub fn commit(&mut self) {
         self.leaving.drain(..).for_each(|kept| kept.stop.cancel());
         let (kept, now) = (&self.kept, Instant::now());
         self.endpoints
@@ -241,9 +241,9 @@ impl<M: Fetchers> Keeper<M> {
         self.leaving.iter().for_each(|kept| kept.stop.cancel());
         let mut revoking = JoinSet::new();
         for kept in self.leaving.drain(..) {
-            let Ok(remains) = kept.task.await else { continue };
+            let Ok(retired) = kept.task.await else { continue };
             if in_peace && kept.credential.revocation.is_some() {
-                revoking.spawn(revoke(kept.credential, remains));
+                revoking.spawn(revoke(kept.credential, retired));
             }
         }
         let revoked = async { while revoking.join_next().await.is_some() {} };
@@ -252,7 +252,7 @@ impl<M: Fetchers> Keeper<M> {
         }
     }
 
-    fn start(&mut self, wanted: &Wanted) -> Kept<M::Fetch> {
+    fn start(&mut self, wanted: &TokenSpec) -> Kept<M::Fetch> {
         let credential = Arc::clone(&wanted.credential);
         let number = self.free_number(&credential.name);
         let status = Arc::new(Mutex::new(status(wanted, number)));
@@ -262,7 +262,7 @@ impl<M: Fetchers> Keeper<M> {
         let endpoint = endpoint.or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_ENDPOINT)));
         let endpoint = Arc::clone(endpoint);
         let refresher = Refresher {
-            fetch: self.fetchers.fetcher(&credential, &wanted.scopes),
+            fetch: self.make_fetch.make_fetch(&credential, &wanted.scopes),
             scopes: wanted.scopes.clone(),
             writer,
             gate: self.gate(&credential),
@@ -299,11 +299,11 @@ impl<M: Fetchers> Keeper<M> {
 
 /// Asks the server to end what is left; a refresh token first, since its access tokens may end with
 /// it. A failure is said and nothing more: tokens end by themselves.
-async fn revoke<F: Fetch>(credential: Arc<Credential>, remains: Remains<F>) {
-    let Remains { fetch, bearer, refresh_token } = remains;
+async fn revoke<F: Fetch>(credential: Arc<Credential>, retired: Retired<F>) {
+    let Retired { fetch, bearer, refresh_token } = retired;
     let access = bearer.map(|bearer| bearer.token());
-    let refresh = refresh_token.as_ref().map(Revoked::Refresh);
-    for token in refresh.into_iter().chain(access.as_ref().map(Revoked::Access)) {
+    let refresh = refresh_token.as_ref().map(RevokedToken::Refresh);
+    for token in refresh.into_iter().chain(access.as_ref().map(RevokedToken::Access)) {
         match fetch.revoke(token).await {
             Ok(()) => tracing::info!(credential = %credential.name, "token revoked"),
             Err(error) => {
@@ -315,16 +315,16 @@ async fn revoke<F: Fetch>(credential: Arc<Credential>, remains: Remains<F>) {
 
 /// Settles which scopes each token is asked with: all of the credential's with `union`, and none
 /// that would be sent where the dialect sends none.
-pub fn grouped(wanted: Vec<Wanted>) -> Vec<Wanted> {
+pub fn effective_specs(wanted: Vec<TokenSpec>) -> Vec<TokenSpec> {
     let unions = Unions::of(&wanted);
-    wanted.into_iter().map(|one| unions.settle(one)).collect()
+    wanted.into_iter().map(|one| unions.effective(one)).collect()
 }
 
 /// For each credential all of whose routes share one token, the scopes of those routes together.
 struct Unions(HashMap<Arc<str>, ScopeSet>);
 
 impl Unions {
-    fn of(wanted: &[Wanted]) -> Self {
+    fn of(wanted: &[TokenSpec]) -> Self {
         let mut unions: HashMap<Arc<str>, ScopeSet> = HashMap::new();
         for one in wanted.iter().filter(|one| Self::unites(one)) {
             let union = unions.entry(Arc::clone(&one.credential.name)).or_default();
@@ -333,20 +333,20 @@ impl Unions {
         Self(unions)
     }
 
-    fn unites(one: &Wanted) -> bool {
+    fn unites(one: &TokenSpec) -> bool {
         one.credential.grouping == Grouping::Union || !one.credential.dialect.send_scope
     }
 
     /// The token that the server is asked for, so that this need is met.
-    fn settle(&self, one: Wanted) -> Wanted {
+    fn effective(&self, one: TokenSpec) -> TokenSpec {
         match self.0.get(&one.credential.name) {
-            Some(union) if Self::unites(&one) => Wanted { scopes: union.clone(), ..one },
+            Some(union) if Self::unites(&one) => TokenSpec { scopes: union.clone(), ..one },
             _ => one,
         }
     }
 }
 
-fn status(wanted: &Wanted, number: usize) -> TokenStatus {
+fn status(wanted: &TokenSpec, number: usize) -> TokenStatus {
     TokenStatus {
         credential: Arc::clone(&wanted.credential.name),
         token: number.to_string(),

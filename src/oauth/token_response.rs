@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::{Map, Value};
 
 use super::dialect::{Dialect, ResponseFields};
-use super::error::{Description, ErrorCode, Malformation, TokenError};
+use super::error::{ErrorCode, ErrorDescription, MalformedResponse, TokenError};
 use super::scope::{Scope, ScopeSet};
 use crate::sensitive::Sensitive;
 
@@ -42,7 +42,7 @@ pub struct IssuedToken {
 ///
 /// # Errors
 /// Where the answer holds no token that can be used.
-pub fn read(
+pub fn parse(
     dialect: &Dialect,
     status: StatusCode,
     headers: &HeaderMap,
@@ -64,7 +64,7 @@ fn issued(
     dialect: &Dialect,
     mut object: Map<String, Value>,
     date: Option<SystemTime>,
-) -> Result<IssuedToken, Malformation> {
+) -> Result<IssuedToken, MalformedResponse> {
     let fields = &dialect.response;
     let access_token = access_token(object.remove(&fields.access_token))?;
     check_type(dialect, present(&object, &fields.token_type))?;
@@ -82,14 +82,14 @@ fn issued(
 }
 
 /// The JSON object of a body, whatever its content type says; a byte order mark is skipped.
-fn object(body: &[u8]) -> Result<Map<String, Value>, Malformation> {
+fn object(body: &[u8]) -> Result<Map<String, Value>, MalformedResponse> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     match serde_json::from_slice(text) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Malformation::NotAnObject),
-        Err(_) if text.is_empty() => Err(Malformation::Empty),
-        Err(_) if text.starts_with(b"<") => Err(Malformation::Html),
-        Err(_) => Err(Malformation::NotJson),
+        Ok(_) => Err(MalformedResponse::NotAnObject),
+        Err(_) if text.is_empty() => Err(MalformedResponse::Empty),
+        Err(_) if text.starts_with(b"<") => Err(MalformedResponse::Html),
+        Err(_) => Err(MalformedResponse::NotJson),
     }
 }
 
@@ -98,14 +98,14 @@ fn present<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> 
     object.get(name).filter(|value| !value.is_null() && value.as_str() != Some(""))
 }
 
-fn access_token(value: Option<Value>) -> Result<Sensitive, Malformation> {
-    let Some(Value::String(text)) = value else { return Err(Malformation::NoAccessToken) };
+fn access_token(value: Option<Value>) -> Result<Sensitive, MalformedResponse> {
+    let Some(Value::String(text)) = value else { return Err(MalformedResponse::NoAccessToken) };
     // Wrapped at once, so that a refused token is wiped too.
     let token = Sensitive::new(text);
     match token.expose() {
-        "" => Err(Malformation::NoAccessToken),
-        text if text.len() > MAX_TOKEN_BYTES => Err(Malformation::AccessTokenTooLong),
-        text if !is_b64token(text) => Err(Malformation::AccessToken),
+        "" => Err(MalformedResponse::NoAccessToken),
+        text if text.len() > MAX_TOKEN_BYTES => Err(MalformedResponse::AccessTokenTooLong),
+        text if !is_b64token(text) => Err(MalformedResponse::AccessToken),
         _ => Ok(token),
     }
 }
@@ -117,23 +117,23 @@ fn is_b64token(text: &str) -> bool {
 }
 
 /// RFC 6749 section 7.1: a token of an unknown type must not be used.
-fn check_type(dialect: &Dialect, value: Option<&Value>) -> Result<(), Malformation> {
+fn check_type(dialect: &Dialect, value: Option<&Value>) -> Result<(), MalformedResponse> {
     let accepted = |kind: &str| {
         kind.eq_ignore_ascii_case("bearer")
             || dialect.accept_token_types.iter().any(|other| other.eq_ignore_ascii_case(kind))
     };
     match value {
-        None if dialect.require_token_type => Err(Malformation::NoTokenType),
+        None if dialect.require_token_type => Err(MalformedResponse::NoTokenType),
         None => Ok(()),
         Some(value) if value.as_str().is_some_and(accepted) => Ok(()),
-        Some(_) => Err(Malformation::TokenType),
+        Some(_) => Err(MalformedResponse::TokenType),
     }
 }
 
-fn life(value: &Value) -> Result<Duration, Malformation> {
+fn life(value: &Value) -> Result<Duration, MalformedResponse> {
     match whole_number(value) {
         Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds).min(MAX_STATED)),
-        _ => Err(Malformation::Lifetime),
+        _ => Err(MalformedResponse::Lifetime),
     }
 }
 
@@ -143,13 +143,13 @@ fn expires_at(
     fields: &ResponseFields,
     object: &Map<String, Value>,
     optional: bool,
-) -> Result<Option<SystemTime>, Malformation> {
+) -> Result<Option<SystemTime>, MalformedResponse> {
     let value = fields.expires_at.as_ref().and_then(|name| present(object, name));
     match value.map(|value| whole_number(value).filter(|number| *number > 0)) {
         None => Ok(None),
         Some(Some(number)) => Ok(UNIX_EPOCH.checked_add(since_epoch(number))),
         Some(None) if optional => Ok(None),
-        Some(None) => Err(Malformation::Lifetime),
+        Some(None) => Err(MalformedResponse::Lifetime),
     }
 }
 
@@ -218,7 +218,7 @@ fn failure(
             description: object
                 .get(&fields.error_description)
                 .and_then(Value::as_str)
-                .and_then(Description::new),
+                .and_then(ErrorDescription::new),
             retry_after,
         },
         _ => TokenError::Status { status, retry_after },
@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn ok(dialect: &Dialect, body: &str) -> Result<IssuedToken, TokenError> {
-        read(dialect, StatusCode::OK, &HeaderMap::new(), body.as_bytes())
+        parse(dialect, StatusCode::OK, &HeaderMap::new(), body.as_bytes())
     }
 
     fn core_banking() -> Dialect {
@@ -271,7 +271,8 @@ mod tests {
         let body = "\u{feff}{\"access_token\":\"a.b-c_d~e+f/g==\",\"token_type\":\"bEARER\",\"expires_in\":3600,\
                     \"scope\":\"read:users write:logs\",\"refresh_token\":\"r\",\"other\":{\"x\":[1]}}";
         let head = headers(&[("date", "Sun, 06 Nov 1994 08:49:37 GMT")]);
-        let token = read(&Dialect::default(), StatusCode::CREATED, &head, body.as_bytes()).unwrap();
+        let token =
+            parse(&Dialect::default(), StatusCode::CREATED, &head, body.as_bytes()).unwrap();
         assert_eq!(token.access_token.expose(), "a.b-c_d~e+f/g==");
         assert_eq!(token.expires_in, Some(Duration::from_secs(3600)));
         assert_eq!(token.scope, Some(ScopeSet::parse("write:logs read:users").unwrap()));
@@ -310,7 +311,7 @@ mod tests {
                 }
                 Err(()) => assert_eq!(
                     found,
-                    Err(TokenError::Malformed(Malformation::Lifetime)),
+                    Err(TokenError::Malformed(MalformedResponse::Lifetime)),
                     "{stated}"
                 ),
             }
@@ -343,7 +344,7 @@ mod tests {
         for bad in ["0", "-5", "\"2027-01-15\""] {
             let body = format!(r#"{{"accessToken":"t","expirationTime":{bad}}}"#);
             let found = ok(&core_banking(), &body);
-            assert_eq!(found, Err(TokenError::Malformed(Malformation::Lifetime)), "{bad}");
+            assert_eq!(found, Err(TokenError::Malformed(MalformedResponse::Lifetime)), "{bad}");
         }
     }
 
@@ -351,27 +352,27 @@ mod tests {
     fn unusable_answers() {
         let long = format!("{{\"access_token\":\"{}\"}}", "a".repeat(8193));
         for (body, expected) in [
-            ("", Malformation::Empty),
-            (" \r\n", Malformation::Empty),
-            ("\u{feff}", Malformation::Empty),
-            ("<html>", Malformation::Html),
-            ("access_token=t&token_type=bearer", Malformation::NotJson),
-            ("{\"access_token\":\"t\"", Malformation::NotJson),
-            ("[]", Malformation::NotAnObject),
-            ("\"t\"", Malformation::NotAnObject),
-            ("{}", Malformation::NoAccessToken),
-            ("{\"accessToken\":\"t\"}", Malformation::NoAccessToken),
-            ("{\"access_token\":null}", Malformation::NoAccessToken),
-            ("{\"access_token\":7}", Malformation::NoAccessToken),
-            ("{\"access_token\":\"\"}", Malformation::NoAccessToken),
-            ("{\"access_token\":\"a b\"}", Malformation::AccessToken),
-            ("{\"access_token\":\"a\\r\\nX: y\"}", Malformation::AccessToken),
-            ("{\"access_token\":\"a=b\"}", Malformation::AccessToken),
-            ("{\"access_token\":\"==\"}", Malformation::AccessToken),
-            ("{\"access_token\":\"ü\"}", Malformation::AccessToken),
-            (long.as_str(), Malformation::AccessTokenTooLong),
-            ("{\"access_token\":\"t\",\"token_type\":\"mac\"}", Malformation::TokenType),
-            ("{\"access_token\":\"t\",\"token_type\":1}", Malformation::TokenType),
+            ("", MalformedResponse::Empty),
+            (" \r\n", MalformedResponse::Empty),
+            ("\u{feff}", MalformedResponse::Empty),
+            ("<html>", MalformedResponse::Html),
+            ("access_token=t&token_type=bearer", MalformedResponse::NotJson),
+            ("{\"access_token\":\"t\"", MalformedResponse::NotJson),
+            ("[]", MalformedResponse::NotAnObject),
+            ("\"t\"", MalformedResponse::NotAnObject),
+            ("{}", MalformedResponse::NoAccessToken),
+            ("{\"accessToken\":\"t\"}", MalformedResponse::NoAccessToken),
+            ("{\"access_token\":null}", MalformedResponse::NoAccessToken),
+            ("{\"access_token\":7}", MalformedResponse::NoAccessToken),
+            ("{\"access_token\":\"\"}", MalformedResponse::NoAccessToken),
+            ("{\"access_token\":\"a b\"}", MalformedResponse::AccessToken),
+            ("{\"access_token\":\"a\\r\\nX: y\"}", MalformedResponse::AccessToken),
+            ("{\"access_token\":\"a=b\"}", MalformedResponse::AccessToken),
+            ("{\"access_token\":\"==\"}", MalformedResponse::AccessToken),
+            ("{\"access_token\":\"ü\"}", MalformedResponse::AccessToken),
+            (long.as_str(), MalformedResponse::AccessTokenTooLong),
+            ("{\"access_token\":\"t\",\"token_type\":\"mac\"}", MalformedResponse::TokenType),
+            ("{\"access_token\":\"t\",\"token_type\":1}", MalformedResponse::TokenType),
         ] {
             let found = ok(&Dialect::default(), body);
             assert_eq!(found, Err(TokenError::Malformed(expected)), "{body}");
@@ -454,7 +455,7 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             let error =
-                read(&Dialect::default(), status, &HeaderMap::new(), body.as_bytes()).unwrap_err();
+                parse(&Dialect::default(), status, &HeaderMap::new(), body.as_bytes()).unwrap_err();
             match (&error, expected) {
                 (TokenError::Refused { code, .. }, Some(expected)) => assert_eq!(*code, expected),
                 (TokenError::Status { status: found, .. }, None) => assert_eq!(*found, status),
@@ -479,7 +480,7 @@ mod tests {
             (vec![now, ("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")], Some(0)),
         ] {
             let error =
-                read(&Dialect::default(), StatusCode::SERVICE_UNAVAILABLE, &headers(&head), b"")
+                parse(&Dialect::default(), StatusCode::SERVICE_UNAVAILABLE, &headers(&head), b"")
                     .unwrap_err();
             assert_eq!(error.retry_after(), expected.map(Duration::from_secs), "{head:?}");
         }
@@ -506,7 +507,7 @@ mod tests {
                 head.insert(DATE, value);
             }
             for dialect in [Dialect::default(), core_banking()] {
-                if let Err(error) = read(&dialect, status, &head, &body) {
+                if let Err(error) = parse(&dialect, status, &head, &body) {
                     let shown = format!("{error} {error:?} {:?}", error.hint());
                     prop_assert!(!shown.contains(&marker), "{}", shown);
                 }

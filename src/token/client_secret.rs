@@ -1,4 +1,4 @@
-//! `Login`: id and secret of one client as their sources hold them now, and what the token server
+//! `ClientSecretState`: id and secret of one client as their sources hold them now, and what the token server
 //! thinks of them.
 //!
 //! A rotation is over when the new secret has brought a token: until then the token that the old one
@@ -9,16 +9,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::credential::Credential;
-use super::metrics::OneLogin;
+use super::metrics::ClientSecretMetrics;
 use crate::oauth::dialect::ClientCredentials;
-use crate::secret::{Age, SecretError, Store};
+use crate::secret::{Freshness, SecretError, Store};
 use crate::sensitive::Sensitive;
 
 /// The login of one credential, shared by all its tokens.
-pub(super) struct Login {
+pub(super) struct ClientSecretState {
     credential: Arc<Credential>,
     store: Arc<Store>,
-    metrics: OneLogin,
+    metrics: ClientSecretMetrics,
     known: Mutex<Known>,
 }
 
@@ -36,12 +36,16 @@ pub(super) struct Shown {
     pub(super) hash: u64,
 }
 
-impl Login {
-    pub(super) fn new(credential: Arc<Credential>, store: Arc<Store>, metrics: OneLogin) -> Self {
+impl ClientSecretState {
+    pub(super) fn new(
+        credential: Arc<Credential>,
+        store: Arc<Store>,
+        metrics: ClientSecretMetrics,
+    ) -> Self {
         [Some(&credential.client_id), credential.client_secret.as_ref()]
             .into_iter()
             .flatten()
-            .for_each(|reference| store.announce(reference));
+            .for_each(|reference| store.register_counters(reference));
         Self { credential, store, metrics, known: Mutex::default() }
     }
 
@@ -51,7 +55,7 @@ impl Login {
     }
 
     /// Reads id and secret.
-    pub(super) async fn read(&self, age: Age) -> Result<Shown, SecretError> {
+    pub(super) async fn read(&self, age: Freshness) -> Result<Shown, SecretError> {
         let id = self.store.read_id(&self.credential.client_id, age).await?;
         let secret = match &self.credential.client_secret {
             Some(reference) => Some(self.store.read(reference, age).await?),
