@@ -78,4 +78,5 @@ pub mod app;
 pub mod cli;
 pub mod config;
 
+#[cfg(feature = "demo")]
 pub mod sandbox;

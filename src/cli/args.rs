@@ -12,6 +12,7 @@ use crate::telemetry::metrics::REVISION;
 /// build. `-V` says the version alone.
 static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
     let features = [
+        ("demo", cfg!(feature = "demo")),
         ("keyring", cfg!(feature = "keyring")),
         ("aws", cfg!(feature = "aws")),
         ("azure", cfg!(feature = "azure")),
@@ -22,6 +23,24 @@ static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
     format!("{}\nrevision: {REVISION}\nfeatures: {features}", env!("CARGO_PKG_VERSION"))
 });
 
+/// The end of `--help`; a build without the feature `demo` does not offer it.
+fn after_help() -> String {
+    let demo = match cfg!(feature = "demo") {
+        true => "\n  bearer-proxy demo                      see it work, with four fake banks",
+        false => "",
+    };
+    format!(
+        "First steps:{demo}
+  bearer-proxy init qbank                write a first bearer-proxy.toml
+  bearer-proxy check --live              find out what is still wrong
+  bearer-proxy run                       serve
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 check --live found a failure, 4 explain: would be refused,
+69 not reachable, 71 address in use or not allowed, 78 configuration, 130 second interrupt.
+Without --config: ./bearer-proxy.toml, $XDG_CONFIG_HOME/bearer-proxy/, /etc/bearer-proxy/."
+    )
+}
+
 /// Authenticating outbound proxy: apps speak plain HTTP to it, it adds the bearer token.
 #[derive(Debug, Parser)]
 #[command(
@@ -29,14 +48,7 @@ static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
     version,
     long_version = LONG_VERSION.as_str(),
     max_term_width = 100,
-    after_help = "First steps:\n  \
-        bearer-proxy demo                      see it work, with four pretended banks\n  \
-        bearer-proxy init qbank                write a first bearer-proxy.toml\n  \
-        bearer-proxy check --live              find out what is still wrong\n  \
-        bearer-proxy run                       serve\n\n\
-        Exit codes: 0 done, 1 failed, 2 usage, 3 check --live found a failure, 69 not reachable,\n\
-        71 address in use, 78 configuration, 130 second interrupt.\n\
-        Without --config: ./bearer-proxy.toml, $XDG_CONFIG_HOME/bearer-proxy/, /etc/bearer-proxy/."
+    after_help = after_help(),
 )]
 pub struct Args {
     /// Configuration file
@@ -54,7 +66,7 @@ pub enum Verb {
     Run(Run),
     /// Check the configuration; with --live also ask each token endpoint for a token
     Check(Check),
-    /// Tell which route a request takes, with which scopes, and what is sent upstream
+    /// Show which route a request takes, with which scopes, and what is sent upstream
     Explain(Explain),
     /// Show one token and what it grants: that of a running instance, else a new one; its value only
     /// with --reveal
@@ -63,7 +75,8 @@ pub enum Verb {
     Init(Init),
     /// List the presets, or print what one stands for
     Presets(Presets),
-    /// Run four pretended token servers and APIs with the proxy in front of them
+    #[cfg(feature = "demo")]
+    /// Run four fake token servers and APIs with the proxy in front of them
     Demo(Demo),
     /// Show the tokens of a running instance
     Status(Status),
@@ -71,7 +84,7 @@ pub enum Verb {
     Wait(Wait),
     /// Succeed if a running instance is alive (for container health checks)
     Healthcheck(At),
-    /// Tell what a configuration key means; without KEY, print the JSON Schema for editors
+    /// Show what a configuration key means; without KEY, print the JSON Schema for editors
     Schema(Schema),
     /// Write or delete secrets in the keyring of this session
     Keyring(Keyring),
@@ -100,7 +113,7 @@ pub struct Check {
     /// With --live: ask for new tokens even where a running instance holds them
     #[arg(long, requires = "live")]
     pub fresh: bool,
-    /// How the outcome is printed
+    /// Output format
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: OutputFormat,
 }
@@ -161,10 +174,11 @@ pub struct Presets {
     pub name: Option<String>,
 }
 
+#[cfg(feature = "demo")]
 /// Flags of `demo`.
 #[derive(Debug, clap::Args)]
 pub struct Demo {
-    /// Life of the pretended tokens
+    /// Lifetime of the fake tokens
     #[arg(long, default_value = "20s", value_parser = duration, value_name = "TIME")]
     pub lifetime: Duration,
     /// Port of the proxy; 0 takes a free one
@@ -186,7 +200,7 @@ pub struct Status {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub at: At,
-    /// How the answer is printed
+    /// Output format
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: OutputFormat,
 }

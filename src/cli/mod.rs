@@ -4,6 +4,7 @@
 
 pub mod args;
 mod check;
+#[cfg(feature = "demo")]
 mod demo;
 pub mod exit;
 mod explain;
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
         Verb::Token(token) => token::token(config, &token),
         Verb::Init(init) => init::init(&init),
         Verb::Presets(presets) => init::presets(&presets),
+        #[cfg(feature = "demo")]
         Verb::Demo(demo) => demo::demo(&demo),
         Verb::Status(flags) => operate::status(config, &flags),
         Verb::Wait(wait) => operate::wait(config, &wait),

@@ -9,39 +9,48 @@
 )]
 
 // The harness: fakes, the program as a child process, a raw HTTP client.
-mod canary;
-mod client_auth;
-mod clients;
+mod support;
+// The fakes do what the vendors' documents say; everything else here relies on it.
+mod sandbox;
+
+// The verbs: what they print, and how they end.
+mod check_live;
 mod command;
-mod egress;
-mod expect;
-mod forwarding;
-mod gone;
-mod grpc;
-mod headers;
-mod hostile;
-mod http2;
-mod https;
-mod leaving;
-mod limits;
-mod listening;
-mod live;
-mod manners;
-mod mixtures;
-mod pages;
-mod real;
-mod reload;
+mod verbs;
+
+// Tokens: how they are obtained, renewed and shared, and where the secrets for them come from.
+mod client_auth;
+mod oidc_provider;
 mod secrets;
 #[cfg(all(feature = "aws", feature = "azure", feature = "keyring"))]
 mod stores;
-mod support;
-mod systemd;
-mod tls;
 mod tokens;
-mod trailers;
-mod upgrade;
 mod vendors;
-mod verbs;
 
-// The fakes do what the vendors' documents say; everything else here relies on it.
-mod sandbox;
+// Requests: what is forwarded, with which headers, and what is refused.
+mod browser_origin;
+mod clients;
+mod forwarding;
+mod header_combinations;
+mod headers;
+mod hostile;
+mod limits;
+mod secret_leaks;
+mod trailers;
+
+// Connections: how they begin, go on and end, on both sides.
+mod client_disconnect;
+mod connection_lifecycle;
+mod egress;
+mod expect;
+mod grpc;
+mod http2;
+mod https;
+mod listening;
+mod tls;
+mod upgrade;
+
+// The process: what a reload changes, how it stops, and what systemd sees.
+mod reload;
+mod shutdown;
+mod systemd;

@@ -10,16 +10,16 @@ mod framing;
 // What comes back.
 mod answers;
 // How often a request arrives, whatever fails.
-mod once;
-mod once_http2;
+mod retries;
+mod retries_http2;
 // What runs out.
 mod resource_exhaustion;
 // What bytes spread over time come to.
 mod over_time;
 // What holds a place, and what is said beside an answer.
-mod held;
+mod exchange_lifetime;
 // What no table has.
-mod odd;
+mod message_boundaries;
 // Whose answer it is.
 mod recorder;
 mod response_origin;
@@ -30,7 +30,7 @@ use bearer_proxy::proxy::code::Code;
 use bearer_proxy::sandbox::{AuthServer, Persona};
 use tempfile::TempDir;
 
-pub use self::odd::used;
+pub use self::message_boundaries::used;
 pub use self::recorder::{Act, Recorder, Seen};
 use crate::support::{Answer, Proxy, auth_server, client, secret_file, soon};
 

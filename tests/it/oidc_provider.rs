@@ -23,14 +23,14 @@ const SECRET: &str = "s+%&:= y\"z and at least 32 bytes for HS256";
 
 /// The server's program beside its modules, if these are installed.
 static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real");
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("oidc-provider");
     if !home.join("node_modules/oidc-provider").is_dir() {
         let why = "skipped: oidc-provider is not installed; .ci/run does it, where there is npm";
         let _ = writeln!(std::io::stderr(), "{why}");
         return None;
     }
     let program = home.join("oidc.mjs");
-    std::fs::write(&program, include_str!("real/oidc.mjs")).unwrap();
+    std::fs::write(&program, include_str!("oidc_provider/oidc.mjs")).unwrap();
     Some(program)
 });
 

@@ -1,4 +1,4 @@
-// A real authorization server, npm oidc-provider, for the stories of tests/it/real.rs. Its clients
+// A real authorization server, npm oidc-provider, for the stories of tests/it/oidc_provider.rs. Its clients
 // come as JSON in argv; what happens is told on stdout, one word and its facts per line.
 import { generateKeyPairSync } from 'node:crypto';
 import { writeFileSync } from 'node:fs';

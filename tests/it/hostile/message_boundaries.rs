@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::held::{Server, second_version};
+use super::exchange_lifetime::{Server, second_version};
 use super::recorder::{Act, Recorder, ok};
 use super::refusal;
 use crate::support::http2::{
