@@ -116,7 +116,7 @@ impl Environment {
         set.extend(admin.map(|local| ("BEARER_PROXY_ADMIN_URL".to_owned(), url(local, false))));
         for upstream in &config.proxy.upstreams {
             let name = upstream.connection.name.to_ascii_uppercase().replace('-', "_");
-            let url = of(upstream.listener).map(|url| url + &upstream.mount);
+            let url = of(upstream.listeners.start).map(|url| url + &upstream.mount);
             set.extend(url.map(|url| (format!("BEARER_PROXY_URL_{name}"), url)));
         }
         Self { set, unset: secrets(config) }

@@ -149,27 +149,33 @@ fn admin_address(path: Option<&Path>, at: &At, page: Page) -> String {
     let configured = path
         .map(Path::to_owned)
         .or_else(config::find_file)
-        .and_then(|file| config::load(&file).ok())
-        .map(|loaded| loaded.config.admin);
-    let Some(AdminSettings { listen, control, .. }) = configured else {
-        return "localhost:6751".into();
+        .and_then(|file| config::load(&file).ok());
+    configured
+        .and_then(|loaded| address_of(&loaded.config.admin, page))
+        .unwrap_or_else(|| "localhost:6751".into())
+}
+
+/// The admin address where a page is shown; of several, one that only this machine reaches, since
+/// others do not show all. `None` where there is none.
+pub(super) fn address_of(admin: &AdminSettings, page: Page) -> Option<String> {
+    let (first, second) = match page {
+        Page::Probe => (&admin.listen, &admin.control),
+        Page::Control => (&admin.control, &admin.listen),
     };
-    let listen = match page {
-        Page::Probe => listen.or(control),
-        Page::Control => control.or(listen),
-    };
-    match listen {
-        Some(Listen::Tcp(address)) if address.ip().is_unspecified() => {
+    let listeners = if first.is_empty() { second } else { first };
+    let local = listeners.iter().find(|listen| listen.is_loopback());
+    Some(match local.or(listeners.first())? {
+        Listen::Tcp(address) if address.ip().is_unspecified() => {
             format!("localhost:{}", address.port())
         }
-        Some(listen) => listen.to_string(),
-        None => "localhost:6751".into(),
-    }
+        Listen::All(port) => format!("localhost:{port}"),
+        listen => listen.to_string(),
+    })
 }
 
 /// Which of the two admin listeners shows a page.
 #[derive(Debug, Clone, Copy)]
-enum Page {
+pub(super) enum Page {
     Probe,
     Control,
 }

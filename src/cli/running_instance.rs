@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::operate;
+use super::operate::{self, Page};
 use crate::config::Config;
 use crate::oauth::ScopeSet;
 use crate::token::Credential;
@@ -18,8 +18,7 @@ pub(super) struct RunningInstance {
 impl RunningInstance {
     /// The instance that answers at the configuration's admin address, where there is one.
     pub(super) fn of(config: &Config) -> Option<Self> {
-        let listen = config.admin.control.as_ref().or(config.admin.listen.as_ref())?;
-        let address = listen.to_string();
+        let address = operate::address_of(&config.admin, Page::Control)?;
         let (code, body) = operate::ask(&address, "/status").ok()?;
         let status = serde_json::from_str(&body).ok().filter(|_| code == 200)?;
         Some(Self { address, status })

@@ -102,10 +102,11 @@ fn usable<'a, 'c>(
 fn conflicts(upstreams: &[ParsedUpstream<'_>]) {
     let all: Vec<_> = usable(upstreams).collect();
     let listeners =
-        all.iter().map(|(upstream, ..)| upstream.listener).max().map_or(0, |last| last + 1);
+        all.iter().map(|(upstream, ..)| upstream.listeners.start).max().map_or(0, |last| last + 1);
+    // Upstreams have all their listeners in common, or none: the first stands for them.
     for listener in 0..listeners {
         let here: Vec<_> =
-            all.iter().filter(|(upstream, ..)| upstream.listener == listener).collect();
+            all.iter().filter(|(upstream, ..)| upstream.listeners.start == listener).collect();
         let rules = here.iter().map(|(upstream, route, _)| (rule(upstream, route), ())).collect();
         for conflict in Table::build(rules).err().unwrap_or_default() {
             let (Some((_, _, first)), Some((_, _, second))) =

@@ -39,12 +39,12 @@ pub(super) fn config<'c>(
         (server::shutdown(&root), server::log(&root), server::watch(&root));
     let admin = server::admin(&root, &server);
     let credentials = credentials::read(&root, &tls, &egress);
-    let upstreams = upstreams::read(&root, &tls, &egress, &server);
+    let upstreams = upstreams::read(&root, &tls, &egress, &server, &admin);
     root.finish();
     checks::all(&upstreams, &credentials, &clients);
 
-    let mut listeners = vec![server.listener.clone()];
-    listeners.extend(upstreams.iter().filter_map(|upstream| upstream.listener.clone()));
+    let mut listeners = server.listeners;
+    listeners.extend(upstreams.iter().flat_map(|upstream| upstream.listeners.iter().cloned()));
     clients::in_the_clear(&clients, &listeners);
     let mut resolved = Vec::new();
     for upstream in upstreams {

@@ -1,5 +1,5 @@
-//! Where to listen: an address, or a table that also says who may connect, and with which
-//! certificate we answer.
+//! Where to listen: an address, a table that also says who may connect and with which certificate we
+//! answer, or a list of both.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::net::tls::MinVersion;
 use super::clients;
 use crate::diagnostics::{Diagnostic, Item, Section};
 
-/// What may be written after `listen =`.
+/// One address of a listener, with what its table says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ParsedListener {
     pub(super) listen: Listen,
@@ -23,11 +23,75 @@ pub(super) struct ParsedListener {
 /// The longest path that fits into the address of a Unix socket on all systems.
 const LONGEST_PATH: usize = 103;
 
-pub(super) fn read(item: &Item<'_>) -> Option<ParsedListener> {
+/// The addresses after `listen =`, one or a list of them, each with the item it was written in. Those
+/// that cannot be used are left out.
+pub(super) fn read<'c>(item: &Item<'c>) -> Vec<(ParsedListener, Item<'c>)> {
+    let items = if item.is_list() { list(item) } else { vec![item.clone()] };
+    let mut all: Vec<(ParsedListener, Item<'c>)> = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(written) = one(&item) else { continue };
+        let taken: Vec<_> = all.iter().map(|(other, _)| &other.listen).collect();
+        if is_taken(&written.listen, taken) {
+            let diagnostic =
+                Diagnostic::new("the list has this address twice").label("also before");
+            item.fail(diagnostic.hint("leave one of them out"));
+        }
+        all.push((written, item));
+    }
+    all
+}
+
+fn list<'c>(item: &Item<'c>) -> Vec<Item<'c>> {
+    let items = item.list().unwrap_or_default();
+    if items.is_empty() {
+        item.reject("an empty list listens nowhere; leave the key out for the default");
+    }
+    items
+}
+
+fn one(item: &Item<'_>) -> Option<ParsedListener> {
     if item.is_table() {
         return table(&item.section("a listener")?.advise(ADVICE));
     }
     address(item).map(ParsedListener::plain)
+}
+
+/// Whether an address could not be bound beside these.
+pub(super) fn is_taken<'a>(listen: &Listen, others: impl IntoIterator<Item = &'a Listen>) -> bool {
+    others.into_iter().any(|other| same_address(other, listen))
+}
+
+/// Whether two sockets could not both be bound. Port 0 is a free one each time.
+fn same_address(a: &Listen, b: &Listen) -> bool {
+    match (a, b) {
+        (Listen::Unix(a), Listen::Unix(b)) => a.path == b.path,
+        _ => port(a) == port(b) && port(a) != 0 && overlap(a, b),
+    }
+}
+
+fn overlap(a: &Listen, b: &Listen) -> bool {
+    match (a, b) {
+        (Listen::Unix(_), _) | (_, Listen::Unix(_)) => false,
+        (Listen::All(_), _) | (_, Listen::All(_)) => true,
+        (Listen::Localhost(_), Listen::Localhost(_)) => true,
+        (Listen::Localhost(_), Listen::Tcp(tcp)) | (Listen::Tcp(tcp), Listen::Localhost(_)) => {
+            tcp.ip().is_unspecified()
+                || tcp.ip() == std::net::Ipv4Addr::LOCALHOST
+                || tcp.ip() == std::net::Ipv6Addr::LOCALHOST
+        }
+        (Listen::Tcp(a), Listen::Tcp(b)) => {
+            let family = a.is_ipv4() == b.is_ipv4();
+            a.ip() == b.ip() || (family && (a.ip().is_unspecified() || b.ip().is_unspecified()))
+        }
+    }
+}
+
+fn port(listen: &Listen) -> u16 {
+    match listen {
+        Listen::Localhost(port) | Listen::All(port) => *port,
+        Listen::Tcp(address) => address.port(),
+        Listen::Unix(_) => 0,
+    }
 }
 
 impl ParsedListener {
@@ -83,20 +147,23 @@ fn table(section: &Section<'_>) -> Option<ParsedListener> {
     Some(ParsedListener { listen: Listen::Unix(socket), peers, tls })
 }
 
-/// `localhost:PORT`, `IP:PORT`, `[IPv6]:PORT` or `unix:/PATH`.
+/// `localhost:PORT`, `IP:PORT`, `[IPv6]:PORT`, `*:PORT` or `unix:/PATH`.
 fn address(item: &Item<'_>) -> Option<Listen> {
     let text = item.text()?;
     if let Some(path) = text.as_str().strip_prefix("unix:") {
         return socket_path(item, path).map(|path| Listen::Unix(UnixSocket::at(path)));
     }
-    let read = match text.as_str().strip_prefix("localhost:") {
-        Some(port) => plain_port(port).map(Listen::Localhost),
-        None => text.as_str().parse::<SocketAddr>().ok().map(Listen::Tcp),
+    let read = match text.as_str().split_once(':') {
+        Some(("localhost", port)) => plain_port(port).map(Listen::Localhost),
+        Some(("*", port)) => plain_port(port).map(Listen::All),
+        _ => text.as_str().parse::<SocketAddr>().ok().map(Listen::Tcp),
     };
     if read.is_none() {
         let why = match text.as_str().starts_with(':') {
-            true => "a host is missing: for all interfaces write \"0.0.0.0:PORT\" or \"[::]:PORT\"",
-            false => "expected \"localhost:PORT\", \"IP:PORT\", \"[IPv6]:PORT\" or \"unix:/PATH\"",
+            true => "a host is missing: for all addresses, IPv4 and IPv6, write \"*:PORT\"",
+            false => {
+                "expected \"localhost:PORT\", \"IP:PORT\", \"[IPv6]:PORT\", \"*:PORT\" or \"unix:/PATH\""
+            }
         };
         item.reject(why);
     }

@@ -227,10 +227,10 @@ fn of_value(value: &Value, about: &str) -> Value {
             others if !others.is_empty() => {
                 json!({ "enum": ([vec![text.as_str()], others].concat()) })
             }
-            _ if about.contains("or a table") => json!({ "type": ["string", "object"] }),
-            _ if about.contains("list") => json!({ "type": ["string", "array"] }),
-            _ if about.contains("or { ") => json!({ "type": ["string", "object"] }),
-            _ => json!({ "type": "string" }),
+            _ => match other_types(about)[..] {
+                [] => json!({ "type": "string" }),
+                ref others => json!({ "type": ([vec!["string"], others.to_vec()].concat()) }),
+            },
         },
         Value::Array(_) => json!({ "type": "array" }),
         Value::Object(fields) if fields.keys().all(|key| REFERENCES.contains(&key.as_str())) => {
@@ -239,6 +239,13 @@ fn of_value(value: &Value, about: &str) -> Value {
         // Braces in the example show the usual fields; the comment may name more.
         _ => json!({ "type": "object" }),
     }
+}
+
+/// What may be written in place of a string, as the comment says it.
+fn other_types(about: &str) -> Vec<&'static str> {
+    let object = about.contains("or a table") || about.contains("or { ");
+    let types = [("object", object), ("array", about.contains("or a list"))];
+    types.into_iter().filter(|(_, may_be)| *may_be).map(|(name, _)| name).collect()
 }
 
 /// The other values of a setting, listed at the start of its comment: `"reject", "keep"; …`.

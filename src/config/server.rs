@@ -23,7 +23,11 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// What `[server]` says.
 pub(super) struct ServerSection {
-    pub(super) listener: ListenerSettings,
+    pub(super) listeners: Vec<ListenerSettings>,
+    /// Host names of all listeners.
+    pub(super) allowed_hosts: AllowedHosts,
+    /// Origins of all listeners.
+    pub(super) allowed_origins: Vec<WebOrigin>,
     /// Who may use routes that do not say.
     pub(super) clients: AllowedClients,
     /// Whether listeners beyond loopback are wanted: it is said who may use them.
@@ -50,18 +54,26 @@ pub(super) fn read(root: &Section<'_>, clients: &[ParsedClient<'_>]) -> ServerSe
     let listen = section.item("listen");
     let anyone = section.choice("clients", &[("anyone", true)], false);
     let remote = anyone || !clients.is_empty();
-    let ParsedListener { listen, peers, tls } = listener_address(listen.as_ref(), remote)
-        .unwrap_or_else(|| ParsedListener::plain(Listen::Localhost(6750)));
-    let listener = ListenerSettings {
+    let mut written = match &listen {
+        Some(item) => addresses(item, remote, &[]),
+        None => Vec::new(),
+    };
+    if written.is_empty() {
+        written.push(ParsedListener::plain(Listen::Localhost(6750)));
+    }
+    let (allowed_hosts, allowed_origins) = (allowed_hosts(&section), allowed_origins(&section));
+    let listener = |ParsedListener { listen, peers, tls }| ListenerSettings {
         listen,
         peers,
         tls,
-        allowed_hosts: allowed_hosts(&section),
-        allowed_origins: allowed_origins(&section),
+        allowed_hosts: allowed_hosts.clone(),
+        allowed_origins: allowed_origins.clone(),
     };
     let workers = section.item("workers").and_then(|item| workers(&item)).unwrap_or_default();
     let server = ServerSection {
-        listener,
+        listeners: written.into_iter().map(listener).collect(),
+        allowed_hosts,
+        allowed_origins,
         clients: match clients {
             [_, ..] if !anyone => AllowedClients::Known,
             _ => AllowedClients::Anyone,
@@ -76,17 +88,24 @@ pub(super) fn read(root: &Section<'_>, clients: &[ParsedClient<'_>]) -> ServerSe
     server
 }
 
-/// An address that apps talk to. Whoever reaches it acts with our tokens, so that an address beyond
-/// loopback must be asked for twice.
-pub(super) fn listener_address(item: Option<&Item<'_>>, remote: bool) -> Option<ParsedListener> {
-    let item = item?;
-    let written = listen::read(item)?;
-    if !written.listen.is_loopback() && !remote {
-        let diagnostic = Diagnostic::new("whoever reaches this address could use the tokens");
-        let hint = "say who may in [clients.NAME], or write  clients = \"anyone\"  in [server] and let a firewall or network policy choose who reaches it";
-        item.fail(diagnostic.label("beyond loopback").hint(hint));
+/// Addresses that apps talk to, of which none may be taken by another listener. Whoever reaches one
+/// acts with our tokens, so that an address beyond loopback must be asked for twice.
+pub(super) fn addresses(item: &Item<'_>, remote: bool, taken: &[&Listen]) -> Vec<ParsedListener> {
+    let all = listen::read(item);
+    for (written, item) in &all {
+        if !written.listen.is_loopback() && !remote {
+            let diagnostic = Diagnostic::new("whoever reaches this address could use the tokens");
+            let hint = "say who may in [clients.NAME], or write  clients = \"anyone\"  in [server] and let a firewall or network policy choose who reaches it";
+            item.fail(diagnostic.label("beyond loopback").hint(hint));
+        }
+        if listen::is_taken(&written.listen, taken.iter().copied()) {
+            let diagnostic = Diagnostic::new("another listener has this address").label("taken");
+            let hint =
+                "give it a port of its own, or leave listen out and write mount = \"/prefix\"";
+            item.fail(diagnostic.hint(hint));
+        }
     }
-    Some(written)
+    all.into_iter().map(|(written, _)| written).collect()
 }
 
 fn allowed_hosts(section: &Section<'_>) -> AllowedHosts {
@@ -202,96 +221,76 @@ pub(super) fn admin(root: &Section<'_>, server: &ServerSection) -> AdminSettings
     let item = section.item("listen");
     let listen = match &item {
         None => default.listen,
-        Some(item) => admin_listen(item, allow_remote).unwrap_or(default.listen),
+        Some(item) => admin_listen(item, allow_remote, server),
     };
-    let control_item = section.item("control");
-    let control = control_item.as_ref().and_then(control_listen);
+    let control = section.item("control");
+    let control = control.map(|item| control_listen(&item, server, &listen)).unwrap_or_default();
     section.finish();
-    if listen.as_ref().is_some_and(|admin| same_address(admin, &server.listener.listen)) {
-        let diagnostic = Diagnostic::new("[admin] and [server] listen on the same address");
-        let diagnostic =
-            diagnostic.label("taken by server.listen").hint("give one of them another port");
-        item.map_or_else(|| section.fail(diagnostic.clone()), |item| item.fail(diagnostic.clone()));
-    }
-    let others = [Some(&server.listener.listen), listen.as_ref()];
-    if let (Some(control), Some(item)) = (&control, &control_item)
-        && others.into_iter().flatten().any(|other| same_address(other, control))
-    {
-        let diagnostic = Diagnostic::new("another listener has this address").label("taken");
-        item.fail(diagnostic.hint("leave control out to have it all on admin.listen"));
+    if item.is_none() && listen.iter().any(|listen| server.listens_on(listen)) {
+        section.fail(same_as_server());
     }
     AdminSettings { listen, control, allow_remote }
 }
 
-/// Where more than probes and metrics is shown: to this machine only.
-fn control_listen(item: &Item<'_>) -> Option<Listen> {
-    let listen = admin_address(item)?;
-    if !listen.is_loopback() {
-        let diagnostic = Diagnostic::new("whoever reaches this address could control the program");
-        item.fail(
-            diagnostic.label("beyond loopback").hint("write \"localhost:PORT\" or \"unix:/PATH\""),
-        );
+impl ServerSection {
+    fn listens_on(&self, listen: &Listen) -> bool {
+        listen::is_taken(listen, self.listeners.iter().map(|listener| &listener.listen))
     }
-    Some(listen)
+}
+
+fn same_as_server() -> Diagnostic {
+    let diagnostic = Diagnostic::new("[admin] and [server] listen on the same address");
+    diagnostic.label("taken by server.listen").hint("give one of them another port")
+}
+
+/// The addresses where more than probes and metrics is shown: to this machine only.
+fn control_listen(item: &Item<'_>, server: &ServerSection, admin: &[Listen]) -> Vec<Listen> {
+    let all = admin_addresses(item);
+    for (listen, item) in &all {
+        if !listen.is_loopback() {
+            let diagnostic =
+                Diagnostic::new("whoever reaches this address could control the program");
+            let hint = "write \"localhost:PORT\" or \"unix:/PATH\"";
+            item.fail(diagnostic.label("beyond loopback").hint(hint));
+        }
+        if server.listens_on(listen) || listen::is_taken(listen, admin) {
+            let diagnostic = Diagnostic::new("another listener has this address").label("taken");
+            item.fail(diagnostic.hint("leave control out to have it all on admin.listen"));
+        }
+    }
+    all.into_iter().map(|(listen, _)| listen).collect()
 }
 
 /// Operators' listeners are kept apart by the rights of a socket's file alone.
-fn admin_address(item: &Item<'_>) -> Option<Listen> {
-    let ParsedListener { listen, peers, tls } = listen::read(item)?;
-    if tls.is_some() || peers != AllowedPeers::default() {
-        item.reject("listeners of [admin] have neither tls nor peer_uids; use mode and group");
-    }
-    Some(listen)
+fn admin_addresses<'c>(item: &Item<'c>) -> Vec<(Listen, Item<'c>)> {
+    let listener = |(ParsedListener { listen, peers, tls }, item): (ParsedListener, Item<'c>)| {
+        if tls.is_some() || peers != AllowedPeers::default() {
+            item.reject("listeners of [admin] have neither tls nor peer_uids; use mode and group");
+        }
+        (listen, item)
+    };
+    listen::read(item).into_iter().map(listener).collect()
 }
 
-fn admin_listen(item: &Item<'_>, allow_remote: bool) -> Option<Option<Listen>> {
+fn admin_listen(item: &Item<'_>, allow_remote: bool, server: &ServerSection) -> Vec<Listen> {
     if item.is_word("off") {
-        item.text()?;
-        return Some(None);
+        // Read as text too: what is read is shown in messages.
+        item.text();
+        return Vec::new();
     }
-    let listen = admin_address(item)?;
-    if !listen.is_loopback() && !allow_remote {
-        let diagnostic =
-            Diagnostic::new("probes and metrics would be open to whoever reaches this address");
-        item.fail(
-            diagnostic
-                .label("beyond loopback")
-                .hint("to allow that, write  allow_remote = true  in [admin]"),
-        );
-    }
-    Some(Some(listen))
-}
-
-/// Whether two sockets could not both be bound. Port 0 is a free one each time.
-pub(super) fn same_address(a: &Listen, b: &Listen) -> bool {
-    match (a, b) {
-        (Listen::Unix(a), Listen::Unix(b)) => a.path == b.path,
-        _ => port(a) == port(b) && port(a) != 0 && overlap(a, b),
-    }
-}
-
-fn overlap(a: &Listen, b: &Listen) -> bool {
-    match (a, b) {
-        (Listen::Localhost(_), Listen::Localhost(_)) => true,
-        (Listen::Unix(_), _) | (_, Listen::Unix(_)) => false,
-        (Listen::Localhost(_), Listen::Tcp(tcp)) | (Listen::Tcp(tcp), Listen::Localhost(_)) => {
-            tcp.ip().is_unspecified()
-                || tcp.ip() == std::net::Ipv4Addr::LOCALHOST
-                || tcp.ip() == std::net::Ipv6Addr::LOCALHOST
+    let all = admin_addresses(item);
+    for (listen, item) in &all {
+        if !listen.is_loopback() && !allow_remote {
+            let diagnostic =
+                Diagnostic::new("probes and metrics would be open to whoever reaches this address");
+            let hint = "to allow that, write  allow_remote = true  in [admin]";
+            item.fail(diagnostic.label("beyond loopback").hint(hint));
         }
-        (Listen::Tcp(a), Listen::Tcp(b)) => {
-            let family = a.is_ipv4() == b.is_ipv4();
-            a.ip() == b.ip() || (family && (a.ip().is_unspecified() || b.ip().is_unspecified()))
+        if server.listens_on(listen) {
+            item.fail(same_as_server());
         }
     }
-}
-
-fn port(listen: &Listen) -> u16 {
-    match listen {
-        Listen::Localhost(port) => *port,
-        Listen::Tcp(address) => address.port(),
-        Listen::Unix(_) => 0,
-    }
+    all.into_iter().map(|(listen, _)| listen).collect()
 }
 
 pub(super) fn shutdown(root: &Section<'_>) -> ShutdownSettings {

@@ -89,7 +89,7 @@ fn good_files_load() {
 fn good_files_mean_what_they_say() {
     assert_eq!(good("ports-zero.toml").proxy.listeners[0].listen, Listen::Localhost(0));
     let off = good("admin-off.toml");
-    assert_eq!((off.admin.listen, off.watch), (None, None));
+    assert_eq!((off.admin.listen, off.watch), (Vec::new(), None));
     let listeners = good("listeners.toml");
     let Listen::Unix(socket) = &listeners.proxy.listeners[1].listen else { panic!() };
     assert_eq!((socket.mode, &socket.owner), (0o666, &Some(Account::Id(0))));
@@ -99,7 +99,14 @@ fn good_files_mean_what_they_say() {
     assert_eq!(tls.client_certificates, ClientCertificates::Optional);
     assert_eq!(tls.client_ca_files.len(), 2);
     let own = good("own-listener.toml");
-    assert_eq!((own.proxy.listeners.len(), own.proxy.upstreams[0].listener), (2, 1));
+    assert_eq!((own.proxy.listeners.len(), own.proxy.upstreams[0].listeners.clone()), (2, 1..2));
+    let lists = good("listen-lists.toml");
+    let behind: Vec<_> =
+        lists.proxy.upstreams.iter().map(|upstream| upstream.listeners.clone()).collect();
+    assert_eq!((lists.proxy.listeners.len(), behind), (4, vec![0..2, 2..4]));
+    assert_eq!(lists.proxy.listeners[2].listen, Listen::All(6760));
+    assert!(lists.proxy.listeners[3].tls.is_some());
+    assert_eq!((lists.admin.listen.len(), lists.admin.control.len()), (2, 2));
     let host = good("variables.toml").proxy.upstreams[0].connection.origin.host().to_owned();
     assert_eq!(host, "api.qbankconnect.com");
     let headers = good("headers.toml").proxy.upstreams[0].set_headers.clone();

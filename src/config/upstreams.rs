@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Uri};
 
+use crate::admin::settings::AdminSettings;
 use crate::listen::settings::Listen;
 use crate::net::Origin;
 use crate::net::tls::TlsSettings;
@@ -28,8 +29,8 @@ use crate::secret::StoreHttpSettings;
 /// An upstream that the file names, and its settings where they can be used.
 pub(super) struct ParsedUpstream<'c> {
     pub(super) settings: Option<UpstreamSettings>,
-    /// Its own listener, where it has one.
-    pub(super) listener: Option<ListenerSettings>,
+    /// Its own listeners, where it has any.
+    pub(super) listeners: Vec<ListenerSettings>,
     /// Where its credential is named.
     pub(super) credential: Option<(String, Item<'c>)>,
     /// Its routes, in the order of the settings.
@@ -61,17 +62,24 @@ pub(super) fn read<'c>(
     tls: &TlsSettings,
     egress: &EgressSettings<'c>,
     server: &ServerSection,
+    admin: &AdminSettings,
 ) -> Vec<ParsedUpstream<'c>> {
     let mut found: Vec<ParsedUpstream<'c>> = Vec::new();
     for (name, item) in root.section("upstreams", "[upstreams]").entries() {
         check_name(&name, &item, "an upstream");
         let Some(section) = item.section("an upstream") else { continue };
         let section = section.advise(ADVICE);
-        let taken: Vec<Listen> = std::iter::once(&server.listener)
-            .chain(found.iter().filter_map(|other| other.listener.as_ref()))
-            .map(|listener| listener.listen.clone())
+        let before: Vec<&Listen> = server
+            .listeners
+            .iter()
+            .chain(found.iter().flat_map(|other| &other.listeners))
+            .map(|listener| &listener.listen)
             .collect();
-        found.push(upstream(&name, &section, tls, egress, server, &taken));
+        let admin = admin.wanted().map(|(listen, _)| listen);
+        let taken =
+            Taken { listeners: before.len(), all: before.into_iter().chain(admin).collect() };
+        let one = upstream(&name, &section, tls, egress, server, &taken);
+        found.push(one);
     }
     if found.is_empty() {
         let hint = "write [upstreams.NAME] with url, credential and routes; `bearer-proxy init` writes an example";
@@ -82,18 +90,26 @@ pub(super) fn read<'c>(
     found
 }
 
+/// Addresses that an upstream's own listeners cannot have.
+struct Taken<'a> {
+    /// How many listeners for apps there are before its own.
+    listeners: usize,
+    /// The addresses of those, and of the admin listeners.
+    all: Vec<&'a Listen>,
+}
+
 fn upstream<'c>(
     name: &str,
     section: &Section<'c>,
     tls: &TlsSettings,
     egress: &EgressSettings<'c>,
     server: &ServerSection,
-    taken: &[Listen],
+    taken: &Taken<'_>,
 ) -> ParsedUpstream<'c> {
     let url = section.required("url", "write  url = \"https://host\"").and_then(|item| url(&item));
     let credential = credential(section);
     let own = section.item("listen");
-    let listener = own.as_ref().and_then(|item| own_listener(item, server, taken));
+    let listeners = own.map(|item| own_listeners(&item, server, &taken.all)).unwrap_or_default();
     let incoming =
         section.choice("incoming_authorization", &INCOMING, IncomingAuthorization::default());
     // What keeps the app's Authorization keeps its token in the query too.
@@ -128,7 +144,10 @@ fn upstream<'c>(
         mount,
         strip_mount,
         case_insensitive,
-        listener: if listener.is_some() { taken.len() } else { 0 },
+        listeners: match listeners.len() {
+            0 => 0..server.listeners.len(),
+            own => taken.listeners..taken.listeners + own,
+        },
         credential: credential
             .as_ref()
             .map(|(name, _)| Arc::from(name.as_str()))
@@ -142,7 +161,7 @@ fn upstream<'c>(
         body_idle_timeout,
         routes: routes.iter().filter_map(|route| route.settings.clone()).collect(),
     });
-    ParsedUpstream { settings, listener, credential, routes }
+    ParsedUpstream { settings, listeners, credential, routes }
 }
 
 const INCOMING: [(&str, IncomingAuthorization); 3] = [
@@ -206,22 +225,19 @@ fn url(item: &Item<'_>) -> Option<(Origin, String)> {
     Some((origin, base))
 }
 
-fn own_listener(
+fn own_listeners(
     item: &Item<'_>,
     server: &ServerSection,
-    taken: &[Listen],
-) -> Option<ListenerSettings> {
-    let ParsedListener { listen, peers, tls } =
-        server::listener_address(Some(item), server.remote)?;
-    if taken.iter().any(|other| server::same_address(other, &listen)) {
-        let diagnostic = Diagnostic::new("another listener has this address").label("taken");
-        item.fail(
-            diagnostic.hint(
-                "give it a port of its own, or leave listen out and write mount = \"/prefix\"",
-            ),
-        );
-    }
-    Some(ListenerSettings { listen, peers, tls, ..server.listener.clone() })
+    taken: &[&Listen],
+) -> Vec<ListenerSettings> {
+    let listener = |ParsedListener { listen, peers, tls }| ListenerSettings {
+        listen,
+        peers,
+        tls,
+        allowed_hosts: server.allowed_hosts.clone(),
+        allowed_origins: server.allowed_origins.clone(),
+    };
+    server::addresses(item, server.remote, taken).into_iter().map(listener).collect()
 }
 
 fn mount(item: &Item<'_>) -> Option<String> {

@@ -346,6 +346,10 @@ impl<'c> Item<'c> {
         self.value.get_ref().is_table()
     }
 
+    pub(crate) fn is_list(&self) -> bool {
+        self.value.get_ref().is_array()
+    }
+
     pub(crate) fn is_text(&self) -> bool {
         self.value.get_ref().is_str()
     }

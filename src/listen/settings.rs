@@ -11,6 +11,9 @@ use crate::net::tls::MinVersion;
 pub enum Listen {
     /// 127.0.0.1 and, where the machine has IPv6, `[::1]`, on one port (0: a free one).
     Localhost(u16),
+    /// All addresses of the machine, IPv4 and, where the machine has it, IPv6, on one port (0: a free
+    /// one).
+    All(u16),
     /// One address.
     Tcp(SocketAddr),
     /// A Unix socket.
@@ -98,6 +101,7 @@ impl Listen {
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Localhost(_) | Self::Unix(_) => true,
+            Self::All(_) => false,
             Self::Tcp(address) => address.ip().is_loopback(),
         }
     }
@@ -107,6 +111,7 @@ impl std::fmt::Display for Listen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Localhost(port) => write!(f, "localhost:{port}"),
+            Self::All(port) => write!(f, "*:{port}"),
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(socket) => write!(f, "unix:{}", socket.path.display()),
         }

@@ -89,14 +89,14 @@ pub fn bind(listen: &Listen, workers: NonZeroUsize) -> Result<Bound, BindError> 
             bound.tcp(*address).map_err(fail(BoundAddress::Tcp(*address)))?;
         }
         Listen::Localhost(port) => {
-            let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
-            let first = bound.tcp(v4).map_err(fail(BoundAddress::Tcp(v4)))?;
-            let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, first.port()));
-            match bound.tcp(v6) {
-                Ok(_) => {}
-                Err(error) if is_without_ipv6(&error) => {}
-                Err(error) => return Err(fail(BoundAddress::Tcp(v6))(error)),
-            }
+            bound
+                .both_families(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, *port)
+                .map_err(|(at, cause)| fail(BoundAddress::Tcp(at))(cause))?;
+        }
+        Listen::All(port) => {
+            bound
+                .both_families(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, *port)
+                .map_err(|(at, cause)| fail(BoundAddress::Tcp(at))(cause))?;
         }
         Listen::Unix(socket) => {
             let at = BoundAddress::Unix(socket.path.clone());
@@ -118,6 +118,29 @@ impl Bound {
     fn add(&mut self, worker: usize, listener: Listener) {
         if let Some(sockets) = self.sockets.get_mut(worker) {
             sockets.push(listener);
+        }
+    }
+
+    /// Binds one port on an address of each family. A machine may lack either: a cluster of IPv6 alone
+    /// has pods without IPv4, and many machines have IPv6 switched off.
+    fn both_families(
+        &mut self,
+        v4: Ipv4Addr,
+        v6: Ipv6Addr,
+        port: u16,
+    ) -> Result<(), (SocketAddr, io::Error)> {
+        let v4 = SocketAddr::from((v4, port));
+        let (port, missing) = match self.tcp(v4) {
+            Ok(local) => (local.port(), None),
+            Err(error) if lacks_family(&error) => (port, Some((v4, error))),
+            Err(error) => return Err((v4, error)),
+        };
+        let v6 = SocketAddr::from((v6, port));
+        match (self.tcp(v6), missing) {
+            (Ok(_), _) => Ok(()),
+            (Err(error), None) if lacks_family(&error) => Ok(()),
+            (Err(error), Some(missing)) if lacks_family(&error) => Err(missing),
+            (Err(error), _) => Err((v6, error)),
         }
     }
 
@@ -173,7 +196,8 @@ fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     // Accepted sockets inherit it on Linux: one system call less for each connection.
     socket.set_tcp_nodelay(true)?;
     if address.is_ipv6() {
-        // `[::]` means IPv6 alone: what is listened on is what was written.
+        // `[::]` means IPv6 alone: what is listened on is what was written. `*` has a socket of each
+        // family, so that clients over IPv4 keep their addresses.
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
@@ -182,8 +206,8 @@ fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// No IPv6 in the kernel, or none on the loopback interface.
-fn is_without_ipv6(error: &io::Error) -> bool {
+/// The kernel lacks the family of the address, or the loopback interface has no address of it.
+fn lacks_family(error: &io::Error) -> bool {
     let unsupported = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
         || error.raw_os_error() == Some(unsupported)
@@ -272,8 +296,8 @@ impl fmt::Display for BindError {
             _ => self.cause.to_string(),
         };
         write!(f, "cannot listen on {}", self.at)?;
-        if let Listen::Localhost(port) = self.listen {
-            write!(f, " (for localhost:{port})")?;
+        if let Listen::Localhost(_) | Listen::All(_) = self.listen {
+            write!(f, " (for {})", self.listen)?;
         }
         write!(f, ": {what}: {}", self.hint())
     }
@@ -311,13 +335,25 @@ mod tests {
     }
 
     #[test]
+    fn all_addresses_are_reached_over_both_families() {
+        let bound = bind(&Listen::All(0), ONE).unwrap();
+        let port = first(&bound).port();
+        assert_eq!(bound.addresses.len(), bound.sockets[0].len());
+        std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        // A machine without IPv6 cannot even bind its loopback address.
+        if bind_one((Ipv6Addr::LOCALHOST, 0).into(), false).is_ok() {
+            std::net::TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+        }
+    }
+
+    #[test]
     fn a_taken_port_is_explained() {
         let taken = bind(&Listen::Localhost(0), ONE).unwrap();
         let port = first(&taken).port();
-        for listen in [Listen::Localhost(port), Listen::Tcp(first(&taken))] {
+        for listen in [Listen::Localhost(port), Listen::All(port), Listen::Tcp(first(&taken))] {
             let error = bind(&listen, ONE).unwrap_err();
             let text = error.to_string();
-            for part in [&*format!("127.0.0.1:{port}"), "in use", "ss -ltnp", "`listen`"] {
+            for part in [&*format!(":{port}"), "in use", "ss -ltnp", "`listen`"] {
                 assert!(text.contains(part), "{part:?} is missing in {text:?}");
             }
         }

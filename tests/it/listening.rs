@@ -1,6 +1,7 @@
 //! Where the program listens, with how many workers, and for whom.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -128,4 +129,86 @@ async fn what_is_more_than_probes_moves_to_the_control_socket() {
     let shown = soon(tokio::task::spawn_blocking(move || status.output().unwrap())).await.unwrap();
     let text = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.status.success() && text.contains(&*path.to_string_lossy()), "{text}");
+}
+
+/// The loopback addresses of this machine, of which it may lack the one for IPv6.
+fn loopbacks() -> Vec<IpAddr> {
+    let all = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    all.into_iter().filter(|ip| TcpListener::bind((*ip, 0)).is_ok()).collect()
+}
+
+/// The port of another listener for apps than the one with this port, from the line that tells it.
+fn second_port(line: &str, first: u16) -> Option<u16> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let address: SocketAddr = line["addr"].as_str()?.parse().ok()?;
+    (line["listener"] == "proxy" && address.port() != first).then_some(address.port())
+}
+
+#[tokio::test]
+async fn every_listener_takes_both_families_and_lists() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let (secrets, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    sandbox.write_secrets(secrets.path()).unwrap();
+    let [own, control] = ["own.sock", "control.sock"].map(|name| folder.path().join(name));
+    let text = sandbox.config_toml("*:0", "*:0", secrets.path());
+    let text = with_server(&text, "clients = \"anyone\"");
+    let admin = format!(
+        "allow_remote = true\ncontrol = [\"unix:{}\", \"127.0.0.1:0\"]\n",
+        control.display()
+    );
+    let text = text.replace("[admin]\n", &format!("[admin]\n{admin}"));
+    let upstream = "[upstreams.qbank]\n";
+    let text = text
+        .replace(upstream, &format!("{upstream}listen = [\"unix:{}\", \"*:0\"]\n", own.display()));
+    let proxy = Proxy::start(&text).await;
+    proxy.wait_ready().await;
+
+    for ip in loopbacks() {
+        let at = |port| SocketAddr::new(ip, port);
+        let refused = client(at(proxy.addr.port())).await.get(BALANCE).await;
+        assert_eq!(refused.json()["code"], "no_route", "{ip}");
+        let mut probe = client(at(proxy.admin_addr.port())).await;
+        assert_eq!(probe.get("/livez").await.status, 200, "{ip}");
+        assert_eq!(probe.get("/status").await.status, 404, "{ip} is beyond loopback");
+    }
+    // Routes of an upstream with listeners of its own are behind all of these, and nowhere else.
+    let port = proxy.wait_log(|line| second_port(line, proxy.addr.port())).await;
+    for ip in loopbacks() {
+        assert_eq!(client(SocketAddr::new(ip, port)).await.get(BALANCE).await.status, 200, "{ip}");
+    }
+    assert_eq!(unix_client(&own).await.get(BALANCE).await.status, 200);
+    assert_eq!(unix_client(&control).await.get("/status").await.status, 200);
+    let mut status = Command::new(env!("CARGO_BIN_EXE_bearer-proxy"));
+    status.arg("status").arg("--config").arg(&proxy.config_path);
+    let shown = soon(tokio::task::spawn_blocking(move || status.output().unwrap())).await.unwrap();
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+}
+
+#[tokio::test]
+async fn an_address_of_a_list_stays_when_others_come_and_go() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let (secrets, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let path = folder.path().join("proxy.sock");
+    let text = config(&sandbox, &secrets);
+    let listen = |list: &str| text.replacen("\"127.0.0.1:0\"", list, 1);
+    let proxy = Proxy::start(&listen("[\"127.0.0.1:0\"]")).await;
+    proxy.wait_ready().await;
+    let mut app = client(proxy.addr).await;
+    assert_eq!(app.get(BALANCE).await.status, 200);
+
+    let reload = async |list: &str, times: usize| {
+        std::fs::write(&proxy.config_path, listen(list)).unwrap();
+        proxy.signal(Signal::HUP);
+        let done = || proxy.log().matches("configuration reloaded").count() == times;
+        soon(proxy.wait_log(|_| done().then_some(()))).await;
+    };
+    reload(&format!("[\"unix:{}\", \"127.0.0.1:0\"]", path.display()), 1).await;
+    assert_eq!(app.get(BALANCE).await.status, 200);
+    assert_eq!(client(proxy.addr).await.get(BALANCE).await.status, 200);
+    let mut local = unix_client(&path).await;
+    assert_eq!(local.get(BALANCE).await.status, 200);
+
+    reload(&format!("\"unix:{}\"", path.display()), 2).await;
+    assert_eq!(local.get(BALANCE).await.status, 200);
+    assert!(tokio::net::TcpStream::connect(proxy.addr).await.is_err());
 }

@@ -184,7 +184,7 @@ fn settings() -> ProxySettings {
             mount: String::new(),
             strip_mount: true,
             case_insensitive: false,
-            listener: 0,
+            listeners: 0..1,
             credential: "bank".into(),
             set_headers: Vec::new(),
             incoming_authorization: Default::default(),

@@ -149,7 +149,7 @@ pub fn wanted(settings: &ProxySettings, credentials: &[Arc<Credential>]) -> Vec<
 pub fn rules(settings: &ProxySettings, listener: usize) -> Vec<(Rule, (usize, usize))> {
     let mut rules = Vec::new();
     for (upstream_index, upstream) in settings.upstreams.iter().enumerate() {
-        if upstream.listener != listener {
+        if !upstream.listeners.contains(&listener) {
             continue;
         }
         for (route_index, route) in upstream.routes.iter().enumerate() {
@@ -203,10 +203,15 @@ impl Plan {
                 ),
                 token_paths: token_paths(upstream, credentials),
             };
-            let table = tables.get_mut(upstream.listener).ok_or_else(|| PlanError::NoListener {
+            let behind = tables.get_mut(upstream.listeners.clone());
+            let behind = behind.filter(|tables| !tables.is_empty());
+            let behind = behind.ok_or_else(|| PlanError::NoListener {
                 upstream: Arc::clone(&upstream.connection.name),
             })?;
-            table.push((rule(upstream, route), Arc::new(plan)));
+            let plan = Arc::new(plan);
+            for table in behind {
+                table.push((rule(upstream, route), Arc::clone(&plan)));
+            }
         }
         let mut listeners = Vec::with_capacity(tables.len());
         // The tables were made from these listeners above, one for each.

@@ -1,6 +1,7 @@
 //! What the life of a request depends on: listeners, clients, upstreams, and the routes that lead
 //! to them.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use crate::upstream;
 /// Everything the request path is built from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxySettings {
-    /// Listeners; the first is `server.listen`, others belong to one upstream each.
+    /// Listeners, one for each address: first those of `server.listen`, then those of upstreams that
+    /// have their own.
     pub listeners: Vec<ListenerSettings>,
     /// Who may ask, in the order of the file.
     pub clients: Vec<ClientSettings>,
@@ -147,8 +149,8 @@ pub struct UpstreamSettings {
     pub strip_mount: bool,
     /// Whether it takes `/Pay` for `/pay`, so that other cases of other routes' paths are refused.
     pub case_insensitive: bool,
-    /// Index into [`ProxySettings::listeners`].
-    pub listener: usize,
+    /// Indexes into [`ProxySettings::listeners`]; upstreams have all of them in common, or none.
+    pub listeners: Range<usize>,
     /// The credential of its routes, where they name no other.
     pub credential: Arc<str>,
     /// Fixed headers beside the token; the app's own are replaced.

@@ -56,7 +56,7 @@ fn upstream(name: &str, listener: usize, routes: Vec<RouteSettings>) -> Upstream
         mount: format!("/{name}"),
         strip_mount: true,
         case_insensitive: false,
-        listener,
+        listeners: listener..listener + 1,
         credential: name.into(),
         set_headers: vec![(KEY, HeaderText::Secret(Reference::Env("KEY".into())))],
         incoming_authorization: Default::default(),
