@@ -104,6 +104,28 @@ fn paths_that_are_named_exist() {
     none(&findings, "these files do not exist:");
 }
 
+/// Names of types, functions and constants that guides for contributors lead to.
+#[test]
+fn names_that_are_named_exist() {
+    const GUIDES: [&str; 2] = ["CONTRIBUTING.md", "docs/src/design/architecture.md"];
+    let mut paths = vec![root().join("Cargo.toml")];
+    ["src", "tests"].iter().for_each(|folder| collect("rs", &root().join(folder), &mut paths));
+    let code: String = paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let is_name = |span: &str| {
+        let letters = span.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':');
+        let capitals = span.chars().filter(char::is_ascii_uppercase).count();
+        letters && (span.contains('_') || capitals > 0 && span != "NAME")
+    };
+    let mut findings = Vec::new();
+    for document in documents().iter().filter(|one| GUIDES.contains(&one.path.as_str())) {
+        let last = |span: &str| span.rsplit("::").next().unwrap_or_default().to_owned();
+        let missing =
+            document.code_spans().filter(|span| is_name(span) && !code.contains(&last(span)));
+        findings.extend(missing.map(|span| format!("{}: {span}", document.path)));
+    }
+    none(&findings, "these names are not in the code:");
+}
+
 #[test]
 fn every_page_is_in_the_summary() {
     let documents = documents();
