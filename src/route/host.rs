@@ -1,18 +1,17 @@
 //! `HostPattern`: an exact host name, or one wildcard label in front (`*.example.com`); and
 //! [`Authority`], the host and port that a request is addressed to.
 
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A host pattern; case is settled when it is parsed, a port is no part of it.
+/// A host pattern in lower case, without a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPattern(String);
 
 impl HostPattern {
-    /// Checks a pattern.
+    /// Parses and checks a pattern.
     ///
     /// # Errors
-    /// Says in a sentence what is wrong with it.
+    /// A sentence on what is wrong with the pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let name = text.strip_prefix("*.").unwrap_or(text);
         let wrong = || {
@@ -33,7 +32,7 @@ impl HostPattern {
         &self.0
     }
 
-    /// Whether it takes a host, given in lower case and without port.
+    /// True if the pattern matches a host, given in lower case without port.
     pub fn matches(&self, host: &str) -> bool {
         match self.0.strip_prefix("*.") {
             None => self.0 == host,
@@ -44,13 +43,13 @@ impl HostPattern {
         }
     }
 
-    /// Whether it takes more than one host.
+    /// True if the pattern matches more than one host.
     pub fn is_wildcard(&self) -> bool {
         self.0.starts_with("*.")
     }
 }
 
-/// The host and port a request is addressed to (RFC 9110 section 4.2.3: compared without case).
+/// Host and port of a request's authority (RFC 9110 section 4.2.3: compared without case).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Authority {
     host: String,
@@ -61,7 +60,7 @@ impl Authority {
     /// Reads the value of a Host header, or a target's authority, strictly: RFC 3986 section 3.2.
     ///
     /// # Errors
-    /// User information, an empty host, a character that no host holds, a port that is no number.
+    /// User information, an empty host, an invalid character, a port above 65535 or not of digits.
     pub fn parse(bytes: &[u8]) -> Result<Self, PatternError> {
         Self::read(bytes).ok_or_else(|| PatternError::new("not a valid host"))
     }
@@ -88,17 +87,17 @@ impl Authority {
         Some(Self { host, port })
     }
 
-    /// Host in lower case; an IPv6 address in brackets.
+    /// Host in lower case; an IPv6 address stands in brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The same host without its port.
+    /// The same host without a port.
     pub fn without_port(self) -> Self {
         Self { port: None, ..self }
     }
 
-    /// Port, where one was written.
+    /// Port, if one was written.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
@@ -111,7 +110,7 @@ fn port(digits: &[u8]) -> Option<u16> {
     })
 }
 
-/// Letters, digits, `-`, `_` and `.`; one dot at the end is the root's and dropped.
+/// A host name in lower case: letters, digits, `-`, `_` and `.`, without the dot of the DNS root.
 fn registered_name(host: &[u8]) -> Option<String> {
     let host = host.strip_suffix(b".").unwrap_or(host);
     let known = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -123,15 +122,16 @@ fn registered_name(host: &[u8]) -> Option<String> {
     }
     let mut name = std::str::from_utf8(host).ok()?.to_owned();
     name.make_ascii_lowercase();
-    // A name of digits only is an address, and must be one in its usual spelling.
+    // A name of digits and dots is an IPv4 address; other spellings, such as `127.1`, are refused.
     let numeric = host.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
     (!numeric || name.parse::<Ipv4Addr>().is_ok()).then_some(name)
 }
 
-/// Why a text is no pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A text is not a valid pattern or authority.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct PatternError {
-    /// What was found and what was expected.
+    /// A sentence with what was found and what was expected.
     pub message: String,
 }
 
@@ -141,14 +141,6 @@ impl PatternError {
     }
 }
 
-impl fmt::Display for PatternError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for PatternError {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +149,11 @@ mod tests {
     fn authorities_are_read_strictly() {
         let check = |text: &str, expected: Option<(&str, Option<u16>)>| {
             let found = Authority::parse(text.as_bytes()).ok();
-            assert_eq!(found.as_ref().map(|one| (one.host(), one.port())), expected, "{text}");
+            assert_eq!(
+                found.as_ref().map(|authority| (authority.host(), authority.port())),
+                expected,
+                "{text}"
+            );
         };
         check("Localhost:6750", Some(("localhost", Some(6750))));
         check("erp.local.", Some(("erp.local", None)));

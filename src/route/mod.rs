@@ -1,8 +1,8 @@
-//! Pure matching of requests: which rule claims a host, a method and a path.
+//! Pure matching of requests: the rule that claims a host, a method and a path.
 //!
-//! The route decides which token a request carries, so that a confused path would be a confused
-//! privilege: there is one canonical reading of a target, and ambiguous ones are refused before
-//! anything is matched. Generic over what a rule leads to, so that tests use `Table<&str>`.
+//! The route decides which token a request carries, so a confused path would be a confused privilege.
+//! A target therefore has one canonical reading, and ambiguous targets are rejected before anything is
+//! matched. A table is generic over the value of a rule; tests use `Table<&str>`.
 
 pub mod host;
 pub mod path;

@@ -1,6 +1,4 @@
-//! `PathPattern`: exact, `{x}` for one segment, `/**` for that path and all below.
-
-use std::fmt;
+//! `PathPattern`: exact, `{x}` for one segment, `/**` for a path and all below it.
 
 use super::host::PatternError;
 use super::target::{Target, normalize_segment};
@@ -9,10 +7,10 @@ use super::target::{Target, normalize_segment};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PathPattern(String);
 
-/// One step of a pattern.
+/// One segment of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatternSegment<'a> {
-    /// This segment; the empty one stands for a slash at the end.
+    /// A literal segment; empty for a slash at the end.
     Literal(&'a str),
     /// Any one segment that is not empty.
     Any,
@@ -21,55 +19,27 @@ pub enum PatternSegment<'a> {
 }
 
 impl PathPattern {
-    /// Checks a pattern.
+    /// Parses and checks a pattern.
     ///
     /// # Errors
-    /// Says in a sentence what is wrong with it.
+    /// A sentence on what is wrong with the pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
-        let wrong = |message: String| Err(PatternError::new(message));
         if !text.starts_with('/') {
-            return wrong("a path pattern begins with a slash".into());
+            return Err(PatternError::new("a path pattern begins with a slash"));
         }
-        let segments: Vec<&str> = text.split('/').skip(1).collect();
-        let last = segments.len() - 1;
         let mut names = Vec::new();
-        for (index, segment) in segments.iter().enumerate() {
-            match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-                Some(name) if is_name(name) => {
-                    if names.contains(&name) {
-                        return wrong(format!("{{{name}}} stands in the pattern twice"));
-                    }
-                    names.push(name);
-                }
-                Some(_) => return wrong("a name in braces is of letters, digits and `_`".into()),
-                None if *segment == "**" && index == last => {}
-                None if segment.contains('*') => {
-                    return wrong(
-                        "`*` is known only as `/**` at the end; one segment is written {name}"
-                            .into(),
-                    );
-                }
-                None if segment.contains(['{', '}']) => {
-                    return wrong(
-                        "braces stand for a whole segment; a part of one cannot be matched".into(),
-                    );
-                }
-                None if normalize_segment(segment) != *segment => {
-                    return wrong(format!(
-                        "write {} for {segment}: both are one path",
-                        normalize_segment(segment)
-                    ));
-                }
-                None => {}
-            }
+        for segment in text.strip_suffix("/**").unwrap_or(text).split('/').skip(1) {
+            check_segment(segment, &mut names)?;
         }
         let plain: String = text.replace(['{', '}'], "").replace("/**", "/x");
         match Target::read(&plain) {
             Ok(target) if target.query.is_none() && !target.quirks.any() => {
                 Ok(Self(text.to_owned()))
             }
-            Ok(_) => wrong("a pattern holds neither `?` nor `;` nor an encoded slash".into()),
-            Err(error) => wrong(format!("no request can match it: {error}")),
+            Ok(_) => {
+                Err(PatternError::new("a pattern holds neither `?` nor `;` nor an encoded slash"))
+            }
+            Err(error) => Err(PatternError::new(format!("no request can match it: {error}"))),
         }
     }
 
@@ -83,12 +53,12 @@ impl PathPattern {
         Self(format!("{mount}{}", self.0))
     }
 
-    /// Whether it holds neither `{x}` nor `/**`.
+    /// True if the pattern holds neither `{x}` nor `/**`.
     pub fn is_literal(&self) -> bool {
-        self.segments().all(|step| matches!(step, PatternSegment::Literal(_)))
+        self.segments().all(|segment| matches!(segment, PatternSegment::Literal(_)))
     }
 
-    /// Its steps.
+    /// The segments from left to right.
     pub fn segments(&self) -> impl Iterator<Item = PatternSegment<'_>> {
         self.0.split('/').skip(1).map(|segment| match segment {
             "**" => PatternSegment::Rest,
@@ -97,11 +67,11 @@ impl PathPattern {
         })
     }
 
-    /// Whether it takes a canonical path.
+    /// True if the pattern matches a canonical path.
     pub fn covers(&self, path: &str) -> bool {
         let mut segments = path.split('/').skip(1);
-        for step in self.segments() {
-            match (step, segments.next()) {
+        for pattern in self.segments() {
+            match (pattern, segments.next()) {
                 (PatternSegment::Rest, _) => return true,
                 (PatternSegment::Literal(literal), Some(segment))
                     if literal == normalize_segment(segment) => {}
@@ -113,12 +83,36 @@ impl PathPattern {
     }
 }
 
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+/// Checks one segment of a pattern; `names` are those of the segments before it.
+fn check_segment<'a>(segment: &'a str, names: &mut Vec<&'a str>) -> Result<(), PatternError> {
+    if let Some(name) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(PatternError::new("a name in braces is of letters, digits and `_`"));
+        }
+        if names.contains(&name) {
+            return Err(PatternError::new(format!("{{{name}}} stands in the pattern twice")));
+        }
+        names.push(name);
+        return Ok(());
+    }
+    if segment.contains('*') {
+        let text = "`*` is known only as `/**` at the end; one segment is written {name}";
+        return Err(PatternError::new(text));
+    }
+    if segment.contains(['{', '}']) {
+        let text = "braces stand for a whole segment; a part of one cannot be matched";
+        return Err(PatternError::new(text));
+    }
+    let normalized = normalize_segment(segment);
+    if normalized != segment {
+        let text = format!("write {normalized} for {segment}: both are one path");
+        return Err(PatternError::new(text));
+    }
+    Ok(())
 }
 
-impl fmt::Display for PathPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl std::fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }

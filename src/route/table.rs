@@ -1,12 +1,12 @@
-//! `Table`: rules in a trie of segments, so that ten thousand routes cost what ten do.
+//! `Table`: rules in a trie of path segments, so lookup time does not grow with their number.
 //!
-//! Among the rules that take a request's method, the most specific wins: an exact host before a
-//! wildcard before none, then the path segment by segment from the left. The order in which rules
+//! Among the rules that allow a request's method, the most specific wins: an exact host before a
+//! wildcard host before none, then the path segment by segment from the left. The order in which rules
 //! were written does not matter.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
+use fnv::FnvHashMap;
 use http::Method;
 
 use super::host::HostPattern;
@@ -14,13 +14,12 @@ use super::path::PatternSegment;
 use super::rule::{Methods, Rule};
 use super::target::{lenient_interpretations, normalize_segment};
 
-/// Rules and what they lead to.
+/// Rules and their values.
 #[derive(Debug)]
 pub struct Table<T> {
-    /// Exact hosts, then wildcards, then any host.
-    exact: HashMap<String, Node>,
-    wildcard: Vec<(HostPattern, Node)>,
-    any: Node,
+    exact_hosts: HashMap<String, Node>,
+    wildcard_hosts: Vec<(HostPattern, Node)>,
+    any_host: Node,
     entries: Vec<Entry<T>>,
 }
 
@@ -30,109 +29,111 @@ struct Entry<T> {
     value: T,
 }
 
-/// One segment's place in the trie; the numbers are indexes of entries.
+/// A node of the trie. `here` and `rest` hold indexes of entries: patterns that end at this node, and
+/// those with `/**` below it.
 #[derive(Debug, Default)]
 struct Node {
-    literal: HashMap<String, Node, BuildHasherDefault<Fnv>>,
+    literal: FnvHashMap<String, Node>,
     any: Option<Box<Node>>,
     rest: Vec<usize>,
     here: Vec<usize>,
 }
 
-/// Whether `/Pay` is `/pay`.
+/// How literal segments are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
-    Exact,
-    Any,
+    Sensitive,
+    Insensitive,
 }
 
-/// What a table says of a request.
+/// The result of a lookup.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lookup<'a, T> {
-    /// A rule claims it.
+    /// The value of the rule that claims the request.
     Found(&'a T),
-    /// Rules claim its host and path, but none its method; the value of the Allow header.
+    /// Rules claim the host and path, but not the method; holds the value of the Allow header.
     MethodNotAllowed(String),
-    /// No rule claims its host and path.
+    /// No rule claims the host and path.
     NotFound,
 }
 
-/// Two rules that claim a common request, neither being more specific: their places in the input.
+/// Two rules that claim a common request, neither more specific, by their index in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conflict {
-    /// The earlier one.
+    /// Index of the earlier rule.
     pub first: usize,
-    /// The later one.
+    /// Index of the later rule.
     pub second: usize,
 }
 
 impl<T> Table<T> {
-    /// Sorts rules in.
+    /// Builds a table.
     ///
     /// # Errors
     /// All pairs of rules that conflict.
     pub fn build(rules: Vec<(Rule, T)>) -> Result<Self, Vec<Conflict>> {
         let mut table = Self {
-            exact: HashMap::new(),
-            wildcard: Vec::new(),
-            any: Node::default(),
+            exact_hosts: HashMap::new(),
+            wildcard_hosts: Vec::new(),
+            any_host: Node::default(),
             entries: Vec::new(),
         };
         let mut conflicts = Vec::new();
         for (index, (rule, value)) in rules.into_iter().enumerate() {
-            let Self { exact, wildcard, any, entries } = &mut table;
+            let Self { exact_hosts, wildcard_hosts, any_host, entries } = &mut table;
             let root = match &rule.host {
-                None => any,
+                None => any_host,
                 Some(host) if host.is_wildcard() => {
-                    let known = wildcard.iter().position(|(pattern, _)| pattern == host);
+                    let known = wildcard_hosts.iter().position(|(pattern, _)| pattern == host);
                     let at = known.unwrap_or_else(|| {
-                        wildcard.push((host.clone(), Node::default()));
-                        wildcard.len() - 1
+                        wildcard_hosts.push((host.clone(), Node::default()));
+                        wildcard_hosts.len() - 1
                     });
-                    &mut wildcard[at].1
+                    &mut wildcard_hosts[at].1
                 }
-                Some(host) => exact.entry(host.as_str().to_owned()).or_default(),
+                Some(host) => exact_hosts.entry(host.as_str().to_owned()).or_default(),
             };
-            let place = root.place(&rule);
-            let overlapping = place.iter().filter(|other| {
-                entries[**other].methods.iter().any(|method| rule.methods.contains(method))
-            });
+            let indexes = root.indexes_for(&rule);
+            let overlapping =
+                indexes.iter().filter(|other| entries[**other].methods.overlaps(&rule.methods));
             conflicts.extend(overlapping.map(|first| Conflict { first: *first, second: index }));
-            place.push(index);
+            indexes.push(index);
             entries.push(Entry { methods: rule.methods, value });
         }
         if conflicts.is_empty() { Ok(table) } else { Err(conflicts) }
     }
 
-    /// Finds the rule that claims a request. `host` is in lower case and without port, `path` is
-    /// canonical. A path that another rule would claim, were its slashes decoded or its parameters
-    /// cut off, is nobody's: a token for one reading must not travel with the other.
+    /// Finds the rule that claims a request. `host` is in lower case without port, `path` is canonical.
+    ///
+    /// A path that another rule would claim if its slashes were decoded or its parameters removed is
+    /// [`Lookup::NotFound`]: a token for one interpretation must not travel with the other.
     pub fn find(&self, host: &str, method: &Method, path: &str) -> Lookup<'_, T> {
-        let found = self.search(host, method, path, Case::Exact);
-        let ours =
-            |reading: &String| match (self.search(host, method, reading, Case::Exact), &found) {
-                (Ok(other), Ok(index)) => other == *index,
-                (Err(refused), _) => refused.is_empty(),
-                (Ok(_), Err(_)) => true,
-            };
-        if found.is_ok() && !lenient_interpretations(path).iter().all(ours) {
-            return Lookup::NotFound;
-        }
-        match found {
+        match self.search(host, method, path, Case::Sensitive) {
+            Ok(index) if self.is_ambiguous(host, method, path, index) => Lookup::NotFound,
             Ok(index) => Lookup::Found(&self.entries[index].value),
             Err(refused) if refused.is_empty() => Lookup::NotFound,
             Err(refused) => Lookup::MethodNotAllowed(self.allow(&refused)),
         }
     }
 
-    /// What claims a request at an upstream to which `/Pay` is `/pay`, if that is one rule: a literal
-    /// in another case goes before `{x}` and `**`, and what is written exactly before both.
+    /// True if a lenient server could read the path as one that other rules claim.
+    fn is_ambiguous(&self, host: &str, method: &Method, path: &str, index: usize) -> bool {
+        lenient_interpretations(path).iter().any(|other| {
+            match self.search(host, method, other, Case::Sensitive) {
+                Ok(found) => found != index,
+                Err(refused) => !refused.is_empty(),
+            }
+        })
+    }
+
+    /// Finds the rule that claims a request at an upstream that ignores case in paths: an exact literal
+    /// before a literal in another case before `{x}` before `/**`.
     pub fn find_in_any_case(&self, host: &str, method: &Method, path: &str) -> Option<&T> {
-        let index = self.search(host, method, path, Case::Any).ok()?;
+        let index = self.search(host, method, path, Case::Insensitive).ok()?;
         Some(&self.entries[index].value)
     }
 
-    /// The entry that claims a request, or those that would if they took its method.
+    /// The index of the entry that claims a request, or of all that would if they allowed its method.
     fn search(
         &self,
         host: &str,
@@ -142,47 +143,33 @@ impl<T> Table<T> {
     ) -> Result<usize, Vec<usize>> {
         let mut refused = Vec::new();
         let mut take = |candidates: &[usize]| {
-            let found = candidates.iter().find(|one| self.entries[**one].methods.contains(method));
+            let allows = |index: &&usize| self.entries[**index].methods.contains(method);
+            let found = candidates.iter().find(allows).copied();
             if found.is_none() {
                 refused.extend_from_slice(candidates);
             }
-            found.copied()
+            found
         };
         let path = path.strip_prefix('/').unwrap_or(path);
-        let roots = self
-            .exact
-            .get(host)
-            .into_iter()
-            .chain(
-                self.wildcard
-                    .iter()
-                    .filter(|(pattern, _)| pattern.matches(host))
-                    .map(|(_, node)| node),
-            )
-            .chain(std::iter::once(&self.any));
-        for root in roots {
-            if let Some(index) = root.find(Some(path), case, &mut take) {
-                return Ok(index);
-            }
-        }
-        Err(refused)
+        let wildcards = self.wildcard_hosts.iter().filter(|(pattern, _)| pattern.matches(host));
+        let exact = self.exact_hosts.get(host).into_iter();
+        let mut roots = exact.chain(wildcards.map(|(_, node)| node)).chain([&self.any_host]);
+        roots.find_map(|root| root.find(Some(path), case, &mut take)).ok_or(refused)
     }
 
-    /// The value of the Allow header.
+    /// The value of the Allow header (RFC 9110 section 10.2.1).
     fn allow(&self, refused: &[usize]) -> String {
         let methods = refused.iter().flat_map(|index| self.entries[*index].methods.iter().cloned());
-        let allow: Vec<_> =
-            Methods::new(methods).iter().map(|method| method.as_str().to_owned()).collect();
-        allow.join(", ")
+        Methods::new(methods).iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
     }
 }
 
 impl Node {
-    /// Where a rule's index belongs.
-    fn place(&mut self, rule: &Rule) -> &mut Vec<usize> {
+    /// The list that the index of a rule belongs in; makes the nodes on the way.
+    fn indexes_for(&mut self, rule: &Rule) -> &mut Vec<usize> {
         let mut node = self;
-        for step in rule.path.segments() {
-            node = match step {
+        for segment in rule.path.segments() {
+            node = match segment {
                 PatternSegment::Literal(literal) => {
                     node.literal.entry(literal.to_owned()).or_default()
                 }
@@ -193,8 +180,8 @@ impl Node {
         &mut node.here
     }
 
-    /// The first entry, in order of specificity, that `take` accepts. `path` is what is left, and
-    /// `None` once the last segment has been taken.
+    /// The first entry, in order of specificity, that `take` accepts. `path` is the rest of the path,
+    /// `None` after its last segment.
     fn find(
         &self,
         path: Option<&str>,
@@ -202,68 +189,48 @@ impl Node {
         take: &mut impl FnMut(&[usize]) -> Option<usize>,
     ) -> Option<usize> {
         let Some(path) = path else {
-            return take_if_any(&self.here, take).or_else(|| take_if_any(&self.rest, take));
+            return take(&self.here).or_else(|| take(&self.rest));
         };
         let (segment, left) = match path.bytes().position(|byte| byte == b'/') {
             Some(end) => (&path[..end], path.get(end + 1..)),
             None => (path, None),
         };
         let name = normalize_segment(segment);
-        if let Some(found) =
-            self.literal.get(name.as_ref()).and_then(|node| node.find(left, case, take))
-        {
+        let literal = self.literal.get(name.as_ref());
+        if let Some(found) = literal.and_then(|node| node.find(left, case, take)) {
             return Some(found);
         }
-        if case == Case::Any {
+        if case == Case::Insensitive {
             let alike = self.literal.iter().filter(|(known, _)| known.eq_ignore_ascii_case(&name));
             let mut found = alike.filter_map(|(_, node)| node.find(left, case, take));
             if let Some(found) = found.next() {
                 return Some(found);
             }
         }
-        if !segment.is_empty()
-            && let Some(found) = self.any.as_ref().and_then(|node| node.find(left, case, take))
-        {
-            return Some(found);
-        }
-        take_if_any(&self.rest, take)
+        // `{x}` stands for a segment that is not empty: `/a/` does not match `/a/{x}`.
+        let any = self.any.as_ref().filter(|_| !segment.is_empty());
+        any.and_then(|node| node.find(left, case, take)).or_else(|| take(&self.rest))
     }
-}
-
-/// FNV-1a: the keys are segments of the configuration, which nobody chooses to collide, so that a
-/// keyed hash would only cost time.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-fn take_if_any(
-    candidates: &[usize],
-    take: &mut impl FnMut(&[usize]) -> Option<usize>,
-) -> Option<usize> {
-    if candidates.is_empty() { None } else { take(candidates) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Ordering;
+
     use super::*;
-    use crate::route::{PathPattern, rule};
+    use crate::route::PathPattern;
     use proptest::prelude::*;
+
+    /// The order of specificity, stated as plainly as possible: a literal before `{x}` before `/**`,
+    /// segment by segment from the left.
+    fn compare(first: &PathPattern, second: &PathPattern) -> Ordering {
+        let key = |segment| match segment {
+            PatternSegment::Literal(literal) => (0, literal),
+            PatternSegment::Any => (1, ""),
+            PatternSegment::Rest => (2, ""),
+        };
+        first.segments().map(key).cmp(second.segments().map(key))
+    }
 
     fn rule(host: Option<&str>, path: &str, methods: &[Method]) -> Rule {
         Rule {
@@ -313,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_and_reading_finds_one_rule() {
+    fn every_spelling_and_interpretation_finds_one_rule() {
         const G: &[Method] = &[Method::GET];
         let table = table(&[
             (None, "/v1/**", G),
@@ -388,7 +355,7 @@ mod tests {
             )).collect();
             let Ok(table) = Table::build(rules) else { return Ok(()) };
             let naive = patterns.iter().filter(|pattern| pattern.covers(&path))
-                .min_by(|a, b| rule::compare(a, b)).map(|pattern| pattern.as_str().to_owned());
+                .min_by(|a, b| compare(a, b)).map(|pattern| pattern.as_str().to_owned());
             match (table.find("", &Method::GET, &path), naive) {
                 (Lookup::Found(found), Some(expected)) => prop_assert_eq!(found, &expected),
                 (Lookup::NotFound, None) => {}

@@ -1,69 +1,79 @@
 //! The one canonical reading of a request target.
 //!
-//! Servers disagree on encoded dots and slashes, doubled slashes, dot segments and parameters. A
-//! target that two of them could read differently is refused, so that what was matched is what the
-//! upstream will act on, byte for byte.
+//! Servers disagree on encoded dots and slashes, doubled slashes, dot segments and parameters. A target
+//! that two servers could interpret differently is rejected. The path that was matched is therefore the
+//! path that the upstream acts on, byte for byte.
 
 use std::borrow::Cow;
-use std::{fmt, iter};
+use std::iter;
 
-/// A target that can be read in one way only.
+/// A target with one interpretation only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target<'a> {
-    /// The path, as it came.
+    /// The path as received.
     pub path: &'a str,
-    /// The query without its question mark, as it came; it is never interpreted.
+    /// The query as received, without its question mark; it is never interpreted.
     pub query: Option<&'a str>,
-    /// What needs a route's opt-in.
+    /// Features that need an opt-in of the route.
     pub quirks: Quirks,
 }
 
-/// Features of a path that servers read differently, and that a route may accept all the same.
+/// Features of a path that servers interpret differently and that a route may accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Quirks {
-    /// `;` stands in the path, plain or encoded.
+    /// The path holds `;`, plain or encoded.
     pub semicolon: bool,
-    /// An encoded slash stands in the path.
+    /// The path holds an encoded slash.
     pub encoded_slash: bool,
 }
 
 impl Quirks {
-    /// Whether any opt-in is needed.
+    /// True if any opt-in is needed.
     pub fn any(self) -> bool {
         self.semicolon || self.encoded_slash
     }
 }
 
-/// Why a target is refused. The words never repeat the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A target is malformed or ambiguous. The texts never repeat the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// It does not begin with a slash.
+    /// The path does not begin with a slash.
+    #[error("the path does not begin with a slash")]
     NoSlash,
-    /// It holds a fragment.
+    /// The target holds a fragment.
+    #[error("the target holds a fragment (`#`), which is never sent to a server")]
     Fragment,
-    /// It holds a backslash, plain or encoded.
+    /// The path holds a backslash, plain or encoded.
+    #[error("the path holds a backslash, which some servers take for a slash")]
     Backslash,
-    /// It holds a control byte, plain or encoded.
+    /// The target holds a control byte, plain or encoded.
+    #[error("the target holds a control byte, a space or a byte beyond ASCII")]
     Control,
-    /// It holds a byte that RFC 3986 does not allow unencoded.
+    /// The path holds a byte that RFC 3986 section 3.3 does not allow unencoded.
+    #[error("the path holds a character that must be percent-encoded")]
     Character,
     /// A percent sign is not followed by two hexadecimal digits.
+    #[error("a percent sign in the path is not followed by two hexadecimal digits")]
     Percent,
-    /// It is percent-encoded twice.
+    /// The path is percent-encoded twice.
+    #[error("the path is percent-encoded twice")]
     Double,
-    /// A character is percent-encoded that need not be.
+    /// An unreserved character (RFC 3986 section 2.3) is percent-encoded.
+    #[error("the path percent-encodes a letter, digit, `-`, `.`, `_` or `~`; write it plainly")]
     Unreserved,
     /// A segment is empty.
+    #[error("the path holds two slashes in a row")]
     EmptySegment,
     /// A segment is `.` or `..`.
+    #[error("the path holds a `.` or `..` segment")]
     DotSegment,
 }
 
 impl<'a> Target<'a> {
-    /// Reads a target in origin form.
+    /// Reads a target in origin form (RFC 9112 section 3.2.1).
     ///
     /// # Errors
-    /// Whatever makes it ambiguous or malformed.
+    /// The first property that makes the target ambiguous or malformed.
     pub fn read(target: &'a str) -> Result<Self, TargetError> {
         if target.bytes().any(|byte| byte == b'#') {
             return Err(TargetError::Fragment);
@@ -112,14 +122,15 @@ fn read_segment(segment: &[u8], quirks: &mut Quirks) -> Result<(), TargetError> 
             _ => return Err(TargetError::Character),
         }
     }
-    // It was cut from a text at slashes, so that it is one.
-    read_parts(std::str::from_utf8(segment).map_err(|_| TargetError::Character)?)
+    // The segment is a part of a `str` between two ASCII slashes, so it is UTF-8.
+    check_decoded_parts(std::str::from_utf8(segment).map_err(|_| TargetError::Character)?)
 }
 
-/// An opt-in accepts that servers read `;` and `%2F` differently, not that a path climbs: to a
-/// server that decodes slashes and cuts parameters off, `..%2Fx` and `..;x` are dot segments too.
-fn read_parts(segment: &str) -> Result<(), TargetError> {
-    let plain = decoded(segment);
+/// Rejects dot segments and empty segments that appear after decoding. An opt-in accepts that servers
+/// interpret `;` and `%2F` differently, but not that a path climbs: to a server that decodes slashes and
+/// strips parameters, `..%2Fx` and `..;x` are dot segments.
+fn check_decoded_parts(segment: &str) -> Result<(), TargetError> {
+    let plain = decode_delimiters(segment);
     for part in plain.split('/') {
         match part.split(';').next().unwrap_or_default() {
             "" => return Err(TargetError::EmptySegment),
@@ -130,34 +141,34 @@ fn read_parts(segment: &str) -> Result<(), TargetError> {
     Ok(())
 }
 
-/// Encoded slashes and semicolons written plainly.
-fn decoded(text: &str) -> String {
+/// A path with encoded slashes and semicolons decoded.
+fn decode_delimiters(text: &str) -> String {
     text.replace("%2F", "/").replace("%2f", "/").replace("%3B", ";").replace("%3b", ";")
 }
 
-/// Whether a path is ASCII, with nothing that servers decode or cut off.
+/// True if a path is ASCII and holds nothing that servers decode or strip.
 fn is_plain(path: &str) -> bool {
     path.bytes().all(|byte| byte.is_ascii() && !matches!(byte, b'%' | b';'))
 }
 
-/// Parameters cut off every segment.
+/// A path without the parameters of its segments.
 fn strip_parameters(text: &str) -> String {
     let names = text.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
     names.collect::<Vec<_>>().join("/")
 }
 
-/// How servers read a canonical path that decode slashes, cut parameters off, or do both in either
-/// order; none where all of that is the path itself.
+/// Other interpretations of a canonical path, by servers that decode slashes, strip parameters, or do both
+/// in either order. Empty if all of them are the path itself.
 pub(super) fn lenient_interpretations(path: &str) -> Vec<String> {
     if is_plain(path) {
         return Vec::new();
     }
-    let plain = decoded(path);
+    let plain = decode_delimiters(path);
     let semicolons = path.replace("%3B", ";").replace("%3b", ";");
     let (early, late) = (strip_parameters(path), strip_parameters(&semicolons));
     let mut all = vec![
-        decoded(&early),
-        decoded(&late),
+        decode_delimiters(&early),
+        decode_delimiters(&late),
         strip_parameters(&plain),
         plain,
         early,
@@ -170,8 +181,8 @@ pub(super) fn lenient_interpretations(path: &str) -> Vec<String> {
     all
 }
 
-/// Whether some server may take a canonical path for that of a resource: one that decodes it, cuts
-/// parameters off, and ignores case, empty segments, and dots and spaces at the end of names.
+/// True if a lenient server could take a canonical path for that of a resource: a server that decodes it,
+/// strips parameters, and ignores case, empty segments, and dots and spaces at the end of names.
 pub fn could_alias(path: &str, resource: &str) -> bool {
     fn plain(text: &str) -> Cow<'_, str> {
         percent_encoding::percent_decode_str(text).decode_utf8_lossy()
@@ -179,20 +190,20 @@ pub fn could_alias(path: &str, resource: &str) -> bool {
     if is_plain(path) && is_plain(resource) {
         return same_alphanumerics(path, resource) && fold(path).eq(fold(resource));
     }
-    let meant = plain(resource);
-    let means = |reading: &str| fold(&plain(reading)).eq(fold(&meant));
-    means(path) || lenient_interpretations(path).iter().any(|reading| means(reading))
+    let resource = plain(resource);
+    let matches = |path: &str| fold(&plain(path)).eq(fold(&resource));
+    matches(path) || lenient_interpretations(path).iter().any(|path| matches(path))
 }
 
-/// Whether the letters and digits of ASCII are the same; where they are not, no server takes one path
-/// for the other, which is soon seen of nearly all.
+/// True if both hold the same ASCII letters and digits. It is a cheap first test: paths that differ in
+/// these are different to every server, and nearly all do.
 fn same_alphanumerics(path: &str, other: &str) -> bool {
-    let told = |byte: &u8| byte.is_ascii_alphanumeric();
-    let (path, other) = (path.bytes().filter(told), other.bytes().filter(told));
+    let counts = |byte: &u8| byte.is_ascii_alphanumeric();
+    let (path, other) = (path.bytes().filter(counts), other.bytes().filter(counts));
     path.map(|byte| byte.to_ascii_lowercase()).eq(other.map(|byte| byte.to_ascii_lowercase()))
 }
 
-/// The names in a path, each after a slash, as the laxest of servers compares them.
+/// The names in a path, each after a slash, as the most lenient server compares them.
 fn fold(path: &str) -> impl Iterator<Item = char> {
     let names = path
         .split(['/', '\\'])
@@ -202,9 +213,9 @@ fn fold(path: &str) -> impl Iterator<Item = char> {
         .flat_map(|name| iter::once('/').chain(name.chars().flat_map(char::to_lowercase)))
 }
 
-/// One spelling of a segment for comparing: RFC 3986 section 6.2.2 makes hexadecimal digits upper
-/// case, and `%3A` is `:` to every server that finds resources by decoded names. Slashes, semicolons
-/// and percent signs stay encoded.
+/// The normal form of a segment, for comparisons (RFC 3986 section 6.2.2): hexadecimal digits in upper
+/// case, and `%3A` as `:`, because servers find resources by decoded names. Slashes, semicolons and percent
+/// signs stay encoded.
 pub(super) fn normalize_segment(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);
@@ -246,12 +257,12 @@ fn digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// RFC 3986 section 3.3, without the percent sign and the semicolon.
+/// True for `pchar` of RFC 3986 section 3.3, without the percent sign and the semicolon.
 fn is_pchar(byte: u8) -> bool {
     PCHAR[usize::from(byte)]
 }
 
-/// A table, since each byte of each path is looked at.
+/// A table, because each byte of each path is tested.
 static PCHAR: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_u8;
@@ -266,27 +277,6 @@ static PCHAR: [bool; 256] = {
     }
     table
 };
-
-impl fmt::Display for TargetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoSlash => "the path does not begin with a slash",
-            Self::Fragment => "the target holds a fragment (`#`), which is never sent to a server",
-            Self::Backslash => "the path holds a backslash, which some servers take for a slash",
-            Self::Control => "the target holds a control byte, a space or a byte beyond ASCII",
-            Self::Character => "the path holds a character that must be percent-encoded",
-            Self::Percent => "a percent sign in the path is not followed by two hexadecimal digits",
-            Self::Double => "the path is percent-encoded twice",
-            Self::Unreserved => {
-                "the path percent-encodes a letter, digit, `-`, `.`, `_` or `~`; write it plainly"
-            }
-            Self::EmptySegment => "the path holds two slashes in a row",
-            Self::DotSegment => "the path holds a `.` or `..` segment",
-        })
-    }
-}
-
-impl std::error::Error for TargetError {}
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
-//! Metrics with labels: families of metrics, each under the values of its labels.
+//! Families of metrics with labels: one child per combination of label values.
 //!
-//! In the library's own families every number brings along its name, its help and the names of its
-//! labels, a kilobyte of text. With ten thousand routes that was a hundred megabytes, and most of
-//! the time of a start. Here the text is there once.
+//! In the `prometheus` crate's own vectors each child repeats its name, its help text and the names of
+//! its labels, about a kilobyte. With ten thousand routes that was a hundred megabytes, and most of the
+//! time of a start. Here the family holds these texts once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
-/// A family; clones share its children.
+/// A family of metrics; clones share its children.
 #[derive(Clone)]
 pub struct Family<V>(Arc<FamilyInner<V>>);
 
@@ -24,24 +24,26 @@ pub type Histograms = Family<Histogram>;
 
 struct FamilyInner<V> {
     desc: Desc,
-    /// Upper bounds of a histogram's buckets, ascending; empty for what is none.
+    /// Upper bounds of a histogram's buckets, ascending; empty for other metrics.
     bounds: &'static [f64],
     children: Mutex<HashMap<LabelValues, V>>,
 }
 
-/// The values of the labels, joined by a byte that is in no text.
+/// The values of all labels, joined by [`SEPARATOR`].
 type LabelValues = Box<[u8]>;
+
+/// A byte that UTF-8 text never holds.
 const SEPARATOR: u8 = 0xff;
 
-/// What a family is made of.
+/// The value of one child.
 pub trait MetricValue: Clone + Send + Sync + 'static {
-    /// What Prometheus calls it.
+    /// The metric type in Prometheus' exposition format.
     const KIND: MetricType;
 
-    /// One at zero.
+    /// A value of zero.
     fn zero(bounds: &'static [f64]) -> Self;
 
-    /// Shows the present value.
+    /// Writes the current value into `metric`.
     fn encode(&self, metric: &mut Metric);
 }
 
@@ -57,24 +59,20 @@ impl<V: MetricValue> Family<V> {
         Ok(Self(Arc::new(FamilyInner { desc, bounds, children: Mutex::default() })))
     }
 
-    /// The number under these values, in the order of the labels; it is shown from now on.
+    /// The child with these label values, in the order of the labels. It is exported from now on.
     pub fn with_label_values(&self, values: &[&str]) -> V {
-        debug_assert_eq!(
-            values.len(),
-            self.0.desc.variable_labels.len(),
-            "{}",
-            self.0.desc.fq_name
-        );
-        let make = || V::zero(self.0.bounds);
-        self.children().entry(key(values)).or_insert_with(make).clone()
+        let desc = &self.0.desc;
+        debug_assert_eq!(values.len(), desc.variable_labels.len(), "{}", desc.fq_name);
+        let zero = || V::zero(self.0.bounds);
+        self.children().entry(join(values)).or_insert_with(zero).clone()
     }
 
-    /// Shows the number under these values no more.
+    /// Removes the child with these label values from the export.
     pub fn remove_label_values(&self, values: &[&str]) {
-        self.children().remove(&key(values));
+        self.children().remove(&join(values));
     }
 
-    /// Shows none of the children any more.
+    /// Removes all children from the export.
     pub fn reset(&self) {
         self.children().clear();
     }
@@ -83,10 +81,10 @@ impl<V: MetricValue> Family<V> {
         self.0.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn metric(&self, key: &[u8], value: &V) -> Metric {
+    fn metric(&self, label_values: &[u8], value: &V) -> Metric {
         let names = self.0.desc.variable_labels.iter();
-        let values = key.split(|byte| *byte == SEPARATOR);
-        let mut labels: Vec<_> = names.zip(values).map(pair).collect();
+        let values = label_values.split(|byte| *byte == SEPARATOR);
+        let mut labels: Vec<_> = names.zip(values).map(label_pair).collect();
         labels.sort();
         let mut metric = Metric::from_label(labels);
         value.encode(&mut metric);
@@ -94,12 +92,12 @@ impl<V: MetricValue> Family<V> {
     }
 }
 
-fn key(values: &[&str]) -> LabelValues {
+fn join(values: &[&str]) -> LabelValues {
     let values: Vec<_> = values.iter().map(|value| value.as_bytes()).collect();
     values.join(&SEPARATOR).into_boxed_slice()
 }
 
-fn pair((name, value): (&String, &[u8])) -> LabelPair {
+fn label_pair((name, value): (&String, &[u8])) -> LabelPair {
     let mut pair = LabelPair::default();
     pair.set_name(name.clone());
     pair.set_value(String::from_utf8_lossy(value).into_owned());
@@ -117,12 +115,13 @@ impl<V: MetricValue> Collector for Family<V> {
         family.set_name(self.0.desc.fq_name.clone());
         family.set_help(self.0.desc.help.clone());
         family.set_field_type(V::KIND);
-        family.set_metric(children.iter().map(|(key, child)| self.metric(key, child)).collect());
+        let metrics = children.iter().map(|(values, child)| self.metric(values, child));
+        family.set_metric(metrics.collect());
         vec![family]
     }
 }
 
-/// What only grows.
+/// A number that only grows.
 #[derive(Clone)]
 pub struct Counter(Arc<AtomicU64>);
 
@@ -132,7 +131,7 @@ impl Counter {
         self.0.fetch_add(1, Relaxed);
     }
 
-    /// The present value.
+    /// The current value.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -152,17 +151,17 @@ impl MetricValue for Counter {
     }
 }
 
-/// What goes up and down.
+/// A number that goes up and down; the bits of an `f64`.
 #[derive(Clone)]
 pub struct Gauge(Arc<AtomicU64>);
 
 impl Gauge {
-    /// Replaces the value.
+    /// Sets the value.
     pub fn set(&self, value: impl Into<f64>) {
         self.0.store(value.into().to_bits(), Relaxed);
     }
 
-    /// The present value.
+    /// The current value.
     pub fn get(&self) -> f64 {
         f64::from_bits(self.0.load(Relaxed))
     }
@@ -182,19 +181,21 @@ impl MetricValue for Gauge {
     }
 }
 
-/// How many observations fell below which bound.
+/// Counts of observations by bucket, and their sum.
 #[derive(Clone)]
-pub struct Histogram(Arc<Observed>);
+pub struct Histogram(Arc<HistogramInner>);
 
-struct Observed {
+struct HistogramInner {
     bounds: &'static [f64],
-    /// One for each bound, and one for what is above all.
+    /// One count for each bound, and one for observations above the last.
     counts: Box<[AtomicU64]>,
+    /// The bits of an `f64`.
     sum: AtomicU64,
 }
 
 impl Histogram {
-    /// Counts one observation. Who looks meanwhile may find its count without its sum.
+    /// Adds one observation. It is not atomic with a concurrent scrape: the count may be visible before
+    /// the sum.
     pub fn observe(&self, value: f64) {
         let bucket = self.0.bounds.partition_point(|bound| *bound < value);
         if let Some(count) = self.0.counts.get(bucket) {
@@ -210,23 +211,23 @@ impl MetricValue for Histogram {
 
     fn zero(bounds: &'static [f64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::default()).collect();
-        Self(Arc::new(Observed { bounds, counts, sum: AtomicU64::default() }))
+        Self(Arc::new(HistogramInner { bounds, counts, sum: AtomicU64::default() }))
     }
 
     fn encode(&self, metric: &mut Metric) {
-        let mut below = 0;
+        let mut total = 0;
         let mut buckets = Vec::with_capacity(self.0.bounds.len());
         for (bound, count) in self.0.bounds.iter().zip(&self.0.counts) {
-            below += count.load(Relaxed);
+            total += count.load(Relaxed);
             let mut bucket = proto::Bucket::default();
             bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(below);
+            bucket.set_cumulative_count(total);
             buckets.push(bucket);
         }
-        let above = self.0.counts.last().map_or(0, |count| count.load(Relaxed));
+        total += self.0.counts.last().map_or(0, |count| count.load(Relaxed));
         let mut histogram = proto::Histogram::default();
         histogram.set_bucket(buckets);
-        histogram.set_sample_count(below + above);
+        histogram.set_sample_count(total);
         histogram.set_sample_sum(f64::from_bits(self.0.sum.load(Relaxed)));
         metric.set_histogram(histogram);
     }
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_was_removed_is_shown_no_more_and_begins_anew() {
+    fn a_removed_child_is_not_exported_and_starts_at_zero() {
         let registry = Registry::new();
         let gauges = registry.gauge_vec("b", "Help.", &["x"]).unwrap();
         gauges.with_label_values(&["1"]).set(7);

@@ -1,8 +1,8 @@
-//! Priorities of lines that systemd's journal reads from stderr.
+//! Priorities of log lines that systemd's journal reads from stderr.
 //!
 //! The journal takes a number in angle brackets at the start of a line as the line's priority
-//! (sd-daemon(3)). Without one every line is an informational message, and `journalctl -p warning`
-//! finds none of ours.
+//! (sd-daemon(3)). Without one every line counts as informational, and `journalctl -p warning` shows
+//! none of them.
 
 use std::fmt::{self, Write};
 use std::io::stderr;
@@ -33,10 +33,10 @@ impl From<Level> for Priority {
     }
 }
 
-/// Whether stderr is the stream that systemd connected to its journal.
+/// True if stderr is the stream that systemd connected to its journal.
 ///
-/// systemd names that stream's device and inode in `JOURNAL_STREAM` (systemd.exec(5)). A stderr that
-/// was redirected since has others, and its reader would take the priorities for text.
+/// systemd names that stream's device and inode in `JOURNAL_STREAM` (systemd.exec(5)). A redirected
+/// stderr has others; its reader would see the priorities as text.
 pub fn is_stderr() -> bool {
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let numbers = stream.as_deref().and_then(|stream| stream.split_once(':'));
@@ -45,7 +45,7 @@ pub fn is_stderr() -> bool {
     })
 }
 
-/// The lines of another format, each with its priority.
+/// Adds the priority to each line of another format.
 pub(super) struct JournalLines<F>(pub(super) F);
 
 impl<S, N, F> FormatEvent<S, N> for JournalLines<F>
@@ -67,8 +67,8 @@ where
     }
 }
 
-/// A message of a verb, with the priority of each line. A line that begins with `error`, `warning` or
-/// `note` decides for those that follow.
+/// A command's message with a priority on each line. A line that begins with `error`, `warning` or `note`
+/// sets the priority of the lines after it.
 pub fn with_priorities(message: &str) -> String {
     let mut priority = Priority::Informational;
     let mut text = String::with_capacity(message.len() + 64);

@@ -1,7 +1,7 @@
-//! Log lines for machines: one flat JSON object each, written straight into the line.
+//! Log lines for machines: one flat JSON object per line.
 //!
-//! `tracing-subscriber`'s own formatter builds the same line in four times the instructions, and a
-//! line is left by every POST.
+//! `tracing-subscriber`'s own JSON formatter needs four times the instructions for the same line, and
+//! every POST leaves a line.
 
 use std::fmt::{self, Debug, Write};
 use std::time::SystemTime;
@@ -14,7 +14,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// `timestamp`, `level`, the event's fields with `message` first, `target`.
+/// Formats an event as an object of `timestamp`, `level`, the event's fields with `message` first, and
+/// `target`.
 pub struct JsonLines;
 
 impl<S, N> FormatEvent<S, N> for JsonLines
@@ -45,10 +46,10 @@ where
     }
 }
 
-/// RFC 3339, in microseconds.
+/// RFC 3339 with microseconds.
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
-/// Adds fields to an object.
+/// Appends fields to an object that is being written.
 struct Fields<'a>(&'a mut String);
 
 impl Fields<'_> {
@@ -92,12 +93,12 @@ impl Visit for Fields<'_> {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has no word for the others.
+        // JSON has no form for NaN and infinity.
         if value.is_finite() { self.number(field, value) } else { self.number(field, "null") }
     }
 }
 
-/// Escapes what a JSON string cannot hold (RFC 8259 section 7).
+/// Escapes characters that a JSON string cannot hold (RFC 8259 section 7).
 struct Escaped<'a>(&'a mut String);
 
 impl Write for Escaped<'_> {

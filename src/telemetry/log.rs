@@ -1,12 +1,12 @@
-//! The log: settings, formats, and what each level means here.
+//! The log: settings, formats, and the meaning of each level.
 //!
 //! * error: something is broken and a person must act.
-//! * warn: something is not as it should be, and we go on.
-//! * info: what an operator wants to read back later: starts, reloads, tokens, the access log.
-//! * debug: what a developer asks for.
+//! * warn: something is wrong, and the program continues.
+//! * info: events that an operator reads later: starts, reloads, tokens, the access log.
+//! * debug: details for developers.
 //!
-//! Lines go to stderr through a bounded queue and a thread of its own: a reader of the log that is
-//! slow, stuck or gone costs lines (which are counted), never a request.
+//! Lines go to stderr through a bounded queue and a dedicated thread. A slow, stuck or closed reader of
+//! the log costs lines, which are counted, and never delays a request.
 
 use std::fmt;
 use std::io::{BufWriter, IsTerminal, Write, stderr};
@@ -20,48 +20,48 @@ use tracing_subscriber::fmt::{format, layer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-/// Libraries that tell bodies and answers, secrets among them, to who asks for all they have to say.
-/// What they say from `info` on is said; no level that is asked for makes it more.
-const TALKATIVE: [&str; 5] = ["aws", "azure", "typespec", "zbus", "keyring"];
+/// Prefixes of library targets that log bodies, secrets among them, below `info`. Their lines below `info`
+/// are dropped, whatever level is configured.
+const LOGS_SECRETS: [&str; 5] = ["aws", "azure", "typespec", "zbus", "keyring"];
 
-/// Lines that may wait to be written.
+/// Capacity of the queue, in lines.
 const QUEUE: usize = 8192;
 
-/// What the log looks like and how much it says.
+/// Format and verbosity of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
-    /// Lines for people or for machines.
+    /// Format of each line.
     pub format: LogFormat,
     /// Levels by target, in the syntax of `tracing_subscriber::filter::Targets`
     /// (`info`, or `info,bearer_proxy=debug`); checked when the configuration is read.
     pub level: String,
-    /// Which requests leave a line.
+    /// Requests that leave a line.
     pub access: AccessLog,
 }
 
-/// Lines for people or for machines.
+/// Format of each log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// Pretty where stderr is a terminal, else JSON.
+    /// Pretty if stderr is a terminal, else JSON.
     #[default]
     Auto,
-    /// One line of text, with colours where allowed.
+    /// Text for people, with colours if allowed.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Which requests leave a line in the log.
+/// Requests that leave a line in the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AccessLog {
     /// None.
     Off,
-    /// Those that we refused or failed, and answers of 5xx.
+    /// Requests that this program rejected or could not forward, and responses with 5xx.
     Errors,
-    /// Those, and every request of an unsafe method: each POST leaves a line.
+    /// The same as `Errors`, and every request with an unsafe method (RFC 9110 section 9.2.1).
     #[default]
     ErrorsAndUnsafe,
-    /// All.
+    /// All requests.
     All,
 }
 
@@ -72,7 +72,10 @@ impl Default for LogSettings {
 }
 
 impl LogSettings {
-    /// Whether `level` is one that [`init`] can use; the error says what would be.
+    /// Checks that [`init`] can use `level`.
+    ///
+    /// # Errors
+    /// A sentence with the accepted levels.
     pub fn check_level(level: &str) -> Result<(), LevelError> {
         targets(level).map(drop)
     }
@@ -82,90 +85,78 @@ fn targets(level: &str) -> Result<Targets, LevelError> {
     level.parse().map_err(|_| LevelError(level.to_owned()))
 }
 
-/// A level that is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A text is not a valid log level.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no log level; write off, error, warn, info, debug or trace, \
+     or levels by target such as \"info,bearer_proxy::token=debug\""
+)]
 pub struct LevelError(String);
 
-impl fmt::Display for LevelError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = &self.0;
-        write!(
-            f,
-            "{found:?} is no log level; write off, error, warn, info, debug or trace, \
-             or levels by target such as \"info,bearer_proxy::token=debug\""
-        )
-    }
-}
-
-impl std::error::Error for LevelError {}
-
-/// Why the log could not be started.
-#[derive(Debug)]
+/// The log cannot be started.
+#[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The level is none.
-    Level(LevelError),
-    /// It had been started before.
+    /// The level is invalid.
+    #[error(transparent)]
+    Level(#[from] LevelError),
+    /// The process has a log already.
+    #[error("the log of this process has been started before")]
     Started,
 }
 
-impl fmt::Display for LogError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Level(error) => error.fmt(f),
-            Self::Started => f.write_str("the log of this process has been started before"),
-        }
-    }
-}
-
-impl std::error::Error for LogError {}
-
-/// Starts the log of this process, on stderr. `color` is used by lines for people alone.
+/// Starts the log of this process on stderr. `color` affects the pretty format only.
+///
+/// # Errors
+/// An invalid level, or a second start.
 pub fn init(settings: &LogSettings, color: bool) -> Result<LogGuard, LogError> {
     let json = match settings.format {
         LogFormat::Auto => !stderr().is_terminal(),
         LogFormat::Pretty => false,
         LogFormat::Json => true,
     };
-    let lines = Lines { json, color, journal: journal::is_stderr() };
-    let (subscriber, guard) = build(&settings.level, lines, stderr())?;
+    let format = LineFormat { json, color, journal: journal::is_stderr() };
+    let (subscriber, guard) = build(&settings.level, format, stderr())?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Started)?;
     Ok(guard)
 }
 
 fn build(
     level: &str,
-    lines: Lines,
+    format: LineFormat,
     out: impl Write + Send + 'static,
 ) -> Result<(impl tracing::Subscriber + Send + Sync, LogGuard), LogError> {
-    let (filter, reload) = reload::Layer::new(targets(level).map_err(LogError::Level)?);
+    let (filter, reload) = reload::Layer::new(targets(level)?);
     let (writer, worker) = NonBlockingBuilder::default()
         .buffered_lines_limit(QUEUE)
         .lossy(true)
         .thread_name("log")
-        // It is flushed whenever no line waits, so that many lines at once are one write.
+        // The thread flushes when the queue is empty, so a burst of lines becomes one write.
         .finish(BufWriter::new(out));
     let dropped = DroppedLines(writer.error_counter());
-    let subscriber = Registry::default().with(filter).with(discreet()).with(lines.layer(writer));
+    let subscriber =
+        Registry::default().with(filter).with(hide_secrets()).with(format.layer(writer));
     Ok((subscriber, LogGuard { worker: Some(worker), reload, dropped }))
 }
 
-fn discreet() -> Targets {
-    let all = Targets::new().with_default(LevelFilter::TRACE);
-    TALKATIVE.into_iter().fold(all, |all, library| all.with_target(library, LevelFilter::INFO))
+fn hide_secrets() -> Targets {
+    let filter = Targets::new().with_default(LevelFilter::TRACE);
+    LOGS_SECRETS
+        .into_iter()
+        .fold(filter, |filter, library| filter.with_target(library, LevelFilter::INFO))
 }
 
-/// How a line is written.
+/// The format of a line after `Auto` is resolved.
 #[derive(Debug, Clone, Copy, Default)]
-struct Lines {
-    /// As a JSON object, else as text.
+struct LineFormat {
+    /// A JSON object, else text.
     json: bool,
-    /// Text with colours; the journal gets none.
+    /// Text with colours; never for the journal.
     color: bool,
-    /// With the journal's priorities.
+    /// A prefix with the journal's priority.
     journal: bool,
 }
 
-impl Lines {
+impl LineFormat {
     fn layer<S>(self, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
     where
         S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
@@ -181,7 +172,7 @@ impl Lines {
     }
 }
 
-/// Keeps the log going; what still waits is written when it is dropped.
+/// Keeps the log running. Dropping it writes the queued lines.
 pub struct LogGuard {
     worker: Option<WorkerGuard>,
     reload: reload::Handle<Targets, Registry>,
@@ -190,13 +181,16 @@ pub struct LogGuard {
 
 impl LogGuard {
     /// Changes the level of the running log.
+    ///
+    /// # Errors
+    /// An invalid level; the level stays.
     pub fn set_level(&self, level: &str) -> Result<(), LevelError> {
-        // It fails only where the subscriber is gone, and then there is no log to change.
+        // It fails only if the subscriber is gone, and then there is no log to change.
         let _ = self.reload.reload(targets(level)?);
         Ok(())
     }
 
-    /// The count of lines that were dropped.
+    /// The count of dropped lines.
     pub fn dropped(&self) -> DroppedLines {
         self.dropped.clone()
     }
@@ -205,8 +199,10 @@ impl LogGuard {
 impl Drop for LogGuard {
     fn drop(&mut self) {
         let worker = self.worker.take();
-        // Where stderr is stuck, tracing-appender complains on stdout, which panics if that is
-        // closed. There is nobody left to tell.
+        // Dropping the worker waits for the queue, for about a second at most. If stderr is stuck,
+        // tracing-appender then prints to stdout, which panics if stdout is closed. The process is
+        // about to exit: a panic here would only replace its exit code.
+        // `AssertUnwindSafe` is right because the worker is not used after this line.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(worker)));
     }
 }
@@ -217,12 +213,12 @@ impl fmt::Debug for LogGuard {
     }
 }
 
-/// Lines that were dropped because the queue was full.
+/// The count of lines dropped because the queue was full.
 #[derive(Debug, Clone)]
 pub struct DroppedLines(ErrorCounter);
 
 impl DroppedLines {
-    /// Their number since the start.
+    /// Dropped lines since the start.
     pub fn get(&self) -> usize {
         self.0.dropped_lines()
     }
@@ -255,7 +251,7 @@ mod tests {
     fn written_at(level: &str, json: bool, say: impl FnOnce(&LogGuard)) -> String {
         let page = Page::default();
         let (subscriber, guard) =
-            build(level, Lines { json, ..Lines::default() }, page.clone()).unwrap();
+            build(level, LineFormat { json, ..LineFormat::default() }, page.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || say(&guard));
         drop(guard);
         String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
@@ -299,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn no_level_makes_talkative_libraries_tell_bodies() {
+    fn no_level_makes_libraries_log_bodies() {
         for level in ["trace", "info,aws_smithy_runtime=trace"] {
             let text = written_at(level, false, |guard| {
                 tracing::trace!(target: "aws_smithy_runtime::client", "a body");
@@ -312,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_log_harms_nobody() {
+    fn a_closed_stderr_does_not_panic() {
         struct Closed;
         impl Write for Closed {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -322,7 +318,7 @@ mod tests {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
         }
-        let (subscriber, guard) = build("info", Lines::default(), Closed).unwrap();
+        let (subscriber, guard) = build("info", LineFormat::default(), Closed).unwrap();
         tracing::subscriber::with_default(subscriber, || tracing::error!("into the void"));
         drop(guard);
     }

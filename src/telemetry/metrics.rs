@@ -1,9 +1,8 @@
-//! Metrics: one registry for the life of the process, kept across reloads.
+//! The metrics registry: one for the life of the process, kept across reloads.
 //!
-//! Each part makes its metrics with the helpers here and resolves labels when a plan is built, so
-//! that a request only adds to numbers. Labels come from the configuration alone.
+//! Each part makes its metrics with the helpers here and resolves label values when a plan is built, so
+//! a request only increments atomic numbers. Label values come from the configuration alone.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
@@ -13,7 +12,7 @@ use prometheus::{
 };
 
 use super::family::{Counters, Family, Gauges, Histograms};
-use super::process::Process;
+use super::process::ProcessCollector;
 
 /// The media type of [`Registry::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,39 +23,39 @@ pub const REVISION: &str = match option_env!("BEARER_PROXY_REVISION") {
     None => "unknown",
 };
 
-/// Seconds of whole requests: OpenTelemetry's advice for HTTP, and 30 for banks.
+/// Buckets for whole requests, in seconds: OpenTelemetry's advice for HTTP, and 30 s for slow banks.
 pub const REQUEST_SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0];
 
-/// Seconds of token requests.
+/// Buckets for token requests, in seconds.
 pub const TOKEN_SECONDS: &[f64] =
     &[0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0];
 
-/// Seconds that a request spends in the proxy itself.
+/// Buckets for the time that a request spends in the proxy itself, in seconds.
 pub const OVERHEAD_SECONDS: &[f64] =
     &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05];
 
-/// All metrics of the process; clones are the same registry.
-#[derive(Clone, Default)]
+/// All metrics of the process. Clones share one registry.
+#[derive(Debug, Clone, Default)]
 pub struct Registry {
     metrics: prometheus::Registry,
     descriptions: Arc<Mutex<Vec<MetricDescription>>>,
 }
 
-/// One family of metrics as the reference in `docs/` lists it, whether or not it has values yet.
+/// A metric family as the reference in `docs/` lists it, with or without values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MetricDescription {
     /// Name, such as `bearer_proxy_token_usable`.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Names of its labels.
+    /// Names of the labels.
     pub labels: Vec<String>,
     /// The text after `# HELP`.
     pub help: String,
 }
 
-/// What the making of a metric returns; it fails for a name that is taken or malformed.
+/// A registered metric, or an error if its name is taken or malformed.
 pub type MetricResult<T> = Result<T, Error>;
 
 impl Registry {
@@ -68,30 +67,30 @@ impl Registry {
     /// A registry with `bearer_proxy_build_info` and the `process_*` metrics.
     pub fn with_process() -> MetricResult<Self> {
         let registry = Self::new();
-        registry.add(Process::new()?)?;
+        registry.add(ProcessCollector::new()?)?;
         let labels = ["version", "revision", "tls_provider"];
-        let info = registry.gauge_vec("bearer_proxy_build_info", "What is running.", &labels)?;
+        let info = registry.gauge_vec("bearer_proxy_build_info", "Build information.", &labels)?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION"), REVISION, "aws-lc-rs"]).set(1);
         Ok(registry)
     }
 
     /// Descriptions of all families, ordered by name.
     pub fn descriptions(&self) -> Vec<MetricDescription> {
-        let mut all = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        all.sort();
-        all
+        let mut families = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        families.sort();
+        families
     }
 
-    /// All metrics in Prometheus' text format.
+    /// All metrics in Prometheus' text exposition format.
     pub fn render(&self) -> Vec<u8> {
         let mut text = Vec::with_capacity(16 * 1024);
         if let Err(error) = TextEncoder::new().encode(&self.metrics.gather(), &mut text) {
-            tracing::error!(%error, "the metrics could not all be written");
+            tracing::error!(%error, "not all metrics could be encoded");
         }
         text
     }
 
-    /// Adds any collector and gives it back.
+    /// Registers a collector.
     pub fn add<C: Collector + 'static>(&self, collector: C) -> MetricResult<()> {
         let described = descriptions(&collector);
         self.metrics.register(Box::new(collector))?;
@@ -99,35 +98,35 @@ impl Registry {
         Ok(())
     }
 
-    fn keep<C: Collector + Clone + 'static>(&self, collector: C) -> MetricResult<C> {
+    fn register<C: Collector + Clone + 'static>(&self, collector: C) -> MetricResult<C> {
         self.add(collector.clone())?;
         Ok(collector)
     }
 
     /// A counter without labels.
     pub fn counter(&self, name: &str, help: &str) -> MetricResult<IntCounter> {
-        self.keep(IntCounter::new(name, help)?)
+        self.register(IntCounter::new(name, help)?)
     }
 
     /// A counter with labels.
     pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> MetricResult<Counters> {
-        self.keep(Family::new(name, help, labels, &[])?)
+        self.register(Family::new(name, help, labels, &[])?)
     }
 
     /// A gauge without labels.
     pub fn gauge(&self, name: &str, help: &str) -> MetricResult<IntGauge> {
-        self.keep(IntGauge::new(name, help)?)
+        self.register(IntGauge::new(name, help)?)
     }
 
     /// A gauge with labels.
     pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> MetricResult<Gauges> {
-        self.keep(Family::new(name, help, labels, &[])?)
+        self.register(Family::new(name, help, labels, &[])?)
     }
 
     /// A histogram without labels.
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> MetricResult<Histogram> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.keep(Histogram::with_opts(options)?)
+        self.register(Histogram::with_opts(options)?)
     }
 
     /// A histogram with labels.
@@ -138,10 +137,10 @@ impl Registry {
         labels: &[&str],
         buckets: &'static [f64],
     ) -> MetricResult<Histograms> {
-        self.keep(Family::new(name, help, labels, buckets)?)
+        self.register(Family::new(name, help, labels, buckets)?)
     }
 
-    /// A gauge that is read when somebody looks.
+    /// A gauge whose value is computed at each scrape.
     pub fn polled_gauge(
         &self,
         name: &str,
@@ -152,7 +151,7 @@ impl Registry {
         self.add(PolledMetric { metric: gauge.clone(), refresh: move || gauge.set(read()) })
     }
 
-    /// A counter that is read when somebody looks.
+    /// A counter whose value is computed at each scrape.
     pub fn polled_counter(
         &self,
         name: &str,
@@ -163,12 +162,6 @@ impl Registry {
         let refreshed = counter.clone();
         let refresh = move || refreshed.inc_by(read().saturating_sub(refreshed.get()));
         self.add(PolledMetric { metric: counter, refresh })
-    }
-}
-
-impl fmt::Debug for Registry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Registry")
     }
 }
 
@@ -192,7 +185,7 @@ fn descriptions(collector: &impl Collector) -> Vec<MetricDescription> {
     collector.desc().into_iter().map(describe).collect()
 }
 
-/// A metric that is brought up to date before it is shown.
+/// A metric that is updated before each scrape.
 struct PolledMetric<C, F> {
     metric: C,
     refresh: F,

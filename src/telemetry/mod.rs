@@ -1,4 +1,4 @@
-//! How we speak: logs and metrics, their set-up and shared vocabulary.
+//! Logs and metrics: their set-up and the vocabulary that all parts share.
 
 pub mod family;
 pub mod journal;

@@ -1,5 +1,4 @@
-//! The standard `process_*` metrics, read from /proc when somebody looks. Where there is no /proc
-//! there are none.
+//! The standard `process_*` metrics, read from /proc at each scrape. Without /proc there are none.
 
 use std::fs;
 use std::sync::Mutex;
@@ -10,90 +9,78 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Error, Gauge};
 use rustix::process::{Resource, getrlimit};
 
-/// What a client library of Prometheus reports for "no limit".
+/// The value that Prometheus client libraries report for "no limit".
 const UNLIMITED: u64 = u64::MAX;
 
-/// The collector of them.
-pub struct Process {
+/// The collector of the `process_*` metrics.
+pub struct ProcessCollector {
     cpu: Counter,
-    /// Two who look at once must not both add the same CPU time.
-    adding: Mutex<()>,
-    open_fds: Gauge,
-    max_fds: Gauge,
-    virtual_memory: Gauge,
-    max_virtual_memory: Gauge,
-    resident_memory: Gauge,
-    /// `None` where it cannot be found: no start time is better than 1970.
+    /// Held while the counter is updated, so that two scrapes at once do not add the same time twice.
+    update: Mutex<()>,
+    /// Each gauge with the function that computes its value.
+    gauges: Vec<(Gauge, fn(&Stat) -> f64)>,
+    /// `None` if it cannot be computed: no start time is better than 1970.
     start_time: Option<Gauge>,
 }
 
-impl Process {
-    /// Makes the metrics, not yet registered.
+/// Name, help text and value of each gauge.
+const GAUGES: [(&str, &str, fn(&Stat) -> f64); 5] = [
+    ("process_open_fds", "Number of open file descriptors.", |_| {
+        to_f64(fs::read_dir("/proc/self/fd").into_iter().flatten().count() as u64)
+    }),
+    ("process_max_fds", "Maximum number of open file descriptors.", |_| limit(Resource::Nofile)),
+    ("process_virtual_memory_bytes", "Virtual memory size in bytes.", |stat| {
+        to_f64(stat.virtual_bytes)
+    }),
+    (
+        "process_virtual_memory_max_bytes",
+        "Maximum amount of virtual memory available in bytes.",
+        |_| limit(Resource::As),
+    ),
+    ("process_resident_memory_bytes", "Resident memory size in bytes.", |stat| {
+        to_f64(stat.resident_pages) * to_f64(rustix::param::page_size() as u64)
+    }),
+];
+
+impl ProcessCollector {
+    /// Makes the metrics without registering them.
     pub fn new() -> Result<Self, Error> {
-        let gauge = |name: &str, help: &str| Gauge::new(format!("process_{name}"), help);
-        // Found once: where the clock is set later, the start does not move.
+        let help = "Total user and system CPU time spent in seconds.";
+        let cpu = Counter::new("process_cpu_seconds_total", help)?;
+        let gauge = |(name, help, value)| Ok((Gauge::new(name, help)?, value));
+        let gauges = GAUGES.into_iter().map(gauge).collect::<Result<_, Error>>()?;
+        // Computed once: if the clock is set later, the start does not move.
         let start_time = started_at().map(|seconds| {
             let help = "Start time of the process since unix epoch in seconds.";
-            gauge("start_time_seconds", help).inspect(|gauge| gauge.set(seconds))
+            Gauge::new("process_start_time_seconds", help).inspect(|gauge| gauge.set(seconds))
         });
-        Ok(Self {
-            cpu: Counter::new(
-                "process_cpu_seconds_total",
-                "Total user and system CPU time spent in seconds.",
-            )?,
-            adding: Mutex::new(()),
-            open_fds: gauge("open_fds", "Number of open file descriptors.")?,
-            max_fds: gauge("max_fds", "Maximum number of open file descriptors.")?,
-            virtual_memory: gauge("virtual_memory_bytes", "Virtual memory size in bytes.")?,
-            max_virtual_memory: gauge(
-                "virtual_memory_max_bytes",
-                "Maximum amount of virtual memory available in bytes.",
-            )?,
-            resident_memory: gauge("resident_memory_bytes", "Resident memory size in bytes.")?,
-            start_time: start_time.transpose()?,
-        })
-    }
-
-    fn gauges(&self) -> impl Iterator<Item = &Gauge> {
-        let always = [
-            &self.open_fds,
-            &self.max_fds,
-            &self.virtual_memory,
-            &self.max_virtual_memory,
-            &self.resident_memory,
-        ];
-        always.into_iter().chain(&self.start_time)
-    }
-
-    fn refresh(&self, stat: &Stat) {
-        if let Ok(_adding) = self.adding.lock() {
-            // A counter cannot go down, and tells so by a panic in debug builds.
-            self.cpu.inc_by((seconds(stat.cpu_ticks) - self.cpu.get()).max(0.0));
-        }
-        self.open_fds.set(count(fs::read_dir("/proc/self/fd").into_iter().flatten().count()));
-        self.max_fds.set(limit(Resource::Nofile));
-        self.virtual_memory.set(number(stat.virtual_bytes));
-        self.max_virtual_memory.set(limit(Resource::As));
-        self.resident_memory.set(number(stat.resident_pages) * count(rustix::param::page_size()));
+        Ok(Self { cpu, update: Mutex::new(()), gauges, start_time: start_time.transpose()? })
     }
 }
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn desc(&self) -> Vec<&Desc> {
-        let gauges = self.gauges().flat_map(Collector::desc);
-        self.cpu.desc().into_iter().chain(gauges).collect()
+        let gauges = self.gauges.iter().map(|(gauge, _)| gauge).chain(&self.start_time);
+        self.cpu.desc().into_iter().chain(gauges.flat_map(Collector::desc)).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let stat = fs::read_to_string("/proc/self/stat").ok();
-        let Some(stat) = stat.as_deref().and_then(Stat::parse) else { return Vec::new() };
-        self.refresh(&stat);
-        let gauges = self.gauges().flat_map(Collector::collect);
-        self.cpu.collect().into_iter().chain(gauges).collect()
+        let Some(stat) = Stat::read() else { return Vec::new() };
+        if let Ok(_guard) = self.update.lock() {
+            // A negative increment would panic in debug builds.
+            self.cpu.inc_by((seconds(stat.cpu_ticks) - self.cpu.get()).max(0.0));
+        }
+        let mut families = self.cpu.collect();
+        for (gauge, value) in &self.gauges {
+            gauge.set(value(&stat));
+            families.extend(gauge.collect());
+        }
+        families.extend(self.start_time.iter().flat_map(Collector::collect));
+        families
     }
 }
 
-/// The fields of /proc/PID/stat that are used.
+/// The used fields of /proc/PID/stat (proc(5)).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     cpu_ticks: u64,
@@ -103,8 +90,12 @@ struct Stat {
 }
 
 impl Stat {
-    /// The second field is the program's name in brackets and may hold anything, brackets too; so
-    /// the fields are counted from behind the last one. See proc(5).
+    fn read() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/self/stat").ok()?)
+    }
+
+    /// The second field is the program's name in brackets, which may itself hold brackets and spaces.
+    /// The fields are therefore counted from the last closing bracket.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -118,18 +109,17 @@ impl Stat {
     }
 }
 
-/// When the process started, in seconds since the Unix epoch.
+/// The start of the process in seconds since the Unix epoch.
 ///
-/// The kernel counts its start from the boot. `btime` of /proc/stat says when that was, but a
-/// service with `ProcSubset=pid` does not see that file; the clocks are seen everywhere.
+/// The kernel counts the start from the boot. `btime` of /proc/stat is the time of the boot, but a service
+/// with `ProcSubset=pid` does not see that file; the clocks are visible everywhere.
 #[cfg(target_os = "linux")]
 fn started_at() -> Option<f64> {
     use rustix::time::{ClockId, clock_gettime};
-    let stat = Stat::parse(&fs::read_to_string("/proc/self/stat").ok()?)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     let since_boot = Duration::try_from(clock_gettime(ClockId::Boottime)).ok()?;
     let boot = now.checked_sub(since_boot)?;
-    Some(boot.as_secs_f64() + seconds(stat.start_ticks))
+    Some(boot.as_secs_f64() + seconds(Stat::read()?.start_ticks))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -138,20 +128,16 @@ fn started_at() -> Option<f64> {
 }
 
 fn limit(resource: Resource) -> f64 {
-    number(getrlimit(resource).current.unwrap_or(UNLIMITED))
+    to_f64(getrlimit(resource).current.unwrap_or(UNLIMITED))
 }
 
 fn seconds(ticks: u64) -> f64 {
-    number(ticks) / number(rustix::param::clock_ticks_per_second())
+    to_f64(ticks) / to_f64(rustix::param::clock_ticks_per_second())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are of this type")]
-fn number(value: u64) -> f64 {
+fn to_f64(value: u64) -> f64 {
     value as f64
-}
-
-fn count(value: usize) -> f64 {
-    number(value as u64)
 }
 
 #[cfg(test)]
@@ -159,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stat_is_read_behind_the_name() {
+    fn fields_are_counted_from_the_end_of_the_name() {
         let tail =
             "S 1 2 3 4 5 6 7 8 9 10 300 45 0 0 20 0 1 0 777 1000000 250 18446744073709551615";
         let expected = Stat {
@@ -176,15 +162,16 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn all_seven_are_there() {
-        let process = Process::new().unwrap();
+    fn all_metrics_are_exported() {
+        let process = ProcessCollector::new().unwrap();
         let families = process.collect();
         assert_eq!(families.len(), 7);
-        assert!(process.open_fds.get() >= 3.0 && process.resident_memory.get() > 100_000.0);
+        let gauge = |index: usize| process.gauges[index].0.get();
+        assert!(gauge(0) >= 3.0 && gauge(4) > 100_000.0);
     }
 
-    /// What the start is computed from must be there under `ProcSubset=pid`, where /proc has only
-    /// the folders of processes; `btime` of /proc/stat is what it is compared with here.
+    /// The program does not read `btime` of /proc/stat, which is hidden under `ProcSubset=pid`; here the
+    /// result is compared with it.
     #[cfg(target_os = "linux")]
     #[test]
     fn the_start_time_is_that_of_the_process() {
@@ -192,7 +179,7 @@ mod tests {
         let boot = stat.lines().find_map(|line| line.strip_prefix("btime ")).unwrap();
         let own = Stat::parse(&fs::read_to_string("/proc/self/stat").unwrap()).unwrap();
         let expected = boot.parse::<f64>().unwrap() + seconds(own.start_ticks);
-        let found = Process::new().unwrap().start_time.unwrap().get();
+        let found = ProcessCollector::new().unwrap().start_time.unwrap().get();
         assert!((found - expected).abs() < 2.0, "{found} where {expected} is expected");
     }
 }

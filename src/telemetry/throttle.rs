@@ -1,13 +1,13 @@
-//! Equal lines of the log at most once in ten seconds, with the number that was held back.
+//! A throttle for log lines: equal lines at most once in ten seconds, with the count of suppressed ones.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time in which a line is not said again.
+/// Interval in which a line is logged at most once.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// One for each line that may come often.
+/// The state of one log line that may occur often.
 #[derive(Debug, Default)]
 pub struct Throttle {
     last: Option<Instant>,
@@ -15,7 +15,7 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Whether the line is due: `Some` with the number of lines held back since the last.
+    /// `Some` with the number of lines suppressed since the last one if the line is to be logged now.
     pub fn allow(&mut self) -> Option<u64> {
         let now = Instant::now();
         if self.last.is_some_and(|last| now.duration_since(last) < QUIET) {

@@ -1,86 +1,88 @@
-//! What a server's certificate says to a person: whose it is, who issued it, until when it is valid.
+//! Subject, issuer and validity of a server's certificate, for people.
 //!
-//! Nothing here decides about trust; that is the verifier's.
+//! Nothing here decides about trust: the verifier in rustls does.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
+
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 use super::der::Der;
 use super::distinguished_name;
 
-/// What is read of a certificate (RFC 5280 section 4.1).
+/// The fields of a certificate that a person asks for (RFC 5280 section 4.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// Whose it is, as RFC 4514 writes it; `(no name)` where it has none.
+    /// Subject as RFC 4514 writes it; `(no name)` if it is empty.
     pub subject: String,
-    /// Who issued it.
+    /// Issuer as RFC 4514 writes it; `(no name)` if it is empty.
     pub issuer: String,
-    /// The first moment of its life.
+    /// First moment of its validity.
     pub valid_from: SystemTime,
-    /// The last moment of its life.
+    /// Last moment of its validity.
     pub valid_until: SystemTime,
-    /// Whether it has subject alternative names, the only ones that count (RFC 9525).
+    /// True if it has subject alternative names, the only names that count (RFC 9525).
     pub has_names: bool,
-    /// Where its issuer's own certificate can be fetched, as it says (RFC 5280 section 4.2.2.1).
+    /// URL of the issuer's own certificate, if it states one (RFC 5280 section 4.2.2.1).
     pub issuer_url: Option<String>,
 }
 
 impl Certificate {
-    /// Reads a certificate; `None` where it is none.
+    /// Reads a certificate; `None` if the bytes are not one.
     #[must_use]
     pub fn read(der: &[u8]) -> Option<Self> {
-        let mut fields =
-            Der::new(Der::new(Der::new(der).take(Der::SEQUENCE)?).take(Der::SEQUENCE)?);
+        let mut fields = Der::new(der).enter(Der::SEQUENCE)?.enter(Der::SEQUENCE)?;
         if fields.peek() == Some(VERSION) {
             fields.value()?;
         }
         fields.take(Der::INTEGER)?; // serial number
         fields.take(Der::SEQUENCE)?; // signature algorithm
         let issuer = name(fields.take(Der::SEQUENCE)?)?;
-        let mut validity = Der::new(fields.take(Der::SEQUENCE)?);
+        let mut validity = fields.enter(Der::SEQUENCE)?;
         let (valid_from, valid_until) = (time(&mut validity)?, time(&mut validity)?);
         let subject = name(fields.take(Der::SEQUENCE)?)?;
         let mut certificate =
             Self { subject, issuer, valid_from, valid_until, has_names: false, issuer_url: None };
         while let Some((tag, content, _)) = fields.value() {
             if tag == EXTENSIONS {
-                certificate.extend(Der::new(Der::new(content).take(Der::SEQUENCE)?))?;
+                certificate.read_extensions(Der::new(content).enter(Der::SEQUENCE)?)?;
             }
         }
         Some(certificate)
     }
 
-    fn extend(&mut self, mut extensions: Der<'_>) -> Option<()> {
+    fn read_extensions(&mut self, mut extensions: Der<'_>) -> Option<()> {
         while !extensions.is_empty() {
-            let mut extension = Der::new(extensions.take(Der::SEQUENCE)?);
+            let mut extension = extensions.enter(Der::SEQUENCE)?;
             let oid = extension.take(Der::OID)?;
             let (mut tag, mut content, _) = extension.value()?;
             if tag != Der::OCTETS {
-                // What stands between is whether the extension is critical.
+                // The optional `critical` flag stands before the value.
                 (tag, content, _) = extension.value()?;
             }
             match (oid, tag) {
-                (SUBJECT_ALTERNATIVE_NAMES, Der::OCTETS) => self.has_names = true,
-                (AUTHORITY_INFORMATION, Der::OCTETS) => self.issuer_url = issuer_url(content),
+                (SUBJECT_ALT_NAME, Der::OCTETS) => self.has_names = true,
+                (AUTHORITY_INFO_ACCESS, Der::OCTETS) => self.issuer_url = issuer_url(content),
                 _ => {}
             }
         }
         Some(())
     }
 
-    /// Whether it is its own issuer, as roots are.
+    /// True if subject and issuer are equal, as for a root.
     #[must_use]
     pub fn is_self_issued(&self) -> bool {
         self.subject == self.issuer
     }
 
-    /// Whole days until it ends, `None` where it has ended.
+    /// Whole days until the certificate expires; `None` once it has expired.
     #[must_use]
     pub fn days_left(&self, now: SystemTime) -> Option<u64> {
         Some(self.valid_until.duration_since(now).ok()?.as_secs() / 86_400)
     }
 }
 
-/// The most specific part of a name, which is how people call it: `CN=…`.
+/// The most specific part of a name, such as `CN=api.bank.example`.
 #[must_use]
 pub fn short(name: &str) -> &str {
     let mut escaped = false;
@@ -94,51 +96,43 @@ pub fn short(name: &str) -> &str {
 
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
-/// A GeneralName that is a URI.
+/// Tag of a GeneralName that is a URI.
 const URI: u8 = 0x86;
-const SUBJECT_ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 17];
-const AUTHORITY_INFORMATION: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 1];
-const ISSUERS: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 48, 2];
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 17];
+const AUTHORITY_INFO_ACCESS: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 1];
+const CA_ISSUERS: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 48, 2];
 
 fn name(content: &[u8]) -> Option<String> {
     let text = distinguished_name(content)?;
     Some(if text.is_empty() { "(no name)".to_owned() } else { text })
 }
 
-/// RFC 5280 section 4.1.2.5: two digits of the year mean 1950 to 2049.
+/// RFC 5280 section 4.1.2.5: both forms end in seconds and `Z`; a year of two digits is 1950 to 2049.
 fn time(validity: &mut Der<'_>) -> Option<SystemTime> {
     let (tag, content, _) = validity.value()?;
-    let text = std::str::from_utf8(content).ok()?.strip_suffix('Z')?;
-    let (year, rest) = match tag {
-        Der::UTC_TIME => {
-            let year: i16 = text.get(..2)?.parse().ok()?;
-            (year + if year < 50 { 2000 } else { 1900 }, text.get(2..)?)
-        }
-        Der::GENERALIZED_TIME => (text.get(..4)?.parse().ok()?, text.get(4..)?),
+    let digits = std::str::from_utf8(content).ok()?.strip_suffix('Z')?;
+    let text = match tag {
+        Der::UTC_TIME => format!("{}{digits}", if digits < "50" { "20" } else { "19" }),
+        Der::GENERALIZED_TIME => digits.to_owned(),
         _ => return None,
     };
-    let part = |at: usize| rest.get(at..at + 2)?.parse::<i8>().ok();
-    let (month, day) = (part(0)?, part(2)?);
-    let date = jiff::civil::Date::new(year, month, day).ok()?;
-    let clock = jiff::civil::Time::new(part(4)?, part(6)?, part(8)?, 0).ok()?;
-    let zoned = date.to_datetime(clock).to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-    let seconds = zoned.timestamp().as_second();
-    let away = Duration::from_secs(seconds.unsigned_abs());
-    match seconds < 0 {
-        true => SystemTime::UNIX_EPOCH.checked_sub(away),
-        false => SystemTime::UNIX_EPOCH.checked_add(away),
+    // `strptime` alone would also take fields of fewer digits.
+    if text.len() != "YYYYMMDDhhmmss".len() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
     }
+    let datetime = DateTime::strptime("%Y%m%d%H%M%S", &text).ok()?;
+    Some(datetime.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
 }
 
 fn issuer_url(content: &[u8]) -> Option<String> {
-    let mut descriptions = Der::new(Der::new(content).take(Der::SEQUENCE)?);
+    let mut descriptions = Der::new(content).enter(Der::SEQUENCE)?;
     while !descriptions.is_empty() {
-        let mut description = Der::new(descriptions.take(Der::SEQUENCE)?);
+        let mut description = descriptions.enter(Der::SEQUENCE)?;
         let method = description.take(Der::OID)?;
-        let (tag, place, _) = description.value()?;
-        let plain = place.iter().all(u8::is_ascii_graphic) && place.len() <= 200;
-        if method == ISSUERS && tag == URI && plain {
-            return String::from_utf8(place.to_vec()).ok();
+        let (tag, location, _) = description.value()?;
+        let printable = location.iter().all(u8::is_ascii_graphic) && location.len() <= 200;
+        if method == CA_ISSUERS && tag == URI && printable {
+            return String::from_utf8(location.to_vec()).ok();
         }
     }
     None
@@ -146,6 +140,8 @@ fn issuer_url(content: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, KeyPair};
 
     use super::*;
@@ -162,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_ask_of_a_certificate() {
+    fn a_certificate_is_read() {
         let der = made(|params| {
             params.distinguished_name.push(DnType::OrganizationName, "Bank");
             params.distinguished_name.push(DnType::CommonName, "api.bank.test");

@@ -1,6 +1,6 @@
-//! The few steps of DER (X.690) that it takes to read names and dates out of a certificate.
+//! The part of DER (X.690) that names and dates of a certificate need.
 
-/// Bytes that hold one value after the other.
+/// A sequence of DER values, read from front to back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Der<'a>(&'a [u8]);
 
@@ -24,24 +24,29 @@ impl<'a> Der<'a> {
         self.0.is_empty()
     }
 
-    /// The kind of the next value.
+    /// The tag of the next value.
     pub(crate) fn peek(&self) -> Option<u8> {
         self.0.first().copied()
     }
 
-    /// The content of the next value, which must be of this kind.
+    /// The content of the next value; `None` if its tag is not the expected one.
     pub(crate) fn take(&mut self, expected: u8) -> Option<&'a [u8]> {
         let (tag, content, _) = self.value()?;
         (tag == expected).then_some(content)
     }
 
-    /// Tag, content, and both with the length between them.
+    /// The next value constructed of other values, as a reader of these.
+    pub(crate) fn enter(&mut self, expected: u8) -> Option<Self> {
+        self.take(expected).map(Self)
+    }
+
+    /// Tag, content and whole encoding of the next value.
     pub(crate) fn value(&mut self) -> Option<(u8, &'a [u8], &'a [u8])> {
         let (tag, head, length) = match *self.0 {
             [tag, short @ 0..=0x7f, ..] => (tag, 2, usize::from(short)),
             [tag, 0x81, length, ..] => (tag, 3, usize::from(length)),
             [tag, 0x82, high, low, ..] => (tag, 4, usize::from(high) << 8 | usize::from(low)),
-            // Certificates longer than 64 KiB do not come through a handshake.
+            // A TLS handshake carries no certificate longer than 64 KiB.
             _ => return None,
         };
         let (whole, rest) = self.0.split_at_checked(head + length)?;

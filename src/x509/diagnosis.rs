@@ -1,6 +1,6 @@
-//! What a failed handshake most often means, and what to do about it.
+//! The usual causes of a failed TLS handshake, and their remedies.
 //!
-//! Most of these are met on the first day in a bank's network.
+//! Most of them appear on the first day in a bank's network.
 
 use std::borrow::Cow;
 use std::io;
@@ -12,8 +12,8 @@ use super::verify::UnpinnedKey;
 
 type Hint = Cow<'static, str>;
 
-/// Explains why rustls ended a handshake with `host`. `chain` is what the server showed, its own
-/// certificate first; empty where nobody looked.
+/// Explains why rustls ended a handshake with `host`. `chain` is the server's chain, its own certificate
+/// first; empty if it was not recorded.
 pub(crate) fn of_tls(error: &Error, host: &str, chain: &[Certificate]) -> Option<Hint> {
     if let Error::InvalidCertificate(bad) = error {
         return of_certificate(bad, host, chain);
@@ -21,8 +21,8 @@ pub(crate) fn of_tls(error: &Error, host: &str, chain: &[Certificate]) -> Option
     of_peer(error).map(Cow::Borrowed)
 }
 
-/// Explains an exchange that broke off: in TLS 1.3 a server refuses a client's certificate only
-/// after the handshake.
+/// Explains an exchange that ended early: a TLS 1.3 server rejects a client certificate only after the
+/// handshake.
 pub(crate) fn of_exchange(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let mut source = Some(error);
     while let Some(current) = source {
@@ -34,7 +34,7 @@ pub(crate) fn of_exchange(error: &(dyn std::error::Error + 'static)) -> Option<&
     None
 }
 
-/// Explains what a server said or lacks.
+/// Explains an alert of the server, or a feature that it lacks.
 fn of_peer(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::InvalidMessage(_) => {
@@ -65,7 +65,7 @@ fn of_peer(error: &Error) -> Option<&'static str> {
     })
 }
 
-/// Explains a connection that broke off in the middle of a handshake.
+/// Explains a connection that was closed during the handshake.
 pub(crate) fn of_break(error: &io::Error) -> Option<Hint> {
     let broken = [
         io::ErrorKind::UnexpectedEof,
@@ -115,14 +115,14 @@ fn of_other(other: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<H
              then write  pin_sha256 = \"{found}\""
         )));
     }
-    // webpki's own errors that rustls has no name for.
+    // rustls has no variant of its own for this error of webpki.
     other.to_string().contains("CaUsedAsEndEntity").then_some(Cow::Borrowed(
         "the server shows a CA's certificate as its own, as `openssl req -x509` makes them: ask \
          the API's owner for one with basicConstraints CA:FALSE",
     ))
 }
 
-/// Names of products that inspect TLS, as they sign.
+/// Parts of issuer names, in lower case, that products which inspect TLS sign with.
 const INSPECTORS: [&str; 14] = [
     "zscaler",
     "netskope",

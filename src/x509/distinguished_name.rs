@@ -1,18 +1,20 @@
-//! Distinguished names of certificates, as RFC 4514 writes them.
+//! Distinguished names of certificates as text (RFC 4514).
 
 use std::fmt::Write;
 
 use super::der::Der;
 
-/// A name as RFC 4514 writes it, from the content of its outer SEQUENCE.
+/// A name as RFC 4514 writes it, most specific part first; `None` if the bytes are not one.
+///
+/// `content` is the content of the SEQUENCE of relative distinguished names.
 pub fn distinguished_name(content: &[u8]) -> Option<String> {
     let mut parts = Vec::new();
     let mut names = Der::new(content);
     while !names.is_empty() {
-        let mut set = Der::new(names.take(Der::SET)?);
+        let mut set = names.enter(Der::SET)?;
         let mut values = Vec::new();
         while !set.is_empty() {
-            let mut pair = Der::new(set.take(Der::SEQUENCE)?);
+            let mut pair = set.enter(Der::SEQUENCE)?;
             let oid = pair.take(Der::OID)?;
             values.push(format!("{}={}", attribute_type(oid), attribute_value(&mut pair)?));
         }
@@ -22,7 +24,7 @@ pub fn distinguished_name(content: &[u8]) -> Option<String> {
     Some(parts.join(","))
 }
 
-/// RFC 4514 section 3 for those with a name; others by number.
+/// The short name of an attribute type (RFC 4514 section 3), or its OID in dotted decimal.
 fn attribute_type(oid: &[u8]) -> String {
     let name = match oid {
         [0x55, 4, 3] => "CN",
@@ -34,39 +36,39 @@ fn attribute_type(oid: &[u8]) -> String {
         [0x55, 4, 11] => "OU",
         [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 1] => "UID",
         [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25] => "DC",
-        _ => return dotted(oid),
+        _ => return dotted_decimal(oid),
     };
     name.to_owned()
 }
 
-/// X.690 section 8.19: base 128, the first two numbers in one.
-fn dotted(oid: &[u8]) -> String {
-    let mut numbers: Vec<u64> = Vec::new();
+/// An OID in dotted decimal (X.690 section 8.19): base 128, the first two arcs in one number.
+fn dotted_decimal(oid: &[u8]) -> String {
+    let mut arcs: Vec<u64> = Vec::new();
     let mut number = 0_u64;
     for byte in oid {
         number = number.wrapping_shl(7) | u64::from(byte & 0x7f);
         if byte & 0x80 == 0 {
-            if numbers.is_empty() {
+            if arcs.is_empty() {
                 let first = (number / 40).min(2);
-                numbers.push(first);
+                arcs.push(first);
                 number -= first * 40;
             }
-            numbers.push(std::mem::take(&mut number));
+            arcs.push(std::mem::take(&mut number));
         }
     }
-    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
+    arcs.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
 }
 
-/// RFC 4514 section 2.4: text escaped, anything else as `#` and the hexadecimal of its DER.
+/// RFC 4514 section 2.4: a string is escaped; other values are `#` and the hexadecimal of their DER.
 fn attribute_value(pair: &mut Der<'_>) -> Option<String> {
     let (tag, content, whole) = pair.value()?;
     let is_text = matches!(tag, Der::UTF8 | Der::PRINTABLE | Der::IA5);
     match std::str::from_utf8(content) {
-        Ok(text) if is_text => Some(escaped(text)),
+        Ok(text) if is_text => Some(escape(text)),
         _ => {
             let mut out = "#".to_owned();
             whole.iter().for_each(|byte| {
-                // Writing into a string cannot fail.
+                // Writing to a `String` cannot fail.
                 let _ = write!(out, "{byte:02x}");
             });
             Some(out)
@@ -74,7 +76,8 @@ fn attribute_value(pair: &mut Der<'_>) -> Option<String> {
     }
 }
 
-fn escaped(text: &str) -> String {
+/// Escapes special characters as RFC 4514 asks, and control characters so that a terminal is safe.
+fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (at, c) in text.char_indices() {
         let last = at + c.len_utf8() == text.len();
@@ -97,7 +100,7 @@ mod tests {
 
     #[test]
     fn values_are_escaped() {
-        let check = |text: &str, expected: &str| assert_eq!(escaped(text), expected);
+        let check = |text: &str, expected: &str| assert_eq!(escape(text), expected);
         check("plain", "plain");
         check("a+b=c;d", "a\\+b=c\\;d");
         check("#1", "\\#1");
@@ -107,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_nothing() {
+    fn malformed_names_are_rejected() {
         for broken in [&[0x31][..], &[0x31, 5, 0x30], &[0x31, 2, 0x30, 0], &[0x31, 0x84, 255]] {
             assert_eq!(distinguished_name(broken), None, "{broken:?}");
         }

@@ -1,24 +1,13 @@
-//! TLS settings that cannot be used.
+//! The error of TLS settings and files that cannot be used.
 
-use std::fmt;
-
-/// Why TLS settings cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsSetupError {
-    message: String,
-}
+/// TLS settings, or a file that they name, cannot be used. Its text names the file and the cause.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TlsSetupError(String);
 
 impl TlsSetupError {
-    /// Settings that cannot be used, and why.
+    /// An error with this text.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self(message.into())
     }
 }
-
-impl fmt::Display for TlsSetupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for TlsSetupError {}

@@ -1,6 +1,8 @@
-//! X.509 certificates and PEM files, read for people: names, dates, pins, and what a failed handshake
-//! most often means. Chains are verified by webpki inside rustls; nothing here decides about trust
-//! but [`verify`], which only adds conditions.
+//! X.509 certificates and PEM files, read for people: names, dates, pins, and the usual causes of a
+//! failed handshake.
+//!
+//! webpki verifies chains inside rustls. Nothing here decides about trust except [`verify`], which
+//! only adds conditions. `tests/properties/certificate.rs` compares this reader with `x509-parser`.
 
 pub mod certificate;
 mod der;

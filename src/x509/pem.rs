@@ -1,4 +1,4 @@
-//! PEM files (RFC 7468), and what stands in their place on the first day.
+//! PEM files (RFC 7468), and hints for files in another format.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::TlsSetupError;
 
-/// What is expected of a file.
+/// The expected content of a PEM file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PemKind {
     /// One or more certificates.
@@ -19,7 +19,7 @@ pub enum PemKind {
     PrivateKey,
 }
 
-/// The certificates of a file, in their order; at least one.
+/// All certificates of a file in file order; at least one.
 pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
     let bytes = read(file, PemKind::Certificates)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
@@ -61,7 +61,8 @@ fn wrong(
     })
 }
 
-/// What a file holds in place of what is expected, and the command that makes the one of the other.
+/// The format of a file that is not the expected PEM, and the command that converts it; `None` if the
+/// format is unknown.
 #[must_use]
 pub fn conversion_hint(file: &Path, bytes: &[u8], expected: PemKind) -> Option<String> {
     let (found, remedy) = match file_format(bytes)? {

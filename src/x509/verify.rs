@@ -1,6 +1,7 @@
-//! What we ask of a server beyond a chain that the roots of trust vouch for.
+//! Pins, checked in addition to the chain of trust, and a recorder of the chain for diagnostics.
 //!
-//! `dangerous` in rustls only means that the verifier is chosen here: it always verifies.
+//! `dangerous` in rustls only means that this program chooses the verifier. The chain is always
+//! verified.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, Signatu
 
 use super::certificate::Certificate;
 
-/// A server's key that is expected: SHA-256 of its SubjectPublicKeyInfo (RFC 7469 section 2.4).
+/// A pinned server key: SHA-256 of its SubjectPublicKeyInfo (RFC 7469 section 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pin([u8; 32]);
 
@@ -23,10 +24,10 @@ pub struct Pin([u8; 32]);
 const BASE64_CHARACTERS: usize = 44;
 
 impl Pin {
-    /// Reads 32 bytes in base64; `sha256/` or, as curl writes it, `sha256//` may stand before them.
+    /// Reads 32 bytes in base64, with the optional prefix `sha256/` or, as curl writes it, `sha256//`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        // Base64 may itself begin with a slash, so that the length decides.
+        // Base64 may itself begin with a slash, so the length decides where the prefix ends.
         let at = text.len().checked_sub(BASE64_CHARACTERS)?;
         let (before, pin) = text.split_at_checked(at)?;
         if !matches!(before, "" | "sha256/" | "sha256//") {
@@ -50,22 +51,15 @@ impl fmt::Display for Pin {
     }
 }
 
-/// A server whose chain is in order and whose key is none of those that are pinned.
-#[derive(Debug)]
+/// The chain of a server is trusted, but its key is not pinned.
+#[derive(Debug, thiserror::Error)]
+#[error("the server's key is none of those in tls.pin_sha256: it is {found}")]
 pub(crate) struct UnpinnedKey {
-    /// The key it has.
+    /// Pin of the server's key.
     pub(crate) found: Pin,
 }
 
-impl fmt::Display for UnpinnedKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the server's key is none of those in tls.pin_sha256: it is {}", self.found)
-    }
-}
-
-impl std::error::Error for UnpinnedKey {}
-
-/// A verifier, and what is done beside it. The chain is always verified by `inner`.
+/// Verifies the chain with `inner`, then compares the key with `pins` if there are any.
 #[derive(Debug)]
 struct PinnedVerifier {
     inner: Arc<dyn ServerCertVerifier>,
@@ -73,7 +67,7 @@ struct PinnedVerifier {
     recorder: Option<ChainRecorder>,
 }
 
-/// Asks for one of these keys too, where there are any.
+/// A verifier that also requires one of the pinned keys; `inner` itself if there are no pins.
 pub fn pinned(inner: Arc<dyn ServerCertVerifier>, pins: &[Pin]) -> Arc<dyn ServerCertVerifier> {
     match pins {
         [] => inner,
@@ -81,17 +75,17 @@ pub fn pinned(inner: Arc<dyn ServerCertVerifier>, pins: &[Pin]) -> Arc<dyn Serve
     }
 }
 
-/// Sees the chain that one server shows, whether it is trusted or not.
+/// Records the chain that one server presents, trusted or not. Clones share the record.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ChainRecorder(Arc<Mutex<Vec<Certificate>>>);
 
 impl ChainRecorder {
-    /// Lets it see what this verifier is given.
+    /// A verifier that records each chain and then decides as `inner` does.
     pub fn wrap(&self, inner: Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier> {
         Arc::new(PinnedVerifier { inner, pins: Vec::new(), recorder: Some(self.clone()) })
     }
 
-    /// What was seen, the server's own certificate first.
+    /// The recorded chain, the server's own certificate first; empty before a handshake.
     pub(crate) fn chain(&self) -> Vec<Certificate> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -111,6 +105,7 @@ impl ServerCertVerifier for PinnedVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        // Before the verdict: a chain that is refused is the one that a person wants to see.
         if let Some(recorder) = &self.recorder {
             recorder.record(leaf, others);
         }
