@@ -205,6 +205,11 @@ impl fmt::Debug for Body {
 pub struct BodyError(BoxError);
 
 impl BodyError {
+    /// What made the body end early, in words.
+    pub fn reason(&self) -> impl fmt::Display {
+        &self.0
+    }
+
     /// Wraps whatever made the body end early.
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self(error.into())

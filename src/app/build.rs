@@ -19,7 +19,7 @@ use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::policy::plan::{BoundListeners, Plan, PlanError, PlanInputs, wanted};
 use crate::proxy::snapshot::SharedState;
 use crate::secret::Store;
-use crate::server::{ConnectionLimit, WorkerListener};
+use crate::server::{ConnectionLimit, StopSignal, WorkerListener};
 use crate::telemetry::Registry;
 use crate::telemetry::metrics::MetricDescription;
 use crate::token::{TokenManager, TokenMetrics};
@@ -111,6 +111,7 @@ impl App {
         let shared = SharedState {
             plan: Arc::new(ArcSwap::from_pointee(plan)),
             metrics,
+            stop: StopSignal::new(),
             in_flight: InFlight::default(),
             workers: config.workers.count(),
         };

@@ -26,6 +26,9 @@ use crate::telemetry::log::LogGuard;
 /// Time for requests under way where a command has used up what there was.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
+/// Time for the log lines of requests that a second signal cuts.
+const CUT: Duration = Duration::from_millis(500);
+
 /// How a run of the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunOutcome {
@@ -55,7 +58,7 @@ impl App {
                 return RunOutcome::Failed;
             }
         };
-        let stop = StopSignal::new();
+        let stop = shared.stop.clone();
         let (limits, connection_limit) = (config.connections, self.connection_limit);
         let workers =
             match WorkerThreads::spawn(self.sockets, limits, &connection_limit, &shared, &stop) {
@@ -105,10 +108,18 @@ impl App {
         let Reloader { workers, manager, admin_listeners, listeners, .. } = reloader;
         let outcome = match reason {
             ShutdownReason::Failed => RunOutcome::Failed,
-            reason => tokio::select! {
-                outcome = leave(reason, settings, &stop, workers, child) => outcome,
-                () = second_signal(&mut signals) => RunOutcome::Interrupted,
-            },
+            reason => {
+                let mut leaving = std::pin::pin!(leave(reason, settings, &stop, workers, child));
+                tokio::select! {
+                    outcome = &mut leaving => outcome,
+                    () = second_signal(&mut signals) => {
+                        // What is under way is dropped, and leaves its line in the log.
+                        stop.abort();
+                        let _ = tokio::time::timeout(CUT, leaving).await;
+                        RunOutcome::Interrupted
+                    }
+                }
+            }
         };
         drop(listeners);
         manager.shutdown(matches!(outcome, RunOutcome::Drained | RunOutcome::Command(_))).await;
@@ -170,14 +181,17 @@ async fn leave(
 ) -> RunOutcome {
     let deadline = Instant::now() + settings.drain_timeout;
     let code = match reason {
-        ShutdownReason::Signal(signal) => child.leave(signal, settings.drain_timeout).await,
+        ShutdownReason::Signal(signal) => tokio::select! {
+            code = child.leave(signal, settings.drain_timeout) => code,
+            () = stop.aborted() => None,
+        },
         ShutdownReason::Ended(code) => Some(code),
         ShutdownReason::Failed => None,
     };
     if matches!(reason, ShutdownReason::Signal(Signal::Terminate)) && code.is_none() {
         tracing::info!(lame_duck = ?settings.lame_duck, "leaving: not ready, still accepting");
         stop.retire();
-        tokio::time::sleep(settings.lame_duck).await;
+        let _ = tokio::time::timeout(settings.lame_duck, stop.aborted()).await;
     }
     let patience = match code {
         None => settings.drain_timeout,
@@ -187,7 +201,7 @@ async fn leave(
     stop.finish();
     let mut joined = std::pin::pin!(workers.join());
     if tokio::time::timeout(patience, &mut joined).await.is_err() {
-        tracing::warn!("shutdown.drain_timeout has passed: requests under way are cut");
+        tracing::warn!("drain timeout reached; aborting in-flight requests");
         stop.abort();
         let _ = joined.await;
     }

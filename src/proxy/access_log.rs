@@ -1,9 +1,14 @@
-//! The access log: one line a request, as far as the settings ask for it. No path, no query, no
-//! header values: the route's name says what was asked.
+//! The access log: one line a request, as far as the settings ask for it, written when its fate is known.
+//!
+//! No path, no query, no header values: the name and the pattern of the route say what was asked.
 
+use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::headers::FieldClass;
@@ -12,8 +17,10 @@ use super::policy::plan::{RoutePlan, UpstreamPlan};
 use super::problem::{REQUEST_ID, problem};
 use super::rejection::{Code, Rejection};
 use super::request::retry::is_safe;
-use crate::body::Body;
+use crate::body::{Body, BodyError, Delivery};
+use crate::server::StopSignal;
 use crate::telemetry::log::AccessLog;
+use crate::token::Bearer;
 use crate::upstream::Forwarded;
 
 /// The id of a request: the app's own where it is fit to be logged, else made when first needed.
@@ -49,37 +56,96 @@ impl RequestId {
     }
 }
 
-/// What is known of a request when its line is written.
+/// What is known of a request. Its line is written when the record is dropped: then both bodies have
+/// ended and the fate of the request is known.
 pub struct AccessRecord {
     started: Instant,
     method: Method,
     client: Option<Arc<str>>,
     id: RequestId,
     access: AccessLog,
+    stop: StopSignal,
     route: Option<(Arc<UpstreamPlan>, Arc<RoutePlan>)>,
     /// Whether the upstream may have seen it.
     forwarded: Forwarded,
-    ended: bool,
+    /// Times that it was handed to a connection.
+    attempts: u32,
+    /// When it was handed to the connection whose answer is waited for.
+    sent_at: Option<Instant>,
+    /// Time that answers of the upstream were waited for.
+    upstream_time: Duration,
+    upstream_address: Option<SocketAddr>,
+    /// The token that it carried last.
+    bearer: Option<Arc<Bearer>>,
+    /// Bytes of the request's body that came from the app, and of the answer's that went to it.
+    bytes_in: u64,
+    bytes_out: u64,
+    answer: Option<AnswerRecord>,
+    delivery: Option<Delivery>,
+}
+
+/// The answer that the app was given.
+struct AnswerRecord {
+    status: StatusCode,
+    /// Which refusal of ours it is, if it is one.
+    code: Option<Code>,
+    /// The reason, in the words of the app's problem document or of the error that cut the answer.
+    detail: Option<Cow<'static, str>>,
+    /// Time from the request to the answer's head.
+    after: Duration,
+    /// Whether the upstream's answer came to its end; `None` for an answer of ours.
+    complete: Option<bool>,
 }
 
 impl AccessRecord {
-    /// Begins a record; `fields` are the kinds of the request's.
-    pub fn new<B>(request: &Request<B>, fields: FieldClass, access: AccessLog) -> Self {
+    /// Begins a record; `fields` are the classes of the request's fields. `stop` tells whether a request
+    /// that ends early was cut by shutdown.
+    pub fn new<B>(
+        request: &Request<B>,
+        fields: FieldClass,
+        access: AccessLog,
+        stop: StopSignal,
+    ) -> Self {
         Self {
             started: Instant::now(),
             method: request.method().clone(),
             id: RequestId::of(request.headers(), fields),
             access,
+            stop,
             client: None,
             route: None,
             forwarded: Forwarded::No,
-            ended: false,
+            attempts: 0,
+            sent_at: None,
+            upstream_time: Duration::ZERO,
+            upstream_address: None,
+            bearer: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            answer: None,
+            delivery: None,
         }
     }
 
     /// The request's method.
     pub fn method(&self) -> &Method {
         &self.method
+    }
+
+    /// When the request came in.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The request's id.
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// The client that sent the request, and the route that claimed it.
+    pub fn client_and_route(&self) -> (Option<&Arc<str>>, Option<(&UpstreamPlan, &RoutePlan)>) {
+        let route = self.route.as_ref().map(|(upstream, route)| (&**upstream, &**route));
+        (self.client.as_ref(), route)
     }
 
     /// Notes the client that sent the request.
@@ -92,13 +158,64 @@ impl AccessRecord {
         self.route = Some((Arc::clone(upstream), Arc::clone(route)));
     }
 
-    /// Notes that from now on the upstream may see it.
-    pub fn sending(&mut self) {
+    /// Notes that the request is handed to a connection: from now on the upstream may see it.
+    pub fn sending(&mut self, now: Instant, bearer: Option<&Arc<Bearer>>, to: Option<SocketAddr>) {
         self.forwarded = Forwarded::Unknown;
+        self.attempts += 1;
+        self.sent_at = Some(now);
+        self.bearer = bearer.cloned();
+        self.upstream_address = to;
     }
 
-    /// Counts the answer, writes the line if one is wanted, and gives the answer to send. The first end
-    /// counts.
+    /// Notes that an attempt has ended, by an answer's head or otherwise.
+    pub fn attempt_ended(&mut self, now: Instant) {
+        if let Some(sent_at) = self.sent_at.take() {
+            self.upstream_time += now.saturating_duration_since(sent_at);
+        }
+    }
+
+    /// Notes that hyper gave the request back: the connection had died, and nothing was sent. `before` is
+    /// what became of earlier attempts.
+    pub fn returned(&mut self, before: Forwarded) {
+        self.forwarded = before;
+        self.attempts -= 1;
+        self.sent_at = None;
+    }
+
+    /// Counts bytes of the request's body.
+    pub fn received(&mut self, bytes: u64) {
+        self.bytes_in += bytes;
+    }
+
+    /// Counts bytes of the answer's body.
+    pub fn answered(&mut self, bytes: u64) {
+        self.bytes_out += bytes;
+    }
+
+    /// Notes that the upstream's answer came to its end.
+    pub fn completed(&mut self) {
+        if let Some(answer) = &mut self.answer {
+            answer.complete = Some(true);
+        }
+    }
+
+    /// Notes that the upstream's answer broke off, and counts it as an error of the upstream.
+    pub fn cut(&mut self, why: &BodyError) {
+        let Some(answer) = &mut self.answer else { return };
+        answer.detail.get_or_insert_with(|| {
+            format!("the upstream's answer broke off: {}", why.reason()).into()
+        });
+        if let Some((_, route)) = &self.route {
+            route.metrics.upstream_error(Code::UpstreamReset.as_str());
+        }
+    }
+
+    /// Notes how much of the answer the app was given.
+    pub fn delivered(&mut self, delivery: Delivery) {
+        self.delivery = Some(delivery);
+    }
+
+    /// Counts the answer and gives the one to send. The first end counts.
     pub fn end(
         &mut self,
         outcome: Result<Response<Body>, Rejection>,
@@ -106,66 +223,134 @@ impl AccessRecord {
     ) -> Response<Body> {
         let outcome = match outcome {
             // It has ended where the exchange went on by itself.
-            Ok(response) if self.ended => return response,
+            Ok(response) if self.answer.is_some() => return response,
             outcome => outcome,
         };
-        self.ended = true;
-        let (response, code) = match outcome {
+        let now = Instant::now();
+        self.attempt_ended(now);
+        let after = now.saturating_duration_since(self.started);
+        let (response, answer) = match outcome {
             Ok(response) => {
                 self.forwarded = Forwarded::Yes;
-                (response, "")
+                let body = response.body();
+                if body.is_whole() {
+                    self.bytes_out = body.size_hint().exact().unwrap_or(0);
+                }
+                let complete = Some(body.is_end_stream() || body.is_whole());
+                let status = response.status();
+                (response, AnswerRecord { status, code: None, detail: None, after, complete })
             }
             Err(rejection) => {
                 metrics.rejected(&rejection);
                 self.forwarded = rejection.forwarded;
-                (problem(&rejection, self.id.text()), rejection.code.as_str())
+                let response = problem(&rejection, self.id.text());
+                let (code, detail) = (Some(rejection.code), Some(rejection.detail));
+                let status = response.status();
+                (response, AnswerRecord { status, code, detail, after, complete: None })
             }
         };
         if let Some((_, route)) = &self.route {
-            route.metrics.answered(&self.method, response.status(), self.started.elapsed());
+            route.metrics.answered(&self.method, response.status(), after);
         }
-        self.write(response.status().as_u16(), code);
+        self.answer = Some(answer);
         response
     }
 
-    fn write(&self, status: u16, code: &'static str) {
-        let client_left = Code::ClientLeft.as_str();
-        let failed = status >= 500 || !(code.is_empty() || code == client_left);
+    fn write(&self, answer: &AnswerRecord) {
+        let AnswerRecord { status, code, detail, after, complete } = answer;
+        let unsafe_method = !is_safe(&self.method);
+        let client_left = *code == Some(Code::ClientLeft);
+        let cut = *complete == Some(false);
+        let failed = status.is_server_error() || code.is_some() && !client_left || cut;
         let wanted = match self.access {
             AccessLog::Off => false,
             AccessLog::Errors => failed,
-            AccessLog::ErrorsAndUnsafe => failed || !is_safe(&self.method),
+            AccessLog::ErrorsAndUnsafe => failed || unsafe_method,
             AccessLog::All => true,
         };
         if !wanted {
             return;
         }
         let (upstream, route) = match &self.route {
-            Some((upstream, route)) => (&*upstream.connection.name, &*route.name),
-            None => ("", ""),
+            Some((upstream, route)) => (&*upstream.connection.name, Some(route)),
+            None => ("", None),
         };
-        tracing::info!(
-            target: "bearer_proxy::access",
-            request_id = self.id.text(),
-            method = self.method.as_str(),
-            upstream,
-            route,
-            client = self.client.as_deref().unwrap_or(""),
-            status,
-            code,
-            forwarded = self.forwarded.as_str(),
-            duration_ms = self.started.elapsed().as_secs_f64() * 1000.0,
-            "request"
-        );
+        let delivered = match self.delivery {
+            Some(Delivery::Complete) => "yes",
+            Some(Delivery::Partial) => "partly",
+            None => "no",
+        };
+        // The bank has acted and the app does not know, or nobody knows whether the bank has acted.
+        let unsettled = unsafe_method
+            && (self.forwarded == Forwarded::Unknown
+                || self.forwarded == Forwarded::Yes && self.delivery != Some(Delivery::Complete));
+        let detail = detail.as_deref().or_else(|| {
+            (self.forwarded == Forwarded::Yes && self.delivery != Some(Delivery::Complete))
+                .then_some("the app did not get the whole answer of the upstream")
+        });
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "bearer_proxy::access",
+                    request_id = self.id.text(),
+                    method = self.method.as_str(),
+                    upstream,
+                    route = route.map_or("", |route| &*route.name),
+                    path = route.map(|route| &*route.path),
+                    client = self.client.as_deref().unwrap_or(""),
+                    status = status.as_u16(),
+                    code = code.map_or("", Code::as_str),
+                    forwarded = self.forwarded.as_str(),
+                    delivered,
+                    complete = *complete,
+                    bytes_in = self.bytes_in,
+                    bytes_out = self.bytes_out,
+                    attempts = self.attempts,
+                    upstream_addr = self.upstream_address.map(tracing::field::display),
+                    token = self.bearer.as_ref().map(|bearer| bearer.fingerprint()),
+                    upstream_ms = milliseconds(self.upstream_time),
+                    proxy_ms = milliseconds(after.saturating_sub(self.upstream_time)),
+                    duration_ms = milliseconds(self.started.elapsed()),
+                    detail,
+                    "request"
+                )
+            };
+        }
+        if unsettled || cut || code.is_some_and(Code::needs_operator) {
+            line!(warn);
+        } else {
+            line!(info);
+        }
     }
 }
 
-/// A request that is let go of before its end: nobody waits for its answer any more.
+/// Milliseconds, rounded to microseconds.
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
+/// Writes the line: what happens to a request after this is nobody's business any more.
 impl Drop for AccessRecord {
     fn drop(&mut self) {
-        if !self.ended {
-            let code = Code::ClientLeft;
-            self.write(code.status().as_u16(), code.as_str());
+        let answer = self.answer.take();
+        let mut answer = answer.unwrap_or_else(|| {
+            // Dropped before its answer: the app has left, or shutdown drops what is left.
+            let code = if self.stop.is_aborted() { Code::CutByShutdown } else { Code::ClientLeft };
+            AnswerRecord {
+                status: code.status(),
+                code: Some(code),
+                detail: Some(code.title().into()),
+                after: self.started.elapsed(),
+                complete: None,
+            }
+        });
+        if answer.code.is_none()
+            && self.delivery != Some(Delivery::Complete)
+            && self.stop.is_aborted()
+        {
+            answer.code = Some(Code::CutByShutdown);
+            answer.detail.get_or_insert_with(|| Code::CutByShutdown.title().into());
         }
+        self.write(&answer);
     }
 }

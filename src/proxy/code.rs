@@ -46,6 +46,7 @@ codes! {
     PeerNotAllowed = "peer_not_allowed", 403, "This client is not allowed here", No, [No], "http_request_denied";
     AuthorizationPresent = "authorization", 403, "The route rejects client-supplied Authorization", No, [No], "http_request_denied";
     ClientLeft = "client_left", 499, "The client closed its connection before the request was sent", Later, [No], "connection_terminated";
+    CutByShutdown = "cut_by_shutdown", 503, "bearer-proxy shut down before the exchange had ended", IfIdempotent, [No, Unknown, Yes], "proxy_internal_error";
     Loop = "loop", 508, "The request has passed through us before", No, [No], "proxy_loop_detected";
     BodyTooLarge = "body_too_large", 413, "The request body is too large", No, [No, Unknown], "http_request_error";
     UriTooLong = "uri_too_long", 414, "The request target is too long", No, [No], "http_request_error";
@@ -92,6 +93,11 @@ impl Code {
     /// The status it is answered with.
     pub fn status(self) -> StatusCode {
         StatusCode::from_u16(self.facts().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Whether an operator may have to act on it, so that its log line is a warning.
+    pub fn needs_operator(self) -> bool {
+        self.status().is_server_error() && self != Self::Loop
     }
 
     /// A short sentence that is the same for every occurrence.

@@ -18,7 +18,7 @@ use super::request::authorized::{Authorized, Exchange, Sent};
 use super::request::received::Received;
 use super::request::retry::is_safe;
 use super::request::routed::Routed;
-use super::request::scope::ScopedRequest;
+use super::request::scope::{ResponseBodyScope, ScopedRequest};
 use super::request::upgrade;
 use super::trailers::TrailerFilter;
 use crate::body::Body;
@@ -37,7 +37,6 @@ pub async fn forward(request: Box<ScopedRequest>) -> Result<Response<Body>, Reje
     let is_safe = is_safe(request.request.method());
     let mut authorized = authorize(request).await?;
     let pool = scope.snapshot().pool(&authorized.exchange().route)?.clone();
-    scope.record(|record| record.sending());
     if is_safe {
         return send(&mut authorized, &pool).await;
     }
@@ -166,7 +165,7 @@ fn streamed(sent: Sent, exchange: &Exchange) -> Response<Body> {
     if !response.body().is_whole() && !response.body().is_end_stream() {
         let body = std::mem::take(response.body_mut());
         let idle = upstream.body_idle_timeout;
-        let body = LimitedBody::new(body, u64::MAX, idle, scope.clone());
+        let body = LimitedBody::new(body, u64::MAX, idle, ResponseBodyScope(scope.clone()));
         *response.body_mut() = Body::boxed(TrailerFilter::new(body, route, bearer, *grpc));
     }
     response

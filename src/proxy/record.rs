@@ -61,7 +61,8 @@ where
         let snapshot = self.worker.snapshot();
         let Inbound { request, connection, client, upgrade } = inbound;
         let fields = FieldClass::classify_all(request.headers());
-        let record = AccessRecord::new(&request, fields, snapshot.plan.access);
+        let record =
+            AccessRecord::new(&request, fields, snapshot.plan.access, snapshot.stop.clone());
         let in_flight = snapshot.metrics.enter_in_flight();
         let scope = RequestScope::new(snapshot, record, in_flight);
         let held = scope.clone();

@@ -13,6 +13,7 @@ use super::policy::metrics::ProxyMetrics;
 use super::policy::plan::{Plan, RoutePlan, UpstreamPlan};
 use super::rejection::{Code, Rejection};
 use crate::net::tls::TlsCache;
+use crate::server::StopSignal;
 use crate::upstream::Pool;
 
 /// What all workers share.
@@ -22,6 +23,8 @@ pub struct SharedState {
     pub plan: Arc<ArcSwap<Plan>>,
     /// What is counted.
     pub metrics: ProxyMetrics,
+    /// Tells that requests under way are cut.
+    pub stop: StopSignal,
     /// Requests under way.
     pub in_flight: InFlight,
     /// How many workers there are: they share out the connections to each upstream.
@@ -40,6 +43,8 @@ pub struct Snapshot {
     pub plan: Arc<Plan>,
     /// What is counted.
     pub metrics: ProxyMetrics,
+    /// Tells that requests under way are cut.
+    pub stop: StopSignal,
     /// One for each upstream of the plan; `None` where its TLS settings are unusable.
     pools: Vec<Option<Pool>>,
 }
@@ -99,13 +104,13 @@ impl Snapshot {
         let pools =
             plan.upstreams.iter().map(|upstream| known(upstream).or_else(|| made(upstream)));
         let pools = pools.collect();
-        Self { plan, metrics: shared.metrics.clone(), pools }
+        Self { plan, metrics: shared.metrics.clone(), stop: shared.stop.clone(), pools }
     }
 
     /// A snapshot without connections, for simulations.
     #[cfg(test)]
     pub(super) fn without_pools(plan: Arc<Plan>, metrics: ProxyMetrics) -> Self {
-        Self { plan, metrics, pools: Vec::new() }
+        Self { plan, metrics, stop: StopSignal::new(), pools: Vec::new() }
     }
 
     /// The connections to a route's upstream.

@@ -48,6 +48,11 @@ impl StopSignal {
         self.finish.is_cancelled()
     }
 
+    /// Whether the last step has been taken.
+    pub fn is_aborted(&self) -> bool {
+        self.abort.is_cancelled()
+    }
+
     /// Ends when the first step is taken.
     pub async fn retiring(&self) {
         self.retire.cancelled().await;

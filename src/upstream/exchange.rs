@@ -1,6 +1,7 @@
 //! One request and its answer, whoever carries them: what the pool offers, as traits.
 
 use std::future::Future;
+use std::net::SocketAddr;
 
 use http::{Request, Response};
 
@@ -63,6 +64,11 @@ pub trait SendRequest {
         self,
         request: Request<Body>,
     ) -> impl Future<Output = Result<UpstreamResponse, SendFailure>>;
+
+    /// The address that it leads to: the upstream's, or the egress proxy's.
+    fn peer_address(&self) -> Option<SocketAddr> {
+        None
+    }
 
     /// Gives the connection back: the request is not sent after all.
     fn release(self);

@@ -28,6 +28,7 @@ mod tokens;
 mod vendors;
 
 // Requests: what is forwarded, with which headers, and what is refused.
+mod access_log;
 mod browser_origin;
 mod clients;
 mod forwarding;

@@ -61,8 +61,26 @@ impl BodyProgress {
     }
 }
 
-/// A body whose size and pauses are bounded. It holds `H` until it is dropped.
-pub struct LimitedBody<H> {
+/// Is held by a body until that is dropped, and notes what passes.
+pub trait BodyObserver {
+    /// So many bytes have passed.
+    fn passed(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// All of the body has passed.
+    fn ended(&self) {}
+
+    /// The body ended before its end.
+    fn failed(&self, why: &BodyError) {
+        let _ = why;
+    }
+}
+
+impl BodyObserver for () {}
+
+/// A body whose size and pauses are bounded. It holds its observer until it is dropped.
+pub struct LimitedBody<O> {
     inner: Body,
     idle: Duration,
     remaining: u64,
@@ -70,14 +88,14 @@ pub struct LimitedBody<H> {
     progress: Option<BodyProgress>,
     /// Why the inner body ended early, until it is told.
     cut: Option<BodyError>,
-    _held: H,
+    observer: O,
 }
 
-impl<H> LimitedBody<H> {
+impl<O: BodyObserver> LimitedBody<O> {
     /// Bounds a body: at most `max_bytes` bytes, at most `idle` between two frames.
-    pub fn new(inner: Body, max_bytes: u64, idle: Duration, held: H) -> Self {
+    pub fn new(inner: Body, max_bytes: u64, idle: Duration, observer: O) -> Self {
         let (timer, progress, cut) = (None, None, None);
-        Self { inner, idle, remaining: max_bytes, timer, progress, cut, _held: held }
+        Self { inner, idle, remaining: max_bytes, timer, progress, cut, observer }
     }
 
     /// The same, and how far it has come.
@@ -105,7 +123,9 @@ impl<H> LimitedBody<H> {
         why: &'static str,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.failed(error);
-        Poll::Ready(Some(Err(BodyError::new(why))))
+        let why = BodyError::new(why);
+        self.observer.failed(&why);
+        Poll::Ready(Some(Err(why)))
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -114,7 +134,7 @@ impl<H> LimitedBody<H> {
     }
 }
 
-impl<H: Unpin> HttpBody for LimitedBody<H> {
+impl<O: BodyObserver + Unpin> HttpBody for LimitedBody<O> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -144,17 +164,26 @@ impl<H: Unpin> HttpBody for LimitedBody<H> {
                         return self.fail(LimitError::TooLarge, "the body is larger than allowed");
                     }
                 }
+                self.observer.passed(length);
+                // Whoever takes the body may ask for no more after its last frame.
+                if frame.is_trailers() || self.inner.is_end_stream() {
+                    self.observer.ended();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
                 self.failed(LimitError::Cut);
+                self.observer.failed(&error);
                 // hyper drops what it has not written when a body fails. Pending once, with a wake-up,
                 // lets it write what came before the cut first.
                 self.cut = Some(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                self.observer.ended();
+                Poll::Ready(None)
+            }
             Poll::Pending => match self.poll_idle(cx) {
                 Poll::Ready(()) => {
                     self.fail(LimitError::Idle, "no byte of the body arrived in time")
@@ -211,6 +240,8 @@ mod tests {
             assert_eq!(progress.error(), error);
         }
     }
+
+    impl BodyObserver for Rc<()> {}
 
     #[tokio::test]
     async fn what_a_body_holds_goes_with_it() {

@@ -93,6 +93,8 @@ pub struct UpstreamPlan {
 pub struct RoutePlan {
     /// Its name.
     pub name: Arc<str>,
+    /// The pattern of its path, as it is written.
+    pub path: Box<str>,
     /// Index into [`Plan::upstreams`].
     pub upstream: usize,
     /// Who may use it.
@@ -181,6 +183,7 @@ impl Plan {
             let policy = needed.as_ref().map(|needed| &needed.credential.policy);
             let plan = RoutePlan {
                 name: Arc::clone(&route.name),
+                path: rule(upstream, route).path.to_string().into(),
                 upstream: index,
                 admission: clients.admission(&route.clients),
                 token: token.transpose()?,

@@ -27,7 +27,7 @@ use tokio::time::{Duration, Instant, Sleep, sleep_until};
 use super::received::Received;
 use super::retry::{Replay, is_safe, may_repeat};
 use super::routed::Routed;
-use super::scope::{RequestScope, ScopedRequest};
+use super::scope::{RequestBodyScope, RequestScope, ScopedRequest};
 use super::upgrade::{self, ClientUpgrade};
 use crate::body::Body;
 use crate::clock::Moment;
@@ -207,8 +207,9 @@ impl Exchange {
                 return Err(client_left().after(first_failure));
             }
             let limit = exchange.upstream.response_timeout;
+            let now = exchange.record_sending(&connection, bearer.as_ref());
             let sending = connection.send(std::mem::take(request));
-            let error = match InTime::new(sending, limit, progress.as_ref()).await {
+            let error = match InTime::new(sending, now, limit, progress.as_ref()).await {
                 Some(Ok(mut answer)) => {
                     let status = answer.response.status();
                     if status.is_client_error() || status.is_server_error() {
@@ -220,6 +221,10 @@ impl Exchange {
                     if connections < MAX_CONNECTIONS_TRIED =>
                 {
                     *request = *unsent;
+                    let before = first_failure
+                        .as_ref()
+                        .map_or(Forwarded::No, |first: &Box<Rejection>| first.forwarded);
+                    exchange.scope.record(|record| record.returned(before));
                     // Those still in the pool may be as dead as the ones tried so far.
                     if connections + 1 == MAX_CONNECTIONS_TRIED && reuse != Reuse::Upgrade {
                         reuse = Reuse::Never;
@@ -237,6 +242,7 @@ impl Exchange {
             }
             let Some(next) = &replay else { return Err(rejection.after(first_failure)) };
             (*request, bearer) = (next.request(), next.bearer().cloned());
+            exchange.scope.record(|record| record.attempt_ended(Instant::now()));
             (first_failure, progress, waited) = (Some(Box::new(rejection)), None, true);
             (reuse, connections) = (Reuse::Never, 0);
         }
@@ -244,6 +250,18 @@ impl Exchange {
 }
 
 impl Exchange {
+    /// Notes that the request is handed to a connection; gives the time.
+    fn record_sending(
+        &self,
+        connection: &impl SendRequest,
+        bearer: Option<&Arc<Bearer>>,
+    ) -> Instant {
+        let now = Instant::now();
+        let address = connection.peer_address();
+        self.scope.record(|record| record.sending(now, bearer, address));
+        now
+    }
+
     /// Gives a request that is sent again the token of the moment: the one it had may have ended while
     /// an answer was waited for. Says whether it may be sent.
     fn renew(&self, replay: &mut Replay) -> bool {
@@ -315,7 +333,8 @@ fn limit_body(request: &mut Request<Body>, exchange: &Exchange) -> Option<BodyPr
     let Exchange { route, upstream, scope, grpc, .. } = exchange;
     let (max, idle) = (scope.plan().limits.max_request_body, upstream.body_idle_timeout);
     let body = std::mem::take(request.body_mut());
-    let (body, progress) = LimitedBody::new(body, max, idle, scope.clone()).watched();
+    let (body, progress) =
+        LimitedBody::new(body, max, idle, RequestBodyScope(scope.clone())).watched();
     *request.body_mut() = Body::boxed(TrailerFilter::new(body, route, None, *grpc));
     Some(progress)
 }
@@ -356,8 +375,12 @@ pin_project! {
 }
 
 impl<'a, F: Future> InTime<'a, F> {
-    fn new(sending: F, limit: Duration, progress: Option<&'a BodyProgress>) -> Self {
-        let started = Instant::now();
+    fn new(
+        sending: F,
+        started: Instant,
+        limit: Duration,
+        progress: Option<&'a BodyProgress>,
+    ) -> Self {
         Self { sending, timer: sleep_until(started + limit), started, limit, progress }
     }
 }

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use http::{Request, Response};
 use hyper::upgrade::OnUpgrade;
 
-use crate::body::Body;
+use crate::body::{Body, BodyError, Delivery, DeliveryObserver};
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::headers::FieldClass;
+use crate::proxy::limits::body::BodyObserver;
 use crate::proxy::limits::in_flight::InFlightPermit;
 use crate::proxy::policy::metrics::RequestsInFlightGuard;
 use crate::proxy::policy::plan::Plan;
@@ -39,9 +40,45 @@ pub struct RequestScope(Rc<Scope>);
 
 struct Scope {
     snapshot: Rc<Snapshot>,
-    record: RefCell<AccessRecord>,
+    record: Rc<RecordCell>,
     permit: OnceCell<InFlightPermit>,
     _in_flight: RequestsInFlightGuard,
+}
+
+/// The record of a request. It outlives the scope: what a request holds is free when its bodies have
+/// ended, and its fate is known once the last byte of its answer is with the kernel.
+struct RecordCell(RefCell<AccessRecord>);
+
+impl DeliveryObserver for RecordCell {
+    fn delivered(&self, delivery: Delivery) {
+        self.0.borrow_mut().delivered(delivery);
+    }
+}
+
+/// Goes with a request's body: counts it for the access log.
+pub struct RequestBodyScope(pub RequestScope);
+
+impl BodyObserver for RequestBodyScope {
+    fn passed(&self, bytes: u64) {
+        self.0.record(|record| record.received(bytes));
+    }
+}
+
+/// Goes with the body of an upstream's answer: counts it, and notes whether it came to its end.
+pub struct ResponseBodyScope(pub RequestScope);
+
+impl BodyObserver for ResponseBodyScope {
+    fn passed(&self, bytes: u64) {
+        self.0.record(|record| record.answered(bytes));
+    }
+
+    fn ended(&self) {
+        self.0.record(AccessRecord::completed);
+    }
+
+    fn failed(&self, why: &BodyError) {
+        self.0.record(|record| record.cut(why));
+    }
 }
 
 impl RequestScope {
@@ -51,7 +88,7 @@ impl RequestScope {
         record: AccessRecord,
         in_flight: RequestsInFlightGuard,
     ) -> Self {
-        let (record, permit) = (RefCell::new(record), OnceCell::new());
+        let (record, permit) = (Rc::new(RecordCell(RefCell::new(record))), OnceCell::new());
         Self(Rc::new(Scope { snapshot, record, permit, _in_flight: in_flight }))
     }
 
@@ -71,13 +108,16 @@ impl RequestScope {
         let _ = self.0.permit.set(permit);
     }
 
-    /// Ends the record of the request, unless it has ended, and gives the answer to send.
+    /// Ends the wait for the request's answer, unless it has ended, and gives the answer to send. The
+    /// record then lasts until the server has said how much of it was delivered.
     pub fn finish(&self, outcome: Result<Response<Body>, Rejection>) -> Response<Body> {
-        self.0.record.borrow_mut().end(outcome, &self.0.snapshot.metrics)
+        let record = &self.0.record;
+        let response = record.0.borrow_mut().end(outcome, &self.0.snapshot.metrics);
+        response.map(|body| body.observed_by(Rc::clone(record) as Rc<dyn DeliveryObserver>))
     }
 
     /// Notes something for the access log. Calls do not nest.
     pub fn record<T>(&self, note: impl FnOnce(&mut AccessRecord) -> T) -> T {
-        note(&mut self.0.record.borrow_mut())
+        note(&mut self.0.record.0.borrow_mut())
     }
 }

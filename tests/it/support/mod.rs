@@ -93,6 +93,12 @@ pub struct Fronted {
     _secrets: tempfile::TempDir,
 }
 
+impl std::ops::DerefMut for Fronted {
+    fn deref_mut(&mut self) -> &mut Proxy {
+        &mut self.proxy
+    }
+}
+
 impl std::ops::Deref for Fronted {
     type Target = Proxy;
 

@@ -1,0 +1,232 @@
+//! The access log: one line for each request, written when its fate is known, that says what became of it
+//! at the bank and what of its answer reached the app.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, frames, head};
+use crate::support::{Client, Extra, Fronted, client, in_front_of, raw_server};
+
+const LOG: &str = "[log]\naccess = \"all\"\nformat = \"json\"";
+const POST: &str = "POST /pay HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\npay";
+const CREATED: &str = "HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok";
+
+async fn logged(url: &str, more: &str) -> Fronted {
+    let more = format!("{LOG}\n{more}");
+    in_front_of(url, Extra { more: &more, ..Extra::default() }).await
+}
+
+/// Lines of the access log, as JSON.
+fn lines(log: &str) -> Vec<Value> {
+    let access = log.lines().filter(|line| line.contains("\"target\":\"bearer_proxy::access\""));
+    access.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The one line of the one request; waits for it.
+async fn line(proxy: &Fronted) -> Value {
+    proxy.wait_log(|line| line.contains("bearer_proxy::access").then_some(())).await;
+    let found = lines(&proxy.log());
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
+}
+
+#[track_caller]
+fn check(line: &Value, expected: &[(&str, Value)]) {
+    for (name, value) in expected {
+        assert_eq!(&line[*name], value, "{name} of {line}");
+    }
+}
+
+/// Has the payment taken by the bank, which has not answered yet.
+async fn paid(bank: &crate::support::RawServer) -> Client {
+    let mut serving = bank.accept().await;
+    serving.read_head().await;
+    assert_eq!(serving.read_bytes(3).await, b"pay");
+    serving
+}
+
+#[tokio::test]
+async fn a_payment_that_went_well_leaves_one_line_that_says_all() {
+    let bank = raw_server().await;
+    let proxy = logged(&format!("http://{}", bank.addr), "").await;
+    let mut app = client(proxy.addr).await;
+    app.send(POST).await;
+    let mut serving = paid(&bank).await;
+    assert_eq!(lines(&proxy.log()).len(), 0, "its fate is not known yet");
+    serving.send(CREATED).await;
+    assert_eq!(app.read("POST").await.text(), "ok");
+    let line = line(&proxy).await;
+    check(
+        &line,
+        &[
+            ("level", "INFO".into()),
+            ("status", 201.into()),
+            ("code", "".into()),
+            ("forwarded", "yes".into()),
+            ("delivered", "yes".into()),
+            ("complete", true.into()),
+            ("bytes_in", 3.into()),
+            ("bytes_out", 2.into()),
+            ("attempts", 1.into()),
+            ("method", "POST".into()),
+            ("path", "/**".into()),
+            ("detail", Value::Null),
+        ],
+    );
+    assert!(line["token"].as_str().is_some_and(|token| !token.is_empty()), "{line}");
+    let number = |name: &str| line[name].as_f64().unwrap();
+    assert!(number("upstream_ms") + number("proxy_ms") <= number("duration_ms") + 0.001, "{line}");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_a_warning_and_an_error_of_the_upstream() {
+    let bank = raw_server().await;
+    let proxy = logged(&format!("http://{}", bank.addr), "").await;
+    let mut app = client(proxy.addr).await;
+    app.send(POST).await;
+    let mut serving = paid(&bank).await;
+    serving.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+    drop(serving);
+    app.read_to_end().await.ok();
+    let line = line(&proxy).await;
+    check(
+        &line,
+        &[
+            ("level", "WARN".into()),
+            ("status", 200.into()),
+            ("forwarded", "yes".into()),
+            ("delivered", "partly".into()),
+            ("complete", false.into()),
+            ("bytes_out", 4.into()),
+        ],
+    );
+    assert!(line["detail"].as_str().unwrap().contains("broke off"), "{line}");
+    let mut admin = client(proxy.admin_addr).await;
+    let metrics = admin.get("/metrics").await.text();
+    let counted = "bearer_proxy_upstream_errors_total{reason=\"upstream_reset\",upstream=\"a\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_answer_for_which_nobody_waits_any_more_is_not_delivered() {
+    let bank = raw_server().await;
+    let proxy = logged(&format!("http://{}", bank.addr), "").await;
+    let mut app = client(proxy.addr).await;
+    app.send(POST).await;
+    let mut serving = paid(&bank).await;
+    app.reset();
+    serving.send(CREATED).await;
+    let line = line(&proxy).await;
+    let expected = [
+        ("level", "WARN".into()),
+        ("status", 201.into()),
+        ("forwarded", "yes".into()),
+        ("delivered", "no".into()),
+    ];
+    check(&line, &expected);
+    assert!(line["detail"].as_str().unwrap().contains("did not get the whole answer"), "{line}");
+}
+
+#[tokio::test]
+async fn an_answer_that_the_app_takes_in_part_is_delivered_partly() {
+    const LONG: usize = 64 * 1024 * 1024;
+    let bank = raw_server().await;
+    let proxy = logged(&format!("http://{}", bank.addr), "").await;
+    let mut app = client(proxy.addr).await;
+    app.send(POST).await;
+    let mut serving = paid(&bank).await;
+    serving.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\n")).await;
+    let sending = tokio::spawn(async move {
+        // More than all buffers between the bank and the app hold; it ends when the proxy hangs up.
+        for _ in 0..LONG / (1024 * 1024) {
+            serving.send(vec![b'x'; 1024 * 1024]).await;
+        }
+    });
+    app.read_head().await;
+    app.read_bytes(100_000).await;
+    app.reset();
+    let line = line(&proxy).await;
+    check(&line, &[("delivered", "partly".into()), ("complete", false.into())]);
+    sending.abort();
+}
+
+#[tokio::test]
+async fn over_http2_an_answer_is_delivered_once_its_stream_has_ended() {
+    let bank = raw_server().await;
+    let proxy = logged(&format!("http://{}", bank.addr), "").await;
+    let mut app = frames(proxy.addr).await;
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/pay"),
+        (":authority", "localhost"),
+        ("content-length", "3"),
+    ];
+    app.frame(HEADERS, END_HEADERS, 1, &head(&fields)).await;
+    app.frame(DATA, END_STREAM, 1, b"pay").await;
+    let mut serving = paid(&bank).await;
+    serving.send(CREATED).await;
+    assert!(app.reply(1).await.ended);
+    check(&line(&proxy).await, &[("delivered", "yes".into()), ("bytes_in", 3.into())]);
+}
+
+#[tokio::test]
+async fn what_a_second_signal_or_the_drain_timeout_cuts_is_in_the_log() {
+    // Signals, and what the program waits for before it ends.
+    for (signals, more) in [(2, ""), (1, "[shutdown]\ndrain_timeout = \"1s\"")] {
+        let bank = raw_server().await;
+        let mut proxy = logged(&format!("http://{}", bank.addr), more).await;
+        let mut app = client(proxy.addr).await;
+        app.send(POST).await;
+        let _serving = paid(&bank).await;
+        proxy.signal(Signal::INT);
+        proxy.wait_log(|line| line.contains("finishing requests").then_some(())).await;
+        if signals == 2 {
+            proxy.signal(Signal::INT);
+        }
+        proxy.wait_exit().await;
+        let found = lines(&proxy.log());
+        assert_eq!(found.len(), 1, "{signals}: {found:?}");
+        let expected = [
+            ("level", "WARN".into()),
+            ("code", "cut_by_shutdown".into()),
+            ("forwarded", "unknown".into()),
+            ("delivered", "no".into()),
+        ];
+        check(&found[0], &expected);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_in_the_log_what_it_says_to_the_app() {
+    let closed = raw_server().await;
+    let url = format!("http://{}", closed.addr);
+    drop(closed);
+    let proxy = logged(&url, "").await;
+    let mut app = client(proxy.addr).await;
+    let answer = app.request("POST", "/pay", &[], b"pay").await;
+    assert_eq!(answer.status, 502);
+    let line = line(&proxy).await;
+    let told = answer.json();
+    check(
+        &line,
+        &[
+            ("level", "WARN".into()),
+            ("code", told["code"].clone()),
+            ("detail", told["detail"].clone()),
+            ("request_id", told["request_id"].clone()),
+            ("forwarded", "no".into()),
+            ("delivered", "yes".into()),
+            ("attempts", 0.into()),
+        ],
+    );
+    tokio::time::timeout(Duration::from_millis(300), async {
+        while lines(&proxy.log()).len() == 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap_err();
+}
