@@ -51,7 +51,7 @@ impl UnixSocket {
     /// Gives the file its mode and owner.
     ///
     /// # Errors
-    /// Those of the system; [`OwnerError`] where the file cannot be given to its owner or group.
+    /// Those of the system, and one with advice if the file cannot be given to its owner or group.
     pub fn give_access(&self) -> io::Result<()> {
         let owner = self.owner.as_ref().map(|owner| owner.id("/etc/passwd")).transpose()?;
         let group = self.group.as_ref().map(|group| group.id("/etc/group")).transpose()?;
