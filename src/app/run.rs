@@ -19,6 +19,7 @@ use super::systemd;
 use super::workers::WorkerThreads;
 use crate::admin::service::Admin;
 use crate::listen::BoundAddress;
+use crate::listen::settings::Listen;
 use crate::server::StopSignal;
 use crate::server::settings::ShutdownSettings;
 use crate::telemetry::log::LogGuard;
@@ -72,6 +73,13 @@ impl App {
             AdminListeners::new(Admin::new(Arc::clone(&self.health) as _, registry));
         admin_listeners.apply(&config.admin, self.admin_listeners);
         announce(self.listeners.addresses().flat_map(|(_, all)| all), admin_listeners.addresses());
+        let listeners = config.proxy.listeners.iter().map(|listener| &listener.listen);
+        if is_cut_off(std::process::id(), listeners) {
+            tracing::info!(
+                "only this container or its pod reaches the listeners, which are on loopback; \
+                 `docker run -p` needs listen = \"*:6750\" in [server]"
+            );
+        }
         let admin = admin_listeners.addresses().next();
         let environment = Environment::new(&config, self.listeners.addresses(), admin);
         let heartbeats = workers.heartbeats();
@@ -213,6 +221,15 @@ async fn second_signal(signals: &mut Signals) {
     while signals.next().await == Signal::Reload {}
 }
 
+/// Whether this is the first process of a container and listens on the container's loopback alone.
+///
+/// That is right for a sidecar, which shares its loopback with the app. Ports that `docker run -p`
+/// publishes lead to another address of the container, where nothing listens.
+fn is_cut_off<'a>(process: u32, listeners: impl IntoIterator<Item = &'a Listen>) -> bool {
+    let local = |listen: &Listen| listen.is_loopback() && !matches!(listen, Listen::Unix(_));
+    process == 1 && listeners.into_iter().all(local)
+}
+
 /// Says where we listen; scripts and stories wait for these lines.
 pub(super) fn announce<'a>(
     proxy: impl IntoIterator<Item = &'a BoundAddress>,
@@ -223,5 +240,26 @@ pub(super) fn announce<'a>(
     }
     for addr in admin {
         tracing::info!(listener = "admin", %addr, "listening");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::settings::UnixSocket;
+
+    #[test]
+    fn a_container_is_cut_off_where_it_listens_on_loopback_alone() {
+        let check = |process, listeners: &[Listen], expected| {
+            assert_eq!(is_cut_off(process, listeners), expected, "{process} {listeners:?}");
+        };
+        let local = Listen::Localhost(6750);
+        let ip = Listen::Tcp("[::1]:6750".parse().unwrap());
+        // A socket in a volume is reached by whoever mounts it.
+        let unix = Listen::Unix(UnixSocket::at("/run/bearer-proxy/proxy.sock".into()));
+        check(1, &[local.clone(), ip.clone()], true);
+        check(2, &[local.clone(), ip], false);
+        check(1, &[local.clone(), Listen::All(6751)], false);
+        check(1, &[local, unix], false);
     }
 }

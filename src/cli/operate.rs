@@ -136,7 +136,8 @@ pub fn wait(path: Option<&Path>, flags: &Wait) -> anyhow::Result<Exit> {
 fn unreachable(address: &str, error: &anyhow::Error) -> Exit {
     errln!(
         "error: no running instance answers at {address}: {error:#}\n  \
-         is it running? its log names the admin listener; ask another one with --admin HOST:PORT or unix:PATH"
+         is it running? its log names the admin listener; ask another one with --admin HOST:PORT or unix:PATH\n  \
+         does it run with another file? name it with --config; in a container set BEARER_PROXY_CONFIG, which all verbs read"
     );
     Exit::Unreachable
 }
