@@ -12,19 +12,22 @@ use rustix::process::{Resource, getrlimit};
 /// The value that Prometheus client libraries report for "no limit".
 const UNLIMITED: u64 = u64::MAX;
 
+/// Computes the value of a gauge.
+type Value = fn(&Stat) -> f64;
+
 /// The collector of the `process_*` metrics.
 pub struct ProcessCollector {
     cpu: Counter,
     /// Held while the counter is updated, so that two scrapes at once do not add the same time twice.
     update: Mutex<()>,
     /// Each gauge with the function that computes its value.
-    gauges: Vec<(Gauge, fn(&Stat) -> f64)>,
+    gauges: Vec<(Gauge, Value)>,
     /// `None` if it cannot be computed: no start time is better than 1970.
     start_time: Option<Gauge>,
 }
 
 /// Name, help text and value of each gauge.
-const GAUGES: [(&str, &str, fn(&Stat) -> f64); 5] = [
+const GAUGES: [(&str, &str, Value); 5] = [
     ("process_open_fds", "Number of open file descriptors.", |_| {
         to_f64(fs::read_dir("/proc/self/fd").into_iter().flatten().count() as u64)
     }),
