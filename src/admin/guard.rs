@@ -1,5 +1,5 @@
-//! Who may look in: on loopback this machine's programs but no web page that a browser on it shows;
-//! beyond loopback anybody, but at probes and metrics only.
+//! Access to admin listeners. On loopback: programs of this machine, but no web page in a browser on it.
+//! Beyond loopback: everyone, but only probes and metrics.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,31 +9,31 @@ use http::{Request, Version};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// From where an admin listener can be reached.
+/// The network that an admin listener can be reached from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// This machine only; names that are not its own are refused, which stops DNS rebinding.
+    /// This machine only. Foreign host names are refused, which stops DNS rebinding.
     Loopback(IpAddr),
-    /// Others too, under any name.
+    /// Other machines too, under any name.
     Remote,
 }
 
-/// Why a request may not look in.
+/// A request has no access to an admin listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessError {
-    /// No Host, several, or one that is none (RFC 9112 section 3.2).
+    /// The Host field is missing, repeated or invalid (RFC 9112 section 3.2).
     BadHost,
-    /// A Host that is not ours.
+    /// The Host is not this machine.
     ForeignHost,
-    /// A web page of another site asks.
+    /// A web page of another site sent the request.
     CrossSite,
 }
 
 impl Reach {
-    /// That of a Unix socket: its clients name this machine.
+    /// The reach of a Unix socket: its clients name this machine.
     pub const SOCKET: Self = Self::Loopback(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
-    /// That of a listener bound to this address.
+    /// The reach of a listener bound to this address.
     pub fn of(bound: SocketAddr) -> Self {
         match bound.ip().to_canonical() {
             ip if ip.is_loopback() => Self::Loopback(ip),
@@ -41,7 +41,10 @@ impl Reach {
         }
     }
 
-    /// Whether the request may look in at all.
+    /// Checks that the request has access.
+    ///
+    /// # Errors
+    /// The reason for refusing it.
     pub fn admit<B>(self, request: &Request<B>) -> Result<(), AccessError> {
         let Self::Loopback(bound) = self else { return Ok(()) };
         let authority = authority(request)?;
@@ -55,7 +58,7 @@ impl Reach {
     }
 }
 
-/// The name the request is for; HTTP/1.0 may leave it out.
+/// The authority of a request; `None` for HTTP/1.0 without Host.
 fn authority<B>(request: &Request<B>) -> Result<Option<Authority>, AccessError> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {

@@ -1,11 +1,11 @@
-//! The operator's window, on its own socket: probes, metrics, and the state of tokens.
+//! The admin listeners: probes, metrics, the state of tokens, and forced refreshes.
 //!
-//! It knows nothing of how tokens are made: `app` hands it a [`Health`] to look through.
+//! This folder sees the state of the program only through [`Health`], which `app` implements.
 
 pub mod guard;
 pub mod readiness;
 pub mod service;
 pub mod settings;
 
-pub use readiness::{Health, TokenHealth};
+pub use readiness::Health;
 pub use service::Admin;

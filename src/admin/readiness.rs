@@ -1,81 +1,43 @@
-//! Ready, started, alive: what probes ask, computed from what `app` lets us see.
+//! Liveness, start-up and readiness, computed from the state of the program's parts.
 
-use std::time::SystemTime;
+use crate::clock::Moment;
+use crate::token::TokenStatus;
 
-/// What the rest of the program tells about itself.
+/// The state of the program, for probes and status.
 pub trait Health: Send + Sync + 'static {
-    /// Whether it is leaving: no longer ready, whatever the tokens are.
+    /// True once the program shuts down; it is then not ready, whatever the state of its tokens.
     fn draining(&self) -> bool;
-    /// Whether the listeners are bound and the workers run.
+    /// True once the listeners are bound and the workers run.
     fn started(&self) -> bool;
-    /// Every token of every credential, in the order of the credentials' names.
-    fn tokens(&self) -> Vec<TokenHealth>;
-    /// Somebody waits for the tokens of a credential, or for all that are not lazy.
+    /// Every token of every credential, ordered by the credentials' names.
+    fn tokens(&self) -> Vec<TokenStatus>;
+    /// Requests the missing tokens of a credential, or of all that are not lazy.
     fn ask(&self, credential: Option<&str>);
-    /// Has the tokens of a credential fetched anew; says how many they are.
+    /// Forces a refresh of all tokens of a credential; returns their number.
     fn refresh(&self, credential: &str) -> usize;
-    /// Whether the parts that carry requests still move. Never a matter of tokens: a restart
-    /// repairs no bank.
+    /// True if all workers are responsive. Liveness ignores tokens: a restart cannot fix an unavailable
+    /// bank.
     fn alive(&self) -> bool {
         true
     }
 }
 
-/// One token as operators see it: nothing in it is secret.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct TokenHealth {
-    /// The credential's name.
-    pub credential: String,
-    /// The token's number among those of its credential.
-    pub token: String,
-    /// The scopes it is asked with.
-    pub scopes: Vec<String>,
-    /// Whether a request could use it now.
-    pub usable: bool,
-    /// Fetched only when a request needs it, so that its absence says nothing.
-    pub lazy: bool,
-    /// Whether the first attempt has ended, either way.
-    pub attempted: bool,
-    /// In a word: `fresh`, `ageing`, `expired`, `none`.
-    pub state: &'static str,
-    /// When it ends.
-    pub expires: Option<SystemTime>,
-    /// When its successor is to be fetched.
-    pub refresh_due: Option<SystemTime>,
-    /// Since when fetching fails.
-    pub failing_since: Option<SystemTime>,
-    /// Failures in a row.
-    pub failures: u32,
-    /// What the last failure was, in a fixed word.
-    pub last_error: Option<&'static str>,
-    /// Where it is asked from.
-    pub token_url: String,
-    /// Scopes that it was asked with and that were not granted.
-    pub missing_scopes: Vec<String>,
-    /// Another instance seems to revoke what we obtain.
-    pub contended: bool,
-    /// How far the token server's clock is ahead of ours, in seconds.
-    pub clock_offset: Option<f64>,
-    /// Calls that the credential's hourly budget leaves.
-    pub budget_left: Option<u32>,
-}
-
-/// The answer to "may requests be sent here?".
+/// The readiness of the program, or of one credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// Yes.
+    /// Requests may be sent.
     Ready,
-    /// No: the program is leaving.
+    /// The program is shutting down.
     Draining,
-    /// No: it has only begun to start.
+    /// The program is starting.
     Starting,
-    /// Not all of it: these credentials lack a usable token.
+    /// These credentials have no usable token.
     Missing(Vec<String>),
-    /// There is no credential of that name.
+    /// No credential has the requested name.
     Unknown,
 }
 
-/// Readiness as a whole, or of one credential. A lazy credential counts only when asked for.
+/// The readiness of the program, or of one credential. A lazy credential counts only if requested.
 pub fn readiness(health: &dyn Health, credential: Option<&str>) -> Readiness {
     if health.draining() {
         return Readiness::Draining;
@@ -84,35 +46,35 @@ pub fn readiness(health: &dyn Health, credential: Option<&str>) -> Readiness {
         return Readiness::Starting;
     }
     let tokens = health.tokens();
-    if credential.is_some_and(|name| !tokens.iter().any(|token| token.credential == name)) {
+    if credential.is_some_and(|name| !tokens.iter().any(|token| *token.credential == *name)) {
         return Readiness::Unknown;
     }
-    let asked =
-        |token: &TokenHealth| credential.map_or(!token.lazy, |name| token.credential == name);
-    let mut missing: Vec<String> = tokens
-        .into_iter()
-        .filter(|token| asked(token) && !token.usable)
-        .map(|token| token.credential)
-        .collect();
+    let now = Moment::now();
+    let counts =
+        |token: &&TokenStatus| credential.map_or(!token.lazy, |name| *token.credential == *name);
+    let absent = tokens.iter().filter(counts).filter(|token| !token.usable(now));
+    let mut missing: Vec<String> = absent.map(|token| token.credential.to_string()).collect();
     missing.dedup();
     if missing.is_empty() { Readiness::Ready } else { Readiness::Missing(missing) }
 }
 
-/// Whether the start is over: listeners bound, and the first attempt for each token has ended,
-/// either way. Lazy tokens are not waited for.
+/// True once the listeners are bound and the first attempt for each token that is not lazy has ended,
+/// with or without success.
 pub fn is_started(health: &dyn Health) -> bool {
     health.started() && health.tokens().iter().all(|token| token.attempted || token.lazy)
 }
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[derive(Default, Clone)]
     pub struct Fake {
         pub draining: bool,
         pub starting: bool,
-        pub tokens: Vec<TokenHealth>,
+        pub tokens: Vec<TokenStatus>,
     }
 
     impl Health for Fake {
@@ -122,25 +84,25 @@ pub(super) mod tests {
         fn started(&self) -> bool {
             !self.starting
         }
-        fn tokens(&self) -> Vec<TokenHealth> {
+        fn tokens(&self) -> Vec<TokenStatus> {
             self.tokens.clone()
         }
         fn ask(&self, _: Option<&str>) {}
         fn refresh(&self, credential: &str) -> usize {
-            self.tokens.iter().filter(|token| token.credential == credential).count()
+            self.tokens.iter().filter(|token| *token.credential == *credential).count()
         }
     }
 
     /// A token from `"name"`, with `+` usable, `~` lazy, `?` not yet attempted.
-    pub fn token(text: &str) -> TokenHealth {
-        TokenHealth {
+    pub fn token(text: &str) -> TokenStatus {
+        let usable_until = Moment::now().after(Duration::from_secs(60));
+        TokenStatus {
             credential: text.trim_end_matches(['+', '~', '?']).into(),
             token: "0".into(),
-            usable: text.contains('+'),
+            usable_until: text.contains('+').then_some(usable_until),
             lazy: text.contains('~'),
             attempted: !text.contains('?'),
-            state: "none",
-            ..TokenHealth::default()
+            ..TokenStatus::default()
         }
     }
 
@@ -150,8 +112,8 @@ pub(super) mod tests {
 
     #[test]
     fn readiness_is_every_credential_that_is_not_lazy() {
-        let check = |tokens: &[&str], asked: Option<&str>, expected: Readiness| {
-            assert_eq!(readiness(&fake(tokens), asked), expected, "{tokens:?} {asked:?}");
+        let check = |tokens: &[&str], name: Option<&str>, expected: Readiness| {
+            assert_eq!(readiness(&fake(tokens), name), expected, "{tokens:?} {name:?}");
         };
         let missing = |name: &str| Readiness::Missing(vec![name.into()]);
         check(&[], None, Readiness::Ready);

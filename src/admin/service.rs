@@ -1,4 +1,4 @@
-//! The pages of the admin listener and the small server that shows them, on the control runtime.
+//! The pages of the admin listeners and the small HTTP server for them, on the control runtime.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,42 +19,47 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::guard::{AccessError, Reach};
-use super::readiness::{Health, Readiness, TokenHealth, is_started, readiness};
+use super::readiness::{Health, Readiness, is_started, readiness};
+use crate::clock::Moment;
 use crate::listen::Listener;
 use crate::server::StopSignal;
 use crate::telemetry::{Registry, metrics};
+use crate::token::TokenStatus;
 
-/// Connections at a time; a probe, a scraper and a person need three.
+/// Open connections per listener; a probe, a scraper and a person need three.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Time for a request to come, so that nobody holds a connection for nothing. It is longer than the
-/// usual intervals of probes and scrapes, which keep their connections.
+/// Time for the next request of a connection. It is longer than the usual intervals of probes and scrapes,
+/// which keep their connections.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Bytes of one request's head.
+/// Bytes of a request head.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// After an accept that failed.
+/// Pause after a failed accept, such as one without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// What operators see.
+/// The admin service, shared by all admin listeners.
 pub struct Admin {
     health: Arc<dyn Health>,
     registry: Registry,
 }
 
 impl Admin {
-    /// A view of this program.
+    /// A service for this program.
     pub fn new(health: Arc<dyn Health>, registry: Registry) -> Arc<Self> {
         Arc::new(Self { health, registry })
     }
 
-    /// Shows it on this listener until told to stop; answers under way are finished. More than
-    /// probes and metrics is shown while `control` says so.
+    /// Serves a listener until the stop signal; responses in flight are finished. It serves more than probes
+    /// and metrics while `control` is true.
+    ///
+    /// # Errors
+    /// A socket that the runtime does not accept.
     pub async fn serve(
         self: Arc<Self>,
         listener: Listener,
@@ -115,8 +120,8 @@ impl Admin {
         stop: StopSignal,
     ) {
         let service = hyper::service::service_fn(move |request| {
-            let answer = self.answer(&view, &request);
-            std::future::ready(Ok::<_, Infallible>(answer))
+            let response = self.respond(&view, &request);
+            std::future::ready(Ok::<_, Infallible>(response))
         });
         let connection = Builder::new()
             .timer(TokioTimer::new())
@@ -136,8 +141,8 @@ impl Admin {
         }
     }
 
-    /// The answer to one request: the only place that knows the pages.
-    fn answer<B>(&self, view: &View, request: &Request<B>) -> Response<Full<Bytes>> {
+    /// The response to one request. Only this function knows the pages.
+    fn respond<B>(&self, view: &View, request: &Request<B>) -> Response<Full<Bytes>> {
         if let Err(refusal) = view.reach.admit(request) {
             return refused(refusal);
         }
@@ -155,25 +160,25 @@ impl Admin {
         match *request.method() {
             // hyper sends no body in answer to HEAD.
             Method::GET | Method::HEAD => page(),
-            _ => not_allowed("only to be read", "use GET or HEAD", "GET, HEAD"),
+            _ => not_allowed("method not allowed", "use GET or HEAD", "GET, HEAD"),
         }
     }
 
-    /// Has the tokens of a credential fetched anew; how that ends is seen in the status.
+    /// Forces a refresh of a credential's tokens; `/status` shows its result later.
     fn refresh(&self, method: &Method, query: &str) -> Response<Full<Bytes>> {
         if method != Method::POST {
-            return not_allowed("this has effects", "use POST", "POST");
+            return not_allowed("method not allowed", "use POST", "POST");
         }
         let Some(credential) = Parameters::read(query).credential else {
             let how = "POST /refresh?credential=NAME";
-            return problem(StatusCode::BAD_REQUEST, "which credential?", how);
+            return problem(StatusCode::BAD_REQUEST, "missing parameter credential", how);
         };
         match self.health.refresh(&credential) {
             0 => problem(StatusCode::NOT_FOUND, "no such credential", "see /status"),
             tokens => {
                 tracing::info!(credential, tokens, "a refresh is forced");
-                let told = json!({ "credential": credential, "tokens": tokens });
-                answer(StatusCode::ACCEPTED, JSON, format!("{told}\n"))
+                let accepted = json!({ "credential": credential, "tokens": tokens });
+                response(StatusCode::ACCEPTED, JSON, format!("{accepted}\n"))
             }
         }
     }
@@ -181,7 +186,7 @@ impl Admin {
     fn livez(&self) -> Response<Full<Bytes>> {
         match self.health.alive() {
             true => text(StatusCode::OK, "alive\n"),
-            false => text(StatusCode::SERVICE_UNAVAILABLE, "a worker does not move\n"),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "a worker is unresponsive\n"),
         }
     }
 
@@ -197,7 +202,7 @@ impl Admin {
         let credential = parameters.credential.as_deref();
         let readiness = readiness(&*self.health, credential);
         if matches!(readiness, Readiness::Missing(_)) {
-            // Whoever waits to be ready waits for tokens as a request does.
+            // A client that polls for readiness waits for tokens like a request: request them.
             self.health.ask(credential);
         }
         let (status, mut lines) = match readiness {
@@ -208,18 +213,21 @@ impl Admin {
             Readiness::Missing(names) => (StatusCode::SERVICE_UNAVAILABLE, missing(&names)),
         };
         if parameters.verbose {
-            lines.extend(self.health.tokens().iter().map(verbose_line));
+            let now = Moment::now();
+            lines.extend(self.health.tokens().iter().map(|token| verbose_line(token, now)));
         }
         text(status, lines)
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
-        answer(StatusCode::OK, content_type, self.registry.render())
+        response(StatusCode::OK, content_type, self.registry.render())
     }
 
     fn status(&self) -> Response<Full<Bytes>> {
-        let tokens: Vec<Value> = self.health.tokens().iter().map(token_json).collect();
+        let now = Moment::now();
+        let tokens = self.health.tokens();
+        let tokens: Vec<Value> = tokens.iter().map(|token| token_json(token, now)).collect();
         let status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "ready": readiness(&*self.health, None) == Readiness::Ready,
@@ -227,7 +235,7 @@ impl Admin {
             "draining": self.health.draining(),
             "tokens": tokens,
         });
-        answer(StatusCode::OK, JSON, format!("{status:#}\n"))
+        response(StatusCode::OK, JSON, format!("{status:#}\n"))
     }
 }
 
@@ -244,7 +252,7 @@ enum Client {
     Unix(UnixStream),
 }
 
-/// From where one listener is reached, and what it shows.
+/// The reach of one listener, and the pages that it serves.
 #[derive(Debug, Clone)]
 struct View {
     reach: Reach,
@@ -252,13 +260,13 @@ struct View {
 }
 
 impl View {
-    /// Beyond this machine never, whatever is configured.
+    /// True if control pages are served; never beyond this machine, whatever is configured.
     fn shows_control(&self) -> bool {
         self.reach != Reach::Remote && self.control.load(Ordering::Relaxed)
     }
 }
 
-/// Waits for a place, then for a connection.
+/// Waits for a free slot, then for a connection.
 async fn accept_one(
     listener: &Acceptor,
     slots: &Arc<Semaphore>,
@@ -299,22 +307,21 @@ fn missing(names: &[String]) -> String {
     names.iter().map(|name| format!("{name}: no usable token\n")).collect()
 }
 
-fn verbose_line(token: &TokenHealth) -> String {
-    let TokenHealth { credential, token, usable, lazy, .. } = token;
-    let usable = if *usable { "usable" } else { "not usable" };
-    let lazy = if *lazy { ", lazy" } else { "" };
-    format!("{credential}/{token}: {usable}{lazy}\n")
+fn verbose_line(status: &TokenStatus, now: Moment) -> String {
+    let usable = if status.usable(now) { "usable" } else { "not usable" };
+    let lazy = if status.lazy { ", lazy" } else { "" };
+    format!("{}/{}: {usable}{lazy}\n", status.credential, status.token)
 }
 
-fn token_json(token: &TokenHealth) -> Value {
+fn token_json(token: &TokenStatus, now: Moment) -> Value {
     json!({
-        "credential": token.credential,
+        "credential": *token.credential,
         "token": token.token,
         "scopes": token.scopes,
-        "usable": token.usable,
+        "usable": token.usable(now),
         "lazy": token.lazy,
         "attempted": token.attempted,
-        "state": token.state,
+        "state": token.state(now),
         "expires": token.expires.map(date),
         "refresh_due": token.refresh_due.map(date),
         "failing_since": token.failing_since.map(date),
@@ -328,7 +335,7 @@ fn token_json(token: &TokenHealth) -> Value {
     })
 }
 
-/// RFC 3339, to the second.
+/// RFC 3339 in UTC, to the second.
 fn date(time: SystemTime) -> Option<String> {
     let timestamp = jiff::Timestamp::try_from(time).ok()?;
     Some(timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
@@ -341,43 +348,43 @@ fn refused(refusal: AccessError) -> Response<Full<Bytes>> {
         }
         AccessError::ForeignHost => (
             StatusCode::MISDIRECTED_REQUEST,
-            "not our name",
+            "unknown host",
             "this listener answers to localhost and its own address only",
         ),
         AccessError::CrossSite => {
-            (StatusCode::FORBIDDEN, "cross-site", "web pages of other sites may not ask here")
+            (StatusCode::FORBIDDEN, "cross-site request", "web pages of other sites have no access")
         }
     };
     problem(status, title, detail)
 }
 
-/// RFC 9110 section 15.5.6.
+/// 405 with the Allow header that it requires (RFC 9110 section 15.5.6).
 fn not_allowed(title: &str, detail: &str, allowed: &'static str) -> Response<Full<Bytes>> {
-    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, title, detail);
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    answer
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, title, detail);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
-/// RFC 9457.
+/// A problem document (RFC 9457).
 fn problem(status: StatusCode, title: &str, detail: &str) -> Response<Full<Bytes>> {
     let problem = json!({ "status": status.as_u16(), "title": title, "detail": detail });
-    answer(status, PROBLEM, format!("{problem}\n"))
+    response(status, PROBLEM, format!("{problem}\n"))
 }
 
 fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {
-    answer(status, TEXT, text.into())
+    response(status, TEXT, text.into())
 }
 
-fn answer(
+fn response(
     status: StatusCode,
     content_type: HeaderValue,
     body: impl Into<bytes::Bytes>,
 ) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, content_type);
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 #[cfg(test)]
@@ -431,14 +438,14 @@ mod tests {
             ("POST /livez", fake(&[]), 405, "GET or HEAD"),
             ("POST /refresh?credential=a", fake(&["a", "a+", "b"]), 202, "\"tokens\":2"),
             ("POST /refresh?credential=c", fake(&["a"]), 404, "no such credential"),
-            ("POST /refresh", fake(&["a"]), 400, "which credential"),
+            ("POST /refresh", fake(&["a"]), 400, "missing parameter credential"),
             ("GET /refresh?credential=a", fake(&["a"]), 405, "use POST"),
             ("GET /", fake(&[]), 404, "no such page"),
             ("POST /nowhere", fake(&[]), 404, "no such page"),
         ];
         for (line, health, status, part) in rows {
             let request = request(line, &[("host", "localhost:6751")]);
-            let answer = admin(health.clone()).answer(&view(LOOPBACK), &request);
+            let answer = admin(health.clone()).respond(&view(LOOPBACK), &request);
             assert_eq!(answer.status().as_u16(), *status, "{line}");
             assert_eq!(answer.headers().contains_key(ALLOW), *status == 405, "{line}");
             let text = body(answer).await;
@@ -450,7 +457,7 @@ mod tests {
     fn names_and_pages_by_reach() {
         let check = |reach: Reach, path: &str, fields: &[(&str, &str)], status: u16| {
             let request = request(&format!("GET {path}"), fields);
-            let answer = admin(fake(&["a+"])).answer(&view(reach), &request);
+            let answer = admin(fake(&["a+"])).respond(&view(reach), &request);
             assert_eq!(answer.status().as_u16(), status, "{reach:?} {path} {fields:?}");
         };
         for host in ["localhost", "LocalHost:6751", "127.0.0.1:6751", "[::1]:6751", "[::1]"] {

@@ -1,16 +1,16 @@
-//! Where operators look in.
+//! Settings of the admin listeners.
 
 use crate::listen::settings::Listen;
 
-/// The admin listener: probes and metrics, and where `control` names no other, what operators need.
+/// The admin listeners: one for probes and metrics, and an optional second one for control pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminSettings {
-    /// Its addresses; none where `admin.listen = "off"`.
+    /// Addresses of the main listener; empty for `admin.listen = "off"`.
     pub listen: Vec<Listen>,
-    /// The addresses, on this machine only, of all that is more than probes and metrics; none where
-    /// that is on [`listen`](Self::listen) too.
+    /// Addresses of the control listener, on this machine only. If there are none, the main listener serves
+    /// the control pages too.
     pub control: Vec<Listen>,
-    /// Whether an address beyond loopback is wanted; it then serves probes and `/metrics` only.
+    /// Allows an address beyond loopback, which then serves only probes and `/metrics`.
     pub allow_remote: bool,
 }
 
@@ -21,8 +21,8 @@ impl Default for AdminSettings {
 }
 
 impl AdminSettings {
-    /// Its listeners, and whether each shows more than probes and metrics.
-    pub fn wanted(&self) -> impl Iterator<Item = (&Listen, bool)> {
+    /// All addresses; the flag is true for those that serve control pages.
+    pub fn listeners(&self) -> impl Iterator<Item = (&Listen, bool)> {
         let listen = self.listen.iter().map(|listen| (listen, self.control.is_empty()));
         listen.chain(self.control.iter().map(|control| (control, true)))
     }

@@ -1,5 +1,5 @@
-//! The admin listeners across reloads, with the same rules as the proxy's: bound before old ones
-//! close, and a failed bind changes nothing.
+//! The admin listeners across reloads. New ones are bound before old ones close, and a failed bind
+//! changes nothing, as for the proxy's own.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use crate::listen::settings::Listen;
 use crate::listen::{AddressLock, BindError, Bound, BoundAddress, bind};
 use crate::server::StopSignal;
 
-/// Admin listeners that are bound and not served yet.
+/// Admin listeners that are bound, and not served yet.
 pub(super) struct BoundAdminListeners(Vec<(Listen, Bound)>);
 
 impl BoundAdminListeners {
-    /// Binds all that is wanted.
+    /// Binds all configured listeners.
     ///
     /// # Errors
-    /// The first that cannot be bound.
+    /// The first address that cannot be bound.
     pub(super) fn bind(settings: &AdminSettings) -> Result<Self, BindError> {
         Self::bind_new(settings, |_| false)
     }
@@ -29,28 +29,28 @@ impl BoundAdminListeners {
         settings: &AdminSettings,
         is_open: impl Fn(&Listen) -> bool,
     ) -> Result<Self, BindError> {
-        let new = settings.wanted().filter(|(listen, _)| !is_open(listen));
+        let new = settings.listeners().filter(|(listen, _)| !is_open(listen));
         new.map(|(listen, _)| Ok((listen.clone(), bind(listen, NonZeroUsize::MIN)?)))
             .collect::<Result<_, _>>()
             .map(Self)
     }
 
-    /// Where it is bound.
+    /// The bound addresses.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &BoundAddress> {
         self.0.iter().flat_map(|(_, bound)| &bound.addresses)
     }
 }
 
-/// Admin listeners that are served.
+/// Admin listeners that are being served.
 pub(super) struct AdminListeners {
     admin: Arc<Admin>,
     listeners: Vec<AdminListener>,
 }
 
-/// One of them.
+/// One admin listener.
 struct AdminListener {
     listen: Listen,
-    /// Whether it shows more than probes and metrics; a reload can change that.
+    /// True if it serves more than probes and metrics; a reload can change it.
     control: Arc<AtomicBool>,
     addresses: Vec<BoundAddress>,
     stop: StopSignal,
@@ -59,16 +59,16 @@ struct AdminListener {
 }
 
 impl AdminListeners {
-    /// Nothing is open yet.
+    /// No listeners yet.
     pub(super) fn new(admin: Arc<Admin>) -> Self {
         Self { admin, listeners: Vec::new() }
     }
 
-    /// Binds what is wanted and not open.
+    /// Binds configured listeners that are not open.
     ///
     /// # Errors
-    /// The first that cannot be bound.
-    pub(super) fn change(
+    /// The first address that cannot be bound.
+    pub(super) fn prepare(
         &self,
         settings: &AdminSettings,
     ) -> Result<BoundAdminListeners, BindError> {
@@ -77,9 +77,9 @@ impl AdminListeners {
         })
     }
 
-    /// Serves what was bound, and closes what is no longer wanted.
+    /// Serves new listeners and closes those that are no longer configured.
     pub(super) fn apply(&mut self, settings: &AdminSettings, new: BoundAdminListeners) {
-        let wanted = |listen: &Listen| settings.wanted().find(|(wanted, _)| *wanted == listen);
+        let wanted = |listen: &Listen| settings.listeners().find(|(wanted, _)| *wanted == listen);
         let opened: Vec<_> =
             new.0.into_iter().map(|(listen, bound)| self.open(listen, bound)).collect();
         self.listeners.extend(opened);
@@ -95,7 +95,7 @@ impl AdminListeners {
         });
     }
 
-    /// Where they are bound.
+    /// The bound addresses.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &BoundAddress> {
         self.listeners.iter().flat_map(|listener| &listener.addresses)
     }
@@ -122,7 +122,7 @@ impl AdminListeners {
         }
     }
 
-    /// Ends all of it at once.
+    /// Closes all listeners and aborts their connections.
     pub(super) async fn close(self) {
         for listener in self.listeners {
             listener.stop.abort();

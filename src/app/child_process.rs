@@ -1,5 +1,5 @@
-//! The command of `run -- CMD…`: started once requests are served, told the signals that we are
-//! told, and its end is ours.
+//! Child process of `run -- CMD…`: started once the proxy serves, receives the program's signals; the
+//! program exits with its code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -17,22 +17,22 @@ use crate::listen::BoundAddress;
 use crate::proxy::policy::settings::HeaderText;
 use crate::secret::{EgressLogin, EgressProxy, Reference};
 
-/// What a service manager tells the program that it has started, and nobody else.
-const MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+/// Variables of a service manager that are meant for the program itself and not for its children.
+const SERVICE_MANAGER_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// A program beside the proxy, or none.
+/// The child process, if there is one.
 pub(super) struct ChildProcess(Option<Child>);
 
 impl ChildProcess {
-    /// No command was given.
+    /// No child process.
     pub(super) fn none() -> Self {
         Self(None)
     }
 
-    /// Starts a command; without one this is [`none`](Self::none).
+    /// Starts a command; [`none`](Self::none) if it is empty.
     ///
     /// # Errors
-    /// Where the program cannot be started.
+    /// The program cannot be started.
     pub(super) fn start(command: &[OsString], environment: Environment) -> io::Result<Self> {
         let Some((program, arguments)) = command.split_first() else { return Ok(Self::none()) };
         let mut command = Command::new(program);
@@ -45,7 +45,7 @@ impl ChildProcess {
         Ok(Self(Some(child)))
     }
 
-    /// Ends with the command, and tells the exit code that stands for its end; never without one.
+    /// Waits for the child to end and returns its exit code; never completes without a child.
     pub(super) async fn ended(&mut self) -> u8 {
         let Some(child) = &mut self.0 else { return std::future::pending().await };
         let code = child.wait().await.map_or(1, code);
@@ -54,8 +54,9 @@ impl ChildProcess {
         code
     }
 
-    /// Tells it to leave, and waits: it may need us to finish. After the time it is killed.
-    pub(super) async fn leave(&mut self, signal: Signal, patience: Duration) -> Option<u8> {
+    /// Sends the signal and waits for the child to end, because it may need the proxy until then. Kills it
+    /// after `patience`.
+    pub(super) async fn stop(&mut self, signal: Signal, patience: Duration) -> Option<u8> {
         let child = self.0.as_mut()?;
         send_signal(child, signal);
         if let Ok(code) = tokio::time::timeout(patience, self.ended()).await {
@@ -70,7 +71,7 @@ impl ChildProcess {
     }
 }
 
-/// What was typed at a terminal has reached the command already.
+/// Forwards a signal. An interrupt that was typed at a terminal has reached the child already.
 fn send_signal(child: &Child, signal: Signal) {
     let number = match signal {
         Signal::Terminate => Number::TERM,
@@ -79,44 +80,44 @@ fn send_signal(child: &Child, signal: Signal) {
     };
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(Err(error)) = pid.map(|pid| kill_process(pid, number)) {
-        tracing::debug!(%error, "the command cannot be told");
+        tracing::debug!(%error, "the command cannot be signalled");
     }
 }
 
-/// As a shell tells it: 128 and the number of the signal that ended it.
+/// The exit code as a shell reports it: 128 plus the number of a signal that ended the child.
 fn code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
     let signalled = status.signal().map(|number| number.saturating_add(128));
     status.code().or(signalled).and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// How the environment of the command differs from ours.
+/// Changes to the environment for the child.
 pub(super) struct Environment {
     set: Vec<(String, String)>,
     unset: BTreeSet<String>,
 }
 
 impl Environment {
-    /// Where we listen, as `BEARER_PROXY_URL`, for each upstream as `BEARER_PROXY_URL_NAME`, and for
-    /// operators as `BEARER_PROXY_ADMIN_URL`. Secrets of the configuration are taken out. Each
-    /// listener comes with its index in the configuration.
+    /// Sets `BEARER_PROXY_URL` to the first listener, `BEARER_PROXY_URL_NAME` to the mount of each upstream,
+    /// and `BEARER_PROXY_ADMIN_URL` to the admin listener. Removes variables that hold secrets of the
+    /// configuration. Each listener comes with its index in the configuration.
     pub(super) fn new<'a>(
         config: &Config,
         proxy: impl Iterator<Item = (usize, &'a [BoundAddress])>,
         admin: Option<&BoundAddress>,
     ) -> Self {
-        let one = |(index, all): (usize, &[BoundAddress])| {
+        let listener_url = |(index, addresses): (usize, &[BoundAddress])| {
             let tls = config.proxy.listeners.get(index)?.tls.is_some();
-            Some((index, url(all.first()?, tls)))
+            Some((index, url(addresses.first()?, tls)))
         };
-        let urls: BTreeMap<usize, String> = proxy.filter_map(one).collect();
-        let of = |listener: usize| urls.get(&listener).cloned();
+        let urls: BTreeMap<usize, String> = proxy.filter_map(listener_url).collect();
+        let url_of = |listener: usize| urls.get(&listener).cloned();
         let mut set: Vec<(String, String)> = Vec::new();
-        set.extend(of(0).map(|url| ("BEARER_PROXY_URL".to_owned(), url)));
+        set.extend(url_of(0).map(|url| ("BEARER_PROXY_URL".to_owned(), url)));
         set.extend(admin.map(|local| ("BEARER_PROXY_ADMIN_URL".to_owned(), url(local, false))));
         for upstream in &config.proxy.upstreams {
             let name = upstream.connection.name.to_ascii_uppercase().replace('-', "_");
-            let url = of(upstream.listeners.start).map(|url| url + &upstream.mount);
+            let url = url_of(upstream.listeners.start).map(|url| url + &upstream.mount);
             set.extend(url.map(|url| (format!("BEARER_PROXY_URL_{name}"), url)));
         }
         Self { set, unset: secrets(config) }
@@ -134,7 +135,7 @@ fn url(local: &BoundAddress, tls: bool) -> String {
     }
 }
 
-/// Variables that hold what only we may know. A client's local key is its own.
+/// Variables that only the proxy may see: secrets, except the local keys, which belong to clients.
 fn secrets(config: &Config) -> BTreeSet<String> {
     let credentials = config.credentials.iter();
     let own = credentials.clone().filter_map(|credential| credential.client_secret.as_ref());
@@ -149,7 +150,7 @@ fn secrets(config: &Config) -> BTreeSet<String> {
         _ => None,
     };
     let named = own.chain(headers).chain(passwords).filter_map(variable);
-    named.chain(MANAGERS.map(str::to_owned)).collect()
+    named.chain(SERVICE_MANAGER_VARIABLES.map(str::to_owned)).collect()
 }
 
 fn secret((_, text): &(HeaderName, HeaderText)) -> Option<&Reference> {

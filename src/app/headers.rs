@@ -1,6 +1,7 @@
-//! Values of headers that the configuration knows: fixed headers that upstreams are sent, local keys
-//! that clients show. Secrets among them are read again, so that a rotated key needs neither restart
-//! nor reload, and one that was missing at the start is found later.
+//! Header values from the configuration: `set_headers` of upstreams and local keys of clients.
+//!
+//! Secrets among them are re-read, so a rotated key needs neither restart nor reload, and a secret that
+//! was missing at the start is found later.
 
 use std::sync::Arc;
 
@@ -8,136 +9,110 @@ use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::proxy::policy::plan::{LocalKeys, SetHeaders};
-use crate::proxy::policy::settings::{ClientCredential, ClientSettings, HeaderText, ProxySettings};
+use crate::proxy::policy::settings::{ClientCredential, HeaderText, ProxySettings};
 use crate::secret::Reference;
 
-/// The values of one configuration. Each carries whose it is and where it is read from, so that
-/// nothing has to be found again in the settings.
+/// The header values of one configuration.
 #[derive(Debug, Default)]
 pub(super) struct HeaderValues {
-    set_headers: Vec<FixedHeader>,
-    local_keys: Vec<LocalKey>,
-    /// A value is another than when a plan was made of them.
+    /// `set_headers` with a literal value, by upstream and name.
+    literals: Vec<((Arc<str>, HeaderName), HeaderValue)>,
+    /// `set_headers` with a secret value.
+    set_headers: Vec<(HeaderName, HeaderSecret)>,
+    local_keys: Vec<HeaderSecret>,
+    /// True if a value differs from that in the current plan.
     changed: bool,
 }
 
-/// A fixed header of an upstream.
+/// A secret that is the value of a header.
 #[derive(Debug)]
-struct FixedHeader {
-    upstream: Arc<str>,
-    name: HeaderName,
-    value: HeaderSource,
-}
-
-#[derive(Debug)]
-enum HeaderSource {
-    /// Literal in the configuration.
-    Literal(HeaderValue),
-    Secret(ManagedSecret),
-}
-
-/// The local key of a client.
-#[derive(Debug)]
-struct LocalKey {
-    client: Arc<str>,
-    key: ManagedSecret,
-}
-
-/// A secret that is read again now and then.
-#[derive(Debug)]
-struct ManagedSecret {
+struct HeaderSecret {
+    /// `upstream` or `client`, for the log.
+    kind: &'static str,
+    /// Name of the upstream or client.
+    owner: Arc<str>,
     reference: Reference,
     value: Option<HeaderValue>,
-    /// When it was last tried.
-    tried: Option<Instant>,
-    /// The last attempt to read it failed, and the log says so.
+    /// Time of the last attempt to read it.
+    tried: Instant,
+    /// True if the last attempt failed, which has been logged.
     failing: bool,
 }
 
 impl HeaderValues {
-    /// Reads all of them.
+    /// Reads all values.
     pub(super) async fn read(settings: &ProxySettings) -> Self {
-        let mut set_headers = Vec::new();
+        let mut values = Self::default();
         for upstream in &settings.upstreams {
             let owner = &upstream.connection.name;
             for (name, text) in &upstream.set_headers {
-                let value = match text {
-                    HeaderText::Value(value) => HeaderSource::Literal(value.clone()),
-                    HeaderText::Secret(reference) => HeaderSource::Secret(
-                        ManagedSecret::first(reference, "upstream", owner).await,
-                    ),
-                };
-                set_headers.push(FixedHeader {
-                    upstream: Arc::clone(owner),
-                    name: name.clone(),
-                    value,
-                });
+                match text {
+                    HeaderText::Value(value) => {
+                        let key = (Arc::clone(owner), name.clone());
+                        values.literals.push((key, value.clone()));
+                    }
+                    HeaderText::Secret(reference) => {
+                        let secret = HeaderSecret::new("upstream", owner, reference).await;
+                        values.set_headers.push((name.clone(), secret));
+                    }
+                }
             }
         }
-        let mut local_keys = Vec::new();
         for client in &settings.clients {
-            if let Some(reference) = local_key(client) {
-                let key = ManagedSecret::first(reference, "client", &client.name).await;
-                local_keys.push(LocalKey { client: Arc::clone(&client.name), key });
+            if let ClientCredential::LocalKey { value, .. } = &client.credential {
+                let secret = HeaderSecret::new("client", &client.name, value).await;
+                values.local_keys.push(secret);
             }
         }
-        Self { set_headers, local_keys, changed: false }
+        values
     }
 
-    /// Reads anew what can have changed without a word to us and is due, and what is missing. Tells
-    /// whether any value is another than in the plan. It may be dropped on its way.
+    /// Re-reads secrets that are missing or due. Returns true if any value differs from that in the plan.
+    ///
+    /// Cancel safe: `changed` is updated after each secret, so a dropped call loses no change.
     pub(super) async fn reread(&mut self) -> bool {
-        for FixedHeader { upstream, value, .. } in &mut self.set_headers {
-            if let HeaderSource::Secret(secret) = value {
-                self.changed |= secret.reread("upstream", upstream).await;
-            }
-        }
-        for LocalKey { client, key } in &mut self.local_keys {
-            self.changed |= key.reread("client", client).await;
+        let set_headers = self.set_headers.iter_mut().map(|(_, secret)| secret);
+        for secret in set_headers.chain(&mut self.local_keys) {
+            self.changed |= secret.reread().await;
         }
         self.changed
     }
 
-    /// As a plan takes them, which is then up to date: fixed headers, and local keys.
+    /// The values as a plan takes them; the plan then counts as up to date.
     pub(super) fn values(&mut self) -> (SetHeaders, LocalKeys) {
         self.changed = false;
-        let set_headers = self.set_headers.iter().map(|header| {
-            let value = match &header.value {
-                HeaderSource::Literal(value) => Some(value.clone()),
-                HeaderSource::Secret(secret) => secret.value.clone(),
-            };
-            ((Arc::clone(&header.upstream), header.name.clone()), value)
+        let literals =
+            self.literals.iter().map(|(header, value)| (header.clone(), Some(value.clone())));
+        let secrets = self.set_headers.iter().map(|(name, secret)| {
+            ((Arc::clone(&secret.owner), name.clone()), secret.value.clone())
         });
-        let local_keys = self
-            .local_keys
-            .iter()
-            .map(|known| (Arc::clone(&known.client), known.key.value.clone()));
-        (set_headers.collect(), local_keys.collect())
+        let local_keys =
+            self.local_keys.iter().map(|secret| (Arc::clone(&secret.owner), secret.value.clone()));
+        (literals.chain(secrets).collect(), local_keys.collect())
     }
 }
 
-fn local_key(client: &ClientSettings) -> Option<&Reference> {
-    match &client.credential {
-        ClientCredential::LocalKey { value, .. } => Some(value),
-        ClientCredential::Certificate(_) | ClientCredential::Process { .. } => None,
-    }
-}
-
-impl ManagedSecret {
-    /// The secret as it is read for the first time.
-    async fn first(reference: &Reference, kind: &'static str, owner: &str) -> Self {
-        let reference = reference.clone();
-        let mut secret = Self { reference, value: None, tried: None, failing: false };
-        secret.read(kind, owner).await;
+impl HeaderSecret {
+    async fn new(kind: &'static str, owner: &Arc<str>, reference: &Reference) -> Self {
+        let mut secret = Self {
+            kind,
+            owner: Arc::clone(owner),
+            reference: reference.clone(),
+            value: None,
+            tried: Instant::now(),
+            failing: false,
+        };
+        secret.read().await;
         secret
     }
 
-    /// A value that cannot be read again stays: a file may be in the middle of its rotation.
-    async fn read(&mut self, kind: &'static str, owner: &str) {
-        self.tried = Some(Instant::now());
+    /// Reads the secret. If that fails, the last value stays: a file may be in the middle of a rotation.
+    async fn read(&mut self) {
+        self.tried = Instant::now();
         let read = self.reference.read().await;
         let value = read.as_ref().ok().and_then(|secret| secret.header(""));
         if value.is_none() && !self.failing {
+            let (kind, owner) = (self.kind, &*self.owner);
             let why = read.err().map_or("no header can hold it".into(), |error| error.to_string());
             match self.value {
                 Some(_) => tracing::warn!(
@@ -155,22 +130,17 @@ impl ManagedSecret {
             }
         }
         self.failing = value.is_none();
-        if value.is_some() {
-            self.value = value;
-        }
+        self.value = value.or_else(|| self.value.take());
     }
 
-    /// Tells whether the value is another now.
-    async fn reread(&mut self, kind: &'static str, owner: &str) -> bool {
-        let fresh = |tried: Instant| match self.reference.recheck() {
-            Some(every) => tried.elapsed() < every,
-            None => true,
-        };
-        if self.value.is_some() && self.tried.is_some_and(fresh) {
+    /// Re-reads the secret if it is missing or due; returns true if its value has changed.
+    async fn reread(&mut self) -> bool {
+        let due = self.reference.recheck().is_some_and(|every| self.tried.elapsed() >= every);
+        if self.value.is_some() && !due {
             return false;
         }
         let before = self.value.clone();
-        self.read(kind, owner).await;
+        self.read().await;
         before != self.value
     }
 }

@@ -1,11 +1,11 @@
-//! The proxy's listeners across reloads: those that stay keep their number and their sockets, new
-//! ones are bound before old ones close, and a failed bind changes nothing.
+//! The proxy's listeners across reloads: listeners that stay keep their id and sockets, new ones are
+//! bound before old ones close, and a failed bind changes nothing.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::UNIX_EPOCH;
 
-use super::build::StartError;
+use super::error::StartError;
 use crate::listen::settings::{Listen, ServerTls};
 use crate::listen::tls::Identity;
 use crate::listen::{AddressLock, BindError, BoundAddress, TlsCell, bind};
@@ -16,17 +16,17 @@ use crate::telemetry::Registry;
 use crate::telemetry::family::Gauges;
 use crate::x509::TlsSetupError;
 
-/// What is bound.
+/// All bound listeners.
 pub(super) struct Listeners {
     workers: NonZeroUsize,
-    /// By their index in the listeners of the configuration, which is how its upstreams name them.
+    /// By index in the configuration's list of listeners; upstreams refer to them by it.
     open: BTreeMap<usize, OpenListener>,
-    /// The next listener's number; none is used twice, so that no connection is taken for another's.
+    /// The id of the next new listener. Ids are never reused: an old connection may still carry one.
     next: usize,
     expiry: Gauges,
 }
 
-/// One listener whose sockets are with the workers.
+/// A listener whose sockets the workers have.
 struct OpenListener {
     id: usize,
     listen: Listen,
@@ -40,15 +40,15 @@ struct OpenListener {
 struct Certificate {
     settings: ServerTls,
     identity: Identity,
-    /// Its files cannot be used as they are now, and the log says so.
+    /// True if the files cannot be used at the moment, which has been logged.
     failing: bool,
 }
 
-/// New listeners that are bound, and old ones that stay; nothing is in force yet.
+/// The listeners of a new configuration: bound, and not in use yet.
 pub(super) struct ListenerChange {
-    /// By their index in the listeners of the new configuration.
+    /// By index in the new configuration's list of listeners.
     wanted: BTreeMap<usize, WantedListener>,
-    /// Sockets of the new ones, for each worker.
+    /// Sockets of new listeners, one list for each worker.
     pub(super) sockets: Vec<Vec<WorkerListener>>,
     next: usize,
 }
@@ -61,37 +61,40 @@ struct WantedListener {
 }
 
 enum Placement {
-    /// One that is open, by its number.
+    /// A listener that is open, by its id.
     Kept(usize),
     New(Box<OpenListener>),
 }
 
-/// Listeners that the workers are to close; their addresses are given up when this is dropped.
+/// Listeners that the workers must close. Dropping this unlocks their addresses.
 pub(super) struct Removed(Vec<OpenListener>);
 
 impl Removed {
-    /// Their numbers.
+    /// The ids of the listeners.
     pub(super) fn ids(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().map(|open| open.id)
     }
 }
 
 impl Listeners {
-    /// None yet, for this many workers.
+    /// No listeners yet; each will have sockets for this many workers.
     pub(super) fn new(workers: NonZeroUsize, registry: &Registry) -> Result<Self, StartError> {
         let expiry = registry.gauge_vec(
             "bearer_proxy_tls_listener_certificate_expiry_timestamp_seconds",
-            "When the certificate of a listener ends to be valid.",
+            "Expiry time of the listener certificate.",
             &["listener"],
         )?;
         Ok(Self { workers, open: BTreeMap::new(), next: 0, expiry })
     }
 
-    /// Binds what is wanted and not there, and reads all certificates.
+    /// Binds listeners that are not open yet, and reads all certificates.
     ///
     /// # Errors
-    /// The first that cannot be bound or read; what this call has bound is closed again.
-    pub(super) fn change(&self, wanted: &[ListenerSettings]) -> Result<ListenerChange, StartError> {
+    /// The first address or certificate that fails; this call's sockets are closed again.
+    pub(super) fn prepare(
+        &self,
+        wanted: &[ListenerSettings],
+    ) -> Result<ListenerChange, StartError> {
         let sockets = (0..self.workers.get()).map(|_| Vec::new()).collect();
         let mut change = ListenerChange { wanted: BTreeMap::new(), sockets, next: self.next };
         for (index, settings) in wanted.iter().enumerate() {
@@ -118,7 +121,7 @@ impl Listeners {
         Ok(change)
     }
 
-    /// Where the listeners are bound once the change is in force.
+    /// The bound addresses after [`apply`](Self::apply).
     pub(super) fn bound(&self, change: &ListenerChange) -> BoundListeners {
         let open = |wanted: &WantedListener| match &wanted.placement {
             Placement::Kept(id) => {
@@ -127,20 +130,19 @@ impl Listeners {
             Placement::New(open) => Some(open.bound()),
         };
         let all = change.wanted.iter();
-        // One that were not there would be missing under its index, which the plan refuses; the others
-        // keep theirs.
+        // If one were missing, the plan would be refused for its index; the others keep theirs.
         all.filter_map(|(index, wanted)| Some((*index, open(wanted)?))).collect()
     }
 
-    /// Where they are bound now.
+    /// The bound addresses now.
     pub(super) fn unchanged(&self) -> BoundListeners {
         self.open.iter().map(|(index, open)| (*index, open.bound())).collect()
     }
 
-    /// Puts the change in force.
+    /// Takes the change over.
     pub(super) fn apply(&mut self, change: ListenerChange) -> Removed {
         let old = std::mem::take(&mut self.open);
-        // From here on by the number of the socket: its index may be another in this configuration.
+        // By id from here on: the index of a listener may differ between the configurations.
         let mut old: BTreeMap<usize, OpenListener> =
             old.into_values().map(|open| (open.id, open)).collect();
         for (index, WantedListener { listen, certificate, placement }) in change.wanted {
@@ -158,8 +160,8 @@ impl Listeners {
         Removed(old.into_values().collect())
     }
 
-    /// Reads the certificates again; those that have changed are shown to clients from now on.
-    pub(super) fn reread(&mut self) {
+    /// Re-reads all certificates; new connections get those that have changed.
+    pub(super) fn reread_certificates(&mut self) {
         for open in self.open.values_mut() {
             let Some(certificate) = &mut open.certificate else { continue };
             if certificate.reread(&open.listen) {
@@ -180,7 +182,7 @@ impl Listeners {
         }
     }
 
-    /// The addresses of each, with its index in the listeners of the configuration.
+    /// The addresses of each listener, with its index in the configuration.
     pub(super) fn addresses(&self) -> impl Iterator<Item = (usize, &[BoundAddress])> {
         self.open.iter().map(|(index, open)| (*index, &*open.addresses))
     }
@@ -202,7 +204,7 @@ impl ListenerChange {
         let id = self.next;
         self.next += 1;
         let tls = TlsCell::default();
-        // Before the first connection: it is never served without.
+        // Before the workers get the socket: no connection is served without TLS.
         tls.set(identity);
         for (mine, new) in self.sockets.iter_mut().zip(bound.sockets) {
             let listener = |listener| WorkerListener { id, listener, tls: tls.clone() };
@@ -219,7 +221,8 @@ impl Certificate {
         Ok(Self { settings, identity, failing: false })
     }
 
-    /// Whether it is another now. Files that do not fit together may be in the middle of a renewal.
+    /// Re-reads the files; returns true if the certificate has changed. Files that do not match may be in
+    /// the middle of a renewal, so a failure keeps the old certificate.
     fn reread(&mut self, listen: &Listen) -> bool {
         let read = self.identity.reread(&self.settings);
         if let Err(error) = &read
@@ -241,7 +244,7 @@ impl OpenListener {
     }
 }
 
-/// Whether both are the same socket; who may connect to it can differ.
+/// True if both are the same socket; permissions on it may differ.
 fn is_same(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
         (Listen::Unix(a), Listen::Unix(b)) => a.path == b.path,
@@ -260,9 +263,35 @@ fn give_access(old: &Listen, new: &Listen) -> Result<(), BindError> {
     }
 }
 
+/// Logs all addresses; scripts and tests wait for these lines.
+pub(super) fn log_addresses<'a>(
+    proxy: &'a Listeners,
+    admin: impl IntoIterator<Item = &'a BoundAddress>,
+) {
+    for addr in proxy.addresses().flat_map(|(_, addresses)| addresses) {
+        tracing::info!(listener = "proxy", %addr, "listening");
+    }
+    for addr in admin {
+        tracing::info!(listener = "admin", %addr, "listening");
+    }
+}
+
+/// True if this is the first process of a container and all listeners are on the container's loopback.
+///
+/// That is right for a sidecar, which shares its loopback with the app. A port that `docker run -p`
+/// publishes leads to another address of the container, where nothing listens.
+pub(super) fn is_container_only<'a>(
+    process: u32,
+    listeners: impl IntoIterator<Item = &'a Listen>,
+) -> bool {
+    let local = |listen: &Listen| listen.is_loopback() && !matches!(listen, Listen::Unix(_));
+    process == 1 && listeners.into_iter().all(local)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::settings::UnixSocket;
     use crate::proxy::policy::settings::AllowedHosts;
 
     fn listener(listen: Listen) -> ListenerSettings {
@@ -276,24 +305,39 @@ mod tests {
     }
 
     #[test]
-    fn sockets_follow_their_listener_to_another_place_of_the_configuration() {
+    fn sockets_follow_their_listener_to_another_index() {
         let mut listeners = Listeners::new(NonZeroUsize::MIN, &Registry::new()).unwrap();
-        let one = listener(Listen::Localhost(0));
+        let first_listener = listener(Listen::Localhost(0));
         let other = listener(Listen::Tcp("127.0.0.1:0".parse().unwrap()));
-        let change = listeners.change(&[one.clone(), other.clone()]).unwrap();
+        let change = listeners.prepare(&[first_listener.clone(), other.clone()]).unwrap();
         let first = listeners.bound(&change);
         assert_eq!(listeners.apply(change).ids().count(), 0);
         assert_eq!(listeners.unchanged(), first);
 
-        let change = listeners.change(&[other.clone(), one]).unwrap();
+        let change = listeners.prepare(&[other.clone(), first_listener]).unwrap();
         let swapped = listeners.bound(&change);
         assert_eq!((&swapped[&0], &swapped[&1]), (&first[&1], &first[&0]));
         assert_eq!(listeners.apply(change).ids().count(), 0);
         assert_eq!(listeners.unchanged(), swapped);
 
-        let change = listeners.change(&[other]).unwrap();
+        let change = listeners.prepare(&[other]).unwrap();
         let removed = listeners.apply(change);
         assert_eq!(removed.ids().collect::<Vec<_>>(), [first[&0].id]);
         assert_eq!(listeners.unchanged()[&0], first[&1]);
+    }
+
+    #[test]
+    fn a_container_that_listens_on_loopback_alone_is_recognized() {
+        let check = |process, listeners: &[Listen], expected| {
+            assert_eq!(is_container_only(process, listeners), expected, "{process} {listeners:?}");
+        };
+        let local = Listen::Localhost(6750);
+        let ip = Listen::Tcp("[::1]:6750".parse().unwrap());
+        // A socket in a volume is reached by every container that mounts it.
+        let unix = Listen::Unix(UnixSocket::at("/run/bearer-proxy/proxy.sock".into()));
+        check(1, &[local.clone(), ip.clone()], true);
+        check(2, &[local.clone(), ip], false);
+        check(1, &[local.clone(), Listen::All(6751)], false);
+        check(1, &[local, unix], false);
     }
 }

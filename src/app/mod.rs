@@ -1,21 +1,25 @@
 //! Composition: the only folder that knows every other part.
 //!
-//! [`build`] binds, registers and resolves, so that every early failure happens there; [`run`]
-//! spawns, waits and leaves in order; `reload` puts a new file in place of the old, or changes
-//! nothing. `listeners`, `workers`, `admin_listeners` and `headers` are what a reload changes;
-//! `systemd` is who may have started us, `child_process` whom we start.
+//! [`build`] binds, registers and resolves, so every early failure happens there. [`run`] spawns, waits
+//! and shuts down in order. `reload` applies a new file completely or not at all; `listeners`, `workers`,
+//! `admin_listeners` and `headers` are the parts that it changes, `plan` compiles the rest. `systemd`
+//! notifies the service manager, `child_process` runs the command of `run -- CMD…`.
 
 mod admin_listeners;
 pub mod build;
 mod child_process;
+mod error;
 mod headers;
 mod health;
 mod listeners;
+mod metrics;
+mod plan;
 mod reload;
 pub mod run;
 mod signal;
 mod systemd;
 mod workers;
 
-pub use build::{App, StartError};
+pub use build::App;
+pub use error::StartError;
 pub use run::RunOutcome;

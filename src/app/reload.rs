@@ -1,23 +1,23 @@
-//! New file -> new `Config` -> new `Plan`, swapped in whole. A bad file changes nothing but a
-//! metric and a log line; tokens still wanted survive.
+//! New file -> new `Config` -> new `Plan`, swapped as a whole. An invalid file changes nothing except a
+//! metric and a log line; tokens that are still used survive.
 //!
-//! Everything that can fail comes first: reading, binding. Then all is put in force, in an order in
-//! which no request meets half of it: listeners that go stop first, the plan is swapped, listeners
-//! that come start last.
+//! Everything that can fail comes first: reading and binding. Then the new configuration is applied in an
+//! order in which no request sees half of it: removed listeners stop first, the plan is swapped, new
+//! listeners start last.
 //!
-//! Files are polled, not watched: Kubernetes swaps a symbolic link two levels up, which a watch
-//! misses and a read does not.
+//! Files are polled, not watched: Kubernetes swaps a symbolic link two levels up, which a watch misses
+//! and a read does not.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use prometheus::{Gauge, IntGauge};
+use std::time::Duration;
 
 use super::admin_listeners::{AdminListeners, BoundAdminListeners};
-use super::build::{StartError, plan};
+use super::error::StartError;
 use super::headers::HeaderValues;
-use super::listeners::{ListenerChange, Listeners};
+use super::listeners::{ListenerChange, Listeners, log_addresses};
+use super::metrics::{RESTART_KEYS, ReloadMetrics};
+use super::plan::build_plan;
 use super::systemd;
 use super::workers::WorkerThreads;
 use crate::config::{self, Config};
@@ -25,58 +25,15 @@ use crate::proxy::policy::plan::wanted;
 use crate::proxy::snapshot::SharedState;
 use crate::server::settings::{ShutdownSettings, WorkerCount};
 use crate::server::{ConnectionLimit, WorkerCommand};
-use crate::telemetry::Registry;
-use crate::telemetry::family::Gauges;
 use crate::telemetry::log::{LogFormat, LogGuard};
 use crate::token::TokenManager;
 
-/// Two equal reads this far apart, before a change is believed: files may be half written.
+/// Interval between two equal reads before a change counts: a file may be half written.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// What reloads leave in the metrics, in the words of Prometheus itself.
-pub struct ReloadMetrics {
-    successful: IntGauge,
-    success_time: Gauge,
-    restart_needed: Gauges,
-}
-
-impl ReloadMetrics {
-    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let successful = registry.gauge(
-            "bearer_proxy_config_last_reload_successful",
-            "Whether the last reading of the configuration succeeded.",
-        )?;
-        let success_time = Gauge::new(
-            "bearer_proxy_config_last_reload_success_timestamp_seconds",
-            "When the configuration in force was read.",
-        )?;
-        registry.add(success_time.clone())?;
-        let restart_needed = registry.gauge_vec(
-            "bearer_proxy_config_restart_needed",
-            "Keys whose new value a restart would put in force.",
-            &["key"],
-        )?;
-        RESTART_KEYS.iter().for_each(|key| restart_needed.with_label_values(&[*key]).set(0));
-        let metrics = Self { successful, success_time, restart_needed };
-        metrics.succeeded();
-        Ok(metrics)
-    }
-
-    fn succeeded(&self) {
-        self.successful.set(1);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.success_time.set(now.as_secs_f64());
-    }
-
-    fn refused(&self, why: &dyn std::fmt::Display) {
-        self.successful.set(0);
-        tracing::error!(%why, "the new configuration is refused, the old one stays in force");
-    }
-}
-
-/// What a reload changes, and what it needs for that.
+/// The parts that a reload changes, and the parts that it needs for that.
 pub(super) struct Reloader {
-    /// In force, except for keys that need a restart.
+    /// The applied configuration, except for keys that need a restart.
     pub(super) config: Config,
     /// The file as it was last read.
     pub(super) text: Option<Vec<u8>>,
@@ -88,28 +45,30 @@ pub(super) struct Reloader {
     pub(super) workers: WorkerThreads,
     pub(super) admin_listeners: AdminListeners,
     pub(super) metrics: ReloadMetrics,
-    /// Keys that only a start reads, as they were then.
+    /// Values at the start of the keys that only a start reads.
     pub(super) startup_only: StartupOnly,
 }
 
-/// What a look at the files found.
+/// The reason for a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReloadTrigger {
-    /// The configuration is another.
+    /// The configuration file has changed, or SIGHUP came.
     Config,
-    /// The secret of a header is another.
+    /// The secret of a header has changed.
     Headers,
 }
 
-/// All that a new configuration needs and that could fail, done.
+/// A new configuration after all steps that can fail.
 struct Prepared {
     listeners: ListenerChange,
     admin_listeners: BoundAdminListeners,
     headers: HeaderValues,
 }
 
-/// Waits until a file differs from what was last read, and has settled. Certificates of listeners,
-/// which nothing else depends on, are replaced on the way.
+/// Waits until a file differs from its last read and has settled. On the way it replaces renewed
+/// certificates of listeners, because nothing else depends on them.
+///
+/// Cancel safe: a dropped call only delays the next look at the files.
 pub(super) async fn changed(
     config: &Config,
     text: Option<&[u8]>,
@@ -119,17 +78,17 @@ pub(super) async fn changed(
     let Some(every) = config.watch else { return std::future::pending().await };
     loop {
         tokio::time::sleep(every).await;
-        if is_another(&config.path, text).await {
+        if has_changed(&config.path, text).await {
             return ReloadTrigger::Config;
         }
-        listeners.reread();
+        listeners.reread_certificates();
         if headers.reread().await {
             return ReloadTrigger::Headers;
         }
     }
 }
 
-async fn is_another(path: &Path, text: Option<&[u8]>) -> bool {
+async fn has_changed(path: &Path, text: Option<&[u8]>) -> bool {
     let Ok(first) = std::fs::read(path) else { return false };
     if Some(&*first) == text {
         return false;
@@ -139,24 +98,29 @@ async fn is_another(path: &Path, text: Option<&[u8]>) -> bool {
 }
 
 impl Reloader {
-    /// Reads the file and, where it is good, puts it in force.
+    /// Reads the file and applies it if it is valid.
     pub(super) async fn reload(&mut self, log: &LogGuard) {
         systemd::reloading();
         self.text = std::fs::read(&self.config.path).ok();
         match config::load(&self.config.path) {
             Ok(loaded) => match self.prepare(&loaded.config).await {
                 Ok(prepared) => self.apply(loaded.config, prepared, log).await,
-                Err(error) => self.metrics.refused(&error),
+                Err(error) => self.refuse(&error),
             },
-            Err(problems) => self.metrics.refused(&problems.render(false)),
+            Err(problems) => self.refuse(&problems.render(false)),
         }
         systemd::ready();
     }
 
+    fn refuse(&self, why: &dyn std::fmt::Display) {
+        self.metrics.failed();
+        tracing::error!(%why, "the new configuration is refused, the old one stays in force");
+    }
+
     async fn prepare(&self, new: &Config) -> Result<Prepared, StartError> {
         Ok(Prepared {
-            listeners: self.listeners.change(&new.proxy.listeners)?,
-            admin_listeners: self.admin_listeners.change(&new.admin).map_err(StartError::Bind)?,
+            listeners: self.listeners.prepare(&new.proxy.listeners)?,
+            admin_listeners: self.admin_listeners.prepare(&new.admin).map_err(StartError::Bind)?,
             headers: HeaderValues::read(&new.proxy).await,
         })
     }
@@ -164,12 +128,14 @@ impl Reloader {
     async fn apply(&mut self, new: Config, prepared: Prepared, log: &LogGuard) {
         let Prepared { mut listeners, admin_listeners, mut headers } = prepared;
         let bound = self.listeners.bound(&listeners);
-        let plan = match plan(&new, &mut self.manager, &self.shared.metrics, &mut headers, bound) {
+        let metrics = &self.shared.metrics;
+        let plan = match build_plan(&new, &mut self.manager, metrics, &mut headers, bound) {
             Ok(plan) => plan,
             Err(error) => {
+                // The manager has taken the new tokens up already: give it the old ones back.
                 self.manager.apply(wanted(&self.config.proxy, &self.config.credentials));
                 self.manager.commit();
-                return self.metrics.refused(&error);
+                return self.refuse(&error);
             }
         };
         let added = std::mem::take(&mut listeners.sockets);
@@ -177,64 +143,58 @@ impl Reloader {
         for id in removed.ids() {
             self.workers.broadcast(|| WorkerCommand::Remove(id)).await;
         }
+        // Unlocks the addresses, which is right only after the workers have closed the sockets.
         drop(removed);
         if new.connections != self.config.connections {
             self.connection_limit.resize(new.connections.max_connections);
             self.workers.broadcast(|| WorkerCommand::Limits(new.connections)).await;
         }
         self.shared.plan.store(Arc::new(plan));
+        // After the swap: until then requests read the tokens that `commit` drops.
         self.manager.commit();
         self.workers.add(added).await;
         self.admin_listeners.apply(&new.admin, admin_listeners);
         if let Err(error) = log.set_level(&new.log.level) {
-            tracing::error!(%error, "the level of the log stays");
+            tracing::error!(%error, "log level unchanged: invalid filter");
         }
         self.headers = headers;
         self.config = new;
-        self.settled();
+        self.report();
     }
 
-    fn settled(&self) {
-        self.metrics.succeeded();
-        let waiting = self.startup_only.differing(&self.config);
-        for key in RESTART_KEYS {
-            let needed = self.metrics.restart_needed.with_label_values(&[key]);
-            needed.set(u8::from(waiting.contains(&key)));
-        }
+    fn report(&self) {
+        let restart_needed = self.startup_only.differing(&self.config);
+        self.metrics.succeeded(&restart_needed);
         let path = self.config.path.display();
-        if waiting.is_empty() {
+        if restart_needed.is_empty() {
             tracing::info!(%path, "configuration reloaded");
         } else {
-            let keys = waiting.join(", ");
-            tracing::warn!(%path, keys, "configuration reloaded, but for keys that need a restart");
+            let keys = restart_needed.join(", ");
+            tracing::warn!(%path, keys, "configuration reloaded, except for keys that need a restart");
         }
-        let proxy = self.listeners.addresses().flat_map(|(_, all)| all);
-        super::run::announce(proxy, self.admin_listeners.addresses());
+        log_addresses(&self.listeners, self.admin_listeners.addresses());
     }
 
-    /// Puts the present configuration in force anew, with secrets of headers that have been read again.
+    /// Builds the plan again from the same configuration and re-read header secrets.
     pub(super) fn refresh_headers(&mut self) {
-        let none = self.listeners.unchanged();
+        let bound = self.listeners.unchanged();
         let (config, metrics) = (&self.config, &self.shared.metrics);
-        match plan(config, &mut self.manager, metrics, &mut self.headers, none) {
+        match build_plan(config, &mut self.manager, metrics, &mut self.headers, bound) {
             Ok(plan) => {
                 self.shared.plan.store(Arc::new(plan));
                 tracing::info!("the secret of a header has changed; the new one is in force");
             }
-            Err(error) => tracing::error!(%error, "the secrets of headers stay as they were"),
+            Err(error) => tracing::error!(%error, "set_headers secrets not updated"),
         }
     }
 
-    /// How the program leaves, as configured now.
+    /// The shutdown settings of the applied configuration.
     pub(super) fn shutdown(&self) -> ShutdownSettings {
         self.config.shutdown
     }
 }
 
-/// Keys whose change a running program cannot follow.
-const RESTART_KEYS: [&str; 2] = ["server.workers", "log.format"];
-
-/// The values of [`RESTART_KEYS`] that the program was started with.
+/// Values at the start of the keys in [`RESTART_KEYS`].
 pub(super) struct StartupOnly {
     workers: WorkerCount,
     format: LogFormat,

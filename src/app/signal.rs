@@ -1,39 +1,40 @@
-//! Signals as one small enum.
+//! Signals of the operating system as one small enum.
 
 use std::io::IsTerminal;
 
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
-/// What the outside asks for.
+/// A signal, by its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM: leave, with a lame duck.
+    /// SIGTERM: shut down after the lame duck period.
     Terminate,
-    /// SIGINT, or a closed terminal: leave, without one.
+    /// SIGINT, or a closed terminal: shut down without it.
     Interrupt,
-    /// SIGHUP, where the program was not started at a terminal.
+    /// SIGHUP, if the program was not started at a terminal.
     Reload,
 }
 
-/// The signals this program listens to.
+/// The handlers of the signals.
 pub struct Signals {
     terminate: SignalStream,
     interrupt: SignalStream,
     hangup: SignalStream,
-    /// Whether the program was started at a terminal: one that has closed is none any more.
+    /// True if the program was started at a terminal. Kept from the start, because a closed terminal no
+    /// longer counts as one.
     at_terminal: bool,
 }
 
-/// Whether what is typed, or what is said, is at a terminal.
+/// True if stdin or stderr is a terminal.
 pub(super) fn at_terminal() -> bool {
     std::io::stdin().is_terminal() || std::io::stderr().is_terminal()
 }
 
 impl Signals {
-    /// Starts to listen.
+    /// Installs the handlers.
     ///
     /// # Errors
-    /// Where the system refuses a handler.
+    /// The system refuses a handler.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

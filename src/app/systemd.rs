@@ -1,4 +1,4 @@
-//! What we tell the service manager, where one listens (`NOTIFY_SOCKET`, sd_notify(3)).
+//! Notifications to the service manager, if one listens (`NOTIFY_SOCKET`, sd_notify(3)).
 
 use std::time::Duration;
 
@@ -6,47 +6,49 @@ use sd_notify::NotifyState;
 
 use crate::server::worker::Heartbeat;
 
-/// A worker that was silent for so many beats hangs.
-const BEATS: u32 = 4;
+/// Heartbeats that a responsive worker misses at most.
+const MISSED_HEARTBEATS: u32 = 4;
 
-/// The start is over.
+/// The program serves; also ends a reload.
 pub(super) fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// A reload has begun; [`ready`] ends it. The time lets systemd 253 and later match the two.
+/// A reload has begun; [`ready`] ends it. systemd 253 and later match the two by the time.
 pub(super) fn reloading() {
     let mut states = vec![NotifyState::Reloading];
     states.extend(NotifyState::monotonic_usec_now());
     notify(&states);
 }
 
-/// We are leaving.
+/// The program is shutting down.
 pub(super) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Tells the watchdog, for as long as every worker moves; ends never.
+/// Pings the systemd watchdog while all workers are responsive. Never returns.
 pub(super) async fn watchdog(heartbeats: Vec<Heartbeat>) {
-    let Some(patience) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
-    let mut ticks = tokio::time::interval((patience / 2).max(Duration::from_millis(10)));
+    let Some(timeout) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval((timeout / 2).max(Duration::from_millis(10)));
     loop {
         ticks.tick().await;
         match all_responsive(&heartbeats) {
             true => notify(&[NotifyState::Watchdog]),
-            false => tracing::error!("a worker does not move; the watchdog is not told"),
+            false => tracing::error!("worker unresponsive; watchdog not pinged"),
         }
     }
 }
 
-/// Whether every worker has shown lately that it moves.
+/// True if all workers have sent a recent heartbeat.
 pub(super) fn all_responsive(heartbeats: &[Heartbeat]) -> bool {
-    heartbeats.iter().all(|heartbeat| heartbeat.since_last() < Heartbeat::INTERVAL * BEATS)
+    heartbeats
+        .iter()
+        .all(|heartbeat| heartbeat.since_last() < Heartbeat::INTERVAL * MISSED_HEARTBEATS)
 }
 
-/// Nothing depends on being heard.
+/// Sends a notification. The program works without a service manager, so a failure is only logged.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager could not be told");
+        tracing::debug!(%error, "the service manager cannot be notified");
     }
 }

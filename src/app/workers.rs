@@ -1,57 +1,58 @@
-//! The worker threads as one: started, told, watched and waited for together.
+//! The worker threads: started, commanded, watched and awaited together.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Response;
-use tokio::task::JoinSet;
-
-use crate::body::Body;
-use crate::proxy;
 use crate::proxy::code::Code;
 use crate::proxy::policy::metrics::ProxyMetrics;
-use crate::proxy::snapshot::SharedState;
+use crate::proxy::snapshot::{SharedState, WorkerState};
 use crate::proxy::stack::stack;
 use crate::server::settings::ConnectionSettings;
-use crate::server::worker::{self, Heartbeat, WorkerGone};
+use crate::server::worker::{self, Heartbeat};
 use crate::server::{
-    ConnectionLimit, HeadError, Inbound, OnHeadError, StopSignal, WorkerCommand, WorkerHandle,
-    WorkerListener,
+    ConnectionLimit, HeadError, OnHeadError, WorkerCommand, WorkerHandle, WorkerListener,
 };
 
-/// How often idle upstream connections are looked at.
-const PRUNE_EVERY: Duration = Duration::from_secs(5);
+/// Interval at which idle upstream connections are pruned.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// All workers.
+/// All worker threads.
 pub(super) struct WorkerThreads(Vec<WorkerHandle>);
 
 impl WorkerThreads {
-    /// Starts one for each list of sockets.
+    /// Starts one worker for each list of sockets.
+    ///
+    /// # Errors
+    /// A thread that cannot be started.
     pub(super) fn spawn(
         sockets: Vec<Vec<WorkerListener>>,
-        limits: ConnectionSettings,
+        settings: ConnectionSettings,
         connection_limit: &ConnectionLimit,
         shared: &SharedState,
-        stop: &StopSignal,
     ) -> io::Result<Self> {
         let start = |(index, sockets)| {
             let shared = shared.clone();
             let on_head_error = on_head_error(shared.metrics.clone());
-            let (connection_limit, stop) = (connection_limit.clone(), stop.clone());
-            let make = move || service(shared);
-            worker::spawn(index, sockets, limits, connection_limit, make, on_head_error, stop)
+            let (limit, stop) = (connection_limit.clone(), shared.stop.clone());
+            // Called on the worker's thread: the service and its connections are not `Send`.
+            let make_service = move || {
+                let worker = Rc::new(WorkerState::new(shared));
+                tokio::task::spawn_local(prune(Rc::downgrade(&worker)));
+                stack(&worker)
+            };
+            worker::spawn(index, sockets, settings, limit, make_service, on_head_error, stop)
         };
         sockets.into_iter().enumerate().map(start).collect::<io::Result<_>>().map(Self)
     }
 
-    /// Gives all workers the same command. One that has ended ends the program elsewhere.
+    /// Sends the same command to all workers.
     pub(super) async fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
         for worker in &self.0 {
+            // A worker that has ended cannot take it; `any_ended` then ends the program.
             let _ = worker.command(command()).await;
         }
     }
@@ -65,16 +66,18 @@ impl WorkerThreads {
         }
     }
 
-    /// Signs that they move.
+    /// The heartbeats of all workers.
     pub(super) fn heartbeats(&self) -> Vec<Heartbeat> {
         self.0.iter().map(WorkerHandle::heartbeat).collect()
     }
 
-    /// Ends when one of them does.
+    /// Completes when any worker has ended, which none does before a stop signal.
     pub(super) async fn any_ended(&mut self) {
-        let mut all: Vec<_> = self.0.iter_mut().map(|worker| Box::pin(worker.ended())).collect();
+        let mut ends: Vec<_> = self.0.iter_mut().map(|worker| Box::pin(worker.ended())).collect();
         std::future::poll_fn(|cx| {
-            match all.iter_mut().any(|worker| worker.as_mut().poll(cx).is_ready()) {
+            // `any` stops at the first that is ready. Before that each has been polled with this
+            // waker, so whichever ends first wakes this task.
+            match ends.iter_mut().any(|ended| ended.as_mut().poll(cx).is_ready()) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             }
@@ -82,42 +85,26 @@ impl WorkerThreads {
         .await;
     }
 
-    /// Waits until all have ended, after a stop signal.
-    pub(super) async fn join(self) -> Result<(), WorkerGone> {
-        let mut all: JoinSet<_> = self.0.into_iter().map(WorkerHandle::join).collect();
-        let mut outcome = Ok(());
-        while let Some(joined) = all.join_next().await {
-            outcome = outcome.and(joined.unwrap_or(Err(WorkerGone)));
+    /// Waits until all workers have ended, after a stop signal.
+    pub(super) async fn join(self) {
+        // One after the other is enough: all of them must end, in whatever order.
+        for worker in self.0 {
+            let _ = worker.join().await;
         }
-        outcome
     }
 }
 
-/// A worker's service; made on its thread.
-fn service(
-    shared: SharedState,
-) -> impl tower::Service<
-    Inbound,
-    Response = Response<Body>,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response<Body>, Infallible>> + use<>,
-> + Clone
-+ use<> {
-    let worker = Rc::new(proxy::snapshot::WorkerState::new(shared));
-    let pruned = Rc::downgrade(&worker);
-    tokio::task::spawn_local(async move {
-        loop {
-            tokio::time::sleep(PRUNE_EVERY).await;
-            match pruned.upgrade() {
-                Some(worker) => worker.prune(),
-                None => return,
-            }
-        }
-    });
-    stack(&worker)
+/// Closes idle upstream connections of a worker at intervals, for as long as the worker exists.
+async fn prune(worker: Weak<WorkerState>) {
+    loop {
+        tokio::time::sleep(PRUNE_INTERVAL).await;
+        // Weak, because this task must not keep the worker's connections open.
+        let Some(worker) = worker.upgrade() else { return };
+        worker.prune();
+    }
 }
 
-/// Counts a head that hyper could not read like any refusal of ours.
+/// Counts a head that hyper could not parse like a rejection by the proxy itself.
 fn on_head_error(metrics: ProxyMetrics) -> OnHeadError {
     Arc::new(move |error| {
         metrics.refused(match error {

@@ -75,7 +75,7 @@ pub(super) fn read<'c>(
             .chain(found.iter().flat_map(|other| &other.listeners))
             .map(|listener| &listener.listen)
             .collect();
-        let admin = admin.wanted().map(|(listen, _)| listen);
+        let admin = admin.listeners().map(|(listen, _)| listen);
         let taken =
             Taken { listeners: before.len(), all: before.into_iter().chain(admin).collect() };
         let one = upstream(&name, &section, tls, egress, server, &taken);

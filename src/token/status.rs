@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::clock::Moment;
 
 /// The state of one token.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct TokenStatus {
     /// The credential's name.
     pub credential: Arc<str>,

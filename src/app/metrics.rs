@@ -1,0 +1,56 @@
+//! Metrics of reloads, named as Prometheus names its own.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{Gauge, IntGauge};
+
+use crate::telemetry::Registry;
+use crate::telemetry::family::Gauges;
+
+/// Configuration keys that a running program cannot apply.
+pub(super) const RESTART_KEYS: [&str; 2] = ["server.workers", "log.format"];
+
+/// The result of the last reload.
+pub struct ReloadMetrics {
+    successful: IntGauge,
+    success_time: Gauge,
+    restart_needed: Gauges,
+}
+
+impl ReloadMetrics {
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let successful = registry.gauge(
+            "bearer_proxy_config_last_reload_successful",
+            "1 if the last load of the configuration succeeded.",
+        )?;
+        let success_time = Gauge::new(
+            "bearer_proxy_config_last_reload_success_timestamp_seconds",
+            "Time of the last successful load of the configuration.",
+        )?;
+        registry.add(success_time.clone())?;
+        let restart_needed = registry.gauge_vec(
+            "bearer_proxy_config_restart_needed",
+            "1 if the new value of this key takes effect only after a restart.",
+            &["key"],
+        )?;
+        let metrics = Self { successful, success_time, restart_needed };
+        metrics.succeeded(&[]);
+        Ok(metrics)
+    }
+
+    /// A configuration was applied, except for these keys.
+    pub(super) fn succeeded(&self, restart_needed: &[&str]) {
+        self.successful.set(1);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.success_time.set(now.as_secs_f64());
+        for key in RESTART_KEYS {
+            let needed = restart_needed.contains(&key);
+            self.restart_needed.with_label_values(&[key]).set(u8::from(needed));
+        }
+    }
+
+    /// A configuration was refused.
+    pub(super) fn failed(&self) {
+        self.successful.set(0);
+    }
+}
