@@ -128,16 +128,30 @@ async fn metrics() {
 }
 
 /// Fields of the access log, and what each says.
-const ACCESS_FIELDS: [(&str, &str); 9] = [
+const ACCESS_FIELDS: [(&str, &str); 20] = [
     ("request_id", "`X-Request-Id` of the request, or a number made for it"),
     ("method", "Method of the request"),
     ("upstream", "Name of the upstream; empty if no route matched"),
     ("route", "Name of the route; empty if no route matched"),
+    ("path", "Path pattern of the route, mount included; absent if no route matched"),
     ("client", "Name of the client in `[clients]`; empty if it is not known"),
     ("status", "Status of the answer"),
     ("code", "Problem code, if the proxy answered itself; else empty"),
     ("forwarded", "`yes`, `no` or `unknown`: whether the upstream got the request"),
-    ("duration_ms", "Milliseconds from the head of the request to the head of the answer"),
+    ("delivered", "`yes`, `partly` or `no`: how much of the answer the app got"),
+    (
+        "complete",
+        "Whether the upstream's answer came to its end; absent if the proxy answered itself",
+    ),
+    ("bytes_in", "Bytes of the request's body that came from the app"),
+    ("bytes_out", "Bytes of the body of the upstream's answer that went to the app"),
+    ("attempts", "Times that the request was sent to the upstream"),
+    ("upstream_addr", "Address of the upstream's connection, if it is known"),
+    ("token", "Fingerprint of the token that the request carried last; absent if it carried none"),
+    ("upstream_ms", "Milliseconds for which the head of the upstream's answer was awaited"),
+    ("proxy_ms", "Milliseconds from the request to the head of the answer, less `upstream_ms`"),
+    ("duration_ms", "Milliseconds from the head of the request to the end of the exchange"),
+    ("detail", "The reason for a refusal, or for an answer that was cut; else absent"),
 ];
 
 #[test]
