@@ -1,8 +1,8 @@
-//! `Body`: the one body type that travels on the request path.
+//! The one body type that travels on the request path, and filters that run while a body is polled.
 //!
-//! A newtype over the few shapes that a body has here, so that the common ones (nothing, a few bytes,
-//! what hyper receives) cost no allocation, and so that layers can be written once. It is not `Send`:
-//! a request lives and dies on its worker's thread.
+//! [`Body`] is a newtype over the few shapes that a body has here, so that the common ones (empty, whole
+//! in memory, received by hyper) cost no allocation. It is not `Send`: a request stays on its worker's
+//! thread.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -17,25 +17,28 @@ use hyper::body::Incoming;
 /// Any error, as it travels inside a [`BodyError`].
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
+/// The result of polling a body for its next frame; `Ready(None)` is its end.
+pub type PollFrame = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
 /// A message body: empty, whole in memory, received by hyper, or anything else behind a box.
 pub struct Body {
     inner: Inner,
-    /// Told how much of the response reached the client; only on responses to clients.
+    /// Learns how much of a response reached the client.
     delivery: Option<Rc<dyn DeliveryObserver>>,
 }
 
 /// How much of a response reached its client, as far as this machine can know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// Some bytes of it were handed to the kernel (HTTP/2: its head was taken by h2), not all.
+    /// Some of its bytes were handed to the kernel, but not all. Over HTTP/2: h2 took its head.
     Partial,
-    /// HTTP/1: the kernel took its last byte. HTTP/2: h2 took END_STREAM.
+    /// The kernel took its last byte. Over HTTP/2: h2 took END_STREAM.
     Complete,
 }
 
-/// Is told how much of a response reached its client.
+/// Learns how much of a response reached its client.
 pub trait DeliveryObserver {
-    /// Called at most once, and before the observer is dropped. Not called: not one byte was sent.
+    /// Called at most once, and before the observer is dropped. Not called if no byte was sent.
     fn delivered(&self, delivery: Delivery);
 }
 
@@ -49,16 +52,16 @@ enum Inner {
 impl Body {
     /// A body of no bytes.
     pub const fn empty() -> Self {
-        Self { inner: Inner::Empty, delivery: None }
+        Self::of(Inner::Empty)
     }
 
-    /// A body that is already whole in memory.
+    /// A body that is entirely in memory.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         if bytes.is_empty() { Self::empty() } else { Self::of(Inner::Full(Some(bytes))) }
     }
 
-    /// Whether all of it is in memory, so that nobody waits for the rest.
+    /// True if the body is empty or entirely in memory, so that it never waits for a peer.
     pub fn is_whole(&self) -> bool {
         matches!(self.inner, Inner::Empty | Inner::Full(_))
     }
@@ -80,13 +83,13 @@ impl Body {
         Self { inner, delivery: None }
     }
 
-    /// The same body, and an observer that the server tells how much of the response was delivered.
+    /// Adds an observer, to which the server reports how much of the response was delivered.
     #[must_use]
     pub fn observed_by(self, observer: Rc<dyn DeliveryObserver>) -> Self {
         Self { delivery: Some(observer), ..self }
     }
 
-    /// Takes the observer out; the server calls it and drops it when the response has ended.
+    /// Takes the observer. The server calls it and drops it when the response has ended.
     pub fn take_observer(&mut self) -> Option<Rc<dyn DeliveryObserver>> {
         self.delivery.take()
     }
@@ -96,10 +99,7 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
         match &mut self.inner {
             Inner::Empty => Poll::Ready(None),
             Inner::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -131,48 +131,34 @@ impl HttpBody for Body {
     }
 }
 
-/// What looks on while a body passes, and is dropped with it.
-pub trait Observer {
-    /// The body was asked for its next frame, and this came of it.
-    fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
-        let _ = (frame, body);
+/// Runs each time a body is polled, and is dropped with it: it may watch, delay, replace or fail frames.
+pub trait BodyFilter: Unpin {
+    /// Polls `body` for the next frame that is passed on.
+    fn poll_frame(&mut self, body: &mut Body, cx: &mut Context<'_>) -> PollFrame {
+        Pin::new(body).poll_frame(cx)
     }
 }
 
-/// Whether what polling `body` brought is its end: no frame, or its last one.
-pub fn is_last(frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) -> bool {
-    match frame {
-        Poll::Ready(None) => true,
-        Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
-        Poll::Ready(Some(Err(_))) | Poll::Pending => false,
-    }
-}
-
-/// A body and its observer.
-pub struct Observed<O> {
+/// A body whose frames pass through a [`BodyFilter`]. Its length and end are those of the body.
+pub struct Filtered<F> {
     body: Body,
-    observer: O,
+    filter: F,
 }
 
-impl<O: Observer> Observed<O> {
-    /// Lets `observer` look on while `body` passes.
-    pub fn new(body: Body, observer: O) -> Self {
-        Self { body, observer }
+impl<F: BodyFilter> Filtered<F> {
+    /// Lets `filter` poll `body`.
+    pub fn new(body: Body, filter: F) -> Self {
+        Self { body, filter }
     }
 }
 
-impl<O: Observer + Unpin> HttpBody for Observed<O> {
+impl<F: BodyFilter> HttpBody for Filtered<F> {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { body, observer } = &mut *self;
-        let frame = Pin::new(&mut *body).poll_frame(cx);
-        observer.saw(&frame, body);
-        frame
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
+        let Self { body, filter } = &mut *self;
+        filter.poll_frame(body, cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -181,6 +167,16 @@ impl<O: Observer + Unpin> HttpBody for Observed<O> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// True if polling `body` returned its end: no frame, or its last one. hyper does not poll again after a
+/// frame with which `is_end_stream` turns true, so that waiting for `None` would miss most ends.
+pub fn is_last(frame: &PollFrame, body: &Body) -> bool {
+    match frame {
+        Poll::Ready(None) => true,
+        Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
+        Poll::Ready(Some(Err(_))) | Poll::Pending => false,
     }
 }
 
@@ -201,35 +197,19 @@ impl fmt::Debug for Body {
     }
 }
 
-/// A body could not be read to its end.
-pub struct BodyError(BoxError);
+/// A body ended before it was complete; the source says why.
+#[derive(Debug, thiserror::Error)]
+#[error("the body ended before it was complete")]
+pub struct BodyError(#[source] BoxError);
 
 impl BodyError {
-    /// What made the body end early, in words.
+    /// The cause in words.
     pub fn reason(&self) -> impl fmt::Display {
         &self.0
     }
 
-    /// Wraps whatever made the body end early.
+    /// Wraps the cause of the early end.
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self(error.into())
-    }
-}
-
-impl fmt::Debug for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BodyError({:?})", self.0)
-    }
-}
-
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the body ended before it was complete")
-    }
-}
-
-impl StdError for BodyError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.0)
     }
 }

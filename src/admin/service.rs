@@ -22,7 +22,7 @@ use super::guard::{AccessError, Reach};
 use super::readiness::{Health, Readiness, is_started, readiness};
 use crate::clock::Moment;
 use crate::listen::Listener;
-use crate::server::StopSignal;
+use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::{Registry, metrics};
 use crate::token::TokenStatus;
 
@@ -85,7 +85,7 @@ impl Admin {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stop.finishing() => break,
+                () = stop.reached(ShutdownPhase::Finishing) => break,
                 Some(_) = connections.join_next() => continue,
                 accepted = accept_one(&listener, &slots) => accepted,
             };
@@ -108,7 +108,7 @@ impl Admin {
         }
         drop(listener);
         tokio::select! {
-            () = stop.aborted() => {}
+            () = stop.reached(ShutdownPhase::Aborting) => {}
             () = async { while connections.join_next().await.is_some() {} } => {}
         }
     }
@@ -131,7 +131,7 @@ impl Admin {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            () = stop.finishing() => {
+            () = stop.reached(ShutdownPhase::Finishing) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -501,7 +501,7 @@ mod tests {
             head.push(char::from(client.read_u8().await.unwrap()));
         }
         assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
-        stop.finish();
+        stop.advance(ShutdownPhase::Finishing);
         served.await.unwrap().unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "an idle connection is closed");
     }

@@ -11,7 +11,7 @@ use crate::admin::service::Admin;
 use crate::admin::settings::AdminSettings;
 use crate::listen::settings::Listen;
 use crate::listen::{AddressLock, BindError, Bound, BoundAddress, bind};
-use crate::server::StopSignal;
+use crate::server::{ShutdownPhase, StopSignal};
 
 /// Admin listeners that are bound, and not served yet.
 pub(super) struct BoundAdminListeners(Vec<(Listen, Bound)>);
@@ -89,7 +89,7 @@ impl AdminListeners {
                 true
             }
             None => {
-                listener.stop.finish();
+                listener.stop.advance(ShutdownPhase::Finishing);
                 false
             }
         });
@@ -125,7 +125,7 @@ impl AdminListeners {
     /// Closes all listeners and aborts their connections.
     pub(super) async fn close(self) {
         for listener in self.listeners {
-            listener.stop.abort();
+            listener.stop.advance(ShutdownPhase::Aborting);
             for task in listener.tasks {
                 let _ = task.await;
             }

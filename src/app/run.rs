@@ -19,8 +19,8 @@ use super::signal::{Signal, Signals};
 use super::systemd;
 use super::workers::WorkerThreads;
 use crate::admin::service::Admin;
-use crate::server::StopSignal;
 use crate::server::settings::ShutdownSettings;
+use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::log::LogGuard;
 
 /// Time for requests in flight if the command has used up the drain timeout.
@@ -111,7 +111,7 @@ impl App {
                     outcome = &mut drained => outcome,
                     () = second_signal(&mut signals) => {
                         // Requests in flight are dropped, and each leaves its line in the log.
-                        stop.abort();
+                        stop.advance(ShutdownPhase::Aborting);
                         let _ = tokio::time::timeout(LAST_LOG_LINES, drained).await;
                         RunOutcome::Interrupted
                     }
@@ -182,26 +182,27 @@ async fn drain(
     let code = match reason {
         ShutdownReason::Signal(signal) => tokio::select! {
             code = child.stop(signal, settings.drain_timeout) => code,
-            () = stop.aborted() => None,
+            () = stop.reached(ShutdownPhase::Aborting) => None,
         },
         ShutdownReason::Command(code) => Some(code),
         ShutdownReason::Failed => None,
     };
     if matches!(reason, ShutdownReason::Signal(Signal::Terminate)) && code.is_none() {
         tracing::info!(lame_duck = ?settings.lame_duck, "leaving: not ready, still accepting");
-        stop.retire();
-        tokio::time::sleep(settings.lame_duck).await;
+        stop.advance(ShutdownPhase::Retiring);
+        let aborted = stop.reached(ShutdownPhase::Aborting);
+        let _ = tokio::time::timeout(settings.lame_duck, aborted).await;
     }
     let drain_timeout = match code {
         None => settings.drain_timeout,
         Some(_) => deadline.saturating_duration_since(Instant::now()).max(LAST_REQUESTS),
     };
     tracing::info!(?drain_timeout, "leaving: finishing requests in flight");
-    stop.finish();
+    stop.advance(ShutdownPhase::Finishing);
     let mut joined = std::pin::pin!(workers.join());
     if tokio::time::timeout(drain_timeout, &mut joined).await.is_err() {
         tracing::warn!("drain timeout reached; aborting in-flight requests");
-        stop.abort();
+        stop.advance(ShutdownPhase::Aborting);
         joined.await;
     }
     code.map_or(RunOutcome::Drained, RunOutcome::Command)

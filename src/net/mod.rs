@@ -1,6 +1,7 @@
 //! How bytes leave the process: where to ([`Origin`]), through which egress proxy ([`egress`]), over
 //! which TLS ([`tls`]), with which deadlines ([`connect`]), and the HTTP client of the control plane
-//! ([`control`]). [`examine`] makes one connection to look at; `failure` says why one failed.
+//! ([`control`]). [`examine`] makes one connection to look at; `failure` says why one failed; [`poll`]
+//! asks the kernel about a socket.
 
 pub mod connect;
 pub mod control;
@@ -9,6 +10,7 @@ pub mod examine;
 mod failure;
 pub mod no_proxy;
 pub mod origin;
+pub mod poll;
 mod resolve;
 pub mod stream;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::problem::{REQUEST_ID, problem};
 use super::rejection::{Code, Rejection};
 use super::request::retry::is_safe;
 use crate::body::{Body, BodyError, Delivery};
-use crate::server::StopSignal;
+use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::log::AccessLog;
 use crate::token::Bearer;
 use crate::upstream::Forwarded;
@@ -335,7 +335,11 @@ impl Drop for AccessRecord {
         let answer = self.answer.take();
         let mut answer = answer.unwrap_or_else(|| {
             // Dropped before its answer: the app has left, or shutdown drops what is left.
-            let code = if self.stop.is_aborted() { Code::CutByShutdown } else { Code::ClientLeft };
+            let code = if self.stop.phase() == ShutdownPhase::Aborting {
+                Code::CutByShutdown
+            } else {
+                Code::ClientLeft
+            };
             AnswerRecord {
                 status: code.status(),
                 code: Some(code),
@@ -346,7 +350,7 @@ impl Drop for AccessRecord {
         });
         if answer.code.is_none()
             && self.delivery != Some(Delivery::Complete)
-            && self.stop.is_aborted()
+            && self.stop.phase() == ShutdownPhase::Aborting
         {
             answer.code = Some(Code::CutByShutdown);
             answer.detail.get_or_insert_with(|| Code::CutByShutdown.title().into());

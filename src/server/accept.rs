@@ -1,39 +1,40 @@
-//! The accept loop of a worker: connections in, up to the limit, until it is time to leave.
+//! The accept loop of a worker: it accepts connections up to the limit, until shutdown.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Response;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
-use tower::Service;
+use tokio_util::task::TaskTracker;
 
 use super::client_stream::ClientStream;
-use super::connection::{CloseReason, ConnectionInfo, Inbound, RefusedHeads, serve};
+use super::command::{WorkerCommand, WorkerListener};
+use super::connection::serve;
 use super::connection_limit::ConnectionLimit;
-use super::drain::{AdmissionQueue, Drain, DrainHandle, ShutdownPhase, StopSignal};
+use super::drain::{Drain, empty_tracker};
 use super::handshake::handshake;
+use super::head_error::{OnHeadError, RefusedHeads};
+use super::inbound::{ConnectionInfo, RequestService};
 use super::io::SharedIo;
+use super::phase::CloseReason;
 use super::settings::ConnectionSettings;
-use super::worker::{OnHeadError, WorkerCommand, WorkerListener};
-use crate::body::Body;
+use super::shutdown::{ShutdownPhase, StopSignal};
 use crate::listen::TlsCell;
 use crate::listen::peer::{Peer, UnixPeer};
 use crate::listen::sockets::Listener;
 use crate::telemetry::throttle::Throttle;
 
-/// The wait after an accept that failed for want of something (files, memory), so that whatever is
-/// short can come back and the loop does not spin.
+/// The wait after an accept that failed for lack of a resource (files, memory), so that the resource can
+/// come back and the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A listener on this worker's runtime.
-struct Source {
+struct OpenListener {
     id: usize,
     acceptor: Acceptor,
     tls: TlsCell,
@@ -45,118 +46,82 @@ enum Acceptor {
     Unix(UnixListener),
 }
 
-/// A connection that was accepted.
-enum Client {
+/// An accepted socket.
+enum Accepted {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
-impl Source {
+impl OpenListener {
     fn new(
         WorkerListener { id, listener, tls }: WorkerListener,
-        crowd: &Rc<AdmissionQueue>,
+        admission: &TaskTracker,
     ) -> io::Result<Self> {
         let acceptor = match listener {
             Listener::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
             Listener::Unix(listener) => Acceptor::Unix(UnixListener::from_std(listener)?),
         };
-        Ok(Self { id, acceptor, tls, drain: Drain::new(Rc::clone(crowd)) })
+        Ok(Self { id, acceptor, tls, drain: Drain::new(admission.clone()) })
     }
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Client>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match &self.acceptor {
             Acceptor::Tcp(listener) => {
-                listener.poll_accept(cx).map_ok(|(stream, peer)| Client::Tcp(stream, peer))
+                listener.poll_accept(cx).map_ok(|(stream, peer)| Accepted::Tcp(stream, peer))
             }
             Acceptor::Unix(listener) => {
-                listener.poll_accept(cx).map_ok(|(stream, _)| Client::Unix(stream))
+                listener.poll_accept(cx).map_ok(|(stream, _)| Accepted::Unix(stream))
             }
         }
     }
 
-    /// The next connection of the kernel's queue, whether or not the runtime has heard of it yet.
-    fn take_queued(&self) -> io::Result<Client> {
+    /// Accepts from the kernel's queue directly, because the runtime may not know yet of a connection
+    /// that waits there.
+    fn accept_now(&self) -> io::Result<Accepted> {
         let (socket, peer) = match &self.acceptor {
             Acceptor::Tcp(listener) => SockRef::from(listener).accept()?,
             Acceptor::Unix(listener) => SockRef::from(listener).accept()?,
         };
         socket.set_nonblocking(true)?;
         match peer.as_socket() {
-            Some(peer) => Ok(Client::Tcp(TcpStream::from_std(socket.into())?, peer)),
-            None => Ok(Client::Unix(UnixStream::from_std(socket.into())?)),
+            Some(peer) => Ok(Accepted::Tcp(TcpStream::from_std(socket.into())?, peer)),
+            None => Ok(Accepted::Unix(UnixStream::from_std(socket.into())?)),
         }
     }
 }
 
 /// The accept loop of one worker, over all its listeners.
 pub(super) struct Accept<S> {
-    sources: Vec<Source>,
-    /// Connections of listeners that are gone.
-    leaving: Vec<Rc<Drain>>,
-    crowd: Rc<AdmissionQueue>,
-    /// The listener to look at first: the next one after each connection, so that none starves.
+    listeners: Vec<OpenListener>,
+    /// The connections of listeners that were closed.
+    closed: Vec<Rc<Drain>>,
+    /// Accepted connections that wait for a permit.
+    admission: TaskTracker,
+    /// The listener to poll first: the one after that of the last connection, so that none starves.
     turn: usize,
-    setup: Rc<Setup>,
-    slots: ConnectionLimit,
+    settings: Rc<ConnectionSettings>,
+    refused: Rc<RefusedHeads>,
+    limit: ConnectionLimit,
     service: S,
     failures: Throttle,
 }
 
-/// What connections are served with.
-struct Setup {
-    limits: ConnectionSettings,
-    refused: Rc<RefusedHeads>,
-}
-
-impl Setup {
-    async fn serve<S>(
-        &self,
-        io: SharedIo,
-        info: Rc<ConnectionInfo>,
-        service: S,
-        member: DrainHandle,
-    ) where
-        S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
-        S::Future: 'static,
-    {
-        let known = Rc::clone(&info);
-        let ended = serve(io, info, service, &self.limits, &self.refused, member).await;
-        log_end(ended, &known.peer);
-    }
-}
-
-fn log_end(ended: CloseReason, peer: &Peer) {
-    match ended {
-        CloseReason::Closed | CloseReason::BadHead(..) => {}
-        CloseReason::TimedOut(phase) => {
-            tracing::debug!(%peer, ?phase, "client connection timed out")
-        }
-        CloseReason::ClientLeft => {
-            tracing::debug!(%peer, "client disconnected before the response")
-        }
-        CloseReason::Flooded => tracing::warn!(%peer, "client cancelled too many HTTP/2 streams"),
-        CloseReason::Failed(error) => tracing::debug!(%peer, %error, "client connection failed"),
-    }
-}
-impl<S> Accept<S>
-where
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
-    S::Future: 'static,
-{
+impl<S: RequestService> Accept<S> {
     pub(super) fn new(
         listeners: Vec<WorkerListener>,
-        limits: ConnectionSettings,
-        slots: ConnectionLimit,
+        settings: ConnectionSettings,
+        limit: ConnectionLimit,
         service: S,
         on_head_error: OnHeadError,
     ) -> Self {
         let mut accept = Self {
-            sources: Vec::new(),
-            leaving: Vec::new(),
-            crowd: Rc::default(),
+            listeners: Vec::new(),
+            closed: Vec::new(),
+            admission: empty_tracker(),
             turn: 0,
-            setup: Rc::new(Setup { limits, refused: RefusedHeads::new(on_head_error) }),
-            slots,
+            settings: Rc::new(settings),
+            refused: RefusedHeads::new(on_head_error),
+            limit,
             service,
             failures: Throttle::default(),
         };
@@ -169,59 +134,53 @@ where
         mut commands: mpsc::Receiver<WorkerCommand>,
         stop: StopSignal,
     ) {
-        let (mut commanded, mut retiring) = (true, false);
-        while !stop.is_finishing() {
+        let mut retiring = false;
+        loop {
+            // In this order: shutdown comes before new connections, however many wait.
             tokio::select! {
                 biased;
-                () = stop.finishing() => break,
-                () = stop.retiring(), if !retiring => {
+                () = stop.reached(ShutdownPhase::Finishing) => break,
+                () = stop.reached(ShutdownPhase::Retiring), if !retiring => {
                     retiring = true;
-                    self.tell(ShutdownPhase::Retiring);
+                    self.listeners.iter().for_each(|open| open.drain.advance(ShutdownPhase::Retiring));
                 }
-                command = commands.recv(), if commanded => match command {
-                    Some(WorkerCommand::Add(listener)) => self.add(listener),
-                    Some(WorkerCommand::Limits(limits)) => {
-                        let refused = Rc::clone(&self.setup.refused);
-                        self.setup = Rc::new(Setup { limits, refused });
-                    }
-                    Some(WorkerCommand::Remove(id)) => self.remove(id),
-                    None => commanded = false,
+                // `None`, which disables this branch, means that no more commands come.
+                Some(command) = commands.recv() => match command {
+                    WorkerCommand::Add(listener) => self.add(listener),
+                    WorkerCommand::Remove(id) => self.remove(id),
+                    WorkerCommand::Limits(settings) => self.settings = Rc::new(settings),
                 },
-                accepted = self.next() => self.welcome(accepted).await,
+                (at, accepted) = self.accept() => self.welcome(at, accepted).await,
             }
         }
-        self.leave(&stop).await;
+        self.finish(&stop).await;
     }
 
     fn add(&mut self, listener: WorkerListener) {
-        match Source::new(listener, &self.crowd) {
-            Ok(source) => self.sources.push(source),
+        match OpenListener::new(listener, &self.admission) {
+            Ok(listener) => self.listeners.push(listener),
             Err(error) => tracing::error!(%error, "a listener could not be taken over"),
         }
     }
 
-    fn tell(&self, stage: ShutdownPhase) {
-        self.sources.iter().for_each(|source| source.drain.tell(stage));
-    }
-
-    /// Closes a listener: what waits in its queue is accepted first, since closing would reset it,
-    /// and all its connections finish.
+    /// Closes the listeners with an id, and makes all their connections finish.
     fn remove(&mut self, id: usize) {
-        self.leaving.retain(|drain| drain.open() > 0);
-        let (gone, kept) = self.sources.drain(..).partition(|source| source.id == id);
-        self.sources = kept;
-        for source in gone {
-            source.drain.tell(ShutdownPhase::Finishing);
-            self.empty_queue(&source);
-            self.leaving.push(source.drain);
+        self.closed.retain(|drain| drain.open() > 0);
+        for listener in
+            self.listeners.extract_if(.., |listener| listener.id == id).collect::<Vec<_>>()
+        {
+            listener.drain.advance(ShutdownPhase::Finishing);
+            // The kernel resets what waits in the queue of a listener that closes.
+            self.empty_queue(&listener);
+            self.closed.push(listener.drain);
         }
     }
 
-    fn empty_queue(&self, source: &Source) {
+    fn empty_queue(&self, listener: &OpenListener) {
         loop {
-            match source.take_queued() {
-                Ok(client) => self.start(source, client),
-                Err(error) if is_the_clients(&error) => {}
+            match listener.accept_now() {
+                Ok(accepted) => self.start(listener, accepted),
+                Err(error) if is_peer_error(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     tracing::error!(%error, "connections that waited at a listener are lost");
@@ -231,45 +190,46 @@ where
         }
     }
 
-    /// The last step: closes the listeners and waits for all connections, until told to drop them.
-    async fn leave(mut self, stop: &StopSignal) {
-        let ids: Vec<_> = self.sources.iter().map(|source| source.id).collect();
+    /// Closes the listeners and waits for all connections, until they are to be dropped.
+    async fn finish(mut self, stop: &StopSignal) {
+        let ids: Vec<_> = self.listeners.iter().map(|listener| listener.id).collect();
         ids.into_iter().for_each(|id| self.remove(id));
-        let empty = async {
-            for drain in &self.leaving {
-                drain.empty().await;
+        let drained = async {
+            for drain in &self.closed {
+                drain.drained().await;
             }
         };
         tokio::select! {
-            () = empty => {}
-            () = stop.aborted() => tracing::warn!(
-                connections = self.leaving.iter().map(|drain| drain.open()).sum::<usize>(),
+            () = drained => {}
+            () = stop.reached(ShutdownPhase::Aborting) => tracing::warn!(
+                connections = self.closed.iter().map(|drain| drain.open()).sum::<usize>(),
                 "connections are dropped: they did not finish in time"
             ),
         }
     }
 
-    /// The next connection, once nobody waits for a place: the others stay in the kernel's queue.
-    async fn next(&mut self) -> (usize, io::Result<Client>) {
-        self.crowd.over().await;
-        std::future::poll_fn(|cx| self.poll_accept(cx)).await
-    }
-
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(usize, io::Result<Client>)> {
-        for step in 0..self.sources.len() {
-            let at = (self.turn + step) % self.sources.len();
-            if let Poll::Ready(result) = self.sources[at].poll_accept(cx) {
-                self.turn = at + 1;
-                return Poll::Ready((at, result));
+    /// Accepts a connection of any listener, given by its index. While an accepted connection waits for a
+    /// permit, further ones stay in the kernel's queue.
+    async fn accept(&mut self) -> (usize, io::Result<Accepted>) {
+        self.admission.wait().await;
+        std::future::poll_fn(|cx| {
+            // All are polled until one is ready, so that each has registered the task's waker.
+            for step in 0..self.listeners.len() {
+                let at = (self.turn + step) % self.listeners.len();
+                if let Poll::Ready(accepted) = self.listeners[at].poll_accept(cx) {
+                    self.turn = at + 1;
+                    return Poll::Ready((at, accepted));
+                }
             }
-        }
-        Poll::Pending
+            Poll::Pending
+        })
+        .await
     }
 
-    async fn welcome(&mut self, (at, result): (usize, io::Result<Client>)) {
-        match result {
-            Ok(client) => self.start(&self.sources[at], client),
-            Err(error) if is_the_clients(&error) => {}
+    async fn welcome(&mut self, at: usize, accepted: io::Result<Accepted>) {
+        match accepted {
+            Ok(accepted) => self.start(&self.listeners[at], accepted),
+            Err(error) if is_peer_error(&error) => {}
             Err(error) => {
                 if let Some(suppressed) = self.failures.allow() {
                     tracing::error!(%error, suppressed, "accepting a connection failed; trying again");
@@ -279,18 +239,17 @@ where
         }
     }
 
-    /// Starts serving a connection.
-    fn start(&self, source: &Source, client: Client) {
-        match client {
-            Client::Tcp(stream, peer) => {
+    fn start(&self, listener: &OpenListener, accepted: Accepted) {
+        match accepted {
+            Accepted::Tcp(stream, peer) => {
                 #[cfg(not(target_os = "linux"))]
                 let _ = stream.set_nodelay(true); // not inherited from the listener there
-                self.connect(source, stream, Peer::tcp(peer));
+                self.spawn(listener, stream, Peer::tcp(peer));
             }
-            Client::Unix(stream) => match stream.peer_cred() {
+            Accepted::Unix(stream) => match stream.peer_cred() {
                 Ok(found) => {
                     let (uid, gid, pid) = (found.uid(), found.gid(), found.pid());
-                    self.connect(source, stream, Peer::unix(UnixPeer { uid, gid, pid }));
+                    self.spawn(listener, stream, Peer::unix(UnixPeer { uid, gid, pid }));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "peer credentials unavailable; connection dropped")
@@ -299,59 +258,80 @@ where
         }
     }
 
-    fn connect<I: ClientStream>(&self, source: &Source, stream: I, peer: Peer) {
-        let (held, member) = (source.drain.hold(), source.drain.join());
-        let (listener, tls) = (source.id, source.tls.acceptor());
-        let (place, slots) = (self.slots.try_take(), self.slots.clone());
-        let (setup, service) = (Rc::clone(&self.setup), self.service.clone());
-        let waiting = place.is_none().then(|| self.crowd.join());
-        if waiting.is_some() {
-            let all = self.sources.iter().map(|source| &source.drain).chain(&self.leaving);
-            all.for_each(|drain| drain.wake());
+    /// Serves a connection in a task of its own.
+    fn spawn<I: ClientStream>(&self, open: &OpenListener, stream: I, mut peer: Peer) {
+        let (listener, acceptor) = (open.id, open.tls.acceptor());
+        let (token, handle) = (open.drain.open_token(), open.drain.join());
+        let (settings, refused) = (Rc::clone(&self.settings), Rc::clone(&self.refused));
+        let (service, limit) = (self.service.clone(), self.limit.clone());
+        let permit = limit.try_acquire();
+        let queued = permit.is_none().then(|| self.admission.token());
+        if queued.is_some() {
+            // Idle connections close sooner now, which they notice only when they are polled.
+            let open = self.listeners.iter().map(|listener| &listener.drain);
+            open.chain(&self.closed).for_each(|drain| drain.wake());
         }
-        let place = async move {
-            let place = match place {
-                Some(place) => place,
-                None => slots.take().await,
+        spawn_local(async move {
+            let permit = match permit {
+                Some(permit) => permit,
+                None => limit.acquire().await,
             };
-            drop(waiting);
-            place
-        };
-        let client = move |peer| Rc::new(ConnectionInfo { listener, peer, _held: Some(held) });
-        match tls {
-            None => spawn_local(async move {
-                let place = place.await;
-                let io = SharedIo::new(stream, Some(place));
-                setup.serve(io, client(peer), service, member).await;
-            }),
-            Some(acceptor) => spawn_local(async move {
-                let place = place.await;
-                let limit = setup.limits.head_timeout;
-                match handshake(acceptor, stream, limit, &member).await {
-                    Ok((stream, certificate)) => {
-                        let info = client(Peer { certificate, ..peer });
-                        let io = SharedIo::new(stream, Some(place));
-                        setup.serve(io, info, service, member).await;
+            drop(queued);
+            let io = match acceptor {
+                None => SharedIo::new(stream, Some(permit)),
+                // Boxed, so that a connection needs no room for a handshake that is over.
+                Some(acceptor) => {
+                    match Box::pin(handshake(acceptor, stream, settings.head_timeout, &handle))
+                        .await
+                    {
+                        Ok((stream, certificate)) => {
+                            peer.certificate = certificate;
+                            SharedIo::new(stream, Some(permit))
+                        }
+                        Err(error) => {
+                            tracing::debug!(%peer, %error, "a TLS handshake failed");
+                            return;
+                        }
                     }
-                    Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                 }
-            }),
-        };
+            };
+            let info = Rc::new(ConnectionInfo { listener, peer, _open: Some(token) });
+            let connection = Rc::clone(&info);
+            let reason = serve(io, info, service, &settings, &refused, handle).await;
+            log_close(reason, &connection.peer);
+        });
     }
 }
 
-/// The connection was gone before it was accepted: nothing is wrong with the listener.
-fn is_the_clients(error: &io::Error) -> bool {
+fn log_close(reason: CloseReason, peer: &Peer) {
+    match reason {
+        CloseReason::Closed => {}
+        CloseReason::BadHead(..) => {} // logged with its head
+        CloseReason::TimedOut(phase) => {
+            tracing::debug!(%peer, ?phase, "client connection timed out")
+        }
+        CloseReason::ClientLeft => {
+            tracing::debug!(%peer, "client disconnected before the response")
+        }
+        CloseReason::Flooded => tracing::warn!(%peer, "client cancelled too many HTTP/2 streams"),
+        CloseReason::Failed(error) => tracing::debug!(%peer, %error, "client connection failed"),
+    }
+}
+
+/// True if the connection was gone before it was accepted, which is no fault of the listener.
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::io::{Read, Write};
     use std::num::NonZeroUsize;
     use std::sync::Arc;
 
+    use http::Response;
     use tokio::task::LocalSet;
     use tower::service_fn;
 
@@ -359,6 +339,7 @@ mod tests {
     use crate::body::Body;
     use crate::listen::settings::{Listen, UnixSocket};
     use crate::listen::sockets::{BoundAddress, bind};
+    use crate::server::Inbound;
 
     trait Client: Read + Write {}
     impl<C: Read + Write> Client for C {}
@@ -385,11 +366,13 @@ mod tests {
                 listener: bound.sockets.remove(0).remove(0),
                 tls: TlsCell::default(),
             };
-            let service = service_fn(async |_: Inbound| Ok(Response::new(Body::full("served"))));
+            let service = service_fn(async |_: Inbound| {
+                Ok::<_, Infallible>(Response::new(Body::full("served")))
+            });
             let closed = async {
-                let (limits, slots) = (ConnectionSettings::default(), ConnectionLimit::new(8));
+                let (limits, limit) = (ConnectionSettings::default(), ConnectionLimit::new(8));
                 let mut accept =
-                    Accept::new(vec![listener], limits, slots, service, Arc::new(drop));
+                    Accept::new(vec![listener], limits, limit, service, Arc::new(drop));
                 let mut client = connect(&bound.addresses[0]);
                 client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
                 accept.remove(1);

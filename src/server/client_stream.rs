@@ -1,66 +1,59 @@
-//! Byte streams to clients, of each kind that a listener accepts, and whether the client is there.
+//! Byte streams to clients, one for each kind of listener, and the presence of the client.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-/// Whether the client of a connection is still there.
+use crate::net::poll::{PollFlags, pending_events};
+
+/// The presence of a client at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerState {
-    /// Nothing speaks against it.
+    /// There is no sign that it has left.
     Connected,
-    /// It has closed its sending side: a TCP FIN, or TLS `close_notify`. It may wait for the answer, or
-    /// be gone; the two cannot be told apart.
+    /// It has closed its sending side with a TCP FIN or a TLS `close_notify`. It may be gone, or wait for
+    /// the response; the two cannot be told apart.
     HalfClosed,
-    /// The connection was reset, or nobody is left to read the answer.
+    /// The connection was reset, or both of its sides are closed.
     Disconnected,
 }
 
-/// What waiting for a client to leave has brought.
+/// The result of watching for a client that leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerWatch {
     /// The client is there, and the task is woken when that changes.
-    Awaited,
-    /// The client is there. It has sent bytes that nobody reads yet, behind which its leaving cannot
-    /// wake the task: ask again after a while.
-    Unseen,
-    /// The client has left so far.
+    Registered,
+    /// The client is there, but its unread bytes keep the socket readable, so that no event wakes the
+    /// task when it leaves. Ask again after a while.
+    Hidden,
+    /// The client has left.
     Left(PeerState),
 }
 
 /// A byte stream to a client.
 pub trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Ready when a read may bring something, so that no buffer is held while nothing comes. May be
-    /// ready too early.
+    /// Ready when a read may bring something, so that no buffer is held before. May be ready too early.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// What the kernel knows of the client now. This asks the kernel: that a read is pending says
-    /// nothing, since a runtime answers so also when a task's budget is spent.
+    /// The state of the client as the kernel knows it.
     fn peer_state(&self) -> PeerState;
 
-    /// Notices that the client leaves, without taking any byte that it sent.
-    fn poll_departure(&mut self, cx: &mut Context<'_>) -> PeerWatch;
+    /// Watches for a client that leaves, and takes none of its bytes.
+    fn poll_peer(&mut self, cx: &mut Context<'_>) -> PeerWatch;
 
-    /// Makes the end of the connection a reset, so that it is not taken for the end of an answer.
+    /// Makes the end of the connection a reset, so that it does not look like the end of a response.
     fn reset_on_close(&self) {}
 }
 
-/// What `poll(2)` says of a socket at once: its peer, and whether bytes wait to be read.
-fn poll_socket(socket: BorrowedFd<'_>) -> (PeerState, bool) {
-    let asked = PollFlags::IN | PollFlags::RDHUP;
-    let mut sockets = [PollFd::from_borrowed_fd(socket, asked)];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // An error (a lack of memory, a signal) says nothing of the peer.
-    if poll(&mut sockets, Some(&at_once)).is_err() {
-        return (PeerState::Connected, true);
-    }
-    let events = sockets[0].revents();
+/// The client's state and true if it has sent bytes that were not read yet.
+fn peer_of(socket: &impl AsFd) -> (PeerState, bool) {
+    // An error of poll(2) says nothing about the client, which then counts as connected.
+    let events = pending_events(socket.as_fd()).unwrap_or(PollFlags::IN);
     let state = if events.intersects(PollFlags::ERR | PollFlags::HUP) {
         PeerState::Disconnected
     } else if events.contains(PollFlags::RDHUP) {
@@ -71,31 +64,31 @@ fn poll_socket(socket: BorrowedFd<'_>) -> (PeerState, bool) {
     (state, events.contains(PollFlags::IN))
 }
 
-/// Both kinds of sockets tell the same, by methods of the same names.
-macro_rules! socket {
-    ($socket:ident) => {
+// A macro, because tokio has no trait for the readiness of a socket.
+macro_rules! client_socket {
+    ($socket:ident $(, $reset_on_close:item)?) => {
         impl ClientStream for $socket {
             fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
                 self.poll_read_ready(cx).map(drop)
             }
 
             fn peer_state(&self) -> PeerState {
-                poll_socket(self.as_fd()).0
+                peer_of(self).0
             }
 
-            fn poll_departure(&mut self, cx: &mut Context<'_>) -> PeerWatch {
+            fn poll_peer(&mut self, cx: &mut Context<'_>) -> PeerWatch {
                 loop {
                     match self.poll_read_ready(cx) {
-                        Poll::Pending => return PeerWatch::Awaited,
+                        Poll::Pending => return PeerWatch::Registered,
                         Poll::Ready(Err(_)) => return PeerWatch::Left(PeerState::Disconnected),
                         Poll::Ready(Ok(())) => {}
                     }
-                    match poll_socket(self.as_fd()) {
-                        // The readiness must stay, or whoever reads these bytes later would wait.
-                        (PeerState::Connected, true) => return PeerWatch::Unseen,
-                        // It was left over from a read that filled its buffer. Without it the next
-                        // event wakes the task; one cannot come between the two calls, since events
-                        // are taken in by this very thread.
+                    match peer_of(self) {
+                        // The readiness is kept, or a later read of these bytes would wait.
+                        (PeerState::Connected, true) => return PeerWatch::Hidden,
+                        // A read that filled its buffer has left the readiness set. Clearing it makes the
+                        // next event wake the task. No event can be lost between the two calls, because
+                        // this very thread takes in the events.
                         (PeerState::Connected, false) => {
                             let nothing = || Err(io::ErrorKind::WouldBlock.into());
                             let _: io::Result<()> = self.try_io(Interest::READABLE, nothing);
@@ -105,23 +98,22 @@ macro_rules! socket {
                 }
             }
 
-            socket!(reset $socket);
+            $($reset_on_close)?
         }
     };
-    (reset TcpStream) => {
-        fn reset_on_close(&self) {
-            // An error only means that the connection has been cut already.
-            let _ = self.set_zero_linger();
-        }
-    };
-    (reset UnixStream) => {};
 }
 
-socket!(TcpStream);
-socket!(UnixStream);
+client_socket!(
+    TcpStream,
+    fn reset_on_close(&self) {
+        // An error only means that the connection is cut already.
+        let _ = self.set_zero_linger();
+    }
+);
+client_socket!(UnixStream); // which has no reset
 
 impl<I: ClientStream> ClientStream for TlsStream<I> {
-    /// Bytes may wait in the TLS session that the socket below knows nothing of.
+    /// Always ready: the TLS session may hold bytes that the socket no longer has.
     fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
@@ -130,24 +122,21 @@ impl<I: ClientStream> ClientStream for TlsStream<I> {
         self.get_ref().0.peer_state()
     }
 
-    /// The end of TLS is a message of its own (`close_notify`), so that looking at the socket below is
-    /// not enough: what has come is decrypted, and stays in the session until it is read.
-    fn poll_departure(&mut self, cx: &mut Context<'_>) -> PeerWatch {
-        let below = |stream: &Self| stream.get_ref().0.peer_state();
+    /// Decrypts what has come, because the end of TLS is a message of its own (`close_notify`). Decrypted
+    /// bytes stay in the session until they are read.
+    fn poll_peer(&mut self, cx: &mut Context<'_>) -> PeerWatch {
         match Pin::new(&mut *self).poll_fill_buf(cx) {
-            Poll::Pending => PeerWatch::Awaited,
-            Poll::Ready(Ok([])) => match below(self) {
-                PeerState::Disconnected => PeerWatch::Left(PeerState::Disconnected),
-                _ => PeerWatch::Left(PeerState::HalfClosed),
-            },
-            // Without `close_notify` a FIN is an error to TLS; it still is no reset.
+            // The session registered for the next event of the socket.
+            Poll::Pending => PeerWatch::Registered,
+            // A FIN without `close_notify` is an error in TLS, but it is no reset.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 PeerWatch::Left(PeerState::HalfClosed)
             }
             Poll::Ready(Err(_)) => PeerWatch::Left(PeerState::Disconnected),
-            Poll::Ready(Ok(_)) => match below(self) {
-                PeerState::Connected => PeerWatch::Unseen,
-                left => PeerWatch::Left(left),
+            Poll::Ready(Ok(bytes)) => match (bytes.is_empty(), self.peer_state()) {
+                (_, PeerState::Disconnected) => PeerWatch::Left(PeerState::Disconnected),
+                (true, _) | (_, PeerState::HalfClosed) => PeerWatch::Left(PeerState::HalfClosed),
+                (false, PeerState::Connected) => PeerWatch::Hidden,
             },
         }
     }
@@ -164,10 +153,10 @@ impl ClientStream for tokio::io::DuplexStream {
     }
 
     fn peer_state(&self) -> PeerState {
-        PeerState::Connected // it cannot be looked into
+        PeerState::Connected // in memory there is no kernel to ask
     }
 
-    fn poll_departure(&mut self, _: &mut Context<'_>) -> PeerWatch {
-        PeerWatch::Awaited
+    fn poll_peer(&mut self, _: &mut Context<'_>) -> PeerWatch {
+        PeerWatch::Registered
     }
 }

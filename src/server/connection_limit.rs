@@ -2,84 +2,83 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-/// Places for connections; clones share them.
+/// The limit `server.max_connections`; clones share it.
 #[derive(Debug, Clone)]
-pub struct ConnectionLimit {
-    free: Arc<Semaphore>,
-    limit: Arc<Mutex<Limit>>,
+pub struct ConnectionLimit(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    semaphore: Semaphore,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct Limit {
+struct State {
     max: usize,
-    /// Places that are to go once their connections do: the limit was lowered below what was open.
-    owed: usize,
+    /// Permits to be destroyed as connections close: the limit was lowered below their number.
+    excess: usize,
 }
 
-/// One connection's place, given back when dropped.
+/// Permission to have one connection open, returned when dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit {
-    permit: Option<OwnedSemaphorePermit>,
-    limit: Arc<Mutex<Limit>>,
-}
+pub struct ConnectionPermit(ConnectionLimit);
 
 impl ConnectionLimit {
     /// At most `max` connections at a time, at least one.
     pub fn new(max: usize) -> Self {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
-        let limit = Arc::new(Mutex::new(Limit { max, owed: 0 }));
-        Self { free: Arc::new(Semaphore::new(max)), limit }
+        let state = Mutex::new(State { max, excess: 0 });
+        Self(Arc::new(Shared { semaphore: Semaphore::new(max), state }))
     }
 
-    /// Connections that are open now.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
-        let limit = self.limit();
-        (limit.max + limit.owed).saturating_sub(self.free.available_permits())
+        let state = self.state();
+        (state.max + state.excess).saturating_sub(self.0.semaphore.available_permits())
     }
 
-    /// Changes the limit. Connections that are open stay; those beyond a lower limit are not
-    /// replaced when they close.
+    /// Changes the limit. Open connections stay; those beyond a lower limit are not replaced when they
+    /// close.
     pub fn resize(&self, max: usize) {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
-        let mut limit = self.limit();
-        let (more, less) = (max.saturating_sub(limit.max), limit.max.saturating_sub(max));
-        let kept = more.min(limit.owed);
-        limit.owed -= kept;
-        self.free.add_permits(more - kept);
-        limit.owed += less - self.free.forget_permits(less);
-        limit.max = max;
+        let mut state = self.state();
+        let (added, removed) = (max.saturating_sub(state.max), state.max.saturating_sub(max));
+        let spared = added.min(state.excess);
+        self.0.semaphore.add_permits(added - spared);
+        let destroyed = self.0.semaphore.forget_permits(removed);
+        *state = State { max, excess: state.excess - spared + removed - destroyed };
     }
 
-    /// Takes a place, unless another worker has been quicker.
-    pub(super) fn try_take(&self) -> Option<ConnectionPermit> {
-        let permit = Some(Arc::clone(&self.free).try_acquire_owned().ok()?);
-        Some(ConnectionPermit { permit, limit: Arc::clone(&self.limit) })
+    /// Takes a permit if one is free.
+    pub(super) fn try_acquire(&self) -> Option<ConnectionPermit> {
+        self.0.semaphore.try_acquire().ok()?.forget();
+        Some(ConnectionPermit(self.clone()))
     }
 
-    /// Takes a place as soon as one is free.
-    pub(super) async fn take(&self) -> ConnectionPermit {
-        let permit = Arc::clone(&self.free).acquire_owned().await.ok();
-        ConnectionPermit { permit, limit: Arc::clone(&self.limit) }
+    /// Takes a permit as soon as one is free.
+    pub(super) async fn acquire(&self) -> ConnectionPermit {
+        // The semaphore is never closed, which is the only error.
+        if let Ok(permit) = self.0.semaphore.acquire().await {
+            permit.forget();
+        }
+        ConnectionPermit(self.clone())
     }
 
-    fn limit(&self) -> MutexGuard<'_, Limit> {
-        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        if limit.owed > 0
-            && let Some(permit) = self.permit.take()
-        {
-            limit.owed -= 1;
-            permit.forget();
+        // Under the lock, so that `open` and `resize` see both numbers change at once.
+        let mut state = self.0.state();
+        match state.excess {
+            0 => self.0.0.semaphore.add_permits(1),
+            excess => state.excess = excess - 1,
         }
-        // Given back under the lock, so that nobody counts it twice.
-        drop(self.permit.take());
     }
 }
 
@@ -89,19 +88,20 @@ mod tests {
 
     #[tokio::test]
     async fn the_limit_can_change_while_connections_are_open() {
-        let slots = ConnectionLimit::new(3);
-        let places = [slots.take().await, slots.take().await, slots.take().await];
-        slots.resize(1);
-        assert_eq!((slots.open(), slots.free.available_permits()), (3, 0));
-        let [first, second, third] = places;
+        let limit = ConnectionLimit::new(3);
+        let permits = [limit.acquire().await, limit.acquire().await, limit.acquire().await];
+        let counts = || (limit.open(), limit.0.semaphore.available_permits());
+        limit.resize(1);
+        assert_eq!(counts(), (3, 0));
+        let [first, second, third] = permits;
         drop(first);
-        assert_eq!((slots.open(), slots.free.available_permits()), (2, 0));
-        slots.resize(2);
-        assert_eq!((slots.open(), slots.free.available_permits()), (2, 0));
+        assert_eq!(counts(), (2, 0));
+        limit.resize(2);
+        assert_eq!(counts(), (2, 0));
         drop(second);
-        assert_eq!((slots.open(), slots.free.available_permits()), (1, 1));
-        slots.resize(5);
+        assert_eq!(counts(), (1, 1));
+        limit.resize(5);
         drop(third);
-        assert_eq!((slots.open(), slots.free.available_permits()), (0, 5));
+        assert_eq!(counts(), (0, 5));
     }
 }

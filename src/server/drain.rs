@@ -1,264 +1,131 @@
-//! Leaving in order: connections are told to finish, waited for, and in the end dropped.
-//!
-//! An orderly end loses no request. So it begins before the listeners close: from the first step on
-//! every answer says `Connection: close`, clients come back on new connections while those are still
-//! accepted, and when the listeners do close, hardly any connection is left that a client would use
-//! again.
+//! The open connections of a listener, which are told to finish and waited for.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use tokio_util::sync::CancellationToken;
+use slab::Slab;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// The steps out, told to all workers at once; clones speak for each other.
-#[derive(Debug, Clone, Default)]
-pub struct StopSignal {
-    retire: CancellationToken,
-    finish: CancellationToken,
-    abort: CancellationToken,
-}
+use super::shutdown::ShutdownPhase;
 
-impl StopSignal {
-    /// Nobody has been told anything yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Accept and answer as before, but let no connection be used again.
-    pub fn retire(&self) {
-        self.retire.cancel();
-    }
-
-    /// Stop accepting, close idle connections, let requests under way end.
-    pub fn finish(&self) {
-        self.retire.cancel();
-        self.finish.cancel();
-    }
-
-    /// The time to finish is over: drop what is left.
-    pub fn abort(&self) {
-        self.finish();
-        self.abort.cancel();
-    }
-
-    /// Whether the second step has been taken.
-    pub fn is_finishing(&self) -> bool {
-        self.finish.is_cancelled()
-    }
-
-    /// Whether the last step has been taken.
-    pub fn is_aborted(&self) -> bool {
-        self.abort.is_cancelled()
-    }
-
-    /// Ends when the first step is taken.
-    pub async fn retiring(&self) {
-        self.retire.cancelled().await;
-    }
-
-    /// Ends when the second step is taken.
-    pub async fn finishing(&self) {
-        self.finish.cancelled().await;
-    }
-
-    /// Ends when the last step is taken.
-    pub async fn aborted(&self) {
-        self.abort.cancelled().await;
-    }
-}
-
-/// How far a connection is on its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) enum ShutdownPhase {
-    /// It is not.
-    #[default]
-    Open,
-    /// Its next answer is its last.
-    Retiring,
-    /// As before, and where it waits for a request it closes.
-    Finishing,
-}
-
-/// Connections of one worker that were accepted and wait for a place under the limit.
+/// The open connections of one listener on one worker.
 ///
-/// While there are any, nobody else is accepted, and whoever is idle makes room: clients that only
-/// hold connections cannot keep others out.
-#[derive(Debug, Default)]
-pub(super) struct AdmissionQueue {
-    waiting: Cell<usize>,
-    over: RefCell<Option<Waker>>,
-}
-
-impl AdmissionQueue {
-    /// One more waits, until what it returns is dropped.
-    pub fn join(self: &Rc<Self>) -> QueuedGuard {
-        self.waiting.set(self.waiting.get() + 1);
-        QueuedGuard(Rc::clone(self))
-    }
-
-    /// Ends when nobody waits.
-    pub async fn over(&self) {
-        poll_fn(|cx| {
-            if self.waiting.get() == 0 {
-                return Poll::Ready(());
-            }
-            *self.over.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-/// While it lives, a connection waits for its place.
+/// It lives on one thread: a connection that is polled compares a flag and a waker, while a cancellation
+/// token would take its lock each time.
 #[derive(Debug)]
-pub(super) struct QueuedGuard(Rc<AdmissionQueue>);
-
-impl Drop for QueuedGuard {
-    fn drop(&mut self) {
-        let Self(crowd) = self;
-        crowd.waiting.set(crowd.waiting.get() - 1);
-        if crowd.waiting.get() == 0
-            && let Some(waker) = crowd.over.borrow_mut().take()
-        {
-            waker.wake();
-        }
-    }
-}
-
-/// The open connections of one listener on one worker, so that they can be told to finish.
-///
-/// It lives on one thread: a connection that is polled looks at a flag and compares a waker, where
-/// a cancellation token would take its lock each time.
-#[derive(Debug, Default)]
 pub(super) struct Drain {
-    stage: Cell<ShutdownPhase>,
-    crowd: Rc<AdmissionQueue>,
-    open: Cell<usize>,
-    wakers: RefCell<Vec<Option<Waker>>>,
-    free: RefCell<Vec<usize>>,
-    emptied: RefCell<Option<Waker>>,
+    phase: Cell<ShutdownPhase>,
+    /// The worker's accepted connections that wait for a permit. While there are any, the worker accepts
+    /// no others and idle connections close: clients that only hold connections cannot keep others out.
+    admission: TaskTracker,
+    open: TaskTracker,
+    wakers: RefCell<Slab<Option<Waker>>>,
 }
 
 impl Drain {
-    /// No connection yet; `crowd` waits to come in.
-    pub fn new(crowd: Rc<AdmissionQueue>) -> Rc<Self> {
-        Rc::new(Self { crowd, ..Self::default() })
+    /// No connection yet; `admission` is the queue of the worker.
+    pub fn new(admission: TaskTracker) -> Rc<Self> {
+        let (phase, open) = (Cell::default(), empty_tracker());
+        Rc::new(Self { phase, admission, open, wakers: RefCell::default() })
     }
 
-    /// Counts a connection in, until what it returns is dropped.
-    pub fn hold(self: &Rc<Self>) -> OpenGuard {
-        self.open.set(self.open.get() + 1);
-        OpenGuard(Rc::clone(self))
+    /// Counts a connection as open until the token is dropped. Work that outlives its connection keeps
+    /// the token too.
+    pub fn open_token(&self) -> TaskTrackerToken {
+        self.open.token()
     }
 
-    /// Makes a place to be told at.
+    /// Registers a connection.
     pub fn join(self: &Rc<Self>) -> DrainHandle {
-        let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            let mut wakers = self.wakers.borrow_mut();
-            wakers.push(None);
-            wakers.len() - 1
-        });
-        DrainHandle { drain: Rc::clone(self), slot }
+        DrainHandle { drain: Rc::clone(self), key: self.wakers.borrow_mut().insert(None) }
     }
 
-    /// Tells every connection, present and future; no step is taken back.
-    pub fn tell(&self, stage: ShutdownPhase) {
-        self.stage.set(self.stage.get().max(stage));
+    /// Enters a phase, for present and future connections. There is no way back.
+    pub fn advance(&self, to: ShutdownPhase) {
+        self.phase.set(self.phase.get().max(to));
         self.wake();
     }
 
-    /// Lets every connection look at how things are.
+    /// Makes every connection look at its phase and at the admission queue again.
     pub fn wake(&self) {
-        let wakers: Vec<Waker> =
-            self.wakers.borrow_mut().iter_mut().filter_map(Option::take).collect();
+        let take = |(_, waker): (usize, &mut Option<Waker>)| waker.take();
+        let wakers: Vec<Waker> = self.wakers.borrow_mut().iter_mut().filter_map(take).collect();
+        // After the borrow has ended, since a waker may run code that registers again.
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether an answer that begins now is its connection's last.
+    /// True if a response that begins now is the last one on its connection.
     pub fn is_leaving(&self) -> bool {
-        self.stage.get() > ShutdownPhase::Open
+        self.phase.get() > ShutdownPhase::Open
     }
 
-    /// Connections that are open, and those that have closed while their work goes on.
+    /// The number of open connections, and of those that have closed while their work goes on.
     pub fn open(&self) -> usize {
-        self.open.get()
+        self.open.len()
     }
 
-    /// Ends when no connection is open.
-    pub async fn empty(&self) {
-        poll_fn(|cx| {
-            if self.open.get() == 0 {
-                return Poll::Ready(());
-            }
-            *self.emptied.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    fn leave(&self, slot: usize) {
-        if let Some(waker) = self.wakers.borrow_mut().get_mut(slot) {
-            *waker = None;
-        }
-        self.free.borrow_mut().push(slot);
+    /// Waits until no connection is open.
+    pub async fn drained(&self) {
+        self.open.wait().await;
     }
 }
 
-/// While it lives, a connection counts as open. Work that outlives its connection keeps it too.
-#[derive(Debug)]
-pub(super) struct OpenGuard(Rc<Drain>);
-
-impl Drop for OpenGuard {
-    fn drop(&mut self) {
-        let Self(drain) = self;
-        drain.open.set(drain.open.get() - 1);
-        if drain.open.get() == 0
-            && let Some(waker) = drain.emptied.borrow_mut().take()
-        {
-            waker.wake();
-        }
-    }
-}
-
-/// One connection's place in the [`Drain`] of its listener.
+/// One connection's registration in the [`Drain`] of its listener.
 #[derive(Debug)]
 pub(super) struct DrainHandle {
     drain: Rc<Drain>,
-    slot: usize,
+    key: usize,
 }
 
 impl DrainHandle {
-    /// Whether others wait for a place.
+    /// True if other connections wait for a permit.
     pub fn is_crowded(&self) -> bool {
-        self.drain.crowd.waiting.get() > 0
+        !self.drain.admission.is_empty()
     }
 
-    /// All connections of its listener.
+    /// All connections of the listener.
     pub fn drain(&self) -> Rc<Drain> {
         Rc::clone(&self.drain)
     }
 
-    /// How far it is on its way out; the task is woken when that changes.
-    pub fn stage(&self, cx: &Context<'_>) -> ShutdownPhase {
-        let stage = self.drain.stage.get();
-        if stage == ShutdownPhase::Finishing {
-            return stage;
-        }
-        if let Some(place) = self.drain.wakers.borrow_mut().get_mut(self.slot)
-            && !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+    /// The present phase; the task is woken when a later one begins.
+    pub fn phase(&self, cx: &Context<'_>) -> ShutdownPhase {
+        let phase = self.drain.phase.get();
+        // No later phase concerns a connection: `Aborting` drops it.
+        if phase < ShutdownPhase::Finishing
+            && let Some(waker) = self.drain.wakers.borrow_mut().get_mut(self.key)
+            // A waker is cloned only when it has changed: a connection is polled several times a request.
+            && !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
         {
-            *place = Some(cx.waker().clone());
+            *waker = Some(cx.waker().clone());
         }
-        stage
+        phase
+    }
+
+    /// Waits until the connection is to finish.
+    pub async fn finishing(&self) {
+        poll_fn(|cx| match self.phase(cx) {
+            ShutdownPhase::Finishing | ShutdownPhase::Aborting => Poll::Ready(()),
+            _ => Poll::Pending,
+        })
+        .await;
     }
 }
 
 impl Drop for DrainHandle {
     fn drop(&mut self) {
-        self.drain.leave(self.slot);
+        self.drain.wakers.borrow_mut().remove(self.key);
     }
+}
+
+/// A tracker whose `wait` ends as soon as it tracks nothing; also for the admission queue of a worker.
+pub(super) fn empty_tracker() -> TaskTracker {
+    let tracker = TaskTracker::new();
+    tracker.close();
+    tracker
 }
 
 #[cfg(test)]
@@ -266,39 +133,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn members_are_told_and_waited_for() {
-        let drain = Drain::new(Rc::default());
-        let (member, held) = (drain.join(), drain.hold());
-        for stage in [ShutdownPhase::Retiring, ShutdownPhase::Finishing] {
-            let told = poll_fn(|cx| match member.stage(cx) == stage {
+    async fn connections_are_notified_and_waited_for() {
+        let drain = Drain::new(empty_tracker());
+        let (handle, open) = (drain.join(), drain.open_token());
+        for phase in [ShutdownPhase::Retiring, ShutdownPhase::Finishing] {
+            let entered = poll_fn(|cx| match handle.phase(cx) == phase {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             });
-            tokio::join!(told, async { drain.tell(stage) });
+            tokio::join!(entered, async { drain.advance(phase) });
         }
-        drain.tell(ShutdownPhase::Retiring);
-        assert_eq!(drain.stage.get(), ShutdownPhase::Finishing);
-        drop(member);
-        tokio::join!(drain.empty(), async { drop(held) });
-        assert_eq!(drain.open(), 0);
-    }
-
-    #[test]
-    fn places_are_used_again() {
-        let drain = Drain::new(Rc::default());
-        let (first, _second) = (drain.join(), drain.join());
-        drop(first);
-        let _third = drain.join();
-        assert_eq!(drain.wakers.borrow().len(), 2);
-    }
-
-    #[tokio::test]
-    async fn abort_implies_finish() {
-        let stop = StopSignal::new();
-        stop.clone().abort();
-        stop.retiring().await;
-        stop.finishing().await;
-        stop.aborted().await;
-        assert!(stop.is_finishing());
+        drain.advance(ShutdownPhase::Retiring);
+        assert_eq!(drain.phase.get(), ShutdownPhase::Finishing);
+        drop(handle);
+        tokio::join!(drain.drained(), async { drop(open) });
+        assert_eq!((drain.open(), drain.wakers.borrow().len()), (0, 0));
     }
 }

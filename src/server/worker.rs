@@ -1,93 +1,61 @@
 //! A worker: one thread with a runtime of its own, its listeners, and all their connections.
 
-use std::convert::Infallible;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use http::Response;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
-use tower::Service;
 
 use super::accept::Accept;
-use super::connection::{HeadError, Inbound};
+use super::command::{WorkerCommand, WorkerListener};
 use super::connection_limit::ConnectionLimit;
-use super::drain::StopSignal;
+use super::head_error::OnHeadError;
+use super::inbound::RequestService;
 use super::settings::ConnectionSettings;
-use crate::body::Body;
-use crate::listen::sockets::Listener;
-use crate::listen::tls::TlsCell;
+use super::shutdown::StopSignal;
 
-/// Threads for what can only be done by blocking; DNS look-ups are the one such thing here.
+/// Threads for blocking work, which here is DNS alone.
 const BLOCKING_THREADS: usize = 4;
 
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 16;
 
-/// A change to what a running worker listens on.
-#[derive(Debug)]
-pub enum WorkerCommand {
-    /// Accepts from this socket too.
-    Add(WorkerListener),
-    /// Takes the connections that wait on the listeners of this number, then closes them; all their
-    /// connections finish.
-    Remove(usize),
-    /// Serves connections that come from now on within these limits.
-    Limits(ConnectionSettings),
-}
-
-/// A listener of one worker.
-#[derive(Debug)]
-pub struct WorkerListener {
-    /// Its number, which its connections carry.
-    pub id: usize,
-    /// The socket, non-blocking.
-    pub listener: Listener,
-    /// What its connections begin with.
-    pub tls: TlsCell,
-}
-
-/// Told of each request whose head could not be read, which hyper or h2 has answered by itself.
-pub type OnHeadError = Arc<dyn Fn(HeadError) + Send + Sync>;
-
-/// Starts the thread `worker-INDEX`.
+/// Starts a worker on a thread `worker-INDEX`.
 ///
-/// `make` runs on that thread, inside its runtime, and may build what cannot leave a thread;
+/// `make_service` runs on that thread, inside its runtime, and may build what cannot leave a thread;
 /// clones of its service serve the connections.
-pub fn spawn<S>(
+///
+/// # Errors
+/// The system has no thread or no descriptors left.
+pub fn spawn<S: RequestService>(
     index: usize,
     listeners: Vec<WorkerListener>,
-    limits: ConnectionSettings,
-    slots: ConnectionLimit,
-    make: impl FnOnce() -> S + Send + 'static,
+    settings: ConnectionSettings,
+    limit: ConnectionLimit,
+    make_service: impl FnOnce() -> S + Send + 'static,
     on_head_error: OnHeadError,
     stop: StopSignal,
-) -> io::Result<WorkerHandle>
-where
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + Clone + 'static,
-    S::Future: 'static,
-{
+) -> io::Result<WorkerHandle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
     let heartbeat = Heartbeat::new();
-    let beaten = heartbeat.clone();
+    let beating = heartbeat.clone();
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let (ended, finished) = oneshot::channel();
-    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+    let run = move || {
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
-            spawn_local(beaten.beat());
-            let service = make();
-            let accept = Accept::new(listeners, limits, slots, service, on_head_error);
-            // A task of its own: what a local set is run until is polled in each turn,
-            // whether or not it was woken.
+            spawn_local(beating.beat());
+            let service = make_service();
+            let accept = Accept::new(listeners, settings, limit, service, on_head_error);
+            // In a task, because the local set polls the future that it blocks on in each turn, even if
+            // nothing woke it.
             let accepting = spawn_local(accept.run(receiver, stop));
             if let Err(error) = accepting.await
                 && error.is_panic()
@@ -95,18 +63,20 @@ where
                 std::panic::resume_unwind(error.into_panic());
             }
         });
-        // Connections that were not done in time end here, with everything they hold.
+        // Connections that did not finish in time end here, with everything they hold. What they hold
+        // may need the runtime when it is dropped.
         let inside = runtime.enter();
         drop(local);
         drop(inside);
-        // A look-up that blocks must not keep the program from leaving.
+        // Not dropped in place, because that would wait for a DNS look-up that blocks.
         runtime.shutdown_background();
         let _ = ended.send(());
-    })?;
+    };
+    let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(run)?;
     Ok(WorkerHandle { thread, commands, finished, heartbeat })
 }
 
-/// A worker that runs.
+/// A running worker.
 #[derive(Debug)]
 pub struct WorkerHandle {
     thread: JoinHandle<()>,
@@ -115,16 +85,16 @@ pub struct WorkerHandle {
     heartbeat: Heartbeat,
 }
 
-/// The sign that a worker moves; clones show the same.
+/// The proof that a worker is responsive; clones show the same.
 #[derive(Debug, Clone)]
 pub struct Heartbeat {
     start: Instant,
-    /// Milliseconds from the start to the last beat.
+    /// Milliseconds from `start` to the last beat.
     last: Arc<AtomicU64>,
 }
 
 impl Heartbeat {
-    /// Time between two beats.
+    /// The time between two beats.
     pub const INTERVAL: Duration = Duration::from_secs(5);
 
     fn new() -> Self {
@@ -139,7 +109,7 @@ impl Heartbeat {
         }
     }
 
-    /// Time since the last beat; much more than the interval means that the worker hangs.
+    /// The time since the last beat; a worker hangs if it is much more than the interval.
     pub fn since_last(&self) -> Duration {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
         self.start.elapsed().saturating_sub(last)
@@ -147,24 +117,30 @@ impl Heartbeat {
 }
 
 impl WorkerHandle {
-    /// Hands a command over; an error means that the worker is gone.
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// The worker has ended.
     pub async fn command(&self, command: WorkerCommand) -> Result<(), WorkerGone> {
         self.commands.send(command).await.map_err(|_| WorkerGone)
     }
 
-    /// Shows whether it moves.
+    /// The worker's heartbeat.
     pub fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
     }
 
-    /// Ends when the worker does, for use beside other events; [`join`](Self::join) then says how.
+    /// Waits until the worker has ended, beside other events; [`join`](Self::join) then says how.
     pub async fn ended(&mut self) {
         if !self.finished.is_terminated() {
             let _ = (&mut self.finished).await;
         }
     }
 
-    /// Waits for the thread's end: after a stop signal, its last connection's or the abort.
+    /// Waits for the end of the thread: after a stop signal, that of its last connection or the abort.
+    ///
+    /// # Errors
+    /// The worker panicked.
     pub async fn join(mut self) -> Result<(), WorkerGone> {
         self.ended().await;
         // The thread has nothing left to do, so this does not block.
@@ -172,23 +148,18 @@ impl WorkerHandle {
     }
 }
 
-/// A worker ended by a panic, or before it was told to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A worker that panicked, or ended without a stop signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a worker thread ended unexpectedly; the log has its last words")]
 pub struct WorkerGone;
-
-impl fmt::Display for WorkerGone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a worker thread ended unexpectedly; the log has its last words")
-    }
-}
-
-impl std::error::Error for WorkerGone {}
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::net::SocketAddr;
     use std::num::NonZeroUsize;
 
+    use http::Response;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::sync::{Notify, Semaphore};
@@ -196,8 +167,11 @@ mod tests {
 
     use super::*;
     use crate::body::Body;
+    use crate::listen::TlsCell;
     use crate::listen::settings::{Listen, UnixSocket};
     use crate::listen::sockets::bind;
+    use crate::server::Inbound;
+    use crate::server::shutdown::ShutdownPhase::{Aborting, Finishing};
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
@@ -220,24 +194,24 @@ mod tests {
         worker: WorkerHandle,
         address: SocketAddr,
         stop: StopSignal,
-        slots: ConnectionLimit,
-        /// Told when the service has a request.
+        limit: ConnectionLimit,
+        /// Notified when the service has a request.
         arrived: Arc<Notify>,
         /// As many answers as it has permits go out.
         go: Arc<Semaphore>,
-        /// Told when a request was dropped before its answer.
+        /// Notified when a request was dropped before its answer.
         dropped: Arc<Notify>,
     }
 
-    struct Tell(Option<Arc<Notify>>);
+    struct NotifyOnDrop(Option<Arc<Notify>>);
 
-    impl Tell {
-        fn not(mut self) {
+    impl NotifyOnDrop {
+        fn disarm(mut self) {
             self.0 = None;
         }
     }
 
-    impl Drop for Tell {
+    impl Drop for NotifyOnDrop {
         fn drop(&mut self) {
             if let Some(notify) = &self.0 {
                 notify.notify_one();
@@ -248,17 +222,17 @@ mod tests {
     impl Rig {
         fn new(max_connections: usize) -> Self {
             let (address, listener) = listen(7);
-            let (stop, slots) = (StopSignal::new(), ConnectionLimit::new(max_connections));
+            let (stop, limit) = (StopSignal::new(), ConnectionLimit::new(max_connections));
             let [arrived, dropped] = std::array::from_fn(|_| Arc::new(Notify::new()));
             let go = Arc::new(Semaphore::new(0));
             let (a, g, d) = (Arc::clone(&arrived), Arc::clone(&go), Arc::clone(&dropped));
             let make = move || {
                 service_fn(move |inbound: Inbound| {
-                    let (a, g, tell) = (a.clone(), g.clone(), Tell(Some(d.clone())));
+                    let (a, g, guard) = (a.clone(), g.clone(), NotifyOnDrop(Some(d.clone())));
                     async move {
                         a.notify_one();
                         g.acquire().await.unwrap().forget();
-                        tell.not();
+                        guard.disarm();
                         let text = format!("listener {}", inbound.connection.listener);
                         Ok::<_, Infallible>(Response::new(Body::full(text)))
                     }
@@ -267,9 +241,9 @@ mod tests {
             let limits = ConnectionSettings::default();
             let listeners = vec![listener];
             let worker =
-                spawn(0, listeners, limits, slots.clone(), make, on_head_error(), stop.clone())
+                spawn(0, listeners, limits, limit.clone(), make, on_head_error(), stop.clone())
                     .unwrap();
-            Self { worker, address, stop, slots, arrived, go, dropped }
+            Self { worker, address, stop, limit, arrived, go, dropped }
         }
 
         async fn send(&self, bytes: &[u8]) -> TcpStream {
@@ -291,13 +265,13 @@ mod tests {
         let idle = rig.send(b"").await;
         let busy = rig.send(GET).await;
         rig.arrived.notified().await;
-        rig.stop.finish();
+        rig.stop.advance(Finishing);
         assert_eq!(rest(idle).await, "", "an idle connection is closed at once");
         rig.go.add_permits(1);
         let answer = rest(busy).await.to_lowercase();
         assert!(answer.contains("connection: close") && answer.ends_with("listener 7"), "{answer}");
         rig.worker.join().await.unwrap();
-        assert_eq!(rig.slots.open(), 0);
+        assert_eq!(rig.limit.open(), 0);
     }
 
     #[tokio::test]
@@ -305,7 +279,7 @@ mod tests {
         let rig = Rig::new(8);
         let busy = rig.send(POST).await;
         rig.arrived.notified().await;
-        rig.stop.abort();
+        rig.stop.advance(Aborting);
         rig.dropped.notified().await;
         rig.worker.join().await.unwrap();
         assert_eq!(rest(busy).await, "");
@@ -317,13 +291,13 @@ mod tests {
         let first = rig.send(GET).await;
         rig.arrived.notified().await;
         let second = rig.send(POST).await;
-        assert_eq!(rig.slots.open(), 1);
+        assert_eq!(rig.limit.open(), 1);
         rig.go.add_permits(1);
         drop(first);
         rig.go.add_permits(1);
         rig.arrived.notified().await;
         rig.go.add_permits(1);
-        rig.stop.finish();
+        rig.stop.advance(Finishing);
         assert!(rest(second).await.contains("200 OK"));
         rig.worker.join().await.unwrap();
     }
@@ -359,7 +333,7 @@ mod tests {
         let client = rig.send(POST).await;
         rig.arrived.notified().await;
         rig.go.add_permits(1);
-        rig.stop.finish();
+        rig.stop.advance(Finishing);
         assert!(rest(client).await.ends_with("listener 9"));
         TcpStream::connect(old).await.unwrap_err();
     }
@@ -416,7 +390,7 @@ mod tests {
         client.read_to_string(&mut answer).await.unwrap();
         let uid = rustix::process::geteuid().as_raw();
         assert!(answer.contains(&format!("uid {uid}, gid ")), "{answer}");
-        stop.finish();
+        stop.advance(Finishing);
         worker.join().await.unwrap();
     }
 

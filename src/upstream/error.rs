@@ -35,38 +35,61 @@ impl Forwarded {
     }
 }
 
-/// What failed.
-#[derive(Debug)]
+/// The cause of a failed exchange.
+#[derive(Debug, thiserror::Error)]
 pub enum SendErrorKind {
     /// No connection was made.
+    #[error(transparent)]
     Connect(ConnectError),
-    /// `upstreams.*.max_connections` are in use, and none became free within the time for connecting.
+    /// `upstreams.*.max_connections` are in use, and none became free within the time-out for connecting.
+    #[error("all connections to the upstream are in use (max_connections of the upstream)")]
     Overloaded,
-    /// The connection ended without a byte of an answer.
+    /// The connection ended without a byte of a response.
+    #[error("the upstream closed the connection without an answer")]
     Closed,
     /// The server promised not to have processed the request (RFC 9113 section 8.7).
+    #[error("the upstream refused the request unprocessed")]
     Refused,
-    /// The connection was cut, the request's body failed, or what came is no HTTP.
-    Exchange(hyper::Error),
-    /// More informational answers (1xx) than are waited for.
+    /// The connection was cut, the request body failed, or the response is not HTTP.
+    #[error("{}", exchange_failed(.0))]
+    Exchange(#[source] hyper::Error),
+    /// More interim responses (1xx) than are read.
+    #[error("the upstream sends informational answers without end")]
     TooManyInterim,
-    /// A switch of protocols that nobody asked for (RFC 9110 section 15.2.2).
+    /// A switch of protocols that the request did not ask for (RFC 9110 section 15.2.2).
+    #[error("the upstream switched protocols without being asked")]
     UnaskedUpgrade,
-    /// An answer whose end can be read in two ways (RFC 9112 section 6.3).
+    /// A response whose end can be read in two ways (RFC 9112 section 6.3).
+    #[error("the end of the upstream's answer can be read in two ways")]
     AmbiguousLength,
-    /// More header fields than are taken.
+    /// More header fields than `upstreams.*.max_response_headers`.
+    #[error(
+        "the upstream's answer has too many header fields; see max_response_headers of the upstream"
+    )]
     TooManyHeaders,
+}
+
+fn exchange_failed(error: &hyper::Error) -> String {
+    if error.is_parse_too_large() {
+        "the head of the upstream's answer is too large; see max_response_headers and \
+         max_response_header_bytes of the upstream"
+            .to_owned()
+    } else if error.is_parse() {
+        format!("the upstream's answer is not valid HTTP: {error}")
+    } else {
+        "the exchange with the upstream broke off".to_owned()
+    }
 }
 
 /// A failed exchange.
 #[derive(Debug)]
 pub struct SendError {
-    /// What failed.
+    /// The cause.
     pub kind: SendErrorKind,
-    /// Whether the request may have been read.
+    /// Says if the request may have been read.
     pub forwarded: Forwarded,
-    /// Whether the connection had carried requests before: one that its server had closed
-    /// meanwhile fails without any fault of the request.
+    /// True if the connection had carried requests before. Its server may have closed it meanwhile,
+    /// which is no fault of the request.
     pub reused: bool,
 }
 
@@ -103,46 +126,12 @@ impl SendError {
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            SendErrorKind::Connect(error) => error.fmt(f),
-            SendErrorKind::Overloaded => f.write_str(
-                "all connections to the upstream are in use (max_connections of the upstream)",
-            ),
-            SendErrorKind::Closed => {
-                f.write_str("the upstream closed the connection without an answer")
-            }
-            SendErrorKind::Refused => f.write_str("the upstream refused the request unprocessed"),
-            SendErrorKind::Exchange(error) if error.is_parse_too_large() => f.write_str(
-                "the head of the upstream's answer is too large; see max_response_headers and \
-                 max_response_header_bytes of the upstream",
-            ),
-            SendErrorKind::Exchange(error) if error.is_parse() => {
-                write!(f, "the upstream's answer is not valid HTTP: {error}")
-            }
-            SendErrorKind::Exchange(_) => f.write_str("the exchange with the upstream broke off"),
-            SendErrorKind::TooManyInterim => {
-                f.write_str("the upstream sends informational answers without end")
-            }
-            SendErrorKind::UnaskedUpgrade => {
-                f.write_str("the upstream switched protocols without being asked")
-            }
-            SendErrorKind::AmbiguousLength => {
-                f.write_str("the end of the upstream's answer can be read in two ways")
-            }
-            SendErrorKind::TooManyHeaders => f.write_str(
-                "the upstream's answer has too many header fields; see max_response_headers of the \
-                 upstream",
-            ),
-        }
+        self.kind.fmt(f)
     }
 }
 
 impl StdError for SendError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match &self.kind {
-            SendErrorKind::Connect(error) => Some(error),
-            SendErrorKind::Exchange(error) => Some(error),
-            _ => None,
-        }
+        self.kind.source()
     }
 }

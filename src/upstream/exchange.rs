@@ -1,4 +1,4 @@
-//! One request and its answer, whoever carries them: what the pool offers, as traits.
+//! One request and its response: the interface of the pool, as traits with a fake in tests.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -11,65 +11,75 @@ use crate::body::Body;
 /// Which connections may carry a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
-    /// Any that is open: the request may be sent again if the connection turns out dead.
+    /// Any open connection: the request may be sent again if the connection turns out to be dead.
     Any,
-    /// One used within `unsafe_max_idle` of the upstream's settings, else a new one: the request cannot be sent
-    /// again, so that the race with a server closing an idle connection is kept short.
+    /// A connection that was idle for at most `unsafe_max_idle`, or a new one. For requests that cannot be
+    /// sent again: it keeps the race with a server that closes an idle connection short.
     Recent,
-    /// A new one.
+    /// A new connection.
     Never,
-    /// A new one that speaks HTTP/1.1, which alone can be upgraded to another protocol.
+    /// A new connection that speaks HTTP/1.1, the only version that can be upgraded to another protocol.
     Upgrade,
 }
 
-/// An answer of an upstream.
+/// The final response of an upstream.
 #[derive(Debug)]
 pub struct UpstreamResponse {
-    /// As it came; its body streams.
+    /// The response as it was received; its body streams.
     pub response: Response<Body>,
-    /// Whether the rest of the request's body may never be read: the server had not asked for it, or
-    /// refuses the request.
+    /// True if the server did not ask for the request body, which then is never read to its end.
     pub body_unread: bool,
 }
 
-/// A request that was not answered.
+/// A request without a response.
 #[derive(Debug)]
 pub enum SendFailure {
-    /// hyper had not begun it: here it is, to be sent on another connection.
+    /// hyper had not begun to send it. Here it is, to be sent on another connection.
     Returned(Box<Request<Body>>, SendError),
-    /// It has begun.
+    /// hyper had begun to send it.
     Failed(SendError),
 }
 
-/// Makes connections to one upstream; simulations have another than the pool.
+impl SendFailure {
+    /// The failure of a request that hyper gave back, or kept.
+    pub(super) fn new(unsent: Option<Request<Body>>, error: SendError) -> Self {
+        match unsent {
+            Some(request) => Self::Returned(Box::new(request), error),
+            None => Self::Failed(error),
+        }
+    }
+}
+
+/// Gives connections to one upstream. Implemented by `Pool`, and by a fake in tests.
 pub trait Transport {
     /// A connection for one request.
     type Connection: SendRequest;
 
-    /// A connection that may carry a request: one that is open, or a new one.
+    /// Acquires an open connection or makes a new one. The time-out for a response starts afterwards,
+    /// because connecting has its own.
     ///
     /// # Errors
-    /// Why there is none; nothing has been sent.
+    /// The reason why there is no connection; nothing was sent.
     fn acquire(&self, reuse: Reuse) -> impl Future<Output = Result<Self::Connection, SendError>>;
 }
 
 /// A connection for one request.
 pub trait SendRequest {
-    /// Sends a request in origin form and waits for the head of its answer. Dropping the future ends
-    /// the exchange.
+    /// Sends a request in origin form and waits for the head of its final response. Dropping the future
+    /// ends the exchange.
     ///
     /// # Errors
-    /// What failed, and whether any byte had left.
+    /// The failure, and whether any byte of the request was sent.
     fn send(
         self,
         request: Request<Body>,
     ) -> impl Future<Output = Result<UpstreamResponse, SendFailure>>;
 
-    /// The address that it leads to: the upstream's, or the egress proxy's.
+    /// The address of the upstream, or of the egress proxy.
     fn peer_address(&self) -> Option<SocketAddr> {
         None
     }
 
-    /// Gives the connection back: the request is not sent after all.
+    /// Gives the connection back unused.
     fn release(self);
 }

@@ -1,10 +1,10 @@
-//! Informational answers of an HTTP/1.1 server: `Expect: 100-continue` (RFC 9110 section 10.1.1), and a
-//! bound on how many are waited for.
+//! Interim (1xx) responses of an HTTP/1.1 server: `Expect: 100-continue` (RFC 9110 section 10.1.1), and
+//! a limit on their number.
 //!
-//! The body of a request that expects 100 waits until the server asks for it, and so the client is
-//! asked when the server asks. A server that says nothing for a while does not know the field, and is
-//! sent the body. One that answers without having asked is not sent it, and the connection ends with
-//! the answer.
+//! The body of a request that expects 100 is held until the server asks for it. The proxy's own client
+//! is asked when the body is first polled, so that it is asked when the server asks. A server that is
+//! silent for a while does not know the field, and gets the body. One that sends a final response
+//! instead does not get it, and the connection ends with the response.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,78 +12,79 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::EXPECT;
 use http::{Request, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as _;
 use tokio::time::Sleep;
 
-use crate::body::{Body, BodyError, Observed, Observer};
+use crate::body::{Body, BodyError, BodyFilter, Filtered, PollFrame};
 
-/// How long a server may take to ask for a body before it is sent unasked.
+/// How long a server may take to ask for a body before the body is sent without that.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Informational answers to one request that are read; the next one ends the exchange. hyper itself
-/// would read them without end.
+/// Interim responses to one request that are read; the next one ends the exchange. hyper itself has no
+/// limit.
 const MAX_INTERIM: u32 = 32;
 
-/// Whether a request's body is to be sent.
+/// The decision on sending a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ContinueState {
-    /// The server has not said.
-    Unknown,
-    /// It is to be sent: the server asked for it, or said nothing for a while.
-    Wanted,
-    /// The final answer came first: the body is held back while the answer's own is on its way.
-    Answered,
-    /// The answer has ended, and the request ends without its body.
-    Over,
+    /// The server has not decided yet.
+    Undecided,
+    /// The body is sent: the server asked for it, or was silent for a while.
+    Send,
+    /// The final response came first: the body is held while the response body is on its way.
+    Withhold,
+    /// The response has ended, and the request fails without its body.
+    Abandon,
 }
 
-/// What the server has said of one request before its final answer. Shared by the body that waits, by
-/// hyper's callback for informational answers, and by the answer.
+/// The interim responses to one request. The held body, hyper's callback for interim responses, and the
+/// final response share it.
 #[derive(Clone)]
 pub(super) struct Interim(Arc<Mutex<State>>);
 
 struct State {
     count: u32,
     body: ContinueState,
-    /// The task that waits to send the body.
+    /// The task that polls the held body.
     sender: Option<Waker>,
-    /// The task that waits for the answer.
+    /// The task that waits for the final response.
     receiver: Option<Waker>,
 }
 
 impl Interim {
-    /// Listens for informational answers, and holds back the body of a request that expects 100.
+    /// Registers for interim responses, and holds the body of a request that expects 100.
     pub(super) fn listen(request: &mut Request<Body>) -> Self {
         let holds = !request.body().is_end_stream() && request.headers().contains_key(EXPECT);
-        let body = if holds { ContinueState::Unknown } else { ContinueState::Wanted };
+        let body = if holds { ContinueState::Undecided } else { ContinueState::Send };
         let state = State { count: 0, body, sender: None, receiver: None };
         let interim = Self(Arc::new(Mutex::new(state)));
         if holds {
-            let inner = std::mem::take(request.body_mut());
+            let body = std::mem::take(request.body_mut());
             let sleep = Box::pin(tokio::time::sleep(PATIENCE));
-            *request.body_mut() = Body::boxed(HeldBody { inner, sleep, interim: interim.clone() });
+            let filter = HeldBody { sleep, interim: interim.clone() };
+            *request.body_mut() = Body::boxed(Filtered::new(body, filter));
         }
-        let told = interim.clone();
-        hyper::ext::on_informational(request, move |answer| told.received(answer.status()));
+        let callback = interim.clone();
+        hyper::ext::on_informational(request, move |response| callback.received(response.status()));
         interim
     }
 
-    /// An informational answer has come.
+    /// Notes an interim response.
     fn received(&self, status: StatusCode) {
         let mut state = self.lock();
         state.count += 1;
+        // hyper's task calls this, but the request's task ends the exchange.
         if state.count > MAX_INTERIM {
             state.receiver.take().into_iter().for_each(Waker::wake);
         }
         if status == StatusCode::CONTINUE {
-            state.change(ContinueState::Unknown, ContinueState::Wanted);
+            state.change(ContinueState::Undecided, ContinueState::Send);
         }
     }
 
-    /// Ready when more informational answers have come than are waited for.
+    /// Ready when there were more interim responses than [`MAX_INTERIM`].
     pub(super) fn poll_too_many(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.count > MAX_INTERIM {
@@ -95,17 +96,17 @@ impl Interim {
         Poll::Pending
     }
 
-    /// The final answer has come. Whether the body was never asked for; it is let go when the answer's
-    /// own body has ended.
-    pub(super) fn answered(&self, body: &mut Body) -> bool {
+    /// Notes the final response. Returns true if the server never asked for the request body, which then
+    /// fails when `response_body` has ended.
+    pub(super) fn responded(&self, response_body: &mut Body) -> bool {
         let mut state = self.lock();
-        state.change(ContinueState::Unknown, ContinueState::Answered);
-        if state.body != ContinueState::Answered {
+        state.change(ContinueState::Undecided, ContinueState::Withhold);
+        if state.body != ContinueState::Withhold {
             return false;
         }
         drop(state);
-        let inner = std::mem::take(body);
-        *body = Body::boxed(Observed::new(inner, EndHeldBody(self.clone())));
+        let body = std::mem::take(response_body);
+        *response_body = Body::boxed(Filtered::new(body, AbandonOnDrop(self.clone())));
         true
     }
 
@@ -123,57 +124,46 @@ impl State {
     }
 }
 
-/// A request's body that waits to be asked for. Its client is asked when it is first polled.
+/// Holds a request body until it is asked for.
 struct HeldBody {
-    inner: Body,
     sleep: Pin<Box<Sleep>>,
     interim: Interim,
 }
 
-impl HttpBody for HeldBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let unknown = self.interim.lock().body == ContinueState::Unknown;
-        if unknown && self.sleep.as_mut().poll(cx).is_ready() {
-            self.interim.lock().change(ContinueState::Unknown, ContinueState::Wanted);
+impl BodyFilter for HeldBody {
+    fn poll_frame(&mut self, body: &mut Body, cx: &mut Context<'_>) -> PollFrame {
+        // The timer is polled without the lock, and its waker stays registered while the state is
+        // undecided: either the timer or `change` wakes this task.
+        let undecided = self.interim.lock().body == ContinueState::Undecided;
+        if undecided && self.sleep.as_mut().poll(cx).is_ready() {
+            self.interim.lock().change(ContinueState::Undecided, ContinueState::Send);
         }
+        // Read again under the same lock that stores the waker, so that a decision in between is seen.
         let mut state = self.interim.lock();
         match state.body {
-            ContinueState::Wanted => {}
-            ContinueState::Over => {
+            ContinueState::Send => {}
+            ContinueState::Abandon => {
                 return Poll::Ready(Some(Err(BodyError::new("the body was not asked for"))));
             }
-            ContinueState::Unknown | ContinueState::Answered => {
+            ContinueState::Undecided | ContinueState::Withhold => {
                 state.sender = Some(cx.waker().clone());
                 return Poll::Pending;
             }
         }
+        // The body may call back into this exchange; it is polled without the lock.
         drop(state);
-        Pin::new(&mut self.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        Pin::new(body).poll_frame(cx)
     }
 }
 
-/// Goes with an answer that came before the request's body was asked for. Dropping it fails that body,
-/// which ends the connection.
-struct EndHeldBody(Interim);
+/// Dropped with a response that came before the request body was asked for: fails that body, which ends
+/// the connection. Not earlier, since hyper would then cut the response.
+struct AbandonOnDrop(Interim);
 
-impl Drop for EndHeldBody {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
-        self.0.lock().change(ContinueState::Answered, ContinueState::Over);
+        self.0.lock().change(ContinueState::Withhold, ContinueState::Abandon);
     }
 }
 
-impl Observer for EndHeldBody {}
+impl BodyFilter for AbandonOnDrop {}

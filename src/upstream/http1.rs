@@ -1,61 +1,136 @@
-//! One HTTP/1 connection to an upstream: hyper speaks on it in a task of its own, and an exchange holds
-//! it until both bodies have ended.
+//! HTTP/1 connections to one upstream: hyper speaks on each in a task of its own, and an exchange owns
+//! its connection until both bodies have ended.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body::{Body as HttpBody, Frame};
+use http_body::Body as _;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
 use super::error::{Forwarded, SendError, SendErrorKind};
 use super::exchange::{SendFailure, UpstreamResponse};
 use super::expect_continue::Interim;
-use super::io::{IoHandle, UpstreamIo, WriteError};
+use super::io::{IoHandle, OnWriteError, UpstreamIo};
+use super::response_check::check_http1;
 use super::settings::Settings;
-use crate::body::{Body, BodyError, Observed, Observer, is_last};
+use crate::body::{Body, BodyFilter, Filtered, PollFrame, is_last};
 use crate::net::connect::MaybeTlsStream;
 
-/// Bytes that hyper may read ahead of an answer's body, and hold of a request that the upstream does not
-/// take, beside the bound on heads. By default it is 408 KiB.
+/// Bytes that hyper may read ahead of a response body, and keep of a request that the upstream does not
+/// read, beside the limit on heads. hyper's default is 408 KiB.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// How long the rest of a request may stand still once its answer has ended.
+/// How long a request body may make no progress once its response has ended.
 const STALLED_REQUEST: Duration = Duration::from_secs(60);
+
+/// The idle HTTP/1 connections of one worker to one upstream.
+#[derive(Default)]
+pub(super) struct Http1Connections {
+    /// In the order in which they became idle.
+    idle: RefCell<Vec<Http1Connection>>,
+    max_idle: usize,
+    /// Notified when a connection has become idle.
+    pub released: Notify,
+}
 
 /// A connection between two exchanges.
 pub(super) struct Http1Connection {
     sender: SendRequest<Body>,
     io: IoHandle,
     task: AbortHandle,
-    /// Whether it has carried a request.
+    /// True if it has carried a request.
     used: bool,
-    /// From then on it is not used again.
-    pub retire_at: Instant,
-    /// When its last exchange ended.
-    pub idle_since: Instant,
+    /// No request is sent on it from then on.
+    retire_at: Instant,
+    idle_since: Instant,
 }
 
-/// Where connections go when their exchange has ended.
-pub(super) trait ReleaseTo {
-    /// Takes a connection that may carry another request.
-    fn release(&self, connection: Http1Connection);
+impl Http1Connections {
+    /// No connection yet, and at most `max_idle` that are kept.
+    pub fn new(max_idle: usize) -> Self {
+        Self { max_idle, ..Self::default() }
+    }
+
+    /// Takes the newest idle connection that can carry a request, so that the others age out.
+    pub fn checkout(&self, now: Instant, max_idle: Duration) -> Option<Http1Connection> {
+        let mut idle = self.idle.borrow_mut();
+        for at in (0..idle.len()).rev() {
+            let candidate = idle.get(at)?;
+            if now.saturating_duration_since(candidate.idle_since) > max_idle {
+                return None; // those before it have been idle for longer
+            }
+            let usable = candidate.retire_at > now && !candidate.sender.is_closed();
+            // hyper may have something left to do after the last exchange; such a connection stays.
+            if usable && !candidate.sender.is_ready() {
+                continue;
+            }
+            let candidate = idle.remove(at);
+            if usable {
+                return Some(candidate);
+            }
+        }
+        None
+    }
+
+    /// Takes back a connection after its exchange, unless it is too old.
+    pub fn checkin(&self, connection: Http1Connection) {
+        if connection.retire_at <= connection.idle_since || self.max_idle == 0 {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= self.max_idle {
+            idle.remove(0); // idle for longest
+        }
+        idle.push(connection);
+        drop(idle);
+        self.released.notify_one();
+    }
+
+    /// Closes connections that were idle for `keep` or have grown too old.
+    pub fn prune(&self, now: Instant, keep: Duration) {
+        self.idle.borrow_mut().retain(|idle| {
+            idle.retire_at > now
+                && now.saturating_duration_since(idle.idle_since) < keep
+                && !idle.sender.is_closed()
+        });
+    }
+
+    /// Closes the connection that has been idle for longest, and returns false if there is none.
+    pub fn close_one_idle(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        !idle.is_empty() && {
+            idle.remove(0);
+            true
+        }
+    }
+
+    /// Closes all idle connections.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
+    /// The number of idle connections.
+    pub fn idle(&self) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| !idle.sender.is_closed());
+        idle.len()
+    }
 }
 
 impl Http1Connection {
-    /// Begins HTTP/1.1 on a connection that nothing was sent on. `permit` is held while its socket is open.
+    /// Starts HTTP/1.1 on a connection on which nothing was sent yet. `permit` is held while its socket
+    /// is open.
     ///
     /// # Errors
     /// hyper's, which has none so far.
@@ -65,56 +140,47 @@ impl Http1Connection {
         retire_at: Instant,
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, SendError> {
-        let (socket, io) = UpstreamIo::new(stream, WriteError::Withheld, permit);
+        let (socket, io) = UpstreamIo::new(stream, OnWriteError::StayPending, permit);
         let mut builder = Builder::new();
         builder
             .preserve_header_case(settings.preserve_header_case)
             .max_headers(settings.max_response_headers)
             .max_header_size(settings.max_response_header_bytes)
             .max_buf_size(settings.max_response_header_bytes.max(MAX_BUFFER))
-            // What some old servers write, and what every message that goes on is written without.
+            // Some old servers write these; the message that is passed on is written without them.
             .allow_spaces_after_header_name_in_responses(true)
             .allow_obsolete_multiline_headers_in_responses(true);
-        let handshake = builder.handshake(TokioIo::new(socket)).await;
-        let (sender, connection) =
-            handshake.map_err(|error| SendError::unsent(SendErrorKind::Exchange(error)))?;
-        let (upgrades, watched) = (settings.upgrades, io.clone());
+        let (sender, connection) = builder
+            .handshake(TokioIo::new(socket))
+            .await
+            .map_err(|error| SendError::unsent(SendErrorKind::Exchange(error)))?;
+        let (upgrades, handle) = (settings.upgrades, io.clone());
         let task = spawn_local(async move {
             match upgrades {
-                true => drive(pin!(connection.with_upgrades()), &watched).await,
-                false => drive(pin!(connection), &watched).await,
+                true => drive(pin!(connection.with_upgrades()), &handle).await,
+                false => drive(pin!(connection), &handle).await,
             }
         });
         let task = task.abort_handle();
         Ok(Self { sender, io, task, used: false, retire_at, idle_since: Instant::now() })
     }
 
-    /// Whether hyper waits for a request on it.
-    pub fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
-
-    /// Whether it is closed.
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    /// Sends a request in origin form and waits for the head of its answer. Dropping the future closes
-    /// the connection; else it is released to the pool when both bodies have ended.
+    /// Sends a request in origin form and waits for the head of its response. Dropping the future closes
+    /// the connection; otherwise `pool` gets it back when both bodies have ended.
     ///
-    /// What can be done at once is done here, so that the future holds only what it waits with.
-    pub fn send<P: ReleaseTo + 'static>(
+    /// Work that needs no waiting is done before the future is made, which keeps the future small.
+    pub fn send(
         mut self,
         mut request: Request<Body>,
-        pool: &Rc<P>,
-    ) -> impl Future<Output = Result<UpstreamResponse, SendFailure>> + use<P> {
+        pool: &Rc<Http1Connections>,
+    ) -> impl Future<Output = Result<UpstreamResponse, SendFailure>> + use<> {
         frame(&mut request);
         let interim = Interim::listen(&mut request);
-        let asked = request.headers().get(UPGRADE).cloned();
+        let requested_upgrade = request.headers().get(UPGRADE).cloned();
         let reused = std::mem::replace(&mut self.used, true);
-        // On a new connection TLS may have bytes of its own to bring, such as session tickets.
+        // Not on a new connection: TLS may bring bytes of its own there, such as session tickets.
         if reused {
-            self.io.begin();
+            self.io.expect_first_byte();
         }
         let (written, read) = (self.io.written(), self.io.read());
         let exchange = Rc::new(Exchange {
@@ -127,14 +193,14 @@ impl Http1Connection {
         });
         if !request.body().is_end_stream() {
             let body = std::mem::take(request.body_mut());
-            let side = RequestSide(Rc::clone(&exchange));
-            *request.body_mut() = Body::boxed(Observed::new(body, side));
+            let filter = RequestEnd(Rc::clone(&exchange));
+            *request.body_mut() = Body::boxed(Filtered::new(body, filter));
         }
         let sending = self.sender.try_send_request(request);
         async move {
             let mut sending = pin!(sending);
-            // Counted also where the final answer has come meanwhile: how the upstream's bytes were cut
-            // into reads must not tell whether its answer is passed on.
+            // hyper is polled before the count is read, and the count decides even if the final response
+            // is there: otherwise the way the upstream's bytes are cut into reads would decide.
             let sent = poll_fn(|cx| {
                 let sent = sending.as_mut().poll(cx).map(Some);
                 match interim.poll_too_many(cx) {
@@ -148,40 +214,35 @@ impl Http1Connection {
                 let forwarded = if untouched { Forwarded::No } else { Forwarded::Unknown };
                 SendError { kind, forwarded, reused }
             };
-            let response = match sent {
+            let mut response = match sent {
                 Some(Ok(response)) => response,
                 Some(Err(mut failed)) => {
-                    let returned = failed.take_message();
+                    let unsent = failed.take_message();
                     let silent = exchange.io.read() == read;
-                    let error = error(kind(failed.into_error(), silent));
-                    return Err(match returned {
-                        Some(request) => SendFailure::Returned(Box::new(request), error),
-                        None => SendFailure::Failed(error),
-                    });
+                    return Err(SendFailure::new(unsent, error(kind(failed.into_error(), silent))));
                 }
                 None => return Err(SendFailure::Failed(error(SendErrorKind::TooManyInterim))),
             };
-            let response = match sound(response, asked.as_ref()) {
-                Ok(response) => response,
-                Err(kind) => return Err(SendFailure::Failed(error(kind))),
-            };
+            check_http1(&mut response, requested_upgrade.as_ref())
+                .map_err(|kind| SendFailure::Failed(error(kind)))?;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                exchange.io.switched();
+                exchange.io.upgraded();
             }
-            // hyper speaks 1.0 on a connection whose server has done so, and would send no chunks.
+            // After a response in HTTP/1.0 hyper speaks 1.0 on the connection, and would not send chunks.
             if response.version() == Version::HTTP_11 {
                 exchange.connection.replace(Some(self));
             }
-            Ok(answered(response, exchange, &interim))
+            Ok(respond(response, exchange, &interim))
         }
     }
 }
 
-/// Runs hyper until the connection ends; its errors are told to whoever waits for an answer. A request
-/// that hyper has not taken yet is handed back where the connection turns out spoilt.
+/// Runs hyper until the connection ends. An error is not returned: hyper also gives it to the request.
 async fn drive<C: Future>(mut connection: Pin<&mut C>, io: &IoHandle) {
     poll_fn(|cx| {
-        if io.is_spoilt() {
+        // Before hyper is polled, since polling it would write the request. Dropping the connection makes
+        // hyper hand back a request that it has not taken yet.
+        if io.is_stale() {
             return Poll::Ready(());
         }
         connection.as_mut().poll(cx).map(drop)
@@ -189,42 +250,42 @@ async fn drive<C: Future>(mut connection: Pin<&mut C>, io: &IoHandle) {
     .await;
 }
 
-/// Lets an answer hold the connection until its body has ended.
-fn answered<P: ReleaseTo + 'static>(
-    response: Response<hyper::body::Incoming>,
-    exchange: Rc<Exchange<P>>,
+/// Lets the body of a response own the exchange.
+fn respond(
+    response: Response<Incoming>,
+    exchange: Rc<Exchange>,
     interim: &Interim,
 ) -> UpstreamResponse {
     let mut response = response.map(Body::incoming);
     let body = response.body_mut();
     exchange.response_ended.set(body.is_end_stream());
     if !body.is_end_stream() {
-        let inner = std::mem::take(body);
-        *body = Body::boxed(Observed::new(inner, ResponseSide(exchange)));
+        let incoming = std::mem::take(body);
+        *body = Body::boxed(Filtered::new(incoming, ResponseEnd(exchange)));
     } else if !exchange.request_ended.get() {
-        watch_request(&exchange);
+        close_if_stalled(&exchange);
     }
-    let body_unread = interim.answered(response.body_mut());
+    let body_unread = interim.responded(response.body_mut());
     UpstreamResponse { response, body_unread }
 }
 
-/// Says how the end of a request's body is told. hyper decides by the head: a body of unknown length
-/// goes out as none with HTTP/1.0, and with GET unless the coding is named.
+/// Sets the fields that frame a request body. hyper decides by the head: it sends a body of unknown
+/// length as none with HTTP/1.0, and with GET unless the coding is named.
 fn frame(request: &mut Request<Body>) {
     *request.version_mut() = Version::HTTP_11;
-    let (ends, exact) = (request.body().is_end_stream(), request.body().size_hint().exact());
-    let defines = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    let (is_empty, length) = (request.body().is_end_stream(), request.body().size_hint().exact());
+    let expects_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let headers = request.headers_mut();
     if headers.contains_key(TE) {
-        // RFC 9110 section 10.1.4: it is for this connection.
+        // RFC 9110 section 10.1.4: TE is a field of this connection.
         headers.append(CONNECTION, HeaderValue::from_static("te"));
     }
-    match exact {
+    match length {
         // RFC 9110 section 8.6: a method that gives a body a meaning says that there is none.
-        _ if ends && defines => {
+        _ if is_empty && expects_body => {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        _ if ends => {}
+        _ if is_empty => {}
         Some(length) => {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
@@ -235,153 +296,80 @@ fn frame(request: &mut Request<Body>) {
     }
 }
 
-/// What the lines of Content-Length say (RFC 9112 section 6.3).
-enum ContentLength {
-    /// There is none.
-    Absent,
-    /// One number.
-    Plain,
-    /// The same number more than once.
-    Repeated(u64),
-    /// Anything else.
-    Senseless,
-}
-
-impl ContentLength {
-    fn of(headers: &HeaderMap) -> Self {
-        let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-        let Some(first) = lines.next() else { return Self::Absent };
-        let mut rest = lines.peekable();
-        if rest.peek().is_none() && decimal(first.as_bytes()).is_some() {
-            return Self::Plain;
-        }
-        let lines = std::iter::once(first).chain(rest);
-        let mut members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        let mut number = || members.next().map(|member| decimal(member.trim_ascii()));
-        match number() {
-            Some(Some(first)) => {
-                let same = std::iter::from_fn(number).all(|other| other == Some(first));
-                if same { Self::Repeated(first) } else { Self::Senseless }
-            }
-            _ => Self::Senseless,
-        }
-    }
-}
-
-/// A number that is written in digits alone.
-fn decimal(digits: &[u8]) -> Option<u64> {
-    let add = |number: u64, digit: &u8| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    };
-    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
-}
-
-/// Why an exchange failed; `silent` says that not one byte of an answer came.
+/// Classifies a failure; `silent` says that no byte of a response was read.
 fn kind(error: hyper::Error, silent: bool) -> SendErrorKind {
     let ended = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
     let cut = !error.is_parse() && !error.is_user();
     if silent && (ended || cut) { SendErrorKind::Closed } else { SendErrorKind::Exchange(error) }
 }
 
-/// An answer that can be passed on: nobody speaks another protocol unasked, and its end can be read in
-/// one way only. hyper looks at lengths only where a body follows, so that an answer to HEAD, which says
-/// how long another would be, is looked at here.
-fn sound<B>(
-    mut response: Response<B>,
-    asked: Option<&HeaderValue>,
-) -> Result<Response<B>, SendErrorKind> {
-    let headers = response.headers();
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let mut named = headers.get_all(UPGRADE).iter();
-        let switches = match (asked, named.next(), named.next()) {
-            (Some(asked), Some(named), None) => {
-                named.as_bytes().eq_ignore_ascii_case(asked.as_bytes())
-            }
-            _ => false,
-        };
-        return if switches { Ok(response) } else { Err(SendErrorKind::UnaskedUpgrade) };
-    }
-    let length = ContentLength::of(headers);
-    let coded = headers.contains_key(TRANSFER_ENCODING);
-    match length {
-        ContentLength::Absent | ContentLength::Plain if !coded => {}
-        ContentLength::Absent if is_chunked(&response) => {}
-        // Equal lengths that are repeated go on as one.
-        ContentLength::Repeated(length) if !coded => {
-            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        _ => return Err(SendErrorKind::AmbiguousLength),
-    }
-    Ok(response)
-}
-
-/// Whether the one transfer coding is `chunked`, which HTTP/1.0 does not have.
-fn is_chunked<B>(response: &Response<B>) -> bool {
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    let (first, second) = (codings.next(), codings.next());
-    response.version() == Version::HTTP_11
-        && second.is_none()
-        && first.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-}
-
-/// A request and its answer on a connection, which is released when both bodies have ended.
-struct Exchange<P: ReleaseTo> {
-    pool: Rc<P>,
+/// A request and its response on a connection. Both bodies hold it, and the last one to go gives the
+/// connection back.
+struct Exchange {
+    pool: Rc<Http1Connections>,
     io: IoHandle,
-    /// What drives the connection.
+    /// Drives the connection.
     task: AbortHandle,
-    /// `None` until the head of the answer has come, and if it is not to be used again.
+    /// `None` until the head of the response has come, and if the connection cannot be reused.
     connection: RefCell<Option<Http1Connection>>,
     request_ended: Cell<bool>,
     response_ended: Cell<bool>,
 }
 
-impl<P: ReleaseTo> Drop for Exchange<P> {
+impl Drop for Exchange {
     fn drop(&mut self) {
+        // A body that was dropped before its end leaves bytes on the connection: such a connection is
+        // dropped here, which closes it.
         if let Some(mut connection) = self.connection.take()
             && self.request_ended.get()
             && self.response_ended.get()
         {
             connection.idle_since = Instant::now();
-            self.pool.release(connection);
+            self.pool.checkin(connection);
         }
     }
 }
 
-/// Goes with a request's body.
-struct RequestSide<P: ReleaseTo>(Rc<Exchange<P>>);
+/// Notes the end of a request body.
+struct RequestEnd(Rc<Exchange>);
 
-impl<P: ReleaseTo> Observer for RequestSide<P> {
-    fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
-        if is_last(frame, body) {
+impl BodyFilter for RequestEnd {
+    fn poll_frame(&mut self, body: &mut Body, cx: &mut Context<'_>) -> PollFrame {
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        if is_last(&frame, body) {
             self.0.request_ended.set(true);
         }
+        frame
     }
 }
 
-/// Goes with an answer's body.
-struct ResponseSide<P: ReleaseTo + 'static>(Rc<Exchange<P>>);
+/// Notes the end of a response body.
+struct ResponseEnd(Rc<Exchange>);
 
-impl<P: ReleaseTo> Observer for ResponseSide<P> {
-    fn saw(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>, body: &Body) {
-        if is_last(frame, body) {
+impl BodyFilter for ResponseEnd {
+    fn poll_frame(&mut self, body: &mut Body, cx: &mut Context<'_>) -> PollFrame {
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        if is_last(&frame, body) {
             self.0.response_ended.set(true);
         }
+        frame
     }
 }
 
-impl<P: ReleaseTo + 'static> Drop for ResponseSide<P> {
+impl Drop for ResponseEnd {
     fn drop(&mut self) {
+        // At the end of the response and not before: only then is a request that makes no progress of
+        // no use to anyone.
         if self.0.response_ended.get() && !self.0.request_ended.get() {
-            watch_request(&self.0);
+            close_if_stalled(&self.0);
         }
     }
 }
 
-/// Ends a connection whose upstream has answered and takes nothing more of the request: hyper would
-/// wait for it for ever. An app that sends nothing more is seen by its body's own time-out.
-fn watch_request<P: ReleaseTo + 'static>(exchange: &Rc<Exchange<P>>) {
+/// Closes a connection whose upstream has responded and reads no more of the request: hyper would wait
+/// without a limit. An app that sends no more is found by the time-out of its body.
+fn close_if_stalled(exchange: &Rc<Exchange>) {
+    // Weak, so that the exchange ends with its bodies, and not with this task.
     let exchange = Rc::downgrade(exchange);
     spawn_local(async move {
         let mut written = None;

@@ -1,160 +1,145 @@
 //! The socket of one upstream connection, shared by hyper and the pool.
 //!
-//! It does what hyper does not: it counts bytes, so that it is known whether any of a request had left;
-//! it asks the kernel, at the last moment before the first byte of a request, whether the connection is
-//! as its last answer left it; and it lets an answer be read although the request can no longer be
-//! written.
+//! It does three things that hyper does not. It counts bytes, so that it is known whether any byte of a
+//! request was written. It asks the kernel, right before the first byte of a request, whether the
+//! connection is as its last response left it. And it lets a response be read although the request can
+//! no longer be written.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::net::connect::MaybeTlsStream;
+use crate::net::poll::pending_events;
 use crate::net::stream::poll_write_pieces;
 
-/// The socket as hyper has it.
+/// The socket as hyper owns it.
 pub(super) struct UpstreamIo {
     socket: Arc<Mutex<Socket>>,
     counters: Arc<Counters>,
 }
 
-/// What the pool and exchanges know of a socket; it does not keep it open.
+/// A view of a socket for the pool and its exchanges; it does not keep the socket open.
 #[derive(Clone)]
 pub(super) struct IoHandle {
     socket: Weak<Mutex<Socket>>,
     counters: Arc<Counters>,
 }
 
-/// One thread has all of them; the lock, which is never contended, and the atomics are there because
-/// hyper asks for `Send` where a connection may be upgraded.
+// All handles of a socket live on one thread. The lock, which is never contended, and the atomics are
+// there because hyper asks for `Send` where a connection may be upgraded.
 struct Socket {
     stream: MaybeTlsStream,
-    write_error: WriteError,
-    /// Whether a write has failed.
+    on_write_error: OnWriteError,
     write_failed: bool,
-    /// The connection's place under `max_connections`, held until the socket closes, whatever protocol
+    /// The connection's permit under `max_connections`, held until the socket closes, whatever protocol
     /// is spoken by then.
     _permit: OwnedSemaphorePermit,
 }
 
-/// What becomes of a write that fails.
+/// The reaction to a write that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WriteError {
-    /// Nobody is told: what the upstream said before may still be read. For HTTP/1.
-    Withheld,
-    /// Whoever writes is told. For all other protocols.
-    Told,
+pub(super) enum OnWriteError {
+    /// The write stays pending, so that hyper goes on to read a response that came before the failure.
+    /// For HTTP/1.
+    StayPending,
+    /// The writer gets the error. For all other protocols.
+    Report,
 }
 
 #[derive(Default)]
 struct Counters {
-    /// Bytes that were written, before TLS.
+    /// Bytes written, before TLS.
     written: AtomicU64,
-    /// Bytes that were read, after TLS.
+    /// Bytes read, after TLS.
     read: AtomicU64,
-    /// Whether the next byte that is written is the first of a request on a connection that has carried
-    /// others.
-    begins: AtomicBool,
+    /// Set on a reused connection between handing a request to hyper and writing its first byte.
+    awaits_first_byte: AtomicBool,
 }
 
 impl UpstreamIo {
-    /// Takes a connection that nothing was sent on.
+    /// Takes a connection on which nothing was sent yet.
     pub fn new(
         stream: MaybeTlsStream,
-        write_error: WriteError,
+        on_write_error: OnWriteError,
         permit: OwnedSemaphorePermit,
     ) -> (Self, IoHandle) {
-        let socket = Socket { stream, write_error, write_failed: false, _permit: permit };
+        let socket = Socket { stream, on_write_error, write_failed: false, _permit: permit };
         let io = Self { socket: Arc::new(Mutex::new(socket)), counters: Arc::default() };
         let handle =
             IoHandle { socket: Arc::downgrade(&io.socket), counters: Arc::clone(&io.counters) };
         (io, handle)
     }
-
-    fn lock(&self) -> MutexGuard<'_, Socket> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl IoHandle {
-    /// Bytes that were written so far.
+    /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.counters.written.load(Relaxed)
     }
 
-    /// Bytes that were read so far.
+    /// Bytes read so far.
     pub fn read(&self) -> u64 {
         self.counters.read.load(Relaxed)
     }
 
-    /// A request is handed to hyper: none of its bytes is written unless the connection is as the last
-    /// answer left it then.
-    pub fn begin(&self) {
-        self.counters.begins.store(true, Relaxed);
+    /// Announces a request on a reused connection: its first byte is written only if the connection is
+    /// still as the last response left it.
+    pub fn expect_first_byte(&self) {
+        self.counters.awaits_first_byte.store(true, Relaxed);
     }
 
-    /// Whether a request that has not begun cannot be sent any more: the connection is closed, or bytes
-    /// came that nobody had asked for.
-    pub fn is_spoilt(&self) -> bool {
-        self.counters.begins.load(Relaxed) && !self.is_quiet()
+    /// True if an announced request can no longer be sent: the connection was closed, or unsolicited
+    /// bytes arrived on it.
+    pub fn is_stale(&self) -> bool {
+        self.counters.awaits_first_byte.load(Relaxed)
+            && !self.socket.upgrade().is_some_and(|socket| lock(&socket).is_quiet())
     }
 
-    /// Whether the kernel knows of no byte and no end that nobody has read.
-    fn is_quiet(&self) -> bool {
-        let Some(socket) = self.socket.upgrade() else { return false };
-        let socket = socket.lock().unwrap_or_else(PoisonError::into_inner);
-        socket.is_quiet()
-    }
-
-    /// Another protocol is spoken from now on.
-    pub fn switched(&self) {
+    /// Another protocol is spoken from now on, whose writer gets its errors.
+    pub fn upgraded(&self) {
         if let Some(socket) = self.socket.upgrade() {
-            socket.lock().unwrap_or_else(PoisonError::into_inner).write_error = WriteError::Told;
+            lock(&socket).on_write_error = OnWriteError::Report;
         }
     }
 }
 
+fn lock(socket: &Mutex<Socket>) -> MutexGuard<'_, Socket> {
+    socket.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Socket {
-    fn fd(&self) -> BorrowedFd<'_> {
-        match &self.stream {
+    /// True if the kernel has neither an end nor bytes for us: bytes that came between two exchanges
+    /// would be read as the next response. An error of poll(2) proves nothing, so it counts as not quiet.
+    fn is_quiet(&self) -> bool {
+        let socket = match &self.stream {
             MaybeTlsStream::Plain(stream) => stream.as_fd(),
             MaybeTlsStream::Tls(stream) => stream.get_ref().0.as_fd(),
-        }
+        };
+        pending_events(socket).is_ok_and(|events| events.is_empty())
     }
 
-    /// Whether the connection is as its last answer left it: neither closed nor with bytes that nobody
-    /// asked for, which would become the next answer.
-    ///
-    /// This asks the kernel. That a read is pending is no fact about the socket: a runtime answers so
-    /// also when it has not heard of the bytes yet, and when a task's budget is spent.
-    fn is_quiet(&self) -> bool {
-        let events = PollFlags::IN | PollFlags::RDHUP;
-        let mut sockets = [PollFd::from_borrowed_fd(self.fd(), events)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        matches!(poll(&mut sockets, Some(&at_once)), Ok(0))
+    /// True after a failed write whose error is not reported: no further write is tried.
+    fn has_hidden_failure(&self) -> bool {
+        self.write_failed && self.on_write_error == OnWriteError::StayPending
     }
 
-    /// Whether nothing is written any more, and nobody is told.
-    fn withholds(&self) -> bool {
-        self.write_failed && self.write_error == WriteError::Withheld
-    }
-
-    /// What hyper is told of a write.
+    /// Turns a failed write into a pending one, where write errors are not reported.
     ///
     /// An upstream may answer and close before it has read the whole request (413, 401). The write then
-    /// fails while the answer waits to be read, and hyper would give up on both. So a failed write is
-    /// pending for ever: the read side, where the same event arrives, brings the answer or the error.
-    fn wrote<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// fails while the response waits to be read, and hyper would give up on both.
+    fn hide_failure<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
-            Poll::Ready(Err(_)) if self.write_error == WriteError::Withheld => {
+            Poll::Ready(Err(_)) if self.on_write_error == OnWriteError::StayPending => {
                 self.write_failed = true;
+                // No waker is registered, and none is needed: the event that failed the write also wakes
+                // the read side of the same task, which brings the response or the error.
                 Poll::Pending
             }
             written => written,
@@ -162,44 +147,15 @@ impl Socket {
     }
 }
 
-impl UpstreamIo {
-    /// Writes, by `write`, unless it would be the first byte of a request and the connection is spoilt.
-    ///
-    /// The look is here, between hyper's encoding and the socket, so that nothing can come between the
-    /// two but what is on its way at this very moment.
-    fn write(
-        &self,
-        write: impl FnOnce(&mut MaybeTlsStream) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        let mut socket = self.lock();
-        if socket.withholds() {
-            return Poll::Pending;
-        }
-        let Counters { written: total, begins, .. } = &*self.counters;
-        if begins.load(Relaxed) && !socket.is_quiet() {
-            return Poll::Ready(Err(io::Error::other("bytes or an end came before the request")));
-        }
-        let written = write(&mut socket.stream);
-        let written = socket.wrote(written);
-        if let Poll::Ready(Ok(bytes)) = written {
-            total.fetch_add(bytes as u64, Relaxed);
-            begins.store(false, Relaxed);
-        }
-        written
-    }
-}
-
 impl AsyncRead for UpstreamIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut socket = self.lock();
-        let before = into.filled().len();
-        ready!(Pin::new(&mut socket.stream).poll_read(cx, into))?;
-        let came = into.filled().len() - before;
-        self.counters.read.fetch_add(came as u64, Relaxed);
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut lock(&self.socket).stream).poll_read(cx, buf))?;
+        self.counters.read.fetch_add((buf.filled().len() - before) as u64, Relaxed);
         Poll::Ready(Ok(()))
     }
 }
@@ -210,34 +166,50 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.write(|stream| Pin::new(stream).poll_write(cx, bytes))
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
+        pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(|stream| poll_write_pieces(stream, cx, parts))
+        let mut socket = lock(&self.socket);
+        if socket.has_hidden_failure() {
+            return Poll::Pending; // as in `hide_failure`
+        }
+        let Counters { written: total, awaits_first_byte, .. } = &*self.counters;
+        // Checked here, between hyper's encoder and the socket, because a check any earlier would leave
+        // time for the upstream's FIN or for stray bytes to arrive before the first byte goes out.
+        if awaits_first_byte.load(Relaxed) && !socket.is_quiet() {
+            return Poll::Ready(Err(io::Error::other("bytes or an end came before the request")));
+        }
+        let written = poll_write_pieces(&mut socket.stream, cx, pieces);
+        if let Poll::Ready(Ok(bytes)) = written {
+            total.fetch_add(bytes as u64, Relaxed);
+            // Cleared by a write that took bytes only: a pending one is checked again.
+            awaits_first_byte.store(false, Relaxed);
+        }
+        socket.hide_failure(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.lock().stream.is_write_vectored()
+        lock(&self.socket).stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut socket = self.lock();
-        if socket.withholds() {
-            return Poll::Pending;
+        let mut socket = lock(&self.socket);
+        if socket.has_hidden_failure() {
+            return Poll::Pending; // as in `hide_failure`
         }
         let flushed = Pin::new(&mut socket.stream).poll_flush(cx);
-        socket.wrote(flushed)
+        socket.hide_failure(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut socket = self.lock();
-        if socket.withholds() {
-            return Poll::Ready(Ok(())); // nobody listens any more
+        let mut socket = lock(&self.socket);
+        if socket.has_hidden_failure() {
+            return Poll::Ready(Ok(())); // the socket cannot be written to any more
         }
         Pin::new(&mut socket.stream).poll_shutdown(cx)
     }

@@ -10,6 +10,7 @@ mod http1;
 mod http2;
 mod io;
 pub mod pool;
+mod response_check;
 pub mod settings;
 #[cfg(test)]
 mod tests;

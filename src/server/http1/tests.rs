@@ -6,12 +6,15 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tower::service_fn;
 
 use super::*;
 use crate::listen::peer::Peer;
-use crate::server::connection::{CloseReason, FIRST_REQUEST_GRACE, RefusedHeads, serve};
+use crate::server::connection::serve;
+use crate::server::drain::empty_tracker;
+use crate::server::head_error::RefusedHeads;
+use crate::server::timer::FIRST_REQUEST_GRACE;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -27,8 +30,8 @@ impl Rig {
     /// A connection whose service takes `work` for each answer; inside a `LocalSet` only.
     fn new(work: Duration) -> Self {
         let (client, server) = duplex(64 * 1024);
-        let (drain, limits) = (Drain::new(Rc::default()), ConnectionSettings::default());
-        let member = drain.join();
+        let (drain, settings) = (Drain::new(empty_tracker()), ConnectionSettings::default());
+        let handle = drain.join();
         let peer = Peer::tcp("127.0.0.1:1".parse().unwrap());
         let info = Rc::new(ConnectionInfo::new(0, peer));
         let service = service_fn(move |_: Inbound| async move {
@@ -39,7 +42,7 @@ impl Rig {
         let heads = RefusedHeads::new(Arc::new(move |reason| told.send(reason).unwrap()));
         let io = SharedIo::new(server, None);
         let ended =
-            spawn_local(async move { serve(io, info, service, &limits, &heads, member).await });
+            spawn_local(async move { serve(io, info, service, &settings, &heads, handle).await });
         Self { client, ended, drain, started: Instant::now(), refused }
     }
 
@@ -137,7 +140,7 @@ async fn a_head_that_has_begun_is_answered_while_finishing() {
         let (first, rest) = GET.split_at(9);
         rig.client.write_all(first).await.unwrap();
         sleep(SECOND).await;
-        rig.drain.tell(ShutdownPhase::Finishing);
+        rig.drain.advance(ShutdownPhase::Finishing);
         sleep(SECOND).await;
         rig.client.write_all(rest).await.unwrap();
         let answer = rig.answer().await;
@@ -153,13 +156,13 @@ async fn a_head_that_has_begun_is_answered_while_finishing() {
 async fn a_first_request_that_is_on_its_way_is_answered_while_finishing() {
     let leave = async |work| {
         let mut rig = Rig::new(work);
-        rig.drain.tell(ShutdownPhase::Finishing);
+        rig.drain.advance(ShutdownPhase::Finishing);
         sleep(FIRST_REQUEST_GRACE / 2).await;
         rig.client.write_all(GET).await.unwrap();
         let answer = rig.answer().await;
         assert!(answer.contains("connection: close"), "{answer}");
         let silent = Rig::new(work);
-        silent.drain.tell(ShutdownPhase::Finishing);
+        silent.drain.advance(ShutdownPhase::Finishing);
         (rig.ended().await.0, silent.ended().await.1)
     };
     for work in [NO_TIME, SECOND] {
@@ -175,7 +178,7 @@ async fn a_retiring_connection_waits_for_a_request_and_answers_it_as_its_last() 
         let mut rig = Rig::new(SECOND);
         rig.client.write_all(GET).await.unwrap();
         assert!(!rig.answer().await.contains("connection: close"));
-        rig.drain.tell(ShutdownPhase::Retiring);
+        rig.drain.advance(ShutdownPhase::Retiring);
         sleep(5 * SECOND).await;
         rig.client.write_all(GET).await.unwrap();
         assert!(rig.answer().await.contains("connection: close"));
@@ -224,11 +227,11 @@ async fn whoever_reads_a_body_is_told_when_its_connection_ends() {
             });
             async { Ok::<_, Infallible>(Response::new(Body::empty())) }
         });
-        let (drain, limits) = (Drain::new(Rc::default()), ConnectionSettings::default());
-        let member = drain.join();
+        let (drain, settings) = (Drain::new(empty_tracker()), ConnectionSettings::default());
+        let handle = drain.join();
         let info = Rc::new(ConnectionInfo::new(0, Peer::tcp("127.0.0.1:1".parse().unwrap())));
         let (io, heads) = (SharedIo::new(server, None), RefusedHeads::new(Arc::new(drop)));
-        spawn_local(async move { serve(io, info, service, &limits, &heads, member).await });
+        spawn_local(async move { serve(io, info, service, &settings, &heads, handle).await });
         client.write_all(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
         let started = Instant::now();
         (body_ended.await.unwrap(), started.elapsed().as_secs())
@@ -267,9 +270,10 @@ async fn delivered(request: &'static [u8], room: usize, reads: usize) -> Option<
             std::future::ready(Ok::<_, Infallible>(Response::new(body)))
         });
         let info = Rc::new(ConnectionInfo::new(0, Peer::tcp("127.0.0.1:1".parse().unwrap())));
-        let drain = Drain::new(Rc::default());
-        let (heads, limits) = (RefusedHeads::new(Arc::new(|_| ())), ConnectionSettings::default());
-        serve(SharedIo::new(server, None), info, service, &limits, &heads, drain.join()).await
+        let drain = Drain::new(empty_tracker());
+        let (heads, settings) =
+            (RefusedHeads::new(Arc::new(|_| ())), ConnectionSettings::default());
+        serve(SharedIo::new(server, None), info, service, &settings, &heads, drain.join()).await
     };
     let asking = async move {
         client.write_all(request).await.unwrap();

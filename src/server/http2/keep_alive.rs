@@ -1,4 +1,4 @@
-//! Pings (RFC 9113 section 6.7) that find out whether the client of a connection still answers.
+//! Pings (RFC 9113 section 6.7), which find clients that no longer answer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Asks a client at an interval whether it is there, and gives it as long to answer.
+/// Sends a ping after each interval, and gives the client as long to acknowledge it.
 pub(super) struct KeepAlive {
-    /// `None` if it was taken before, which nobody does.
+    /// `None` if something else had taken it from the connection, which nothing does.
     pings: Option<PingPong>,
     interval: Duration,
-    /// Whether a ping has been sent and not been answered.
+    /// True while a ping is not acknowledged.
     waiting: bool,
     sleep: Pin<Box<Sleep>>,
 }
@@ -24,11 +24,12 @@ impl KeepAlive {
         Self { pings, interval, waiting: false, sleep: Box::pin(sleep(interval)) }
     }
 
-    /// Ready when a ping was not answered in time.
+    /// Ready when a ping was not acknowledged in time.
     pub(super) fn poll_timed_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(pings) = &mut self.pings else { return Poll::Pending };
         loop {
-            // An error is the connection's, which ends by itself.
+            // Polled before the clock, so that an acknowledgement that has arrived counts. An error is the
+            // connection's, which ends by itself.
             if self.waiting && pings.poll_pong(cx).is_ready() {
                 self.waiting = false;
                 self.sleep.as_mut().reset(Instant::now() + self.interval);

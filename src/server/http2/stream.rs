@@ -1,7 +1,6 @@
-//! One request of an HTTP/2 connection: from its head to the last byte of its answer.
+//! One request of an HTTP/2 connection: from its head to the last byte of its response.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -18,114 +17,116 @@ use http::header::{
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::timeout;
-use tower::Service;
 use tower::util::Oneshot;
 
 use super::super::client_stream::PeerState;
-use super::super::connection::{ClientProbe, ConnectionInfo, HeadError, Inbound, RefusedHeads};
+use super::super::head_error::{HeadError, RefusedHeads};
+use super::super::inbound::{ClientProbe, ConnectionInfo, Inbound, RequestService};
 use super::super::io::WeakIo;
 use super::super::settings::ConnectionSettings;
 use super::{OpenStream, Streams};
-use crate::body::{Body, BodyError, Delivery};
+use crate::body::{Body, BodyError, Delivery, PollFrame};
 
-/// What a request is served with.
+/// The parts of a connection that its requests use.
 pub(super) struct StreamContext {
     pub(super) info: Rc<ConnectionInfo>,
     pub(super) io: WeakIo,
     pub(super) streams: Rc<Streams>,
-    pub(super) limits: ConnectionSettings,
+    pub(super) settings: ConnectionSettings,
     pub(super) refused: Rc<RefusedHeads>,
 }
 
 /// Serves one request.
-pub(super) async fn serve<S>(
+pub(super) async fn serve<S: RequestService>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     service: S,
-    context: StreamContext,
-) where
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible> + 'static,
-{
-    let StreamContext { info, io, streams, limits, refused } = context;
-    let open = Rc::new(streams.begin());
-    let client = Rc::new(Client::default());
-    let head_request = request.method() == Method::HEAD;
+    context: Rc<StreamContext>,
+) {
+    let open = Rc::new(context.streams.begin());
+    let client = Rc::new(StreamClient::default());
+    let is_head_request = request.method() == Method::HEAD;
     let lines = request.headers().len();
-    if lines > limits.max_headers {
-        refused.add(HeadError::TooLarge, &format_args!("{lines} header fields"), &info.peer);
-        // Like hyper's 431 to HTTP/1: bare, since no head was accepted.
-        let mut answer = Response::new(());
-        *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        let _ = respond.send_response(answer, true);
+    if lines > context.settings.max_headers {
+        let error = format_args!("{lines} header fields");
+        context.refused.add(HeadError::TooLarge, &error, &context.info.peer);
+        // Bare like hyper's 431 over HTTP/1, since no head was accepted.
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let _ = respond.send_response(response, true);
         return;
     }
-    let answered = {
-        let asked = Rc::clone(&client);
-        let probe = ClientProbe::multiplexed(limits.half_closed, move || match asked.reset.get() {
+    let response = {
+        let (of_stream, of_connection) = (Rc::clone(&client), Rc::clone(&context));
+        let peer_state = move || match of_stream.reset.get() {
             true => PeerState::Disconnected,
-            false => io.peer_state(),
-        });
-        let request = received(request, &client, &open);
-        let inbound = Inbound { request, connection: info, client: probe, upgrade: None };
-        let mut answer = pin!(Oneshot::new(service, inbound));
+            false => of_connection.io.peer_state(),
+        };
+        let inbound = Inbound {
+            request: receive(request, &client, &open),
+            connection: Rc::clone(&context.info),
+            client: ClientProbe::multiplexed(context.settings.half_closed, peer_state),
+            upgrade: None,
+        };
+        let mut response = pin!(Oneshot::new(service, inbound));
         poll_fn(|cx| {
-            // The reset is looked at first: nothing is done for a client that has cancelled.
+            // The reset is polled first: nothing is done for a client that has cancelled.
             if client.poll_reset(&mut respond, cx).is_ready() {
                 return Poll::Ready(None);
             }
-            // 100 goes out once somebody wants the body.
-            let answered = answer.as_mut().poll(cx);
+            let polled = response.as_mut().poll(cx);
+            // After the service, which may just have asked for the body.
             client.continue_if_wanted(&mut respond, cx);
-            answered.map(|answer| match answer {
-                Ok(answer) => Some(answer),
+            polled.map(|response| match response {
+                Ok(response) => Some(response),
                 Err(never) => match never {},
             })
         })
         .await
     };
-    let Some(mut answer) = answered else { return streams.cancelled() };
-    let observer = answer.body_mut().take_observer();
+    let Some(mut response) = response else { return context.streams.cancelled() };
+    let observer = response.body_mut().take_observer();
+    let limit = context.settings.send_timeout;
     let mut begun = false;
-    let sent = send(answer, head_request, respond, limits.send_timeout, &mut begun).await;
-    let delivery = sent.is_ok().then_some(Delivery::Complete);
-    if let (Some(observer), Some(delivery)) =
-        (observer, delivery.or(begun.then_some(Delivery::Partial)))
-    {
-        observer.delivered(delivery);
+    let sent = send(response, is_head_request, respond, limit, &mut begun).await;
+    match observer {
+        Some(observer) if sent.is_ok() => observer.delivered(Delivery::Complete),
+        Some(observer) if begun => observer.delivered(Delivery::Partial),
+        _ => {}
     }
     if matches!(sent, Err(Unsent::Cancelled)) {
-        streams.cancelled();
+        context.streams.cancelled();
     }
 }
 
-/// What is known of the client of a stream.
+/// The client of a stream.
 #[derive(Default)]
-struct Client {
-    /// Whether it has reset the stream, or its connection has ended.
+struct StreamClient {
+    /// True once it has reset the stream, or its connection has ended.
     reset: Cell<bool>,
-    /// Whether it waits for `:status 100` (RFC 9110 section 10.1.1).
-    expects: Cell<bool>,
-    /// Whether somebody wants the body that it holds back.
-    wanted: Cell<bool>,
+    /// True while it waits for `:status 100` (RFC 9110 section 10.1.1).
+    expects_continue: Cell<bool>,
+    /// True once the body that it holds back was asked for.
+    body_wanted: Cell<bool>,
     /// The task that owns the stream.
     task: RefCell<Option<Waker>>,
 }
 
-impl Client {
+impl StreamClient {
     fn poll_reset(&self, respond: &mut SendResponse<Bytes>, cx: &mut Context<'_>) -> Poll<()> {
-        // An error is the end of the connection, which ends the stream as well.
+        // An error is the end of the connection, which also ends the stream.
         let _reason = ready!(respond.poll_reset(cx));
         self.reset.set(true);
         Poll::Ready(())
     }
 
-    /// Asks the client for its body, if that is due; the task is woken when it is.
+    /// Sends 100 if the body was asked for; otherwise asking for it wakes the task.
     fn continue_if_wanted(&self, respond: &mut SendResponse<Bytes>, cx: &Context<'_>) {
-        if !self.expects.get() {
+        if !self.expects_continue.get() {
             return;
         }
-        if self.wanted.get() {
-            self.expects.set(false);
+        if self.body_wanted.get() {
+            self.expects_continue.set(false);
             let mut interim = Response::new(());
             *interim.status_mut() = StatusCode::CONTINUE;
             // An error means that the stream has ended.
@@ -135,10 +136,10 @@ impl Client {
         }
     }
 
-    /// Somebody wants the body.
+    /// Asks for the body. This may run in another task than the stream's, which is woken to send 100.
     fn want_body(&self) {
-        if self.expects.get()
-            && !self.wanted.replace(true)
+        if self.expects_continue.get()
+            && !self.body_wanted.replace(true)
             && let Some(task) = self.task.borrow_mut().take()
         {
             task.wake();
@@ -146,17 +147,15 @@ impl Client {
     }
 }
 
-/// A request as it travels on.
-fn received(
+/// Makes h2's stream the body of a request.
+fn receive(
     request: Request<RecvStream>,
-    client: &Rc<Client>,
+    client: &Rc<StreamClient>,
     open: &Rc<OpenStream>,
 ) -> Request<Body> {
-    let expects = request
-        .headers()
-        .get(EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    client.expects.set(expects && !request.body().is_end_stream());
+    let expect = request.headers().get(EXPECT).map(HeaderValue::as_bytes);
+    let expects_continue = expect.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    client.expects_continue.set(expects_continue && !request.body().is_end_stream());
     let length = request.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
     request.map(|stream| {
@@ -171,11 +170,11 @@ fn received(
 /// The body of a request. h2 compares it with its `Content-Length` (RFC 9113 section 8.1.1).
 struct RequestBody {
     stream: RecvStream,
-    /// Bytes that are still to come, where the head said so.
+    /// Bytes still to come, if the head announced a length.
     length: Option<u64>,
     data_ended: bool,
-    client: Rc<Client>,
-    /// A body may go on after its answer: its connection is not idle before both have ended.
+    client: Rc<StreamClient>,
+    /// A body may go on after its response: the connection is idle only when both have ended.
     _open: Rc<OpenStream>,
 }
 
@@ -183,16 +182,14 @@ impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
         let Self { stream, length, data_ended, client, .. } = &mut *self;
         client.want_body();
         if !*data_ended {
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    // Taken is taken: whoever polls a frame has room for it.
+                    // The window opens at once: whatever polls for a frame has room for it, and a body
+                    // that is not polled keeps the window closed.
                     let _ = stream.flow_control().release_capacity(data.len());
                     *length = length.map(|left| left.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -214,15 +211,21 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// Why an answer was not sent to its end.
+/// The reason why a response was not sent to its end.
 enum Unsent {
     /// The client has reset the stream.
     Cancelled,
-    /// The client takes nothing of it, the body failed, or the connection has ended.
+    /// The client does not read it, the body failed, or the connection has ended.
     Failed,
 }
 
-/// Fields of a connection, which HTTP/2 has no place for (RFC 9113 section 8.2.2).
+impl From<h2::Error> for Unsent {
+    fn from(_: h2::Error) -> Self {
+        Self::Failed
+    }
+}
+
+/// The fields of a connection, which HTTP/2 does not have (RFC 9113 section 8.2.2).
 const CONNECTION_FIELDS: [HeaderName; 5] = [
     CONNECTION,
     TRANSFER_ENCODING,
@@ -231,96 +234,89 @@ const CONNECTION_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Sends an answer; each piece of it is to be taken within `limit`. `begun` is set once h2 has its head.
+/// Sends a response; the client has to read each piece of it within `limit`. Sets `begun` once h2 has
+/// the head.
 async fn send(
-    answer: Response<Body>,
-    head_request: bool,
+    response: Response<Body>,
+    is_head_request: bool,
     mut respond: SendResponse<Bytes>,
     limit: Duration,
     begun: &mut bool,
 ) -> Result<(), Unsent> {
-    let (mut parts, mut body) = answer.into_parts();
+    let (mut parts, mut body) = response.into_parts();
     parts.version = Version::HTTP_2;
     for name in CONNECTION_FIELDS {
         parts.headers.remove(name);
     }
-    let has_body = !head_request && !body.is_end_stream();
-    frame(&mut parts.headers, &body, has_body);
-    let head = Response::from_parts(parts, ());
-    let Ok(mut stream) = respond.send_response(head, !has_body) else { return Err(Unsent::Failed) };
+    let has_body = !is_head_request && !body.is_end_stream();
+    add_length_and_date(&mut parts.headers, &body, has_body);
+    let mut stream = respond.send_response(Response::from_parts(parts, ()), !has_body)?;
     *begun = true;
     if !has_body {
         return Ok(());
     }
     loop {
         let frame = poll_fn(|cx| {
+            // The reset is polled first, and while the body is pending: no more of the body is read for a
+            // client that has cancelled.
             if let Poll::Ready(reset) = stream.poll_reset(cx) {
                 return Poll::Ready(Err(reset.map_or(Unsent::Failed, |_| Unsent::Cancelled)));
             }
             Pin::new(&mut body).poll_frame(cx).map(Ok)
         });
-        match frame.await? {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    let last = body.is_end_stream();
-                    let sent = send_data(&mut stream, data, last, limit).await;
-                    if sent.is_err() {
-                        stream.send_reset(Reason::CANCEL);
-                    }
-                    sent?;
-                    if last {
-                        return Ok(());
-                    }
+        match frame.await?.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => {
+                let is_last = body.is_end_stream();
+                let sent = send_data(&mut stream, data, is_last, limit).await;
+                sent.inspect_err(|_| stream.send_reset(Reason::CANCEL))?;
+                if is_last {
+                    return Ok(());
                 }
-                Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    return stream.send_trailers(trailers).map_err(|_| Unsent::Failed);
-                }
-            },
+            }
+            Some(Ok(Err(frame))) => {
+                return Ok(stream.send_trailers(frame.into_trailers().unwrap_or_default())?);
+            }
             Some(Err(_)) => {
-                // A cut answer must not look whole.
+                // A cut response must not look complete.
                 stream.send_reset(Reason::INTERNAL_ERROR);
                 return Err(Unsent::Failed);
             }
-            None => return stream.send_data(Bytes::new(), true).map_err(|_| Unsent::Failed),
+            None => return Ok(stream.send_data(Bytes::new(), true)?),
         }
     }
 }
 
-/// Adds what every answer has: `Date` (RFC 9110 section 6.6.1), and its length where that is known.
-fn frame(headers: &mut HeaderMap, body: &Body, has_body: bool) {
+/// Adds `Date` (RFC 9110 section 6.6.1), and the length of a body if it is known.
+fn add_length_and_date(headers: &mut HeaderMap, body: &Body, has_body: bool) {
     if let (true, Some(length)) = (has_body, body.size_hint().exact()) {
         headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
-    if !headers.contains_key(DATE) {
-        let now = httpdate::HttpDate::from(SystemTime::now()).to_string();
-        if let Ok(now) = HeaderValue::try_from(now) {
-            headers.insert(DATE, now);
-        }
+    if !headers.contains_key(DATE)
+        && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+    {
+        headers.insert(DATE, now);
     }
 }
 
-/// Sends data as fast as the client's windows allow, for at most `limit` without any progress.
+/// Sends data as fast as the client's windows allow, and fails after `limit` without progress.
 async fn send_data(
     stream: &mut SendStream<Bytes>,
     mut data: Bytes,
-    last: bool,
+    is_last: bool,
     limit: Duration,
 ) -> Result<(), Unsent> {
+    // An empty last piece needs no room in a window, but still ends the stream.
+    let mut ended = false;
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let room = timeout(limit, poll_fn(|cx| stream.poll_capacity(cx))).await;
         let Ok(Some(Ok(room))) = room else { return Err(Unsent::Failed) };
         let piece = data.split_to(room.min(data.len()));
-        let ends = last && data.is_empty();
-        stream.send_data(piece, ends).map_err(|_| Unsent::Failed)?;
-        if ends {
-            return Ok(());
-        }
+        ended = is_last && data.is_empty();
+        stream.send_data(piece, ended)?;
     }
-    match last {
-        // The last piece was empty: the end of the stream goes by itself.
-        true => stream.send_data(data, true).map_err(|_| Unsent::Failed),
-        false => Ok(()),
+    if is_last && !ended {
+        stream.send_data(data, true)?;
     }
+    Ok(())
 }

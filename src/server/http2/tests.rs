@@ -1,23 +1,24 @@
 //! HTTP/2 connections in virtual time: a real client for what is in order, bytes for what is not.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::Request;
+use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use hyper::client::conn::http2::{Builder as ClientBuilder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
-use tokio::time::sleep;
 use tower::service_fn;
 
 use super::super::connection;
-use super::super::drain::Drain;
+use super::super::drain::{Drain, empty_tracker};
 use super::*;
-use crate::body::BodyError;
+use crate::body::{Body, BodyError};
 use crate::listen::peer::Peer;
+use crate::server::Inbound;
 
 const SECOND: Duration = Duration::from_secs(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -61,8 +62,8 @@ impl HttpBody for Endless {
 impl Rig {
     fn new() -> Self {
         let (client, server) = duplex(64 * 1024);
-        let (drain, limits) = (Drain::new(Rc::default()), ConnectionSettings::default());
-        let member = drain.join();
+        let (drain, settings) = (Drain::new(empty_tracker()), ConnectionSettings::default());
+        let handle = drain.join();
         let info = Rc::new(ConnectionInfo::new(0, Peer::tcp(([127, 0, 0, 1], 1).into())));
         let taken = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let counter = Arc::clone(&taken);
@@ -82,7 +83,7 @@ impl Rig {
         });
         let ended = spawn_local(async move {
             let (io, heads) = (SharedIo::new(server, None), RefusedHeads::new(Arc::new(drop)));
-            connection::serve(io, info, service, &limits, &heads, member).await
+            connection::serve(io, info, service, &settings, &heads, handle).await
         });
         let cell = Rc::new(Cell::new(0));
         let shared = Rc::clone(&cell);
@@ -234,7 +235,7 @@ async fn leaving_lets_requests_end_and_takes_no_new_ones() {
         let mut other = client.clone();
         let slow = spawn_local(async move { text(&mut other, "/slow").await.unwrap() });
         sleep(SECOND).await;
-        rig.drain.tell(ShutdownPhase::Finishing);
+        rig.drain.advance(ShutdownPhase::Finishing);
         assert_eq!(slow.await.unwrap(), "slow");
         text(&mut client, "/").await.unwrap_err();
         let (ended, seconds) = rig.ended().await;
@@ -250,7 +251,7 @@ async fn a_client_that_does_not_listen_does_not_hold_up_leaving() {
         let mut rig = Rig::new();
         rig.client.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
         sleep(SECOND).await;
-        rig.drain.tell(ShutdownPhase::Finishing);
+        rig.drain.advance(ShutdownPhase::Finishing);
         assert_eq!(timed_out(rig.ended().await), (ConnectionPhase::Idle, 2));
     })
     .await;

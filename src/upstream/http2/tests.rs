@@ -17,7 +17,7 @@ use crate::upstream::{Forwarded, Pool, Reuse, SendErrorKind};
 /// What a server does with a request.
 #[derive(Clone, Copy)]
 enum Act {
-    UpstreamResponse,
+    Answer,
     Reset(Reason),
     /// Half an answer, and then this.
     Cut(Reason),
@@ -63,7 +63,7 @@ async fn serve(
         requests += 1;
         let _ = tell.send(number);
         match act(requests) {
-            Act::UpstreamResponse => {
+            Act::Answer => {
                 let mut body = respond.send_response(Response::new(()), false).unwrap();
                 body.send_data(Bytes::from_static(b"ok"), true).unwrap();
             }
@@ -85,7 +85,7 @@ async fn serve(
 #[tokio::test]
 async fn requests_share_connections_up_to_the_servers_limit() {
     local(async {
-        let act = |n| if n == 1 { Act::UpstreamResponse } else { Act::Hold };
+        let act = |n| if n == 1 { Act::Answer } else { Act::Hold };
         let (pool, mut seen) = server(2, act).await;
         assert_eq!(text(send(&pool, get(), Reuse::Any).await.unwrap()).await.unwrap(), "ok");
         assert_eq!(seen.recv().await, Some(1));
@@ -200,7 +200,7 @@ async fn an_answer_that_is_cut_never_looks_whole() {
 #[tokio::test]
 async fn a_connection_is_made_once_for_all_who_wait() {
     local(async {
-        let (pool, mut seen) = server(100, |_| Act::UpstreamResponse).await;
+        let (pool, mut seen) = server(100, |_| Act::Answer).await;
         let first = send(&pool, get(), Reuse::Any).await.unwrap();
         assert_eq!(text(first).await.unwrap(), "ok");
         pool.close_idle();
