@@ -1,7 +1,7 @@
-//! TCP, an egress proxy's tunnel, and TLS, under one deadline.
+//! DNS, TCP, an egress proxy's tunnel and TLS, under one deadline.
 //!
-//! DNS, Happy Eyeballs and TCP are hyper-util's connector; the system's resolver is asked, so that
-//! the hosts file and split DNS count.
+//! hyper-util's connector does DNS, Happy Eyeballs and TCP. It asks the system's resolver, so the hosts
+//! file and split DNS count.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +16,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tokio_util::either::Either;
 use tower::Service;
 
 use super::Origin;
@@ -34,42 +35,37 @@ pub use super::stream::MaybeTlsStream;
 #[derive(Clone)]
 pub struct Connector {
     origin: Origin,
-    /// What TCP connects to: the origin, or its egress proxy.
+    /// The target of the TCP connection: the origin, or its egress proxy.
     uri: Uri,
     http: HttpConnector<Resolver>,
     lookups: Arc<AtomicUsize>,
     egress: Option<TunnelProxy>,
     tls: Option<(ClientTls, ServerName<'static>)>,
     timeout: Duration,
+    /// True if reports include addresses and the server's chain.
     diagnostics: bool,
 }
 
+/// Time limits of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectSettings {
+    /// Limit for DNS, TCP, the egress proxy and TLS together.
+    pub timeout: Duration,
+    /// Time without acknowledgement after which the kernel closes a connection (TCP_USER_TIMEOUT).
+    pub tcp_user_timeout: Duration,
+}
+
 impl Connector {
-    /// Prepares connections; `timeout` covers DNS, TCP, the egress proxy and TLS together.
+    /// Prepares connections. Connectors with equal TLS settings share a configuration from `cache`.
     ///
     /// # Errors
     /// TLS settings that cannot be used.
     pub fn new(
-        origin: Origin,
-        tls: &TlsSettings,
-        alpn: Alpn,
-        timeout: Duration,
-        tcp_user_timeout: Duration,
-    ) -> Result<Self, TlsSetupError> {
-        Self::sharing(&TlsCache::default(), origin, tls, alpn, timeout, tcp_user_timeout)
-    }
-
-    /// Like [`new`](Self::new), with a TLS configuration that equal settings share.
-    ///
-    /// # Errors
-    /// TLS settings that cannot be used.
-    pub fn sharing(
         cache: &TlsCache,
         origin: Origin,
         tls: &TlsSettings,
         alpn: Alpn,
-        timeout: Duration,
-        tcp_user_timeout: Duration,
+        settings: ConnectSettings,
     ) -> Result<Self, TlsSetupError> {
         let resolver = Resolver::new();
         let lookups = Arc::clone(&resolver.pending);
@@ -78,20 +74,21 @@ impl Connector {
         http.set_nodelay(true);
         http.set_keepalive(Some(Duration::from_secs(60)));
         #[cfg(target_os = "linux")]
-        http.set_tcp_user_timeout(Some(tcp_user_timeout));
+        http.set_tcp_user_timeout(Some(settings.tcp_user_timeout));
         let tls = match origin.is_https() {
             true => Some((cache.client_tls(tls, alpn)?, server_name(&origin)?)),
             false => None,
         };
         let uri = uri(&bracketed(origin.host(), origin.port()))?;
-        Ok(Self { origin, uri, http, lookups, egress: None, tls, timeout, diagnostics: false })
+        let (egress, timeout, diagnostics) = (None, settings.timeout, false);
+        Ok(Self { origin, uri, http, lookups, egress, tls, timeout, diagnostics })
     }
 
-    /// The same through an egress proxy, where one is given. Plain `http` stays direct: a proxy
-    /// would read its requests.
+    /// The same through an egress proxy, if one is given. Plain `http` stays direct, because a proxy could
+    /// read its requests.
     ///
     /// # Errors
-    /// A proxy that cannot be connected to.
+    /// A proxy address that is not a valid authority.
     pub fn via_proxy(mut self, egress: Option<TunnelProxy>) -> Result<Self, TlsSetupError> {
         if let Some(egress) = egress.filter(|_| self.origin.is_https()) {
             self.uri = uri(&egress.proxy.authority())?;
@@ -100,22 +97,22 @@ impl Connector {
         Ok(self)
     }
 
-    /// The same for a person who wants to know: reports tell the addresses of a name and the chain
-    /// that a server shows, and so do the hints of failures.
+    /// The same with diagnostics: reports, and the hints of failures, include the resolved addresses and
+    /// the server's certificate chain.
     #[must_use]
     pub fn with_diagnostics(self) -> Self {
         Self { diagnostics: true, ..self }
     }
 
-    /// Where it connects to.
+    /// The origin that it connects to.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Makes one connection.
+    /// Opens one connection.
     ///
     /// # Errors
-    /// Says in which phase it ended, and how far it got.
+    /// The phase that failed, and a report on the phases before it.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
         let mut progress =
             ConnectProgress { phase: ConnectPhase::Tcp, report: ConnectReport::default() };
@@ -152,7 +149,7 @@ impl Connector {
             progress.phase = ConnectPhase::Tunnel;
             progress.report.tunnel = Some(self.tunnel(egress, &mut tcp).await?);
         }
-        let Some((tls, name)) = &self.tls else { return Ok((MaybeTlsStream::Plain(tcp), false)) };
+        let Some((tls, name)) = &self.tls else { return Ok((Either::Left(tcp), false)) };
         progress.phase = ConnectPhase::Tls;
         let (config, recorder) = match self.diagnostics {
             true => tls.with_chain_recorder(),
@@ -164,10 +161,10 @@ impl Connector {
         let session = stream.get_ref().1;
         let http2 = session.alpn_protocol() == Some(b"h2");
         progress.report.tls = Some(TlsReport::of(session, chain));
-        Ok((MaybeTlsStream::Tls(Box::new(stream)), http2))
+        Ok((Either::Right(Box::new(stream)), http2))
     }
 
-    /// What the name of the next hop resolves to.
+    /// The addresses that the name of the next hop resolves to.
     async fn addresses(&self) -> Result<Vec<IpAddr>, ConnectError> {
         let host = self.egress.as_ref().map_or(self.origin.host(), |egress| egress.proxy.host());
         let found = tokio::net::lookup_host((host, 0)).await;
@@ -205,8 +202,8 @@ impl Connector {
         Ok(TunnelReport { proxy, status, elapsed: started.elapsed() })
     }
 
-    /// The phase of an attempt that is not over yet: a name that is still being looked up is this
-    /// origin's, whichever attempt asked.
+    /// The current phase of an attempt that has not connected. The connector hides whether it resolves or
+    /// connects; a pending lookup of any attempt is for the same name, so it answers for this one.
     fn tcp_or_dns(&self) -> ConnectPhase {
         match self.lookups.load(Ordering::Relaxed) {
             0 => ConnectPhase::Tcp,
@@ -215,7 +212,7 @@ impl Connector {
     }
 }
 
-/// How far an attempt has got.
+/// The progress of an attempt, kept outside its future so that it survives the time-out.
 struct ConnectProgress {
     phase: ConnectPhase,
     report: ConnectReport,
@@ -233,52 +230,52 @@ fn uri(authority: &str) -> Result<Uri, TlsSetupError> {
 
 /// An open connection.
 pub struct Connection {
-    /// Its bytes.
+    /// The byte stream.
     pub stream: MaybeTlsStream,
-    /// Whether ALPN agreed on HTTP/2.
+    /// True if ALPN agreed on HTTP/2.
     pub http2: bool,
-    /// How it was made.
+    /// Report on the phases.
     pub report: ConnectReport,
 }
 
-/// How a connection was made, for people.
+/// Report on the phases of a connection, for people.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectReport {
-    /// The addresses of the next hop's name; only where a person asked for diagnostics.
+    /// Addresses of the next hop's name; empty without diagnostics.
     pub addresses: Vec<IpAddr>,
-    /// The address that answered: the egress proxy's, where there is one.
+    /// The connected address; the egress proxy's if there is one.
     pub peer: Option<SocketAddr>,
     /// Time for DNS and TCP.
     pub tcp: Duration,
-    /// The egress proxy's answer.
+    /// The tunnel through an egress proxy.
     pub tunnel: Option<TunnelReport>,
-    /// The handshake's outcome.
+    /// The result of the TLS handshake.
     pub tls: Option<TlsReport>,
     /// Time for all phases.
     pub elapsed: Duration,
 }
 
-/// How an egress proxy made a tunnel.
+/// Report on a tunnel through an egress proxy.
 #[derive(Debug, Clone)]
 pub struct TunnelReport {
-    /// Its host and port.
+    /// Host and port of the proxy.
     pub proxy: String,
-    /// Code and reason of its answer.
+    /// Status code and reason of the proxy's response.
     pub status: String,
-    /// Time it took.
+    /// Time until the response.
     pub elapsed: Duration,
 }
 
-/// What a handshake agreed on.
+/// Result of a TLS handshake.
 #[derive(Debug, Clone)]
 pub struct TlsReport {
     /// Protocol version.
     pub version: &'static str,
     /// Key exchange group.
     pub group: Option<String>,
-    /// Whether ALPN agreed on HTTP/2.
+    /// True if ALPN agreed on HTTP/2.
     pub http2: bool,
-    /// What the server showed, its own certificate first; only where a person asked for diagnostics.
+    /// The server's chain, its own certificate first; empty without diagnostics.
     pub chain: Vec<Certificate>,
 }
 
@@ -321,10 +318,14 @@ mod tests {
     use super::*;
     use crate::net::testing::{Authority, Reply, Scripted, ServerSetup, origin};
 
-    const PATIENT: Duration = Duration::from_secs(10);
+    const PATIENT: ConnectSettings = ConnectSettings {
+        timeout: Duration::from_secs(10),
+        tcp_user_timeout: Duration::from_secs(10),
+    };
 
     async fn connect(uri: &str, tls: &TlsSettings, alpn: Alpn) -> Result<Connection, ConnectError> {
-        Connector::new(origin(uri), tls, alpn, PATIENT, PATIENT).unwrap().connect().await
+        let cache = TlsCache::default();
+        Connector::new(&cache, origin(uri), tls, alpn, PATIENT).unwrap().connect().await
     }
 
     async fn server(ca: &Authority, setup: ServerSetup<'_>) -> u16 {
@@ -436,9 +437,9 @@ mod tests {
         // The kernel completes TCP, and nobody ever speaks TLS.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("https://{}", listener.local_addr().unwrap());
-        let limit = Duration::from_millis(50);
-        let connector =
-            Connector::new(origin(&uri), &ca.trusted(), Alpn::Both, limit, limit).unwrap();
+        let settings = ConnectSettings { timeout: Duration::from_millis(50), ..PATIENT };
+        let (cache, tls) = (TlsCache::default(), ca.trusted());
+        let connector = Connector::new(&cache, origin(&uri), &tls, Alpn::Both, settings).unwrap();
         let error = connector.connect().await.err().unwrap();
         assert_eq!(
             (error.phase, error.timed_out, error.label()),

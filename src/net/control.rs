@@ -1,6 +1,7 @@
-//! The control plane's client: one call on a fresh connection, one deadline, a bounded reply.
+//! The HTTP client of the control plane: one call on a fresh connection, with one deadline and a bounded
+//! response.
 //!
-//! A token call an hour needs no pool, and must never share one with requests.
+//! A token call per hour needs no pool, and must never share one with requests.
 
 use std::error::Error as _;
 use std::fmt;
@@ -16,28 +17,27 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use super::connect::{ConnectError, ConnectReport, Connection, Connector};
 use crate::x509::diagnosis;
 
-/// Lines of header fields in the head of an answer. Token servers behind gateways send some dozens;
-/// more than this is no answer to wait for, whichever HTTP version it comes in.
+/// Header lines of a response, in HTTP/1 and HTTP/2. Token servers behind gateways send some dozens.
 const MAX_HEADERS: usize = 256;
 
-/// Bytes of the head of an answer: with HTTP/1 as they come, with HTTP/2 as RFC 9113 section 6.5.2
-/// counts them (names, values and 32 for each field). It is also the most that is buffered of an
-/// HTTP/1 answer at a time, for which hyper wants 8 KiB at least.
+/// Bytes of a response head: as received with HTTP/1, and as RFC 9113 section 6.5.2 counts them with HTTP/2
+/// (names, values and 32 for each field). It also bounds the read buffer of HTTP/1, for which hyper
+/// requires at least 8 KiB.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
-/// An answer and how its server was reached.
+/// A complete response, with a report on the connection.
 pub struct ControlResponse {
-    /// The answer, whole.
+    /// The response with its whole body.
     pub response: Response<Bytes>,
-    /// How the server was reached.
+    /// Report on the connection.
     pub connect: ConnectReport,
 }
 
-/// Sends one request and reads its whole answer. Redirects are answers like any other: a client's
-/// credentials do not follow them (RFC 9700 section 4.12).
+/// Sends one request and reads the whole response. Redirects are not followed, because client credentials
+/// must not follow them (RFC 9700 section 4.12).
 ///
 /// # Errors
-/// Says whether connecting, time or the exchange failed.
+/// A failed connection, the end of `limit`, a failed exchange, or a response that is too large.
 pub async fn call(
     connector: &Connector,
     request: Request<Bytes>,
@@ -64,9 +64,10 @@ async fn exchange(
             .handshake(io)
             .await
             .map_err(CallError::Exchange)?;
+        // The result is dropped: `send_request` reports a failure of the connection as its own.
         let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
         let response = sender.send_request(request).await.map_err(CallError::of_head)?;
-        // HTTP/2 has no bound on their number but that on their bytes.
+        // h2 bounds the bytes of the fields, but not their number.
         if response.headers().len() > MAX_HEADERS {
             return Err(CallError::HeadTooLarge);
         }
@@ -87,11 +88,14 @@ async fn exchange(
     Ok(ControlResponse { response, connect: report })
 }
 
-/// The task that moves a connection's bytes; ended with the exchange, whichever way that ends.
+/// The task that drives a connection. hyper splits a connection into a sender and a future that does the
+/// I/O; without this guard that future would run on after a time-out has dropped the exchange.
 struct Driver(tokio::task::JoinHandle<()>);
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        // Also after a complete response: the connection is used once, so nothing on it is wanted any
+        // more. Aborting closes the socket at the task's next poll; there is nothing to wait for.
         self.0.abort();
     }
 }
@@ -110,6 +114,7 @@ fn origin_form(mut request: Request<Full<Bytes>>, connector: &Connector) -> Requ
 async fn read(
     response: Response<hyper::body::Incoming>,
     max_bytes: usize,
+    // Held until the body has ended, because the driver task reads it.
     _driver: Driver,
 ) -> Result<Response<Bytes>, CallError> {
     let (parts, body) = response.into_parts();
@@ -123,20 +128,20 @@ async fn read(
     }
 }
 
-/// Why a call brought no answer.
+/// A call failed.
 #[derive(Debug)]
 pub enum CallError {
-    /// No connection was made.
+    /// The connection failed.
     Connect(ConnectError),
-    /// The whole did not finish in time.
+    /// The call did not finish within this time.
     Timeout(Duration),
-    /// The exchange broke off.
+    /// The exchange failed after the connection was open.
     Exchange(hyper::Error),
-    /// The head of the answer has more lines or bytes than are read.
+    /// The response head exceeds a limit.
     HeadTooLarge,
-    /// The answer is longer than this many bytes.
+    /// The response body is longer than this many bytes.
     TooLarge(usize),
-    /// The answer ended early.
+    /// The response ended early.
     Cut,
 }
 
@@ -145,7 +150,7 @@ impl CallError {
         if error.is_parse_too_large() { Self::HeadTooLarge } else { Self::Exchange(error) }
     }
 
-    /// A word for metrics and for the steps of `check --live`.
+    /// A label for metrics and for the steps of `check --live`.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Connect(error) => error.label(),
@@ -155,12 +160,12 @@ impl CallError {
         }
     }
 
-    /// Whether it ended for want of time.
+    /// True if a time limit ended the call.
     pub fn is_timeout(&self) -> bool {
         self.label() == "timeout"
     }
 
-    /// What may help.
+    /// A remedy, if one is known.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Connect(error) => error.hint().map(str::to_owned),
@@ -195,13 +200,15 @@ impl std::error::Error for CallError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::connect::ConnectSettings;
     use crate::net::testing::{Authority, Reply as Say, Script, Scripted, ServerSetup, origin};
-    use crate::net::tls::{Alpn, TlsSettings};
+    use crate::net::tls::{Alpn, TlsCache, TlsSettings};
 
     const PATIENT: Duration = Duration::from_secs(10);
 
     fn connector(uri: &str, tls: &TlsSettings) -> Connector {
-        Connector::new(origin(uri), tls, Alpn::Both, PATIENT, PATIENT).unwrap()
+        let settings = ConnectSettings { timeout: PATIENT, tcp_user_timeout: PATIENT };
+        Connector::new(&TlsCache::default(), origin(uri), tls, Alpn::Both, settings).unwrap()
     }
 
     fn request(uri: &str) -> Request<Bytes> {

@@ -1,7 +1,7 @@
 //! Egress proxies: a tunnel by CONNECT (RFC 9110 section 9.3.6) to an `https` origin.
 //!
-//! The proxy sees host, port and, where it wants one, its own login. The token travels inside TLS,
-//! so that plain `http`, which is for loopback only, never takes this progress.
+//! The proxy sees host, port and, if it requires them, its own credentials. The token travels inside TLS.
+//! Plain `http`, which is for loopback only, never uses a proxy.
 
 use std::fmt;
 use std::future::Future;
@@ -18,14 +18,14 @@ use tokio::net::TcpStream;
 use super::origin::{self, bracketed};
 use crate::sensitive::Sensitive;
 
-/// Bytes of all heads of a proxy's answer together.
+/// Bytes of all response heads together, informational ones included.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// Lines of such a head.
+/// Header lines of a response head.
 const MAX_FIELDS: usize = 100;
-/// Characters of a status line that are shown.
+/// Characters of a status line that are kept for logs.
 const MAX_SHOWN: usize = 100;
 
-/// Where an egress proxy listens.
+/// Address of an egress proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProxyAddress {
     host: String,
@@ -33,10 +33,10 @@ pub struct ProxyAddress {
 }
 
 impl ProxyAddress {
-    /// Reads `http://host:port`; the port is 80 where none is written.
+    /// Parses `http://host:port`; the port defaults to 80.
     ///
     /// # Errors
-    /// Says in a sentence what is wrong with it, without repeating any of it.
+    /// A sentence on what is wrong with the text, without repeating any of it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let uri: Uri = text.parse().map_err(|_| "this is no URL; write http://host:port")?;
         match uri.scheme_str() {
@@ -65,12 +65,12 @@ impl ProxyAddress {
         }
     }
 
-    /// Its host in lower case, IPv6 addresses without brackets.
+    /// Host in lower case; an IPv6 address has no brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// `host:port`, as connections are made to it.
+    /// `host:port`, the authority to connect to.
     pub fn authority(&self) -> String {
         bracketed(&self.host, self.port)
     }
@@ -82,45 +82,45 @@ impl fmt::Display for ProxyAddress {
     }
 }
 
-/// The login of an egress proxy, read anew for each connection.
+/// Credentials for an egress proxy, read for each connection.
 pub trait ProxyCredentials: Send + Sync {
-    /// `user:password`, or in a sentence why there is none.
+    /// `user:password` (RFC 7617 section 2), or a sentence on why they cannot be read.
     fn read(&self) -> Pin<Box<dyn Future<Output = Result<Sensitive, String>> + Send + '_>>;
 }
 
-/// The way through an egress proxy.
+/// An egress proxy that opens tunnels with CONNECT.
 #[derive(Clone)]
 pub struct TunnelProxy {
-    /// Where the proxy listens.
+    /// Address of the proxy.
     pub proxy: ProxyAddress,
-    /// Basic credentials for the proxy itself (RFC 7617), where it wants any.
+    /// Basic credentials for the proxy itself (RFC 7617), if it requires any.
     pub login: Option<Arc<dyn ProxyCredentials>>,
 }
 
-/// Asks the proxy at the other end of `stream` for a tunnel to `target`, `host:port`. Afterwards
-/// the stream's next byte is the first of the tunnel.
+/// Opens a tunnel to `target` (`host:port`) through the proxy at the other end of `stream`. Returns the
+/// status line; the next byte of the stream is then the first of the tunnel.
 pub(super) async fn tunnel(
     stream: &mut TcpStream,
     egress: &TunnelProxy,
     target: &str,
 ) -> Result<String, TunnelError> {
     let login = match &egress.login {
-        Some(login) => Some(login.read().await.map_err(TunnelError::Login)?),
+        Some(login) => Some(login.read().await.map_err(TunnelError::Credentials)?),
         None => None,
     };
     stream.write_all(request(target, login.as_ref()).expose().as_bytes()).await?;
     let mut left = MAX_HEAD_BYTES;
     loop {
-        let answer = read_response(stream, &mut left).await?;
-        match answer.code {
-            101 => return Err(TunnelError::Refused(answer)),
+        let response = read_response(stream, &mut left).await?;
+        match response.code {
+            101 => return Err(TunnelError::Refused(response)),
             100..=199 => {}
-            // Its Content-Length and Transfer-Encoding mean nothing: the tunnel has begun.
-            200..=299 => return Ok(answer.line),
+            // RFC 9110 section 9.3.6: Content-Length and Transfer-Encoding are ignored here.
+            200..=299 => return Ok(response.line),
             _ => {
                 return Err(TunnelError::Refused(ConnectResponse {
-                    had_login: login.is_some(),
-                    ..answer
+                    had_credentials: login.is_some(),
+                    ..response
                 }));
             }
         }
@@ -136,8 +136,8 @@ fn request(target: &str, login: Option<&Sensitive>) -> Sensitive {
     ))
 }
 
-/// Reads up to the end of a head and not one byte further: what follows belongs to the tunnel, so
-/// that bytes are looked at before they are taken.
+/// Reads one response head and not one byte more, because the bytes after it belong to the tunnel. It
+/// therefore peeks at the socket's buffer before it takes bytes from it.
 async fn read_response(
     stream: &mut TcpStream,
     left: &mut usize,
@@ -147,44 +147,47 @@ async fn read_response(
     loop {
         let seen = stream.peek(&mut ahead).await?;
         if seen == 0 {
-            return Err(TunnelError::Closed(shown(&head)));
+            return Err(match head.is_empty() {
+                true => TunnelError::NoResponse,
+                false => TunnelError::Incomplete(printable(&head)),
+            });
         }
         let before = head.len();
         head.extend_from_slice(&ahead[..seen]);
         let parsed =
-            ConnectResponse::parse(&head).map_err(|_| TunnelError::NoHttp(shown(&head)))?;
+            ConnectResponse::parse(&head).map_err(|_| TunnelError::NotHttp(printable(&head)))?;
         let end = parsed.as_ref().map_or(head.len(), |(_, end)| *end);
         let taken = end.saturating_sub(before);
-        *left = left.checked_sub(taken).ok_or(TunnelError::TooLong)?;
+        *left = left.checked_sub(taken).ok_or(TunnelError::TooLarge)?;
         stream.read_exact(&mut ahead[..taken]).await?;
-        if let Some((answer, _)) = parsed {
-            return Ok(answer);
+        if let Some((response, _)) = parsed {
+            return Ok(response);
         }
     }
 }
 
-/// What an egress proxy said to a CONNECT.
+/// The response of an egress proxy to CONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectResponse {
-    /// Its status code.
+    /// Status code.
     pub code: u16,
-    /// Code and reason, fit to be shown: printable ASCII, at most 100 characters.
+    /// Status code and reason: printable ASCII, at most 100 characters.
     pub line: String,
-    /// The schemes of its `Proxy-Authenticate`, in lower case.
+    /// Authentication schemes of `Proxy-Authenticate`, in lower case.
     schemes: Vec<String>,
-    /// Whether a login had been sent.
-    had_login: bool,
+    /// True if the request had credentials.
+    had_credentials: bool,
 }
 
 impl ConnectResponse {
-    /// The answer and the length of its head; `None` where more bytes are needed.
+    /// The response and the length of its head; `None` if more bytes are needed.
     fn parse(head: &[u8]) -> Result<Option<(Self, usize)>, httparse::Error> {
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut response = httparse::Response::new(&mut fields);
         let httparse::Status::Complete(end) = response.parse(head)? else { return Ok(None) };
         let code = response.code.filter(|code| (100..600).contains(code));
         let code = code.ok_or(httparse::Error::Status)?;
-        let line = shown(format!("{code} {}", response.reason.unwrap_or_default()).as_bytes());
+        let line = printable(format!("{code} {}", response.reason.unwrap_or_default()).as_bytes());
         let schemes = response
             .headers
             .iter()
@@ -192,14 +195,14 @@ impl ConnectResponse {
             .filter_map(|field| std::str::from_utf8(field.value).ok()?.split_whitespace().next())
             .map(|scheme| scheme.trim_end_matches(',').to_ascii_lowercase())
             .collect();
-        Ok(Some((Self { code, line, schemes, had_login: false }, end)))
+        Ok(Some((Self { code, line, schemes, had_credentials: false }, end)))
     }
 
-    /// What may help.
+    /// A remedy.
     fn hint(&self) -> &'static str {
         let offers = |scheme: &str| self.schemes.iter().any(|offered| offered == scheme);
         match self.code {
-            407 if self.had_login => {
+            407 if self.had_credentials => {
                 "the egress proxy refuses this login: check egress.username and egress.password"
             }
             407 if offers("basic") => {
@@ -220,8 +223,9 @@ impl ConnectResponse {
     }
 }
 
-/// Printable ASCII without quotes, at most [`MAX_SHOWN`] characters: fit for logs and headers.
-fn shown(bytes: &[u8]) -> String {
+/// The first line as printable ASCII without quotes, at most [`MAX_SHOWN`] characters, for logs and
+/// headers.
+fn printable(bytes: &[u8]) -> String {
     let line = bytes.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
     let fit = |&byte: &u8| match byte {
         b'"' | b'\\' => '\'',
@@ -231,57 +235,46 @@ fn shown(bytes: &[u8]) -> String {
     line.iter().take(MAX_SHOWN).map(fit).collect()
 }
 
-/// Why there is no tunnel.
-#[derive(Debug)]
+/// A tunnel was not opened.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum TunnelError {
-    /// The login could not be read.
-    Login(String),
+    /// The proxy's credentials cannot be read.
+    #[error("its login cannot be read: {0}")]
+    Credentials(String),
     /// The connection failed.
-    Io(io::Error),
-    /// The proxy hung up in the middle of its answer.
-    Closed(String),
-    /// Its answer's head is too long.
-    TooLong,
-    /// What answered speaks no HTTP.
-    NoHttp(String),
-    /// It answered with another status than 2xx.
+    #[error("the connection broke off: {0}")]
+    Io(#[from] io::Error),
+    /// The proxy closed the connection without a response.
+    #[error("it hung up without an answer")]
+    NoResponse,
+    /// The proxy closed the connection in the middle of a response, which began with this text.
+    #[error("it hung up in the middle of its answer: {0}")]
+    Incomplete(String),
+    /// The response heads exceed [`MAX_HEAD_BYTES`].
+    #[error("its answer is longer than {} KiB", MAX_HEAD_BYTES / 1024)]
+    TooLarge,
+    /// The response is not HTTP/1; it began with this text.
+    #[error("what answered speaks no HTTP/1: {0}")]
+    NotHttp(String),
+    /// The status is not 2xx.
+    #[error("it answered {}", .0.line)]
     Refused(ConnectResponse),
 }
 
 impl TunnelError {
-    /// The answer, where there is one.
+    /// The response, if there was one.
     pub(super) fn response(&self) -> Option<&ConnectResponse> {
         match self {
-            Self::Refused(answer) => Some(answer),
+            Self::Refused(response) => Some(response),
             _ => None,
         }
     }
 
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Refused(answer) => Some(answer.hint()),
-            Self::Login(_) => None,
+            Self::Refused(response) => Some(response.hint()),
+            Self::Credentials(_) => None,
             _ => Some("is this an egress proxy that takes CONNECT? check egress.proxy"),
-        }
-    }
-}
-
-impl From<io::Error> for TunnelError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl fmt::Display for TunnelError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Login(why) => write!(f, "its login cannot be read: {why}"),
-            Self::Io(error) => write!(f, "the connection broke off: {error}"),
-            Self::Closed(begun) if begun.is_empty() => f.write_str("it hung up without an answer"),
-            Self::Closed(begun) => write!(f, "it hung up in the middle of its answer: {begun}"),
-            Self::TooLong => write!(f, "its answer is longer than {} KiB", MAX_HEAD_BYTES / 1024),
-            Self::NoHttp(begun) => write!(f, "what answered speaks no HTTP/1: {begun}"),
-            Self::Refused(answer) => write!(f, "it answered {}", answer.line),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One connection made to look at: what each phase found, and where it ended.
+//! One test connection, for `check --live`: a report on each phase, and the failure if there was one.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use tokio::io::AsyncReadExt;
 
 use super::connect::{ConnectError, ConnectReport, Connector};
 
-/// How long a server may take to refuse a client's certificate, which in TLS 1.3 it does only after
-/// the handshake (RFC 8446 section 4.4.2.4). Whoever says nothing until then has no objection.
-const OBJECTION: Duration = Duration::from_millis(300);
+/// Time for a server to reject a client certificate, which a TLS 1.3 server does only after the handshake
+/// (RFC 8446 section 4.4.2.4). Silence until then counts as acceptance.
+const REJECTION_WAIT: Duration = Duration::from_millis(300);
 
-/// What was found, as far as it got.
+/// The result of a test connection.
 pub struct Examination {
-    /// The phases that came to an end.
+    /// Report on the completed phases.
     pub report: ConnectReport,
-    /// What ended it.
+    /// The failure, if there was one.
     pub failed: Option<ConnectError>,
 }
 
-/// Makes one connection, sends nothing over it, and lets it go.
+/// Opens one connection, sends nothing over it, and closes it.
 pub async fn examine(connector: &Connector) -> Examination {
     let connector = connector.clone().with_diagnostics();
     match connector.connect().await {
         Ok(connection) => {
             let (mut stream, report) = (connection.stream, connection.report);
             let mut first = [0];
-            let failed = match tokio::time::timeout(OBJECTION, stream.read(&mut first)).await {
+            let failed = match tokio::time::timeout(REJECTION_WAIT, stream.read(&mut first)).await {
                 Ok(Err(error)) if report.tls.is_some() => {
                     Some(ConnectError::tls(connector.origin(), &error, &[]))
                 }

@@ -1,8 +1,7 @@
-//! Why no connection was made, in words that help.
+//! Failed connections, with a phase, a message and a remedy.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -15,31 +14,32 @@ use super::resolve::DnsError;
 use crate::x509::certificate::Certificate;
 use crate::x509::diagnosis;
 
-/// A phase of making a connection.
+/// A phase of opening a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectPhase {
-    /// Name resolution; the egress proxy's name, where there is one.
+    /// Name resolution, of the egress proxy if there is one.
     Dns,
-    /// TCP; to the egress proxy, where there is one.
+    /// TCP, to the egress proxy if there is one.
     Tcp,
-    /// The egress proxy's answer to CONNECT.
+    /// The egress proxy's response to CONNECT.
     Tunnel,
     /// The TLS handshake.
     Tls,
 }
 
-/// Why no connection was made; nothing of a request has been sent.
-#[derive(Debug, Clone)]
+/// No connection was opened, so nothing of a request has been sent.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
 pub struct ConnectError {
-    /// The phase in which it ended.
+    /// The phase that failed.
     pub phase: ConnectPhase,
-    /// Whether it ended for want of time.
+    /// True if the time limit ended it.
     pub timed_out: bool,
     message: String,
     hint: Option<Cow<'static, str>>,
     answer: Option<String>,
-    /// Whether we refused the server's certificate.
-    refused: bool,
+    /// True if the server's certificate was rejected.
+    certificate_rejected: bool,
     reached: Option<Box<ConnectReport>>,
 }
 
@@ -50,7 +50,15 @@ impl ConnectError {
         hint: Option<impl Into<Cow<'static, str>>>,
     ) -> Self {
         let hint = hint.map(Into::into);
-        Self { phase, timed_out: false, message, hint, answer: None, refused: false, reached: None }
+        Self {
+            phase,
+            timed_out: false,
+            message,
+            hint,
+            answer: None,
+            certificate_rejected: false,
+            reached: None,
+        }
     }
 
     pub(super) fn timed_out(
@@ -111,7 +119,7 @@ impl ConnectError {
         Self { answer, ..Self::new(ConnectPhase::Tunnel, message, error.hint()) }
     }
 
-    /// `chain` is what the server showed, where somebody looked.
+    /// `chain` is the server's chain; empty without diagnostics.
     pub(super) fn tls(origin: &Origin, error: &io::Error, chain: &[Certificate]) -> Self {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let hint = match cause {
@@ -126,17 +134,17 @@ impl ConnectError {
             _ => error.to_string(),
         };
         let message = format!("TLS with {} failed: {why}", origin.authority());
-        let refused = cause.is_some_and(|why| matches!(why, rustls::Error::InvalidCertificate(_)));
-        Self { refused, ..Self::new(ConnectPhase::Tls, message, hint) }
+        let certificate_rejected = matches!(cause, Some(rustls::Error::InvalidCertificate(_)));
+        Self { certificate_rejected, ..Self::new(ConnectPhase::Tls, message, hint) }
     }
 
-    /// The same, with how far it got.
+    /// The same with a report on the phases before the failure.
     pub(super) fn after(mut self, reached: ConnectReport) -> Self {
         self.reached = Some(Box::new(reached));
         self
     }
 
-    /// A word for metrics.
+    /// A label for metrics.
     pub fn label(&self) -> &'static str {
         match (self.timed_out, self.phase) {
             (true, _) => "timeout",
@@ -147,41 +155,33 @@ impl ConnectError {
         }
     }
 
-    /// What may help.
+    /// A remedy, if one is known.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Proxy error type of RFC 9209 section 2.3.
+    /// The proxy error type of RFC 9209 section 2.3.
     pub fn proxy_error(&self) -> &'static str {
         match (self.phase, self.timed_out) {
             (ConnectPhase::Dns, true) => "dns_timeout",
             (ConnectPhase::Dns, false) => "dns_error",
             (_, true) => "connection_timeout",
-            (ConnectPhase::Tls, false) if self.refused => "tls_certificate_error",
+            (ConnectPhase::Tls, false) if self.certificate_rejected => "tls_certificate_error",
             (ConnectPhase::Tls, false) => "tls_protocol_error",
             (ConnectPhase::Tcp | ConnectPhase::Tunnel, false) => "destination_unavailable",
         }
     }
 
-    /// The status line of an egress proxy that refused: printable ASCII without quotes.
+    /// The status line of an egress proxy that refused the tunnel: printable ASCII without quotes.
     pub fn proxy_answer(&self) -> Option<&str> {
         self.answer.as_deref()
     }
 
-    /// How far it got.
+    /// Report on the phases before the failure.
     pub fn reached(&self) -> Option<&ConnectReport> {
         self.reached.as_deref()
     }
 }
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl StdError for ConnectError {}
 
 const DNS_HINT: &str = "check the host name, and the DNS of this machine or pod";
 

@@ -1,7 +1,7 @@
-//! How bytes leave the process: where to ([`Origin`]), through which egress proxy ([`egress`]), over
-//! which TLS ([`tls`]), with which deadlines ([`connect`]), and the HTTP client of the control plane
-//! ([`control`]). [`examine`] makes one connection to look at; `failure` says why one failed; [`poll`]
-//! asks the kernel about a socket.
+//! Outbound connections: their destination ([`Origin`]), egress proxy ([`egress`]), TLS ([`tls`]) and
+//! deadline ([`connect`]), and the HTTP client of the control plane ([`control`]). [`examine`] opens a test
+//! connection; `failure` explains failed ones; [`poll`] asks the
+//! kernel about the state of a socket.
 
 pub mod connect;
 pub mod control;

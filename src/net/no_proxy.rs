@@ -1,12 +1,12 @@
-//! Hosts that are reached directly although there is an egress proxy, in the words of `NO_PROXY`.
+//! Hosts that are reached without the egress proxy, in the syntax of `NO_PROXY`.
 
 use std::net::IpAddr;
 
 use super::Origin;
 
-/// A list of hosts. `bank.example` and `.bank.example` mean that name and all below it; addresses
-/// and blocks such as `10.0.0.0/8` mean hosts that are written as addresses; `host:8443` means one
-/// port; `*` means everything.
+/// A list of hosts. `bank.example` and `.bank.example` match that name and all names below it; addresses and
+/// blocks such as `10.0.0.0/8` match hosts that are written as addresses; `host:8443` matches one port; `*`
+/// matches all hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct NoProxy(Vec<Entry>);
 
@@ -18,10 +18,10 @@ enum Entry {
 }
 
 impl NoProxy {
-    /// Reads entries; blank ones are left out.
+    /// Parses entries; blank entries are ignored.
     ///
     /// # Errors
-    /// The index of the first entry that cannot be read.
+    /// The index of the first invalid entry.
     pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, usize> {
         let mut list = Vec::new();
         for (index, entry) in entries.into_iter().enumerate() {
@@ -33,14 +33,14 @@ impl NoProxy {
         Ok(Self(list))
     }
 
-    /// What either list covers.
+    /// The union of both lists.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// Whether an origin is reached directly.
+    /// True if an origin is reached directly.
     pub fn covers(&self, origin: &Origin) -> bool {
         self.0.iter().any(|entry| entry.covers(origin.host(), origin.port()))
     }
@@ -86,11 +86,11 @@ impl Entry {
     }
 }
 
-/// Whether two addresses agree in their first bits.
-fn same_block(one: IpAddr, other: IpAddr, bits: u8) -> bool {
-    let differ = match (one, other) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => u128::from(one.to_bits() ^ other.to_bits()) << 96,
-        (IpAddr::V6(one), IpAddr::V6(other)) => one.to_bits() ^ other.to_bits(),
+/// True if the first `bits` bits of two addresses of one family are equal.
+fn same_block(a: IpAddr, b: IpAddr, bits: u8) -> bool {
+    let differ = match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => u128::from(a.to_bits() ^ b.to_bits()) << 96,
+        (IpAddr::V6(a), IpAddr::V6(b)) => a.to_bits() ^ b.to_bits(),
         _ => return false,
     };
     differ.leading_zeros() >= u32::from(bits)

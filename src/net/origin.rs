@@ -1,9 +1,9 @@
-//! `Origin`: a scheme and an authority that have been checked (RFC 6454 section 4).
+//! `Origin`: a checked scheme and authority (RFC 6454 section 4).
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// Where requests may be sent: `https` anywhere, `http` on loopback only.
+/// A destination of requests: `https` anywhere, `http` on loopback only.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     https: bool,
@@ -11,15 +11,15 @@ pub struct Origin {
     port: u16,
 }
 
-/// Metadata services: of AWS instances, ECS and EKS, by IPv4 and IPv6, and of Azure.
+/// Addresses of cloud metadata services: AWS instances, ECS and EKS by IPv4 and IPv6, and Azure.
 const METADATA: [&str; 5] =
     ["169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd00:ec2::23"];
 
 impl Origin {
-    /// Reads scheme, host and port of a URI; its path and query are not looked at.
+    /// The origin of a URI; path and query are ignored.
     ///
     /// # Errors
-    /// Says in a sentence what is wrong with it, without repeating user information.
+    /// A sentence on what is wrong with the URI, without its user information.
     pub fn of(uri: &http::Uri) -> Result<Self, OriginError> {
         let https = match uri.scheme_str() {
             Some("https") => true,
@@ -48,8 +48,8 @@ impl Origin {
         Ok(origin)
     }
 
-    /// The metadata service of the machine's own cloud: on its link, and never with TLS. Nothing but
-    /// the reading of secrets from that cloud may ask it.
+    /// The metadata service of the machine's own cloud, which is link-local and never has TLS. Only the
+    /// cloud secret stores may use it.
     pub fn of_metadata(uri: &http::Uri) -> Option<Self> {
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         if uri.scheme_str() != Some("http") || !METADATA.contains(&host.as_str()) {
@@ -58,22 +58,22 @@ impl Origin {
         Some(Self { https: false, host, port: uri.port_u16().unwrap_or(80) })
     }
 
-    /// Whether the connection is encrypted.
+    /// True for `https`.
     pub fn is_https(&self) -> bool {
         self.https
     }
 
-    /// Host in lower case, IPv6 addresses without brackets.
+    /// Host in lower case; an IPv6 address has no brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Port, the scheme's own where none was written.
+    /// Port; the scheme's default if none was written.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// `host`, or `host:port` where the port is not the scheme's own: the Host header's value.
+    /// The value of the Host header: `host`, or `host:port` if the port is not the scheme's default.
     pub fn authority(&self) -> String {
         let host = match self.host.contains(':') {
             true => format!("[{}]", self.host),
@@ -85,7 +85,7 @@ impl Origin {
         }
     }
 
-    /// Whether it is on this machine.
+    /// True if the host is `localhost` or a loopback address.
     pub fn is_loopback(&self) -> bool {
         match self.host.parse::<IpAddr>() {
             Ok(address) => address.is_loopback(),
@@ -94,8 +94,8 @@ impl Origin {
     }
 }
 
-/// The port of an authority without user information, where one is written; `None` where it is no
-/// port. `http` itself takes one above 65535 for none at all.
+/// The port of an authority without user information: `Some(None)` if none is written, `None` if it is
+/// invalid. The `http` crate itself treats a port above 65535 as missing.
 pub(super) fn port(authority: &http::uri::Authority) -> Option<Option<u16>> {
     match authority.as_str().get(authority.host().len()..) {
         None | Some("") => Some(None),
@@ -103,7 +103,7 @@ pub(super) fn port(authority: &http::uri::Authority) -> Option<Option<u16>> {
     }
 }
 
-/// Host and port in any case, as connectors and CONNECT want them.
+/// `host:port` with brackets around an IPv6 address, as CONNECT requires it.
 pub(super) fn bracketed(host: &str, port: u16) -> String {
     match host.contains(':') {
         true => format!("[{host}]:{port}"),
@@ -122,10 +122,11 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why something is no origin of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A URI has no acceptable origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct OriginError {
-    /// What was found and what was expected.
+    /// A sentence with what was found and what was expected.
     pub message: String,
 }
 
@@ -134,14 +135,6 @@ impl OriginError {
         Self { message: message.to_owned() }
     }
 }
-
-impl fmt::Display for OriginError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for OriginError {}
 
 #[cfg(test)]
 mod tests {

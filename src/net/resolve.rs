@@ -1,7 +1,5 @@
-//! The system's resolver: the hosts file and split DNS count.
+//! The system's resolver, so the hosts file and split DNS count.
 
-use std::error::Error as StdError;
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -12,7 +10,7 @@ use std::task::{Context, Poll};
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use tower::Service;
 
-/// The system's resolver; its failures are told apart from those of TCP.
+/// The system's resolver. It counts pending lookups, and marks its errors as errors of DNS.
 #[derive(Clone)]
 pub(super) struct Resolver {
     system: GaiResolver,
@@ -26,7 +24,7 @@ impl Resolver {
     }
 }
 
-/// Counts a lookup for as long as somebody waits for it.
+/// Counts one pending lookup while it exists.
 pub(super) struct PendingLookup(Arc<AtomicUsize>);
 
 impl PendingLookup {
@@ -38,20 +36,16 @@ impl PendingLookup {
 
 impl Drop for PendingLookup {
     fn drop(&mut self) {
+        // A guard, because a time-out drops the lookup's future in the middle. `Relaxed` is enough: the
+        // count only chooses the words of an error.
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-#[derive(Debug)]
+/// A lookup failed. A type of its own, so that it can be found in the source chain of hyper-util's error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(super) struct DnsError(io::Error);
-
-impl fmt::Display for DnsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl StdError for DnsError {}
 
 impl Service<Name> for Resolver {
     type Response = <GaiResolver as Service<Name>>::Response;
@@ -64,6 +58,7 @@ impl Service<Name> for Resolver {
 
     fn call(&mut self, name: Name) -> Self::Future {
         let lookup = self.system.call(name);
+        // Counted from the call, not from the first poll: the system's thread starts with the call.
         let pending = PendingLookup::new(&self.pending);
         Box::pin(async move {
             let found = lookup.await.map_err(DnsError);

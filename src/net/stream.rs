@@ -1,18 +1,22 @@
-//! A connection's bytes, encrypted or not.
+//! The byte stream of an outbound connection, and a write that gathers short pieces.
 
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
-/// Bytes up to which the pieces of a write are copied into one.
+/// TCP (`Left`), or TLS over TCP (`Right`).
+pub type MaybeTlsStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Total length in bytes up to which pieces are copied into one write.
 const SHORT_WRITE: usize = 2 * 1024;
 
-/// Writes pieces as one, where that is cheaper: one piece needs no gathering, and the kernel takes
-/// longer to gather two short ones, a head and its body, than it takes to copy them here.
+/// Writes several pieces with one call. A single piece needs no gathering, and the kernel takes longer to
+/// gather two short pieces, such as a head and its body, than copying them takes here.
 pub fn poll_write_pieces<S: AsyncWrite + Unpin + ?Sized>(
     stream: &mut S,
     cx: &mut Context<'_>,
@@ -21,77 +25,13 @@ pub fn poll_write_pieces<S: AsyncWrite + Unpin + ?Sized>(
     if let [piece] = pieces {
         return Pin::new(stream).poll_write(cx, piece);
     }
-    let mut whole = [0; SHORT_WRITE];
-    let mut room = &mut whole[..];
+    let mut buffer = [0; SHORT_WRITE];
+    let mut room = &mut buffer[..];
+    // The copy is made again at each poll. That is right because a pending write has taken nothing: the
+    // caller passes the same pieces again, and after a partial write only those that are left.
     if pieces.iter().any(|piece| room.write_all(piece).is_err()) {
-        return Pin::new(stream).poll_write_vectored(cx, pieces); // they are not short
+        return Pin::new(stream).poll_write_vectored(cx, pieces);
     }
     let length = SHORT_WRITE - room.len();
-    Pin::new(stream).poll_write(cx, whole.get(..length).unwrap_or_default())
-}
-
-/// A connection's bytes, encrypted or not.
-pub enum MaybeTlsStream {
-    /// TCP.
-    Plain(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for MaybeTlsStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for MaybeTlsStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
+    Pin::new(stream).poll_write(cx, buffer.get(..length).unwrap_or_default())
 }

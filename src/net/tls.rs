@@ -1,11 +1,10 @@
-//! rustls client settings: roots of trust, client certificate, lowest version.
+//! rustls client settings: roots of trust, client certificate, minimum version.
 //!
-//! There is no switch that turns verification off; it can only be extended by further roots.
+//! No setting turns verification off; settings can only add roots.
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 
-use crate::x509::TlsSetupError;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
@@ -13,28 +12,29 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
 
+use crate::x509::TlsSetupError;
 use crate::x509::certificate::Certificate;
 use crate::x509::pem::{certificates, private_key};
 use crate::x509::verify::{self, ChainRecorder};
 
 pub use crate::x509::verify::Pin;
 
-/// How servers are verified and how we show ourselves to them.
+/// TLS settings of a client: verification of servers, and the client certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct TlsSettings {
     /// The roots of trust to start from.
     pub roots: Roots,
     /// PEM files of further roots: a private CA, or that of a TLS-inspecting network.
     pub extra_ca_files: Vec<PathBuf>,
-    /// Lowest protocol version that is accepted.
+    /// Minimum protocol version.
     pub min_version: MinVersion,
     /// Certificate and key for mutual TLS (RFC 8705), PEM.
     pub client_certificate: Option<ClientCertificate>,
-    /// Keys of which the server must have one, beside a trusted chain; empty for any key.
+    /// Pinned keys. In addition to a trusted chain the server must have one of them; empty for any key.
     pub pins: Vec<Pin>,
 }
 
-/// Which roots of trust verification starts from.
+/// The roots of trust that verification starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Roots {
     /// The operating system's store; Mozilla's bundled roots where it is empty, as in a container image
@@ -47,7 +47,7 @@ pub enum Roots {
     OnlyExtra,
 }
 
-/// Lowest accepted TLS version.
+/// Minimum TLS version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum MinVersion {
     /// TLS 1.2 (RFC 5246).
@@ -57,7 +57,7 @@ pub enum MinVersion {
     Tls13,
 }
 
-/// Files of a client certificate; read anew whenever a TLS configuration is built.
+/// Files of a client certificate, read whenever a TLS configuration is built.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientCertificate {
     /// PEM certificate chain, leaf first.
@@ -67,10 +67,10 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// What the certificate says of itself; `None` where it cannot be told.
+    /// The certificate; `None` if it cannot be parsed.
     ///
     /// # Errors
-    /// A file that cannot be read, or holds something else.
+    /// A file that cannot be read or has other content.
     pub fn certificate(&self) -> Result<Option<Certificate>, TlsSetupError> {
         private_key(&self.key_file)?;
         let chain = certificates(&self.certificate_file)?;
@@ -85,7 +85,7 @@ pub enum Alpn {
     Http1,
     /// HTTP/2 only.
     Http2,
-    /// HTTP/2 where the server takes it, else HTTP/1.1.
+    /// HTTP/2 if the server supports it, else HTTP/1.1.
     Both,
 }
 
@@ -100,40 +100,31 @@ impl Alpn {
     }
 }
 
-/// Builds rustls settings. Files are read here, so that a renewed certificate is seen when a
-/// configuration is read again.
-///
-/// # Errors
-/// Names the file and what is wrong with it.
-pub fn client_config(settings: &TlsSettings, alpn: Alpn) -> Result<ClientTls, TlsSetupError> {
-    TlsCache::default().client_tls(settings, alpn)
-}
-
-/// rustls settings, and the verifier in them.
+/// A rustls configuration and its verifier.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
-    /// For connections.
+    /// The configuration for connections.
     pub config: Arc<ClientConfig>,
     verifier: Arc<dyn ServerCertVerifier>,
 }
 
 impl ClientTls {
-    /// The same with a recorder: the verifier decides as before, and what it is shown can be told.
+    /// The same configuration with a recorder of the server's chain; the verifier decides as before.
     pub(super) fn with_chain_recorder(&self) -> (Arc<ClientConfig>, ChainRecorder) {
         let recorder = ChainRecorder::default();
         let mut config = ClientConfig::clone(&self.config);
         let verifier = recorder.wrap(Arc::clone(&self.verifier));
         config.dangerous().set_certificate_verifier(verifier);
-        // A resumed handshake shows no certificate.
+        // A resumed handshake carries no certificates.
         config.resumption = Resumption::disabled();
         (Arc::new(config), recorder)
     }
 }
 
-/// What was built so far, for one reading of the configuration: parts with equal settings share it.
+/// TLS configurations built during one load of the configuration; equal settings share one.
 ///
-/// The system's roots take milliseconds and hundreds of kilobytes; a hundred upstreams need them
-/// once. A cache that outlived its configuration would hide renewed files.
+/// The system's roots take milliseconds and hundreds of kilobytes, and a hundred upstreams need them only
+/// once. A cache must not outlive one load, or it would hide renewed files.
 #[derive(Default)]
 pub struct TlsCache(Mutex<Built>);
 
@@ -144,10 +135,11 @@ struct Built {
 }
 
 impl TlsCache {
-    /// The settings' one configuration, built where it is not there yet.
+    /// The shared configuration for these settings, built on first use. It reads the files, so a renewed
+    /// certificate is used after the next load of the program's configuration.
     ///
     /// # Errors
-    /// Names the file and what is wrong with it.
+    /// The file and what is wrong with it.
     pub fn client_tls(
         &self,
         settings: &TlsSettings,
@@ -211,12 +203,12 @@ fn build(
         }
     };
     config.alpn_protocols = alpn.protocols();
-    // Early data can be replayed by whoever recorded it (RFC 8446 section 8).
+    // An observer can replay early data (RFC 8446 section 8).
     config.enable_early_data = false;
     Ok(config)
 }
 
-/// The one crypto provider, named explicitly: a process default may be missing or another's.
+/// The crypto provider, named explicitly: the process default may be missing or set by another crate.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
@@ -238,8 +230,8 @@ fn verifier(
     }
 }
 
-/// The system's roots are first asked for alone: beside extra ones an empty store goes unnoticed,
-/// and a public server would not be trusted.
+/// A verifier with the system's roots. They are tested alone first: together with extra roots an empty
+/// store would go unnoticed, and no public server would be trusted.
 fn system(
     extra: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
@@ -287,6 +279,10 @@ mod tests {
 
     use super::*;
     use crate::net::testing::Authority;
+
+    fn client_config(settings: &TlsSettings, alpn: Alpn) -> Result<ClientTls, TlsSetupError> {
+        TlsCache::default().client_tls(settings, alpn)
+    }
 
     #[test]
     fn what_is_wrong_with_a_file_is_said_with_its_name() {

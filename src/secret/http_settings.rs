@@ -41,7 +41,7 @@ mod transport {
 
     use super::{EgressProxy, StoreHttpSettings};
     use crate::net::Origin;
-    use crate::net::connect::Connector;
+    use crate::net::connect::{ConnectSettings, Connector};
     use crate::net::control;
     use crate::net::tls::{Alpn, TlsCache};
     use crate::x509::TlsSetupError;
@@ -90,8 +90,9 @@ mod transport {
             let direct = origin.is_loopback() || self.settings.no_proxy.covers(&origin);
             let proxy = self.settings.proxy.as_ref().filter(|_| !direct).map(EgressProxy::way);
             let (tls, alpn) = (&self.settings.tls, Alpn::Http1);
-            Connector::sharing(&self.tls, origin, tls, alpn, patience, TCP_USER_TIMEOUT)?
-                .via_proxy(proxy)
+            let settings =
+                ConnectSettings { timeout: patience, tcp_user_timeout: TCP_USER_TIMEOUT };
+            Connector::new(&self.tls, origin, tls, alpn, settings)?.via_proxy(proxy)
         }
     }
 

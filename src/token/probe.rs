@@ -9,9 +9,9 @@ use http::header::DATE;
 
 use super::{Credential, echo};
 use crate::net::Origin;
-use crate::net::connect::Connector;
+use crate::net::connect::{ConnectSettings, Connector};
 use crate::net::control::{self, CallError};
-use crate::net::tls::Alpn;
+use crate::net::tls::{Alpn, TlsCache};
 use crate::oauth::dialect::ClientCredentials;
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
@@ -118,7 +118,8 @@ pub fn connector(
 ) -> Result<Connector, TlsSetupError> {
     let origin = Origin::of(endpoint.uri()).map_err(|error| TlsSetupError::new(error.message))?;
     let timeout = credential.policy.connect_timeout;
-    Connector::new(origin, &credential.tls, Alpn::Both, timeout, TCP_USER_TIMEOUT)?
+    let settings = ConnectSettings { timeout, tcp_user_timeout: TCP_USER_TIMEOUT };
+    Connector::new(&TlsCache::default(), origin, &credential.tls, Alpn::Both, settings)?
         .via_proxy(credential.egress.as_ref().map(EgressProxy::way))
 }
 

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::either::Either;
 
 use crate::net::connect::MaybeTlsStream;
 use crate::net::poll::pending_events;
@@ -119,8 +120,8 @@ impl Socket {
     /// would be read as the next response. An error of poll(2) proves nothing, so it counts as not quiet.
     fn is_quiet(&self) -> bool {
         let socket = match &self.stream {
-            MaybeTlsStream::Plain(stream) => stream.as_fd(),
-            MaybeTlsStream::Tls(stream) => stream.get_ref().0.as_fd(),
+            Either::Left(stream) => stream.as_fd(),
+            Either::Right(stream) => stream.get_ref().0.as_fd(),
         };
         pending_events(socket).is_ok_and(|events| events.is_empty())
     }

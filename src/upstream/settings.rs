@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::Origin;
-use crate::net::connect::Connector;
+use crate::net::connect::{ConnectSettings, Connector};
 use crate::net::tls::{Alpn, TlsCache, TlsSettings};
 use crate::secret::EgressProxy;
 use crate::x509::TlsSetupError;
@@ -104,8 +104,9 @@ impl Settings {
     /// # Errors
     /// TLS settings that cannot be used.
     pub fn connector_with(&self, cache: &TlsCache, alpn: Alpn) -> Result<Connector, TlsSetupError> {
-        let (origin, timeout) = (self.origin.clone(), self.connect_timeout);
-        Connector::sharing(cache, origin, &self.tls, alpn, timeout, self.tcp_user_timeout)?
+        let (timeout, tcp_user_timeout) = (self.connect_timeout, self.tcp_user_timeout);
+        let settings = ConnectSettings { timeout, tcp_user_timeout };
+        Connector::new(cache, self.origin.clone(), &self.tls, alpn, settings)?
             .via_proxy(self.egress.as_ref().map(EgressProxy::way))
     }
 }
