@@ -1,4 +1,5 @@
-//! The files of `deploy/` fit the program: their configurations load and mean what the place needs.
+//! The files of `deploy/` fit the program: their configurations load and mean what the place needs,
+//! and versions that are written twice are the same.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,4 +40,34 @@ fn the_sidecar_serves_its_pod_and_is_probed_over_both_families() {
     assert_eq!(config.admin.listen, [Listen::All(6751)]);
     // Beyond loopback probes and metrics alone are shown: `status`, `check --live` and `token` need more.
     assert!(matches!(config.admin.control[..], [Listen::Unix(_)]), "{:?}", config.admin.control);
+}
+
+#[test]
+fn the_container_on_a_network_of_its_own_is_reached_there() {
+    let config = configuration("deploy/container/compose.yaml", "content");
+    assert!(config.proxy.listeners.iter().all(|listener| !listener.listen.is_loopback()));
+}
+
+#[test]
+fn the_stop_grace_of_the_container_fits_the_drain() {
+    let config = configuration("deploy/container/compose.yaml", "content");
+    let grace = read("deploy/container/compose.yaml").lines().find_map(|line| {
+        line.trim().strip_prefix("stop_grace_period: ")?.strip_suffix('s')?.parse().ok()
+    });
+    let needed = (config.shutdown.lame_duck + config.shutdown.drain_timeout).as_secs() + 1;
+    assert!(grace.is_some_and(|grace: u64| grace > needed), "{grace:?} for {needed} s");
+}
+
+#[test]
+fn versions_are_the_same_everywhere() {
+    let version = env!("CARGO_PKG_VERSION");
+    let toolchain = read("rust-toolchain.toml");
+    let rust = toolchain.split('"').nth(1).unwrap();
+    let check = |file: &str, expected: String| {
+        assert!(read(file).contains(&expected), "{file} lacks {expected:?}");
+    };
+    check("deploy/container/Dockerfile", format!("ARG VERSION={version}\n"));
+    check("deploy/container/Dockerfile", format!(" rust:{rust}-bookworm@sha256:"));
+    check("deploy/container/Dockerfile", format!("RUSTUP_TOOLCHAIN={rust}\n"));
+    check("deploy/kubernetes/sidecar.yaml", format!("image: bearer-proxy:{version}\n"));
 }
