@@ -11,6 +11,8 @@
 
 #[path = "properties/answer.rs"]
 mod answer;
+#[path = "properties/certificate.rs"]
+mod certificate;
 #[path = "properties/config.rs"]
 mod config;
 #[path = "properties/fields.rs"]
@@ -229,11 +231,68 @@ proptest! {
     }
 
     #[test]
+    fn certificates(der in certificate_der()) {
+        certificate::check(&der);
+    }
+
+    #[test]
     fn any_bytes(data in proptest::collection::vec(any::<u8>(), 0..80)) {
         target::check(&data);
         fields::check(&data);
         token_answer::check(&data);
+        certificate::check(&data);
     }
+}
+
+/// Certificates with names of every kind of character, some of them damaged in one byte.
+fn certificate_der() -> impl Strategy<Value = Vec<u8>> {
+    let value = proptest::string::string_regex("[ -~é\u{1}#]{1,12}").unwrap();
+    let attribute = (0..7_usize, 0..3_u8, value);
+    let years = (1950..2100_i32, 1950..2100_i32);
+    let damage = (any::<prop::sample::Index>(), any::<u8>(), 0..3_u8);
+    (proptest::collection::vec(attribute, 0..4), years, any::<bool>(), damage).prop_map(
+        |(attributes, years, has_names, (at, byte, dice))| {
+            let mut der = certified(&attributes, years, has_names);
+            if dice == 0 {
+                let at = at.index(der.len());
+                der[at] = byte;
+            }
+            der
+        },
+    )
+}
+
+fn certified(attributes: &[(usize, u8, String)], years: (i32, i32), has_names: bool) -> Vec<u8> {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    for (kind, form, value) in attributes {
+        let kind = match kind {
+            0 => rcgen::DnType::CommonName,
+            1 => rcgen::DnType::CountryName,
+            2 => rcgen::DnType::LocalityName,
+            3 => rcgen::DnType::StateOrProvinceName,
+            4 => rcgen::DnType::OrganizationName,
+            5 => rcgen::DnType::OrganizationalUnitName,
+            _ => rcgen::DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 99_999]),
+        };
+        let text = rcgen::DnValue::Utf8String(value.clone());
+        let printable: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+        let value = match form {
+            0 => printable.as_str().try_into().map_or(text, rcgen::DnValue::PrintableString),
+            1 => value.as_str().try_into().map_or(text, rcgen::DnValue::BmpString),
+            _ => text,
+        };
+        params.distinguished_name.push(kind, value);
+    }
+    params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.1, 12, 31);
+    if has_names {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("a.test".try_into().unwrap())];
+    }
+    // One key for all: making one takes longer than all the rest.
+    static KEY: std::sync::LazyLock<rcgen::KeyPair> =
+        std::sync::LazyLock::new(|| rcgen::KeyPair::generate().unwrap());
+    params.self_signed(&*KEY).unwrap().der().to_vec()
 }
 
 proptest! {

@@ -43,7 +43,8 @@ impl Certificate {
         let subject = name(fields.take(Der::SEQUENCE)?)?;
         let mut certificate =
             Self { subject, issuer, valid_from, valid_until, has_names: false, issuer_url: None };
-        while let Some((tag, content, _)) = fields.value() {
+        while !fields.is_empty() {
+            let (tag, content, _) = fields.value()?;
             if tag == EXTENSIONS {
                 certificate.read_extensions(Der::new(content).enter(Der::SEQUENCE)?)?;
             }
@@ -55,14 +56,14 @@ impl Certificate {
         while !extensions.is_empty() {
             let mut extension = extensions.enter(Der::SEQUENCE)?;
             let oid = extension.take(Der::OID)?;
-            let (mut tag, mut content, _) = extension.value()?;
-            if tag != Der::OCTETS {
+            if extension.peek() != Some(Der::OCTETS) {
                 // The optional `critical` flag stands before the value.
-                (tag, content, _) = extension.value()?;
+                extension.value()?;
             }
-            match (oid, tag) {
-                (SUBJECT_ALT_NAME, Der::OCTETS) => self.has_names = true,
-                (AUTHORITY_INFO_ACCESS, Der::OCTETS) => self.issuer_url = issuer_url(content),
+            let content = extension.take(Der::OCTETS)?;
+            match oid {
+                SUBJECT_ALT_NAME => self.has_names = true,
+                AUTHORITY_INFO_ACCESS => self.issuer_url = issuer_url(content),
                 _ => {}
             }
         }

@@ -40,8 +40,12 @@ impl<'a> Der<'a> {
         self.take(expected).map(Self)
     }
 
-    /// Tag, content and whole encoding of the next value.
+    /// Tag, content and whole encoding of the next value; `None` at the end, and for bytes that are not DER.
     pub(crate) fn value(&mut self) -> Option<(u8, &'a [u8], &'a [u8])> {
+        // A tag number above 30 takes further bytes (X.690 section 8.1.2.4); certificates have none.
+        if self.peek()? & 0x1f == 0x1f {
+            return None;
+        }
         let (tag, head, length) = match *self.0 {
             [tag, short @ 0..=0x7f, ..] => (tag, 2, usize::from(short)),
             [tag, 0x81, length, ..] => (tag, 3, usize::from(length)),

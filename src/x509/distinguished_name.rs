@@ -16,7 +16,7 @@ pub fn distinguished_name(content: &[u8]) -> Option<String> {
         while !set.is_empty() {
             let mut pair = set.enter(Der::SEQUENCE)?;
             let oid = pair.take(Der::OID)?;
-            values.push(format!("{}={}", attribute_type(oid), attribute_value(&mut pair)?));
+            values.push(format!("{}={}", attribute_type(oid)?, attribute_value(&mut pair)?));
         }
         parts.push(values.join("+"));
     }
@@ -25,7 +25,7 @@ pub fn distinguished_name(content: &[u8]) -> Option<String> {
 }
 
 /// The short name of an attribute type (RFC 4514 section 3), or its OID in dotted decimal.
-fn attribute_type(oid: &[u8]) -> String {
+fn attribute_type(oid: &[u8]) -> Option<String> {
     let name = match oid {
         [0x55, 4, 3] => "CN",
         [0x55, 4, 6] => "C",
@@ -38,25 +38,29 @@ fn attribute_type(oid: &[u8]) -> String {
         [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25] => "DC",
         _ => return dotted_decimal(oid),
     };
-    name.to_owned()
+    Some(name.to_owned())
 }
 
-/// An OID in dotted decimal (X.690 section 8.19): base 128, the first two arcs in one number.
-fn dotted_decimal(oid: &[u8]) -> String {
+/// An OID in dotted decimal (X.690 section 8.19): base 128, the first two arcs in one number. `None` if an
+/// arc is cut off, padded or longer than 64 bits: its text could be that of another OID.
+fn dotted_decimal(oid: &[u8]) -> Option<String> {
     let mut arcs: Vec<u64> = Vec::new();
-    let mut number = 0_u64;
-    for byte in oid {
-        number = number.wrapping_shl(7) | u64::from(byte & 0x7f);
-        if byte & 0x80 == 0 {
-            if arcs.is_empty() {
-                let first = (number / 40).min(2);
-                arcs.push(first);
-                number -= first * 40;
-            }
-            arcs.push(std::mem::take(&mut number));
+    for arc in oid.split_inclusive(|byte| byte & 0x80 == 0) {
+        if arc.first() == Some(&0x80) || arc.last().is_none_or(|byte| byte & 0x80 != 0) {
+            return None;
+        }
+        let digit = |number: u64, byte: &u8| {
+            number.checked_mul(128).map(|number| number | u64::from(byte & 0x7f))
+        };
+        let number = arc.iter().try_fold(0, digit)?;
+        if arcs.is_empty() {
+            let first = (number / 40).min(2);
+            arcs.extend([first, number - first * 40]);
+        } else {
+            arcs.push(number);
         }
     }
-    arcs.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
+    (!arcs.is_empty()).then(|| arcs.iter().map(u64::to_string).collect::<Vec<_>>().join("."))
 }
 
 /// RFC 4514 section 2.4: a string is escaped; other values are `#` and the hexadecimal of their DER.
@@ -114,5 +118,19 @@ mod tests {
         for broken in [&[0x31][..], &[0x31, 5, 0x30], &[0x31, 2, 0x30, 0], &[0x31, 0x84, 255]] {
             assert_eq!(distinguished_name(broken), None, "{broken:?}");
         }
+    }
+
+    #[test]
+    fn an_oid_has_one_text_or_none() {
+        let check = |oid: &[u8], expected: Option<&str>| {
+            assert_eq!(dotted_decimal(oid).as_deref(), expected, "{oid:?}");
+        };
+        check(&[0x2b, 6, 1, 4, 1, 0x86, 0x8d, 0x1f], Some("1.3.6.1.4.1.99999"));
+        check(&[0x81, 4, 7], Some("2.52.7"));
+        check(&[0x55, 4, 0x83], None); // cut off
+        check(&[0x55, 4, 0x80, 3], None); // padded
+        let long = [0x82, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 3];
+        check(&[&[0x55, 4][..], &long].concat(), None);
+        check(&[], None);
     }
 }
