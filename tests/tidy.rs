@@ -179,6 +179,36 @@ fn the_map_in_the_crate_docs_is_the_map_that_is_checked() {
 }
 
 #[test]
+fn the_crate_docs_name_only_what_exists() {
+    let root = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let docs: Vec<&str> = root.lines().filter_map(|line| line.strip_prefix("//!")).collect();
+    let docs = docs.join("\n");
+    let sources = sources("src");
+    let modules: BTreeMap<Vec<String>, &Source> =
+        sources.iter().map(|source| (source.module(), source)).collect();
+    let exists = |path: &[String]| {
+        let known = |length: &usize| modules.contains_key(&path[..*length]);
+        let length = (0..=path.len()).rev().find(known).unwrap_or(0);
+        // The rest is a name in that module, defined or exported.
+        let source = modules[&path[..length]].text.as_str();
+        match &path[length..] {
+            [] => true,
+            [name] if length > 0 => {
+                source.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
+            }
+            _ => false,
+        }
+    };
+    let named = paths(&docs).into_iter().filter(|path| !exists(path)).map(|path| path.join("::"));
+    let files = docs.split(|c: char| !c.is_alphanumeric() && !"_/.".contains(c));
+    let files = files.filter(|word| word.ends_with(".rs") && word.contains('/'));
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let absent = |file: &&str| !here.join("src").join(file).exists() && !here.join(file).exists();
+    let findings: Vec<String> = named.chain(files.filter(absent).map(str::to_owned)).collect();
+    none(&findings, "src/lib.rs names what does not exist:");
+}
+
+#[test]
 fn shipped_code_does_not_give_up() {
     const NEVER: [&str; 9] = [
         ".unwrap()",
