@@ -1,7 +1,7 @@
 //! The monotonic and the wall clock, read together.
 //!
-//! Neither is enough: the monotonic one stands still while a laptop sleeps, and the wall clock can be
-//! set back. A [`Moment`] is one instant on both; [`Drift`] notices when they part.
+//! Neither is enough: the monotonic clock stops while a laptop sleeps, and the wall clock can be set back.
+//! A [`Moment`] is one instant on both; [`Drift`] detects jumps between them.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,31 +10,31 @@ use tokio::time::Instant;
 /// An instant on the monotonic and the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// Monotonic: not moved by setting the time.
+    /// Monotonic clock: setting the time does not move it.
     pub mono: Instant,
-    /// Wall: goes on during suspend.
+    /// Wall clock: continues during suspend.
     pub wall: SystemTime,
 }
 
 impl Moment {
-    /// Both clocks, now.
+    /// The current time on both clocks.
     pub fn now() -> Self {
         Self { mono: Instant::now(), wall: wall() }
     }
 
-    /// This much later on both.
+    /// The moment `span` later on both clocks.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self { mono: self.mono + span, wall: self.wall + span }
     }
 
-    /// Whether neither clock has reached `end`.
+    /// True if neither clock has reached `end`.
     pub fn is_before(self, end: Self) -> bool {
         self.mono < end.mono && self.wall < end.wall
     }
 
-    /// This end, seen `now`, with the same time left on both clocks: the shorter one, since the
-    /// monotonic clock may have slept, and the wall clock been wrong when the end was written down.
+    /// This end moved so that both clocks have the same time left from `now`: the shorter of the two. The
+    /// monotonic clock may have stopped, and the wall clock may have been wrong when the end was computed.
     #[must_use]
     pub fn anchored(self, now: Self) -> Self {
         let mono = self.mono.saturating_duration_since(now.mono);
@@ -43,35 +43,35 @@ impl Moment {
     }
 }
 
-/// How the wall clock parted from the monotonic one.
+/// A jump of the wall clock relative to the monotonic one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Jump {
-    /// It is ahead by this much: the machine was suspended, or its time was set forward.
+    /// Forward by this much: the machine was suspended, or its time was set forward.
     Ahead(Duration),
-    /// Its time was set back by this much.
+    /// Back by this much: its time was set back.
     Back(Duration),
 }
 
-/// Clocks that differ by less have not jumped: time servers correct small errors all the time.
+/// Differences up to this are no jump: time servers correct small errors all the time.
 const TOLERANCE: Duration = Duration::from_secs(2);
 
-/// Watches both clocks: has one of them jumped since they were last looked at?
+/// Detects jumps between the clocks from one check to the next.
 #[derive(Debug, Clone, Copy)]
 pub struct Drift(Moment);
 
 impl Drift {
-    /// Begins to watch.
+    /// The first reading of the clocks.
     pub fn new(now: Moment) -> Self {
         Self(now)
     }
 
-    /// When the clocks were last looked at.
+    /// The moment of the last check.
     pub fn last(&self) -> Moment {
         self.0
     }
 
-    /// What has happened since the last look, if the clocks have parted by more than 2 s.
-    pub fn look(&mut self, now: Moment) -> Option<Jump> {
+    /// The jump since the last check, if the clocks differ by more than 2 s.
+    pub fn check(&mut self, now: Moment) -> Option<Jump> {
         let mono = now.mono.saturating_duration_since(self.0.mono);
         let expected = self.0.wall + mono;
         self.0 = now;
@@ -87,7 +87,7 @@ fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// In tests that set a wall clock, it goes with tokio's clock, which may be paused.
+/// Tests may set a wall clock that follows tokio's clock, which may be paused.
 #[cfg(test)]
 fn wall() -> SystemTime {
     testing::wall().unwrap_or_else(SystemTime::now)
@@ -105,12 +105,12 @@ pub(crate) mod testing {
         static SET: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };
     }
 
-    /// From now on this thread's wall clock shows this, and goes with the monotonic one.
+    /// Sets this thread's wall clock, which then follows the monotonic one.
     pub(crate) fn set(wall: SystemTime) {
         SET.set(Some((Instant::now(), wall)));
     }
 
-    /// Moves the wall clock ahead, as a suspend or a setting of the time does.
+    /// Moves the wall clock forward, as a suspend or a setting of the time does.
     pub(crate) fn ahead(by: Duration) {
         let now = wall().unwrap_or_else(SystemTime::now);
         set(now + by);
@@ -143,8 +143,8 @@ mod tests {
         let mut check = async |change: fn(Duration), by: u64, expected: Option<Jump>| {
             tokio::time::advance(secs(5)).await;
             change(secs(by));
-            assert_eq!(drift.look(Moment::now()), expected);
-            assert_eq!(drift.look(Moment::now()), None, "it is told once");
+            assert_eq!(drift.check(Moment::now()), expected);
+            assert_eq!(drift.check(Moment::now()), None, "a jump is reported once");
         };
         check(testing::ahead, 0, None).await;
         check(testing::ahead, 2, None).await;

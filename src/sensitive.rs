@@ -1,8 +1,8 @@
-//! `Sensitive`: text that must never be printed; and whether text looks like a secret.
+//! `Sensitive`: text that must never be printed. [`looks_random`]: a test for text that may be a secret.
 //!
-//! A newtype over `zeroize`, so that secrets redact themselves wherever they travel. It has no
-//! `Display` and no `Serialize`; the one way to the text is [`Sensitive::expose`], which is easy to
-//! search for in a review.
+//! `Sensitive` is a newtype over `zeroize`, so a secret redacts itself wherever it is passed. It has no
+//! `Display` and no `Serialize`. The only access to the text is [`Sensitive::expose`], which is easy to find
+//! in a review.
 
 use std::fmt;
 
@@ -15,18 +15,18 @@ use zeroize::Zeroizing;
 pub struct Sensitive(Zeroizing<String>);
 
 impl Sensitive {
-    /// Takes the text over; the caller's copy is moved, not cloned.
+    /// Takes ownership of the text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself. Each call of this is a place where a secret could leak.
+    /// The text itself. Each call is a place where a secret could leak.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The text after a scheme, such as `"Bearer "`, as the value of a header: marked sensitive, and
-    /// wiped when its last copy is dropped. `None` where it holds what is no visible ASCII.
+    /// A header value of a scheme, such as `"Bearer "`, and the text. It is marked sensitive and wiped when
+    /// its last copy is dropped. `None` if the text holds anything but visible ASCII, spaces and tabs.
     pub fn header(&self, scheme: &'static str) -> Option<HeaderValue> {
         let visible = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
         if !self.expose().bytes().all(visible) {
@@ -43,7 +43,7 @@ impl Sensitive {
         self.0.len()
     }
 
-    /// Whether there is no text at all.
+    /// True if the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -55,11 +55,12 @@ impl fmt::Debug for Sensitive {
     }
 }
 
-/// Longest word of a name; keys are longer.
+/// Longest word of a name that a person would choose, in bytes.
 const LONGEST_WORD: usize = 32;
 
-/// Whether no person would give this name, so that it is refused where it is written: letters of
-/// both cases among digits, letters that follow digits again and again, or a word without end.
+/// True if a name looks like a key instead of a person's choice: letters of both cases and digits, letters
+/// that follow digits twice or more, or a word of more than 32 bytes. Such a name is refused, because it may
+/// be a secret in the wrong place.
 pub fn looks_random(name: &str) -> bool {
     let has = |class: fn(&char) -> bool| name.chars().any(|c| class(&c));
     let mixed = has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase);
@@ -68,7 +69,7 @@ pub fn looks_random(name: &str) -> bool {
         || words().any(|word| word.len() > LONGEST_WORD || digit_letter_transitions(word) > 1)
 }
 
-/// How often a letter follows a digit.
+/// The number of letters that follow a digit.
 fn digit_letter_transitions(word: &str) -> usize {
     let bytes = word.as_bytes().windows(2);
     bytes.filter(|two| two[0].is_ascii_digit() && two[1].is_ascii_alphabetic()).count()

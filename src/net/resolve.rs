@@ -14,7 +14,7 @@ use tower::Service;
 #[derive(Clone)]
 pub(super) struct Resolver {
     system: GaiResolver,
-    /// How many lookups are under progress.
+    /// Number of pending lookups.
     pub(super) pending: Arc<AtomicUsize>,
 }
 

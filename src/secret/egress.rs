@@ -32,8 +32,8 @@ pub enum EgressLogin {
 }
 
 impl EgressProxy {
-    /// The way through it, as connectors take it.
-    pub fn way(&self) -> TunnelProxy {
+    /// The proxy as connectors take it.
+    pub fn tunnel_proxy(&self) -> TunnelProxy {
         let login = self.login.clone().map(|login| Arc::new(login) as Arc<dyn ProxyCredentials>);
         TunnelProxy { proxy: self.address.clone(), login }
     }

@@ -88,7 +88,8 @@ mod transport {
             patience: Duration,
         ) -> Result<Connector, TlsSetupError> {
             let direct = origin.is_loopback() || self.settings.no_proxy.covers(&origin);
-            let proxy = self.settings.proxy.as_ref().filter(|_| !direct).map(EgressProxy::way);
+            let proxy =
+                self.settings.proxy.as_ref().filter(|_| !direct).map(EgressProxy::tunnel_proxy);
             let (tls, alpn) = (&self.settings.tls, Alpn::Http1);
             let settings =
                 ConnectSettings { timeout: patience, tcp_user_timeout: TCP_USER_TIMEOUT };

@@ -27,7 +27,7 @@ pub(super) async fn watch(tokens: ManagerHandle, metrics: TokenMetrics) {
         let due = Instant::now() + EVERY;
         tokio::time::sleep_until(due).await;
         let late = due.elapsed();
-        let jump = drift.look(Moment::now());
+        let jump = drift.check(Moment::now());
         let before = std::mem::replace(&mut slept, asleep());
         let kind = match jump {
             Some(Jump::Ahead(by)) if slept.saturating_sub(before) > by / 2 => "suspend",

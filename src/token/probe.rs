@@ -120,7 +120,7 @@ pub fn connector(
     let timeout = credential.policy.connect_timeout;
     let settings = ConnectSettings { timeout, tcp_user_timeout: TCP_USER_TIMEOUT };
     Connector::new(&TlsCache::default(), origin, &credential.tls, Alpn::Both, settings)?
-        .via_proxy(credential.egress.as_ref().map(EgressProxy::way))
+        .via_proxy(credential.egress.as_ref().map(EgressProxy::tunnel_proxy))
 }
 
 fn called(error: &CallError) -> ProbeError {

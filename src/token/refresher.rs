@@ -118,7 +118,7 @@ impl<F: Fetch> Refresher<F> {
     /// one of them.
     fn look_at_clocks(&mut self) {
         let now = Moment::now();
-        let Some(jump) = self.inner.drift.look(now) else { return };
+        let Some(jump) = self.inner.drift.check(now) else { return };
         if let Some(held) = self.writer.held() {
             self.writer.publish(Arc::new(held.anchored(now)));
             if !held.is_usable(now) {

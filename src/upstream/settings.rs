@@ -107,7 +107,7 @@ impl Settings {
         let (timeout, tcp_user_timeout) = (self.connect_timeout, self.tcp_user_timeout);
         let settings = ConnectSettings { timeout, tcp_user_timeout };
         Connector::new(cache, self.origin.clone(), &self.tls, alpn, settings)?
-            .via_proxy(self.egress.as_ref().map(EgressProxy::way))
+            .via_proxy(self.egress.as_ref().map(EgressProxy::tunnel_proxy))
     }
 }
 
