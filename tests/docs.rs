@@ -183,6 +183,20 @@ fn the_readme_is_short() {
 }
 
 #[test]
+fn exit_codes_are_those_of_the_manual() {
+    let man = Command::new(env!("CARGO_BIN_EXE_bearer-proxy")).arg("man").output().unwrap();
+    let man = String::from_utf8(man.stdout).unwrap();
+    let (_, section) = man.split_once("EXIT STATUS").unwrap();
+    let terms = section.lines().filter_map(|line| line.strip_prefix("\\fB"));
+    let codes = terms.filter_map(|term| term.strip_suffix("\\fR")?.parse::<u8>().ok());
+    let page = fs::read_to_string(root().join("docs/src/guide/operating.md")).unwrap();
+    let (_, table) = page.split_once("## Exit codes").unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
+    let listed: Vec<u8> = rows.filter_map(|code| code.parse().ok()).collect();
+    assert_eq!(listed, codes.collect::<Vec<_>>(), "docs/src/guide/operating.md, Exit codes");
+}
+
+#[test]
 fn commands_parse() {
     let (mut parsed, mut findings) = (0, Vec::new());
     for document in documents() {
