@@ -257,8 +257,8 @@ pub struct Completions {
     pub shell: clap_complete::Shell,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    crate::diagnostics::units::duration(text).map_err(|error| error.to_string())
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    crate::diagnostics::units::duration(text)
 }
 
 #[cfg(test)]

@@ -95,12 +95,7 @@ fn explained(key: &KeyDoc) -> String {
         ValueKind::Default => "the default",
         ValueKind::Example => "an example; no default",
     };
-    let about = match key.about.as_str() {
-        "" => String::new(),
-        others if others.starts_with('"') => format!("    or {others}\n"),
-        about => format!("    {about}\n"),
-    };
-    format!("{}\n    {}    # {kind}\n{about}", key.path, key.setting)
+    format!("{}\n    {}    # {kind}\n    {}\n", key.path, key.setting, key.about)
 }
 
 /// What a preset stands for, as the keys that would say the same.

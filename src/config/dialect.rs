@@ -1,14 +1,13 @@
-//! How a token server is spoken to: the preset, and what a credential changes of it.
+//! How a token server is spoken to: the preset, and the keys of a credential that change it.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::oauth::dialect::{AssertionSettings, BodyEncoding};
 use crate::oauth::{Dialect, Preset};
-
-use crate::diagnostics::{Diagnostic, Item, Section};
 
 pub(super) fn read(section: &Section<'_>, preset: &Preset) -> Dialect {
     let mut dialect = preset.dialect.clone();
@@ -19,17 +18,19 @@ pub(super) fn read(section: &Section<'_>, preset: &Preset) -> Dialect {
         section.bool("authenticate_refresh", dialect.authenticate_refresh);
     dialect.require_token_type = section.bool("require_token_type", dialect.require_token_type);
     if let Some(item) = section.item("accept_token_types") {
-        dialect.accept_token_types = words(&item);
+        let types = item.list().unwrap_or_default();
+        dialect.accept_token_types = types.iter().filter_map(Item::text).collect();
     }
-    default_lifetime(section, &mut dialect);
-    if let Some(audience) = section.item("audience").and_then(|item| item.text()) {
-        dialect.extra_parameters.push(("audience".into(), audience.as_str().into()));
+    let lifetimes = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    dialect.default_lifetime =
+        section.duration("default_lifetime", lifetimes, dialect.default_lifetime);
+    if let Some(audience) = section.text("audience") {
+        dialect.extra_parameters.push(("audience".into(), audience));
     }
     resources(section, &mut dialect);
-    dialect.assertion =
-        assertion(&section.section("assertion", "assertion of a credential"), &dialect.assertion);
-    request(&section.section("request", "request of a credential"), &mut dialect);
-    response(&section.section("response", "response of a credential"), &mut dialect);
+    dialect.assertion = assertion(&section.section("assertion"), &dialect.assertion);
+    request(&section.section("request"), &mut dialect);
+    response(&section.section("response"), &mut dialect);
     unique_parameters(section, &dialect);
     dialect
 }
@@ -47,83 +48,56 @@ fn client_id_field(section: &Section<'_>, preset: &Preset, dialect: &mut Dialect
     }
 }
 
-fn default_lifetime(section: &Section<'_>, dialect: &mut Dialect) {
-    let Some(item) = section.item("default_lifetime") else { return };
-    let Some(life) = item.duration() else { return };
-    match (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&life) {
-        true => dialect.default_lifetime = life,
-        false => item.reject("expected \"1s\" to \"24h\""),
-    }
-}
-
-fn words(item: &Item<'_>) -> Vec<String> {
-    item.texts().into_iter().map(|text| text.as_str().to_owned()).collect()
-}
-
 /// RFC 8707 section 2: an absolute URI without a fragment.
 fn resources(section: &Section<'_>, dialect: &mut Dialect) {
-    let (one, many) = (section.item("resource"), section.item("resources"));
-    if let (Some(_), Some(many)) = (&one, &many) {
+    if let (Some(_), Some(many)) = (section.item("resource"), section.item("resources")) {
         many.reject("resource is written as well; write all of them here");
     }
-    let Some(items) = one.or(many).and_then(|item| item.one_or_many()) else { return };
-    for text in items.iter().filter_map(Item::text) {
-        let absolute = text
-            .as_str()
-            .split_once(':')
-            .is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty());
-        match absolute && !text.as_str().contains(['#', ' ']) {
-            true => dialect.resources.push(text.as_str().into()),
-            false => {
-                text.item.reject("expected an absolute URI without a fragment (RFC 8707 section 2)")
-            }
+    let items = [section.one_or_many("resource"), section.one_or_many("resources")].concat();
+    let resource = |text: &str| match text.split_once(':') {
+        Some((scheme, rest))
+            if !scheme.is_empty() && !rest.is_empty() && !text.contains(['#', ' ']) =>
+        {
+            Ok(text.into())
         }
-    }
+        _ => Err("expected an absolute URI without a fragment (RFC 8707 section 2)"),
+    };
+    dialect.resources.extend(items.iter().filter_map(|item| item.parse(resource)));
 }
 
 fn assertion(section: &Section<'_>, base: &AssertionSettings) -> AssertionSettings {
-    let text =
-        |key| section.item(key).and_then(|item| item.text()).map(|text| text.as_str().to_owned());
-    let settings = AssertionSettings {
-        audience: text("audience").or_else(|| base.audience.clone()),
-        key_id: text("key_id").or_else(|| base.key_id.clone()),
-        lifetime: section.duration("lifetime", base.lifetime),
-    };
-    if !(60..=300).contains(&settings.lifetime.as_secs()) {
-        section.fail(
-            Diagnostic::new("an assertion cannot live that long")
-                .label("expected a lifetime of \"60s\" to \"300s\""),
-        );
+    let lifetimes = Duration::from_secs(60)..=Duration::from_secs(300);
+    AssertionSettings {
+        audience: section.text("audience").or_else(|| base.audience.clone()),
+        key_id: section.text("key_id").or_else(|| base.key_id.clone()),
+        lifetime: section.duration("lifetime", lifetimes, base.lifetime),
     }
-    section.finish();
-    settings
 }
 
 fn request(section: &Section<'_>, dialect: &mut Dialect) {
     let encodings = [("form", BodyEncoding::Form), ("json", BodyEncoding::Json)];
     dialect.encoding = section.choice("encoding", &encodings, dialect.encoding);
-    let fields = section.section("fields", "request.fields");
+    let fields = section.section("fields");
     let request = &mut dialect.request;
     rename(&fields, "grant_type", &mut request.grant_type);
     rename(&fields, "client_id", &mut request.client_id);
     rename(&fields, "client_secret", &mut request.client_secret);
     rename(&fields, "scope", &mut request.scope);
     rename(&fields, "refresh_token", &mut request.refresh_token);
-    fields.finish();
-    for item in section.item("omit").and_then(|item| item.list()).unwrap_or_default() {
+    for item in section.list("omit") {
         match item.choice(&[("grant_type", true), ("scope", false)]) {
             Some(true) => dialect.send_grant_type = false,
             Some(false) => dialect.send_scope = false,
             None => {}
         }
     }
-    for (name, item) in section.section("extra", "request.extra").entries() {
+    for (name, item) in section.section("extra").entries() {
         extra_parameter(name, &item, dialect);
     }
-    for (name, item) in section.section("headers", "request.headers").entries() {
-        extra_header(&name, &item, dialect);
+    for (name, item) in section.section("headers").entries() {
+        let header = header_name(&name, &item).zip(item.parse(header_value));
+        dialect.extra_headers.extend(header);
     }
-    section.finish();
 }
 
 fn extra_parameter(name: String, item: &Item<'_>, dialect: &mut Dialect) {
@@ -131,21 +105,15 @@ fn extra_parameter(name: String, item: &Item<'_>, dialect: &mut Dialect) {
         item.reject("a secret may not be written into this file; see client_secret");
         return;
     }
-    if let Some(text) = item.text() {
-        dialect.extra_parameters.push((name, text.as_str().to_owned()));
-    }
+    dialect.extra_parameters.extend(item.text().map(|text| (name, text)));
 }
 
-fn extra_header(name: &str, item: &Item<'_>, dialect: &mut Dialect) {
-    let Some(name) = header_name(name, item) else { return };
-    let Some(text) = item.text() else { return };
-    match HeaderValue::from_str(text.as_str()) {
-        Ok(value) => dialect.extra_headers.push((name, value)),
-        Err(_) => item.reject("a header holds no control characters"),
-    }
+/// The text of a header.
+pub(super) fn header_value(text: &str) -> Result<HeaderValue, &'static str> {
+    HeaderValue::from_str(text).map_err(|_| "a header holds no control characters")
 }
 
-/// A header that may be set: none that says how the message or the connection is to be read.
+/// The name of a header that may be set: not one that frames the message or steers the connection.
 pub(super) fn header_name(name: &str, item: &Item<'_>) -> Option<HeaderName> {
     const OURS: [&str; 10] = [
         "authorization",
@@ -160,15 +128,13 @@ pub(super) fn header_name(name: &str, item: &Item<'_>) -> Option<HeaderName> {
         "upgrade",
     ];
     let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-        item.fail_at_hidden_key(
-            Diagnostic::new("this is no header name").label("expected letters, digits and `-`"),
-        );
+        let problem = Diagnostic::error("this is not the name of a header");
+        item.fail_at_hidden_key(problem.label("expected letters, digits and `-`"));
         return None;
     };
     if OURS.contains(&header.as_str()) {
-        item.fail_at_key(
-            Diagnostic::new(format!("`{header}` cannot be set")).label("bearer-proxy writes it"),
-        );
+        let problem = Diagnostic::error(format!("`{header}` cannot be set"));
+        item.fail_at_key(problem.label("bearer-proxy writes it"));
         return None;
     }
     Some(header)
@@ -179,23 +145,26 @@ fn response(section: &Section<'_>, dialect: &mut Dialect) {
     rename(section, "access_token", &mut fields.access_token);
     rename(section, "token_type", &mut fields.token_type);
     rename(section, "expires_in", &mut fields.expires_in);
-    let mut expires_at = fields.expires_at.clone().unwrap_or_default();
-    rename(section, "expires_at", &mut expires_at);
-    fields.expires_at = Some(expires_at).filter(|name| !name.is_empty());
+    if let Some(field) = field_name(section, "expires_at") {
+        fields.expires_at = Some(field);
+    }
     rename(section, "refresh_token", &mut fields.refresh_token);
     rename(section, "scope", &mut fields.scope);
     rename(section, "error", &mut fields.error);
     rename(section, "error_description", &mut fields.error_description);
-    section.finish();
 }
 
-fn rename(section: &Section<'_>, key: &'static str, field: &mut String) {
-    let Some(item) = section.item(key) else { return };
-    let Some(text) = item.text() else { return };
-    match text.as_str().is_empty() {
-        true => item.reject("the name of a field is empty"),
-        false => text.as_str().clone_into(field),
+fn rename(section: &Section<'_>, key: &str, field: &mut String) {
+    if let Some(name) = field_name(section, key) {
+        *field = name;
     }
+}
+
+fn field_name(section: &Section<'_>, key: &str) -> Option<String> {
+    section.parse(key, |text| match text {
+        "" => Err("the name of a field is empty"),
+        text => Ok(text.to_owned()),
+    })
 }
 
 /// RFC 6749 section 3.2: parameters must not be included more than once.
@@ -205,9 +174,8 @@ fn unique_parameters(section: &Section<'_>, dialect: &Dialect) {
     let mut seen = HashSet::new();
     let names = ours.into_iter().chain(dialect.extra_parameters.iter().map(|(name, _)| name));
     if names.into_iter().any(|name| !seen.insert(name.as_str())) {
-        let diagnostic = Diagnostic::new("two parameters of the token request have the same name");
         section.fail(
-            diagnostic
+            Diagnostic::error("two parameters of the token request have the same name")
                 .label("see audience, request.fields and request.extra")
                 .hint("RFC 6749 section 3.2 allows each once"),
         );

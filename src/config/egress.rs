@@ -1,8 +1,10 @@
 //! `[egress]`, and the `egress` tables of credentials and upstreams: which proxy is on the way out.
 //!
-//! Variables of the environment count only where `proxy = "env"` says so: whoever sets them must not
-//! be able to lead tokens elsewhere by it.
+//! Variables of the environment count only if `proxy = "env"` says so: whoever sets them must not be
+//! able to lead tokens elsewhere by it.
 
+use super::references;
+use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::net::Origin;
 use crate::net::egress::ProxyAddress;
 use crate::net::no_proxy::NoProxy;
@@ -10,61 +12,44 @@ use crate::net::tls::TlsSettings;
 use crate::secret::{EgressLogin, EgressProxy, StoreHttpSettings};
 use crate::sensitive::Sensitive;
 
-use super::references;
-use crate::diagnostics::{Diagnostic, Item, Section, Severity};
-
-/// What a table says, for any origin.
+/// The proxy of one part of the program, for any origin.
 #[derive(Clone, Default)]
 pub(super) struct EgressSettings<'c> {
     proxy: Option<EgressProxy>,
     no_proxy: NoProxy,
-    /// Where a proxy is written in the table of the very part.
+    /// The place of a proxy that is written in the part's own table.
     own: Option<Item<'c>>,
 }
 
-pub(super) const ADVICE: &[(&str, &str)] = &[
-    ("url", "write proxy"),
-    ("https_proxy", "write proxy"),
-    ("http_proxy", "write proxy"),
-    ("user", "write  username.file = \"/path\"  or  username.env = \"NAME\""),
-];
-
 /// The default for all parts.
 pub(super) fn root<'c>(root: &Section<'c>, http: &StoreHttpSettings) -> EgressSettings<'c> {
-    let section = root.section("egress", "[egress]").advise(ADVICE);
-    let written = section.item("proxy").is_some();
-    let all = EgressSettings { own: None, ..read(&section, &EgressSettings::default(), http) };
-    if let Some((name, _)) = variable(&section, &PROXY_VARIABLES).filter(|_| !written) {
-        let diagnostic =
-            Diagnostic::new(format!("{name} is set and not used")).severity(Severity::Note);
-        section.fail(diagnostic.label("the environment counts only where the file says so").hint(
-            "write  proxy = \"env\"  in [egress] to go through it, or  proxy = \"none\"  to stay direct",
-        ));
+    let section = root.section("egress");
+    if let (None, Some((name, _))) = (section.item("proxy"), variable(&section, &PROXY_VARIABLES)) {
+        section.fail(
+            Diagnostic::notice(format!("{name} is set and not used"))
+                .label("the environment counts only where the file says so")
+                .hint("write  proxy = \"env\"  in [egress] to go through it, or  proxy = \"none\"  to stay direct"),
+        );
     }
-    all
+    EgressSettings { own: None, ..read(&section, &EgressSettings::default(), http) }
 }
 
-/// One part's table, over the default. `http` reaches the stores that hold the login of the proxy.
+/// One part's table, over the default. `http` reaches the stores that hold the proxy's login.
 pub(super) fn read<'c>(
     section: &Section<'c>,
     base: &EgressSettings<'c>,
     http: &StoreHttpSettings,
 ) -> EgressSettings<'c> {
     let login = login(section, http);
-    let written = section.item("no_proxy").map(|item| no_proxy(&item));
-    let no_proxy = written.unwrap_or_else(|| base.no_proxy.clone());
-    let egress = match section.item("proxy") {
-        None => {
-            if login.is_some() {
-                section
-                    .missing("proxy", "username and password are for a proxy that is named here");
-            }
-            EgressSettings { no_proxy, ..base.clone() }
+    let no_proxy = section.item("no_proxy").map(|item| no_proxy(&item));
+    let no_proxy = no_proxy.unwrap_or_else(|| base.no_proxy.clone());
+    let Some(item) = section.item("proxy") else {
+        if login.is_some() {
+            section.missing("proxy", "username and password are for a proxy that is named here");
         }
-        Some(item) => chosen(section, item, login, no_proxy),
+        return EgressSettings { no_proxy, ..base.clone() };
     };
-    section.finish();
-    egress
+    chosen(section, item, login, no_proxy)
 }
 
 fn chosen<'c>(
@@ -73,35 +58,26 @@ fn chosen<'c>(
     login: Option<EgressLogin>,
     no_proxy: NoProxy,
 ) -> EgressSettings<'c> {
-    let direct = EgressSettings { proxy: None, no_proxy: no_proxy.clone(), own: None };
+    let direct = EgressSettings { proxy: None, no_proxy, own: None };
+    if item.is_word("none") || item.is_word("env") {
+        if login.is_some() {
+            item.reject(
+                "username and password go with a proxy that is written as http://host:port",
+            );
+        }
+        return if item.is_word("env") { from_environment(section, &item, direct) } else { direct };
+    }
     let Some(text) = item.hidden_text() else { return direct };
-    if !matches!(text.as_str(), "none" | "env") {
-        let address = ProxyAddress::parse(text.as_str());
-        let address = address.map_err(|why| item.reject(misread(text.as_str(), why)));
-        let Ok(address) = address else { return direct };
-        text.show();
-        return EgressSettings {
-            proxy: Some(EgressProxy { address, login }),
-            no_proxy,
-            own: Some(item),
-        };
-    }
-    text.show();
-    if login.is_some() {
-        item.reject("username and password go with a proxy that is written as http://host:port");
-    }
-    match text.as_str() {
-        "env" => from_environment(section, &item, no_proxy),
-        _ => direct,
-    }
-}
-
-/// A word that is no URL is most likely meant as one of the two that are known.
-fn misread(text: &str, why: &'static str) -> &'static str {
-    match text {
-        "environment" | "system" => "write \"env\" for the variables of the environment",
-        "off" | "direct" | "" => "write \"none\" for no proxy",
-        _ => why,
+    match ProxyAddress::parse(&text) {
+        Ok(address) => {
+            item.show();
+            let proxy = Some(EgressProxy { address, login });
+            EgressSettings { proxy, own: Some(item), ..direct }
+        }
+        Err(why) => {
+            item.reject(item.advice(&text).unwrap_or(why));
+            direct
+        }
     }
 }
 
@@ -116,23 +92,21 @@ fn variable(section: &Section<'_>, names: &[&'static str]) -> Option<(&'static s
 fn from_environment<'c>(
     section: &Section<'c>,
     item: &Item<'c>,
-    listed: NoProxy,
+    direct: EgressSettings<'c>,
 ) -> EgressSettings<'c> {
-    let names = ["no_proxy", "NO_PROXY"];
-    let unproxied = variable(section, &names).map(|(name, text)| {
-        NoProxy::parse(text.expose().split(',')).unwrap_or_else(|_| {
-            item.reject(format!(
-                "{name} of the environment holds what is neither host nor address"
-            ));
-            NoProxy::default()
-        })
+    let unproxied = variable(section, &["no_proxy", "NO_PROXY"]).and_then(|(name, text)| {
+        let why = |_| format!("{name} of the environment holds what is neither host nor address");
+        NoProxy::parse(text.expose().split(',')).map_err(|at| item.reject(why(at))).ok()
     });
     let proxy = variable(section, &PROXY_VARIABLES).and_then(|(name, text)| {
-        stated(text.expose())
-            .map_err(|why| item.reject(format!("{name} of the environment cannot be used: {why}")))
-            .ok()
+        let why = |why| format!("{name} of the environment cannot be used: {why}");
+        stated(text.expose()).map_err(|error| item.reject(why(error))).ok()
     });
-    EgressSettings { proxy, no_proxy: listed.and(unproxied.unwrap_or_default()), own: None }
+    EgressSettings {
+        proxy,
+        no_proxy: direct.no_proxy.and(unproxied.unwrap_or_default()),
+        own: None,
+    }
 }
 
 /// A proxy as variables state it: the scheme may be missing, a login may stand before the host.
@@ -152,10 +126,11 @@ fn stated(text: &str) -> Result<EgressProxy, &'static str> {
 
 fn no_proxy(item: &Item<'_>) -> NoProxy {
     let items = item.list().unwrap_or_default();
-    let texts: Vec<_> = items.iter().filter_map(Item::text).collect();
-    NoProxy::parse(texts.iter().map(|text| text.as_str())).unwrap_or_else(|wrong| {
-        if let Some(text) = texts.get(wrong) {
-            text.item.reject("expected a host, an address, or a block such as \"10.0.0.0/8\"");
+    let (texts, items): (Vec<_>, Vec<_>) =
+        items.into_iter().filter_map(|item| Some((item.text()?, item))).unzip();
+    NoProxy::parse(texts.iter().map(String::as_str)).unwrap_or_else(|wrong| {
+        if let Some(item) = items.get(wrong) {
+            item.reject("expected a host, an address, or a block such as \"10.0.0.0/8\"");
         }
         NoProxy::default()
     })
@@ -164,12 +139,12 @@ fn no_proxy(item: &Item<'_>) -> NoProxy {
 fn login(section: &Section<'_>, http: &StoreHttpSettings) -> Option<EgressLogin> {
     let (username, password) = (section.item("username"), section.item("password"));
     match (&username, &password) {
-        (Some(_), None) => section.missing("password", "Basic credentials are both"),
-        (None, Some(_)) => section.missing("username", "Basic credentials are both"),
+        (Some(_), None) => section.missing("password", "a login has a username and a password"),
+        (None, Some(_)) => section.missing("username", "a login has a username and a password"),
         _ => {}
     }
-    let username = references::read(&username?, "username", http);
-    let password = references::read(&password?, "password", http);
+    let read = |item: Option<Item<'_>>| item.and_then(|item| references::read(&item, http));
+    let (username, password) = (read(username), read(password));
     Some(EgressLogin::Referenced { username: username?, password: password? })
 }
 

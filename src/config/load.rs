@@ -6,45 +6,54 @@ use toml::de::DeTable;
 
 use super::file;
 use super::model::Config;
-use crate::diagnostics::{Context, Diagnostic, MaskedSource, Problem, Problems, Visibility};
+use super::vocabulary::VOCABULARY;
+use crate::diagnostics::{Context, Diagnostic, MaskedSource, Report, Visibility};
 
 /// Larger files are no configuration; reading one whole would only waste memory.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A configuration that may be used, and what is worth saying about it.
+/// A configuration that may be used, and its warnings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The settings.
     pub config: Config,
     /// Warnings and notes; they keep nothing from starting.
-    pub notes: Problems,
+    pub notes: Report,
 }
 
 /// Reads and checks a file, with `${…}` filled in from the environment of this process.
 ///
 /// # Errors
 /// Every problem of the file at once.
-pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    let unread = |why| Diagnostic::new(format!("the configuration cannot be read: {why}"));
-    let bytes = read_file(path).map_err(|why| Problems::of_file(path, unread(why)))?;
+pub fn load(path: &Path) -> Result<Loaded, Report> {
+    let bytes = read_file(path).map_err(|why| {
+        let problem = Diagnostic::error(format!("the configuration cannot be read: {why}"));
+        Report::new(path, vec![problem])
+    })?;
     let text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
     parse(&text, path, &|name| std::env::var(name).ok())
 }
 
-/// Names the first byte that is no UTF-8; what stands before it has the same offsets either way.
-fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Problems {
+/// Reports the first byte that is not UTF-8; the text before it has the same offsets either way.
+fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Report {
     let at = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(error.as_bytes());
-    let diagnostic = Diagnostic::new("the configuration is not UTF-8")
+    let problem = Diagnostic::error("the configuration is not UTF-8")
         .label("this byte belongs to another encoding")
         .hint("save the file as UTF-8, without converting it twice");
-    Problems::new(
-        path,
-        vec![diagnostic.place("", at..at + 1, &MaskedSource::new(&text), &Visibility::KnownKeys)],
-    )
+    Report::new(path, vec![not_toml(problem, at..at + 1, &MaskedSource::new(&text))])
 }
 
-/// Checks a text; `path` is what problems call it, `env` is what `${…}` is filled in from.
+/// Places a problem in a file of which no value is known, so that every value is masked.
+fn not_toml(
+    problem: Diagnostic,
+    span: std::ops::Range<usize>,
+    source: &MaskedSource<'_>,
+) -> Diagnostic {
+    problem.place(String::new(), span, source, &Visibility::Words(&VOCABULARY))
+}
+
+/// Checks a text; `path` is the name that problems call it by, and `env` fills in `${…}`.
 ///
 /// # Errors
 /// Every problem of the text at once.
@@ -52,21 +61,22 @@ pub fn parse(
     text: &str,
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Loaded, Problems> {
+) -> Result<Loaded, Report> {
     let source = MaskedSource::new(text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(Problems::new(
-            path,
-            errors.iter().map(|error| syntax(&source, error)).collect(),
-        ));
+        let syntax = |error: &toml::de::Error| {
+            let problem = Diagnostic::error("this is not TOML").label(error.message());
+            not_toml(problem, error.span().unwrap_or(0..0), &source)
+        };
+        return Err(Report::new(path, errors.iter().map(syntax).collect()));
     }
-    let context = Context::new(source, env, &root);
-    let config = file::config(&context, root.get_ref(), path);
-    let problems = Problems::new(path, context.finish());
+    let context = Context::new(source, env, &VOCABULARY, root.get_ref());
+    let config = file::config(&context, path);
+    let report = Report::new(path, context.finish());
     match config {
-        Some(config) if problems.errors() == 0 => Ok(Loaded { config, notes: problems }),
-        _ => Err(problems),
+        Some(config) if report.errors() == 0 => Ok(Loaded { config, notes: report }),
+        _ => Err(report),
     }
 }
 
@@ -92,15 +102,4 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
         return Err("it is larger than 4 MiB".into());
     }
     std::fs::read(path).map_err(|error| error.to_string())
-}
-
-/// A syntax error. Nothing is known about what stands where, so that every value is masked.
-fn syntax(source: &MaskedSource<'_>, error: &toml::de::Error) -> Problem {
-    let span = error.span().unwrap_or(0..0);
-    Diagnostic::new("this is no TOML").label(error.message()).place(
-        "",
-        span,
-        source,
-        &Visibility::KnownKeys,
-    )
 }

@@ -4,6 +4,7 @@
 //! [`load`] reads a file; `file` goes through its sections, one module each; `checks` compares what only
 //! the whole file can tell. How problems are found and shown is in [`diagnostics`](crate::diagnostics).
 
+mod admin;
 mod checks;
 mod clients;
 mod credentials;
@@ -12,17 +13,21 @@ mod egress;
 mod file;
 mod listen;
 mod load;
+mod log;
 pub mod model;
 mod name;
 mod references;
+mod reload;
 mod routes;
 pub mod schema;
 mod server;
+mod shutdown;
 mod stores;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod upstreams;
+mod vocabulary;
 
 pub use load::{Loaded, find_file, load, parse};
 pub use model::Config;

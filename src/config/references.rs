@@ -1,17 +1,17 @@
-//! References: where a secret is, never what it is.
+//! References: where a secret is, never the secret itself.
 
 use std::path::{Path, PathBuf};
 
-use crate::secret::{self, Reference, StoreHttpSettings};
-
-use super::name::{ROTATE, named};
+use super::name::{ROTATE, secret_name};
 use super::stores;
 use crate::diagnostics::{Diagnostic, Item, is_variable_name};
+use crate::secret::{self, Reference, StoreHttpSettings};
 
-/// What may stand after `client_secret.`, in words.
-const SOURCES: &str = "env, file, systemd, exec, keyring, aws_secrets_manager or azure_key_vault";
+/// Sources of secrets, each a key of a reference.
+const SOURCES: [&str; 7] =
+    ["env", "file", "systemd", "exec", "keyring", "aws_secrets_manager", "azure_key_vault"];
 
-/// Sources that others know and this program does not, and how they are reached all the same.
+/// Sources that other programs have, and how to reach them from here.
 const ELSEWHERE: [(&str, &str); 6] = [
     ("aws", "write  .aws_secrets_manager = { id = \"NAME\", region = \"…\" }"),
     ("azure", "write  .azure_key_vault = { vault = \"https://…\", name = \"NAME\" }"),
@@ -21,23 +21,28 @@ const ELSEWHERE: [(&str, &str); 6] = [
     ("vault", "Vault Agent renders files, which .file reads"),
 ];
 
-/// Reads `KEY.env = "NAME"`, `KEY.file = "/path"` and the like. None is expanded or ever shown: a
+/// Whether a key is one of a reference; `value` is that of a header which is no secret.
+pub(super) fn is_reference(key: &str) -> bool {
+    SOURCES.contains(&key) || key == "value"
+}
+
+/// Reads `KEY.env = "NAME"`, `KEY.file = "/path"` and their like. None is expanded or ever shown: a
 /// secret may have been put there by mistake.
-pub(super) fn read(item: &Item<'_>, key: &str, http: &StoreHttpSettings) -> Option<Reference> {
+pub(super) fn read(item: &Item<'_>, http: &StoreHttpSettings) -> Option<Reference> {
     if !item.is_table() {
-        let diagnostic = Diagnostic::new("a secret may not be written into this file");
-        let label = format!("put the value in a file and write  {key}.file = \"/path\"");
-        let hint = "also: .env = \"NAME\" of an environment variable, .systemd, .exec, .keyring, \
-                    .aws_secrets_manager, .azure_key_vault";
+        let label = format!("put the value in a file and write  {}.file = \"/path\"", item.key());
+        let others: Vec<_> = SOURCES.iter().filter(|source| **source != "file").copied().collect();
+        let diagnostic = Diagnostic::error("a secret may not be written into this file");
+        let hint = format!("also: .{}", others.join(", ."));
         item.fail(diagnostic.label(label).hint(hint).note(ROTATE));
         return None;
     }
-    let section = item.section("a reference")?;
-    let entries = section.entries();
+    let entries = item.secret_section()?.entries();
     let [(source, place)] = entries.as_slice() else {
-        item.hide_inner_keys();
-        let diagnostic = Diagnostic::new("a reference names one source");
-        section.fail(diagnostic.label(format!("found {}", entries.len())).expected(SOURCES));
+        item.mask_keys();
+        let diagnostic = Diagnostic::error("a reference names one source");
+        let label = format!("found {}", entries.len());
+        item.fail(diagnostic.label(label).expected(SOURCES.join(", ")));
         return None;
     };
     match source.as_str() {
@@ -57,23 +62,23 @@ pub(super) fn read(item: &Item<'_>, key: &str, http: &StoreHttpSettings) -> Opti
 
 fn variable(place: &Item<'_>) -> Option<String> {
     let name = place.raw()?;
-    let label = "expected letters, digits and `_`: the variable's name, not what it holds";
-    named(place, name, is_variable_name(name), "this names no environment variable", label)
+    let label = "expected letters, digits and `_`: the name of the variable, not its value";
+    let message = "this names no environment variable";
+    secret_name(place, name, is_variable_name(name), message, label)
 }
 
 fn credential(place: &Item<'_>) -> Option<String> {
     let name = place.raw()?;
     let label = "expected the name that LoadCredential= of the unit gives it";
     let good = secret::is_credential_name(name);
-    named(place, name, good, "this names no systemd credential", label)
+    secret_name(place, name, good, "this names no systemd credential", label)
 }
 
 fn file(place: &Item<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(place.raw()?);
     if !path.is_absolute() {
-        let diagnostic = Diagnostic::new("this names no file")
-            .label("expected an absolute path, such as \"/run/secrets/client_secret\"");
-        place.fail(diagnostic.note(ROTATE));
+        let label = "expected an absolute path, such as \"/run/secrets/client_secret\"";
+        place.fail(Diagnostic::error("this names no file").label(label).note(ROTATE));
         return None;
     }
     Some(path)
@@ -82,31 +87,30 @@ fn file(place: &Item<'_>) -> Option<PathBuf> {
 /// A program and its arguments, each of them as it is: there is no shell.
 fn command(place: &Item<'_>) -> Option<Vec<String>> {
     if place.is_text() {
-        let diagnostic = Diagnostic::new("a program is a list: no shell takes it apart");
+        let diagnostic = Diagnostic::error("a program is a list: no shell takes it apart");
         place.fail(diagnostic.label("write  [\"/usr/bin/program\", \"argument\"]"));
         return None;
     }
-    let mut words = Vec::new();
-    for word in place.list()? {
-        words.push(word.raw()?.to_owned());
-    }
+    let words: Vec<_> = place.list()?.iter().map(Item::raw).collect();
+    let words = words.into_iter().collect::<Option<Vec<_>>>()?;
     if !words.first().is_some_and(|program| Path::new(program).is_absolute()) {
-        let diagnostic = Diagnostic::new("this names no program");
-        place.fail(diagnostic.label("expected an absolute path first, such as \"/usr/bin/pass\""));
+        let label = "expected an absolute path first, such as \"/usr/bin/pass\"";
+        place.fail(Diagnostic::error("this names no program").label(label));
         return None;
     }
-    Some(words)
+    Some(words.into_iter().map(str::to_owned).collect())
 }
 
 fn unknown_source(source: &str, place: &Item<'_>) {
-    let diagnostic =
-        |message: String| Diagnostic::new(message).label("not known here").expected(SOURCES);
-    place.hide_inner_keys();
+    let problem = |message: String| {
+        Diagnostic::error(message).label("not known here").expected(SOURCES.join(", "))
+    };
+    place.mask_keys();
     match ELSEWHERE.iter().find(|(known, _)| *known == source) {
         Some((_, advice)) => {
             let message = format!("secrets cannot be read from `{source}` by this program");
-            place.fail_at_key(diagnostic(message).hint(*advice));
+            place.fail_at_key(problem(message).hint(*advice));
         }
-        None => place.fail_at_hidden_key(diagnostic("unknown source of a secret".into())),
+        None => place.fail_at_hidden_key(problem("unknown source of a secret".into())),
     }
 }

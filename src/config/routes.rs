@@ -1,106 +1,93 @@
-//! `[[upstreams.NAME.routes]]`: which requests are let through, and the scopes they need.
+//! `[[upstreams.NAME.routes]]`: the requests that are let through, and the scopes they need.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
+use super::name::{NAME_FORM, is_name};
+use crate::diagnostics::units::POSITIVE;
+use crate::diagnostics::{Diagnostic, Item, Section, nearest};
 use crate::oauth::{Scope, ScopeSet};
 use crate::proxy::headers::AllowedTrailers;
 use crate::proxy::policy::settings::{
-    AllowedClients, IncomingAuthorization, RetryUnsafe, RouteSettings,
+    AllowedClients, AtTokenExpiry, IncomingAuthorization, RetryUnsafe, RouteSettings, UpgradePolicy,
 };
-use crate::proxy::policy::settings::{AtTokenExpiry, UpgradePolicy};
 use crate::route::{HostPattern, PathPattern};
 
-use super::server;
-use crate::diagnostics::{Diagnostic, Item, Section, Text};
-
-/// A route as written, and its settings where they can be used.
+/// A route as written, and its settings if they can be used.
 pub(super) struct Route<'c> {
     pub(super) settings: Option<RouteSettings>,
     pub(super) at: String,
-    /// Where its path is, or the route itself.
+    /// The place of its path, or of the route itself.
     pub(super) path: Item<'c>,
-    /// Where its own credential is named.
+    /// The credential of its own, and its place.
     pub(super) credential: Option<(String, Item<'c>)>,
-    /// Where clients are named.
+    /// The clients that it names, and their places.
     pub(super) clients: Vec<(String, Item<'c>)>,
 }
 
-const ADVICE: &[(&str, &str)] = &[
-    ("scope", "did you mean `scopes`?"),
-    ("method", "did you mean `methods`?"),
-    ("pattern", "did you mean `path`?"),
-    ("paths", "one path for each route"),
-    ("url", "a route has a path below the upstream's url"),
-    ("allow_slash", "write allow_encoded_slash"),
-    ("allow_method_override", "write allow_override_headers"),
-    ("query_access_token", "it belongs to the upstream"),
-    ("forwarding_headers", "it belongs to the upstream"),
-    ("timeout", "time-outs belong to the upstream"),
-    ("timeouts", "time-outs belong to the upstream"),
-    ("client", "did you mean `clients`?"),
-    ("allowed_clients", "did you mean `clients`?"),
-];
+/// The parts of an upstream that its routes depend on.
+pub(super) struct RouteContext<'a> {
+    pub(super) incoming: IncomingAuthorization,
+    /// The clients of routes that name none.
+    pub(super) clients: &'a AllowedClients,
+    pub(super) mount: &'a str,
+}
 
 const COMMON: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-pub(super) fn read<'c>(
-    upstream: &Section<'c>,
-    incoming: IncomingAuthorization,
-    usual: &AllowedClients,
-) -> Vec<Route<'c>> {
+const EXPIRIES: [(&str, AtTokenExpiry); 2] =
+    [("close", AtTokenExpiry::Close), ("keep", AtTokenExpiry::Keep)];
+
+const RETRIES: [(&str, RetryUnsafe); 3] = [
+    ("never", RetryUnsafe::Never),
+    ("idempotency_key", RetryUnsafe::IdempotencyKey),
+    ("always", RetryUnsafe::Always),
+];
+
+pub(super) fn read<'c>(upstream: &Section<'c>, context: &RouteContext<'_>) -> Vec<Route<'c>> {
     let hint = "deny is the default: write [[upstreams.NAME.routes]] with name, path and methods";
     let Some(list) = upstream.required("routes", hint) else { return Vec::new() };
-    let items = list.list().unwrap_or_default();
-    if items.is_empty() && !list.is_table() && !list.is_text() {
+    let Some(items) = list.list() else { return Vec::new() };
+    if items.is_empty() {
         list.reject("no route lets anything through; add one with name, path and methods");
     }
     let mut names = HashSet::new();
-    let mut routes = Vec::new();
-    for item in items {
-        let Some(section) = item.section("a route") else { continue };
-        routes.push(route(&item, &section.advise(ADVICE), incoming, usual, &mut names));
-    }
-    routes
+    let read = |item: Item<'c>| Some(route(&item, &item.section()?, context, &mut names));
+    items.into_iter().filter_map(read).collect()
 }
 
 fn route<'c>(
     item: &Item<'c>,
     section: &Section<'c>,
-    incoming: IncomingAuthorization,
-    usual: &AllowedClients,
+    context: &RouteContext<'_>,
     names: &mut HashSet<String>,
 ) -> Route<'c> {
     let name =
         section.required("name", "it is the label of metrics and logs, in place of raw paths");
     let name = name.and_then(|item| unique_name(&item, names));
     let host_item = section.item("host");
-    let host = host_item.as_ref().and_then(host);
+    let host = host_item
+        .as_ref()
+        .and_then(|item| item.parse_or("expected a host name without a port", HostPattern::parse));
     let path_item =
         section.required("path", "write  path = \"/v1/things/{id}\", or \"/**\" for all");
-    let path = path_item.as_ref().and_then(path);
-    let methods =
-        section.required("methods", "write  methods = [\"GET\"]").and_then(|item| methods(&item));
-    let scopes = scopes(section, incoming);
-    let credential =
-        section.item("credential").and_then(|item| Some((item.text()?.as_str().to_owned(), item)));
+    let path = path_item.as_ref().and_then(|item| path(item, context.mount));
+    let methods = section.required("methods", "write  methods = [\"GET\"]");
+    let methods = methods.and_then(|item| methods_of(&item));
+    let credential = section.item("credential").and_then(|item| Some((item.text()?, item)));
     let clients_item = section.item("clients");
     let clients = clients_item.as_ref().map(clients).unwrap_or_default();
-    let retry = section
-        .section("retry", "retry of a route")
-        .advise(&[("methods", "GET, HEAD and OPTIONS always; see unsafe")]);
-    let retry_unsafe = retry.choice("unsafe", &RETRIES, RetryUnsafe::default());
-    retry.finish();
-    let upgrade = upgrade(section);
+    let scopes = scopes(section, context.incoming);
+    let retry_unsafe = section.section("retry").choice("unsafe", &RETRIES, RetryUnsafe::default());
+    let upgrade = upgrade(&section.section("upgrade"));
     let allow_semicolon = section.bool("allow_semicolon", false);
     let allow_encoded_slash = section.bool("allow_encoded_slash", false);
     let allow_override_headers = section.bool("allow_override_headers", false);
-    let trailers = section.item("trailers").map(|item| trailers(&item)).unwrap_or_default();
-    section.finish();
-    let whole = name.zip(path).zip(methods).filter(|_| host.is_some() || host_item.is_none());
-    let settings = whole.map(|((name, path), methods)| RouteSettings {
+    let trailers = trailers(section);
+    let required = name.zip(path).zip(methods).filter(|_| host.is_some() || host_item.is_none());
+    let settings = required.map(|((name, path), methods)| RouteSettings {
         name: Arc::from(name),
         host,
         path,
@@ -108,7 +95,7 @@ fn route<'c>(
         scopes,
         credential: credential.as_ref().map(|(name, _)| Arc::from(name.as_str())),
         clients: match clients_item {
-            None => usual.clone(),
+            None => context.clients.clone(),
             Some(item) if item.is_text() => AllowedClients::Anyone,
             Some(_) => AllowedClients::These(
                 clients.iter().map(|(name, _)| Arc::from(name.as_str())).collect(),
@@ -121,126 +108,110 @@ fn route<'c>(
         allow_override_headers,
         trailers,
     });
-    Route {
-        settings,
-        at: section.at.clone(),
-        path: path_item.unwrap_or_else(|| item.clone()),
-        credential,
-        clients,
+    let path = path_item.unwrap_or_else(|| item.clone());
+    Route { settings, at: section.at().to_owned(), path, credential, clients }
+}
+
+fn upgrade(section: &Section<'_>) -> UpgradePolicy {
+    let default = UpgradePolicy::default();
+    UpgradePolicy {
+        websocket: section.bool("websocket", default.websocket),
+        idle: section.duration("idle", POSITIVE, default.idle),
+        at_token_expiry: section.choice("at_token_expiry", &EXPIRIES, default.at_token_expiry),
     }
 }
-
-fn upgrade(route: &Section<'_>) -> UpgradePolicy {
-    let section = route
-        .section("upgrade", "upgrade of a route")
-        .advise(&[("protocols", "write  websocket = true"), ("timeout", "write  idle = \"5m\"")]);
-    let default = UpgradePolicy::default();
-    let policy = UpgradePolicy {
-        websocket: section.bool("websocket", default.websocket),
-        idle: server::positive(&section, "idle", default.idle),
-        at_token_expiry: section.choice("at_token_expiry", &EXPIRIES, default.at_token_expiry),
-    };
-    section.finish();
-    policy
-}
-
-const EXPIRIES: [(&str, AtTokenExpiry); 2] =
-    [("close", AtTokenExpiry::Close), ("keep", AtTokenExpiry::Keep)];
-
-const RETRIES: [(&str, RetryUnsafe); 3] = [
-    ("never", RetryUnsafe::Never),
-    ("idempotency_key", RetryUnsafe::IdempotencyKey),
-    ("always", RetryUnsafe::Always),
-];
 
 fn unique_name(item: &Item<'_>, names: &mut HashSet<String>) -> Option<String> {
-    let text = item.text()?;
-    let name = text.as_str().to_owned();
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(good) {
-        item.reject("a route's name is 1 to 64 letters, digits, `-` and `_`");
-        return None;
-    }
+    let name = item.parse(|text| match is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(NAME_FORM),
+    })?;
     if !names.insert(name.clone()) {
-        let diagnostic = Diagnostic::new("two routes of this upstream have the same name");
-        item.fail(
-            diagnostic.label("used before").hint("names tell routes apart in metrics and logs"),
-        );
+        let problem = Diagnostic::error("two routes of this upstream have the same name");
+        let hint = "names tell routes apart in metrics and logs";
+        item.fail(problem.label("used before").hint(hint));
     }
     Some(name)
 }
 
 /// Names of trailers; those that steer a message are read from its head only.
-fn trailers(item: &Item<'_>) -> AllowedTrailers {
-    let mut names = Vec::new();
-    for text in item.texts() {
-        match HeaderName::from_bytes(text.as_str().as_bytes()) {
-            Ok(name) if AllowedTrailers::may_allow(&name) => names.push(name),
-            Ok(_) => text.item.reject(
-                "this field frames, routes, authenticates or steers a message (RFC 9110 section 6.5.1)",
-            ),
-            Err(_) => text.item.reject("expected the name of a field: letters, digits and `-`"),
-        }
-    }
+fn trailers(section: &Section<'_>) -> AllowedTrailers {
+    let name = |text: &str| match HeaderName::from_bytes(text.as_bytes()) {
+        Ok(name) if AllowedTrailers::may_allow(&name) => Ok(name),
+        Ok(_) => Err(
+            "this field frames, routes, authenticates or steers a message (RFC 9110 section 6.5.1)",
+        ),
+        Err(_) => Err("expected the name of a field: letters, digits and `-`"),
+    };
+    let items = section.list("trailers");
+    let names: Vec<_> = items.iter().filter_map(|item| item.parse(name)).collect();
     AllowedTrailers::new(names)
 }
 
-/// The clients that are named; none where anyone may use the route.
+/// The clients that are named; none if anyone may use the route.
 fn clients<'c>(item: &Item<'c>) -> Vec<(String, Item<'c>)> {
     if item.is_text() {
         item.choice(&[("anyone", ())]);
         return Vec::new();
     }
-    let texts = item.texts();
-    if texts.is_empty() {
+    let list = item.list().unwrap_or_default();
+    if list.is_empty() {
         item.reject(
-            "name clients, or write \"anyone\"; without clients nobody could use the route",
+            "name clients, or write \"anyone\"; an empty list lets no client use the route",
         );
     }
-    texts.into_iter().map(|text| (text.as_str().to_owned(), text.item)).collect()
+    list.into_iter().filter_map(|item| Some((item.text()?, item))).collect()
 }
 
-fn host(item: &Item<'_>) -> Option<HostPattern> {
-    let text = item.text()?;
-    let reject = |error: crate::route::PatternError| {
-        text.reject(&error.message, "expected a host name without a port");
-    };
-    HostPattern::parse(text.as_str()).map_err(reject).ok()
-}
-
-fn path(item: &Item<'_>) -> Option<PathPattern> {
-    let text = item.text()?;
+fn path(item: &Item<'_>, mount: &str) -> Option<PathPattern> {
     let fixed = "expected a path such as \"/v1/things/{id}\", or \"/**\" at its end for all below";
-    PathPattern::parse(text.as_str()).map_err(|error| text.reject(&error.message, fixed)).ok()
+    let pattern = item.parse_or(fixed, PathPattern::parse)?;
+    let path = pattern.as_str();
+    if let Some(below) =
+        path.strip_prefix(mount).filter(|below| below.starts_with('/') && !mount.is_empty())
+    {
+        let label = format!("apps would call {mount}{path}");
+        let hint = format!("paths of routes begin below the mount; write \"{below}\"");
+        item.warn("the path repeats the mount of its upstream", label, &hint);
+    }
+    if let Some(name) = path.split('/').find_map(|segment| segment.strip_prefix(':')) {
+        let hint = format!("write {{{name}}} for a segment that may be any text");
+        item.warn("a colon does not make a parameter", "only this very text matches", &hint);
+    }
+    Some(pattern)
 }
 
-fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
+fn methods_of(item: &Item<'_>) -> Option<Vec<Method>> {
     let list = item.list()?;
     if list.is_empty() {
-        item.reject("no method lets nothing through; write [\"GET\"]");
+        item.reject("an empty list lets nothing through; write [\"GET\"]");
         return None;
     }
-    let methods: Vec<_> =
-        list.iter().filter_map(Item::text).filter_map(|text| method(&text)).collect();
+    let methods: Vec<_> = list.iter().filter_map(method).collect();
     (methods.len() == list.len()).then_some(methods)
 }
 
-/// Methods are case-sensitive (RFC 9110 section 9.1), so that `get` would never match.
-fn method(text: &Text<'_>) -> Option<Method> {
-    let word = text.as_str();
-    if COMMON.contains(&word) {
-        return word.parse().ok();
-    }
-    if ["CONNECT", "TRACE", "*"].contains(&word) {
-        text.item.reject("this method is never forwarded; name the methods that are needed");
+/// Methods are case-sensitive (RFC 9110 section 9.1), so `get` would never match.
+fn method(item: &Item<'_>) -> Option<Method> {
+    let word = item.text()?;
+    if ["CONNECT", "TRACE", "*"].contains(&word.as_str()) {
+        item.reject("this method is never forwarded; name the methods that are needed");
         return None;
     }
     let capitals = word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
     if !capitals || word.is_empty() {
-        text.no_choice(&COMMON, Some("methods are written in capitals"));
+        item.no_choice(&word, &COMMON);
         return None;
     }
-    word.parse().map_err(|_| text.item.reject("this is no method")).ok()
+    if let Some(near) = nearest(&word, &COMMON).filter(|near| *near != word) {
+        let label = format!("did you mean \"{near}\"?");
+        item.warn(
+            "no client is likely to send this method",
+            label,
+            "methods are matched as written",
+        );
+    }
+    word.parse().map_err(|_| item.reject("this is not a method")).ok()
 }
 
 fn scopes(section: &Section<'_>, incoming: IncomingAuthorization) -> ScopeSet {
@@ -249,23 +220,20 @@ fn scopes(section: &Section<'_>, incoming: IncomingAuthorization) -> ScopeSet {
         item.reject("scopes are a list: write  scopes = [\"one\", \"two\"]");
         return ScopeSet::default();
     }
+    let fixed = "a scope is printable ASCII without space, \" and \\";
     let mut scopes = Vec::new();
-    for text in item.texts() {
-        match Scope::parse(text.as_str()) {
-            Ok(scope) => scopes.push(scope),
-            Err(error) => {
-                text.reject(&error.message, "a scope is printable ASCII without space, \" and \\")
-            }
+    for item in item.list().unwrap_or_default() {
+        let Some(scope) = item.parse_or(fixed, Scope::parse) else { continue };
+        if scope.as_str().contains(',') {
+            let hint = "write each scope as an item of its own: [\"one\", \"two\"]";
+            item.warn("a comma does not separate scopes", "this is one scope", hint);
         }
+        scopes.push(scope);
     }
     if incoming == IncomingAuthorization::Keep && !scopes.is_empty() {
-        let diagnostic =
-            Diagnostic::new("scopes are of no use where the app's own Authorization is kept");
-        item.fail(
-            diagnostic
-                .label("no token of ours is attached")
-                .hint("remove them, or  incoming_authorization = \"keep\"  of the upstream"),
-        );
+        let problem = Diagnostic::error("scopes are of no use if the app's Authorization is kept");
+        let hint = "remove them, or  incoming_authorization = \"keep\"  of the upstream";
+        item.fail(problem.label("no token of ours is attached").hint(hint));
     }
     ScopeSet::new(scopes)
 }

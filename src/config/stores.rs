@@ -5,77 +5,77 @@
 
 use std::time::Duration;
 
+use super::name::{ROTATE, secret_name};
+use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::net::Origin;
 use crate::secret::{
     self, AwsSecret, AzureIdentity, AzureSecret, KeyringSecret, Reference, StoreHttpSettings, Vault,
 };
 
-use super::name::{ROTATE, named};
-use crate::diagnostics::{Diagnostic, Item, Section};
-
-/// How long a value of a remote store is kept where nothing is written.
+/// How long a value of a remote store is kept by default.
 const CACHE: Duration = Duration::from_secs(300);
 /// A rotated secret is not left unseen for longer.
 const LONGEST_CACHE: Duration = Duration::from_secs(24 * 3600);
 
+const IDENTITIES: [(&str, AzureIdentity); 5] = [
+    ("auto", AzureIdentity::Auto),
+    ("client_secret", AzureIdentity::ClientSecret),
+    ("workload", AzureIdentity::Workload),
+    ("managed", AzureIdentity::Managed),
+    ("cli", AzureIdentity::Cli),
+];
+
 /// `.keyring = { service = "…", account = "…" }`, or the account alone.
 pub(super) fn keyring(place: &Item<'_>) -> Option<Reference> {
     let (service, account) = if place.is_text() {
-        (secret::SERVICE.to_owned(), account(place)?)
+        (None, account(place)?)
     } else {
-        let table = Table::open(place, "a keyring entry", &["service", "account"])?;
-        let service = table.text("service").unwrap_or_else(|| secret::SERVICE.to_owned());
-        (service, account(&table.section.required("account", "write  account = \"NAME\"")?)?)
+        let table = open(place, &["service", "account"])?;
+        let service = text(&table, "service");
+        (service, account(&table.required("account", "write  account = \"NAME\"")?)?)
     };
+    let service = service.unwrap_or_else(|| secret::SERVICE.to_owned());
     built(place, Reference::Keyring(KeyringSecret { service, account }))
 }
 
 fn account(item: &Item<'_>) -> Option<String> {
     let name = item.raw()?;
     let label = "expected the entry's name: `bearer-proxy keyring set NAME`";
-    named(item, name, !name.is_empty(), "this names no entry of a keyring", label)
+    secret_name(item, name, !name.is_empty(), "this names no entry of a keyring", label)
 }
 
 /// `.aws_secrets_manager = { id = "…", … }`.
 pub(super) fn aws(place: &Item<'_>, http: &StoreHttpSettings) -> Option<Reference> {
     let keys = ["id", "key", "region", "version_stage", "profile", "endpoint", "cache"];
-    let table = Table::open(place, "an AWS secret", &keys)?;
-    let hint = "write  id = \"NAME\": the secret's name or ARN";
+    let table = open(place, &keys)?;
+    let id = table.required("id", "write  id = \"NAME\": the secret's name or ARN");
+    let (id, endpoint) = (id.and_then(|item| filled(&item)), endpoint(&table));
     let secret = AwsSecret {
-        id: filled(&table.section.required("id", hint)?)?,
-        endpoint: table.endpoint()?,
-        key: table.text("key"),
-        region: table.text("region"),
-        version_stage: table.text("version_stage"),
-        profile: table.text("profile"),
-        cache: table.cache(),
+        key: text(&table, "key"),
+        region: text(&table, "region"),
+        version_stage: text(&table, "version_stage"),
+        profile: text(&table, "profile"),
+        cache: table.duration("cache", ..=LONGEST_CACHE, CACHE),
         http: http.clone(),
+        id: id?,
+        endpoint: endpoint?,
     };
     built(place, Reference::AwsSecretsManager(Box::new(secret)))
 }
 
 /// `.azure_key_vault = { vault = "https://…", name = "…", … }`.
 pub(super) fn azure(place: &Item<'_>, http: &StoreHttpSettings) -> Option<Reference> {
-    let keys = ["vault", "name", "version", "identity", "cache"];
-    let table = Table::open(place, "an Azure secret", &keys)?;
-    let hint = "write  vault = \"https://NAME.vault.azure.net\"";
-    let vault = table.section.required("vault", hint);
-    let name = table.section.required("name", "write  name = \"NAME\": the secret's name");
-    let identities = [
-        ("auto", AzureIdentity::Auto),
-        ("client_secret", AzureIdentity::ClientSecret),
-        ("workload", AzureIdentity::Workload),
-        ("managed", AzureIdentity::Managed),
-        ("cli", AzureIdentity::Cli),
-    ];
+    let table = open(place, &["vault", "name", "version", "identity", "cache"])?;
+    let vault = table.required("vault", "write  vault = \"https://NAME.vault.azure.net\"");
+    let name = table.required("name", "write  name = \"NAME\": the secret's name");
     let (vault, name) = (vault.and_then(self::vault), name.and_then(vault_name));
     let secret = AzureSecret {
+        version: text(&table, "version"),
+        identity: table.choice("identity", &IDENTITIES, AzureIdentity::default()),
+        cache: table.duration("cache", ..=LONGEST_CACHE, CACHE),
+        http: http.clone(),
         vault: vault?,
         name: name?,
-        version: table.text("version"),
-        identity: table.section.choice("identity", &identities, AzureIdentity::default()),
-        cache: table.cache(),
-        http: http.clone(),
     };
     built(place, Reference::AzureKeyVault(Box::new(secret)))
 }
@@ -90,66 +90,50 @@ fn vault(item: Item<'_>) -> Option<Vault> {
 
 fn vault_name(item: Item<'_>) -> Option<String> {
     let name = item.raw()?;
-    let label = "expected 1 to 127 letters, digits and `-`: its name, not what it holds";
+    let label = "expected 1 to 127 letters, digits and `-`: its name, not its value";
     let good = secret::is_vault_name(name);
-    named(&item, name, good, "this names no secret of a vault", label)
+    secret_name(&item, name, good, "this names no secret of a vault", label)
 }
 
-/// The reference, where this build has its source.
+/// The reference, if this build has its source.
 fn built(place: &Item<'_>, reference: Reference) -> Option<Reference> {
-    let Some(feature) = secret::missing_feature(reference.kind()) else { return Some(reference) };
     let kind = reference.kind();
-    let diagnostic = Diagnostic::new(format!("this build cannot read secrets from `{kind}`"));
-    let label = format!("it lacks the feature `{feature}`");
+    let Some(feature) = secret::missing_feature(kind) else { return Some(reference) };
+    let problem = Diagnostic::error(format!("this build cannot read secrets from `{kind}`"));
     let hint = format!("take the container image, or build with  cargo build --features {feature}");
-    place.fail_at_key(diagnostic.label(label).hint(hint));
+    place.fail_at_key(problem.label(format!("it lacks the feature `{feature}`")).hint(hint));
     None
 }
 
-/// The table of a reference. Unknown keys of it are masked: they may be the secret.
-struct Table<'c> {
-    section: Section<'c>,
+/// The table of a store. Unknown keys of it are masked: they may be the secret.
+fn open<'c>(place: &Item<'c>, keys: &[&str]) -> Option<Section<'c>> {
+    let (section, mut known) = (place.section()?, true);
+    for (key, item) in section.entries() {
+        if !keys.contains(&key.as_str()) {
+            let label = format!("{} has no such key", place.key());
+            let problem = Diagnostic::error("unknown key").label(label).expected(keys.join(", "));
+            item.mask_keys();
+            item.fail_at_hidden_key(problem.note(ROTATE));
+            known = false;
+        }
+    }
+    known.then_some(section)
 }
 
-impl<'c> Table<'c> {
-    fn open(place: &Item<'c>, what: &'static str, keys: &[&str]) -> Option<Self> {
-        let (section, mut known) = (place.section(what)?, true);
-        for (key, item) in section.entries() {
-            if !keys.contains(&key.as_str()) {
-                let diagnostic =
-                    Diagnostic::new("unknown key").label(format!("{what} has no such key"));
-                item.hide_inner_keys();
-                item.fail_at_hidden_key(diagnostic.expected(keys.join(", ")).note(ROTATE));
-                known = false;
-            }
-        }
-        known.then_some(Self { section })
+/// An endpoint that may be there; `None` if it cannot be used.
+fn endpoint(table: &Section<'_>) -> Option<Option<String>> {
+    let Some(item) = table.item("endpoint") else { return Some(None) };
+    let url = item.raw()?;
+    if !url.parse().is_ok_and(|uri| Origin::of(&uri).is_ok()) {
+        item.reject("expected https://host (http:// is for loopback only)");
+        return None;
     }
+    Some(Some(url.to_owned()))
+}
 
-    /// A text that may be there.
-    fn text(&self, key: &'static str) -> Option<String> {
-        self.section.item(key).and_then(|item| filled(&item))
-    }
-
-    /// An endpoint that may be there; none at all where it is no endpoint.
-    fn endpoint(&self) -> Option<Option<String>> {
-        let Some(item) = self.section.item("endpoint") else { return Some(None) };
-        let url = item.raw()?;
-        if !url.parse().is_ok_and(|uri| Origin::of(&uri).is_ok()) {
-            item.reject("expected https://host (http:// is for loopback only)");
-            return None;
-        }
-        Some(Some(url.to_owned()))
-    }
-
-    fn cache(&self) -> Duration {
-        let Some(item) = self.section.item("cache") else { return CACHE };
-        let cache = item.duration().unwrap_or(CACHE);
-        if cache > LONGEST_CACHE {
-            item.reject("expected at most \"24h\"");
-        }
-        cache
-    }
+/// A text that may be there.
+fn text(table: &Section<'_>, key: &str) -> Option<String> {
+    table.item(key).and_then(|item| filled(&item))
 }
 
 /// A text that is not empty.
@@ -157,7 +141,6 @@ fn filled(item: &Item<'_>) -> Option<String> {
     let text = item.raw()?;
     if text.is_empty() {
         item.reject("it is empty");
-        return None;
     }
-    Some(text.to_owned())
+    Some(text.to_owned()).filter(|text| !text.is_empty())
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use crate::diagnostics::{Problems, Severity};
+use crate::diagnostics::{Report, Severity};
 use crate::listen::settings::{Account, ClientCertificates, Listen};
 use crate::oauth::ClientAuth;
 use crate::proxy::policy::settings::HeaderText;
@@ -33,7 +33,7 @@ fn files(name: &str) -> Vec<(String, String)> {
     found
 }
 
-fn read(text: &str) -> Result<Loaded, Problems> {
+fn read(text: &str) -> Result<Loaded, Report> {
     parse(text, Path::new("bearer-proxy.toml"), &|_| None)
 }
 
@@ -189,26 +189,22 @@ fn the_environment_names_a_proxy_only_where_the_file_says_so() {
     assert_eq!(inside.config.proxy.upstreams[0].connection.egress, None);
 }
 
-/// `BLESS=1 cargo test` writes the texts anew; read the difference before committing it.
-#[test]
-fn bad_files_are_explained() {
-    let bad = files("tests/fixtures/config/bad");
-    assert!(bad.len() >= 40);
+/// Compares the text for each file of a folder with the `.txt` beside it. `BLESS=1 cargo test` writes
+/// the texts; read the difference before committing it.
+fn check_texts(folder_name: &str, least: usize, loads: bool) {
+    let files = files(folder_name);
+    assert!(files.len() >= least);
     let mut wrong = Vec::new();
-    for (name, text) in bad {
-        // What a build lacks, and another has.
+    for (name, text) in files {
+        // A source that this build has and another lacks.
         if name.strip_prefix("feature-").is_some_and(|kind| secret::missing_feature(kind).is_none())
         {
             continue;
         }
-        let problems = match parse(&text, &PathBuf::from(format!("{name}.toml")), &|_| None) {
-            Ok(_) => panic!("{name} loads"),
-            Err(problems) => problems,
-        };
-        let (file, drawn) = (
-            folder("tests/fixtures/config/bad").join(format!("{name}.txt")),
-            problems.render(false),
-        );
+        let outcome = parse(&text, &PathBuf::from(format!("{name}.toml")), &|_| None);
+        assert_eq!(outcome.is_ok(), loads, "{name}");
+        let report = outcome.map_or_else(|report| report, |loaded| loaded.notes);
+        let (file, drawn) = (folder(folder_name).join(format!("{name}.txt")), report.render(false));
         if std::env::var_os("BLESS").is_some() {
             fs::write(&file, &drawn).unwrap();
         }
@@ -217,6 +213,31 @@ fn bad_files_are_explained() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn bad_files_are_explained() {
+    check_texts("tests/fixtures/config/bad", 40, false);
+}
+
+#[test]
+fn files_that_never_work_as_meant_are_warned_of() {
+    check_texts("tests/fixtures/config/warned", 6, true);
+}
+
+/// The methods that IANA registers, and the common ones: none of them is taken for a misspelt one.
+#[test]
+fn registered_methods_give_no_warning() {
+    let methods = "ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY DELETE GET HEAD LABEL LINK LOCK \
+                   MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS \
+                   ORDERPATCH PATCH POST PRI PROPFIND PROPPATCH PUT QUERY REBIND REPORT SEARCH \
+                   UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL";
+    let minimal = fs::read_to_string(folder("config/minimal.toml")).unwrap();
+    for method in methods.split_whitespace() {
+        let text = minimal.replace("methods = [\"GET\"]", &format!("methods = [\"{method}\"]"));
+        let loaded = read(&text).unwrap_or_else(|report| panic!("{method}\n{report}"));
+        assert_eq!(loaded.notes.warnings(), 0, "{}", loaded.notes);
+    }
 }
 
 #[test]
@@ -280,14 +301,25 @@ fn a_secret_pasted_where_none_belongs_is_not_shown() {
     let secret = "sk_live_51HxQ9CaNaRy7+=zz";
     for key in [
         "[server]\nlisten",
+        "[server]\nmax_headers",
+        "[server]\nvia",
+        "[shutdown]\ndrain_timeout",
+        "[credentials.a]\nrefresh_at",
         "[log]\nlevel",
         "[upstreams.a]\ncredential",
         "[[upstreams.a.routes]]\nname",
         "[[upstreams.a.routes]]\npath",
     ] {
-        let text = format!("version = 1\n{key} = \"{secret}\"\n");
-        let outcome = parse(&text, Path::new("x.toml"), &|_| None);
-        assert!(!said(&outcome).contains(secret), "{}", said(&outcome));
+        for value in [
+            format!("\"{secret}\""),
+            format!("[\"{secret}\"]"),
+            format!("[5, [\"{secret}\"]]"),
+            format!("{{ a = \"{secret}\" }}"),
+        ] {
+            let text = format!("version = 1\n{key} = {value}\n");
+            let outcome = parse(&text, Path::new("x.toml"), &|_| None);
+            assert!(!said(&outcome).contains(secret), "{}", said(&outcome));
+        }
     }
 }
 
@@ -298,7 +330,7 @@ fn a_missing_file_is_a_problem() {
 }
 
 /// Everything that could reach a screen, a log or a debugger.
-fn said(outcome: &Result<Loaded, Problems>) -> String {
+fn said(outcome: &Result<Loaded, Report>) -> String {
     let problems = match outcome {
         Ok(loaded) => &loaded.notes,
         Err(problems) => problems,

@@ -3,27 +3,18 @@
 //! Filled in after TOML has been parsed, so that a variable can change no structure and no problem
 //! can show what it holds.
 
-/// A value with its variables filled in.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Expanded {
-    pub(crate) text: String,
-    /// Whether any variable stood in it; such a value is never shown.
-    pub(crate) filled: bool,
-}
-
-/// Why it cannot be.
+/// The mistakes in a variable.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ExpandError {
-    /// This variable is not set and has no default.
+    /// The variable of this name is not set and has no default.
     Unset(String),
     /// `${` without a name or without its end.
     Malformed,
 }
 
 /// Fills variables in. `$${` stands for `${`.
-pub fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Expanded, ExpandError> {
+pub fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, ExpandError> {
     let mut out = String::new();
-    let mut filled = false;
     let mut rest = text;
     while let Some(at) = rest.find("${") {
         if let Some(kept) = rest[..at].strip_suffix('$') {
@@ -35,11 +26,10 @@ pub fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Expand
         out.push_str(&rest[..at]);
         let (inside, after) = rest[at + 2..].split_once('}').ok_or(ExpandError::Malformed)?;
         out.push_str(&variable(inside, env)?);
-        filled = true;
         rest = after;
     }
     out.push_str(rest);
-    Ok(Expanded { text: out, filled })
+    Ok(out)
 }
 
 fn variable(inside: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, ExpandError> {
@@ -79,11 +69,7 @@ mod tests {
             _ => None,
         };
         let check = |text: &str, expected: Result<&str, ExpandError>| {
-            assert_eq!(
-                expand(text, &env).map(|done| done.text),
-                expected.map(str::to_owned),
-                "{text:?}"
-            );
+            assert_eq!(expand(text, &env), expected.map(str::to_owned), "{text:?}");
         };
         check("plain $ and $5", Ok("plain $ and $5"));
         check("https://${HOST}/x", Ok("https://bank.test/x"));

@@ -1,78 +1,31 @@
-//! Lines of a configuration as they may be shown.
+//! Lines of a file as they may be shown.
 //!
 //! A line is shown only after everything on it that could be a secret has been replaced by a mask of
-//! fixed length: every value but those that were read for a key which is known to hold none, every
-//! quoted key, every comment. On a syntax error nothing is known, and only known keys remain.
+//! fixed length: every value except those that may be shown, every quoted key, every comment. If the
+//! file is not TOML, only words of the file format remain.
 
 use std::ops::Range;
 
+use super::vocabulary::Vocabulary;
+
 /// Stands for a value, whatever its length.
 const MASK: &str = "••••••••";
-
-/// First words of keys and headers that may be shown on a line that is no TOML.
-const SAFE_KEYS: [&str; 45] = [
-    "access",
-    "admin",
-    "allowed_hosts",
-    "allowed_origins",
-    "audience",
-    "base_url",
-    "client_auth",
-    "client_id",
-    "client_id_field",
-    "client_secret",
-    "clients",
-    "credential",
-    "credentials",
-    "drain_timeout",
-    "env",
-    "file",
-    "format",
-    "host",
-    "http",
-    "lame_duck",
-    "level",
-    "listen",
-    "log",
-    "methods",
-    "mount",
-    "name",
-    "path",
-    "pool",
-    "preset",
-    "refresh_at",
-    "reload",
-    "request",
-    "response",
-    "retry",
-    "routes",
-    "scopes",
-    "server",
-    "set_headers",
-    "shutdown",
-    "timeouts",
-    "tls",
-    "token_url",
-    "upstreams",
-    "url",
-    "version",
-];
 
 /// The text of a file, by lines.
 pub(crate) struct MaskedSource<'t> {
     text: &'t str,
 }
 
-/// Which parts of a line may be shown.
-pub(crate) enum Visibility {
-    /// The file is not TOML, so only keys that the configuration knows are shown.
-    KnownKeys,
-    /// Where values are, and which of them may be shown.
+/// The parts of a line that may be shown.
+pub(crate) enum Visibility<'v> {
+    /// The file is not TOML: words of the file format at the start of the line.
+    Words(&'v Vocabulary),
+    /// Everything but comments, quoted keys, and the masked values that are not shown.
     Values {
-        /// Spans of all values, in order.
-        all: Vec<Range<usize>>,
-        /// Spans of those that may be shown.
-        open: Vec<Range<usize>>,
+        /// Spans of all values, and of keys that may be secrets, in order.
+        masked: Vec<Range<usize>>,
+        /// Spans of values that may be shown.
+        shown: Vec<Range<usize>>,
     },
 }
 
@@ -98,150 +51,122 @@ impl<'t> MaskedSource<'t> {
 
     /// The bytes of the line that an offset is on, without its end.
     fn line(&self, offset: usize) -> Range<usize> {
-        let mut offset = offset.min(self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
-        }
+        let offset = self.text.floor_char_boundary(offset);
         let start = self.text[..offset].rfind('\n').map_or(0, |at| at + 1);
         let end = self.text[offset..].find('\n').map_or(self.text.len(), |at| offset + at);
         start..end
     }
 
     /// The masked line that a span begins on.
-    pub(crate) fn excerpt(&self, span: Range<usize>, known: &Visibility) -> Excerpt {
+    pub(crate) fn excerpt(&self, span: Range<usize>, visibility: &Visibility<'_>) -> Excerpt {
         let line = self.line(span.start);
-        let pieces = match known {
-            Visibility::KnownKeys => self.unknown_line(line.clone()),
-            Visibility::Values { all, open } => self.known_line(line.clone(), all, open),
+        let (hidden, end) = match visibility {
+            Visibility::Words(words) => (self.after_words(line.clone(), words), line.end),
+            Visibility::Values { masked, shown } => self.hidden(line.clone(), masked, shown),
         };
-        draw(self.text, &line, &pieces, span)
+        self.draw(line.start..end, &hidden, span)
     }
 
-    /// The key of a line that is no TOML, where it is one of ours; all else is masked. A line that
-    /// may be inside a string of several lines is masked whole.
-    fn unknown_line(&self, line: Range<usize>) -> Vec<Piece> {
-        let before = &self.text[..line.start];
-        let text = &self.text[line.clone()];
+    /// The part of a line after the words of the file format. A line that may be inside a string of
+    /// several lines is hidden whole.
+    fn after_words(&self, line: Range<usize>, words: &Vocabulary) -> Vec<Range<usize>> {
+        let (before, text) = (&self.text[..line.start], &self.text[line.clone()]);
         let in_string = ["\"\"\"", "'''"].iter().any(|quote| before.contains(quote));
-        let shown = if in_string { 0 } else { safe_prefix(text) };
-        let cut = line.start + shown;
-        let mut pieces = vec![Piece { bytes: line.start..cut, masked: false }];
-        let rest = &self.text[cut..line.end];
-        if !rest.trim().is_empty() {
-            let lead = rest.len() - rest.trim_start().len();
-            pieces.push(Piece { bytes: cut..cut + lead, masked: false });
-            pieces.push(Piece { bytes: cut + lead..line.end, masked: true });
-        }
-        pieces
+        let shown = if in_string { 0 } else { leading_words(text, words) };
+        let rest = &text[shown..];
+        let start = line.end - rest.trim_start().len();
+        Vec::from_iter((start < line.end).then_some(start..line.end))
     }
 
-    fn known_line(
+    /// The parts of a line that are hidden, in order, and its end without a comment.
+    fn hidden(
         &self,
         line: Range<usize>,
-        all: &[Range<usize>],
-        open: &[Range<usize>],
-    ) -> Vec<Piece> {
-        let mut pieces = Vec::new();
-        let mut done = line.start;
-        for value in all.iter().filter(|value| value.start < line.end && value.end > line.start) {
-            let bytes = value.start.max(done)..value.end.min(line.end);
-            if bytes.start >= bytes.end {
+        masked: &[Range<usize>],
+        shown: &[Range<usize>],
+    ) -> (Vec<Range<usize>>, usize) {
+        let mut hidden = Vec::new();
+        let mut at = line.start;
+        let on_line = |span: &&Range<usize>| span.start < line.end && span.end > line.start;
+        for span in masked.iter().filter(on_line) {
+            let bytes = span.start.max(at)..span.end.min(line.end);
+            if bytes.is_empty() {
                 continue;
             }
-            if self.gap(done..bytes.start, &mut pieces) {
-                return pieces;
+            if let Some(comment) = self.hide_quoted(at..bytes.start, &mut hidden) {
+                return (hidden, comment);
             }
-            done = bytes.end;
-            let masked =
-                !open.iter().any(|open| open.start <= value.start && open.end >= value.end);
-            pieces.push(Piece { bytes, masked });
+            at = bytes.end;
+            if !shown.iter().any(|shown| shown.start <= span.start && shown.end >= span.end) {
+                hidden.push(bytes);
+            }
         }
-        self.gap(done..line.end, &mut pieces);
-        pieces
+        let comment = self.hide_quoted(at..line.end, &mut hidden);
+        (hidden, comment.unwrap_or(line.end))
     }
 
-    /// What stands between values: keys and punctuation. Tells whether a comment began.
-    fn gap(&self, bytes: Range<usize>, pieces: &mut Vec<Piece>) -> bool {
-        let mut at = bytes.start;
+    /// Hides quoted keys between values, and returns where a comment begins.
+    fn hide_quoted(&self, gap: Range<usize>, hidden: &mut Vec<Range<usize>>) -> Option<usize> {
         let mut quoted: Option<(char, usize)> = None;
-        for (index, found) in self.text[bytes.clone()].char_indices() {
-            let here = bytes.start + index;
+        for (index, found) in self.text[gap.clone()].char_indices() {
+            let here = gap.start + index;
             match (quoted, found) {
                 (Some((quote, start)), _) if found == quote => {
-                    pieces.push(Piece { bytes: start..here + 1, masked: true });
-                    (quoted, at) = (None, here + 1);
+                    hidden.push(start..here + 1);
+                    quoted = None;
                 }
-                (None, '"' | '\'') => {
-                    pieces.push(Piece { bytes: at..here, masked: false });
-                    quoted = Some((found, here));
-                }
+                (None, '"' | '\'') => quoted = Some((found, here)),
                 (None, '#') => {
-                    let end = at + self.text[at..here].trim_end().len();
-                    pieces.push(Piece { bytes: at..end, masked: false });
-                    return true;
+                    return Some(gap.start + self.text[gap.start..here].trim_end().len());
                 }
                 _ => {}
             }
         }
-        match quoted {
-            Some((_, start)) => pieces.push(Piece { bytes: start..bytes.end, masked: true }),
-            None => pieces.push(Piece { bytes: at..bytes.end, masked: false }),
+        hidden.extend(quoted.map(|(_, start)| start..gap.end));
+        None
+    }
+
+    /// Draws a line with masks, and moves a span of the text to where it is in the drawing.
+    fn draw(&self, line: Range<usize>, hidden: &[Range<usize>], span: Range<usize>) -> Excerpt {
+        let end = span.end.min(line.end).max(span.start);
+        let (mut out, mut mark) = (String::new(), None::<Range<usize>>);
+        let mut piece = |bytes: Range<usize>, masked: bool| {
+            let from = out.len();
+            out.push_str(if masked { MASK } else { &self.text[bytes.clone()] });
+            let (start, end) = (span.start.max(bytes.start), end.min(bytes.end));
+            if start < end || (span.is_empty() && start == end) {
+                let here = match masked {
+                    true => from..out.len(),
+                    false => from + start - bytes.start..from + end - bytes.start,
+                };
+                mark = Some(mark.as_ref().map_or(here.start, |mark| mark.start)..here.end);
+            }
+        };
+        let mut at = line.start;
+        for bytes in hidden {
+            piece(at..bytes.start, false);
+            piece(bytes.clone(), true);
+            at = bytes.end;
         }
-        false
+        piece(at..line.end.max(at), false);
+        let mark = mark.unwrap_or(out.len()..out.len());
+        Excerpt { line: out, mark }
     }
 }
 
-/// Some bytes of a line.
-struct Piece {
-    bytes: Range<usize>,
-    masked: bool,
-}
-
-fn draw(text: &str, line: &Range<usize>, pieces: &[Piece], span: Range<usize>) -> Excerpt {
-    let mut out = String::new();
-    let mut mark: Option<Range<usize>> = None;
-    let span = span.start.max(line.start)..span.end.min(line.end).max(span.start);
-    for piece in pieces {
-        let from = out.len();
-        out.push_str(if piece.masked { MASK } else { &text[piece.bytes.clone()] });
-        let (start, end) = (span.start.max(piece.bytes.start), span.end.min(piece.bytes.end));
-        let touches = start < end || (span.is_empty() && start == end);
-        if touches {
-            let here = match piece.masked {
-                true => from..out.len(),
-                false => from + start - piece.bytes.start..from + end - piece.bytes.start,
-            };
-            mark = Some(mark.map_or(here.start, |mark| mark.start)..here.end);
-        }
+/// How many bytes at the start of a line that is not TOML are words of the file format: a key with its
+/// `=`, or the header of a table, whose second word is a name that the author chose.
+fn leading_words(text: &str, words: &Vocabulary) -> usize {
+    let inner = text.trim_start().trim_start_matches('[');
+    let open = text.len() - inner.len();
+    let is_header = text[..open].contains('[');
+    let in_word = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let end = inner.find(|c| !in_word(c)).unwrap_or(inner.len());
+    let mut parts = inner[..end].split('.');
+    if is_header {
+        return if parts.next().is_some_and(|part| words.is_table(part)) { open + end } else { 0 };
     }
-    let mark = mark.unwrap_or(out.len()..out.len());
-    Excerpt { line: out, mark }
-}
-
-/// How many bytes of a line that is no TOML are a key or a header of ours.
-fn safe_prefix(text: &str) -> usize {
-    let body = text.trim_start();
-    let lead = text.len() - body.len();
-    let open = body.len() - body.trim_start_matches('[').len();
-    let inner = &body[open..];
-    let words = inner
-        .find(|c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c)))
-        .unwrap_or(inner.len());
-    // A table's second word is a name that its author chose, which a header may show.
-    let mut parts = inner[..words].split('.');
-    let safe = match open {
-        0 => {
-            inner[words..].trim_start().starts_with('=')
-                && parts.all(|part| SAFE_KEYS.contains(&part))
-        }
-        _ => parts.next().is_some_and(|part| {
-            ["credentials", "upstreams", "server", "admin", "log", "tls", "reload", "shutdown"]
-                .contains(&part)
-        }),
-    };
-    match (safe, open) {
-        (false, _) => 0,
-        (true, 0) => lead + words + inner[words..].find('=').map_or(0, |at| at + 1),
-        (true, _) => lead + open + words,
-    }
+    let rest = inner[end..].trim_start();
+    let known = rest.starts_with('=') && parts.all(|part| words.words.contains(part));
+    if known { text.len() - rest.len() + 1 } else { 0 }
 }

@@ -1,75 +1,50 @@
-//! How problems look to a person: like those of cargo, each with its line of the file.
+//! Draws diagnostics for a person, each with its masked line of the file.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use super::problem::{Problem, Problems, Severity};
+use super::diagnostic::{Diagnostic, Severity};
 
-impl Problems {
-    /// Draws all problems, then a line that counts them.
-    pub fn render(&self, color: bool) -> String {
-        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let path = self.path().display().to_string();
-        let mut out = String::new();
-        for problem in self.iter() {
-            let drawn = renderer.render(&[group(problem, &path)]);
-            out.push_str(&true_column(drawn, problem, &path));
-            out.push_str("\n\n");
-        }
-        out.push_str(&self.count_line());
-        out
-    }
-
-    fn count_line(&self) -> String {
-        match (self.errors(), self.warnings()) {
-            (0, 0) => String::new(),
-            (0, warnings) => format!("0 errors, {}\n", count(warnings, "warning")),
-            (errors, warnings) => format!(
-                "{}, {}: nothing was started\n",
-                count(errors, "error"),
-                count(warnings, "warning")
-            ),
-        }
-    }
+/// All diagnostics of the file at a path, with a blank line after each.
+pub(super) fn drawn(list: &[Diagnostic], path: &str, color: bool) -> String {
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let draw = |diagnostic| {
+        let drawn = renderer.render(&[group(diagnostic, path)]);
+        with_true_column(drawn, diagnostic, path) + "\n\n"
+    };
+    list.iter().map(draw).collect()
 }
 
-fn count(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
-}
-
-fn group<'a>(problem: &'a Problem, path: &'a str) -> Group<'a> {
-    let level = match problem.severity {
+fn group<'a>(diagnostic: &'a Diagnostic, path: &'a str) -> Group<'a> {
+    let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
         Severity::Note => Level::NOTE,
     };
-    let mut group = Group::with_title(level.primary_title(problem.message.as_str()));
-    group = match &problem.excerpt {
+    let mut group = Group::with_title(level.primary_title(diagnostic.message.as_str()));
+    group = match &diagnostic.excerpt {
         None => group.element(Origin::path(path)),
         Some(excerpt) => {
-            let mark =
-                AnnotationKind::Primary.span(excerpt.mark.clone()).label(problem.label.as_deref());
-            let snippet =
-                Snippet::source(excerpt.line.as_str()).line_start(problem.line).path(path);
-            group.element(snippet.annotation(mark))
+            let mark = AnnotationKind::Primary.span(excerpt.mark.clone());
+            let snippet = Snippet::source(&excerpt.line).line_start(diagnostic.line).path(path);
+            group.element(snippet.annotation(mark.label(diagnostic.label.as_deref())))
         }
     };
-    if let Some(expected) = &problem.expected {
+    if let Some(expected) = &diagnostic.expected {
         group = group.element(Level::HELP.message(format!("expected: {expected}")));
     }
-    if let Some(hint) = &problem.hint {
+    if let Some(hint) = &diagnostic.hint {
         group = group.element(Level::HELP.message(hint.as_str()));
     }
-    if let Some(note) = &problem.note {
+    if let Some(note) = &diagnostic.note {
         group = group.element(Level::NOTE.message(note.as_str()));
     }
     group
 }
 
-/// The column is counted on the masked line, where a mask in front of it may have moved it.
-fn true_column(drawn: String, problem: &Problem, path: &str) -> String {
-    let Some(excerpt) = &problem.excerpt else { return drawn };
+/// The renderer counts columns on the masked line, where a mask in front may have moved the value.
+fn with_true_column(drawn: String, diagnostic: &Diagnostic, path: &str) -> String {
+    let Some(excerpt) = &diagnostic.excerpt else { return drawn };
     let before = excerpt.line.get(..excerpt.mark.start).unwrap_or("").chars().count();
-    let place = |column: usize| format!("{path}:{}:{column}", problem.line);
-    drawn.replacen(&place(before + 1), &place(problem.column), 1)
+    let place = |column: usize| format!("{path}:{}:{column}", diagnostic.line);
+    drawn.replacen(&place(before + 1), &place(diagnostic.column), 1)
 }

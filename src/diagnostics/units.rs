@@ -1,42 +1,26 @@
-//! "30s", "8MiB", "80%": values with a unit, so that no number has to be guessed at.
+//! Values with a unit: "30s", "8MiB", "80%". Errors are fixed words that do not repeat the text.
 
-use std::fmt;
+use std::ops::Bound;
 use std::time::Duration;
 
-/// Why a text is no such value. It never repeats the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnitError(&'static str);
-
-impl UnitError {
-    /// What was expected.
-    pub fn as_str(self) -> &'static str {
-        self.0
-    }
-}
-
-impl fmt::Display for UnitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for UnitError {}
+/// The range of times of which zero would mean that nothing ever succeeds.
+pub(crate) const POSITIVE: (Bound<Duration>, Bound<Duration>) =
+    (Bound::Excluded(Duration::ZERO), Bound::Unbounded);
 
 /// Reads "250ms", "30s", "5m", "1h 30m".
 ///
 /// # Errors
 /// Without a unit, negative, or longer than a year.
-pub fn duration(text: &str) -> Result<Duration, UnitError> {
-    let wrong = UnitError(
-        "a duration needs a number and a unit, such as \"250ms\", \"30s\", \"5m\" or \"1h\"",
-    );
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
+    let wrong =
+        "a duration needs a number and a unit, such as \"250ms\", \"30s\", \"5m\" or \"1h\"";
     if !text.starts_with(|c: char| c.is_ascii_digit()) {
         return Err(wrong);
     }
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong)?;
     let duration = Duration::try_from(parsed).map_err(|_| wrong)?;
     if duration > Duration::from_secs(366 * 86_400) {
-        return Err(UnitError("a duration of more than a year is taken for a mistake"));
+        return Err("a duration of more than a year is taken for a mistake");
     }
     Ok(duration)
 }
@@ -45,9 +29,8 @@ pub fn duration(text: &str) -> Result<Duration, UnitError> {
 ///
 /// # Errors
 /// Without a unit, or no size at all.
-pub fn size(text: &str) -> Result<u64, UnitError> {
-    let wrong =
-        UnitError("a size needs a number and a unit, such as \"512B\", \"64KiB\" or \"16MiB\"");
+pub fn size(text: &str) -> Result<u64, &'static str> {
+    let wrong = "a size needs a number and a unit, such as \"512B\", \"64KiB\" or \"16MiB\"";
     let starts = text.starts_with(|c: char| c.is_ascii_digit());
     if !starts || !text.ends_with(|c: char| c.is_ascii_alphabetic()) {
         return Err(wrong);
@@ -55,9 +38,14 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
     text.parse::<bytesize::ByteSize>().map(|size| size.as_u64()).map_err(|_| wrong)
 }
 
-/// Writes a number of bytes as the configuration does: in MiB or KiB where that is a whole number,
-/// else in B. `size` reads it back.
-pub fn written(bytes: u64) -> String {
+/// Writes a duration as [`duration`] reads it.
+pub(super) fn written_duration(time: Duration) -> String {
+    let signed = jiff::SignedDuration::try_from(time).unwrap_or(jiff::SignedDuration::MAX);
+    format!("{signed:#}")
+}
+
+/// Writes a number of bytes in MiB or KiB if that is a whole number, else in B. [`size`] reads it back.
+pub(super) fn written_size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 2] = [(1 << 20, "MiB"), (1 << 10, "KiB")];
     let whole = |unit: &&(u64, &str)| bytes >= unit.0 && bytes.is_multiple_of(unit.0);
     match UNITS.iter().find(whole) {
@@ -70,8 +58,8 @@ pub fn written(bytes: u64) -> String {
 ///
 /// # Errors
 /// Without a percent sign, or outside 0 to 100.
-pub fn share(text: &str) -> Result<f64, UnitError> {
-    let wrong = UnitError("a share is written in percent, such as \"80%\"");
+pub fn share(text: &str) -> Result<f64, &'static str> {
+    let wrong = "a share is written in percent, such as \"80%\"";
     let number: f64 = text.strip_suffix('%').ok_or(wrong)?.trim_end().parse().map_err(|_| wrong)?;
     if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err(wrong) }
 }
@@ -114,7 +102,7 @@ mod tests {
     #[test]
     fn sizes_are_written_as_they_are_read() {
         let check = |bytes: u64, expected: &str| {
-            assert_eq!(written(bytes), expected);
+            assert_eq!(written_size(bytes), expected);
             assert_eq!(size(expected).ok(), Some(bytes));
         };
         check(0, "0B");

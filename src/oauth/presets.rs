@@ -48,6 +48,13 @@ pub fn all() -> Vec<Preset> {
     NAMES.iter().filter_map(|name| preset(name)).collect()
 }
 
+impl Default for Preset {
+    /// RFC 6749 as written.
+    fn default() -> Self {
+        rfc6749()
+    }
+}
+
 fn rfc6749() -> Preset {
     Preset {
         name: "rfc6749",

@@ -19,7 +19,7 @@ use super::output::{errln, outln};
 use super::running_instance::RunningInstance;
 use super::setup::runtime;
 use crate::config::Config;
-use crate::diagnostics::Problems;
+use crate::diagnostics::Report;
 use crate::listen::settings::ServerTls;
 use crate::net::tls::ClientCertificate;
 use crate::oauth::{ClientAuth, ScopeSet};
@@ -31,7 +31,7 @@ use crate::token::{Credential, effective_specs, probe};
 use result::{CheckGroup, CheckResult};
 
 /// Checks everything; the outcome is printed, part by part.
-pub fn check(config: &Config, notes: &Problems, flags: &Check) -> anyhow::Result<Exit> {
+pub fn check(config: &Config, notes: &Report, flags: &Check) -> anyhow::Result<Exit> {
     let running = if flags.fresh { None } else { RunningInstance::of(config) };
     if flags.fresh {
         errln!(
@@ -74,7 +74,7 @@ pub fn check(config: &Config, notes: &Problems, flags: &Check) -> anyhow::Result
 }
 
 /// The outcome of `check -o json`, and beside it what was found.
-fn to_json(notes: &Problems, parts: &[CheckGroup]) -> Value {
+fn to_json(notes: &Report, parts: &[CheckGroup]) -> Value {
     let mut all = notes.to_json();
     all["ok"] = json!(parts.iter().all(|part| part.failures() == 0));
     all["checks"] = parts.iter().map(CheckGroup::to_json).collect();
