@@ -4,8 +4,12 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::engine::ArgValueCandidates;
 
+use super::complete;
+use crate::oauth::presets;
 use crate::telemetry::metrics::REVISION;
 
 /// What `--version` says, after the program's name: version, revision and the cargo features of this
@@ -53,6 +57,7 @@ Without --config: ./bearer-proxy.toml, $XDG_CONFIG_HOME/bearer-proxy/, /etc/bear
 pub struct Args {
     /// Configuration file
     #[arg(short, long, global = true, env = "BEARER_PROXY_CONFIG", value_name = "FILE")]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// What to do
     #[command(subcommand)]
@@ -99,7 +104,7 @@ pub enum Verb {
 pub struct Run {
     /// Program to run beside the proxy, whose end and exit code are ours; it finds BEARER_PROXY_URL,
     /// BEARER_PROXY_URL_UPSTREAM and BEARER_PROXY_ADMIN_URL in its environment
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<std::ffi::OsString>,
 }
 
@@ -131,8 +136,10 @@ pub enum OutputFormat {
 #[derive(Debug, clap::Args)]
 pub struct Explain {
     /// Method, such as GET
+    #[arg(add = ArgValueCandidates::new(complete::methods))]
     pub method: String,
     /// URL or path as an app would ask for it, such as /qbank/v1/balances/42
+    #[arg(add = ArgValueCandidates::new(complete::paths))]
     pub url: String,
 }
 
@@ -141,12 +148,13 @@ pub struct Explain {
 pub struct Token {
     /// Credential to obtain a token for
     #[arg(required_unless_present = "route", conflicts_with = "route")]
+    #[arg(add = ArgValueCandidates::new(complete::credentials))]
     pub credential: Option<String>,
     /// Scopes to ask for, space-delimited
     #[arg(long, requires = "credential", default_value = "")]
     pub scopes: String,
     /// Take credential and scopes from a route
-    #[arg(long, value_name = "UPSTREAM.ROUTE")]
+    #[arg(long, value_name = "UPSTREAM.ROUTE", add = ArgValueCandidates::new(complete::routes))]
     pub route: Option<String>,
     /// Print the token itself, and nothing else, to stdout; it is a new one
     #[arg(long)]
@@ -159,18 +167,20 @@ pub struct Token {
 /// Flags of `init`.
 #[derive(Debug, clap::Args)]
 pub struct Init {
-    /// Which token server: see `bearer-proxy presets`
-    #[arg(default_value = "qbank")]
+    /// Which token server
+    #[arg(default_value = "qbank", value_parser = preset())]
     pub preset: String,
-    /// File to write; an existing one is never overwritten
-    #[arg(short, long, default_value = "bearer-proxy.toml", value_name = "FILE")]
-    pub output: PathBuf,
+    /// File to write, or - for stdout; an existing file is never overwritten [default: the file of
+    /// --config, else bearer-proxy.toml]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
 }
 
 /// Flags of `presets`.
 #[derive(Debug, clap::Args)]
 pub struct Presets {
     /// Print this one in full
+    #[arg(value_parser = preset())]
     pub name: Option<String>,
 }
 
@@ -179,11 +189,11 @@ pub struct Presets {
 #[derive(Debug, clap::Args)]
 pub struct Demo {
     /// Lifetime of the fake tokens
-    #[arg(long, default_value = "20s", value_parser = duration, value_name = "TIME")]
+    #[arg(long, default_value = "20s", value_parser = whole_seconds, value_name = "TIME")]
     pub lifetime: Duration,
-    /// Port of the proxy; 0 takes a free one
-    #[arg(long, default_value_t = 0)]
-    pub port: u16,
+    /// Port of the proxy, 0 for a free one [default: 6750, or a free one where that is taken]
+    #[arg(long)]
+    pub port: Option<u16>,
 }
 
 /// Where a running instance is asked.
@@ -220,6 +230,7 @@ pub struct Wait {
 #[derive(Debug, clap::Args)]
 pub struct Schema {
     /// A key or table, such as server.listen or credentials.NAME.response
+    #[arg(add = ArgValueCandidates::new(complete::keys))]
     pub key: Option<String>,
 }
 
@@ -259,6 +270,22 @@ pub struct Completions {
 
 fn duration(text: &str) -> Result<Duration, &'static str> {
     crate::diagnostics::units::duration(text)
+}
+
+/// A lifetime that a token answer can state: RFC 6749's `expires_in` is a number of seconds.
+#[cfg(feature = "demo")]
+fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let life = duration(text)?;
+    match life.subsec_nanos() {
+        0 if !life.is_zero() => Ok(life),
+        _ => Err("token answers state whole seconds, at least one".into()),
+    }
+}
+
+/// One of the presets.
+fn preset() -> impl TypedValueParser<Value = String> {
+    let described = |preset: presets::Preset| PossibleValue::new(preset.name).help(preset.about);
+    PossibleValuesParser::new(presets::all().into_iter().map(described))
 }
 
 #[cfg(test)]

@@ -1,19 +1,23 @@
-//! `demo`: four pretended vendors and the proxy in front of them, in one process: the first five
-//! minutes of a newcomer.
+//! `demo`: four fake vendors and the proxy in front of them, in one process: the first five minutes of
+//! a newcomer.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use anyhow::Context;
 
 use super::args::Demo;
 use super::exit::Exit;
 use super::output::{err, out};
-use super::setup::{colors, runtime};
-use crate::app::{App, RunOutcome};
+use super::setup::{colors, program, quoted, runtime};
+use crate::app::App;
 use crate::config;
 use crate::sandbox::Sandbox;
 use crate::telemetry::log::{self, AccessLog, LogFormat, LogSettings};
 
-/// Runs the sandbox and the proxy until told to stop.
-pub fn demo(flags: &Demo) -> anyhow::Result<Exit> {
+/// Runs the sandbox and the proxy until a signal stops them.
+pub(super) fn demo(flags: &Demo) -> anyhow::Result<Exit> {
     let settings =
         LogSettings { format: LogFormat::Pretty, access: AccessLog::All, ..LogSettings::default() };
     let log = log::init(&settings, colors())?;
@@ -21,8 +25,12 @@ pub fn demo(flags: &Demo) -> anyhow::Result<Exit> {
         let sandbox = Sandbox::start(flags.lifetime).await.context("the sandbox cannot start")?;
         let secrets = Secrets::new()?;
         sandbox.write_secrets(&secrets.0).context("the sandbox's secrets cannot be written")?;
-        let text =
-            sandbox.config_toml(&format!("localhost:{}", flags.port), "localhost:0", &secrets.0);
+        let port = flags.port.unwrap_or_else(|| unused(6750));
+        let text = sandbox.config_toml(
+            &format!("localhost:{port}"),
+            &format!("localhost:{}", unused(6751)),
+            &secrets.0,
+        );
         let file = secrets.0.join("bearer-proxy.toml");
         std::fs::write(&file, &text).context("the demo's configuration cannot be written")?;
         let mut loaded = match config::parse(&text, &file, &|name| std::env::var(name).ok()) {
@@ -38,22 +46,31 @@ pub fn demo(flags: &Demo) -> anyhow::Result<Exit> {
         let proxy = app.addresses().first().and_then(|all| all.first().copied());
         let admin = app.admin_addresses().first().copied();
         let (proxy, admin) = proxy.zip(admin).context("the demo has no listeners")?;
-        out!("{}", greeting(proxy.port(), admin.port(), flags, &file.display().to_string()))?;
+        out!("{}", greeting(proxy.port(), admin.port(), flags.lifetime.as_secs(), &file))?;
         let ended = app.run(&log).await;
         sandbox.shutdown().await;
-        Ok(match ended {
-            RunOutcome::Drained | RunOutcome::Command(_) => Exit::Done,
-            RunOutcome::Interrupted => Exit::Interrupted,
-            RunOutcome::Failed => Exit::Failed,
-        })
+        Ok(ended.into())
     })
 }
 
-fn greeting(proxy: u16, admin: u16, flags: &Demo, file: &str) -> String {
-    let lifetime = flags.lifetime.as_secs_f64();
+/// This port where both loopback addresses have it to give, else 0, for which the system finds one.
+fn unused(port: u16) -> u16 {
+    let addresses: [SocketAddr; 2] =
+        [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    let is_taken = |address: &SocketAddr| {
+        TcpListener::bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+    };
+    if addresses.iter().any(is_taken) { 0 } else { port }
+}
+
+/// What to try, and what there is to see. Tokens are renewed at 80 % of their life, up to 5 % of it
+/// earlier.
+fn greeting(proxy: u16, admin: u16, life: u64, file: &Path) -> String {
+    let (first, last) = (life * 75 / 100, life * 80 / 100);
+    let (program, file) = (quoted(&program()), quoted(file));
     format!(
         "\
-bearer-proxy demo: four pretended banks with tokens of {lifetime:.0} s, and the proxy in front of them.
+bearer-proxy demo: four fake banks with tokens of {life} s, and the proxy in front of them.
 Paste these into another terminal; no token is in them, yet each arrives with the right one:
 
   curl http://localhost:{proxy}/qbank/v1/balances/42
@@ -63,9 +80,9 @@ Paste these into another terminal; no token is in them, yet each arrives with th
 
   curl http://localhost:{proxy}/qbank/v1/secret-admin    # no route claims it: 404, and no token leaves
   curl -s http://localhost:{admin}/metrics | grep token_expiry
-  bearer-proxy explain --config {file} POST /qbank/v1/payments/ach
+  {program} explain --config {file} POST /qbank/v1/payments/ach
 
-The log below shows each token renewed at 80 % of its life. Ctrl-C ends the demo.
+The log below shows each token renewed {first} to {last} s after it was issued. Ctrl-C ends the demo.
 
 "
     )

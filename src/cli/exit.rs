@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::app::RunOutcome;
+
 /// How a verb ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -13,6 +15,8 @@ pub enum Exit {
     Usage,
     /// `check --live` found a failure.
     Live,
+    /// `explain`: the request would be refused.
+    Refused,
     /// A running instance could not be reached.
     Unreachable,
     /// An address is in use or not allowed.
@@ -33,11 +37,23 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Live => 3,
+            Self::Refused => 4,
             Self::Unreachable => 69,
             Self::Address => 71,
             Self::Config => 78,
             Self::Interrupted => 130,
             Self::Command(code) => code,
+        }
+    }
+}
+
+impl From<RunOutcome> for Exit {
+    fn from(ended: RunOutcome) -> Self {
+        match ended {
+            RunOutcome::Drained => Self::Done,
+            RunOutcome::Command(code) => Self::Command(code),
+            RunOutcome::Interrupted => Self::Interrupted,
+            RunOutcome::Failed => Self::Failed,
         }
     }
 }

@@ -9,14 +9,15 @@ use super::exit::Exit;
 use super::output::{errln, out, outln};
 use super::setup::load;
 use crate::config::Config;
+use crate::diagnostics::nearest;
 use crate::proxy::headers::rewrite::Rewrite;
 use crate::proxy::policy::plan::rules;
 use crate::proxy::policy::settings::AllowedClients;
 use crate::route::target::Target;
 use crate::route::{Authority, Lookup, Table};
 
-/// Explains one request.
-pub fn explain(path: Option<&Path>, flags: &Explain) -> anyhow::Result<Exit> {
+/// Explains one request. The exit code is [`Exit::Refused`] where no listener would forward it.
+pub(super) fn explain(path: Option<&Path>, flags: &Explain) -> anyhow::Result<Exit> {
     let config = match load(path) {
         Ok(config) => config,
         Err(exit) => return Ok(exit),
@@ -26,17 +27,22 @@ pub fn explain(path: Option<&Path>, flags: &Explain) -> anyhow::Result<Exit> {
         return Ok(Exit::Usage);
     };
     let (host, target) = split(&flags.url);
-    match Target::read(target) {
-        Ok(_) => {}
-        Err(error) => {
-            outln!("refused with 400 bad_target: {error}")?;
-            return Ok(Exit::Done);
+    if let Err(error) = Target::read(target) {
+        outln!("refused with 400 bad_target: {error}")?;
+        return Ok(Exit::Refused);
+    }
+    let mut exit = Exit::Refused;
+    for (index, listener) in config.proxy.listeners.iter().enumerate() {
+        outln!("listener {}", listener.listen)?;
+        match on_listener(&config, index, &host, &method, target) {
+            Ok(route) => {
+                exit = Exit::Done;
+                out!("{route}")?;
+            }
+            Err(refusal) => outln!("  refused with {refusal}")?,
         }
     }
-    for listener in 0..config.proxy.listeners.len() {
-        out!("{}", on_listener(&config, listener, &host, &method, target))?;
-    }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 /// Splits a URL into host and target; a bare path is addressed to localhost.
@@ -52,46 +58,80 @@ fn split(url: &str) -> (String, &str) {
     (host.unwrap_or_else(|_| "localhost".into()), target)
 }
 
+/// The route that a request takes on one listener, line by line; or the answer that refuses it.
 fn on_listener(
     config: &Config,
     listener: usize,
     host: &str,
     method: &Method,
     target: &str,
-) -> String {
-    let Some(settings) = config.proxy.listeners.get(listener) else { return String::new() };
-    let mut text = format!("listener {}\n", settings.listen);
-    let Ok(table) = Table::build(rules(&config.proxy, listener)) else { return text };
+) -> Result<String, String> {
+    let rules = rules(&config.proxy, listener);
+    let table = Table::build(rules).map_err(|_| "no route: two of them conflict")?;
     let path = target.split('?').next().unwrap_or(target);
-    let (upstream, route) = match table.find(host, method, path) {
-        Lookup::Found(&(upstream, route)) => (upstream, route),
+    let found = match table.find(host, method, path) {
+        Lookup::Found(found) => found,
         Lookup::MethodNotAllowed(allow) => {
-            return text + &format!("  refused with 405 method: allowed here are {allow}\n");
+            return Err(format!("405 method: allowed here are {allow}"));
         }
-        Lookup::NotFound => return text + "  refused with 404 no_route: no route claims it\n",
+        Lookup::NotFound => {
+            let near = nearest_route(config, listener, path);
+            let near = near.map(|near| format!("\n  nearest     {near}")).unwrap_or_default();
+            return Err(format!("404 no_route: no route claims it{near}"));
+        }
     };
-    let found = (upstream, route);
-    let Some(upstream) = config.proxy.upstreams.get(upstream) else { return text };
-    if upstream.case_insensitive && table.find_in_any_case(host, method, path) != Some(&found) {
-        return text + "  refused with 400 bad_target: another route claims it in another case\n";
+    let upstream = &config.proxy.upstreams[found.0];
+    if upstream.case_insensitive && table.find_in_any_case(host, method, path) != Some(found) {
+        return Err("400 bad_target: another route claims it in another case".into());
     }
-    let Some(route) = upstream.routes.get(route) else { return text };
+    let route = &upstream.routes[found.1];
+    let (name, origin) = (&upstream.connection.name, &upstream.connection.origin);
     let credential = route.credential.as_ref().unwrap_or(&upstream.credential);
-    text +=
-        &format!("  route       {}.{} ({})\n", upstream.connection.name, route.name, route.path);
-    text += &format!("  credential  {credential}\n");
     let scopes = if route.scopes.is_empty() { "(none)".into() } else { route.scopes.to_wire() };
-    text += &format!("  scopes      {scopes}\n");
+    let mut text = format!("  route       {name}.{} ({})\n", route.name, route.path);
+    text += &format!("  credential  {credential}\n  scopes      {scopes}\n");
     if let Some(clients) = clients(config, &route.clients) {
         text += &format!("  clients     {clients}\n");
     }
     let rewrite = Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path);
-    if let Ok(inbound) = target.parse()
-        && let Ok(outbound) = rewrite.apply(&inbound)
+    if let Ok(outbound) = target.parse().map(|inbound| rewrite.apply(&inbound))
+        && let Ok(outbound) = outbound
     {
-        text += &format!("  forwarded   {method} {}{outbound}\n", upstream.connection.origin);
+        text += &format!("  forwarded   {method} {origin}{outbound}\n");
     }
-    text
+    Ok(text)
+}
+
+/// The route whose path is spelt most like the requested one: its name, methods and path.
+fn nearest_route(config: &Config, listener: usize, requested: &str) -> Option<String> {
+    let found = rules(&config.proxy, listener).into_iter().flat_map(|(_, (upstream, route))| {
+        let upstream = &config.proxy.upstreams[upstream];
+        let route = &upstream.routes[route];
+        let methods: Vec<_> = route.methods.iter().map(Method::as_str).collect();
+        let path = format!("{}{}", upstream.mount, route.path);
+        let name = format!("{}.{}", upstream.connection.name, route.name);
+        let shown = format!("{name} ({} {path})", methods.join(", "));
+        // The path without its mount is compared too: the mount is what is forgotten most.
+        let without_mount = fill(&route.path.to_string(), requested);
+        [(fill(&path, requested), shown.clone()), (without_mount, shown)]
+    });
+    let (filled, shown): (Vec<_>, Vec<_>) = found.unzip();
+    let known: Vec<_> = filled.iter().map(String::as_str).collect();
+    let near = nearest(requested, &known)?;
+    let index = known.iter().position(|known| *known == near)?;
+    shown.into_iter().nth(index)
+}
+
+/// A pattern with the segments of a path in place of its parameters, so that the two can be compared.
+fn fill(pattern: &str, path: &str) -> String {
+    // Counted from the end: a forgotten mount shifts all segments.
+    let segments: Vec<_> = path.trim_end_matches('/').rsplit('/').collect();
+    let filled = pattern.rsplit('/').enumerate().map(|(index, segment)| match segment {
+        segment if segment.starts_with('{') => segments.get(index).copied().unwrap_or(segment),
+        segment => segment,
+    });
+    let filled: Vec<_> = filled.collect();
+    filled.into_iter().rev().collect::<Vec<_>>().join("/")
 }
 
 /// Who may use a route, where clients are told apart.

@@ -1,67 +1,76 @@
-//! `init`, `presets`, `schema` and `completions`: what a newcomer asks first.
+//! `init`, `presets` and `schema`: what a newcomer asks first.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 use anyhow::{Context, bail};
-use clap::CommandFactory;
+use serde_json::Value;
 
-use super::args::{Args, Completions, Init, Presets, Schema};
+use super::args::{Init, Presets, Schema};
 use super::exit::Exit;
 use super::output::{errln, out, outln};
+use super::setup::{program, quoted};
 use crate::config::schema::{self, KeyDoc, ValueKind};
+use crate::oauth::dialect::BodyEncoding;
 use crate::oauth::presets::{self, Preset};
 
-/// The examples of `config/`, by preset: what `init` writes is what the tests load.
-const EXAMPLES: [(&str, &str); 5] = [
-    ("rfc6749", include_str!("../../config/minimal.toml")),
+/// Examples of `config/`, which tests load, by the preset that they use.
+const EXAMPLES: [(&str, &str); 4] = [
     ("qbank", include_str!("../../config/qbank.toml")),
     ("sqr", include_str!("../../config/sqr.toml")),
     ("core-banking", include_str!("../../config/core-banking.toml")),
     ("datacrunch", include_str!("../../config/datacrunch.toml")),
 ];
+/// The example for a token server that has no preset of its own; it uses `rfc6749`.
+const ANY_BANK: &str = include_str!("../../config/rfc6749.toml");
 
 /// Writes a first configuration.
-pub fn init(flags: &Init) -> anyhow::Result<Exit> {
-    let Some((_, text)) = EXAMPLES.iter().find(|(name, _)| *name == flags.preset) else {
-        let names: Vec<_> = EXAMPLES.iter().map(|(name, _)| *name).collect();
-        errln!(
-            "error: there is no example for preset `{}`\n  known: {}",
-            flags.preset,
-            names.join(", ")
-        );
-        return Ok(Exit::Usage);
-    };
-    let shown = flags.output.display();
-    let mut file = match std::fs::File::create_new(&flags.output) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+pub(super) fn init(config: Option<&Path>, flags: &Init) -> anyhow::Result<Exit> {
+    let to_stdout = flags.output.as_deref() == Some(Path::new("-"));
+    let named = flags.output.as_deref().filter(|_| !to_stdout).or(config);
+    let path = named.unwrap_or(Path::new("bearer-proxy.toml"));
+    let text = first_config(&flags.preset, &quoted(path));
+    if to_stdout {
+        out!("{text}")?;
+        return Ok(Exit::Done);
+    }
+    let shown = path.display();
+    let created =
+        std::fs::File::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    match created {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!(
                 "{shown} exists already and is not overwritten; choose another name with --output"
             )
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot write {shown}")),
-    };
-    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {shown}"))?;
-    outln!("wrote {shown}")?;
-    outln!("next: put your client id and secret where it says, then")?;
-    outln!("  bearer-proxy check --config {shown} --live")?;
-    outln!("  bearer-proxy run --config {shown}")?;
+        created => created.with_context(|| format!("cannot write {shown}"))?,
+    }
+    let (program, path) = (quoted(&program()), quoted(path));
+    outln!("wrote {shown}\nnext: put your client id and secret where it says, then")?;
+    outln!("  {program} check --config {path} --live\n  {program} run --config {path}")?;
     Ok(Exit::Done)
 }
 
+/// The example for a preset, whose comments speak of the file that it is written to.
+fn first_config(preset: &str, file: &str) -> String {
+    let text = match EXAMPLES.iter().find(|(name, _)| *name == preset) {
+        Some((_, text)) => (*text).to_owned(),
+        None => ANY_BANK.replace("\"rfc6749\"", &format!("{:9}", Value::from(preset).to_string())),
+    };
+    text.replace(&format!("--config {preset}.toml"), &format!("--config {file}"))
+        .replace("--config rfc6749.toml", &format!("--config {file}"))
+}
+
 /// Lists the presets, or prints one.
-pub fn presets(flags: &Presets) -> anyhow::Result<Exit> {
-    let Some(name) = &flags.name else {
-        for preset in presets::all() {
-            outln!("{:14} {}", preset.name, preset.about)?;
+pub(super) fn presets(flags: &Presets) -> anyhow::Result<Exit> {
+    match flags.name.as_deref().and_then(presets::preset) {
+        Some(preset) => out!("{}", keys_of(&preset))?,
+        None => {
+            for preset in presets::all() {
+                outln!("{:14} {}", preset.name, preset.about)?;
+            }
         }
-        return Ok(Exit::Done);
-    };
-    let Some(preset) = presets::preset(name) else {
-        errln!("error: there is no preset `{name}`; `bearer-proxy presets` lists them");
-        return Ok(Exit::Usage);
-    };
-    out!("{}", described(&preset))?;
+    }
     Ok(Exit::Done)
 }
 
@@ -98,42 +107,34 @@ fn explained(key: &KeyDoc) -> String {
     format!("{}\n    {}    # {kind}\n    {}\n", key.path, key.setting, key.about)
 }
 
-/// What a preset stands for, as the keys that would say the same.
-fn described(preset: &Preset) -> String {
-    let dialect = &preset.dialect;
-    let mut text = format!("# {}: {}\n", preset.name, preset.about);
-    if let Some(url) = &preset.token_url {
-        text += &format!("token_url = {url:?}\n");
-    }
-    text += &format!("send_scope = {}\n", dialect.send_scope);
-    text += &format!("use_refresh_token = {}\n", dialect.use_refresh_token);
-    text += &format!(
-        "\n[request]\nencoding = {:?}\n",
-        format!("{:?}", dialect.encoding).to_lowercase()
-    );
-    let request = &dialect.request;
-    text += &format!(
-        "fields = {{ client_id = {:?}, client_secret = {:?} }}\n",
-        request.client_id, request.client_secret
-    );
-    if !dialect.send_grant_type {
-        text += "omit = [\"grant_type\"]\n";
-    }
-    let response = &dialect.response;
-    text += &format!(
-        "\n[response]\naccess_token = {:?}\ntoken_type = {:?}\nexpires_in = {:?}\n",
-        response.access_token, response.token_type, response.expires_in
-    );
-    if let Some(expires_at) = &response.expires_at {
-        text += &format!("expires_at = {expires_at:?}\n");
-    }
-    text
-}
-
-/// Prints a completion script.
-pub fn completions(flags: &Completions) -> anyhow::Result<Exit> {
-    let mut script = Vec::new();
-    clap_complete::generate(flags.shell, &mut Args::command(), "bearer-proxy", &mut script);
-    out!("{}", String::from_utf8_lossy(&script))?;
-    Ok(Exit::Done)
+/// The keys of the configuration that say the same as a preset, as TOML.
+fn keys_of(preset: &Preset) -> String {
+    let (dialect, request, response) =
+        (&preset.dialect, &preset.dialect.request, &preset.dialect.response);
+    // JSON strings are TOML strings, as long as no control character is in them.
+    let text = |value: &str| Value::from(value).to_string();
+    let line = |key: &str, value: Option<&str>| {
+        value.map(|value| format!("{key} = {}\n", text(value))).unwrap_or_default()
+    };
+    let encoding = match dialect.encoding {
+        BodyEncoding::Form => "form",
+        BodyEncoding::Json => "json",
+    };
+    let omit = if dialect.send_grant_type { "" } else { "omit = [\"grant_type\"]\n" };
+    format!(
+        "# {}: {}\n{}send_scope = {}\nuse_refresh_token = {}\n\n[request]\n{}\
+         fields = {{ client_id = {}, client_secret = {} }}\n{omit}\n[response]\n{}{}{}{}",
+        preset.name,
+        preset.about,
+        line("token_url", preset.token_url.as_deref()),
+        dialect.send_scope,
+        dialect.use_refresh_token,
+        line("encoding", Some(encoding)),
+        text(&request.client_id),
+        text(&request.client_secret),
+        line("access_token", Some(&response.access_token)),
+        line("token_type", Some(&response.token_type)),
+        line("expires_in", Some(&response.expires_in)),
+        line("expires_at", response.expires_at.as_deref()),
+    )
 }

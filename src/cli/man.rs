@@ -54,11 +54,12 @@ const ENVIRONMENT: [(&str, &str); 7] = [
     ),
 ];
 
-const EXITS: [(Exit, &str); 8] = [
+const EXITS: [(Exit, &str); 9] = [
     (Exit::Done, "Done."),
     (Exit::Failed, "Failed while running."),
     (Exit::Usage, "The command line is wrong."),
     (Exit::Live, "check --live found a failure."),
+    (Exit::Refused, "explain: the request would be refused."),
     (
         Exit::Unreachable,
         "No running instance was reached, or it was not ready in time (wait, status, healthcheck).",

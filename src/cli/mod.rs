@@ -4,6 +4,8 @@
 
 pub mod args;
 mod check;
+mod complete;
+mod completions;
 #[cfg(feature = "demo")]
 mod demo;
 pub mod exit;
@@ -29,6 +31,7 @@ use output::errln;
 
 /// Reads the arguments, does what they say, and gives back the exit code.
 pub fn main() -> ExitCode {
+    completions::answer_shell();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -45,7 +48,7 @@ pub fn main() -> ExitCode {
         Verb::Check(check) => check::check(config, &check),
         Verb::Explain(explain) => explain::explain(config, &explain),
         Verb::Token(token) => token::token(config, &token),
-        Verb::Init(init) => init::init(&init),
+        Verb::Init(init) => init::init(config, &init),
         Verb::Presets(presets) => init::presets(&presets),
         #[cfg(feature = "demo")]
         Verb::Demo(demo) => demo::demo(&demo),
@@ -54,7 +57,7 @@ pub fn main() -> ExitCode {
         Verb::Healthcheck(at) => operate::healthcheck(config, &at),
         Verb::Schema(schema) => init::schema(&schema),
         Verb::Keyring(keyring) => keyring::keyring(keyring.verb),
-        Verb::Completions(shell) => init::completions(&shell),
+        Verb::Completions(shell) => completions::completions(&shell),
         Verb::Man => man::man(),
     };
     done.unwrap_or_else(|error| {

@@ -1,21 +1,29 @@
 //! `run`: load, build, run until told to stop.
 
+use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::args::Run;
 use super::exit::Exit;
-use super::setup::{colors, load, runtime};
-use crate::app::{App, RunOutcome};
-use crate::telemetry::log;
+use super::output::err;
+use super::setup::{colors, load, program, quoted, runtime};
+use crate::app::App;
+use crate::config::Config;
+use crate::proxy::policy::settings::UpstreamSettings;
+use crate::telemetry::log::{self, LogFormat};
 
-/// Serves until told to stop.
-pub fn run(path: Option<&Path>, flags: &Run) -> anyhow::Result<Exit> {
+/// Serves until a signal stops it.
+pub(super) fn run(path: Option<&Path>, flags: &Run) -> anyhow::Result<Exit> {
     let config = match load(path) {
         Ok(config) => config,
         Err(exit) => return Ok(exit),
     };
     let log = log::init(&config.log, colors())?;
     all_descriptors();
+    // Programs that read the log get nothing else.
+    let for_people = config.log.format != LogFormat::Json && std::io::stderr().is_terminal();
+    let banner = for_people.then(|| Banner::new(&config));
     runtime()?.block_on(async {
         let app = match App::build(config).await {
             Ok(app) => app,
@@ -24,13 +32,54 @@ pub fn run(path: Option<&Path>, flags: &Run) -> anyhow::Result<Exit> {
                 return Ok(if error.is_address() { Exit::Address } else { Exit::Config });
             }
         };
-        match app.run_beside(&log, &flags.command).await {
-            RunOutcome::Drained => Ok(Exit::Done),
-            RunOutcome::Command(code) => Ok(Exit::Command(code)),
-            RunOutcome::Interrupted => Ok(Exit::Interrupted),
-            RunOutcome::Failed => Ok(Exit::Failed),
+        if let Some(banner) = banner {
+            err!("{}", banner.text(&app.addresses(), &app.admin_addresses()));
         }
+        Ok(app.run_beside(&log, &flags.command).await.into())
     })
+}
+
+/// What a person in front of a terminal reads before the log begins: what is served, and what to try.
+struct Banner {
+    file: String,
+    /// Mounts and where they lead.
+    upstreams: String,
+    /// A method and path that a route claims.
+    example: Option<String>,
+}
+
+impl Banner {
+    fn new(config: &Config) -> Self {
+        let upstreams = &config.proxy.upstreams;
+        let width = upstreams.iter().map(|upstream| upstream.mount.len()).max().unwrap_or_default();
+        let line = |upstream: &UpstreamSettings| {
+            let mount = if upstream.mount.is_empty() { "/" } else { &upstream.mount };
+            let (origin, base_path) = (&upstream.connection.origin, &upstream.base_path);
+            format!("  {mount:width$}  {origin}{base_path}\n")
+        };
+        let example = upstreams.iter().find_map(|upstream| {
+            let route = upstream.routes.first()?;
+            Some(format!("{} {}{}", route.methods.first()?, upstream.mount, route.path))
+        });
+        let file = quoted(&config.path);
+        Self { file, upstreams: upstreams.iter().map(line).collect(), example }
+    }
+
+    fn text(&self, proxy: &[Vec<SocketAddr>], admin: &[SocketAddr]) -> String {
+        let urls = |addresses: &mut dyn Iterator<Item = &SocketAddr>| {
+            addresses.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let (version, program) = (env!("CARGO_PKG_VERSION"), quoted(&program()));
+        let (proxy, admin) = (urls(&mut proxy.iter().flatten()), urls(&mut admin.iter()));
+        let mut text = format!(
+            "bearer-proxy {version} with {}\n  proxy  {proxy}\n  admin  {admin}\n{}",
+            self.file, self.upstreams
+        );
+        if let Some(example) = &self.example {
+            text += &format!("Which route a request takes:  {program} explain {example}\n");
+        }
+        text + "Ctrl-C stops it.\n\n"
+    }
 }
 
 /// Most shells allow few open files at first, for programs that use select(2), and more on demand.

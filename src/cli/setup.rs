@@ -45,3 +45,20 @@ pub(super) fn colors() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::io::stderr().is_terminal()
 }
+
+/// This program as it can be called from any folder: its name where that is how it was called, else its
+/// absolute path.
+pub(super) fn program() -> PathBuf {
+    let called = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+    match called.components().count() {
+        0 => env!("CARGO_PKG_NAME").into(),
+        1 => called,
+        _ => std::path::absolute(&called).unwrap_or(called),
+    }
+}
+
+/// A path as a person pastes it into a shell.
+pub(super) fn quoted(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    shlex::try_quote(&path).unwrap_or(path.clone()).into_owned()
+}

@@ -56,7 +56,7 @@ fn peer_of(socket: &impl AsFd) -> (PeerState, bool) {
     let events = pending_events(socket.as_fd()).unwrap_or(PollFlags::IN);
     let state = if events.intersects(PollFlags::ERR | PollFlags::HUP) {
         PeerState::Disconnected
-    } else if events.contains(PollFlags::RDHUP) {
+    } else if events.contains(PEER_SHUTDOWN) {
         PeerState::HalfClosed
     } else {
         PeerState::Connected

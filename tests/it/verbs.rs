@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bearer_proxy::sandbox::{Persona, Sandbox};
 use tempfile::TempDir;
+use tokio::io::AsyncBufReadExt as _;
 
 use crate::forwarding::sidecar;
-use crate::support::{Proxy, config, soon};
+use crate::support::{Proxy, config, secret_file, soon};
 
 /// How a verb ended.
 pub struct Ended {
@@ -44,13 +45,14 @@ async fn a_first_configuration_is_written_checked_and_explained() {
         }
     };
     check(&["check"], 78, "", "no configuration found").await;
-    check(&["init", "nonsense"], 2, "", "known: rfc6749").await;
+    check(&["init", "nonsense"], 2, "", "rfc6749").await;
     check(&["init", "sqr"], 0, "", "").await;
     check(&["init", "sqr"], 1, "", "exists").await;
     check(&["check"], 0, "bearer-proxy.toml: ok, 1 credential", "").await;
     check(&["explain", "post", "/sqr/v1/user-status"], 0, "read:users", "").await;
-    check(&["explain", "GET", "/nowhere"], 0, "404 no_route", "").await;
-    check(&["explain", "GET", "/a//b"], 0, "400 bad_target", "").await;
+    check(&["explain", "GET", "/nowhere"], 4, "404 no_route", "").await;
+    check(&["explain", "GET", "/sqr/v1/user-status"], 4, "405 method", "").await;
+    check(&["explain", "GET", "/a//b"], 4, "400 bad_target", "").await;
     check(&["presets"], 0, "core-banking", "").await;
     check(&["presets", "qbank"], 0, "https://auth.qbankconnect.com/token", "").await;
     check(&["completions", "bash"], 0, "bearer-proxy", "").await;
@@ -153,4 +155,187 @@ async fn who_may_use_a_route_is_explained() {
     check(two, "clients = \"anyone\", ", "  clients     anyone").await;
     let ended = verb(dir.path(), &["check"]).await;
     assert!(ended.stdout.contains("1 route, 2 clients"), "{}", ended.stdout);
+}
+
+#[tokio::test]
+async fn every_preset_has_a_first_configuration_that_names_its_own_file() {
+    let dir = TempDir::new().unwrap();
+    for preset in bearer_proxy::oauth::presets::all() {
+        let file = format!("{}-first.toml", preset.name);
+        let ended = verb(dir.path(), &["init", preset.name, "-o", &file]).await;
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let text = std::fs::read_to_string(dir.path().join(&file)).unwrap();
+        assert!(text.contains(&format!("check --config {file}\n")), "{text}");
+        assert!(
+            preset.name == "rfc6749" || text.contains(&format!("\"{}\"", preset.name)),
+            "{text}"
+        );
+        let ended = verb(dir.path(), &["check", "-c", &file]).await;
+        assert_eq!(ended.code, 0, "{file}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_first_configuration_goes_to_stdout_or_to_the_file_of_config() {
+    let dir = TempDir::new().unwrap();
+    let ended = verb(dir.path(), &["init", "json", "-o", "-"]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    assert!(
+        ended.stdout.starts_with("# ") && ended.stdout.contains("[upstreams."),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let ended = verb(dir.path(), &["init", "sqr", "-c", "mine.toml"]).await;
+    assert!(ended.stdout.contains("check --config mine.toml"), "{}", ended.stdout);
+    assert!(dir.path().join("mine.toml").exists());
+}
+
+#[tokio::test]
+async fn the_nearest_route_is_named_where_none_claims_a_request() {
+    let dir = TempDir::new().unwrap();
+    assert_eq!(verb(dir.path(), &["init", "qbank"]).await.code, 0);
+    let check = async |path: &str, expected: &str| {
+        let ended = verb(dir.path(), &["explain", "GET", path]).await;
+        assert_eq!(ended.code, 4, "{}", ended.stdout);
+        let line = ended.stdout.lines().find(|line| line.starts_with("  nearest"));
+        assert_eq!(line.unwrap_or_default(), expected, "{}", ended.stdout);
+    };
+    let balances = "  nearest     qbank.balances (GET /qbank/v1/balances/{accountId})";
+    check("/qbank/v1/balance/42", balances).await;
+    check("/v1/balances/42", balances).await;
+    check("/qbank/v1/balances/42/", balances).await;
+    check("/completely/different", "").await;
+}
+
+/// The candidates that a shell offers for the last of `words`.
+async fn completed(dir: &Path, shell: &str, words: &[&str]) -> Vec<String> {
+    let program = env!("CARGO_BIN_EXE_bearer-proxy");
+    let script = match shell {
+        "bash" => {
+            "source <(\"$0\" completions bash)
+             COMP_WORDS=(bearer-proxy \"$@\"); COMP_CWORD=$#
+             function=$(complete -p bearer-proxy | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
+             \"$function\" bearer-proxy \"${@: -1}\" x
+             printf '%s\\n' \"${COMPREPLY[@]}\""
+        }
+        _ => {
+            "source (\"$argv[1]\" completions fish | psub)
+              complete --do-complete \"bearer-proxy $argv[2..]\" | cut -f1"
+        }
+    };
+    let mut command = std::process::Command::new(shell);
+    command.args(["-c", script, program]).args(words).current_dir(dir);
+    command.env_remove("BEARER_PROXY_CONFIG").env("HOME", dir).stdin(std::process::Stdio::null());
+    let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let ended = soon(ended).await.unwrap();
+    let text = String::from_utf8(ended.stdout).unwrap();
+    assert!(ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
+    text.lines().map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test]
+async fn shells_complete_verbs_flags_and_what_the_configuration_names() {
+    let dir = TempDir::new().unwrap();
+    assert_eq!(verb(dir.path(), &["init", "qbank"]).await.code, 0);
+    assert_eq!(verb(dir.path(), &["init", "sqr", "-o", "other.toml"]).await.code, 0);
+    let shells = ["bash", "fish"].into_iter().filter(|shell| {
+        let there = std::process::Command::new(shell).arg("--version").output().is_ok();
+        assert!(there || *shell != "bash");
+        there
+    });
+    for shell in shells {
+        let check = async |words: &[&str], expected: &[&str]| {
+            let found = completed(dir.path(), shell, words).await;
+            let missing: Vec<_> =
+                expected.iter().filter(|word| !found.iter().any(|one| one == **word)).collect();
+            assert!(missing.is_empty(), "{shell} {words:?}: {missing:?} not in {found:?}");
+        };
+        check(&["che"], &["check"]).await;
+        check(&["check", "--l"], &["--live"]).await;
+        check(&["init", "core"], &["core-banking"]).await;
+        check(&["presets", ""], &["rfc6749", "json", "datacrunch"]).await;
+        check(&["token", ""], &["qbank"]).await;
+        check(&["token", "--config", "other.toml", "s"], &["sqr"]).await;
+        check(&["token", "--route", "q"], &["qbank.balances"]).await;
+        check(&["explain", "G"], &["GET"]).await;
+        check(&["explain", "GET", "/q"], &["/qbank/v1/balances/{accountId}"]).await;
+        check(&["check", "-o", ""], &["json", "text"]).await;
+        check(&["schema", "server.list"], &["server.listen"]).await;
+        check(&["keyring", ""], &["set", "delete"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_start_in_a_terminal_says_what_is_served_and_what_to_try() {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let secrets = TempDir::new().unwrap();
+    let path = secret_file(secrets.path(), "bearer-proxy.toml", &config(&sandbox, &secrets));
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let side = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OpenptFlags::NOCTTY.bits().cast_signed())
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_bearer-proxy"));
+    command.args(["run", "--config"]).arg(&path).stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::null()).stderr(side).kill_on_drop(true);
+    let _child = command.spawn().unwrap();
+    // A thread of its own: the runtime would wait for a blocking task at the end of the test.
+    let (sender, shown) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let (mut terminal, mut text) = (std::fs::File::from(terminal), String::new());
+        let mut some = [0; 512];
+        while !text.contains("Ctrl-C") {
+            match std::io::Read::read(&mut terminal, &mut some) {
+                Ok(length @ 1..) => text += &String::from_utf8_lossy(&some[..length]),
+                _ => break,
+            }
+        }
+        let _ = sender.send(text);
+    });
+    let shown = soon(shown).await.unwrap();
+    for part in ["/qbank  ", "http://127.0.0.1:", " explain GET /qbank/v1/balances/"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn the_demo_says_how_it_is_called_and_how_long_its_tokens_live() {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_bearer-proxy"));
+    command.args(["demo", "--port", "0", "--lifetime", "40s"]).stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let mut demo = command.kill_on_drop(true).spawn().unwrap();
+    let mut shown = tokio::io::BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut text = String::new();
+    while let Some(line) = soon(shown.next_line()).await.unwrap() {
+        text += &(line + "\n");
+        if text.contains("Ctrl-C") {
+            break;
+        }
+    }
+    assert!(text.contains("tokens of 40 s") && text.contains("30 to 32 s"), "{text}");
+    let line = text.lines().find(|line| line.contains("explain")).unwrap();
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(words[0], env!("CARGO_BIN_EXE_bearer-proxy"), "{text}");
+    let dir = TempDir::new().unwrap();
+    let ended = verb(dir.path(), &words[1..]).await;
+    assert_eq!(ended.code, 0, "{line}: {}{}", ended.stdout, ended.stderr);
+}
+
+#[tokio::test]
+async fn a_demo_life_that_no_answer_can_state_is_refused() {
+    let dir = TempDir::new().unwrap();
+    for life in ["500ms", "1500ms"] {
+        let ended = verb(dir.path(), &["demo", "--lifetime", life]).await;
+        assert_eq!(ended.code, 2, "{}", ended.stderr);
+        assert!(ended.stderr.contains("whole seconds"), "{}", ended.stderr);
+    }
 }
