@@ -82,6 +82,12 @@ impl Drift {
     }
 }
 
+/// Seconds, rounded to milliseconds: for logs and JSON, where a floating-point number would show all
+/// its digits.
+pub fn seconds(duration: Duration) -> f64 {
+    duration.as_millis() as f64 / 1000.0
+}
+
 #[cfg(not(test))]
 fn wall() -> SystemTime {
     SystemTime::now()

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use anyhow::bail;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use super::args::{self, KeyringVerb};
@@ -43,10 +44,10 @@ fn ask() -> anyhow::Result<Sensitive> {
     let stdin = io::stdin();
     let value = if stdin.is_terminal() {
         err!("value (not shown): ");
-        let unseen = Unseen::begin();
+        let hidden = HiddenInput::begin();
         let mut line = Zeroizing::new(String::with_capacity(secret::MAX_BYTES));
         stdin.read_line(&mut line)?;
-        drop(unseen);
+        drop(hidden);
         err!("\n");
         secret::read_from(line.as_bytes())
     } else {
@@ -61,16 +62,10 @@ fn ask() -> anyhow::Result<Sensitive> {
 }
 
 /// While it lives, the terminal does not show what is typed.
-struct Unseen {
-    #[cfg(unix)]
-    before: Option<rustix::termios::Termios>,
-}
+struct HiddenInput(Option<Termios>);
 
-#[cfg(unix)]
-impl Unseen {
+impl HiddenInput {
     fn begin() -> Self {
-        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-
         let before = tcgetattr(io::stdin()).ok();
         if let Some(before) = &before {
             let mut silent = before.clone();
@@ -78,25 +73,15 @@ impl Unseen {
             // A terminal that cannot be silenced shows the value to the one who types it.
             let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &silent);
         }
-        Self { before }
+        Self(before)
     }
 }
 
-#[cfg(unix)]
-impl Drop for Unseen {
+impl Drop for HiddenInput {
     fn drop(&mut self) {
-        use rustix::termios::{OptionalActions, tcsetattr};
-
-        if let Some(before) = &self.before {
+        if let Some(before) = &self.0 {
             // Nothing better is at hand than the terminal as it is.
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
         }
-    }
-}
-
-#[cfg(not(unix))]
-impl Unseen {
-    fn begin() -> Self {
-        Self {}
     }
 }

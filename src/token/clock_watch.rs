@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::manager::ManagerHandle;
 use super::metrics::TokenMetrics;
-use crate::clock::{Drift, Jump, Moment};
+use crate::clock::{Drift, Jump, Moment, seconds};
 
 /// How often the clocks are looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub(super) async fn watch(tokens: ManagerHandle, metrics: TokenMetrics) {
         tracing::warn!(
             kind,
             ?jump,
-            late_s = late.as_secs_f64(),
+            late_s = seconds(late),
             "the clocks have jumped: tokens are looked at again"
         );
         tokens.wake();

@@ -15,7 +15,7 @@ use super::credential::Credential;
 use super::metrics::TokenMetrics;
 use super::probe::{MAX_RESPONSE_BYTES, connector};
 use super::schedule::FLOOR;
-use crate::clock::Moment;
+use crate::clock::{Moment, seconds};
 use crate::net::control::{self, CallError};
 use crate::oauth::error::{ErrorCode, FailureClass, MalformedResponse, TokenError};
 use crate::oauth::lifetime::{Lifetime, lifetime};
@@ -230,8 +230,8 @@ fn clock_offset(date: SystemTime, sent: SystemTime, received: SystemTime) -> f64
     let middle = sent + received.duration_since(sent).unwrap_or_default() / 2;
     let date = date + Duration::from_millis(500);
     match date.duration_since(middle) {
-        Ok(ahead) => ahead.as_secs_f64(),
-        Err(behind) => -behind.duration().as_secs_f64(),
+        Ok(ahead) => seconds(ahead),
+        Err(behind) => -seconds(behind.duration()),
     }
 }
 

@@ -10,7 +10,7 @@ use super::fetch::{Fetch, FetchError, Fetched};
 use super::refresher::Refresher;
 use super::schedule::FLOOR;
 use super::token_cell::UnavailableReason;
-use crate::clock::Moment;
+use crate::clock::{Moment, seconds};
 use crate::oauth::Scope;
 use crate::sensitive::Sensitive;
 
@@ -147,7 +147,7 @@ impl<F: Fetch> Refresher<F> {
             refusals_of_this_secret = refusals,
             failures,
             usable = self.holds_usable(),
-            next_try_s = next.map(|next| next.saturating_duration_since(now).as_secs_f64()),
+            next_try_s = next.map(|next| seconds(next.saturating_duration_since(now))),
             "no token"
         );
         self.change(|status| {
