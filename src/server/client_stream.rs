@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-use crate::net::poll::{PollFlags, pending_events};
+use crate::net::poll::{PEER_SHUTDOWN, PollFlags, pending_events};
 
 /// The presence of a client at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
