@@ -13,10 +13,10 @@ use http_body_util::Full;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_util::either::Either;
 
 use super::guard::{AccessError, Reach};
 use super::readiness::{Health, Readiness, is_started, readiness};
@@ -69,10 +69,10 @@ impl Admin {
         let (reach, listener) = match listener {
             Listener::Tcp(listener) => {
                 let reach = Reach::of(listener.local_addr()?);
-                (reach, Acceptor::Tcp(TcpListener::from_std(listener)?))
+                (reach, Either::Left(TcpListener::from_std(listener)?))
             }
             Listener::Unix(listener) => {
-                (Reach::SOCKET, Acceptor::Unix(UnixListener::from_std(listener)?))
+                (Reach::SOCKET, Either::Right(UnixListener::from_std(listener)?))
             }
         };
         self.accept(listener, View { reach, control }, stop).await;
@@ -93,10 +93,7 @@ impl Admin {
                 Ok((stream, permit)) => {
                     let (admin, view, stop) = (Arc::clone(&self), view.clone(), stop.clone());
                     connections.spawn(async move {
-                        match stream {
-                            Client::Tcp(stream) => admin.connection(stream, view, stop).await,
-                            Client::Unix(stream) => admin.connection(stream, view, stop).await,
-                        }
+                        admin.connection(stream, view, stop).await;
                         drop(permit);
                     });
                 }
@@ -115,7 +112,7 @@ impl Admin {
 
     async fn connection(
         self: Arc<Self>,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
+        stream: Either<TcpStream, UnixStream>,
         view: View,
         stop: StopSignal,
     ) {
@@ -242,15 +239,7 @@ impl Admin {
 const PAGES: &str = "there are /livez, /readyz, /startupz and /metrics, and on the control listener /status and \
      /refresh";
 
-enum Acceptor {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-enum Client {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+type Acceptor = Either<TcpListener, UnixListener>;
 
 /// The reach of one listener, and the pages that it serves.
 #[derive(Debug, Clone)]
@@ -270,13 +259,13 @@ impl View {
 async fn accept_one(
     listener: &Acceptor,
     slots: &Arc<Semaphore>,
-) -> io::Result<(Client, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(Either<TcpStream, UnixStream>, OwnedSemaphorePermit)> {
     let permit = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let client = match listener {
-        Acceptor::Tcp(listener) => Client::Tcp(listener.accept().await?.0),
-        Acceptor::Unix(listener) => Client::Unix(listener.accept().await?.0),
+    let stream = match listener {
+        Either::Left(listener) => Either::Left(listener.accept().await?.0),
+        Either::Right(listener) => Either::Right(listener.accept().await?.0),
     };
-    Ok((client, permit))
+    Ok((stream, permit))
 }
 
 /// The query of `/readyz`.

@@ -4,7 +4,6 @@
 //! A token call per hour needs no pool, and must never share one with requests.
 
 use std::error::Error as _;
-use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -123,26 +122,32 @@ async fn read(
         Err(error) if error.is::<LengthLimitError>() => Err(CallError::TooLarge(max_bytes)),
         Err(error) => Err(match error.downcast::<hyper::Error>() {
             Ok(error) => CallError::Exchange(*error),
-            Err(_) => CallError::Cut,
+            Err(_) => CallError::Incomplete,
         }),
     }
 }
 
 /// A call failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The connection failed.
+    #[error("{0}")]
     Connect(ConnectError),
     /// The call did not finish within this time.
+    #[error("no whole answer within {0:?}")]
     Timeout(Duration),
     /// The exchange failed after the connection was open.
+    #[error("the exchange broke off: {error}{}", cause(.0), error = .0)]
     Exchange(hyper::Error),
     /// The response head exceeds a limit.
+    #[error("the head of the answer has more than {MAX_HEADERS} lines or {MAX_HEADER_BYTES} bytes")]
     HeadTooLarge,
     /// The response body is longer than this many bytes.
+    #[error("the answer is longer than {0} bytes")]
     TooLarge(usize),
     /// The response ended early.
-    Cut,
+    #[error("the answer ended early")]
+    Incomplete,
 }
 
 impl CallError {
@@ -155,7 +160,7 @@ impl CallError {
         match self {
             Self::Connect(error) => error.label(),
             Self::Timeout(_) => "timeout",
-            Self::Exchange(_) | Self::Cut => "exchange",
+            Self::Exchange(_) | Self::Incomplete => "exchange",
             Self::HeadTooLarge | Self::TooLarge(_) => "too_large",
         }
     }
@@ -175,27 +180,10 @@ impl CallError {
     }
 }
 
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect(error) => error.fmt(f),
-            Self::Timeout(limit) => write!(f, "no whole answer within {limit:?}"),
-            Self::Exchange(error) => {
-                write!(f, "the exchange broke off: {error}")?;
-                // hyper prints each level by itself.
-                error.source().map_or(Ok(()), |cause| write!(f, ": {cause}"))
-            }
-            Self::HeadTooLarge => write!(
-                f,
-                "the head of the answer has more than {MAX_HEADERS} lines or {MAX_HEADER_BYTES} bytes"
-            ),
-            Self::TooLarge(bytes) => write!(f, "the answer is longer than {bytes} bytes"),
-            Self::Cut => f.write_str("the answer ended early"),
-        }
-    }
+/// Message of the cause of an error: hyper prints each level by itself.
+fn cause(error: &hyper::Error) -> String {
+    error.source().map_or_else(String::new, |cause| format!(": {cause}"))
 }
-
-impl std::error::Error for CallError {}
 
 #[cfg(test)]
 mod tests {
