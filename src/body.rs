@@ -79,6 +79,11 @@ impl Body {
         Self::of(Inner::Boxed(Box::pin(body)))
     }
 
+    /// The same body, which calls `on_end` when it was polled to its end. It allocates once.
+    pub fn on_end(self, on_end: impl FnMut() + Unpin + 'static) -> Self {
+        Self::boxed(Filtered::new(self, OnEnd(on_end)))
+    }
+
     const fn of(inner: Inner) -> Self {
         Self { inner, delivery: None }
     }
@@ -102,6 +107,7 @@ impl HttpBody for Body {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
         match &mut self.inner {
             Inner::Empty => Poll::Ready(None),
+            // Taken, so that a second poll is the end.
             Inner::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Inner::Incoming(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError(Box::new(error)))
@@ -157,6 +163,7 @@ impl<F: BodyFilter> HttpBody for Filtered<F> {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
+        // Both parts are `Unpin`: nothing is pinned but what a body has boxed.
         let Self { body, filter } = &mut *self;
         filter.poll_frame(body, cx)
     }
@@ -167,6 +174,19 @@ impl<F: BodyFilter> HttpBody for Filtered<F> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+struct OnEnd<F>(F);
+
+impl<F: FnMut() + Unpin> BodyFilter for OnEnd<F> {
+    fn poll_frame(&mut self, body: &mut Body, cx: &mut Context<'_>) -> PollFrame {
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        // At the last frame, since hyper may drop the body without polling it once more.
+        if is_last(&frame, body) {
+            (self.0)();
+        }
+        frame
     }
 }
 

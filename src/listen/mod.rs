@@ -1,8 +1,9 @@
 //! Sockets that clients connect to: TCP and Unix, their TLS, and who the peer is.
 //!
-//! [`sockets`] binds, `unix_socket` owns the file of a Unix socket, [`tls`] reads a listener's
-//! certificate and key, [`peer`] and [`peer_certificate`] say who connected.
+//! [`sockets`] binds, `unix_socket` owns the file of a Unix socket, `bind_error` gives advice, [`tls`]
+//! reads a listener's certificate and key, [`peer`] and [`peer_certificate`] identify clients.
 
+mod bind_error;
 pub mod peer;
 pub mod peer_certificate;
 pub mod settings;
@@ -10,7 +11,8 @@ pub mod sockets;
 pub mod tls;
 mod unix_socket;
 
+pub use bind_error::{BindError, BoundAddress};
 pub use peer::{Peer, PeerAddress, UnixPeer};
 pub use peer_certificate::PeerCertificate;
-pub use sockets::{AddressLock, BindError, Bound, BoundAddress, Listener, bind};
+pub use sockets::{AddressLock, Bound, Listener, bind};
 pub use tls::TlsCell;

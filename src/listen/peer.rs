@@ -1,37 +1,37 @@
-//! Who is on the other end of a client connection, as far as the connection itself tells.
+//! The identity of a client, as far as the connection itself proves it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::peer_certificate::PeerCertificate;
 
-/// What is known of a client before it has said a word of HTTP.
+/// The identity of a client, known before its first request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// The other end of the socket.
     pub address: PeerAddress,
-    /// What the client proved in the TLS handshake: a certificate of an authority that the listener
-    /// trusts. `None` without TLS, and where the client showed none and none was required.
+    /// The certificate that the client proved to hold in the TLS handshake, issued by an authority that
+    /// the listener trusts. `None` without TLS, and if the client presented none and none was required.
     pub certificate: Option<Box<PeerCertificate>>,
 }
 
 /// The other end of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerAddress {
-    /// An address and port; whoever may send from there.
+    /// An address and port. All programs that may send from there share it.
     Tcp(SocketAddr),
-    /// A process of this machine, as the kernel saw it when it connected.
+    /// A process on this machine, as the kernel saw it when it connected.
     Unix(UnixPeer),
 }
 
-/// The credentials of a process, vouched for by the kernel (`SO_PEERCRED`).
+/// The credentials of a process, as the kernel reports them (`SO_PEERCRED`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnixPeer {
     /// Effective user.
     pub uid: u32,
-    /// Effective group; supplementary groups are not told.
+    /// Effective group. The kernel does not report supplementary groups.
     pub gid: u32,
-    /// The process, for the log only: numbers are used again.
+    /// The process, for the log only: its number may be reused.
     pub pid: Option<i32>,
 }
 
@@ -46,7 +46,7 @@ impl Peer {
         Self { address: PeerAddress::Unix(peer), certificate: None }
     }
 
-    /// Its IP address, where it came over TCP.
+    /// The IP address of a TCP client.
     pub fn ip(&self) -> Option<IpAddr> {
         match self.address {
             PeerAddress::Tcp(address) => Some(address.ip()),
@@ -54,7 +54,7 @@ impl Peer {
         }
     }
 
-    /// Its process credentials, where it came over a Unix socket.
+    /// The process credentials of a client of a Unix socket.
     pub fn process(&self) -> Option<UnixPeer> {
         match self.address {
             PeerAddress::Tcp(_) => None,

@@ -1,6 +1,6 @@
-//! What we read from a client's certificate.
+//! The names in a client's certificate.
 //!
-//! Chains are verified by webpki inside rustls before anything here is asked.
+//! webpki inside rustls has verified the chain before this reads it.
 
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
@@ -21,7 +21,7 @@ pub struct PeerCertificate {
 }
 
 impl PeerCertificate {
-    /// Reads a certificate that has been verified; `None` where it cannot be read after all.
+    /// Parses a verified certificate; `None` if its names cannot be parsed.
     pub fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let certificate = EndEntityCert::try_from(der).ok()?;
         Some(Self {

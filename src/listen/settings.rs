@@ -1,4 +1,4 @@
-//! Where listeners are, who may connect, and their TLS.
+//! The addresses of listeners, the clients that may connect, and TLS.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use super::peer::UnixPeer;
 use crate::net::tls::MinVersion;
 
-/// Where a listener is bound.
+/// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Listen {
-    /// 127.0.0.1 and, where the machine has IPv6, `[::1]`, on one port (0: a free one).
+    /// 127.0.0.1 and, if the machine has IPv6, `[::1]`, on one port (0: a free one).
     Localhost(u16),
-    /// All addresses of the machine, IPv4 and, where the machine has it, IPv6, on one port (0: a free
-    /// one).
+    /// All addresses of the machine, of IPv4 and IPv6, on one port (0: a free one).
     All(u16),
     /// One address.
     Tcp(SocketAddr),
@@ -20,24 +19,24 @@ pub enum Listen {
     Unix(UnixSocket),
 }
 
-/// A Unix socket and who may connect to it.
+/// A Unix socket and the rights to connect to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UnixSocket {
     /// Its file, an absolute path.
     pub path: PathBuf,
-    /// Mode of the file: connecting takes the right to write.
+    /// Mode of the file. Connecting needs the right to write.
     pub mode: u32,
-    /// Owner of the file, where it is to be another than this process' user.
+    /// Owner of the file; `None` for the user of this process.
     pub owner: Option<Account>,
-    /// Group of the file, where it is to be another than this process' group.
+    /// Group of the file; `None` for the group of this process.
     pub group: Option<Account>,
 }
 
 impl UnixSocket {
-    /// Mode of the file where none is configured: this user and its group.
+    /// The default mode of the file: this user and its group may connect.
     pub const MODE: u32 = 0o660;
 
-    /// A socket with the usual mode and owner.
+    /// A socket with the default mode, owner and group.
     pub fn at(path: PathBuf) -> Self {
         Self { path, mode: Self::MODE, owner: None, group: None }
     }
@@ -52,17 +51,18 @@ pub enum Account {
     Name(String),
 }
 
-/// Which processes may use a Unix socket, beyond the rights of its file; none named: all.
+/// The processes that may use a Unix socket, in addition to the rights of its file. If neither users nor
+/// groups are listed, all may.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AllowedPeers {
     /// Effective users.
     pub uids: Vec<u32>,
-    /// Effective groups; others that a process is in are not told.
+    /// Effective groups. The kernel does not report supplementary groups.
     pub gids: Vec<u32>,
 }
 
 impl AllowedPeers {
-    /// Whether this process may.
+    /// Returns true if a process may use the socket.
     pub fn allow(&self, peer: UnixPeer) -> bool {
         let all = self.uids.is_empty() && self.gids.is_empty();
         all || self.uids.contains(&peer.uid) || self.gids.contains(&peer.gid)
@@ -77,27 +77,27 @@ pub struct ServerTls {
     pub certificate_file: PathBuf,
     /// PEM private key, unencrypted.
     pub key_file: PathBuf,
-    /// PEM files of the authorities whose client certificates are trusted; none: no client is
-    /// asked for one.
+    /// PEM files of the authorities whose client certificates are trusted. Without any, clients are not
+    /// asked for a certificate.
     pub client_ca_files: Vec<PathBuf>,
-    /// Whether a client that shows none is served.
+    /// Says if clients without a certificate are served.
     pub client_certificates: ClientCertificates,
     /// Lowest protocol version that is accepted.
     pub min_version: MinVersion,
 }
 
-/// Whether clients must show a certificate, where authorities are named.
+/// The obligation of clients to present a certificate, if authorities are configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ClientCertificates {
     /// The handshake fails without one.
     #[default]
     Required,
-    /// Those without one are served; a certificate that is shown must be good.
+    /// Clients without a certificate are served; one that is presented must be valid.
     Optional,
 }
 
 impl Listen {
-    /// Whether only this machine can reach it.
+    /// Returns true if only this machine can reach the address.
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Localhost(_) | Self::Unix(_) => true,

@@ -1,112 +1,82 @@
-//! Binding: where we listen, or one sentence on why we cannot and what to do about it.
+//! Sockets that listen, bound for all workers.
 
-use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::bind_error::{BindError, BoundAddress};
 use super::settings::Listen;
-use super::unix_socket::{self, OwnerError, SocketFile};
-
-/// Connections that the kernel may hold for us while the limit is reached.
-pub(super) const BACKLOG: i32 = 1024;
+use super::unix_socket::{self, BACKLOG, SocketFile};
 
 /// A listener that is bound, before its sockets go to the workers.
 #[derive(Debug)]
 pub struct Bound {
-    /// The addresses it really has (a port of 0 has become a number).
+    /// The addresses it is bound to, with the number that the kernel chose for a port of 0.
     pub addresses: Vec<BoundAddress>,
-    /// The sockets of each worker, non-blocking and ready for a runtime.
+    /// The sockets of each worker, non-blocking.
     pub sockets: Vec<Vec<Listener>>,
-    /// To be kept for as long as the listener is to be ours.
+    /// Held while the listener is open.
     pub locks: Vec<AddressLock>,
 }
 
-/// One address that a listener is bound to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BoundAddress {
-    /// IP address and port.
-    Tcp(SocketAddr),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
-
-impl BoundAddress {
-    /// The address, where it is one of TCP.
-    pub fn tcp(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(address) => Some(*address),
-            Self::Unix(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for BoundAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// For TCP.
+    /// Accepts TCP connections.
     Tcp(TcpListener),
-    /// For processes of this machine.
+    /// Accepts connections of processes on this machine.
     Unix(UnixListener),
 }
 
-/// What makes an address ours alone; given up when dropped.
+/// Keeps other instances from listening on an address, until it is dropped.
 #[derive(Debug)]
 pub enum AddressLock {
-    /// No second instance joins the sockets that share a port.
+    /// Keeps a second instance from joining the sockets that share a port.
     Port(PortLock),
-    /// The file of a Unix socket, removed in the end.
+    /// Removes the file of a Unix socket when dropped.
     File(SocketFile),
 }
 
-/// Binds a listener for this many workers.
+/// Binds a listener for a number of workers.
 ///
-/// One worker binds plainly. Several share a TCP port (`SO_REUSEPORT`), which a second instance of
-/// the program could join silently: it would be given half of the connections. So the port is first
-/// claimed by a name that only one process can hold. A Unix socket has one acceptor.
+/// One worker binds plainly. Several share a TCP port (`SO_REUSEPORT`), which a second instance of the
+/// program could join without an error, and it would get half of the connections. So a [`PortLock`] is
+/// taken first. A Unix socket has one acceptor.
 ///
 /// # Errors
 /// The first address that cannot be bound; nothing stays bound then.
 pub fn bind(listen: &Listen, workers: NonZeroUsize) -> Result<Bound, BindError> {
-    let fail =
-        |at: BoundAddress| move |cause: io::Error| BindError { listen: listen.clone(), at, cause };
     let mut bound = Bound::new(workers);
-    match listen {
-        Listen::Tcp(address) => {
-            bound.tcp(*address).map_err(fail(BoundAddress::Tcp(*address)))?;
-        }
+    let result = match listen {
+        Listen::Tcp(address) => bound.tcp(*address).map(drop).map_err(|cause| (*address, cause)),
         Listen::Localhost(port) => {
-            bound
-                .both_families(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, *port)
-                .map_err(|(at, cause)| fail(BoundAddress::Tcp(at))(cause))?;
+            bound.both_families(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, *port)
         }
         Listen::All(port) => {
-            bound
-                .both_families(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, *port)
-                .map_err(|(at, cause)| fail(BoundAddress::Tcp(at))(cause))?;
+            bound.both_families(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, *port)
         }
         Listen::Unix(socket) => {
             let at = BoundAddress::Unix(socket.path.clone());
-            let (listener, file) = unix_socket::bind(socket).map_err(fail(at.clone()))?;
+            let (listener, file) = unix_socket::bind(socket).map_err(|cause| BindError {
+                listen: listen.clone(),
+                at: at.clone(),
+                cause,
+            })?;
             bound.add(0, Listener::Unix(listener));
             bound.addresses.push(at);
             bound.locks.push(AddressLock::File(file));
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => Ok(bound),
+        Err((at, cause)) => {
+            Err(BindError { listen: listen.clone(), at: BoundAddress::Tcp(at), cause })
         }
     }
-    Ok(bound)
 }
 
 impl Bound {
@@ -148,7 +118,7 @@ impl Bound {
         let workers = self.sockets.len();
         if workers > 1 && address.port() != 0 {
             self.locks.push(AddressLock::Port(PortLock::new(address)?));
-            // What has the port without sharing it, or shares it as another user, is found here.
+            // Fails if a program has the port without sharing it, or shares it as another user.
             drop(bind_one(address, false)?);
         }
         let mut local = address;
@@ -157,6 +127,7 @@ impl Bound {
             local = listener.local_addr()?;
             self.add(worker, Listener::Tcp(listener));
         }
+        // The kernel chose a free port, which only now can be locked.
         if address.port() == 0 && workers > 1 {
             self.locks.push(AddressLock::Port(PortLock::new(local)?));
         }
@@ -165,8 +136,8 @@ impl Bound {
     }
 }
 
-/// A name in the abstract namespace of Unix sockets: it belongs to the network namespace, as the
-/// port does, and goes with the process that holds it.
+/// A name in the abstract namespace of Unix sockets, which only one process can hold. It belongs to the
+/// network namespace, as the port does, and goes with the process.
 #[derive(Debug)]
 pub struct PortLock {
     #[cfg(target_os = "linux")]
@@ -206,107 +177,11 @@ fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// The kernel lacks the family of the address, or the loopback interface has no address of it.
+/// True if the kernel lacks the family of the address, or the loopback interface has no address of it.
 fn lacks_family(error: &io::Error) -> bool {
     let unsupported = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
         || error.raw_os_error() == Some(unsupported)
-}
-
-/// An address could not be listened on.
-#[derive(Debug)]
-pub struct BindError {
-    /// As it was configured.
-    pub listen: Listen,
-    /// The address that failed.
-    pub at: BoundAddress,
-    /// What the system said.
-    pub cause: io::Error,
-}
-
-impl BindError {
-    /// What to do about it.
-    pub fn hint(&self) -> String {
-        match &self.at {
-            BoundAddress::Tcp(address) => self.tcp_hint(*address),
-            BoundAddress::Unix(path) => self.file_hint(&path.display().to_string()),
-        }
-    }
-
-    fn tcp_hint(&self, address: SocketAddr) -> String {
-        let port = address.port();
-        match self.cause.kind() {
-            io::ErrorKind::AddrInUse => format!(
-                "another program, or another bearer-proxy, listens there; \
-                 `ss -ltnp 'sport = :{port}'` shows which. Stop it, or choose another port in `listen`"
-            ),
-            io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port in `listen`"
-                    .into()
-            }
-            io::ErrorKind::AddrNotAvailable => format!(
-                "this machine has no address {}; write one it has, or `localhost`",
-                display_ip(address.ip())
-            ),
-            _ => "check the address in `listen`".into(),
-        }
-    }
-
-    fn is_owner(&self) -> bool {
-        self.cause.get_ref().is_some_and(|cause| cause.is::<OwnerError>())
-    }
-
-    fn file_hint(&self, path: &str) -> String {
-        if self.is_owner() {
-            return "another owner takes CAP_CHOWN, another group takes membership in it; under \
-                    systemd, write Group= in the unit and leave owner and group out of `listen`"
-                .into();
-        }
-        match self.cause.kind() {
-            io::ErrorKind::AddrInUse => format!(
-                "another program, or another bearer-proxy, listens there; \
-                 `ss -lxp src {path}` shows which. Stop it, or choose another path in `listen`"
-            ),
-            io::ErrorKind::AlreadyExists => {
-                "it is no socket, so it is left alone; move it away, or choose another path".into()
-            }
-            io::ErrorKind::NotFound => "make the folder first, writable for this user".into(),
-            io::ErrorKind::PermissionDenied => "the folder must be writable for this user".into(),
-            _ => "check the path, owner and group in `listen`".into(),
-        }
-    }
-}
-
-fn display_ip(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    }
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.cause.kind() {
-            _ if self.is_owner() => self.cause.to_string(),
-            io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
-            io::ErrorKind::AlreadyExists => "a file is in the way".to_owned(),
-            io::ErrorKind::NotFound => "no such folder".to_owned(),
-            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-            io::ErrorKind::AddrNotAvailable => "no such address here".to_owned(),
-            _ => self.cause.to_string(),
-        };
-        write!(f, "cannot listen on {}", self.at)?;
-        if let Listen::Localhost(_) | Listen::All(_) = self.listen {
-            write!(f, " (for {})", self.listen)?;
-        }
-        write!(f, ": {what}: {}", self.hint())
-    }
-}
-
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! TLS of a listener: its files made into settings that can be replaced while it runs.
+//! The TLS of a listener, made from files and replaceable while the listener runs.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,29 +17,29 @@ use crate::x509::TlsSetupError;
 use crate::x509::certificate::Certificate;
 use crate::x509::pem::{certificates, private_key};
 
-/// What a listener's handshakes are made with: nothing, where it speaks without TLS. Clones share
-/// it; connections that are open keep what they began with.
+/// The TLS configuration of a listener, empty for a listener without TLS. Clones share it; open
+/// connections keep the configuration that they began with.
 #[derive(Debug, Clone, Default)]
 pub struct TlsCell(Arc<ArcSwapOption<ServerConfig>>);
 
 impl TlsCell {
-    /// Handshakes from now on are made with this.
+    /// Replaces the configuration for handshakes from now on.
     pub fn set(&self, identity: Option<&Identity>) {
         self.0.store(identity.map(|identity| Arc::clone(&identity.config)));
     }
 
-    /// Makes the handshakes of new connections; `None` for a listener without TLS.
+    /// Accepts the handshakes of new connections; `None` for a listener without TLS.
     pub fn acceptor(&self) -> Option<TlsAcceptor> {
         self.0.load_full().map(TlsAcceptor::from)
     }
 }
 
-/// The files of a listener's TLS, read and found to fit together.
+/// A certificate chain and key that fit together, as read from files.
 pub struct Identity {
     config: Arc<ServerConfig>,
-    /// When our certificate ends to be valid, where that can be read.
+    /// The expiry of our certificate, if it can be parsed.
     pub expires: Option<SystemTime>,
-    /// Of all that was read, so that a change is seen without keeping the key.
+    /// The digest of all files, which detects a change without keeping the key.
     contents: Digest,
 }
 
@@ -47,15 +47,15 @@ impl Identity {
     /// Reads the files.
     ///
     /// # Errors
-    /// Names the file and what is wrong with it, or says that key and certificate do not fit.
+    /// A file that cannot be used, or a key that does not fit the certificate.
     pub fn read(settings: &ServerTls) -> Result<Self, TlsSetupError> {
         Self::new(settings, Files::read(settings)?)
     }
 
-    /// The same anew where the files have changed; `None` where they have not.
+    /// Reads the files again; `None` if they have not changed.
     ///
     /// # Errors
-    /// As for [`read`](Self::read); what is in force stays usable.
+    /// As for [`read`](Self::read); this identity stays usable.
     pub fn reread(&self, settings: &ServerTls) -> Result<Option<Self>, TlsSetupError> {
         let files = Files::read(settings)?;
         if files.digest().as_ref() == self.contents.as_ref() {
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Identity {
 struct Files {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    /// Of clients.
+    /// The authorities of client certificates.
     authorities: Vec<CertificateDer<'static>>,
 }
 
@@ -120,7 +120,7 @@ fn config(settings: &ServerTls, files: Files) -> Result<ServerConfig, TlsSetupEr
         TlsSetupError::new(format!("{certificate} with {key}: unusable for a listener: {error}"))
     })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // Early data can be replayed by whoever recorded it (RFC 8446 section 8).
+    // An attacker who recorded early data can replay it (RFC 8446 section 8).
     config.max_early_data_size = 0;
     Ok(config)
 }

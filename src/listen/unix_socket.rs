@@ -1,7 +1,6 @@
-//! The file of a Unix socket: made with its mode and owner before anybody can connect, taken over
-//! from an instance that died, left alone where one lives, removed in the end.
+//! The file of a Unix socket: made with its mode and owner before a client can connect, taken over from
+//! an instance that died but not from one that lives, and removed in the end.
 
-use std::fmt;
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
@@ -11,37 +10,39 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::settings::{Account, UnixSocket};
-use super::sockets::BACKLOG;
 
-/// The file of a socket that listens; removed when dropped, unless another has taken its place.
+/// Connections that wait in the kernel's queue, such as while the connection limit is reached.
+pub(super) const BACKLOG: i32 = 1024;
+
+/// The file of a listening socket. Removed when dropped, unless another file has taken its place.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: Identity,
 }
 
-/// Device, number and making of a file: a number alone is used again.
+/// Device, inode and modification time of a file. An inode alone may be reused.
 type Identity = (u64, u64, i64, i64);
 
 fn identity(file: &Metadata) -> Identity {
     (file.dev(), file.ino(), file.mtime(), file.mtime_nsec())
 }
 
-/// Binds, and listens.
+/// Binds a socket and listens on it.
 ///
 /// # Errors
-/// `AddrInUse` where somebody listens there, `AlreadyExists` where the file is no socket.
+/// `AddrInUse` if a process listens there, `AlreadyExists` if the file is not a socket.
 pub(super) fn bind(settings: &UnixSocket) -> io::Result<(UnixListener, SocketFile)> {
     let path = &settings.path;
-    // Two that start at once would each take the other's fresh socket for a dead one.
+    // Two instances that start at once would each take the other's fresh socket for a dead one.
     let _starting = lock(path.parent().unwrap_or(Path::new("/")))?;
     remove_dead(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let made = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.clone(), identity: identity(&made) };
-    // Until it listens, nobody can connect: the mode is in force for the first one that does.
+    let metadata = fs::symlink_metadata(path)?;
+    let file = SocketFile { path: path.clone(), identity: identity(&metadata) };
+    // No client can connect before it listens, so that the mode applies to the first one.
     settings.give_access()?;
     socket.listen(BACKLOG)?;
     Ok((UnixListener::from(socket), file))
@@ -55,10 +56,10 @@ impl UnixSocket {
     pub fn give_access(&self) -> io::Result<()> {
         let owner = self.owner.as_ref().map(|owner| owner.id("/etc/passwd")).transpose()?;
         let group = self.group.as_ref().map(|group| group.id("/etc/group")).transpose()?;
-        let made = fs::symlink_metadata(&self.path)?;
-        let owner = owner.filter(|id| *id != made.uid());
-        let group = group.filter(|id| *id != made.gid());
-        // Not without need: a sandbox may forbid chown(2) even where it would change nothing.
+        let metadata = fs::symlink_metadata(&self.path)?;
+        let owner = owner.filter(|id| *id != metadata.uid());
+        let group = group.filter(|id| *id != metadata.gid());
+        // Only if needed: a sandbox may forbid chown(2) even if it would change nothing.
         if owner.or(group).is_some() {
             chown(&self.path, owner, group).map_err(|cause| {
                 io::Error::new(cause.kind(), OwnerError { owner, group, cause })
@@ -68,36 +69,24 @@ impl UnixSocket {
     }
 }
 
-/// The file of a socket cannot be given to its configured owner or group.
-#[derive(Debug)]
-pub struct OwnerError {
-    /// The user that it does not belong to yet.
+/// The file of a socket could not be given to its configured owner or group.
+#[derive(Debug, thiserror::Error)]
+#[error("the socket cannot be given to{}{}: {cause}", named("user", *.owner), named("group", *.group))]
+pub(super) struct OwnerError {
+    /// The user that does not own it yet.
     owner: Option<u32>,
-    /// The group that it does not belong to yet.
+    /// The group that does not own it yet.
     group: Option<u32>,
+    #[source]
     cause: io::Error,
 }
 
-impl fmt::Display for OwnerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the socket cannot be given to")?;
-        for (what, id) in [("user", self.owner), ("group", self.group)] {
-            if let Some(id) = id {
-                write!(f, " {what} {id}")?;
-            }
-        }
-        write!(f, ": {}", self.cause)
-    }
-}
-
-impl std::error::Error for OwnerError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
-    }
+fn named(kind: &str, id: Option<u32>) -> String {
+    id.map(|id| format!(" {kind} {id}")).unwrap_or_default()
 }
 
 impl Account {
-    /// Its number; a name is looked up in this file, whose lines begin `NAME:x:NUMBER:`.
+    /// The number of the account. A name is looked up in `file`, whose lines begin `NAME:x:NUMBER:`.
     fn id(&self, file: &str) -> io::Result<u32> {
         let name = match self {
             Self::Id(id) => return Ok(*id),
@@ -122,7 +111,7 @@ fn lock(folder: &Path) -> io::Result<File> {
     }
 }
 
-/// Removes the file of a socket that nobody listens on.
+/// Removes the file of a socket on which no process listens.
 fn remove_dead(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -142,10 +131,11 @@ fn remove_dead(path: &Path) -> io::Result<()> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let still =
+        // A successor may have replaced the file, whose removal would leave it unreachable.
+        let is_ours =
             fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
-        if still {
-            // Where that fails, the next start finds a dead socket and removes it.
+        if is_ours {
+            // On an error the next start finds a dead socket and removes it.
             let _ = fs::remove_file(&self.path);
         }
     }

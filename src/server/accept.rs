@@ -192,6 +192,7 @@ impl<S: RequestService> Accept<S> {
 
     /// Closes the listeners and waits for all connections, until they are to be dropped.
     async fn finish(mut self, stop: &StopSignal) {
+        // All listeners close before the first wait, so that no connection comes in any more.
         let ids: Vec<_> = self.listeners.iter().map(|listener| listener.id).collect();
         ids.into_iter().for_each(|id| self.remove(id));
         let drained = async {
@@ -234,6 +235,7 @@ impl<S: RequestService> Accept<S> {
                 if let Some(suppressed) = self.failures.allow() {
                     tracing::error!(%error, suppressed, "accepting a connection failed; trying again");
                 }
+                // The connection stays in the kernel's queue, and would be ready again at once.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -264,6 +266,7 @@ impl<S: RequestService> Accept<S> {
         let (token, handle) = (open.drain.open_token(), open.drain.join());
         let (settings, refused) = (Rc::clone(&self.settings), Rc::clone(&self.refused));
         let (service, limit) = (self.service.clone(), self.limit.clone());
+        // Here, and not in the task, so that the next accept knows at once that the limit is reached.
         let permit = limit.try_acquire();
         let queued = permit.is_none().then(|| self.admission.token());
         if queued.is_some() {
@@ -276,6 +279,7 @@ impl<S: RequestService> Accept<S> {
                 Some(permit) => permit,
                 None => limit.acquire().await,
             };
+            // Lets the worker accept again.
             drop(queued);
             let io = match acceptor {
                 None => SharedIo::new(stream, Some(permit)),
@@ -338,7 +342,7 @@ mod tests {
     use super::*;
     use crate::body::Body;
     use crate::listen::settings::{Listen, UnixSocket};
-    use crate::listen::sockets::{BoundAddress, bind};
+    use crate::listen::{BoundAddress, bind};
     use crate::server::Inbound;
 
     trait Client: Read + Write {}

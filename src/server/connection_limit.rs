@@ -45,6 +45,7 @@ impl ConnectionLimit {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
         let mut state = self.state();
         let (added, removed) = (max.saturating_sub(state.max), state.max.saturating_sub(max));
+        // A higher limit first spares permits that were to be destroyed.
         let spared = added.min(state.excess);
         self.0.semaphore.add_permits(added - spared);
         let destroyed = self.0.semaphore.forget_permits(removed);
@@ -53,6 +54,7 @@ impl ConnectionLimit {
 
     /// Takes a permit if one is free.
     pub(super) fn try_acquire(&self) -> Option<ConnectionPermit> {
+        // Forgotten here and in `acquire`, because the drop of a `ConnectionPermit` decides if it comes back.
         self.0.semaphore.try_acquire().ok()?.forget();
         Some(ConnectionPermit(self.clone()))
     }

@@ -45,6 +45,7 @@ impl Drain {
 
     /// Enters a phase, for present and future connections. There is no way back.
     pub fn advance(&self, to: ShutdownPhase) {
+        // Set before the wake-up, so that a connection that is polled then sees it.
         self.phase.set(self.phase.get().max(to));
         self.wake();
     }
@@ -117,6 +118,7 @@ impl DrainHandle {
 
 impl Drop for DrainHandle {
     fn drop(&mut self) {
+        // With its waker, which would otherwise keep the memory of a task that has ended.
         self.drain.wakers.borrow_mut().remove(self.key);
     }
 }

@@ -66,6 +66,7 @@ impl WeakIo {
     /// The state of the client: as the kernel knows it, or half closed if its end was read. The client of
     /// a closed socket is disconnected.
     pub fn peer_state(&self) -> PeerState {
+        // The last strong handle is gone once the connection has closed its socket.
         let Some(state) = self.0.upgrade() else { return PeerState::Disconnected };
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
         match state.stream.peer_state() {
@@ -192,6 +193,7 @@ impl SharedIo {
         let State { stream, early, .. } = &mut *state;
         early.reserve(room);
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(stream), cx, early))?;
+        // Only the new bytes: those before them are noted already.
         let begun = early.len() - read;
         let begun = begins_message(early.get(begun..).unwrap_or_default());
         state.note_read(read, begun);
@@ -224,6 +226,7 @@ impl<I: ?Sized> State<I> {
     /// Notes a read; `begun` says that it holds some of a message.
     fn note_read(&mut self, bytes: usize, begun: bool) {
         self.at_end |= bytes == 0;
+        // Bytes that come in a busy phase are a pipelined request, which hyper reads later.
         if begun && self.phase == ConnectionPhase::Idle {
             self.phase = ConnectionPhase::Head;
             self.moved = true;
@@ -263,6 +266,7 @@ impl AsyncRead for SharedIo {
             }
             return Poll::Ready(Ok(()));
         }
+        // hyper may pass a buffer that is filled in part.
         let before = buf.filled().len();
         ready!(Pin::new(&mut state.stream).poll_read(cx, buf))?;
         let read = buf.filled().get(before..).unwrap_or_default();
@@ -277,6 +281,7 @@ impl AsyncWrite for SharedIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // One piece is written as it is, and noted in one place.
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
@@ -287,6 +292,7 @@ impl AsyncWrite for SharedIo {
     ) -> Poll<io::Result<usize>> {
         let mut state = self.lock();
         let written = poll_write_pieces(&mut state.stream, cx, pieces);
+        // Not for an empty write, which is no progress of the client.
         if let Poll::Ready(Ok(bytes @ 1..)) = written {
             state.moved = true;
             state.written += bytes as u64;
@@ -304,6 +310,7 @@ impl AsyncWrite for SharedIo {
         // TLS buffers what it cannot send, and reports only here that the socket has no room.
         let flushed = Pin::new(&mut state.stream).poll_flush(cx);
         state.note_blocked(flushed.is_pending());
+        // Set, and never cleared here: a flush that follows says nothing less.
         state.flushed |= matches!(flushed, Poll::Ready(Ok(())));
         flushed
     }

@@ -6,14 +6,14 @@ use std::time::Duration;
 /// Bounds on connections and message heads, each with the default of the field's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionSettings {
-    /// Open client connections over all listeners; more wait in the kernel's queue, and those that
-    /// have been idle for a second make room for them.
+    /// Open client connections over all listeners. Further ones wait in the kernel's queue, and
+    /// connections that were idle for a second close to make room for them.
     pub max_connections: usize,
     /// Time for a request's head, from its first byte.
     pub head_timeout: Duration,
     /// How long a kept-alive client connection may be idle.
     pub idle_timeout: Duration,
-    /// How long a client may take nothing of the answer that it is being sent.
+    /// How long a client may read nothing of the response that it is sent.
     pub send_timeout: Duration,
     /// Requests under way on one HTTP/2 connection.
     pub max_streams: u32,
@@ -25,19 +25,19 @@ pub struct ConnectionSettings {
     pub max_headers: usize,
     /// Bytes of the head of one request, 8 KiB (hyper's smallest buffer) to 1 MiB. Default: 32 KiB.
     pub max_header_bytes: usize,
-    /// Whether names of header fields keep the case they came in, in both directions, over HTTP/1.
+    /// True if names of header fields keep their case, in both directions, over HTTP/1.
     /// RFC 9110 section 5.1 has them compared without regard to case, and some old servers compare
     /// `SOAPAction` byte by byte. HTTP/2 has lower case only (RFC 9113 section 8.2.1). Default:
     /// true. Upstreams have the same value in [`preserve_header_case`].
     ///
     /// [`preserve_header_case`]: crate::upstream::Settings::preserve_header_case
     pub preserve_header_case: bool,
-    /// What it means that an app closes its sending side while its request is under way.
+    /// The meaning of a FIN from an app whose request is under way.
     pub half_closed: HalfClosed,
 }
 
-/// What it means that an app closes its sending side (a TCP FIN, or the close_notify of TLS) while
-/// its request is under way.
+/// The meaning of an app that closes its sending side (a TCP FIN, or the close_notify of TLS) while its
+/// request is under way.
 ///
 /// A FIN alone does not tell an app that left from one that still reads: RFC 9112 section 9.6 lets
 /// a client close the half of the connection that it no longer needs.
@@ -48,7 +48,7 @@ pub enum HalfClosed {
     /// after two seconds. The default.
     #[default]
     Gone,
-    /// The app is taken to be reading: a FIN alone cancels no request and keeps none from being
+    /// The app is taken to be reading: a FIN alone neither cancels a request nor keeps one from being
     /// sent.
     Serve,
 }
@@ -70,7 +70,7 @@ impl Default for ConnectionSettings {
     }
 }
 
-/// How many worker threads carry requests.
+/// The number of worker threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerCount {
     /// This many.
@@ -89,7 +89,7 @@ impl WorkerCount {
     /// Most workers that `auto` stands for: more only multiply connections to upstreams.
     const AUTO_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 
-    /// Their number here and now.
+    /// The number on this machine.
     pub fn count(self) -> NonZeroUsize {
         match self {
             Self::Count(count) => count,
@@ -100,10 +100,10 @@ impl WorkerCount {
     }
 }
 
-/// How the program leaves.
+/// The times of an orderly shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShutdownSettings {
-    /// After SIGTERM, how long new connections are still accepted while not ready.
+    /// How long connections are still accepted after SIGTERM, while the program is not ready.
     pub lame_duck: Duration,
     /// How long requests under way may take to finish.
     pub drain_timeout: Duration,

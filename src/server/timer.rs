@@ -111,7 +111,8 @@ impl<'a> ConnectionTimer<'a> {
             ConnectionPhase::Stalled => self.settings.send_timeout,
             ConnectionPhase::Busy | ConnectionPhase::BusySafe => return None,
         };
-        // The clock is read only here, at the start of a phase that has a deadline.
+        // A head that trickles in enters its phase once and moves no bytes out, so that its time is not
+        // extended. The clock is read only here, at the start of a phase that has a deadline.
         if entered || moved {
             self.since = Instant::now();
         }

@@ -1,11 +1,11 @@
-//! Why an exchange failed, and whether any byte of the request had left.
+//! Failures of an exchange, each with the certainty that the request was not sent.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use crate::net::connect::ConnectError;
 
-/// Whether a request reached the upstream.
+/// The certainty that a request reached the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Forwarded {
     /// No byte of it was written, or the server promised that it did not process it: sending it again
@@ -99,7 +99,7 @@ impl SendError {
         Self { kind, forwarded: Forwarded::No, reused: false }
     }
 
-    /// Why no connection could be made, where that is what failed.
+    /// The error of connecting, if that is the cause.
     pub fn connect(&self) -> Option<&ConnectError> {
         match &self.kind {
             SendErrorKind::Connect(error) => Some(error),
@@ -107,8 +107,8 @@ impl SendError {
         }
     }
 
-    /// Whether a connection that had carried requests before failed before the head of an answer: its
-    /// server may have closed it before it saw this one.
+    /// Returns true if a reused connection failed before the head of a response: its server may have
+    /// closed it before it saw this request.
     pub fn is_stale(&self) -> bool {
         let cut = match &self.kind {
             SendErrorKind::Closed => true,
@@ -118,7 +118,7 @@ impl SendError {
         self.reused && cut
     }
 
-    /// Whether the server promised not to have processed the request.
+    /// Returns true if the server promised not to have processed the request.
     pub fn is_refused(&self) -> bool {
         matches!(self.kind, SendErrorKind::Refused)
     }

@@ -117,6 +117,7 @@ impl Interim {
 
 impl State {
     fn change(&mut self, from: ContinueState, to: ContinueState) {
+        // Only from the expected state, so that a late 100 or timer cannot undo a final response.
         if self.body == from {
             self.body = to;
             self.sender.take().into_iter().for_each(Waker::wake);
@@ -138,7 +139,7 @@ impl BodyFilter for HeldBody {
         if undecided && self.sleep.as_mut().poll(cx).is_ready() {
             self.interim.lock().change(ContinueState::Undecided, ContinueState::Send);
         }
-        // Read again under the same lock that stores the waker, so that a decision in between is seen.
+        // Read again, since the timer may just have decided.
         let mut state = self.interim.lock();
         match state.body {
             ContinueState::Send => {}
@@ -146,6 +147,7 @@ impl BodyFilter for HeldBody {
                 return Poll::Ready(Some(Err(BodyError::new("the body was not asked for"))));
             }
             ContinueState::Undecided | ContinueState::Withhold => {
+                // Under the lock that the state was read under, so that no decision falls in between.
                 state.sender = Some(cx.waker().clone());
                 return Poll::Pending;
             }

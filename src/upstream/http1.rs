@@ -192,9 +192,9 @@ impl Http1Connection {
             response_ended: Cell::new(false),
         });
         if !request.body().is_end_stream() {
+            let sending = Rc::clone(&exchange);
             let body = std::mem::take(request.body_mut());
-            let filter = RequestEnd(Rc::clone(&exchange));
-            *request.body_mut() = Body::boxed(Filtered::new(body, filter));
+            *request.body_mut() = body.on_end(move || sending.request_ended.set(true));
         }
         let sending = self.sender.try_send_request(request);
         async move {
@@ -327,19 +327,6 @@ impl Drop for Exchange {
             connection.idle_since = Instant::now();
             self.pool.checkin(connection);
         }
-    }
-}
-
-/// Notes the end of a request body.
-struct RequestEnd(Rc<Exchange>);
-
-impl BodyFilter for RequestEnd {
-    fn poll_frame(&mut self, body: &mut Body, cx: &mut Context<'_>) -> PollFrame {
-        let frame = Pin::new(&mut *body).poll_frame(cx);
-        if is_last(&frame, body) {
-            self.0.request_ended.set(true);
-        }
-        frame
     }
 }
 

@@ -27,7 +27,7 @@ use super::exchange::{SendFailure, UpstreamResponse};
 use super::io::{OnWriteError, UpstreamIo};
 use super::response_check::check_http2;
 use super::settings::Settings;
-use crate::body::{Body, BodyError, BodyFilter, Filtered, PollFrame, is_last};
+use crate::body::{Body, BodyError, BodyFilter, Filtered, PollFrame};
 use crate::net::connect::{ConnectError, MaybeTlsStream};
 
 /// Requests that share one connection at most, even if its server allows more.
@@ -104,6 +104,7 @@ impl Http2Connections {
     /// The newest connection with room for one more request and a frame within `max_idle`.
     pub fn with_room(&self, now: Instant, max_idle: Duration) -> Option<Http2Connection> {
         let mut open = self.open.borrow_mut();
+        // A connection that has received GOAWAY is closed for new requests, but not for those on it.
         open.retain(Http2Connection::is_open);
         let fits = |connection: &&Http2Connection| {
             let state = &connection.state;
@@ -174,6 +175,8 @@ impl Http2Connections {
         });
         let driving = Rc::clone(&state);
         spawn_local(async move {
+            // The borrow lasts for one poll: `has_room` looks at the connection between polls, and hyper
+            // calls nothing of ours that does during one.
             poll_fn(|cx| match &mut *driving.driven.borrow_mut() {
                 Some(connection) => Pin::new(connection).poll(cx).map(drop),
                 None => Poll::Ready(()),
@@ -183,6 +186,7 @@ impl Http2Connections {
             driving.driven.take();
         });
         let connection = Http2Connection { sender, state };
+        // Before the leader is dropped: those that it wakes find the connection.
         self.expected.set(true);
         self.open.borrow_mut().push(connection.clone());
         Ok(connection)
@@ -233,6 +237,7 @@ impl Http2Connection {
     ) -> Result<UpstreamResponse, SendFailure> {
         let request_ended = Rc::new(Cell::new(request.body().is_end_stream()));
         let request = absolute(request, authority, settings.origin.is_https(), &request_ended);
+        // Counted before the first wait, so that concurrent requests do not exceed the limit.
         let stream = OpenStream::new(&self.state);
         let response = self.sender.try_send_request(request).await.map_err(|mut failed| {
             let unsent = failed.take_message();
@@ -275,19 +280,8 @@ fn absolute(
     if request_ended.get() {
         return request;
     }
-    let filter = RequestEnd(Rc::clone(request_ended));
-    request.map(|body| Body::boxed(Filtered::new(body, filter)))
-}
-
-/// Notes when hyper has taken all of a request body.
-struct RequestEnd(Rc<Cell<bool>>);
-
-impl BodyFilter for RequestEnd {
-    fn poll_frame(&mut self, body: &mut Body, cx: &mut Context<'_>) -> PollFrame {
-        let frame = Pin::new(&mut *body).poll_frame(cx);
-        self.0.set(self.0.get() || is_last(&frame, body));
-        frame
-    }
+    let ended = Rc::clone(request_ended);
+    request.map(|body| body.on_end(move || ended.set(true)))
 }
 
 /// Fails a response body that a reset has cut, and holds its stream.
@@ -353,6 +347,7 @@ fn failure(error: hyper::Error, unsent: bool, reused: bool) -> SendError {
     } else {
         SendErrorKind::Exchange(error)
     };
+    // hyper gives back only what it has not handed to h2.
     let untouched = unsent || matches!(kind, SendErrorKind::Refused);
     let forwarded = if untouched { Forwarded::No } else { Forwarded::Unknown };
     SendError { kind, forwarded, reused }

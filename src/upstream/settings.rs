@@ -1,4 +1,4 @@
-//! What the pool of one upstream needs to know.
+//! The settings of one upstream's connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::net::tls::{Alpn, TlsCache, TlsSettings};
 use crate::secret::EgressProxy;
 use crate::x509::TlsSetupError;
 
-/// Where one upstream is and how its connections are made and kept.
+/// The address of one upstream, and the limits of its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Its name in the configuration, and the `upstream` label of metrics.
@@ -20,19 +20,18 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// The egress proxy on the way to it.
     pub egress: Option<EgressProxy>,
-    /// Which HTTP versions are offered.
+    /// The HTTP versions that are offered.
     pub protocol: Protocol,
-    /// Whether names of header fields keep the case they came in, in requests and answers, over
-    /// HTTP/1: some old servers compare `SOAPAction` byte by byte, although RFC 9110 section 5.1 has
+    /// True if names of header fields keep their case, in requests and responses, over HTTP/1: some old servers compare `SOAPAction` byte by byte, although RFC 9110 section 5.1 has
     /// names compared without regard to case. Default: true.
     pub preserve_header_case: bool,
-    /// Whether requests may ask for another protocol, on HTTP/1.1 connections of their own.
+    /// True if requests may ask for another protocol, on HTTP/1.1 connections of their own.
     pub upgrades: bool,
     /// Time for DNS, TCP and TLS together.
     pub connect_timeout: Duration,
     /// A connection idle for longer is closed.
     pub idle_timeout: Duration,
-    /// A connection older than this, give or take 10 %, is not used again.
+    /// A connection older than this, plus or minus 10 %, is not reused.
     pub max_age: Duration,
     /// How long a connection may have been idle to carry an unsafe method.
     pub unsafe_max_idle: Duration,
@@ -48,19 +47,19 @@ pub struct Settings {
     /// Bytes of the head of one answer, 8 KiB to 1 MiB. Default:
     /// [`Settings::MAX_RESPONSE_HEADER_BYTES`].
     pub max_response_header_bytes: usize,
-    /// How long an HTTP/2 server may be silent while it owes an answer, and then how long for saying
-    /// that it is there.
+    /// How long an HTTP/2 server may be silent while it owes a response, and then how long it may take to
+    /// acknowledge a ping.
     pub ping: Duration,
     /// Unacknowledged bytes end the connection after this time (TCP_USER_TIMEOUT).
     pub tcp_user_timeout: Duration,
 }
 
 impl Settings {
-    /// Open connections to an upstream where none are configured.
+    /// The default limit on open connections to an upstream.
     pub const MAX_CONNECTIONS: usize = 256;
-    /// Lines of header fields in an answer's head where none are configured.
+    /// The default limit on lines of header fields in a response's head.
     pub const MAX_RESPONSE_HEADERS: usize = 256;
-    /// Bytes of an answer's head where none are configured: 64 KiB.
+    /// The default limit on bytes of a response's head: 64 KiB.
     pub const MAX_RESPONSE_HEADER_BYTES: usize = 64 * 1024;
 
     /// Settings with every default, for an origin.
@@ -86,7 +85,7 @@ impl Settings {
         }
     }
 
-    /// What makes its connections.
+    /// A connector that offers the HTTP versions of `protocol`.
     ///
     /// # Errors
     /// TLS settings that cannot be used.
@@ -99,7 +98,7 @@ impl Settings {
         self.connector_with(cache, alpn)
     }
 
-    /// The same with other HTTP versions on offer.
+    /// A connector that offers other HTTP versions than `protocol`.
     ///
     /// # Errors
     /// TLS settings that cannot be used.
@@ -114,11 +113,11 @@ impl Settings {
 /// HTTP versions offered to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Protocol {
-    /// HTTP/2 where ALPN agrees on it, else HTTP/1.1; HTTP/1.1 without TLS.
+    /// With TLS, HTTP/2 if ALPN selects it, else HTTP/1.1. Without TLS, HTTP/1.1.
     #[default]
     Auto,
     /// HTTP/1.1 only.
     Http1,
-    /// HTTP/2 only; with prior knowledge where there is no TLS.
+    /// HTTP/2 only; without TLS, with prior knowledge.
     Http2,
 }

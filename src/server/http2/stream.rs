@@ -94,6 +94,7 @@ pub(super) async fn serve<S: RequestService>(
         Some(observer) if begun => observer.delivered(Delivery::Partial),
         _ => {}
     }
+    // Counted, since a client that cancels without end costs us work that it does not pay for.
     if matches!(sent, Err(Unsent::Cancelled)) {
         context.streams.cancelled();
     }
@@ -308,6 +309,7 @@ async fn send_data(
     // An empty last piece needs no room in a window, but still ends the stream.
     let mut ended = false;
     while !data.is_empty() {
+        // h2 grants what the windows of the stream and of the connection have room for.
         stream.reserve_capacity(data.len());
         let room = timeout(limit, poll_fn(|cx| stream.poll_capacity(cx))).await;
         let Ok(Some(Ok(room))) = room else { return Err(Unsent::Failed) };
