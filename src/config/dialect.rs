@@ -1,4 +1,4 @@
-//! How a token server is spoken to: the preset, and the keys of a credential that change it.
+//! The dialect of a token server: its preset, and the keys of a credential that change it.
 
 use std::collections::HashSet;
 use std::time::Duration;

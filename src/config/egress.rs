@@ -1,7 +1,7 @@
 //! `[egress]`, and the `egress` tables of credentials and upstreams: which proxy is on the way out.
 //!
-//! Variables of the environment count only if `proxy = "env"` says so: whoever sets them must not be
-//! able to lead tokens elsewhere by it.
+//! Variables of the environment count only if `proxy = "env"` says so: to set a variable
+//! must not be enough to lead tokens elsewhere.
 
 use super::references;
 use crate::diagnostics::{Diagnostic, Item, Section};
@@ -149,7 +149,7 @@ fn login(section: &Section<'_>, http: &StoreHttpSettings) -> Option<EgressLogin>
 }
 
 impl EgressSettings<'_> {
-    /// How remote stores of secrets are reached.
+    /// The settings of connections to remote stores of secrets.
     pub(super) fn store_http(&self, tls: &TlsSettings) -> StoreHttpSettings {
         StoreHttpSettings {
             tls: tls.clone(),

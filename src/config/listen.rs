@@ -1,5 +1,5 @@
-//! Where to listen: an address, a table that also says who may connect and with which certificate we
-//! answer, or a list of both.
+//! Listeners: an address, a table that also has the clients and the certificate of the listener, or a
+//! list of both.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,8 +49,8 @@ pub(super) fn read<'c>(item: &Item<'c>) -> Vec<(ParsedListener, Item<'c>)> {
     all
 }
 
-/// Addresses that apps talk to, of which none may be taken by another listener. Whoever reaches one
-/// acts with our tokens, so an address beyond loopback must be asked for twice.
+/// Addresses that apps talk to, of which none may be taken by another listener. All who reach one
+/// act with our tokens, so an address beyond loopback needs a second key.
 pub(super) fn for_apps(item: &Item<'_>, remote: bool, taken: &[&Listen]) -> Vec<ParsedListener> {
     let all = read(item);
     for (parsed, item) in &all {
@@ -71,12 +71,12 @@ pub(super) fn for_apps(item: &Item<'_>, remote: bool, taken: &[&Listen]) -> Vec<
     all.into_iter().map(|(parsed, _)| parsed).collect()
 }
 
-/// Whether an address could not be bound beside these.
+/// Returns whether an address cannot be bound beside others.
 pub(super) fn is_taken<'a>(listen: &Listen, others: impl IntoIterator<Item = &'a Listen>) -> bool {
     others.into_iter().any(|other| same_address(other, listen))
 }
 
-/// Whether two sockets could not both be bound. Port 0 is a free one each time.
+/// Returns whether two sockets cannot both be bound. Port 0 is a free port each time.
 fn same_address(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
         (Listen::Unix(a), Listen::Unix(b)) => a.path == b.path,
@@ -205,10 +205,10 @@ fn tls(item: &Item<'_>) -> Option<ServerTls> {
     let section = item.section()?;
     let certificate = section.required("certificate_file", "a PEM chain, our certificate first");
     let key = section.required("key_file", "the PEM private key of the certificate");
-    let (authorities, asked) =
+    let (authorities, requirement) =
         (section.item("client_ca_file"), section.item("client_certificates"));
-    if let (None, Some(asked)) = (&authorities, &asked) {
-        asked.reject("which certificates are trusted is missing: client_ca_file");
+    if let (None, Some(item)) = (&authorities, &requirement) {
+        item.reject("which certificates are trusted is missing: client_ca_file");
     }
     let authorities = authorities.map(|item| item.one_or_many()).unwrap_or_default();
     let path = |item: Option<Item<'_>>| item.and_then(|item| item.path());

@@ -44,7 +44,7 @@ fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Report {
     Report::new(path, vec![not_toml(problem, at..at + 1, &MaskedSource::new(&text))])
 }
 
-/// Places a problem in a file of which no value is known, so that every value is masked.
+/// Places a problem in a file that is not TOML: no value of it is known, and every value is masked.
 fn not_toml(
     problem: Diagnostic,
     span: std::ops::Range<usize>,

@@ -25,10 +25,10 @@ pub struct Config {
     pub credentials: Vec<Arc<Credential>>,
     /// The operator's window.
     pub admin: AdminSettings,
-    /// How the program leaves.
+    /// The steps of stopping.
     pub shutdown: ShutdownSettings,
     /// The log.
     pub log: LogSettings,
-    /// How often files are looked at for changes; `None`: only on SIGHUP.
+    /// The time between two checks of files for changes; `None`: files are read again on SIGHUP only.
     pub watch: Option<Duration>,
 }

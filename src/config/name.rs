@@ -11,7 +11,7 @@ pub(super) const ROTATE: &str =
 /// parts of keys, and words on the command line.
 pub(super) const NAME_FORM: &str = "expected 1 to 64 letters, digits, `-` and `_`";
 
-/// Whether a text has the form of a name.
+/// Returns whether a text has the form of a name.
 pub(super) fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))

@@ -21,7 +21,8 @@ const ELSEWHERE: [(&str, &str); 6] = [
     ("vault", "Vault Agent renders files, which .file reads"),
 ];
 
-/// Whether a key is one of a reference; `value` is that of a header which is no secret.
+/// Returns whether a key names the source of a secret, or is `value`, the text of a header that is not
+/// secret.
 pub(super) fn is_reference(key: &str) -> bool {
     SOURCES.contains(&key) || key == "value"
 }

@@ -1,4 +1,4 @@
-//! Every key of the configuration, as `config/annotated.toml` tells it; and the same as JSON Schema.
+//! Every key of the configuration as `config/annotated.toml` documents it, and the same as JSON Schema.
 //!
 //! The annotated example is what people read and what tests load line by line, so it is the one
 //! source: nothing here has to be kept equal to it by hand.
@@ -18,27 +18,27 @@ pub(super) const NAMED: [&str; 6] =
 /// Tables of which there may be several.
 const LISTS: [&str; 1] = ["routes"];
 
-/// How a key is shown in the example.
+/// The meaning of the value that the example shows for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueKind {
-    /// Written out: it has no default.
+    /// Written out: the value is an example, because there is no default.
     Written,
-    /// Commented out, with its default.
+    /// Commented out: the default.
     Default,
-    /// Commented out, with an example where there is no default.
+    /// Commented out: an example, because there is no default.
     Example,
 }
 
 /// One key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyDoc {
-    /// Where it is written, such as `upstreams.NAME.routes.path`.
+    /// The dotted path of the key, such as `upstreams.NAME.routes.path`.
     pub path: String,
     /// Its line of the example, without comment.
     pub setting: String,
-    /// What its value stands for.
+    /// The meaning of the value.
     pub kind: ValueKind,
-    /// What is said about it.
+    /// The explanation, in sentences.
     pub about: String,
     pub(super) value: Value,
 }
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(upstream["routes"]["items"]["properties"]["scopes"]["type"], "array");
     }
 
-    /// Whether a value is as a schema says; so much of JSON Schema as is used here.
+    /// Asserts that a value fits a schema. It knows the part of JSON Schema that is used here.
     fn fits(value: &Value, schema: &Value, root: &Value, at: &str) {
         if schema.get("$ref").is_some() {
             return fits(value, &root["$defs"]["reference"], root, at);

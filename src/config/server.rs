@@ -25,7 +25,7 @@ pub(super) struct ServerSection {
     pub(super) allowed_origins: Vec<WebOrigin>,
     /// The clients of routes that name none.
     pub(super) clients: AllowedClients,
-    /// Set if the file says who may use listeners beyond loopback, so that there may be some.
+    /// Set if there may be listeners beyond loopback: the file says who may use them.
     pub(super) remote: bool,
     pub(super) workers: WorkerCount,
     pub(super) connections: ConnectionSettings,
@@ -78,7 +78,7 @@ impl ServerSection {
         ListenerSettings { listen, peers, tls, allowed_hosts, allowed_origins }
     }
 
-    /// Whether a listener of `[server]` has this address.
+    /// Returns whether a listener of `[server]` has this address.
     pub(super) fn listens_on(&self, listen: &Listen) -> bool {
         listen::is_taken(listen, self.listeners.iter().map(|listener| &listener.listen))
     }

@@ -1,7 +1,7 @@
 //! References to stores that bring many crates: keyring, AWS Secrets Manager, Azure Key Vault.
 //!
-//! They are read alike in every build, so that a mistake is found wherever a file is checked; a
-//! build without the source then says which feature brings it.
+//! Every build reads them alike and finds the same mistakes; a build without the source then names the
+//! feature that has it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::secret::{
     self, AwsSecret, AzureIdentity, AzureSecret, KeyringSecret, Reference, StoreHttpSettings, Vault,
 };
 
-/// How long a value of a remote store is kept by default.
+/// The default time for which a value of a remote store is kept.
 const CACHE: Duration = Duration::from_secs(300);
 /// A rotated secret is not left unseen for longer.
 const LONGEST_CACHE: Duration = Duration::from_secs(24 * 3600);

@@ -89,7 +89,7 @@ pub(super) fn read<'c>(
 
 /// Addresses that an upstream's own listeners cannot have.
 struct Taken<'a> {
-    /// How many listeners for apps there are before its own.
+    /// The number of listeners for apps before its own.
     listeners: usize,
     /// The addresses of those, and of the admin listeners.
     all: Vec<&'a Listen>,

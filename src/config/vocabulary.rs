@@ -9,7 +9,7 @@ use super::references::is_reference;
 use super::schema::{self, KeyDoc};
 use crate::diagnostics::{NAME, Vocabulary};
 
-/// What people write by mistake, by the table where they write it.
+/// Words that people write by mistake, by the table where they write them.
 const ADVICE: &str = include_str!("advice.toml");
 
 /// Keys that take the table of a listener.

@@ -10,8 +10,8 @@ use super::diagnostic::Diagnostic;
 use super::mask::{MaskedSource, Visibility};
 use super::vocabulary::{NAME, Vocabulary};
 
-/// One file while it is read. Reading goes on with a default after a problem, so that one mistake
-/// hides no other.
+/// One file while it is read. After a problem reading goes on with a default, and one mistake hides no
+/// other.
 pub(crate) struct Context<'c> {
     source: MaskedSource<'c>,
     pub(super) env: &'c dyn Fn(&str) -> Option<String>,
@@ -136,7 +136,7 @@ pub(super) fn described(path: &str) -> String {
     if path.is_empty() { "the file".to_owned() } else { format!("[{path}]") }
 }
 
-/// Whether a key looks like one, and not like a secret in the wrong place.
+/// Returns whether a key looks like one, and not like a secret in the wrong place.
 fn is_plain(key: &str) -> bool {
     key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }

@@ -1,7 +1,7 @@
 //! `${VAR}` and `${VAR:-default}` in ordinary values.
 //!
-//! Filled in after TOML has been parsed, so that a variable can change no structure and no problem
-//! can show what it holds.
+//! Variables are filled in after TOML has been parsed: they cannot change its structure, and problems
+//! do not show their values.
 
 /// The mistakes in a variable.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ fn variable(inside: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String
     }
 }
 
-/// Whether a text can name an environment variable.
+/// Returns whether a text can name an environment variable.
 pub(crate) fn is_variable_name(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit())
         && !name.is_empty()

@@ -1,5 +1,5 @@
 //! One value of a file and its place. Each way to read a value reports its own mistakes and then
-//! returns `None`, so that the caller goes on with a default.
+//! returns `None`; the caller goes on with a default.
 
 use std::fmt::Display;
 use std::ops::{Bound, Range, RangeBounds};
@@ -31,7 +31,7 @@ pub(super) enum Privacy {
     Secret,
 }
 
-/// Where a table or a value stands.
+/// The place of a table or a value.
 #[derive(Clone)]
 pub(super) struct Place<'c> {
     pub(super) ctx: &'c Context<'c>,
@@ -65,7 +65,7 @@ impl<'c> Item<'c> {
         &self.key
     }
 
-    /// Where problems point: the value, or the key of a table.
+    /// The span that problems point to: the value, or the key of a table.
     pub(super) fn span(&self) -> Range<usize> {
         match self.value.get_ref() {
             DeValue::Table(_) if !self.key_span.is_empty() => self.key_span.clone(),
@@ -134,7 +134,7 @@ impl<'c> Item<'c> {
         self.place.privacy != Privacy::Secret && !text.is_some_and(holds_secret)
     }
 
-    /// Whether messages may repeat the value.
+    /// Returns whether messages may repeat the value.
     fn may_be_repeated(&self) -> bool {
         let filled = self.value.get_ref().as_str().is_some_and(|text| text.contains("${"));
         self.may_be_shown() && !filled
@@ -152,8 +152,8 @@ impl<'c> Item<'c> {
         self.value.get_ref().is_array()
     }
 
-    /// Whether the value is this word, for keys that take one beside values of another kind. A value
-    /// that is no string is not reported here.
+    /// Returns whether the value is this word, for keys that take it beside values of another kind. A
+    /// value that is not a string is not reported here.
     pub(crate) fn is_word(&self, word: &str) -> bool {
         let found = self.is_text() && self.hidden_text().is_some_and(|text| text == word);
         if found {
@@ -242,7 +242,7 @@ impl<'c> Item<'c> {
         self.show();
         let digits = number.as_str().replace('_', "");
         let read = u64::from_str_radix(digits.trim_start_matches('+'), number.radix()).ok();
-        // What is no `u64` is out of every range of keys.
+        // A number that does not fit into `u64` is out of range for every key.
         self.within(read.unwrap_or(u64::MAX), range, |number| number.to_string())?.try_into().ok()
     }
 
@@ -332,7 +332,7 @@ impl<'c> Item<'c> {
         chosen.map(|(_, value)| value.clone())
     }
 
-    /// What to write in place of a word that others use.
+    /// The advice for a word that people write in place of the right one.
     pub(crate) fn advice(&self, word: &str) -> Option<&'c str> {
         self.place.ctx.vocabulary.advice(&self.place.path, word)
     }
@@ -371,8 +371,8 @@ impl<'c> Item<'c> {
     }
 }
 
-/// Whether a part of a value looks like a secret. Paths and URLs are made of words and ids that do
-/// too; whoever reads them looks for what must not stand in them.
+/// Returns whether a part of a value looks like a secret. Words and ids in paths and URLs may look so
+/// too; they are left to the code that reads paths and URLs.
 fn holds_secret(text: &str) -> bool {
     let in_part = |c: char| c.is_ascii_alphanumeric() || "_-+=".contains(c);
     let part_is = |part: &str| part.len() >= SHORTEST_SECRET && looks_random(part);

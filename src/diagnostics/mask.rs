@@ -154,8 +154,8 @@ impl<'t> MaskedSource<'t> {
     }
 }
 
-/// How many bytes at the start of a line that is not TOML are words of the file format: a key with its
-/// `=`, or the header of a table, whose second word is a name that the author chose.
+/// The number of bytes at the start of a line that is not TOML which are words of the file format: a key
+/// with its `=`, or the header of a table, whose second word is a name that the author chose.
 fn leading_words(text: &str, words: &Vocabulary) -> usize {
     let inner = text.trim_start().trim_start_matches('[');
     let open = text.len() - inner.len();

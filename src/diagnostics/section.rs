@@ -13,7 +13,7 @@ use super::item::{Item, Place, Privacy};
 /// One table. It is asked for each key that it may hold; unknown keys are found by the [`Context`].
 pub(crate) struct Section<'c> {
     place: Place<'c>,
-    /// Where problems of the table as a whole point.
+    /// The span that problems of the table as a whole point to.
     span: Range<usize>,
     table: &'c DeTable<'c>,
 }
@@ -64,7 +64,7 @@ impl<'c> Section<'c> {
         }
     }
 
-    /// Whether the table holds an unknown key that was most likely meant to be this one.
+    /// Returns whether the table holds an unknown key that was most likely meant to be this one.
     pub(crate) fn is_misspelt(&self, key: &str) -> bool {
         let (vocabulary, path) = (self.place.ctx.vocabulary, &self.place.path);
         let known = vocabulary.keys(path).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Stands for a key that the author of a file chooses, in the path of a table.
 pub(crate) const NAME: &str = "NAME";
 
-/// The words of one kind of file. Whoever reads a file brings them.
+/// The words of one kind of file, given by the code that reads it.
 #[derive(Debug, Default)]
 pub(crate) struct Vocabulary {
     /// The keys of each table, by its path: `upstreams.NAME.timeouts`; `""` is the file itself. A
@@ -25,7 +25,7 @@ pub(super) struct Correction<'v> {
 }
 
 impl Correction<'_> {
-    /// Whether it leads to this key.
+    /// Returns whether it leads to this key.
     pub(super) fn leads_to(&self, key: &str) -> bool {
         match self.nearest {
             Some(nearest) => nearest == key,
@@ -56,7 +56,7 @@ impl Vocabulary {
         Some(Correction { text: format!("did you mean `{near}`?"), nearest: Some(near) })
     }
 
-    /// Whether a top-level table has this name.
+    /// Returns whether a top-level table has this name.
     pub(super) fn is_table(&self, name: &str) -> bool {
         self.tables.contains_key(name)
     }
