@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::listen::BoundAddress;
 use crate::proxy::limits::in_flight::InFlight;
 use crate::proxy::policy::metrics::ProxyMetrics;
+use crate::proxy::requests::Inspector;
 use crate::proxy::snapshot::SharedState;
 use crate::secret::Store;
 use crate::server::{ConnectionLimit, StopSignal, WorkerListener};
@@ -74,6 +75,7 @@ impl App {
             metrics,
             stop: StopSignal::new(),
             in_flight: InFlight::default(),
+            inspector: Inspector::default(),
             workers: config.workers.count(),
         };
         Ok(Self {

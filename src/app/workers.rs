@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::proxy::code::Code;
 use crate::proxy::policy::metrics::ProxyMetrics;
+use crate::proxy::requests::Reply;
 use crate::proxy::snapshot::{SharedState, WorkerState};
 use crate::proxy::stack::stack;
 use crate::server::settings::ConnectionSettings;
@@ -16,6 +17,7 @@ use crate::server::worker::{self, Heartbeat};
 use crate::server::{
     ConnectionLimit, HeadError, OnHeadError, WorkerCommand, WorkerHandle, WorkerListener,
 };
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Interval at which idle upstream connections are pruned.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(5);
@@ -40,8 +42,10 @@ impl WorkerThreads {
             let (limit, stop) = (connection_limit.clone(), shared.stop.clone());
             // Called on the worker's thread: the service and its connections are not `Send`.
             let make_service = move || {
+                let asked = shared.inspector.register();
                 let worker = Rc::new(WorkerState::new(shared));
                 tokio::task::spawn_local(prune(Rc::downgrade(&worker)));
+                tokio::task::spawn_local(list_requests(asked, Rc::downgrade(&worker)));
                 stack(&worker)
             };
             worker::spawn(index, sockets, settings, limit, make_service, on_head_error, stop)
@@ -101,6 +105,15 @@ async fn prune(worker: Weak<WorkerState>) {
         // Weak, because this task must not keep the worker's connections open.
         let Some(worker) = worker.upgrade() else { return };
         worker.prune();
+    }
+}
+
+/// Lists a worker's requests in flight whenever it is asked, for as long as the worker exists.
+async fn list_requests(mut asked: UnboundedReceiver<Reply>, worker: Weak<WorkerState>) {
+    while let Some(reply) = asked.recv().await {
+        let Some(worker) = worker.upgrade() else { return };
+        // It fails if whoever asked waits no more.
+        let _ = reply.send(worker.requests().list());
     }
 }
 

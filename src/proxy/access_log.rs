@@ -7,54 +7,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::headers::FieldClass;
 use super::policy::metrics::ProxyMetrics;
 use super::policy::plan::{RoutePlan, UpstreamPlan};
-use super::problem::{REQUEST_ID, problem};
+use super::problem::problem;
 use super::rejection::{Code, Rejection};
 use super::request::retry::is_safe;
+use super::request_id::{BEARER_PROXY_REQUEST_ID, RequestId, X_REQUEST_ID};
+use super::requests::{RequestInFlight, RequestPhase};
 use crate::body::{Body, BodyError, Delivery};
 use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::log::AccessLog;
 use crate::token::Bearer;
 use crate::upstream::Forwarded;
-
-/// The id of a request: the app's own where it is fit to be logged, else made when first needed.
-#[derive(Default)]
-pub struct RequestId {
-    accepted: Option<String>,
-    made: std::cell::OnceCell<String>,
-}
-
-impl RequestId {
-    /// Longest id that is accepted, in bytes.
-    const MAX_BYTES: usize = 128;
-
-    /// Takes the id from `X-Request-Id`, if it is printable and short.
-    pub fn of(headers: &HeaderMap, fields: FieldClass) -> Self {
-        if !fields.intersects(FieldClass::REQUEST_ID) {
-            return Self::default();
-        }
-        let accepted = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| {
-            !id.is_empty()
-                && id.len() <= Self::MAX_BYTES
-                && id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
-        });
-        Self { accepted: accepted.map(str::to_owned), made: std::cell::OnceCell::new() }
-    }
-
-    /// The id's text.
-    pub fn text(&self) -> &str {
-        match &self.accepted {
-            Some(accepted) => accepted,
-            None => self.made.get_or_init(|| format!("{:032x}", fastrand::u128(..))),
-        }
-    }
-}
 
 /// What is known of a request. Its line is written when the record is dropped: then both bodies have
 /// ended and the fate of the request is known.
@@ -68,6 +37,8 @@ pub struct AccessRecord {
     route: Option<(Arc<UpstreamPlan>, Arc<RoutePlan>)>,
     /// Whether the upstream may have seen it.
     forwarded: Forwarded,
+    /// What it waits for, until it is sent.
+    waits_for: RequestPhase,
     /// Times that it was handed to a connection.
     attempts: u32,
     /// When it was handed to the connection whose answer is waited for.
@@ -115,6 +86,7 @@ impl AccessRecord {
             client: None,
             route: None,
             forwarded: Forwarded::No,
+            waits_for: RequestPhase::Received,
             attempts: 0,
             sent_at: None,
             upstream_time: Duration::ZERO,
@@ -132,20 +104,35 @@ impl AccessRecord {
         &self.method
     }
 
-    /// When the request came in.
-    pub fn started(&self) -> Instant {
-        self.started
-    }
-
     /// The request's id.
     pub fn id(&self) -> &RequestId {
         &self.id
     }
 
-    /// The client that sent the request, and the route that claimed it.
-    pub fn client_and_route(&self) -> (Option<&Arc<str>>, Option<(&UpstreamPlan, &RoutePlan)>) {
-        let route = self.route.as_ref().map(|(upstream, route)| (&**upstream, &**route));
-        (self.client.as_ref(), route)
+    /// The request as operators see it while it is in flight.
+    pub fn in_flight(&self) -> RequestInFlight {
+        let phase = match (&self.answer, self.sent_at) {
+            (Some(_), _) => RequestPhase::Answering,
+            (None, Some(_)) => RequestPhase::Sent,
+            (None, None) => self.waits_for,
+        };
+        let route = self.route.as_ref();
+        RequestInFlight {
+            request_id: self.id.as_str().to_owned(),
+            method: self.method.as_str().to_owned(),
+            upstream: route
+                .map(|(upstream, _)| upstream.connection.name.to_string())
+                .unwrap_or_default(),
+            route: route.map(|(_, route)| route.name.to_string()).unwrap_or_default(),
+            client: self.client.as_deref().unwrap_or_default().to_owned(),
+            age: self.started.elapsed(),
+            phase,
+        }
+    }
+
+    /// Notes what the request waits for before it is sent.
+    pub fn waits_for(&mut self, phase: RequestPhase) {
+        self.waits_for = phase;
     }
 
     /// Notes the client that sent the request.
@@ -229,13 +216,10 @@ impl AccessRecord {
         let now = Instant::now();
         self.attempt_ended(now);
         let after = now.saturating_duration_since(self.started);
-        let (response, answer) = match outcome {
+        let (mut response, answer) = match outcome {
             Ok(response) => {
                 self.forwarded = Forwarded::Yes;
                 let body = response.body();
-                if body.is_whole() {
-                    self.bytes_out = body.size_hint().exact().unwrap_or(0);
-                }
                 let complete = Some(body.is_end_stream() || body.is_whole());
                 let status = response.status();
                 (response, AnswerRecord { status, code: None, detail: None, after, complete })
@@ -243,7 +227,7 @@ impl AccessRecord {
             Err(rejection) => {
                 metrics.rejected(&rejection);
                 self.forwarded = rejection.forwarded;
-                let response = problem(&rejection, self.id.text());
+                let response = problem(&rejection, self.id.as_str());
                 let (code, detail) = (Some(rejection.code), Some(rejection.detail));
                 let status = response.status();
                 (response, AnswerRecord { status, code, detail, after, complete: None })
@@ -252,7 +236,15 @@ impl AccessRecord {
         if let Some((_, route)) = &self.route {
             route.metrics.answered(&self.method, response.status(), after);
         }
+        // Bodies that stream are counted while they do.
+        if response.body().is_whole() {
+            self.bytes_out = response.body().size_hint().exact().unwrap_or(0);
+        }
         self.answer = Some(answer);
+        let headers = response.headers_mut();
+        // An upstream may have an id of its own, which its support asks for.
+        headers.entry(X_REQUEST_ID).or_insert_with(|| self.id.value().clone());
+        headers.insert(BEARER_PROXY_REQUEST_ID, self.id.value().clone());
         response
     }
 
@@ -292,7 +284,7 @@ impl AccessRecord {
             ($level:ident) => {
                 tracing::$level!(
                     target: "bearer_proxy::access",
-                    request_id = self.id.text(),
+                    request_id = self.id.as_str(),
                     method = self.method.as_str(),
                     upstream,
                     route = route.map_or("", |route| &*route.name),

@@ -13,6 +13,8 @@ pub mod problem;
 pub mod record;
 pub mod rejection;
 pub mod request;
+pub mod request_id;
+pub mod requests;
 pub mod snapshot;
 pub mod stack;
 mod trailers;

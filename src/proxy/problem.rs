@@ -1,7 +1,7 @@
 //! Turns refusals into responses, so that nothing above can fail.
 //!
-//! Every answer of ours is a problem document (RFC 9457) and says so in three headers:
-//! `Bearer-Proxy-Forwarded`, `Proxy-Status` (RFC 9209) and `X-Request-Id`.
+//! Every answer of ours is a problem document (RFC 9457) and says so in two headers:
+//! `Bearer-Proxy-Forwarded` and `Proxy-Status` (RFC 9209). Its id is in the headers that every response has.
 
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response};
@@ -13,8 +13,6 @@ use crate::body::Body;
 pub const FORWARDED: HeaderName = HeaderName::from_static("bearer-proxy-forwarded");
 /// RFC 9209.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-/// The request's id, accepted or made.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The response for a refusal.
 pub fn problem(rejection: &Rejection, request_id: &str) -> Response<Body> {
@@ -31,9 +29,6 @@ pub fn problem(rejection: &Rejection, request_id: &str) -> Response<Body> {
         if let Some(value) = value.and_then(|text| HeaderValue::try_from(text).ok()) {
             headers.insert(name, value);
         }
-    }
-    if let Ok(id) = HeaderValue::try_from(request_id) {
-        headers.insert(REQUEST_ID, id);
     }
     if let Some(wait) = rejection.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));

@@ -64,7 +64,7 @@ where
         let record =
             AccessRecord::new(&request, fields, snapshot.plan.access, snapshot.stop.clone());
         let in_flight = snapshot.metrics.enter_in_flight();
-        let scope = RequestScope::new(snapshot, record, in_flight);
+        let scope = RequestScope::new(snapshot, record, in_flight, self.worker.requests());
         let held = scope.clone();
         let request = ScopedRequest { request, fields, connection, client, upgrade, scope: held };
         // In a box, since it is handed from state to state.

@@ -12,6 +12,7 @@ use super::limits::in_flight::InFlight;
 use super::policy::metrics::ProxyMetrics;
 use super::policy::plan::{Plan, RoutePlan, UpstreamPlan};
 use super::rejection::{Code, Rejection};
+use super::requests::{Inspector, RequestRegistry};
 use crate::net::tls::TlsCache;
 use crate::server::StopSignal;
 use crate::upstream::Pool;
@@ -27,6 +28,8 @@ pub struct SharedState {
     pub stop: StopSignal,
     /// Requests under way.
     pub in_flight: InFlight,
+    /// Lists the requests in flight of all workers.
+    pub inspector: Inspector,
     /// How many workers there are: they share out the connections to each upstream.
     pub workers: NonZeroUsize,
 }
@@ -34,6 +37,7 @@ pub struct SharedState {
 /// One worker's view of the plan; made on that worker's thread, where its connections stay.
 pub struct WorkerState {
     shared: SharedState,
+    requests: Rc<RequestRegistry>,
     current: RefCell<Rc<Snapshot>>,
 }
 
@@ -53,7 +57,12 @@ impl WorkerState {
     /// Begins with the plan of the moment.
     pub fn new(shared: SharedState) -> Self {
         let snapshot = Snapshot::new(shared.plan.load_full(), None, &shared);
-        Self { shared, current: RefCell::new(Rc::new(snapshot)) }
+        Self { shared, requests: Rc::default(), current: RefCell::new(Rc::new(snapshot)) }
+    }
+
+    /// This worker's requests in flight.
+    pub fn requests(&self) -> &Rc<RequestRegistry> {
+        &self.requests
     }
 
     /// Requests under way, of all workers.

@@ -9,14 +9,19 @@
 //! the log costs lines, which are counted, and never delays a request.
 
 use std::fmt;
-use std::io::{BufWriter, IsTerminal, Write, stderr};
+use std::io::{self, BufWriter, IsTerminal, Write, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::begin;
 use super::journal::{self, JournalLines};
 use super::json::JsonLines;
+use tracing::Metadata;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt::{format, layer};
+use tracing_subscriber::fmt::writer::EitherWriter;
+use tracing_subscriber::fmt::{MakeWriter, format, layer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
@@ -115,7 +120,8 @@ pub fn init(settings: &LogSettings, color: bool) -> Result<LogGuard, LogError> {
         LogFormat::Json => true,
     };
     let format = LineFormat { json, color, journal: journal::is_stderr() };
-    let (subscriber, guard) = build(&settings.level, format, stderr())?;
+    let at_once = Arc::new(|line: &[u8]| begin::write_now(stderr(), line));
+    let (subscriber, guard) = build(&settings.level, format, stderr(), at_once)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Started)?;
     Ok(guard)
 }
@@ -124,6 +130,7 @@ fn build(
     level: &str,
     format: LineFormat,
     out: impl Write + Send + 'static,
+    at_once: WriteAtOnce,
 ) -> Result<(impl tracing::Subscriber + Send + Sync, LogGuard), LogError> {
     let (filter, reload) = reload::Layer::new(targets(level)?);
     let (writer, worker) = NonBlockingBuilder::default()
@@ -132,7 +139,9 @@ fn build(
         .thread_name("log")
         // The thread flushes when the queue is empty, so a burst of lines becomes one write.
         .finish(BufWriter::new(out));
-    let dropped = DroppedLines(writer.error_counter());
+    let skipped = Arc::new(AtomicUsize::new(0));
+    let dropped = DroppedLines { queue: writer.error_counter(), skipped: Arc::clone(&skipped) };
+    let writer = LogWriter { queue: writer, at_once, skipped };
     let subscriber =
         Registry::default().with(filter).with(hide_secrets()).with(format.layer(writer));
     Ok((subscriber, LogGuard { worker: Some(worker), reload, dropped }))
@@ -143,6 +152,49 @@ fn hide_secrets() -> Targets {
     LOGS_SECRETS
         .into_iter()
         .fold(filter, |filter, library| filter.with_target(library, LevelFilter::INFO))
+}
+
+/// Writes a line past the queue; see [`begin::write_now`].
+type WriteAtOnce = Arc<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>;
+
+/// Puts lines into the queue, but writes those of the target [`begin::TARGET`] at once.
+struct LogWriter {
+    queue: NonBlocking,
+    at_once: WriteAtOnce,
+    /// Lines that could not be written at once.
+    skipped: Arc<AtomicUsize>,
+}
+
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = EitherWriter<NonBlocking, AtOnce<'a>>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        EitherWriter::A(self.queue.clone())
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
+        match metadata.target() == begin::TARGET {
+            true => EitherWriter::B(AtOnce(self)),
+            false => self.make_writer(),
+        }
+    }
+}
+
+/// Writes whole lines at once; one that cannot be written is counted and forgotten.
+struct AtOnce<'a>(&'a LogWriter);
+
+impl Write for AtOnce<'_> {
+    /// The formatter writes a line in one call.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if (self.0.at_once)(line).is_err() {
+            self.0.skipped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The format of a line after `Auto` is resolved.
@@ -157,7 +209,7 @@ struct LineFormat {
 }
 
 impl LineFormat {
-    fn layer<S>(self, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+    fn layer<S>(self, writer: LogWriter) -> Box<dyn Layer<S> + Send + Sync>
     where
         S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
     {
@@ -213,14 +265,17 @@ impl fmt::Debug for LogGuard {
     }
 }
 
-/// The count of lines dropped because the queue was full.
+/// Lines that are not in the log: the queue was full, or a line that is written at once found no room.
 #[derive(Debug, Clone)]
-pub struct DroppedLines(ErrorCounter);
+pub struct DroppedLines {
+    queue: ErrorCounter,
+    skipped: Arc<AtomicUsize>,
+}
 
 impl DroppedLines {
-    /// Dropped lines since the start.
+    /// Their number since the start.
     pub fn get(&self) -> usize {
-        self.0.dropped_lines()
+        self.queue.dropped_lines() + self.skipped.load(Ordering::Relaxed)
     }
 }
 
@@ -244,6 +299,11 @@ mod tests {
         }
     }
 
+    /// For tests in which no line is written at once.
+    fn refuse() -> WriteAtOnce {
+        Arc::new(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
     fn written(json: bool, say: impl FnOnce(&LogGuard)) -> String {
         written_at("info", json, say)
     }
@@ -251,10 +311,38 @@ mod tests {
     fn written_at(level: &str, json: bool, say: impl FnOnce(&LogGuard)) -> String {
         let page = Page::default();
         let (subscriber, guard) =
-            build(level, LineFormat { json, ..LineFormat::default() }, page.clone()).unwrap();
+            build(level, LineFormat { json, ..LineFormat::default() }, page.clone(), refuse())
+                .unwrap();
         tracing::subscriber::with_default(subscriber, || say(&guard));
         drop(guard);
         String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_line_that_must_survive_the_process_does_not_wait_in_the_queue() {
+        let lines = Arc::new(Mutex::new(Vec::<String>::new()));
+        let at_once = Arc::clone(&lines);
+        let at_once = Arc::new(move |line: &[u8]| {
+            let mut lines = at_once.lock().unwrap();
+            if lines.len() == 1 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            lines.push(String::from_utf8(line.to_vec()).unwrap());
+            Ok(())
+        });
+        let page = Page::default();
+        let (subscriber, guard) =
+            build("info", LineFormat::default(), page.clone(), at_once).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: begin::TARGET, "first");
+            assert!(lines.lock().unwrap()[0].ends_with("INFO first\n"), "{lines:?}");
+            tracing::info!(target: begin::TARGET, "second");
+            tracing::info!("third");
+        });
+        assert_eq!(guard.dropped().get(), 1, "the second found no room");
+        drop(guard);
+        let queued = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert!(queued.contains("third") && !queued.contains("second"), "{queued}");
     }
 
     #[test]
@@ -318,7 +406,7 @@ mod tests {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
         }
-        let (subscriber, guard) = build("info", LineFormat::default(), Closed).unwrap();
+        let (subscriber, guard) = build("info", LineFormat::default(), Closed, refuse()).unwrap();
         tracing::subscriber::with_default(subscriber, || tracing::error!("into the void"));
         drop(guard);
     }

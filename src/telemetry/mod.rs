@@ -1,5 +1,6 @@
 //! Logs and metrics: their set-up and the vocabulary that all parts share.
 
+pub mod begin;
 pub mod family;
 pub mod journal;
 mod json;

@@ -75,7 +75,10 @@ impl Between {
         let request = bank.read_head().await;
         let head = head.replace("$TOKEN", token(&request));
         bank.send(format!("{head}\r\nContent-Length: 2\r\n\r\nok")).await;
-        head_of(&mut app).await
+        let (ids, lines): (Vec<_>, Vec<_>) =
+            head_of(&mut app).await.into_iter().partition(|line| is_id(line));
+        assert_eq!(ids.len(), 2, "{ids:?}");
+        lines
     }
 
     /// The code of the refusal of a head.
@@ -85,6 +88,11 @@ impl Between {
         let answer = app.read("GET").await;
         (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned())
     }
+}
+
+/// Whether a line is the id of the request, which is another each time.
+fn is_id(line: &str) -> bool {
+    ["bearer-proxy-request-id: ", "x-request-id: "].iter().any(|name| line.starts_with(name))
 }
 
 /// A line in lower case; the number of the instance is another each time.

@@ -192,7 +192,7 @@ impl Exchange {
         };
         let mut connections = 0;
         // In a box, like all that is rare.
-        let mut first_failure = None;
+        let mut first_failure: Option<Box<Rejection>> = None;
         loop {
             connections += 1;
             let acquiring = NotingAWait { future: transport.acquire(reuse), waited: &mut waited };
@@ -221,9 +221,8 @@ impl Exchange {
                     if connections < MAX_CONNECTIONS_TRIED =>
                 {
                     *request = *unsent;
-                    let before = first_failure
-                        .as_ref()
-                        .map_or(Forwarded::No, |first: &Box<Rejection>| first.forwarded);
+                    let before =
+                        first_failure.as_ref().map_or(Forwarded::No, |first| first.forwarded);
                     exchange.scope.record(|record| record.returned(before));
                     // Those still in the pool may be as dead as the ones tried so far.
                     if connections + 1 == MAX_CONNECTIONS_TRIED && reuse != Reuse::Upgrade {

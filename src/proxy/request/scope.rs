@@ -1,7 +1,7 @@
 //! What lives as long as a request does: until its own and its answer's body have ended.
 
 use std::cell::{OnceCell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use http::{Request, Response};
 use hyper::upgrade::OnUpgrade;
@@ -14,6 +14,7 @@ use crate::proxy::limits::in_flight::InFlightPermit;
 use crate::proxy::policy::metrics::RequestsInFlightGuard;
 use crate::proxy::policy::plan::Plan;
 use crate::proxy::rejection::Rejection;
+use crate::proxy::requests::{Listed, RegistryEntry, RequestInFlight, RequestRegistry};
 use crate::proxy::snapshot::Snapshot;
 use crate::server::{ClientProbe, ConnectionInfo};
 
@@ -47,11 +48,20 @@ struct Scope {
 
 /// The record of a request. It outlives the scope: what a request holds is free when its bodies have
 /// ended, and its fate is known once the last byte of its answer is with the kernel.
-struct RecordCell(RefCell<AccessRecord>);
+struct RecordCell {
+    record: RefCell<AccessRecord>,
+    _listed: RegistryEntry,
+}
 
 impl DeliveryObserver for RecordCell {
     fn delivered(&self, delivery: Delivery) {
-        self.0.borrow_mut().delivered(delivery);
+        self.record.borrow_mut().delivered(delivery);
+    }
+}
+
+impl Listed for RecordCell {
+    fn in_flight(&self) -> Option<RequestInFlight> {
+        Some(self.record.try_borrow().ok()?.in_flight())
     }
 }
 
@@ -87,8 +97,13 @@ impl RequestScope {
         snapshot: Rc<Snapshot>,
         record: AccessRecord,
         in_flight: RequestsInFlightGuard,
+        registry: &Rc<RequestRegistry>,
     ) -> Self {
-        let (record, permit) = (Rc::new(RecordCell(RefCell::new(record))), OnceCell::new());
+        let record = Rc::new_cyclic(|weak: &Weak<RecordCell>| RecordCell {
+            record: RefCell::new(record),
+            _listed: registry.add(weak.clone() as Weak<dyn Listed>),
+        });
+        let permit = OnceCell::new();
         Self(Rc::new(Scope { snapshot, record, permit, _in_flight: in_flight }))
     }
 
@@ -112,12 +127,12 @@ impl RequestScope {
     /// record then lasts until the server has said how much of it was delivered.
     pub fn finish(&self, outcome: Result<Response<Body>, Rejection>) -> Response<Body> {
         let record = &self.0.record;
-        let response = record.0.borrow_mut().end(outcome, &self.0.snapshot.metrics);
+        let response = record.record.borrow_mut().end(outcome, &self.0.snapshot.metrics);
         response.map(|body| body.observed_by(Rc::clone(record) as Rc<dyn DeliveryObserver>))
     }
 
     /// Notes something for the access log. Calls do not nest.
     pub fn record<T>(&self, note: impl FnOnce(&mut AccessRecord) -> T) -> T {
-        note(&mut self.0.record.0.borrow_mut())
+        note(&mut self.0.record.record.borrow_mut())
     }
 }

@@ -200,7 +200,9 @@ pub fn refusal(answer: &Answer) -> String {
         "{document}"
     );
     assert_eq!(answer.header("bearer-proxy-forwarded"), document["forwarded"].as_str());
-    assert_eq!(answer.header("x-request-id"), document["request_id"].as_str());
+    for name in ["x-request-id", "bearer-proxy-request-id"] {
+        assert_eq!(answer.header(name), document["request_id"].as_str(), "{name}");
+    }
     assert!(answer.header("proxy-status").unwrap().contains(&format!("details=\"{code}\"")));
     code
 }

@@ -80,9 +80,12 @@ async fn what_the_upstream_says_is_not_ours() {
         let answer = ask(&rig, "/files/x", "").await;
         assert_eq!((answer.status, answer.text().as_str()), (status, "{\"code\":\"theirs\"}"));
         assert_eq!(answer.header("retry-after"), Some("7"));
-        for name in ["bearer-proxy-forwarded", "proxy-status", "x-request-id"] {
+        for name in ["bearer-proxy-forwarded", "proxy-status"] {
             assert_eq!(answer.header(name), None, "{status} {name}");
         }
+        let id = answer.header("bearer-proxy-request-id");
+        assert!(id.is_some_and(|id| id.len() == 32), "{id:?}");
+        assert_eq!(answer.header("x-request-id"), id, "the upstream has none of its own");
     }
 }
 

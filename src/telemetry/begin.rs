@@ -1,0 +1,92 @@
+//! Lines that are written at once, past the queue of the log: they must be there even if the process is
+//! killed in the next moment.
+//!
+//! The queue of `telemetry::log` lives in memory and dies with the process. A line written here is with
+//! the kernel when the call returns. The price is a system call on the caller's thread, and a wait of at
+//! most [`LONGEST_WAIT`] where the reader of the log is slow; then the line is skipped and counted.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// The target of events whose lines are written at once.
+pub const TARGET: &str = "bearer_proxy::begin";
+
+/// How long a write may wait for a slow reader of the log.
+pub const LONGEST_WAIT: Duration = Duration::from_millis(100);
+
+/// Longest line, in bytes. A pipe takes this many bytes whole or not at all (`PIPE_BUF` of Linux,
+/// pipe(7)), so that a write does not block once the pipe has room.
+const LONGEST_LINE: usize = 4096;
+
+/// Writes a line to a file descriptor.
+///
+/// It goes past the lock of `std::io::Stderr`: the thread of the log holds that while it waits for a
+/// reader that is stuck.
+///
+/// # Errors
+/// `out` cannot be written to, or has no room within [`LONGEST_WAIT`] (`TimedOut`), or the line is longer
+/// than 4,096 bytes (`InvalidInput`).
+pub fn write_now(out: impl AsFd, line: &[u8]) -> io::Result<()> {
+    if line.len() > LONGEST_LINE {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let wait = Timespec { tv_sec: 0, tv_nsec: LONGEST_WAIT.as_nanos().try_into().unwrap_or(0) };
+    // Regular files are always ready; a pipe is once it has room for `PIPE_BUF` bytes.
+    if poll(&mut [PollFd::new(&out, PollFlags::OUT)], Some(&wait))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    match rustix::io::write(&out, line)? {
+        written if written == line.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn pipe() -> (File, File) {
+        let (reader, writer) = io::pipe().unwrap();
+        (
+            File::from(std::os::fd::OwnedFd::from(reader)),
+            File::from(std::os::fd::OwnedFd::from(writer)),
+        )
+    }
+
+    #[test]
+    fn a_line_is_there_when_the_call_returns() {
+        let (mut reader, writer) = pipe();
+        write_now(&writer, b"{}\n").unwrap();
+        let mut line = [0; 3];
+        reader.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"{}\n");
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_costs_a_bounded_wait() {
+        let (_reader, writer) = pipe();
+        let line = [b'x'; LONGEST_LINE];
+        let started = Instant::now();
+        let error = loop {
+            if let Err(error) = write_now(&writer, &line) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() >= LONGEST_WAIT);
+    }
+
+    #[test]
+    fn a_line_that_could_be_torn_is_refused() {
+        let (_reader, writer) = pipe();
+        let error = write_now(&writer, &[b'x'; LONGEST_LINE + 1]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}
