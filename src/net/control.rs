@@ -43,6 +43,8 @@ pub async fn call(
     limit: Duration,
     max_reply_bytes: usize,
 ) -> Result<ControlResponse, CallError> {
+    // One limit around everything. When it ends, the exchange is dropped with its connection, so a late
+    // response can never be read by another call.
     tokio::time::timeout(limit, exchange(connector, request, max_reply_bytes))
         .await
         .unwrap_or(Err(CallError::Timeout(limit)))
@@ -101,6 +103,7 @@ impl Drop for Driver {
 
 /// RFC 9112 section 3.2.1: path and query in the request line, the authority in Host.
 fn origin_form(mut request: Request<Full<Bytes>>, connector: &Connector) -> Request<Full<Bytes>> {
+    // hyper's low-level HTTP/1 client sends target and Host as they are given to it.
     if let Ok(host) = HeaderValue::try_from(connector.origin().authority()) {
         request.headers_mut().insert(HOST, host);
     }

@@ -114,6 +114,7 @@ pub enum LogError {
 /// # Errors
 /// An invalid level, or a second start.
 pub fn init(settings: &LogSettings, color: bool) -> Result<LogGuard, LogError> {
+    // Decided once: a log that changed its format in the middle could not be parsed.
     let json = match settings.format {
         LogFormat::Auto => !stderr().is_terminal(),
         LogFormat::Pretty => false,
@@ -135,6 +136,7 @@ fn build(
     let (filter, reload) = reload::Layer::new(targets(level)?);
     let (writer, worker) = NonBlockingBuilder::default()
         .buffered_lines_limit(QUEUE)
+        // A full queue drops the line and counts it: waiting would hold a request up.
         .lossy(true)
         .thread_name("log")
         // The thread flushes when the queue is empty, so a burst of lines becomes one write.
@@ -250,6 +252,7 @@ impl LogGuard {
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
+        // Taken out, because it must be dropped inside `catch_unwind`, not after this function.
         let worker = self.worker.take();
         // Dropping the worker waits for the queue, for about a second at most. If stderr is stuck,
         // tracing-appender then prints to stdout, which panics if stdout is closed. The process is
