@@ -1,8 +1,8 @@
 //! TOML with diagnostics: reads a file section by section, finds every problem at once, and draws each
-//! with its line, masked so that no secret is shown. The words of a file come from its [`Vocabulary`];
+//! with its line, masked so that no secret is shown. The words of a file come from its `Vocabulary`;
 //! nothing here knows what a key means.
 //!
-//! [`Context`] is one file being read, [`Section`] a table of it, [`Item`] a value with its place.
+//! `Context` is one file being read, `Section` a table of it, `Item` a value with its place.
 //! `mask` decides which parts of a line may be shown, [`Report`] and `render` draw the problems, and
 //! [`units`] reads values that have a unit.
 
