@@ -2,7 +2,7 @@
 //! failures happen here.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
@@ -22,6 +22,7 @@ use crate::proxy::snapshot::SharedState;
 use crate::secret::Store;
 use crate::server::{ConnectionLimit, StopSignal, WorkerListener};
 use crate::telemetry::Registry;
+use crate::telemetry::log::DroppedLines;
 use crate::telemetry::metrics::MetricDescription;
 use crate::token::{TokenManager, TokenMetrics};
 
@@ -38,6 +39,8 @@ pub struct App {
     pub(super) admin_listeners: BoundAdminListeners,
     pub(super) health: Arc<AppHealth>,
     pub(super) reload: ReloadMetrics,
+    /// The log's count of dropped lines; empty until the program runs.
+    pub(super) dropped_lines: Arc<OnceLock<DroppedLines>>,
 }
 
 impl App {
@@ -63,6 +66,13 @@ impl App {
             "bearer_proxy_client_connections",
             "Open client connections.",
             move || counted.open() as f64,
+        )?;
+        let dropped_lines = Arc::new(OnceLock::<DroppedLines>::new());
+        let lines = Arc::clone(&dropped_lines);
+        registry.polled_counter(
+            "bearer_proxy_log_lines_dropped_total",
+            "Log lines that were dropped because their reader was too slow.",
+            move || lines.get().map_or(0, |lines| lines.get() as u64),
         )?;
         let mut headers = HeaderValues::read(&config.proxy).await;
         let bound = listeners.bound(&change);
@@ -90,6 +100,7 @@ impl App {
             admin_listeners,
             health,
             reload,
+            dropped_lines,
         })
     }
 

@@ -53,6 +53,8 @@ impl App {
         let signals = Signals::listen()
             .inspect_err(|error| tracing::error!(%error, "signals cannot be listened to"));
         let Ok(mut signals) = signals else { return RunOutcome::Failed };
+        // It fails only on a second run, and an app runs once.
+        let _ = self.dropped_lines.set(log.dropped());
         let stop = self.shared.stop.clone();
         let settings = self.config.connections;
         let (limit, shared) = (&self.connection_limit, &self.shared);

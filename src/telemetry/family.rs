@@ -59,6 +59,12 @@ impl<V: MetricValue> Family<V> {
         Ok(Self(Arc::new(FamilyInner { desc, bounds, children: Mutex::default() })))
     }
 
+    /// A family of the same description without children, which is not registered.
+    pub(super) fn emptied(&self) -> Self {
+        let FamilyInner { desc, bounds, .. } = &*self.0;
+        Self(Arc::new(FamilyInner { desc: desc.clone(), bounds, children: Mutex::default() }))
+    }
+
     /// The child with these label values, in the order of the labels. It is exported from now on.
     pub fn with_label_values(&self, values: &[&str]) -> V {
         let desc = &self.0.desc;

@@ -151,6 +151,17 @@ impl Registry {
         self.add(PolledMetric { metric: gauge.clone(), refresh: move || gauge.set(read()) })
     }
 
+    /// Gauges with labels that `fill` sets at each scrape. Those that it does not set are not exported.
+    pub fn polled_gauge_vec(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        fill: impl Fn(&Gauges) + Send + Sync + 'static,
+    ) -> MetricResult<()> {
+        self.add(PolledFamily { family: Family::new(name, help, labels, &[])?, fill })
+    }
+
     /// A counter whose value is computed at each scrape.
     pub fn polled_counter(
         &self,
@@ -202,6 +213,25 @@ impl<C: Collector, F: Fn() + Send + Sync> Collector for PolledMetric<C, F> {
     }
 }
 
+/// A family whose children are made for each scrape.
+struct PolledFamily<F> {
+    family: Gauges,
+    fill: F,
+}
+
+impl<F: Fn(&Gauges) + Send + Sync> Collector for PolledFamily<F> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.family.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // A family of its own for each scrape: two at once do not see each other's half.
+        let family = self.family.emptied();
+        (self.fill)(&family);
+        family.collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +243,12 @@ mod tests {
         requests.with_label_values(&["b"]).inc();
         registry.polled_gauge("open", "Help.", || 2.5).unwrap();
         registry.polled_counter("lost_total", "Help.", || 7).unwrap();
+        let now = std::sync::atomic::AtomicU32::new(0);
+        let fill = move |gauges: &Gauges| {
+            let now = now.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            gauges.with_label_values(&[&format!("scrape {now}")]).set(now);
+        };
+        registry.polled_gauge_vec("each", "Help.", &["a"], fill).unwrap();
         registry.counter_vec("unused_total", "Help.", &["a"]).unwrap();
         registry.render();
         let text = String::from_utf8(registry.render()).unwrap();
@@ -221,11 +257,14 @@ mod tests {
             "x_total{a=\"b\"} 1",
             "open 2.5",
             "lost_total 7",
+            // It was collected once for its description, and once by the first `render`.
+            "each{a=\"scrape 2\"} 2",
             "# TYPE process_cpu_seconds_total counter",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is missing in {text}");
         }
         assert!(text.contains("bearer_proxy_build_info{revision="));
+        assert!(!text.contains("scrape 1"), "children of the scrape before are gone: {text}");
         let described = registry.descriptions();
         let unused = described.iter().find(|family| family.name == "unused_total").unwrap();
         assert_eq!((unused.kind, &*unused.labels), ("counter", &["a".to_owned()][..]));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::manager::ManagerHandle;
+use super::handle::ManagerHandle;
 use super::metrics::TokenMetrics;
 use crate::clock::{Drift, Jump, Moment, seconds};
 

@@ -80,6 +80,11 @@ impl Gate {
         self.lock().refusals.map(|refusals| refusals.look).filter(|look| *look > now)
     }
 
+    /// True if the server refused the login last, and none was accepted since.
+    pub(super) fn refuses(&self) -> bool {
+        self.lock().refusals.is_some()
+    }
+
     /// A login that must not be shown now: it was refused lately, or too often.
     pub(super) fn suppressed(&self, now: Instant) -> Option<u64> {
         let refusals = self.lock().refusals?;

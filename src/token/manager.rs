@@ -2,7 +2,7 @@
 //! the others end, and their tokens are dropped at once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -14,11 +14,11 @@ use super::clock_watch::watch;
 use super::credential::{Credential, Grouping};
 use super::fetch::{Fetch, MakeFetch, TokenClients};
 use super::gate::Gate;
+use super::handle::{ManagedToken, ManagerHandle};
 use super::metrics::TokenMetrics;
 use super::refresher::{Inner, Refresher, Retired};
 use super::status::TokenStatus;
 use super::token_cell::{Reader, channel};
-use crate::clock::Moment;
 use crate::oauth::revoke::RevokedToken;
 use crate::oauth::{ScopeSet, TokenEndpoint};
 use crate::secret::Store;
@@ -96,6 +96,7 @@ struct Kept<F> {
     number: usize,
     reader: Reader,
     status: Arc<Mutex<TokenStatus>>,
+    gate: Arc<Gate>,
     stop: CancellationToken,
     task: JoinHandle<Retired<F>>,
 }
@@ -103,59 +104,6 @@ struct Kept<F> {
 impl<F> Kept<F> {
     fn is(&self, wanted: &TokenSpec) -> bool {
         self.credential == wanted.credential && self.scopes == wanted.scopes
-    }
-}
-
-/// The tokens as the operator's window sees them: what they are and what may be asked of them,
-/// never their values.
-#[derive(Clone, Default)]
-pub struct ManagerHandle(Arc<Mutex<Vec<Shown>>>);
-
-struct Shown {
-    status: Arc<Mutex<TokenStatus>>,
-    reader: Reader,
-}
-
-impl Shown {
-    fn status(&self) -> TokenStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn is_of(&self, credential: Option<&str>) -> bool {
-        let status = self.status();
-        credential.map_or(!status.lazy, |name| *status.credential == *name)
-    }
-}
-
-impl ManagerHandle {
-    /// The state of each token.
-    pub fn statuses(&self) -> Vec<TokenStatus> {
-        self.lock().iter().map(Shown::status).collect()
-    }
-
-    /// Has all tokens of a credential fetched anew, however good they are, and a refused login
-    /// tried again. Says how many tokens that are.
-    pub fn refresh(&self, credential: &str) -> usize {
-        let all = self.lock();
-        let its = all.iter().filter(|shown| shown.is_of(Some(credential)));
-        its.map(|shown| shown.reader.force()).count()
-    }
-
-    /// Lets the tokens of a credential, or all that are not lazy, know that they are wanted.
-    pub fn ask(&self, credential: Option<&str>) {
-        let now = Moment::now();
-        let all = self.lock();
-        let absent = |shown: &&Shown| shown.is_of(credential) && !shown.status().usable(now);
-        all.iter().filter(absent).for_each(|shown| shown.reader.ask());
-    }
-
-    /// Wakes all refreshers, to look at the clocks.
-    pub(super) fn wake(&self) {
-        self.lock().iter().for_each(|shown| shown.reader.wake());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Shown>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -171,7 +119,7 @@ impl<M: MakeFetch> TokenManager<M> {
     pub(super) fn with(make_fetch: M, metrics: TokenMetrics) -> Self {
         let (kept, leaving) = (Vec::new(), Vec::new());
         let (gates, endpoints) = (HashMap::new(), HashMap::new());
-        let handle = ManagerHandle::default();
+        let handle = metrics.tokens();
         Self { metrics, make_fetch, kept, leaving, gates, endpoints, handle, watch: None }
     }
 
@@ -194,11 +142,12 @@ impl<M: MakeFetch> TokenManager<M> {
             let reader = self.keep(&unions.effective(one));
             readers.0.insert(key, reader);
         }
-        let shown = |kept: &Kept<_>| Shown {
+        let shown = |kept: &Kept<_>| ManagedToken {
             status: Arc::clone(&kept.status),
             reader: kept.reader.clone(),
+            gate: Arc::clone(&kept.gate),
         };
-        *self.handle.lock() = self.kept.iter().map(shown).collect();
+        self.handle.show(self.kept.iter().map(shown).collect());
         let handle = self.handle.clone();
         let metrics = self.metrics.clone();
         self.watch.get_or_insert_with(|| tokio::spawn(watch(handle, metrics)));
@@ -238,6 +187,7 @@ impl<M: MakeFetch> TokenManager<M> {
             watch.abort();
         }
         self.leaving.append(&mut self.kept);
+        self.handle.show(Vec::new());
         self.leaving.iter().for_each(|kept| kept.stop.cancel());
         let mut revoking = JoinSet::new();
         for kept in self.leaving.drain(..) {
@@ -261,19 +211,20 @@ impl<M: MakeFetch> TokenManager<M> {
         let endpoint = self.endpoints.entry(credential.endpoint.clone());
         let endpoint = endpoint.or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_ENDPOINT)));
         let endpoint = Arc::clone(endpoint);
+        let gate = self.gate(&credential);
         let refresher = Refresher {
             fetch: self.make_fetch.make_fetch(&credential, &wanted.scopes),
             scopes: wanted.scopes.clone(),
             writer,
-            gate: self.gate(&credential),
+            gate: Arc::clone(&gate),
             endpoint,
-            metrics: self.metrics.of(&credential.name, &number.to_string()),
+            metrics: self.metrics.of(&credential.name),
             status: Arc::clone(&status),
             inner: Inner::new(&credential),
             credential: Arc::clone(&credential),
         };
         let task = tokio::spawn(refresher.run(stop.clone()));
-        Kept { credential, scopes: wanted.scopes.clone(), number, reader, status, stop, task }
+        Kept { credential, scopes: wanted.scopes.clone(), number, reader, status, gate, stop, task }
     }
 
     /// What a server thinks of a login outlives changes of everything else.
@@ -286,8 +237,7 @@ impl<M: MakeFetch> TokenManager<M> {
         Arc::clone(&entry.1)
     }
 
-    /// The lowest number that no token of the credential has, not even one about to end: its
-    /// gauges would take the new token's with them.
+    /// The lowest number that no token of the credential has, not even one that is about to end.
     fn free_number(&self, credential: &Arc<str>) -> usize {
         let all = || self.kept.iter().chain(&self.leaving);
         let taken = |number: &usize| {
@@ -356,7 +306,10 @@ fn status(wanted: &TokenSpec, number: usize) -> TokenStatus {
         lazy: wanted.credential.policy.lazy.is_some(),
         contended: false,
         clock_offset: None,
+        budget: wanted.credential.policy.budget,
         budget_left: None,
+        secret_refused: false,
+        last_success: None,
         usable_until: None,
         expires: None,
         refresh_due: None,

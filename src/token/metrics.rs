@@ -1,7 +1,13 @@
-//! What this folder counts. Labels are names from the configuration and a token's number.
+//! The metrics of this folder. Labels are names and scopes from the configuration.
+//!
+//! Counters are counted where things happen. Gauges are computed at each scrape from the state of the
+//! tokens, so that a token that ends takes no gauge of its successor with it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::handle::ManagerHandle;
+use super::status::TokenStatus;
+use crate::clock::Moment;
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counters, Gauges, Histograms};
 use crate::telemetry::metrics::TOKEN_SECONDS;
@@ -9,20 +15,75 @@ use crate::telemetry::metrics::TOKEN_SECONDS;
 /// Values of the `result` label.
 const RESULTS: [&str; 5] = ["ok", "denied", "error", "timeout", "malformed"];
 
-/// The families of this folder.
+/// Computes the value of a gauge; `None` if there is none at the moment.
+type Value = fn(&TokenStatus, Moment) -> Option<f64>;
+
+/// Name, help text and value of each gauge of a token.
+const TOKEN_GAUGES: [(&str, &str, Value); 8] = [
+    ("bearer_proxy_token_usable", "Whether a token is held that may be sent.", |token, now| {
+        Some(flag(token.usable(now)))
+    }),
+    (
+        "bearer_proxy_token_wanted",
+        "1 if the token is to be kept; 0 for a lazy one that was not used lately.",
+        |token, _| Some(flag(token.wanted())),
+    ),
+    (
+        "bearer_proxy_token_consecutive_failures",
+        "Failed calls since the token was last obtained.",
+        |token, _| Some(token.failures.into()),
+    ),
+    ("bearer_proxy_token_expiry_timestamp_seconds", "When the held token ends.", |token, _| {
+        token.expires.map(epoch)
+    }),
+    (
+        "bearer_proxy_token_refresh_due_timestamp_seconds",
+        "When the next call for this token is due.",
+        |token, _| token.refresh_due.map(epoch),
+    ),
+    (
+        "bearer_proxy_token_last_success_timestamp_seconds",
+        "When a token was last obtained.",
+        |token, _| token.last_success.map(epoch),
+    ),
+    (
+        "bearer_proxy_token_missing_scopes",
+        "Scopes that were asked for and not granted.",
+        |token, _| token.last_success.map(|_| token.missing_scopes.len() as f64),
+    ),
+    (
+        "bearer_proxy_token_server_clock_offset_seconds",
+        "How far the token server's clock is ahead of ours.",
+        |token, _| token.clock_offset,
+    ),
+];
+
+/// Name, help text and value of each gauge of a credential, of which any of its tokens knows.
+const CREDENTIAL_GAUGES: [(&str, &str, Value); 3] = [
+    ("bearer_proxy_token_budget", "Calls that token_budget allows in any hour.", |token, _| {
+        token.budget.map(|calls| calls.get().into())
+    }),
+    (
+        "bearer_proxy_token_budget_left",
+        "Calls that token_budget leaves for this hour.",
+        |token, _| token.budget_left.map(f64::from),
+    ),
+    (
+        "bearer_proxy_secret_refused",
+        "1 if the token server refused the client secret last, and accepted none since.",
+        |token, _| Some(flag(token.secret_refused)),
+    ),
+];
+
+/// The families of this folder, of one manager.
 #[derive(Clone)]
 pub struct TokenMetrics {
+    /// The tokens whose state the gauges show.
+    tokens: ManagerHandle,
     requests: Counters,
     duration: Histograms,
-    expiry: Gauges,
-    refresh_due: Gauges,
-    last_success: Gauges,
-    usable: Gauges,
-    missing_scopes: Gauges,
     rotations: Counters,
     last_change: Gauges,
-    clock_offset: Gauges,
-    budget_left: Gauges,
     contended: Counters,
     disagreements: Counters,
     pub(super) clock_jumps: Counters,
@@ -34,8 +95,10 @@ impl TokenMetrics {
     /// # Errors
     /// Where a family of the same name is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let token = &["credential", "token"];
+        let tokens = ManagerHandle::default();
+        register_gauges(registry, &tokens)?;
         Ok(Self {
+            tokens,
             requests: registry.counter_vec(
                 "bearer_proxy_token_requests_total",
                 "Calls to token endpoints, by result.",
@@ -47,31 +110,6 @@ impl TokenMetrics {
                 &["credential"],
                 TOKEN_SECONDS,
             )?,
-            expiry: registry.gauge_vec(
-                "bearer_proxy_token_expiry_timestamp_seconds",
-                "When the held token ends.",
-                token,
-            )?,
-            refresh_due: registry.gauge_vec(
-                "bearer_proxy_token_refresh_due_timestamp_seconds",
-                "When the next call for this token is due.",
-                token,
-            )?,
-            last_success: registry.gauge_vec(
-                "bearer_proxy_token_last_success_timestamp_seconds",
-                "When a token was last obtained.",
-                token,
-            )?,
-            usable: registry.gauge_vec(
-                "bearer_proxy_token_usable",
-                "Whether a token is held that may be sent.",
-                token,
-            )?,
-            missing_scopes: registry.gauge_vec(
-                "bearer_proxy_token_missing_scopes",
-                "Scopes that were asked for and not granted.",
-                token,
-            )?,
             rotations: registry.counter_vec(
                 "bearer_proxy_secret_rotations_total",
                 "Changed client secrets, by what the token server thought of them.",
@@ -80,16 +118,6 @@ impl TokenMetrics {
             last_change: registry.gauge_vec(
                 "bearer_proxy_secret_last_change_timestamp_seconds",
                 "When a changed client secret was first shown to the token server.",
-                &["credential"],
-            )?,
-            clock_offset: registry.gauge_vec(
-                "bearer_proxy_token_server_clock_offset_seconds",
-                "How far the token server's clock is ahead of ours.",
-                token,
-            )?,
-            budget_left: registry.gauge_vec(
-                "bearer_proxy_token_budget_left",
-                "Calls that token_budget leaves for this hour.",
                 &["credential"],
             )?,
             contended: registry.counter_vec(
@@ -110,6 +138,11 @@ impl TokenMetrics {
         })
     }
 
+    /// The tokens whose state the gauges show: the list that the manager keeps.
+    pub(super) fn tokens(&self) -> ManagerHandle {
+        self.tokens.clone()
+    }
+
     /// The metrics of one login; its counters appear at once, at 0.
     pub(super) fn of_client_secret(&self, credential: &str) -> ClientSecretMetrics {
         for result in ["accepted", "refused"] {
@@ -122,20 +155,44 @@ impl TokenMetrics {
         }
     }
 
-    /// The metrics of one token; its counters appear at once, at 0.
-    pub(super) fn of(&self, credential: &str, token: &str) -> PerTokenMetrics {
+    /// The counters of the calls of one credential; they appear at once, at 0.
+    pub(super) fn of(&self, credential: &str) -> CallMetrics {
         for result in RESULTS {
             self.requests.with_label_values(&[credential, result]);
         }
         for counter in [&self.contended, &self.disagreements] {
             counter.with_label_values(&[credential]);
         }
-        self.usable.with_label_values(&[credential, token]).set(0);
-        PerTokenMetrics {
-            all: self.clone(),
-            credential: credential.to_owned(),
-            token: token.to_owned(),
-        }
+        CallMetrics { all: self.clone(), credential: credential.to_owned() }
+    }
+}
+
+fn register_gauges(registry: &Registry, tokens: &ManagerHandle) -> Result<(), prometheus::Error> {
+    for (name, help, value) in TOKEN_GAUGES {
+        let tokens = tokens.clone();
+        registry.polled_gauge_vec(name, help, &["credential", "scopes"], move |gauges| {
+            each(&tokens, value, |token, value| {
+                let labels = [&*token.credential, &token.scopes_label()];
+                gauges.with_label_values(&labels).set(value);
+            });
+        })?;
+    }
+    for (name, help, value) in CREDENTIAL_GAUGES {
+        let tokens = tokens.clone();
+        registry.polled_gauge_vec(name, help, &["credential"], move |gauges| {
+            each(&tokens, value, |token, value| {
+                gauges.with_label_values(&[&*token.credential]).set(value);
+            });
+        })?;
+    }
+    Ok(())
+}
+
+/// Calls `set` with each token that has the value at the moment.
+fn each(tokens: &ManagerHandle, value: Value, set: impl Fn(&TokenStatus, f64)) {
+    let now = Moment::now();
+    for token in tokens.statuses() {
+        value(&token, now).into_iter().for_each(|value| set(&token, value));
     }
 }
 
@@ -160,24 +217,16 @@ impl Drop for ClientSecretMetrics {
     }
 }
 
-/// The metrics of one token; its gauges go with it.
-pub(super) struct PerTokenMetrics {
+/// The counters of the calls of one credential.
+pub(super) struct CallMetrics {
     all: TokenMetrics,
     credential: String,
-    token: String,
 }
 
-impl PerTokenMetrics {
+impl CallMetrics {
     pub(super) fn called(&self, result: &str, seconds: f64) {
         self.all.requests.with_label_values(&[&self.credential, result]).inc();
         self.all.duration.with_label_values(&[&self.credential]).observe(seconds);
-    }
-
-    pub(super) fn issued(&self, expires: SystemTime, missing_scopes: usize) {
-        let labels = [self.credential.as_str(), self.token.as_str()];
-        self.all.expiry.with_label_values(&labels).set(epoch(expires));
-        self.all.last_success.with_label_values(&labels).set(epoch(SystemTime::now()));
-        self.all.missing_scopes.with_label_values(&labels).set(missing_scopes as f64);
     }
 
     pub(super) fn contended(&self) {
@@ -187,42 +236,10 @@ impl PerTokenMetrics {
     pub(super) fn disagreement(&self) {
         self.all.disagreements.with_label_values(&[&self.credential]).inc();
     }
-
-    pub(super) fn clock_offset(&self, seconds: f64) {
-        let labels = [self.credential.as_str(), self.token.as_str()];
-        self.all.clock_offset.with_label_values(&labels).set(seconds);
-    }
-
-    pub(super) fn budget_left(&self, calls: u32) {
-        self.all.budget_left.with_label_values(&[&self.credential]).set(calls);
-    }
-
-    /// A gauge of a moment goes when there is no such moment.
-    pub(super) fn state(&self, usable: bool, due: Option<SystemTime>) {
-        let labels = [self.credential.as_str(), self.token.as_str()];
-        self.all.usable.with_label_values(&labels).set(u8::from(usable));
-        match due {
-            Some(due) => self.all.refresh_due.with_label_values(&labels).set(epoch(due)),
-            None => self.all.refresh_due.remove_label_values(&labels),
-        }
-    }
-
-    pub(super) fn let_go(&self) {
-        let labels = [self.credential.as_str(), self.token.as_str()];
-        self.all.expiry.remove_label_values(&labels);
-    }
 }
 
-impl Drop for PerTokenMetrics {
-    fn drop(&mut self) {
-        let labels = [self.credential.as_str(), self.token.as_str()];
-        let all = &self.all;
-        let moments = [&all.expiry, &all.refresh_due, &all.last_success, &all.clock_offset];
-        for gauge in moments.into_iter().chain([&all.usable, &all.missing_scopes]) {
-            gauge.remove_label_values(&labels);
-        }
-        all.budget_left.remove_label_values(&[&self.credential]);
-    }
+fn flag(value: bool) -> f64 {
+    u8::from(value).into()
 }
 
 fn epoch(time: SystemTime) -> f64 {

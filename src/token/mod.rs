@@ -11,6 +11,7 @@ pub mod credential;
 mod echo;
 pub mod fetch;
 mod gate;
+pub mod handle;
 pub mod manager;
 pub mod metrics;
 mod outcome;
@@ -29,9 +30,8 @@ pub mod token_cell;
 
 pub use bearer::Bearer;
 pub use credential::Credential;
-pub use manager::{
-    ManagerHandle, TokenKey, TokenManager, TokenReaders, TokenSpec, effective_specs,
-};
+pub use handle::ManagerHandle;
+pub use manager::{TokenKey, TokenManager, TokenReaders, TokenSpec, effective_specs};
 pub use metrics::TokenMetrics;
 pub use status::TokenStatus;
 pub use token_cell::{Reader, TokenUnavailable, UnavailableReason};

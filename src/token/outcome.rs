@@ -60,9 +60,6 @@ impl<F: Fetch> Refresher<F> {
                 self.publish(bearer, lifetime.life, &missing);
             }
         }
-        if let Some(seconds) = clock_offset {
-            self.metrics.clock_offset(seconds);
-        }
         self.change(|status| {
             status.attempted = true;
             status.missing_scopes = missing;
@@ -113,7 +110,7 @@ impl<F: Fetch> Refresher<F> {
             tracing::warn!(credential = %self.credential.name, missing = missing.join(" "),
                 "fewer scopes were granted than asked for");
         }
-        self.metrics.issued(bearer.ends.wall, missing.len());
+        self.change(|status| status.last_success = Some(SystemTime::now()));
         (self.inner.life, self.inner.generation) = (life, bearer.generation());
         self.writer.publish(Arc::new(bearer));
     }

@@ -12,7 +12,7 @@ use super::bearer::Bearer;
 use super::credential::Credential;
 use super::fetch::{Fetch, FetchError};
 use super::gate::Gate;
-use super::metrics::PerTokenMetrics;
+use super::metrics::CallMetrics;
 use super::rejection_history::{RejectionHistory, RejectionResponse};
 use super::schedule::Schedule;
 use super::status::TokenStatus;
@@ -31,7 +31,7 @@ pub(super) struct Refresher<F> {
     pub(super) gate: Arc<Gate>,
     /// Bounds the calls in flight to one endpoint.
     pub(super) endpoint: Arc<Semaphore>,
-    pub(super) metrics: PerTokenMetrics,
+    pub(super) metrics: CallMetrics,
     pub(super) status: Arc<Mutex<TokenStatus>>,
     pub(super) inner: Inner,
 }
@@ -185,7 +185,6 @@ impl<F: Fetch> Refresher<F> {
         }
         if self.inner.used + idle <= now && self.inner.schedule.next().is_some() {
             self.inner.schedule.suspend();
-            self.metrics.let_go();
             if self.writer.drop_token().is_some() {
                 tracing::info!(credential = %self.credential.name, "the token was not used and is let go");
             }
@@ -223,23 +222,18 @@ impl<F: Fetch> Refresher<F> {
         }
     }
 
-    /// Lets waiting requests, metrics and status know.
+    /// Lets waiting requests and the status, which the gauges show, know.
     fn tell(&self) {
         let now = Moment::now();
         let Inner { schedule, rejections, reason, .. } = &self.inner;
         let wall = |at: Instant| now.wall + at.saturating_duration_since(now.mono);
         let due = schedule.next().map(wall);
         let held = self.writer.held();
-        let budget = self.credential.policy.budget;
-        let budget_left = budget.map(|budget| self.gate.left(now.mono, budget));
-        self.metrics.state(held.as_ref().is_some_and(|held| held.is_usable(now)), due);
-        budget_left.into_iter().for_each(|left| self.metrics.budget_left(left));
         self.change(|status| {
             status.usable_until = held.as_ref().map(|held| held.usable_until);
             status.expires = held.as_ref().map(|held| held.ends.wall);
             status.refresh_due = due;
             status.contended = rejections.cooling_until().is_some_and(|until| until > now.mono);
-            status.budget_left = budget_left;
         });
         self.writer.publish_state(State {
             generation: held.map_or(0, |held| held.generation()),

@@ -1,5 +1,6 @@
 //! What others may know of a token: nothing in it is secret.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -30,8 +31,14 @@ pub struct TokenStatus {
     pub contended: bool,
     /// How far the token server's clock is ahead of ours, in seconds.
     pub clock_offset: Option<f64>,
-    /// Calls that the credential's hourly budget leaves.
+    /// Calls that the credential may make in any hour.
+    pub budget: Option<NonZeroU32>,
+    /// Calls that this budget leaves.
     pub budget_left: Option<u32>,
+    /// True if the token server refused the credential's client secret last.
+    pub secret_refused: bool,
+    /// When a token was last obtained.
+    pub last_success: Option<SystemTime>,
     /// Whether the first attempt has ended, either way.
     pub attempted: bool,
     /// Since when fetching fails.
@@ -46,6 +53,20 @@ impl TokenStatus {
     /// Whether a request could use it.
     pub fn usable(&self, now: Moment) -> bool {
         self.usable_until.is_some_and(|end| now.is_before(end))
+    }
+
+    /// True if the token is to be kept. A lazy one is from its first use until it was not used for long
+    /// enough: then no call is due.
+    pub fn wanted(&self) -> bool {
+        !self.lazy || self.refresh_due.is_some()
+    }
+
+    /// The value of the label `scopes`, which no other token of the credential has: the scopes in
+    /// alphabetical order, separated by spaces.
+    pub fn scopes_label(&self) -> String {
+        let mut scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
+        scopes.sort_unstable();
+        scopes.join(" ")
     }
 
     /// In a word: `fresh`, `ageing` (its renewal is due), `expired` or `none`.

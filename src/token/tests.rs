@@ -139,6 +139,7 @@ async fn a_refused_login_is_counted_and_a_new_secret_is_tried() {
         sleep(secs(1)).await;
     }
     assert_eq!(story.server.calls(), 5, "an unchanged secret is tried five times");
+    assert!(story.metric("bearer_proxy_secret_refused{credential=\"bank\"} 1"));
     story.manager.handle().refresh("bank");
     sleep(secs(31)).await;
     assert_eq!(story.server.calls(), 6, "a forced refresh tries it once more");
@@ -146,6 +147,7 @@ async fn a_refused_login_is_counted_and_a_new_secret_is_tried() {
     story.server.world().secret += 1;
     sleep(secs(31)).await;
     assert_eq!(story.ask().await, Ok(1), "a new one is looked for every 30 s");
+    assert!(story.metric("bearer_proxy_secret_refused{credential=\"bank\"} 0"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,6 +202,75 @@ async fn a_spent_budget_keeps_the_token_and_then_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_budget_recovers_with_time_alone() {
+    let story = Story::begin(Mood::Gives(86_400), |credential| {
+        credential.policy.budget = NonZeroU32::new(3);
+    });
+    story.ask().await.unwrap();
+    assert!(story.metric("bearer_proxy_token_budget{credential=\"bank\"} 3"));
+    assert!(story.metric("bearer_proxy_token_budget_left{credential=\"bank\"} 2"));
+    sleep(secs(3600)).await;
+    assert_eq!(story.server.calls(), 1);
+    assert!(story.metric("bearer_proxy_token_budget_left{credential=\"bank\"} 3"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gauges_of_a_token_are_named_by_its_scopes() {
+    let mut story = Story::begin(Mood::Gives(60), |_| {});
+    let bank = Arc::new(credential(RefreshPolicy::default()));
+    keep(&mut story.manager, &bank, &["b a", "a b", "a", ""]);
+    sleep(secs(1)).await;
+    let gauges = |family: &str| {
+        let text = String::from_utf8(story.registry.render()).unwrap();
+        let lines = text.lines().filter_map(|line| line.strip_prefix(family));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let labels =
+        ["", "a", "a b"].map(|scopes| format!("{{credential=\"bank\",scopes=\"{scopes}\"}}"));
+    for (family, value) in [
+        ("bearer_proxy_token_usable", " 1"),
+        ("bearer_proxy_token_wanted", " 1"),
+        ("bearer_proxy_token_consecutive_failures", " 0"),
+        ("bearer_proxy_token_missing_scopes", " 0"),
+    ] {
+        let expected = labels.clone().map(|labels| labels + value);
+        assert_eq!(gauges(family), expected, "{family}");
+    }
+    assert_eq!(gauges("bearer_proxy_token_server_clock_offset_seconds{"), [""; 0]);
+    story.server.set(Mood::Down);
+    sleep(secs(55)).await;
+    let failures = gauges("bearer_proxy_token_consecutive_failures");
+    assert!(
+        failures.len() == 3 && failures.iter().all(|line| !line.ends_with(" 0")),
+        "{failures:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ends_takes_no_gauge_of_its_successor_with_it() {
+    let mut story = Story::begin(Mood::Gives(3600), |_| {});
+    story.ask().await.unwrap();
+    let before = Arc::new(credential(RefreshPolicy::default()));
+    let policy = RefreshPolicy { wait: secs(1), ..RefreshPolicy::default() };
+    let after = Arc::new(credential(policy));
+    let usable = "bearer_proxy_token_usable{credential=\"bank\",scopes=\"a\"} 1";
+    let is_shown = |story: &Story| story.metric(usable);
+    // A reload that is taken back.
+    keep(&mut story.manager, &after, &["a"]);
+    sleep(secs(1)).await;
+    keep(&mut story.manager, &before, &["a"]);
+    story.manager.commit();
+    sleep(secs(1)).await;
+    assert!(is_shown(&story) && story.server.calls() == 2);
+    // And one that is not.
+    keep(&mut story.manager, &after, &["a"]);
+    story.manager.commit();
+    assert!(!is_shown(&story), "the new token is not there yet");
+    sleep(secs(1)).await;
+    assert!(is_shown(&story));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lazy_token_is_fetched_at_first_use_and_let_go() {
     let story =
         Story::begin(Mood::Gives(60), |credential| credential.policy.lazy = Some(secs(600)));
@@ -213,6 +284,7 @@ async fn a_lazy_token_is_fetched_at_first_use_and_let_go() {
     assert_eq!(story.server.calls(), calls);
     let status = &story.manager.handle().statuses()[0];
     assert!(status.lazy && status.usable_until.is_none() && status.refresh_due.is_none());
+    assert!(story.metric("bearer_proxy_token_wanted{credential=\"bank\",scopes=\"a\"} 0"));
     story.manager.handle().refresh("bank");
     sleep(secs(1)).await;
     assert_eq!(story.server.calls(), calls + 1, "a forced refresh counts as a use");

@@ -36,6 +36,7 @@ mod header_combinations;
 mod headers;
 mod hostile;
 mod limits;
+mod metrics;
 mod secret_leaks;
 mod trailers;
 

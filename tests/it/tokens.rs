@@ -251,7 +251,7 @@ async fn scopes_that_are_not_granted_are_told_or_refused() {
         let answer = soon(app.request("POST", "/sqr/v1/user-status", &[], b"{}")).await;
         assert_eq!(answer.status, status, "{}", answer.text());
         let metrics = client(proxy.admin_addr).await.get("/metrics").await.text();
-        let gauge = "bearer_proxy_token_missing_scopes{credential=\"sqr\",token=\"0\"} 1";
+        let gauge = "bearer_proxy_token_missing_scopes{credential=\"sqr\",scopes=\"delete:users read:users\"} 1";
         assert!(metrics.contains(gauge), "{metrics}");
         assert_eq!(answer.text().contains("delete:users"), status == 503);
         assert_eq!(sandbox.bank(Persona::Sqr).api.requests().len(), usize::from(status == 200));

@@ -100,6 +100,12 @@ impl Proxy {
         self.log.borrow().join("\n")
     }
 
+    /// Nobody reads its log until what is returned is dropped.
+    pub fn hold_log(&self) -> watch::Ref<'_, Vec<String>> {
+        // The thread that reads the log waits for this borrow before it adds the next line.
+        self.log.borrow()
+    }
+
     /// Everything it has written to stdout so far.
     pub fn output(&self) -> String {
         self.output.borrow().join("\n")
