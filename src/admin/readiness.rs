@@ -1,5 +1,6 @@
 //! Liveness, start-up and readiness, computed from the state of the program's parts.
 
+use super::settings::ReadinessRule;
 use crate::clock::Moment;
 use crate::token::TokenStatus;
 
@@ -37,8 +38,9 @@ pub enum Readiness {
     Unknown,
 }
 
-/// The readiness of the program, or of one credential. A lazy credential counts only if requested.
-pub fn readiness(health: &dyn Health, credential: Option<&str>) -> Readiness {
+/// The readiness of the program by this rule, or of one credential, which needs all its tokens whatever
+/// the rule. A lazy credential counts only if requested.
+pub fn readiness(health: &dyn Health, rule: ReadinessRule, credential: Option<&str>) -> Readiness {
     if health.draining() {
         return Readiness::Draining;
     }
@@ -52,10 +54,19 @@ pub fn readiness(health: &dyn Health, credential: Option<&str>) -> Readiness {
     let now = Moment::now();
     let counts =
         |token: &&TokenStatus| credential.map_or(!token.lazy, |name| *token.credential == *name);
-    let absent = tokens.iter().filter(counts).filter(|token| !token.usable(now));
+    let counted: Vec<&TokenStatus> = tokens.iter().filter(counts).collect();
+    let absent = counted.iter().filter(|token| !token.usable(now));
     let mut missing: Vec<String> = absent.map(|token| token.credential.to_string()).collect();
     missing.dedup();
-    if missing.is_empty() { Readiness::Ready } else { Readiness::Missing(missing) }
+    let is_missing = |token: &&TokenStatus| missing.iter().any(|name| **name == *token.credential);
+    let ready = match rule {
+        _ if missing.is_empty() => true,
+        _ if credential.is_some() => false,
+        ReadinessRule::All => false,
+        ReadinessRule::Any => !counted.iter().all(is_missing),
+        ReadinessRule::Started => true,
+    };
+    if ready { Readiness::Ready } else { Readiness::Missing(missing) }
 }
 
 /// True once the listeners are bound and the first attempt for each token that is not lazy has ended,
@@ -113,7 +124,8 @@ pub(super) mod tests {
     #[test]
     fn readiness_is_every_credential_that_is_not_lazy() {
         let check = |tokens: &[&str], name: Option<&str>, expected: Readiness| {
-            assert_eq!(readiness(&fake(tokens), name), expected, "{tokens:?} {name:?}");
+            let found = readiness(&fake(tokens), ReadinessRule::All, name);
+            assert_eq!(found, expected, "{tokens:?} {name:?}");
         };
         let missing = |name: &str| Readiness::Missing(vec![name.into()]);
         check(&[], None, Readiness::Ready);
@@ -127,11 +139,37 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_bank_that_is_out_decides_by_the_rule() {
+        use ReadinessRule::{All, Any, Started};
+        let rows: &[(&[&str], [bool; 3])] = &[
+            (&[], [true, true, true]),
+            (&["a+", "b"], [false, true, true]),
+            (&["a", "b"], [false, false, true]),
+            // Half of its tokens is no usable credential.
+            (&["a+", "a"], [false, false, true]),
+            (&["a~", "b~"], [true, true, true]),
+            // A lazy credential stands for no other.
+            (&["a", "b~+"], [false, false, true]),
+        ];
+        for (tokens, expected) in rows {
+            let found = [All, Any, Started]
+                .map(|rule| readiness(&fake(tokens), rule, None) == Readiness::Ready);
+            assert_eq!(found, *expected, "{tokens:?}");
+        }
+        let missing = Readiness::Missing(vec!["b".into()]);
+        assert_eq!(readiness(&fake(&["a+", "b"]), Any, Some("b")), missing);
+        assert_eq!(readiness(&fake(&["a+", "b"]), Started, Some("b")), missing);
+    }
+
+    #[test]
     fn leaving_and_starting_are_not_ready() {
         let draining = Fake { draining: true, ..fake(&["a+"]) };
         let starting = Fake { starting: true, ..fake(&["a+"]) };
-        assert_eq!(readiness(&draining, Some("a")), Readiness::Draining);
-        assert_eq!(readiness(&starting, None), Readiness::Starting);
+        for rule in [ReadinessRule::All, ReadinessRule::Any, ReadinessRule::Started] {
+            assert_eq!(readiness(&draining, rule, Some("a")), Readiness::Draining);
+            assert_eq!(readiness(&draining, rule, None), Readiness::Draining);
+            assert_eq!(readiness(&starting, rule, None), Readiness::Starting);
+        }
     }
 
     #[test]

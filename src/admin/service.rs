@@ -14,12 +14,13 @@ use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::either::Either;
 
 use super::guard::{AccessError, Reach};
 use super::readiness::{Health, Readiness, is_started, readiness};
+use super::settings::ReadinessRule;
 use crate::clock::Moment;
 use crate::listen::Listener;
 use crate::server::{ShutdownPhase, StopSignal};
@@ -47,12 +48,23 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 pub struct Admin {
     health: Arc<dyn Health>,
     registry: Registry,
+    ready: watch::Sender<ReadinessRule>,
 }
 
 impl Admin {
     /// A service for this program.
     pub fn new(health: Arc<dyn Health>, registry: Registry) -> Arc<Self> {
-        Arc::new(Self { health, registry })
+        Arc::new(Self { health, registry, ready: watch::Sender::default() })
+    }
+
+    /// Changes the condition under which `/readyz` answers 200; a reload may.
+    pub fn set_ready(&self, rule: ReadinessRule) {
+        self.ready.send_replace(rule);
+    }
+
+    fn readiness(&self, credential: Option<&str>) -> Readiness {
+        let rule = *self.ready.borrow();
+        readiness(&*self.health, rule, credential)
     }
 
     /// Serves a listener until the stop signal; responses in flight are finished. It serves more than probes
@@ -197,7 +209,7 @@ impl Admin {
     fn readyz(&self, query: &str) -> Response<Full<Bytes>> {
         let parameters = Parameters::read(query);
         let credential = parameters.credential.as_deref();
-        let readiness = readiness(&*self.health, credential);
+        let readiness = self.readiness(credential);
         if matches!(readiness, Readiness::Missing(_)) {
             // A client that polls for readiness waits for tokens like a request: request them.
             self.health.ask(credential);
@@ -227,7 +239,7 @@ impl Admin {
         let tokens: Vec<Value> = tokens.iter().map(|token| token_json(token, now)).collect();
         let status = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "ready": readiness(&*self.health, None) == Readiness::Ready,
+            "ready": self.readiness(None) == Readiness::Ready,
             "started": is_started(&*self.health),
             "draining": self.health.draining(),
             "tokens": tokens,

@@ -12,11 +12,31 @@ pub struct AdminSettings {
     pub control: Vec<Listen>,
     /// Allows an address beyond loopback, which then serves only probes and `/metrics`.
     pub allow_remote: bool,
+    /// The condition under which `/readyz` answers 200.
+    pub ready: ReadinessRule,
+}
+
+/// The condition under which a started program that is not draining is ready. Lazy credentials do not
+/// count, since they hold no token before their first use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadinessRule {
+    /// Every credential has all its tokens: any route can be used.
+    #[default]
+    All,
+    /// At least one credential has all its tokens, or there is none.
+    Any,
+    /// No further condition.
+    Started,
 }
 
 impl Default for AdminSettings {
     fn default() -> Self {
-        Self { listen: vec![Listen::Localhost(6751)], control: Vec::new(), allow_remote: false }
+        Self {
+            listen: vec![Listen::Localhost(6751)],
+            control: Vec::new(),
+            allow_remote: false,
+            ready: ReadinessRule::default(),
+        }
     }
 }
 

@@ -77,8 +77,9 @@ impl AdminListeners {
         })
     }
 
-    /// Serves new listeners and closes those that are no longer configured.
+    /// Applies the readiness rule, serves new listeners and closes those that are no longer configured.
     pub(super) fn apply(&mut self, settings: &AdminSettings, new: BoundAdminListeners) {
+        self.admin.set_ready(settings.ready);
         let wanted = |listen: &Listen| settings.listeners().find(|(wanted, _)| *wanted == listen);
         let opened: Vec<_> =
             new.0.into_iter().map(|(listen, bound)| self.open(listen, bound)).collect();

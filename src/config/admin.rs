@@ -2,9 +2,12 @@
 
 use super::listen::{self, ParsedListener};
 use super::server::ServerSection;
-use crate::admin::settings::AdminSettings;
+use crate::admin::settings::{AdminSettings, ReadinessRule};
 use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::listen::settings::{AllowedPeers, Listen};
+
+const READY: [(&str, ReadinessRule); 3] =
+    [("all", ReadinessRule::All), ("any", ReadinessRule::Any), ("started", ReadinessRule::Started)];
 
 pub(super) fn read(root: &Section<'_>, server: &ServerSection) -> AdminSettings {
     let section = root.section("admin");
@@ -22,7 +25,8 @@ pub(super) fn read(root: &Section<'_>, server: &ServerSection) -> AdminSettings 
     };
     let control = section.item("control");
     let control = control.map(|item| control_addresses(&item, server, &listen));
-    AdminSettings { listen, control: control.unwrap_or_default(), allow_remote }
+    let ready = section.choice("ready", &READY, default.ready);
+    AdminSettings { listen, control: control.unwrap_or_default(), allow_remote, ready }
 }
 
 fn metrics_addresses(item: &Item<'_>, allow_remote: bool, server: &ServerSection) -> Vec<Listen> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bearer_proxy::sandbox::{Persona, Sandbox, ScriptedResponse};
+use bearer_proxy::sandbox::{Fault, Persona, Sandbox, ScriptedResponse};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -34,6 +34,21 @@ fn edit(proxy: &Proxy, change: impl FnOnce(String) -> String) {
     let text = std::fs::read_to_string(&proxy.config_path).unwrap();
     std::fs::write(&proxy.config_path, change(text)).unwrap();
     proxy.signal(Signal::HUP);
+}
+
+#[tokio::test]
+async fn a_reload_changes_what_a_banks_outage_does_to_readiness() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    sandbox.bank(Persona::Sqr).auth.set_faults(std::iter::repeat_n(Fault::Status(503), 50));
+    let secrets = TempDir::new().unwrap();
+    let proxy = Proxy::start(&config(&sandbox, &secrets)).await;
+    let mut admin = client(proxy.admin_addr).await;
+    soon(async { while admin.get("/readyz?credential=qbank").await.status != 200 {} }).await;
+    soon(async { while admin.get("/startupz").await.status != 200 {} }).await;
+    assert_eq!(admin.get("/readyz").await.text(), "sqr: no usable token\n");
+    edit(&proxy, |text| text.replace("[admin]\n", "[admin]\nready = \"any\"\n"));
+    soon(async { while admin.get("/readyz").await.status != 200 {} }).await;
+    assert_eq!(admin.get("/readyz?credential=sqr").await.status, 503);
 }
 
 /// A port that was free a moment ago.
