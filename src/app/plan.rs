@@ -24,7 +24,7 @@ pub(super) fn build_plan(
         local_keys,
         bound,
         metrics,
-        access: config.log.access,
+        request_log: config.log.requests,
     };
     Plan::build(&config.proxy, inputs).map_err(StartError::Plan)
 }

@@ -14,12 +14,15 @@ use super::setup::{colors, program, quoted, runtime};
 use crate::app::App;
 use crate::config;
 use crate::sandbox::Sandbox;
-use crate::telemetry::log::{self, AccessLog, LogFormat, LogSettings};
+use crate::telemetry::log::{self, AccessLog, LogFormat, LogSettings, RequestLog};
 
 /// Runs the sandbox and the proxy until a signal stops them.
 pub(super) fn demo(flags: &Demo) -> anyhow::Result<Exit> {
-    let settings =
-        LogSettings { format: LogFormat::Pretty, access: AccessLog::All, ..LogSettings::default() };
+    let settings = LogSettings {
+        format: LogFormat::Pretty,
+        requests: RequestLog { access: AccessLog::All, ..RequestLog::default() },
+        ..LogSettings::default()
+    };
     let log = log::init(&settings, colors())?;
     runtime()?.block_on(async {
         let sandbox = Sandbox::start(flags.lifetime).await.context("the sandbox cannot start")?;
@@ -41,7 +44,7 @@ pub(super) fn demo(flags: &Demo) -> anyhow::Result<Exit> {
             }
         };
         loaded.config.watch = None;
-        loaded.config.log.access = AccessLog::All;
+        loaded.config.log.requests.access = AccessLog::All;
         let app = App::build(loaded.config).await?;
         let proxy = app.addresses().first().and_then(|all| all.first().copied());
         let admin = app.admin_addresses().first().copied();

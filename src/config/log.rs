@@ -1,7 +1,7 @@
 //! `[log]`: the form of the log, and the requests that it records.
 
 use crate::diagnostics::Section;
-use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
+use crate::telemetry::log::{AccessLog, BeginLog, LogFormat, LogSettings, RequestLog};
 
 const FORMATS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
@@ -13,6 +13,8 @@ const ACCESS: [(&str, AccessLog); 4] = [
     ("all", AccessLog::All),
 ];
 
+const BEGIN: [(&str, BeginLog); 2] = [("off", BeginLog::Off), ("unsafe", BeginLog::Unsafe)];
+
 pub(super) fn read(root: &Section<'_>) -> LogSettings {
     let (section, default) = (root.section("log"), LogSettings::default());
     let fixed = "expected off, error, warn, info, debug or trace";
@@ -22,6 +24,9 @@ pub(super) fn read(root: &Section<'_>) -> LogSettings {
     LogSettings {
         format: section.choice("format", &FORMATS, default.format),
         level: level.unwrap_or(default.level),
-        access: section.choice("access", &ACCESS, default.access),
+        requests: RequestLog {
+            access: section.choice("access", &ACCESS, default.requests.access),
+            begin: section.choice("begin", &BEGIN, default.requests.begin),
+        },
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -236,6 +236,15 @@ pub struct Connection {
     pub http2: bool,
     /// Report on the phases.
     pub report: ConnectReport,
+}
+
+impl Connection {
+    /// The expiry of the server's certificate; `None` without TLS.
+    pub fn certificate_expires(&self) -> Option<SystemTime> {
+        let Either::Right(tls) = &self.stream else { return None };
+        let certificate = tls.get_ref().1.peer_certificates()?.first()?;
+        Some(Certificate::read(certificate)?.valid_until)
+    }
 }
 
 /// Report on the phases of a connection, for people.

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -21,7 +22,8 @@ use super::request_id::{BEARER_PROXY_REQUEST_ID, RequestId, X_REQUEST_ID};
 use super::requests::{RequestInFlight, RequestPhase};
 use crate::body::{Body, BodyError, Delivery};
 use crate::server::{ShutdownPhase, StopSignal};
-use crate::telemetry::log::AccessLog;
+use crate::telemetry::begin;
+use crate::telemetry::log::{AccessLog, BeginLog, RequestLog};
 use crate::token::Bearer;
 use crate::upstream::Forwarded;
 
@@ -32,7 +34,7 @@ pub struct AccessRecord {
     method: Method,
     client: Option<Arc<str>>,
     id: RequestId,
-    access: AccessLog,
+    log: RequestLog,
     stop: StopSignal,
     route: Option<(Arc<UpstreamPlan>, Arc<RoutePlan>)>,
     /// Whether the upstream may have seen it.
@@ -74,14 +76,14 @@ impl AccessRecord {
     pub fn new<B>(
         request: &Request<B>,
         fields: FieldClass,
-        access: AccessLog,
+        log: RequestLog,
         stop: StopSignal,
     ) -> Self {
         Self {
             started: Instant::now(),
             method: request.method().clone(),
             id: RequestId::of(request.headers(), fields),
-            access,
+            log,
             stop,
             client: None,
             route: None,
@@ -152,6 +154,27 @@ impl AccessRecord {
         self.sent_at = Some(now);
         self.bearer = bearer.cloned();
         self.upstream_address = to;
+        if self.log.begin == BeginLog::Unsafe && !is_safe(&self.method) {
+            self.write_begin();
+        }
+    }
+
+    /// Puts on record that the request is about to be sent.
+    fn write_begin(&self) {
+        let Some((upstream, route)) = &self.route else { return };
+        tracing::info!(
+            target: begin::TARGET,
+            request_id = self.id.as_str(),
+            method = self.method.as_str(),
+            upstream = &*upstream.connection.name,
+            route = &*route.name,
+            path = &*route.path,
+            client = self.client.as_deref().unwrap_or(""),
+            attempt = self.attempts,
+            upstream_addr = self.upstream_address.map(tracing::field::display),
+            token = self.bearer.as_ref().map(|bearer| bearer.fingerprint()),
+            "sending"
+        );
     }
 
     /// Notes that an attempt has ended, by an answer's head or otherwise.
@@ -194,6 +217,8 @@ impl AccessRecord {
         });
         if let Some((_, route)) = &self.route {
             route.metrics.upstream_error(Code::UpstreamReset.as_str());
+            let code = Code::UpstreamReset.as_str();
+            route.metrics.upstream().failed(code, answer.detail.as_deref().unwrap_or_default());
         }
     }
 
@@ -219,6 +244,7 @@ impl AccessRecord {
         let (mut response, answer) = match outcome {
             Ok(response) => {
                 self.forwarded = Forwarded::Yes;
+                self.note_answer(&response, now);
                 let body = response.body();
                 let complete = Some(body.is_end_stream() || body.is_whole());
                 let status = response.status();
@@ -226,6 +252,7 @@ impl AccessRecord {
             }
             Err(rejection) => {
                 metrics.rejected(&rejection);
+                self.note_failure(&rejection);
                 self.forwarded = rejection.forwarded;
                 let response = problem(&rejection, self.id.as_str());
                 let (code, detail) = (Some(rejection.code), Some(rejection.detail));
@@ -248,13 +275,33 @@ impl AccessRecord {
         response
     }
 
+    /// Notes an answer in the state of its upstream.
+    fn note_answer(&self, response: &Response<Body>, now: Instant) {
+        let Some((_, route)) = &self.route else { return };
+        let (upstream, status) = (route.metrics.upstream(), response.status());
+        upstream.answered(now);
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            let challenge = response.headers().get(WWW_AUTHENTICATE);
+            upstream.challenged(status, challenge.map(HeaderValue::as_bytes));
+        }
+    }
+
+    /// Notes a failed exchange in the state of its upstream, and each refusal among the recent ones.
+    fn note_failure(&self, rejection: &Rejection) {
+        if let (Code::Connect | Code::UpstreamReset | Code::UpstreamTimeout, Some((_, route))) =
+            (rejection.code, &self.route)
+        {
+            route.metrics.upstream().failed(rejection.code.as_str(), &rejection.detail);
+        }
+    }
+
     fn write(&self, answer: &AnswerRecord) {
         let AnswerRecord { status, code, detail, after, complete } = answer;
         let unsafe_method = !is_safe(&self.method);
         let client_left = *code == Some(Code::ClientLeft);
         let cut = *complete == Some(false);
         let failed = status.is_server_error() || code.is_some() && !client_left || cut;
-        let wanted = match self.access {
+        let wanted = match self.log.access {
             AccessLog::Off => false,
             AccessLog::Errors => failed,
             AccessLog::ErrorsAndUnsafe => failed || unsafe_method,

@@ -62,7 +62,7 @@ where
         let Inbound { request, connection, client, upgrade } = inbound;
         let fields = FieldClass::classify_all(request.headers());
         let record =
-            AccessRecord::new(&request, fields, snapshot.plan.access, snapshot.stop.clone());
+            AccessRecord::new(&request, fields, snapshot.plan.request_log, snapshot.stop.clone());
         let in_flight = snapshot.metrics.enter_in_flight();
         let scope = RequestScope::new(snapshot, record, in_flight, self.worker.requests());
         let held = scope.clone();

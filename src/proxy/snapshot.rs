@@ -101,7 +101,8 @@ impl Snapshot {
         let made = |upstream: &UpstreamPlan| {
             let settings = Arc::clone(&upstream.connection);
             let share = (settings.max_connections / shared.workers).max(1);
-            Pool::new(&cache, settings, share).map_or_else(
+            let state = shared.metrics.upstreams().of(&upstream.connection.name);
+            Pool::new(&cache, settings, share, state).map_or_else(
                 |error| {
                     let upstream = &upstream.connection.name;
                     tracing::error!(%upstream, %error, "TLS settings unusable");

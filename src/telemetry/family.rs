@@ -210,6 +210,12 @@ impl Histogram {
         let add = |sum| Some((f64::from_bits(sum) + value).to_bits());
         let _ = self.0.sum.fetch_update(Relaxed, Relaxed, add);
     }
+
+    /// The mean of all observations; 0 without any.
+    pub fn mean(&self) -> f64 {
+        let count: u64 = self.0.counts.iter().map(|count| count.load(Relaxed)).sum();
+        if count == 0 { 0.0 } else { f64::from_bits(self.0.sum.load(Relaxed)) / count as f64 }
+    }
 }
 
 impl MetricValue for Histogram {

@@ -40,8 +40,28 @@ pub struct LogSettings {
     /// Levels by target, in the syntax of `tracing_subscriber::filter::Targets`
     /// (`info`, or `info,bearer_proxy=debug`); checked when the configuration is read.
     pub level: String,
-    /// Requests that leave a line.
+    /// The lines that requests leave.
+    pub requests: RequestLog,
+}
+
+/// The lines that requests leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RequestLog {
+    /// Requests that leave a line when their fate is known.
     pub access: AccessLog,
+    /// Requests that leave a line before their first byte goes to the upstream.
+    pub begin: BeginLog,
+}
+
+/// Requests that leave a line before they are sent. It is written past the queue of the log, so that it is
+/// there even if the process is killed in the next moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BeginLog {
+    /// None.
+    #[default]
+    Off,
+    /// Those of an unsafe method (RFC 9110 section 9.2.1), such as POST.
+    Unsafe,
 }
 
 /// Format of each log line.
@@ -72,7 +92,7 @@ pub enum AccessLog {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, level: "info".into(), access: AccessLog::default() }
+        Self { format: LogFormat::Auto, level: "info".into(), requests: RequestLog::default() }
     }
 }
 

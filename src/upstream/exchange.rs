@@ -76,9 +76,7 @@ pub trait SendRequest {
     ) -> impl Future<Output = Result<UpstreamResponse, SendFailure>>;
 
     /// The address of the upstream, or of the egress proxy.
-    fn peer_address(&self) -> Option<SocketAddr> {
-        None
-    }
+    fn peer_address(&self) -> Option<SocketAddr>;
 
     /// Gives the connection back unused.
     fn release(self);

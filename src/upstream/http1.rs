@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,14 +15,14 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
 use super::error::{Forwarded, SendError, SendErrorKind};
 use super::exchange::{SendFailure, UpstreamResponse};
 use super::expect_continue::Interim;
-use super::io::{IoHandle, OnWriteError, UpstreamIo};
+use super::io::{IoHandle, OnWriteError, SocketGuard, UpstreamIo};
 use super::response_check::check_http1;
 use super::settings::Settings;
 use crate::body::{Body, BodyFilter, Filtered, PollFrame, is_last};
@@ -129,7 +130,7 @@ impl Http1Connections {
 }
 
 impl Http1Connection {
-    /// Starts HTTP/1.1 on a connection on which nothing was sent yet. `permit` is held while its socket
+    /// Starts HTTP/1.1 on a connection on which nothing was sent yet. `guard` is held while its socket
     /// is open.
     ///
     /// # Errors
@@ -138,9 +139,9 @@ impl Http1Connection {
         stream: MaybeTlsStream,
         settings: &Settings,
         retire_at: Instant,
-        permit: OwnedSemaphorePermit,
+        guard: SocketGuard,
     ) -> Result<Self, SendError> {
-        let (socket, io) = UpstreamIo::new(stream, OnWriteError::StayPending, permit);
+        let (socket, io) = UpstreamIo::new(stream, OnWriteError::StayPending, guard);
         let mut builder = Builder::new();
         builder
             .preserve_header_case(settings.preserve_header_case)
@@ -163,6 +164,11 @@ impl Http1Connection {
         });
         let task = task.abort_handle();
         Ok(Self { sender, io, task, used: false, retire_at, idle_since: Instant::now() })
+    }
+
+    /// The address that it leads to.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.io.peer()
     }
 
     /// Sends a request in origin form and waits for the head of its response. Dropping the future closes

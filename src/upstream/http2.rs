@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::error::Error as _;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -18,13 +19,13 @@ use http::{Request, Uri, Version};
 use http_body::Body as _;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::error::{Forwarded, SendError, SendErrorKind};
 use super::exchange::{SendFailure, UpstreamResponse};
-use super::io::{OnWriteError, UpstreamIo};
+use super::io::{OnWriteError, SocketGuard, UpstreamIo};
 use super::response_check::check_http2;
 use super::settings::Settings;
 use crate::body::{Body, BodyError, BodyFilter, Filtered, PollFrame};
@@ -58,6 +59,8 @@ pub(super) struct Http2Connection {
 struct ConnectionState {
     /// `None` once it has ended: hyper closes its sender only when its connection is dropped.
     driven: RefCell<Option<Driven>>,
+    /// The address of the upstream, or of the egress proxy.
+    peer: Option<SocketAddr>,
     /// Requests whose responses have not ended.
     streams: Cell<usize>,
     /// The time of the last frame from the server.
@@ -143,7 +146,7 @@ impl Http2Connections {
         self.expected.set(false);
     }
 
-    /// Starts HTTP/2 on a connection and shares it. `permit` is held while its socket is open.
+    /// Starts HTTP/2 on a connection and shares it. `guard` is held while its socket is open.
     ///
     /// # Errors
     /// The server does not speak HTTP/2.
@@ -152,8 +155,9 @@ impl Http2Connections {
         stream: MaybeTlsStream,
         settings: &Settings,
         retire_at: Instant,
-        permit: OwnedSemaphorePermit,
+        guard: SocketGuard,
     ) -> Result<Http2Connection, SendError> {
+        let peer = guard.peer;
         let header_list = u32::try_from(settings.max_response_header_bytes).unwrap_or(u32::MAX);
         let (sender, driven) = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
@@ -164,7 +168,7 @@ impl Http2Connections {
             // A ping after this silence while a response is due, and as long for its acknowledgement.
             .keep_alive_interval(settings.ping)
             .keep_alive_timeout(settings.ping)
-            .handshake(TokioIo::new(UpstreamIo::new(stream, OnWriteError::Report, permit).0))
+            .handshake(TokioIo::new(UpstreamIo::new(stream, OnWriteError::Report, guard).0))
             .await
             .map_err(|error| SendError::unsent(SendErrorKind::Exchange(error)))?;
         let state = Rc::new(ConnectionState {
@@ -172,6 +176,7 @@ impl Http2Connections {
             streams: Cell::new(0),
             last_frame: Cell::new(Instant::now()),
             retire_at,
+            peer,
         });
         let driving = Rc::clone(&state);
         spawn_local(async move {
@@ -222,6 +227,11 @@ impl ConnectionState {
 }
 
 impl Http2Connection {
+    /// The address that it leads to.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.state.peer
+    }
+
     fn is_open(&self) -> bool {
         !self.sender.is_closed() && self.state.driven.borrow().is_some()
     }

@@ -6,6 +6,7 @@
 //! no longer be written.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::either::Either;
 
+use super::state::OpenConnection;
 use crate::net::connect::MaybeTlsStream;
 use crate::net::poll::pending_events;
 use crate::net::stream::poll_write_pieces;
@@ -39,9 +41,18 @@ struct Socket {
     stream: MaybeTlsStream,
     on_write_error: OnWriteError,
     write_failed: bool,
-    /// The connection's permit under `max_connections`, held until the socket closes, whatever protocol
-    /// is spoken by then.
-    _permit: OwnedSemaphorePermit,
+    /// Held until the socket closes, whatever protocol is spoken by then.
+    _guard: SocketGuard,
+}
+
+/// Goes with an open socket.
+pub(super) struct SocketGuard {
+    /// The connection's permit under `max_connections`.
+    pub _permit: OwnedSemaphorePermit,
+    /// Counts the connection in the state of its upstream.
+    pub _open: OpenConnection,
+    /// The address of the upstream, or of the egress proxy.
+    pub peer: Option<SocketAddr>,
 }
 
 /// The reaction to a write that fails.
@@ -56,6 +67,7 @@ pub(super) enum OnWriteError {
 
 #[derive(Default)]
 struct Counters {
+    peer: Option<SocketAddr>,
     /// Bytes written, before TLS.
     written: AtomicU64,
     /// Bytes read, after TLS.
@@ -69,10 +81,11 @@ impl UpstreamIo {
     pub fn new(
         stream: MaybeTlsStream,
         on_write_error: OnWriteError,
-        permit: OwnedSemaphorePermit,
+        guard: SocketGuard,
     ) -> (Self, IoHandle) {
-        let socket = Socket { stream, on_write_error, write_failed: false, _permit: permit };
-        let io = Self { socket: Arc::new(Mutex::new(socket)), counters: Arc::default() };
+        let counters = Counters { peer: guard.peer, ..Counters::default() };
+        let socket = Socket { stream, on_write_error, write_failed: false, _guard: guard };
+        let io = Self { socket: Arc::new(Mutex::new(socket)), counters: Arc::new(counters) };
         let handle =
             IoHandle { socket: Arc::downgrade(&io.socket), counters: Arc::clone(&io.counters) };
         (io, handle)
@@ -80,6 +93,11 @@ impl UpstreamIo {
 }
 
 impl IoHandle {
+    /// The address of the upstream, or of the egress proxy.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.counters.peer
+    }
+
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.counters.written.load(Relaxed)

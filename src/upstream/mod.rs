@@ -12,6 +12,7 @@ mod io;
 pub mod pool;
 mod response_check;
 pub mod settings;
+pub mod state;
 #[cfg(test)]
 mod tests;
 
@@ -19,3 +20,4 @@ pub use error::{Forwarded, SendError, SendErrorKind};
 pub use exchange::{Reuse, SendFailure, SendRequest, Transport, UpstreamResponse};
 pub use pool::{Acquired, Pool};
 pub use settings::Settings;
+pub use state::{UpstreamState, UpstreamStates, UpstreamStatus};

@@ -7,6 +7,7 @@
 //! The pool repeats nothing: it reports a request that fails, and whether any byte of it was sent.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,9 @@ use super::error::{SendError, SendErrorKind};
 use super::exchange::{Reuse, SendFailure, SendRequest, Transport, UpstreamResponse};
 use super::http1::{Http1Connection, Http1Connections};
 use super::http2::{ConnectSlot, Http2Connection, Http2Connections};
+use super::io::SocketGuard;
 use super::settings::{Protocol, Settings};
+use super::state::UpstreamState;
 use crate::body::Body;
 use crate::net::connect::{self, ConnectError, Connector};
 use crate::net::tls::{Alpn, TlsCache};
@@ -33,6 +36,7 @@ pub struct Pool(Rc<PoolInner>);
 
 struct PoolInner {
     settings: Arc<Settings>,
+    state: Arc<UpstreamState>,
     connector: Connector,
     /// Makes HTTP/1.1 connections, the only ones that can be upgraded to another protocol.
     http1_connector: Option<Connector>,
@@ -67,6 +71,7 @@ impl Pool {
         cache: &TlsCache,
         settings: Arc<Settings>,
         max_connections: usize,
+        state: Arc<UpstreamState>,
     ) -> Result<Self, TlsSetupError> {
         let http1 = settings.upgrades.then(|| settings.connector_with(cache, Alpn::Http1));
         let authority = settings.origin.authority();
@@ -83,6 +88,7 @@ impl Pool {
             permits: Arc::new(Semaphore::new(permits)),
             queue: Rc::default(),
             settings,
+            state,
         })))
     }
 
@@ -139,6 +145,13 @@ impl SendRequest for Acquired {
             Connection::Http2(connection) => Either::Right(Box::pin(async move {
                 connection.send(request, &pool.authority, &pool.settings, reused).await
             })),
+        }
+    }
+
+    fn peer_address(&self) -> Option<SocketAddr> {
+        match &self.connection {
+            Connection::Http1(connection) => connection.peer(),
+            Connection::Http2(connection) => connection.peer(),
         }
     }
 
@@ -248,20 +261,24 @@ impl PoolInner {
             (Some(http1), Reuse::Upgrade) => http1,
             _ => &self.connector,
         };
-        let connect::Connection { stream, http2, .. } =
-            connector.connect().await.map_err(connect_failed)?;
+        let connected = connector.connect().await.map_err(connect_failed)?;
+        if let Some(expires) = connected.certificate_expires() {
+            self.state.certificate(expires);
+        }
+        let connect::Connection { stream, http2, report } = connected;
+        let guard = SocketGuard { _permit: permit, _open: self.state.open(), peer: report.peer };
         let prior_knowledge = self.settings.protocol == Protocol::Http2
             && !self.settings.origin.is_https()
             && reuse != Reuse::Upgrade;
         let settings = &*self.settings;
         let retire_at = Instant::now() + with_jitter(settings.max_age);
         let connection = if http2 || prior_knowledge {
-            Connection::Http2(self.http2.start(stream, settings, retire_at, permit).await?)
+            Connection::Http2(self.http2.start(stream, settings, retire_at, guard).await?)
         } else {
             if reuse != Reuse::Upgrade {
                 self.http2.unexpected();
             }
-            Connection::Http1(Http1Connection::start(stream, settings, retire_at, permit).await?)
+            Connection::Http1(Http1Connection::start(stream, settings, retire_at, guard).await?)
         };
         Ok(self.acquired(connection, false))
     }

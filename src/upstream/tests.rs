@@ -34,7 +34,7 @@ pub(super) fn pool(uri: &str, adjust: impl FnOnce(&mut Settings)) -> Pool {
     adjust(&mut settings);
     let settings = Arc::new(settings);
     let max = settings.max_connections;
-    Pool::new(&TlsCache::default(), settings, max).unwrap()
+    Pool::new(&TlsCache::default(), settings, max, Arc::default()).unwrap()
 }
 
 /// Sends, on another connection where a request is handed back unsent.
@@ -438,10 +438,10 @@ async fn pools_with_equal_tls_share_it() {
         let mut settings = Settings::new("bank", origin(&uri));
         settings.tls = ca.trusted();
         let (cache, settings) = (TlsCache::default(), Arc::new(settings));
-        let first = Pool::new(&cache, Arc::clone(&settings), 8).unwrap();
+        let first = Pool::new(&cache, Arc::clone(&settings), 8, Arc::default()).unwrap();
         drop(ca); // its files go: a second pool reads none
-        let second = Pool::new(&cache, Arc::clone(&settings), 8).unwrap();
-        assert!(Pool::new(&TlsCache::default(), settings, 8).is_err());
+        let second = Pool::new(&cache, Arc::clone(&settings), 8, Arc::default()).unwrap();
+        assert!(Pool::new(&TlsCache::default(), settings, 8, Arc::default()).is_err());
         for pool in [first, second] {
             assert_eq!(text(send(&pool, get(), Reuse::Any).await.unwrap()).await.unwrap(), "ok");
         }

@@ -72,6 +72,7 @@ async fn a_payment_that_went_well_leaves_one_line_that_says_all() {
             ("attempts", 1.into()),
             ("method", "POST".into()),
             ("path", "/**".into()),
+            ("upstream_addr", bank.addr.to_string().into()),
             ("detail", Value::Null),
         ],
     );
@@ -229,4 +230,31 @@ async fn a_refusal_says_in_the_log_what_it_says_to_the_app() {
     })
     .await
     .unwrap_err();
+}
+
+#[tokio::test]
+async fn what_was_being_sent_when_the_process_was_killed_is_in_the_log() {
+    const PAYMENTS: usize = 100;
+    let bank = raw_server().await;
+    let log = "[log]\nbegin = \"unsafe\"\nformat = \"json\"";
+    let extra = Extra { more: log, ..Extra::default() };
+    let mut proxy = in_front_of(&format!("http://{}", bank.addr), extra).await;
+    let (mut apps, mut banks) = (Vec::new(), Vec::new());
+    for payment in 0..PAYMENTS {
+        let mut app = client(proxy.addr).await;
+        app.send(POST.replace("Host", &format!("X-Request-Id: pay-{payment}-\r\nHost"))).await;
+        apps.push(app);
+        banks.push(paid(&bank).await);
+    }
+    proxy.signal(Signal::KILL);
+    proxy.wait_exit().await;
+    let log = proxy.log();
+    for payment in 0..PAYMENTS {
+        let id = format!("\"request_id\":\"pay-{payment}-\"");
+        let begun: Vec<_> = log.lines().filter(|line| line.contains(&id)).collect();
+        assert_eq!(begun.len(), 1, "{payment}: {begun:?}");
+        let line: Value = serde_json::from_str(begun[0]).unwrap();
+        let expected = [("message", "sending".into()), ("target", "bearer_proxy::begin".into())];
+        check(&line, &expected);
+    }
 }

@@ -36,7 +36,7 @@ fn given(data: &[u8]) -> Option<(u16, Vec<u8>)> {
         LocalSet::new().block_on(runtime, async {
             let origin = Origin::of(&format!("http://{address}").parse().unwrap()).unwrap();
             let settings = Arc::new(Settings::new("any", origin));
-            let pool = Pool::new(&TlsCache::default(), settings, 1).unwrap();
+            let pool = Pool::new(&TlsCache::default(), settings, 1, Arc::default()).unwrap();
             let request = Request::builder().uri("/").header("host", "any");
             let request = request.body(Body::empty()).unwrap();
             let connection = pool.acquire(Reuse::Never).await.ok()?;

@@ -107,6 +107,10 @@ impl Transport for Rc<Bank> {
 }
 
 impl SendRequest for BankConnection {
+    fn peer_address(&self) -> Option<SocketAddr> {
+        None
+    }
+
     fn release(self) {}
 
     async fn send(self, request: Request<Body>) -> Result<UpstreamResponse, SendFailure> {
@@ -241,7 +245,8 @@ impl Asked {
 /// A request of an app, as the stack would hand it on.
 fn scoped(snapshot: &Rc<Snapshot>, request: Request<Body>) -> Box<ScopedRequest> {
     let fields = FieldClass::classify_all(request.headers());
-    let record = AccessRecord::new(&request, fields, snapshot.plan.access, snapshot.stop.clone());
+    let record =
+        AccessRecord::new(&request, fields, snapshot.plan.request_log, snapshot.stop.clone());
     let in_flight = snapshot.metrics.enter_in_flight();
     let scope = RequestScope::new(Rc::clone(snapshot), record, in_flight, &Rc::default());
     let peer = Peer::tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
@@ -314,7 +319,7 @@ async fn story(seed: u64) {
             local_keys: HashMap::new(),
             bound: HashMap::from([(0, BoundListener { id: 0, addresses: Vec::new() })]),
             metrics: &metrics,
-            access: crate::telemetry::log::AccessLog::Off,
+            request_log: Default::default(),
         },
     );
     let plan = Arc::new(plan.unwrap_or_else(|_| panic!("no two routes conflict")));

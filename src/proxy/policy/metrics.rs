@@ -1,7 +1,7 @@
 //! What the request path counts. Labels come from the configuration, so they are bounded; handles
 //! are looked up when a plan is built, not per request.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -13,6 +13,7 @@ use crate::proxy::rejection::{Code, Rejection};
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
 use crate::telemetry::metrics::REQUEST_SECONDS;
+use crate::upstream::{UpstreamState, UpstreamStates};
 
 /// The families of this folder.
 #[derive(Clone)]
@@ -26,6 +27,7 @@ pub struct ProxyMetrics {
     authorization_seen: Counters,
     client_requests: Counters,
     in_flight: IntGauge,
+    upstreams: UpstreamStates,
 }
 
 /// Handles of one route.
@@ -40,6 +42,7 @@ pub struct RouteMetrics {
     unauthorized: Counter,
     insufficient_scope: Counter,
     authorization_seen: Counter,
+    state: Arc<UpstreamState>,
     /// In the order of the clients.
     clients: Box<[Counter]>,
 }
@@ -103,6 +106,7 @@ impl ProxyMetrics {
                 &["client", "upstream", "route"],
             )?,
             in_flight,
+            upstreams: UpstreamStates::default(),
         };
         for code in Code::ALL {
             metrics.rejected.with_label_values(&[code.as_str()]);
@@ -134,6 +138,7 @@ impl ProxyMetrics {
             unauthorized: self.unauthorized.with_label_values(&[&**upstream, &**route]),
             insufficient_scope: self.insufficient_scope.with_label_values(&[&**upstream, &**route]),
             authorization_seen: self.authorization_seen.with_label_values(&[&**upstream]),
+            state: self.upstreams.of(upstream),
             clients: clients.iter().map(of_client).collect(),
         };
         let usual = [StatusCode::OK, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
@@ -155,6 +160,11 @@ impl ProxyMetrics {
         self.rejected.with_label_values(&[code.as_str()]).inc();
     }
 
+    /// The states of all upstreams.
+    pub fn upstreams(&self) -> &UpstreamStates {
+        &self.upstreams
+    }
+
     /// Counts a request as under way until what is returned is dropped.
     pub fn enter_in_flight(&self) -> RequestsInFlightGuard {
         self.in_flight.inc();
@@ -171,6 +181,17 @@ impl Drop for RequestsInFlightGuard {
     }
 }
 
+/// What one route has answered since the start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RouteTotals {
+    /// Requests answered.
+    pub requests: u64,
+    /// Those of them answered with 5xx.
+    pub errors: u64,
+    /// Mean time from a request's head to its answer's, in seconds.
+    pub mean_s: f64,
+}
+
 impl RouteMetrics {
     /// Counts an answer and how long it took.
     pub fn answered(&self, method: &Method, status: StatusCode, elapsed: Duration) {
@@ -183,6 +204,26 @@ impl RouteMetrics {
             return;
         }
         self.counter(method, status).inc();
+    }
+
+    /// The state of the route's upstream.
+    pub fn upstream(&self) -> &UpstreamState {
+        &self.state
+    }
+
+    /// Requests answered, those of them answered with 5xx, and the mean time to their answers' heads in
+    /// seconds.
+    pub fn totals(&self) -> RouteTotals {
+        let counted = self.counted.read().unwrap_or_else(PoisonError::into_inner);
+        let sum = |wanted: fn(&StatusCode) -> bool| {
+            let wanted = counted.iter().filter(|(_, status, _)| wanted(status));
+            wanted.map(|(.., counter)| counter.get()).sum()
+        };
+        RouteTotals {
+            requests: sum(|_| true),
+            errors: sum(StatusCode::is_server_error),
+            mean_s: self.duration.mean(),
+        }
     }
 
     /// Counts a request of a known client.

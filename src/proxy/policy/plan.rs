@@ -24,7 +24,7 @@ use crate::proxy::headers::rewrite::{AnswerRewrite, Rewrite};
 use crate::proxy::limits::web_origin::WebOrigin;
 use crate::route::target::could_alias;
 use crate::route::{Authority, HostPattern, Methods, Rule, Table};
-use crate::telemetry::log::AccessLog;
+use crate::telemetry::log::RequestLog;
 use crate::token::credential::MissingScopes;
 use crate::token::{Bearer, Credential, Reader, TokenReaders, TokenSpec};
 use crate::upstream;
@@ -46,7 +46,7 @@ pub struct Plan {
     /// Bounds on each request.
     pub limits: RequestLimits,
     /// Which requests leave a line in the log.
-    pub access: AccessLog,
+    pub request_log: RequestLog,
 }
 
 /// What one listener answers to.
@@ -168,8 +168,15 @@ impl Plan {
     /// Conflicting routes, and inputs that are missing; a configuration that was loaded, with what
     /// was read and bound for it, has neither.
     pub fn build(settings: &ProxySettings, inputs: PlanInputs<'_>) -> Result<Self, PlanError> {
-        let PlanInputs { credentials, readers, set_headers, local_keys, bound, metrics, access } =
-            inputs;
+        let PlanInputs {
+            credentials,
+            readers,
+            set_headers,
+            local_keys,
+            bound,
+            metrics,
+            request_log,
+        } = inputs;
         let clients = Clients::new(&settings.clients, &local_keys)?;
         let upstreams: Vec<_> = settings
             .upstreams
@@ -234,7 +241,7 @@ impl Plan {
                 table: Table::build(table).map_err(PlanError::Conflicts)?,
             });
         }
-        Ok(Self { listeners, clients, upstreams, limits: settings.limits, access })
+        Ok(Self { listeners, clients, upstreams, limits: settings.limits, request_log })
     }
 
     /// The plan of a listener, where this configuration has it.

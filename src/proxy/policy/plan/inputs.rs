@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue};
 use crate::listen::settings::Listen;
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::route::Conflict;
-use crate::telemetry::log::AccessLog;
+use crate::telemetry::log::RequestLog;
 use crate::token::{Credential, TokenReaders};
 
 /// Values of fixed headers (`set_headers`), by the name of the upstream and of the header; `None`
@@ -43,7 +43,7 @@ pub struct PlanInputs<'a> {
     /// What is counted.
     pub metrics: &'a ProxyMetrics,
     /// Which requests leave a line in the log.
-    pub access: AccessLog,
+    pub request_log: RequestLog,
 }
 
 /// A listener as it is bound.

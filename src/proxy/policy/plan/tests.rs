@@ -23,7 +23,7 @@ use crate::proxy::policy::settings::{
 use crate::route::{Authority, Lookup, PathPattern};
 use crate::secret::Reference;
 use crate::telemetry::Registry;
-use crate::telemetry::log::AccessLog;
+use crate::telemetry::log::RequestLog;
 use crate::token::credential::{Grouping, RefreshPolicy};
 use crate::token::testing::{Scripted, credential, manager};
 use crate::token::{Credential, TokenReaders, TokenSpec};
@@ -142,7 +142,7 @@ impl Given {
             local_keys: self.local_keys,
             bound: self.bound,
             metrics: &ProxyMetrics::register(&Registry::new()).unwrap(),
-            access: AccessLog::Off,
+            request_log: RequestLog::default(),
         };
         Plan::build(&self.settings, inputs)
     }

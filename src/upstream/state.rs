@@ -1,0 +1,199 @@
+//! The state of one upstream, for operators: its last answer, its last error, what it said of our tokens,
+//! its connections, and how long its certificate is valid.
+//!
+//! All workers share one state for each upstream; it survives reloads. What changes with each request is
+//! atomic; what changes with errors and new connections stands behind a lock that is held for a copy.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+/// Longest text of a challenge or an error that is kept, in characters.
+const LONGEST_TEXT: usize = 300;
+
+/// All upstreams' states, by the upstream's name.
+#[derive(Clone, Default)]
+pub struct UpstreamStates(Arc<Mutex<BTreeMap<Arc<str>, Arc<UpstreamState>>>>);
+
+impl UpstreamStates {
+    /// Copies of all states, by the upstream's name.
+    pub fn statuses(&self) -> Vec<(Arc<str>, UpstreamStatus)> {
+        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        states.iter().map(|(name, state)| (Arc::clone(name), state.status())).collect()
+    }
+
+    /// The state of an upstream, made when it is first asked for.
+    pub fn of(&self, name: &Arc<str>) -> Arc<UpstreamState> {
+        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(states.entry(Arc::clone(name)).or_default())
+    }
+}
+
+/// The state of one upstream.
+pub struct UpstreamState {
+    /// What the atomic times count from.
+    started: Instant,
+    /// Milliseconds from `started` to the last answer, plus one; 0 where there was none.
+    answered: AtomicU64,
+    open: AtomicUsize,
+    unauthorized: AtomicU64,
+    forbidden: AtomicU64,
+    rare: Mutex<Rare>,
+}
+
+/// The part that changes with errors and new connections.
+#[derive(Default, Clone)]
+struct Rare {
+    last_error: Option<UpstreamFailure>,
+    last_challenge: Option<String>,
+    certificate_expires: Option<SystemTime>,
+}
+
+/// The last failed exchange with an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamFailure {
+    /// When it failed.
+    pub at: SystemTime,
+    /// The code of the refusal that the app was given, such as `connect`.
+    pub code: &'static str,
+    /// The same words as in the app's problem document.
+    pub detail: String,
+}
+
+/// A copy of the state of one upstream at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamStatus {
+    /// When the head of its last answer arrived, whatever its status.
+    pub last_success: Option<SystemTime>,
+    /// Its last failure.
+    pub last_error: Option<UpstreamFailure>,
+    /// Connections that are open, over all workers.
+    pub connections_open: usize,
+    /// Answers 401 since the start.
+    pub unauthorized: u64,
+    /// Answers 403 since the start.
+    pub forbidden: u64,
+    /// `WWW-Authenticate` of the last of both.
+    pub last_challenge: Option<String>,
+    /// When the certificate shown on the newest connection expires.
+    pub certificate_expires: Option<SystemTime>,
+}
+
+impl Default for UpstreamState {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            answered: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            unauthorized: AtomicU64::new(0),
+            forbidden: AtomicU64::new(0),
+            rare: Mutex::default(),
+        }
+    }
+}
+
+impl UpstreamState {
+    fn rare(&self) -> MutexGuard<'_, Rare> {
+        self.rare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that an answer's head arrived.
+    pub fn answered(&self, at: Instant) {
+        let since = at.saturating_duration_since(self.started).as_millis();
+        // Relaxed: the time stands for itself, nothing else is read because of it.
+        self.answered.store(u64::try_from(since).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
+    }
+
+    /// Notes a failed exchange.
+    pub fn failed(&self, code: &'static str, detail: &str) {
+        let detail = detail.chars().take(LONGEST_TEXT).collect();
+        self.rare().last_error = Some(UpstreamFailure { at: SystemTime::now(), code, detail });
+    }
+
+    /// Notes a 401 or 403 and its challenge, whose bytes that are no visible ASCII are replaced.
+    pub fn challenged(&self, status: StatusCode, challenge: Option<&[u8]>) {
+        match status {
+            StatusCode::UNAUTHORIZED => self.unauthorized.fetch_add(1, Ordering::Relaxed),
+            StatusCode::FORBIDDEN => self.forbidden.fetch_add(1, Ordering::Relaxed),
+            _ => return,
+        };
+        let visible = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '?' };
+        let text = |bytes: &[u8]| bytes.iter().take(LONGEST_TEXT).map(visible).collect();
+        self.rare().last_challenge = challenge.map(text);
+    }
+
+    /// Notes the expiry of the certificate that a new connection was shown.
+    pub fn certificate(&self, expires: SystemTime) {
+        self.rare().certificate_expires = Some(expires);
+    }
+
+    /// Counts a connection as open until what is returned is dropped.
+    pub fn open(self: &Arc<Self>) -> OpenConnection {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(self))
+    }
+
+    /// A copy of it.
+    pub fn status(&self) -> UpstreamStatus {
+        let now = SystemTime::now();
+        let answered = self.answered.load(Ordering::Relaxed).checked_sub(1).map(|since| {
+            let ago = self.started.elapsed().saturating_sub(Duration::from_millis(since));
+            now.checked_sub(ago).unwrap_or(now)
+        });
+        let Rare { last_error, last_challenge, certificate_expires } = self.rare().clone();
+        UpstreamStatus {
+            last_success: answered,
+            last_error,
+            connections_open: self.open.load(Ordering::Relaxed),
+            unauthorized: self.unauthorized.load(Ordering::Relaxed),
+            forbidden: self.forbidden.load(Ordering::Relaxed),
+            last_challenge,
+            certificate_expires,
+        }
+    }
+}
+
+/// Counts a connection as open; goes with the connection.
+pub struct OpenConnection(Arc<UpstreamState>);
+
+impl Drop for OpenConnection {
+    // A guard, so that a connection that ends in any way, also by a dropped task, is counted out.
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_last_is_told() {
+        let state = UpstreamStates::default().of(&"bank".into());
+        assert_eq!(state.status().last_success, None);
+        state.answered(Instant::now());
+        state.failed("connect", "refused");
+        state.challenged(StatusCode::UNAUTHORIZED, Some(b"Bearer error=\"x\"\r\x07"));
+        let status = state.status();
+        assert!(status.last_success.unwrap().elapsed().unwrap() < Duration::from_secs(60));
+        assert_eq!(status.last_error.unwrap().code, "connect");
+        assert_eq!(status.last_challenge.unwrap(), "Bearer error=\"x\"??");
+        assert_eq!((status.unauthorized, status.forbidden), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn connections_are_counted_while_they_live() {
+        let states = UpstreamStates::default();
+        let state = states.of(&"bank".into());
+        let (first, second) = (state.open(), state.open());
+        drop(first);
+        assert!(Arc::ptr_eq(&state, &states.of(&"bank".into())));
+        assert_eq!(state.status().connections_open, 1);
+        drop(second);
+        assert_eq!(state.status().connections_open, 0);
+    }
+}
