@@ -12,7 +12,7 @@ use super::complete;
 use crate::oauth::presets;
 use crate::telemetry::metrics::REVISION;
 
-/// What `--version` says, after the program's name: version, revision and the cargo features of this
+/// The text of `--version` after the program's name: version, revision and the cargo features of this
 /// build. `-V` says the version alone.
 static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
     let features = [
@@ -59,53 +59,86 @@ pub struct Args {
     #[arg(short, long, global = true, env = "BEARER_PROXY_CONFIG", value_name = "FILE")]
     #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// What to do
+    /// The verb
     #[command(subcommand)]
     pub verb: Verb,
 }
 
-/// What to do.
+/// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Serve until told to stop (SIGTERM drains, a second one ends at once; SIGHUP reloads)
-    Run(Run),
+    /// Serve until a signal stops it (SIGTERM drains, a second one ends at once; SIGHUP reloads)
+    Run {
+        /// Program to run beside the proxy: when it ends, the proxy ends with its exit code. Its environment
+        /// has BEARER_PROXY_URL, BEARER_PROXY_URL_UPSTREAM and BEARER_PROXY_ADMIN_URL
+        #[arg(last = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// Check the configuration; with --live also ask each token endpoint for a token
     Check(Check),
     /// Show which route a request takes, with which scopes, and what is sent upstream
-    Explain(Explain),
+    Explain {
+        /// Method, such as GET
+        #[arg(add = ArgValueCandidates::new(complete::methods))]
+        method: String,
+        /// URL or path as an app would ask for it, such as /qbank/v1/balances/42
+        #[arg(add = ArgValueCandidates::new(complete::paths))]
+        url: String,
+    },
     /// Show one token and what it grants: that of a running instance, else a new one; its value only
     /// with --reveal
     Token(Token),
     /// Write a first configuration for a preset
     Init(Init),
     /// List the presets, or print what one stands for
-    Presets(Presets),
+    Presets {
+        /// Print this one in full
+        #[arg(value_parser = preset())]
+        name: Option<String>,
+    },
     #[cfg(feature = "demo")]
     /// Run four fake token servers and APIs with the proxy in front of them
     Demo(Demo),
     /// Show the tokens of a running instance
-    Status(Status),
+    Status {
+        /// Admin address; by default that of the configuration, or localhost:6751
+        #[arg(long, value_name = "HOST:PORT|unix:PATH")]
+        admin: Option<String>,
+        /// Output format
+        #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+        output: OutputFormat,
+    },
     /// Wait until a running instance is ready
-    Wait(Wait),
+    Wait {
+        /// Admin address; by default that of the configuration, or localhost:6751
+        #[arg(long, value_name = "HOST:PORT|unix:PATH")]
+        admin: Option<String>,
+        /// Longest time to wait
+        #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
+        timeout: Duration,
+    },
     /// Succeed if a running instance is alive (for container health checks)
-    Healthcheck(At),
+    Healthcheck {
+        /// Admin address; by default that of the configuration, or localhost:6751
+        #[arg(long, value_name = "HOST:PORT|unix:PATH")]
+        admin: Option<String>,
+    },
     /// Show what a configuration key means; without KEY, print the JSON Schema for editors
-    Schema(Schema),
+    Schema {
+        /// A key or table, such as server.listen or credentials.NAME.response
+        #[arg(add = ArgValueCandidates::new(complete::keys))]
+        key: Option<String>,
+    },
     /// Write or delete secrets in the keyring of this session
+    #[command(subcommand)]
     Keyring(Keyring),
     /// Print a completion script for a shell
-    Completions(Completions),
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Print the manual page: bearer-proxy man | man -l -
     Man,
-}
-
-/// Flags of `run`.
-#[derive(Debug, clap::Args)]
-pub struct Run {
-    /// Program to run beside the proxy, whose end and exit code are ours; it finds BEARER_PROXY_URL,
-    /// BEARER_PROXY_URL_UPSTREAM and BEARER_PROXY_ADMIN_URL in its environment
-    #[arg(last = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
-    pub command: Vec<std::ffi::OsString>,
 }
 
 /// Flags of `check`.
@@ -123,24 +156,13 @@ pub struct Check {
     pub output: OutputFormat,
 }
 
-/// How an outcome is printed.
+/// The format of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     /// For people
     Text,
     /// For programs
     Json,
-}
-
-/// Flags of `explain`.
-#[derive(Debug, clap::Args)]
-pub struct Explain {
-    /// Method, such as GET
-    #[arg(add = ArgValueCandidates::new(complete::methods))]
-    pub method: String,
-    /// URL or path as an app would ask for it, such as /qbank/v1/balances/42
-    #[arg(add = ArgValueCandidates::new(complete::paths))]
-    pub url: String,
 }
 
 /// Flags of `token`.
@@ -176,14 +198,6 @@ pub struct Init {
     pub output: Option<PathBuf>,
 }
 
-/// Flags of `presets`.
-#[derive(Debug, clap::Args)]
-pub struct Presets {
-    /// Print this one in full
-    #[arg(value_parser = preset())]
-    pub name: Option<String>,
-}
-
 #[cfg(feature = "demo")]
 /// Flags of `demo`.
 #[derive(Debug, clap::Args)]
@@ -196,56 +210,10 @@ pub struct Demo {
     pub port: Option<u16>,
 }
 
-/// Where a running instance is asked.
-#[derive(Debug, clap::Args)]
-pub struct At {
-    /// Admin address; by default that of the configuration, or localhost:6751
-    #[arg(long, value_name = "HOST:PORT|unix:PATH")]
-    pub admin: Option<String>,
-}
-
-/// Flags of `status`.
-#[derive(Debug, clap::Args)]
-pub struct Status {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub at: At,
-    /// Output format
-    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
-    pub output: OutputFormat,
-}
-
-/// Flags of `wait`.
-#[derive(Debug, clap::Args)]
-pub struct Wait {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub at: At,
-    /// How long to wait at most
-    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
-    pub timeout: Duration,
-}
-
-/// Flags of `schema`.
-#[derive(Debug, clap::Args)]
-pub struct Schema {
-    /// A key or table, such as server.listen or credentials.NAME.response
-    #[arg(add = ArgValueCandidates::new(complete::keys))]
-    pub key: Option<String>,
-}
-
-/// Flags of `keyring`.
-#[derive(Debug, clap::Args)]
-pub struct Keyring {
-    /// What to do
-    #[command(subcommand)]
-    pub verb: KeyringVerb,
-}
-
-/// What is done to the keyring.
+/// The verbs of `keyring`.
 #[derive(Debug, Subcommand)]
-pub enum KeyringVerb {
-    /// Write a secret, read from stdin: it is asked for on a terminal, and shown nowhere
+pub enum Keyring {
+    /// Write a secret, read from stdin; on a terminal it is asked for and not shown
     Set(KeyringEntry),
     /// Delete a secret
     Delete(KeyringEntry),
@@ -259,13 +227,6 @@ pub struct KeyringEntry {
     /// The service it belongs to
     #[arg(long, default_value = crate::secret::SERVICE)]
     pub service: String,
-}
-
-/// Flags of `completions`.
-#[derive(Debug, clap::Args)]
-pub struct Completions {
-    /// The shell
-    pub shell: clap_complete::Shell,
 }
 
 fn duration(text: &str) -> Result<Duration, &'static str> {

@@ -11,10 +11,7 @@ use crate::config;
 
 /// Checks a configuration.
 pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
-    let path = match locate(path) {
-        Ok(path) => path,
-        Err(exit) => return Ok(exit),
-    };
+    let path = locate(path)?;
     let loaded = match config::load(&path) {
         Ok(loaded) => loaded,
         Err(problems) => {

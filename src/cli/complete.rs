@@ -49,8 +49,8 @@ fn from_routes(
     })
 }
 
-/// What `names` finds in the configuration; nothing where there is none, or one with problems, which is
-/// no time to report them.
+/// The names that `names` finds in the configuration. Without a configuration, or with a wrong one, there
+/// are no candidates: `check` reports its problems.
 fn from_config(names: impl FnOnce(&Config) -> Vec<String>) -> Vec<CompletionCandidate> {
     let loaded = named_file().or_else(config::find_file).map(|file| config::load(&file));
     loaded.and_then(Result::ok).map_or_else(Vec::new, |loaded| candidates(names(&loaded.config)))

@@ -6,10 +6,10 @@
 //! find where the program's name holds a dash (clap issue 6421).
 
 use clap::CommandFactory;
-use clap_complete::CompleteEnv;
 use clap_complete::env::Shells;
+use clap_complete::{CompleteEnv, Shell};
 
-use super::args::{Args, Completions};
+use super::args::Args;
 use super::exit::Exit;
 use super::output::out;
 use super::setup::program;
@@ -24,10 +24,10 @@ pub(super) fn answer_shell() {
 }
 
 /// Prints a completion script. It calls the program as this process was called.
-pub(super) fn completions(flags: &Completions) -> anyhow::Result<Exit> {
+pub(super) fn completions(shell: Shell) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     let shells = Shells::builtins();
-    if let Some(shell) = shells.completer(&flags.shell.to_string()) {
+    if let Some(shell) = shells.completer(&shell.to_string()) {
         let name = env!("CARGO_PKG_NAME");
         let program = program();
         shell.write_registration(VARIABLE, name, name, &program.to_string_lossy(), &mut script)?;

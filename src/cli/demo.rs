@@ -26,15 +26,16 @@ pub(super) fn demo(flags: &Demo) -> anyhow::Result<Exit> {
     let log = log::init(&settings, colors())?;
     runtime()?.block_on(async {
         let sandbox = Sandbox::start(flags.lifetime).await.context("the sandbox cannot start")?;
-        let secrets = Secrets::new()?;
-        sandbox.write_secrets(&secrets.0).context("the sandbox's secrets cannot be written")?;
+        // Only this user may enter it, and it is removed at the end.
+        let secrets = tempfile::Builder::new().prefix("bearer-proxy-demo-").tempdir()?;
+        sandbox.write_secrets(secrets.path()).context("the sandbox's secrets cannot be written")?;
         let port = flags.port.unwrap_or_else(|| unused(6750));
         let text = sandbox.config_toml(
             &format!("localhost:{port}"),
             &format!("localhost:{}", unused(6751)),
-            &secrets.0,
+            secrets.path(),
         );
-        let file = secrets.0.join("bearer-proxy.toml");
+        let file = secrets.path().join("bearer-proxy.toml");
         std::fs::write(&file, &text).context("the demo's configuration cannot be written")?;
         let mut loaded = match config::parse(&text, &file, &|name| std::env::var(name).ok()) {
             Ok(loaded) => loaded,
@@ -66,8 +67,8 @@ fn unused(port: u16) -> u16 {
     if addresses.iter().any(is_taken) { 0 } else { port }
 }
 
-/// What to try, and what there is to see. Tokens are renewed at 80 % of their life, up to 5 % of it
-/// earlier.
+/// The text before the log: commands to paste, and the time after which the log shows renewals. Tokens
+/// are renewed at 80 % of their life, up to 5 % of it earlier.
 fn greeting(proxy: u16, admin: u16, life: u64, file: &Path) -> String {
     let (first, last) = (life * 75 / 100, life * 80 / 100);
     let (program, file) = (quoted(&program()), quoted(file));
@@ -89,24 +90,4 @@ The log below shows each token renewed {first} to {last} s after it was issued. 
 
 "
     )
-}
-
-/// A private folder for the demo's secrets, removed at the end.
-struct Secrets(std::path::PathBuf);
-
-impl Secrets {
-    fn new() -> anyhow::Result<Self> {
-        let name = format!("bearer-proxy-demo-{:016x}", fastrand::u64(..));
-        let path = std::env::temp_dir().join(name);
-        let mut builder = std::fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Secrets {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -1,10 +1,12 @@
 //! Exit codes, one meaning each.
 
+use std::error::Error;
+use std::fmt;
 use std::process::ExitCode;
 
 use crate::app::RunOutcome;
 
-/// How a verb ended.
+/// The outcome of a verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done.
@@ -63,3 +65,15 @@ impl From<Exit> for ExitCode {
         exit.code().into()
     }
 }
+
+/// An error whose message was printed already: only the exit code is left.
+#[derive(Debug)]
+pub(super) struct Reported(pub(super) Exit);
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code {}", self.0.code())
+    }
+}
+
+impl Error for Reported {}

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use http::Method;
 
-use super::args::Explain;
 use super::exit::Exit;
 use super::output::{errln, out, outln};
 use super::setup::load;
@@ -17,16 +16,13 @@ use crate::route::target::Target;
 use crate::route::{Authority, Lookup, Table};
 
 /// Explains one request. The exit code is [`Exit::Refused`] where no listener would forward it.
-pub(super) fn explain(path: Option<&Path>, flags: &Explain) -> anyhow::Result<Exit> {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(exit) => return Ok(exit),
-    };
-    let Ok(method) = flags.method.to_ascii_uppercase().parse::<Method>() else {
-        errln!("error: `{}` is no method", flags.method);
+pub(super) fn explain(path: Option<&Path>, method: &str, url: &str) -> anyhow::Result<Exit> {
+    let config = load(path)?;
+    let Ok(parsed) = method.to_ascii_uppercase().parse::<Method>() else {
+        errln!("error: `{method}` is not a method");
         return Ok(Exit::Usage);
     };
-    let (host, target) = split(&flags.url);
+    let (host, target) = split(url);
     if let Err(error) = Target::read(target) {
         outln!("refused with 400 bad_target: {error}")?;
         return Ok(Exit::Refused);
@@ -34,7 +30,7 @@ pub(super) fn explain(path: Option<&Path>, flags: &Explain) -> anyhow::Result<Ex
     let mut exit = Exit::Refused;
     for (index, listener) in config.proxy.listeners.iter().enumerate() {
         outln!("listener {}", listener.listen)?;
-        match on_listener(&config, index, &host, &method, target) {
+        match on_listener(&config, index, &host, &parsed, target) {
             Ok(route) => {
                 exit = Exit::Done;
                 out!("{route}")?;
@@ -134,7 +130,7 @@ fn fill(pattern: &str, path: &str) -> String {
     filled.into_iter().rev().collect::<Vec<_>>().join("/")
 }
 
-/// Who may use a route, where clients are told apart.
+/// The clients that may use a route; none where the configuration lists no clients.
 fn clients(config: &Config, allowed: &AllowedClients) -> Option<String> {
     let all = || config.proxy.clients.iter().map(|client| &*client.name);
     match allowed {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::args::{Init, Presets, Schema};
+use super::args::Init;
 use super::exit::Exit;
 use super::output::{errln, out, outln};
 use super::setup::{program, quoted};
@@ -62,8 +62,8 @@ fn first_config(preset: &str, file: &str) -> String {
 }
 
 /// Lists the presets, or prints one.
-pub(super) fn presets(flags: &Presets) -> anyhow::Result<Exit> {
-    match flags.name.as_deref().and_then(presets::preset) {
+pub(super) fn presets(name: Option<&str>) -> anyhow::Result<Exit> {
+    match name.and_then(presets::preset) {
         Some(preset) => out!("{}", keys_of(&preset))?,
         None => {
             for preset in presets::all() {
@@ -75,8 +75,8 @@ pub(super) fn presets(flags: &Presets) -> anyhow::Result<Exit> {
 }
 
 /// Tells what keys mean, or prints the JSON Schema of all.
-pub fn schema(flags: &Schema) -> anyhow::Result<Exit> {
-    let Some(path) = &flags.key else {
+pub(super) fn schema(key: Option<&str>) -> anyhow::Result<Exit> {
+    let Some(path) = key else {
         outln!("{:#}", schema::schema())?;
         return Ok(Exit::Done);
     };

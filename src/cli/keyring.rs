@@ -6,7 +6,7 @@ use anyhow::bail;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use super::args::{self, KeyringVerb};
+use super::args::{self, Keyring};
 use super::exit::Exit;
 use super::output::{err, outln};
 use super::setup::runtime;
@@ -14,7 +14,7 @@ use crate::secret::{self, KeyringSecret, Reference, SecretFault};
 use crate::sensitive::Sensitive;
 
 /// Writes or deletes one entry.
-pub fn keyring(verb: KeyringVerb) -> anyhow::Result<Exit> {
+pub fn keyring(verb: Keyring) -> anyhow::Result<Exit> {
     if let Some(feature) = secret::missing_feature("keyring") {
         bail!(
             "this build has no keyring: it lacks the feature `{feature}`; take the released \
@@ -22,8 +22,8 @@ pub fn keyring(verb: KeyringVerb) -> anyhow::Result<Exit> {
         );
     }
     let (entry, value) = match verb {
-        KeyringVerb::Set(named) => (entry(named), Some(ask()?)),
-        KeyringVerb::Delete(named) => (entry(named), None),
+        Keyring::Set(named) => (entry(named), Some(ask()?)),
+        Keyring::Delete(named) => (entry(named), None),
     };
     let reference = Reference::Keyring(entry.clone());
     let (done, word) = match value {

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Args, Verb};
-use exit::Exit;
+use exit::{Exit, Reported};
 use output::errln;
 
 /// Reads the arguments, does what they say, and gives back the exit code.
@@ -44,25 +44,28 @@ pub fn main() -> ExitCode {
     keep_memory_private();
     let config = args.config.as_deref();
     let done = match args.verb {
-        Verb::Run(run) => run::run(config, &run),
-        Verb::Check(check) => check::check(config, &check),
-        Verb::Explain(explain) => explain::explain(config, &explain),
-        Verb::Token(token) => token::token(config, &token),
-        Verb::Init(init) => init::init(config, &init),
-        Verb::Presets(presets) => init::presets(&presets),
+        Verb::Run { command } => run::run(config, &command),
+        Verb::Check(flags) => check::check(config, &flags),
+        Verb::Explain { method, url } => explain::explain(config, &method, &url),
+        Verb::Token(flags) => token::token(config, &flags),
+        Verb::Init(flags) => init::init(config, &flags),
+        Verb::Presets { name } => init::presets(name.as_deref()),
         #[cfg(feature = "demo")]
-        Verb::Demo(demo) => demo::demo(&demo),
-        Verb::Status(flags) => operate::status(config, &flags),
-        Verb::Wait(wait) => operate::wait(config, &wait),
-        Verb::Healthcheck(at) => operate::healthcheck(config, &at),
-        Verb::Schema(schema) => init::schema(&schema),
-        Verb::Keyring(keyring) => keyring::keyring(keyring.verb),
-        Verb::Completions(shell) => completions::completions(&shell),
+        Verb::Demo(flags) => demo::demo(&flags),
+        Verb::Status { admin, output } => operate::status(config, admin, output),
+        Verb::Wait { admin, timeout } => operate::wait(config, admin, timeout),
+        Verb::Healthcheck { admin } => operate::healthcheck(config, admin),
+        Verb::Schema { key } => init::schema(key.as_deref()),
+        Verb::Keyring(verb) => keyring::keyring(verb),
+        Verb::Completions { shell } => completions::completions(shell),
         Verb::Man => man::man(),
     };
-    done.unwrap_or_else(|error| {
-        errln!("error: {error:#}");
-        Exit::Failed
+    done.unwrap_or_else(|error| match error.downcast_ref() {
+        Some(Reported(exit)) => *exit,
+        None => {
+            errln!("error: {error:#}");
+            Exit::Failed
+        }
     })
     .into()
 }

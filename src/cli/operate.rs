@@ -1,15 +1,20 @@
 //! `status`, `wait` and `healthcheck`: questions to a running instance, over its admin listener.
 
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use http::Request;
+use http::header::HOST;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
-use super::args::{At, OutputFormat, Status, Wait};
+use super::args::OutputFormat;
 use super::exit::Exit;
 use super::output::{errln, out, outln};
 use super::setup::runtime;
@@ -20,17 +25,21 @@ use crate::listen::settings::Listen;
 /// Time for one question.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Largest answer that is read.
-const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// Pause between two questions of `wait`.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Shows the tokens of a running instance.
-pub fn status(path: Option<&Path>, flags: &Status) -> anyhow::Result<Exit> {
-    let address = admin_address(path, &flags.at, Page::Control);
+pub(super) fn status(
+    path: Option<&Path>,
+    admin: Option<String>,
+    output: OutputFormat,
+) -> anyhow::Result<Exit> {
+    let address = admin_address(path, admin, Page::Control);
     match ask(&address, "/status") {
-        Ok((200, body)) if flags.output == OutputFormat::Json => outln!("{}", body.trim_end())?,
+        Ok((200, body)) if output == OutputFormat::Json => outln!("{}", body.trim_end())?,
         Ok((200, body)) => {
-            let status = serde_json::from_str(&body).context("/status is no JSON")?;
+            let status = serde_json::from_str(&body).context("/status is not JSON")?;
             out!("{}", summary(&address, &status))?;
         }
         Ok((code, body)) => {
@@ -78,7 +87,7 @@ fn token_line(token: &Value) -> String {
     line + &oddities(token) + "\n"
 }
 
-/// What is said of a token only where it is so.
+/// The remarks on a token that is lazy, contended, without a scope, or short of calls.
 fn oddities(token: &Value) -> String {
     let mut text = String::new();
     for (flag, meaning) in
@@ -100,8 +109,8 @@ fn oddities(token: &Value) -> String {
 }
 
 /// Succeeds if a running instance is alive.
-pub fn healthcheck(path: Option<&Path>, at: &At) -> anyhow::Result<Exit> {
-    let address = admin_address(path, at, Page::Probe);
+pub(super) fn healthcheck(path: Option<&Path>, admin: Option<String>) -> anyhow::Result<Exit> {
+    let address = admin_address(path, admin, Page::Probe);
     match ask(&address, "/livez") {
         Ok((200, _)) => Ok(Exit::Done),
         Ok((status, _)) => {
@@ -113,24 +122,29 @@ pub fn healthcheck(path: Option<&Path>, at: &At) -> anyhow::Result<Exit> {
 }
 
 /// Waits until a running instance is ready.
-pub fn wait(path: Option<&Path>, flags: &Wait) -> anyhow::Result<Exit> {
-    let address = admin_address(path, &flags.at, Page::Probe);
-    let runtime = runtime()?;
-    let deadline = Instant::now() + flags.timeout;
-    loop {
-        let answer = ask(&address, "/readyz");
-        if matches!(answer, Ok((200, _))) {
-            return Ok(Exit::Done);
-        }
-        if Instant::now() + PAUSE > deadline {
-            match answer {
-                Ok((_, body)) => errln!("error: {address} is not ready: {}", body.trim_end()),
-                Err(error) => errln!("error: {address} cannot be reached: {error:#}"),
+pub(super) fn wait(
+    path: Option<&Path>,
+    admin: Option<String>,
+    timeout: Duration,
+) -> anyhow::Result<Exit> {
+    let address = admin_address(path, admin, Page::Probe);
+    let deadline = Instant::now() + timeout;
+    runtime()?.block_on(async {
+        loop {
+            let answer = get(&address, "/readyz").await;
+            if matches!(answer, Ok((200, _))) {
+                return Ok(Exit::Done);
             }
-            return Ok(Exit::Unreachable);
+            if Instant::now() + PAUSE > deadline {
+                match answer {
+                    Ok((_, body)) => errln!("error: {address} is not ready: {}", body.trim_end()),
+                    Err(error) => errln!("error: {address} cannot be reached: {error:#}"),
+                }
+                return Ok(Exit::Unreachable);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        runtime.block_on(async { tokio::time::sleep(PAUSE).await });
-    }
+    })
 }
 
 fn unreachable(address: &str, error: &anyhow::Error) -> Exit {
@@ -143,9 +157,9 @@ fn unreachable(address: &str, error: &anyhow::Error) -> Exit {
 }
 
 /// The named address, the configuration's, or the default one: where the page is shown.
-fn admin_address(path: Option<&Path>, at: &At, page: Page) -> String {
-    if let Some(address) = &at.admin {
-        return address.clone();
+fn admin_address(path: Option<&Path>, admin: Option<String>, page: Page) -> String {
+    if let Some(address) = admin {
+        return address;
     }
     let configured = path
         .map(Path::to_owned)
@@ -183,44 +197,32 @@ pub(super) enum Page {
 
 /// One GET to the admin listener: its status and body.
 pub(super) fn ask(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
-    match address.strip_prefix("unix:") {
-        Some(file) => {
-            let stream = UnixStream::connect(file)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            ask_over(stream, path)
-        }
-        None => {
-            let addresses = address.to_socket_addrs().context("the address cannot be resolved")?;
-            let stream = connect(addresses)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            ask_over(stream, path)
-        }
-    }
+    runtime()?.block_on(get(address, path))
 }
 
-fn ask_over(mut stream: impl Read + Write, path: &str) -> anyhow::Result<(u16, String)> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer is no HTTP")?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok((status.context("the answer is no HTTP")?, body.to_owned()))
+async fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    let answer = async {
+        match address.strip_prefix("unix:") {
+            Some(file) => get_over(UnixStream::connect(file).await?, path).await,
+            None => get_over(TcpStream::connect(address).await?, path).await,
+        }
+    };
+    tokio::time::timeout(PATIENCE, answer).await.context("no answer in time")?
 }
 
-fn connect(addresses: impl Iterator<Item = std::net::SocketAddr>) -> anyhow::Result<TcpStream> {
-    let mut last = None;
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(error),
-        }
-    }
-    match last {
-        Some(error) => Err(error.into()),
-        None => bail!("the name has no address"),
-    }
+async fn get_over<S>(stream: S, path: &str) -> anyhow::Result<(u16, String)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // The connection's own error is the request's error too.
+    let driver = tokio::spawn(connection);
+    let request = Request::get(path).header(HOST, "localhost").body(Empty::<Bytes>::new())?;
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body =
+        Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| anyhow!(error))?;
+    driver.abort();
+    Ok((head.status.as_u16(), String::from_utf8(body.to_bytes().into())?))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Words for the person: results on stdout, everything else on stderr.
+//! Output for the person: results on stdout, everything else on stderr.
 //!
-//! Rust's own macros panic when nobody reads any more. Here a reader who has read enough
-//! (`| head`) is no failure, and a stderr that is gone changes nothing.
+//! Rust's own macros panic when the reader has closed the pipe. Here a closed stdout (`| head`) is not a
+//! failure, and a closed stderr changes nothing.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};

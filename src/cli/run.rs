@@ -1,10 +1,10 @@
 //! `run`: load, build, run until told to stop.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::args::Run;
 use super::exit::Exit;
 use super::output::err;
 use super::setup::{colors, load, program, quoted, runtime};
@@ -14,11 +14,8 @@ use crate::proxy::policy::settings::UpstreamSettings;
 use crate::telemetry::log::{self, LogFormat};
 
 /// Serves until a signal stops it.
-pub(super) fn run(path: Option<&Path>, flags: &Run) -> anyhow::Result<Exit> {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(exit) => return Ok(exit),
-    };
+pub(super) fn run(path: Option<&Path>, command: &[OsString]) -> anyhow::Result<Exit> {
+    let config = load(path)?;
     let log = log::init(&config.log, colors())?;
     all_descriptors();
     // Programs that read the log get nothing else.
@@ -35,11 +32,11 @@ pub(super) fn run(path: Option<&Path>, flags: &Run) -> anyhow::Result<Exit> {
         if let Some(banner) = banner {
             err!("{}", banner.text(&app.addresses(), &app.admin_addresses()));
         }
-        Ok(app.run_beside(&log, &flags.command).await.into())
+        Ok(app.run_beside(&log, command).await.into())
     })
 }
 
-/// What a person in front of a terminal reads before the log begins: what is served, and what to try.
+/// The lines before the log at a terminal: listeners, upstreams, and a command to try.
 struct Banner {
     file: String,
     /// Mounts and where they lead.

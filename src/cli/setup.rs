@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use super::exit::Exit;
+use super::exit::{Exit, Reported};
 use super::output::{err, errln};
 use crate::config::{self, Config};
 
@@ -14,19 +14,19 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Loads the configuration; its problems are printed, and the verb ends with [`Exit::Config`].
-pub(super) fn load(path: Option<&Path>) -> Result<Config, Exit> {
+pub(super) fn load(path: Option<&Path>) -> Result<Config, Reported> {
     let path = locate(path)?;
     match config::load(&path) {
         Ok(loaded) => Ok(loaded.config),
         Err(problems) => {
             err!("{}", problems.render(colors()));
-            Err(Exit::Config)
+            Err(Reported(Exit::Config))
         }
     }
 }
 
 /// The file that was named, or the first of the usual places.
-pub(super) fn locate(path: Option<&Path>) -> Result<PathBuf, Exit> {
+pub(super) fn locate(path: Option<&Path>) -> Result<PathBuf, Reported> {
     if let Some(path) = path {
         return Ok(path.to_owned());
     }
@@ -36,11 +36,11 @@ pub(super) fn locate(path: Option<&Path>) -> Result<PathBuf, Exit> {
              $XDG_CONFIG_HOME/bearer-proxy/ and /etc/bearer-proxy/\n  \
              write a first one with `bearer-proxy init PRESET`, or name one with --config"
         );
-        Exit::Config
+        Reported(Exit::Config)
     })
 }
 
-/// Whether stderr takes colours; <https://no-color.org> is respected.
+/// True if stderr takes colours; <https://no-color.org> is respected.
 pub(super) fn colors() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::io::stderr().is_terminal()

@@ -18,10 +18,7 @@ use crate::token::{Credential, effective_specs};
 
 /// Shows the token of a running instance, or obtains one.
 pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(exit) => return Ok(exit),
-    };
+    let config = load(path)?;
     let (credential, scopes) = match choose(&config, flags) {
         Ok(chosen) => chosen,
         Err(message) => {
@@ -66,7 +63,7 @@ fn choose(config: &Config, flags: &Token) -> Result<(Arc<Credential>, ScopeSet),
         config.credentials.iter().find(|credential| &*credential.name == name).cloned().ok_or_else(
             || {
                 let known: Vec<_> = config.credentials.iter().map(|known| &*known.name).collect();
-                format!("there is no credential `{name}`; known: {}", known.join(", "))
+                format!("no credential is called `{name}`; known: {}", known.join(", "))
             },
         )
     };
@@ -98,7 +95,7 @@ fn settled(config: &Config, credential: &Credential, scopes: &ScopeSet) -> Scope
         .unwrap_or_else(|| scopes.clone())
 }
 
-/// What is known of the token of a running instance.
+/// The facts that a running instance shows of its token.
 fn held(credential: &Credential, scopes: &ScopeSet, address: &str, token: &Value) -> String {
     let fact = |name: &str| token[name].as_str().unwrap_or("(not known)").to_owned();
     format!(
@@ -113,12 +110,13 @@ fn held(credential: &Credential, scopes: &ScopeSet, address: &str, token: &Value
 }
 
 fn described(credential: &Credential, scopes: &ScopeSet, probe: &Probe) -> String {
-    let mut text = format!("credential  {}\n", credential.name);
-    text += &format!("asked for   {}\n", scopes.to_wire());
     let granted = probe.granted.as_ref().map_or_else(|| "(not stated)".into(), ScopeSet::to_wire);
-    text += &format!("granted     {granted}\n");
-    text += &format!("valid for   {} s\n", probe.life.as_secs());
-    text += &format!("length      {} bytes\n", probe.token.len());
-    text += "value       (hidden; --reveal prints it)\n";
-    text
+    format!(
+        "credential  {}\nasked for   {}\ngranted     {granted}\nvalid for   {} s\n\
+         length      {} bytes\nvalue       (hidden; --reveal prints it)\n",
+        credential.name,
+        scopes.to_wire(),
+        probe.life.as_secs(),
+        probe.token.len(),
+    )
 }

@@ -16,10 +16,10 @@ use super::fault::{Fault, Script};
 use super::ledger::{CallOutcome, Issued, Ledger, TokenCall};
 use super::persona::{ErrorResponse, Persona, TokenRequest, TokenResponse};
 use super::quirk::Quirk;
-use super::serve::{self, FakeServer, Hangup};
+use super::serve::{self, FakeServer, hang_up};
 use super::wire;
 
-/// Where tokens are ended; no vendor's document names one.
+/// Path of the revocation endpoint; the vendors' documents name none.
 const REVOCATION_PATH: &str = "/revoke";
 
 /// Bytes of a token request that are read; what is longer is cut off by closing the connection.
@@ -28,11 +28,11 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// A fake token server; dropping it closes it.
 #[derive(Debug)]
 pub struct AuthServer {
-    listening: FakeServer,
-    shared: Arc<Shared>,
+    server: FakeServer,
+    shared: Arc<AuthState>,
 }
 
-/// How a fake token server is set up.
+/// Settings of a fake token server.
 #[derive(Debug, Clone)]
 pub struct AuthOptions {
     /// Life of its tokens; whole seconds are told to the client.
@@ -58,7 +58,7 @@ impl AuthOptions {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct AuthState {
     persona: Persona,
     options: AuthOptions,
     /// Secrets that are accepted at the moment.
@@ -79,14 +79,14 @@ impl AuthServer {
         let secrets = Mutex::new(vec![options.client_secret.clone()]);
         let script = Script::new();
         let quirk = Mutex::default();
-        let shared = Arc::new(Shared { persona, options, secrets, ledger, script, quirk });
-        let listening = FakeServer::start(port, Arc::clone(&shared)).await?;
-        Ok(Self { listening, shared })
+        let shared = Arc::new(AuthState { persona, options, secrets, ledger, script, quirk });
+        let server = FakeServer::start(port, Arc::clone(&shared)).await?;
+        Ok(Self { server, shared })
     }
 
-    /// Where it listens.
+    /// The address of its socket.
     pub fn addr(&self) -> SocketAddr {
-        self.listening.addr()
+        self.server.addr()
     }
 
     /// `http://127.0.0.1:PORT`, without a path.
@@ -126,7 +126,7 @@ impl AuthServer {
         *accepted = secrets.into_iter().collect();
     }
 
-    /// What was asked and issued.
+    /// The calls that arrived and the tokens that were issued.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.shared.ledger
     }
@@ -153,11 +153,11 @@ impl AuthServer {
 
     /// Closes the socket and every connection.
     pub async fn shutdown(mut self) {
-        self.listening.shutdown().await;
+        self.server.shutdown().await;
     }
 }
 
-impl serve::Service for Shared {
+impl serve::Service for AuthState {
     fn is_down(&self) -> bool {
         self.script.is_down()
     }
@@ -166,12 +166,12 @@ impl serve::Service for Shared {
         self: Arc<Self>,
         _connection: usize,
         request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, Hangup> {
+    ) -> serve::Answer {
         if self.script.is_down() {
-            return Err(Hangup);
+            return hang_up();
         }
         let (head, body) = request.into_parts();
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| Hangup)?;
+        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(io::Error::other)?;
         let body = body.to_bytes();
         if head.uri.path() == REVOCATION_PATH {
             return Ok(self.revoke(&body));
@@ -191,60 +191,52 @@ impl serve::Service for Shared {
     }
 }
 
-type Answer = (CallOutcome, Result<Response<Full<Bytes>>, Hangup>);
+/// The outcome of a token call, and the answer to it.
+type Concluded = (CallOutcome, serve::Answer);
 
-impl Shared {
+impl AuthState {
     /// The scripted fault first, then what the document says.
-    async fn answer(&self, asked: Result<TokenRequest, ErrorResponse>) -> Answer {
-        let Some(fault) = self.script.take() else {
-            return self.normal(asked, Deviation::default());
-        };
-        let faulted = |answer| (CallOutcome::Faulted(fault.name()), answer);
+    async fn answer(&self, asked: Result<TokenRequest, ErrorResponse>) -> Concluded {
+        let mut deviation = Deviation::default();
+        let Some(fault) = self.script.take() else { return self.normal(asked, deviation) };
         match &fault {
             Fault::Delay(time) => tokio::time::sleep(*time).await,
             Fault::Hold => self.script.hold().await,
-            Fault::ShortLife(life) => {
-                return self.normal(asked, Deviation { life: Some(*life), ..Deviation::default() });
-            }
-            Fault::NoExpiry => {
-                return self.normal(asked, Deviation { silent: true, ..Deviation::default() });
-            }
-            Fault::SameToken => {
-                return self.normal(asked, Deviation { same: true, ..Deviation::default() });
-            }
-            Fault::InvalidClient => return faulted(Ok(self.refusal(&invalid_client()))),
-            Fault::DropConnection => return faulted(Err(Hangup)),
-            Fault::Html500 => {
-                return faulted(Ok(serve::plain(500, "text/html", "<html><h1>Oops</h1></html>")));
-            }
-            Fault::Status(status) => return faulted(Ok(serve::plain(*status, "text/plain", ""))),
-            Fault::Malformed => {
-                return faulted(Ok(serve::plain(
-                    200,
-                    "application/json",
-                    "{\"access_token\": \"demo-",
-                )));
-            }
+            Fault::ShortLife(life) => deviation.life = Some(*life),
+            Fault::NoExpiry => deviation.omit_expiry = true,
+            Fault::SameToken => deviation.same_token = true,
+            _ => {}
+        }
+        let answer = match &fault {
+            Fault::DropConnection => return (CallOutcome::Faulted(fault), hang_up()),
+            Fault::InvalidClient => self.refusal(&invalid_client()),
+            Fault::Html500 => serve::plain(500, "text/html", "<html><h1>Oops</h1></html>"),
+            Fault::Status(status) => serve::plain(*status, "text/plain", ""),
+            Fault::Malformed => serve::plain(200, "application/json", "{\"access_token\": \"demo-"),
             Fault::TooMany { retry_after } => {
                 let mut answer = serve::plain(429, "text/plain", "slow down");
-                let seconds = HeaderValue::from(retry_after.as_secs());
-                answer.headers_mut().insert(RETRY_AFTER, seconds);
-                return faulted(Ok(answer));
+                answer.headers_mut().insert(RETRY_AFTER, retry_after.as_secs().into());
+                answer
             }
-        }
-        self.normal(asked, Deviation::default())
+            _ => return self.normal(asked, deviation),
+        };
+        (CallOutcome::Faulted(fault), Ok(answer))
     }
 
-    fn normal(&self, asked: Result<TokenRequest, ErrorResponse>, manner: Deviation) -> Answer {
+    fn normal(
+        &self,
+        asked: Result<TokenRequest, ErrorResponse>,
+        mut deviation: Deviation,
+    ) -> Concluded {
         let quirk = *self.quirk.lock().unwrap_or_else(PoisonError::into_inner);
-        let manner = Deviation { same: manner.same || quirk == Quirk::SameToken, ..manner };
+        deviation.same_token |= quirk == Quirk::SameToken;
         let refresh = matches!(asked, Ok(TokenRequest::Refresh { .. }));
         let scopes = asked.and_then(|asked| self.authenticate(asked));
         if scopes.is_ok() && quirk == Quirk::OneLiveToken {
             self.ledger.revoke_all();
         }
         let (outcome, answer) = match scopes {
-            Ok(scopes) => self.grant(scopes, manner),
+            Ok(scopes) => self.grant(scopes, &deviation),
             Err(refusal) => {
                 let reason = format!("{}: {}", refusal.error, refusal.description);
                 (CallOutcome::Refused(refusal.status, reason), self.refusal(&refusal))
@@ -275,7 +267,7 @@ impl Shared {
         }
     }
 
-    /// Who asks, and for which scopes?
+    /// Checks the client or the refresh token, and returns the scopes to grant.
     fn authenticate(&self, asked: TokenRequest) -> Result<Vec<String>, ErrorResponse> {
         match asked {
             TokenRequest::Client { id, secret, scopes } => {
@@ -292,12 +284,12 @@ impl Shared {
     fn grant(
         &self,
         scopes: Vec<String>,
-        manner: Deviation,
+        deviation: &Deviation,
     ) -> (CallOutcome, Response<Full<Bytes>>) {
         let now = SystemTime::now();
-        let again = if manner.same { self.ledger.last(now, &scopes) } else { None };
+        let again = if deviation.same_token { self.ledger.last(now, &scopes) } else { None };
         let (issued, life) = again.unwrap_or_else(|| {
-            let life = manner.life.unwrap_or(self.options.lifetime);
+            let life = deviation.life.unwrap_or(self.options.lifetime);
             let issued = self.new_token(scopes, now, life);
             self.ledger.issue(issued.clone());
             (issued, life)
@@ -308,7 +300,7 @@ impl Shared {
             scopes: &issued.scopes,
             life,
             expires: issued.expires,
-            tell_expiry: !manner.silent,
+            tell_expiry: !deviation.omit_expiry,
         });
         (CallOutcome::Issued(issued.token), not_stored(serve::json(200, &body)))
     }
@@ -326,12 +318,12 @@ impl Shared {
     }
 }
 
-/// How a right answer differs from the usual one.
+/// Differences of a successful response from the usual one.
 #[derive(Debug, Default)]
 struct Deviation {
     life: Option<Duration>,
-    silent: bool,
-    same: bool,
+    omit_expiry: bool,
+    same_token: bool,
 }
 
 fn invalid_client() -> ErrorResponse {

@@ -14,9 +14,9 @@ use super::upstream::{Upstream, UpstreamOptions};
 /// One vendor: its token server and its API.
 #[derive(Debug)]
 pub struct Bank {
-    /// Where tokens come from.
+    /// The token server.
     pub auth: AuthServer,
-    /// Where tokens are used.
+    /// The API.
     pub api: Upstream,
 }
 
@@ -33,7 +33,7 @@ impl Bank {
         Ok(Self { auth, api })
     }
 
-    /// Whose bank it is.
+    /// The vendor that it imitates.
     pub fn persona(&self) -> Persona {
         self.auth.persona()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-/// What goes wrong with one token call.
+/// A fault of one token call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// The answer is right but comes late.
@@ -24,7 +24,7 @@ pub enum Fault {
     InvalidClient,
     /// 429 with `Retry-After` in whole seconds.
     TooMany {
-        /// What `Retry-After` says.
+        /// The value of `Retry-After`, in whole seconds.
         retry_after: Duration,
     },
     /// The request is read, then the connection closes without an answer.
@@ -35,25 +35,6 @@ pub enum Fault {
     NoExpiry,
     /// The token issued last, once more, with what is left of its life.
     SameToken,
-}
-
-impl Fault {
-    /// A word for the ledger.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Delay(_) => "delay",
-            Self::Hold => "hold",
-            Self::Html500 => "html-500",
-            Self::Status(_) => "status",
-            Self::Malformed => "malformed",
-            Self::InvalidClient => "invalid-client",
-            Self::TooMany { .. } => "too-many",
-            Self::DropConnection => "drop-connection",
-            Self::ShortLife(_) => "short-life",
-            Self::NoExpiry => "no-expiry",
-            Self::SameToken => "same-token",
-        }
-    }
 }
 
 /// The script of one server: first what is queued, one item per call, then normal.

@@ -1,11 +1,12 @@
 //! The book that a token server keeps: who asked what, which tokens exist, and until when.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use tokio::sync::watch;
+
+use super::fault::Fault;
 
 /// One call of the token endpoint.
 #[derive(Debug, Clone)]
@@ -20,11 +21,11 @@ pub struct TokenCall {
     pub headers: HeaderMap,
     /// Its body, byte by byte.
     pub body: Bytes,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: CallOutcome,
 }
 
-/// What became of a token call.
+/// The outcome of a token call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallOutcome {
     /// Not answered yet.
@@ -33,8 +34,8 @@ pub enum CallOutcome {
     Issued(String),
     /// Refused with this status and reason.
     Refused(u16, String),
-    /// Spoilt by the script; the word is [`Fault::name`](super::Fault::name).
-    Faulted(&'static str),
+    /// Answered wrongly, on the script's order.
+    Faulted(Fault),
 }
 
 /// One token that was issued.
@@ -42,19 +43,19 @@ pub enum CallOutcome {
 pub struct Issued {
     /// The access token.
     pub token: String,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: Vec<String>,
     /// When it was issued.
     pub at: SystemTime,
     /// When it ends.
     pub expires: SystemTime,
-    /// Whether it was ended early.
+    /// True if it was revoked.
     pub revoked: bool,
     /// The refresh token that came with it, until it is used.
     pub refresh_token: Option<String>,
 }
 
-/// What a presented token is worth.
+/// The result of checking a presented token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenValidity {
     /// Good for what was asked; with its scopes.
@@ -72,10 +73,9 @@ pub enum TokenValidity {
 }
 
 /// The book itself; shared by a token server and the upstreams that trust it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ledger {
-    book: Mutex<Book>,
-    changed: watch::Sender<()>,
+    book: watch::Sender<Book>,
 }
 
 #[derive(Debug, Default)]
@@ -84,49 +84,39 @@ struct Book {
     issued: Vec<Issued>,
 }
 
-impl Default for Ledger {
-    fn default() -> Self {
-        Self { book: Mutex::default(), changed: watch::Sender::new(()) }
-    }
-}
-
 impl Ledger {
     /// Every call so far, in the order of arrival.
     pub fn calls(&self) -> Vec<TokenCall> {
-        self.book().calls.clone()
+        self.book.borrow().calls.clone()
     }
 
     /// Every token so far, in the order of issue.
     pub fn issued(&self) -> Vec<Issued> {
-        self.book().issued.clone()
+        self.book.borrow().issued.clone()
     }
 
     /// Waits until `count` calls have arrived, answered or not, and returns all of them.
     pub async fn wait_calls(&self, count: usize) -> Vec<TokenCall> {
-        self.wait(|book| (book.calls.len() >= count).then(|| book.calls.clone())).await
+        self.wait(|book| book.calls.len() >= count).await;
+        self.calls()
     }
 
     /// Waits until `count` calls have been answered, well or badly, and returns all calls.
     pub async fn wait_answered(&self, count: usize) -> Vec<TokenCall> {
-        let answered = |book: &Book| {
-            book.calls.iter().filter(|call| call.outcome != CallOutcome::Pending).count()
-        };
-        self.wait(|book| (answered(book) >= count).then(|| book.calls.clone())).await
+        let answered = |call: &&TokenCall| call.outcome != CallOutcome::Pending;
+        self.wait(|book| book.calls.iter().filter(answered).count() >= count).await;
+        self.calls()
     }
 
     /// Waits until `count` tokens have been issued and returns all of them.
     pub async fn wait_issued(&self, count: usize) -> Vec<Issued> {
-        self.wait(|book| (book.issued.len() >= count).then(|| book.issued.clone())).await
+        self.wait(|book| book.issued.len() >= count).await;
+        self.issued()
     }
 
-    /// Whether `token` is good at `now` for all of `needed`.
-    pub fn is_valid(&self, token: &str, now: SystemTime, needed: &[&str]) -> bool {
-        matches!(self.check(token, now, needed), TokenValidity::Valid(_))
-    }
-
-    /// What `token` is worth at `now` for a call that needs all of `needed`.
+    /// Checks `token` at `now` for a call that needs all scopes of `needed`.
     pub fn check(&self, token: &str, now: SystemTime, needed: &[&str]) -> TokenValidity {
-        let book = self.book();
+        let book = self.book.borrow();
         let Some(known) = book.issued.iter().find(|issued| issued.token == token) else {
             return TokenValidity::Unknown;
         };
@@ -185,7 +175,7 @@ impl Ledger {
 
     /// The token issued last with these scopes and what is left of its life, at least a second.
     pub(super) fn last(&self, now: SystemTime, scopes: &[String]) -> Option<(Issued, Duration)> {
-        let book = self.book();
+        let book = self.book.borrow();
         let last = book.issued.iter().rev().find(|issued| issued.scopes == scopes)?;
         let left = last.expires.duration_since(now).ok()?;
         (left >= Duration::from_secs(1)).then(|| (last.clone(), left))
@@ -201,27 +191,16 @@ impl Ledger {
         });
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
-        let result = change(&mut self.book());
-        self.changed.send_replace(());
+    fn change<T: Default>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
+        let mut result = T::default();
+        self.book.send_modify(|book| result = change(book));
         result
     }
 
-    /// Looks after each change until `look` finds something.
-    async fn wait<T>(&self, look: impl Fn(&Book) -> Option<T>) -> T {
-        let mut changed = self.changed.subscribe();
-        loop {
-            let found = look(&self.book());
-            if let Some(found) = found {
-                return found;
-            }
-            // The sender is ours and lives as long as we do, so this never fails.
-            let _lives = changed.changed().await;
-        }
+    /// Waits until `ready` says so; it is asked after each change.
+    async fn wait(&self, ready: impl FnMut(&Book) -> bool) {
+        // This fails where the sender is dropped, and it lives as long as `self`.
+        let _ = self.book.subscribe().wait_for(ready).await;
     }
 }
 

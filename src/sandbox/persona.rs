@@ -21,7 +21,7 @@ pub enum Persona {
     DataCrunch,
 }
 
-/// What a token call asks for.
+/// A token request, as read from a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TokenRequest {
     /// The client-credentials grant.
@@ -48,7 +48,7 @@ impl ErrorResponse {
     }
 }
 
-/// What is told of an issued token.
+/// The facts that a token response states.
 #[derive(Debug, Clone)]
 pub(super) struct TokenResponse<'a> {
     pub access_token: &'a str,
@@ -56,7 +56,7 @@ pub(super) struct TokenResponse<'a> {
     pub scopes: &'a [String],
     pub life: Duration,
     pub expires: SystemTime,
-    /// Whether the answer says how long the token lives.
+    /// True if the response states the lifetime.
     pub tell_expiry: bool,
 }
 
@@ -253,7 +253,7 @@ impl Persona {
         }
     }
 
-    /// Whether answers carry a refresh token.
+    /// True if responses carry a refresh token.
     pub(super) fn gives_refresh_tokens(self) -> bool {
         self == Self::DataCrunch
     }

@@ -5,7 +5,7 @@ use http::Response;
 use http_body_util::Full;
 
 use super::ledger::CallOutcome;
-use super::serve::{Hangup, plain};
+use super::serve::{Answer, hang_up, plain};
 
 /// A quirk of a token server; real servers are known for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,7 +15,7 @@ pub enum Quirk {
     None,
     /// The same token until it ends, with what is left of its life.
     SameToken,
-    /// A new token ends all others: whoever shares the client id revokes ours.
+    /// A new token revokes all others, also those of other users of the client id.
     OneLiveToken,
     /// A refresh token is used up, and the answer that brings the next one is lost on its way.
     LosesRefreshed,
@@ -24,15 +24,15 @@ pub enum Quirk {
 }
 
 impl Quirk {
-    /// What becomes of an answer; `refresh` where it is one to a refresh token.
+    /// Changes an answer as the quirk demands; `refresh` is true for the refresh-token grant.
     pub(super) fn bend(
         self,
         refresh: bool,
         outcome: &CallOutcome,
         answer: Response<Full<Bytes>>,
-    ) -> Result<Response<Full<Bytes>>, Hangup> {
+    ) -> Answer {
         match (self, outcome) {
-            (Self::LosesRefreshed, CallOutcome::Issued(_)) if refresh => Err(Hangup),
+            (Self::LosesRefreshed, CallOutcome::Issued(_)) if refresh => hang_up(),
             (Self::HtmlErrors, CallOutcome::Refused(..)) => {
                 Ok(plain(500, "text/html", "<html><h1>Internal Server Error</h1></html>"))
             }

@@ -16,24 +16,20 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// How long accepting rests after the system refused a connection.
+/// Pause of the accept loop after an error of accept(2).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// The connection is to be closed without an answer.
-#[derive(Debug)]
-pub(super) struct Hangup;
+/// A whole answer, or an error to close the connection without one.
+pub(super) type Answer = io::Result<Response<Full<Bytes>>>;
 
-impl std::fmt::Display for Hangup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the script of this fake closes the connection here")
-    }
+/// Closes the connection, as a script demands.
+pub(super) fn hang_up() -> Answer {
+    Err(io::ErrorKind::ConnectionAborted.into())
 }
 
-impl std::error::Error for Hangup {}
-
-/// What a fake does with its connections and requests.
+/// The behaviour of a fake.
 pub(super) trait Service: Send + Sync + 'static {
-    /// Whether new connections are closed at once.
+    /// True if new connections are closed at once.
     fn is_down(&self) -> bool;
 
     /// Answers one request; `connection` counts the connections of this fake from 0.
@@ -41,7 +37,7 @@ pub(super) trait Service: Send + Sync + 'static {
         self: Arc<Self>,
         connection: usize,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Full<Bytes>>, Hangup>> + Send;
+    ) -> impl Future<Output = Answer> + Send;
 }
 
 /// A fake that listens; dropping it closes the socket and every connection.

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::fault::Script;
 use super::ledger::{Ledger, TokenValidity};
 use super::persona::Persona;
-use super::serve::{self, FakeServer, Hangup};
+use super::serve::{self, Answer, FakeServer, hang_up};
 
 /// Bytes of a request body that are kept; a longer one closes the connection.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
@@ -25,14 +25,14 @@ const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// A fake API; dropping it closes it.
 #[derive(Debug)]
 pub struct Upstream {
-    listening: FakeServer,
-    shared: Arc<Shared>,
+    server: FakeServer,
+    shared: Arc<ApiState>,
 }
 
-/// How a fake API is set up.
+/// Settings of a fake API.
 #[derive(Debug, Clone)]
 pub struct UpstreamOptions {
-    /// Whose API it is.
+    /// The vendor that it imitates.
     pub persona: Persona,
     /// The token servers it trusts.
     pub ledgers: Vec<Arc<Ledger>>,
@@ -57,7 +57,7 @@ pub struct RecordedRequest {
     pub body: Bytes,
     /// The raw bearer token.
     pub token: Option<String>,
-    /// What the token was worth.
+    /// The result of checking the token.
     pub validity: TokenValidity,
 }
 
@@ -82,11 +82,10 @@ pub enum ScriptedResponse {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ApiState {
     options: UpstreamOptions,
     script: Script<ScriptedResponse>,
-    seen: Mutex<Vec<RecordedRequest>>,
-    changed: watch::Sender<()>,
+    requests: watch::Sender<Vec<RecordedRequest>>,
 }
 
 impl Upstream {
@@ -96,19 +95,18 @@ impl Upstream {
     /// The port cannot be bound.
     pub async fn start(options: UpstreamOptions) -> io::Result<Self> {
         let port = options.port;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ApiState {
             options,
             script: Script::new(),
-            seen: Mutex::default(),
-            changed: watch::Sender::new(()),
+            requests: watch::Sender::default(),
         });
-        let listening = FakeServer::start(port, Arc::clone(&shared)).await?;
-        Ok(Self { listening, shared })
+        let server = FakeServer::start(port, Arc::clone(&shared)).await?;
+        Ok(Self { server, shared })
     }
 
-    /// Where it listens.
+    /// The address of its socket.
     pub fn addr(&self) -> SocketAddr {
-        self.listening.addr()
+        self.server.addr()
     }
 
     /// `http://127.0.0.1:PORT`, without a path.
@@ -118,33 +116,27 @@ impl Upstream {
 
     /// Every request so far.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.shared.requests().clone()
+        self.shared.requests.borrow().clone()
     }
 
     /// Waits until `count` requests have arrived and returns all of them.
     pub async fn wait_requests(&self, count: usize) -> Vec<RecordedRequest> {
-        let mut changed = self.shared.changed.subscribe();
-        loop {
-            let seen = self.requests();
-            if seen.len() >= count {
-                return seen;
-            }
-            // The sender lives as long as we do, so this never fails.
-            let _lives = changed.changed().await;
-        }
+        // This fails where the sender is dropped, and it lives as long as `self`.
+        let _ = self.shared.requests.subscribe().wait_for(|requests| requests.len() >= count).await;
+        self.requests()
     }
 
-    /// How many requests so far bore a token that `wanted` accepts.
+    /// The number of requests so far whose token check `wanted` accepts.
     pub fn count(&self, wanted: impl Fn(&TokenValidity) -> bool) -> usize {
-        self.shared.requests().iter().filter(|seen| wanted(&seen.validity)).count()
+        self.shared.requests.borrow().iter().filter(|request| wanted(&request.validity)).count()
     }
 
-    /// How many came with an expired token.
+    /// The number of requests with an expired token.
     pub fn expired_tokens(&self) -> usize {
         self.count(|validity| *validity == TokenValidity::Expired)
     }
 
-    /// How many came without a token.
+    /// The number of requests without a token.
     pub fn missing_tokens(&self) -> usize {
         self.count(|validity| *validity == TokenValidity::Missing)
     }
@@ -166,29 +158,25 @@ impl Upstream {
 
     /// Closes the socket and every connection.
     pub async fn shutdown(mut self) {
-        self.listening.shutdown().await;
+        self.server.shutdown().await;
     }
 }
 
-impl serve::Service for Shared {
+impl serve::Service for ApiState {
     fn is_down(&self) -> bool {
         self.script.is_down()
     }
 
-    async fn call(
-        self: Arc<Self>,
-        connection: usize,
-        request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, Hangup> {
+    async fn call(self: Arc<Self>, connection: usize, request: Request<Incoming>) -> Answer {
         if self.script.is_down() {
-            return Err(Hangup);
+            return hang_up();
         }
         let (head, body) = request.into_parts();
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| Hangup)?;
+        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(io::Error::other)?;
         let at = SystemTime::now();
         let token = bearer(&head.headers).map(str::to_owned);
         let validity = self.check(token.as_deref(), at, head.uri.path());
-        let seen = RecordedRequest {
+        let request = RecordedRequest {
             at,
             connection,
             method: head.method,
@@ -198,21 +186,12 @@ impl serve::Service for Shared {
             token,
             validity,
         };
-        self.record(seen.clone());
-        self.answer(&seen).await
+        self.requests.send_modify(|requests| requests.push(request.clone()));
+        self.answer(&request).await
     }
 }
 
-impl Shared {
-    fn requests(&self) -> MutexGuard<'_, Vec<RecordedRequest>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn record(&self, seen: RecordedRequest) {
-        self.requests().push(seen);
-        self.changed.send_replace(());
-    }
-
+impl ApiState {
     /// The first ledger that knows the token decides.
     fn check(&self, token: Option<&str>, now: SystemTime, path: &str) -> TokenValidity {
         let Some(token) = token else { return TokenValidity::Missing };
@@ -224,22 +203,22 @@ impl Shared {
             .unwrap_or(TokenValidity::Unknown)
     }
 
-    async fn answer(&self, seen: &RecordedRequest) -> Result<Response<Full<Bytes>>, Hangup> {
+    async fn answer(&self, request: &RecordedRequest) -> Answer {
         match self.script.take() {
-            None => Ok(self.normal(seen)),
+            None => Ok(self.normal(request)),
             Some(ScriptedResponse::Hold) => {
                 self.script.hold().await;
-                Ok(self.normal(seen))
+                Ok(self.normal(request))
             }
             Some(ScriptedResponse::Challenge) => Ok(invalid_token("scripted")),
-            Some(ScriptedResponse::DropConnection) => Err(Hangup),
+            Some(ScriptedResponse::DropConnection) => hang_up(),
             Some(ScriptedResponse::Exactly { status, headers, body }) => {
                 let mut answer = Response::new(Full::from(body));
                 *answer.status_mut() = serve::status_code(status);
                 for (name, value) in headers {
                     // A header that HTTP forbids in the script closes the connection: loud enough.
-                    let value = HeaderValue::try_from(value).map_err(|_| Hangup)?;
-                    let name = http::HeaderName::try_from(name).map_err(|_| Hangup)?;
+                    let value = HeaderValue::try_from(value).map_err(io::Error::other)?;
+                    let name = http::HeaderName::try_from(name).map_err(io::Error::other)?;
                     answer.headers_mut().append(name, value);
                 }
                 Ok(answer)
@@ -247,9 +226,9 @@ impl Shared {
         }
     }
 
-    fn normal(&self, seen: &RecordedRequest) -> Response<Full<Bytes>> {
-        match &seen.validity {
-            TokenValidity::Valid(_) => serve::json(200, &self.echo(seen)),
+    fn normal(&self, request: &RecordedRequest) -> Response<Full<Bytes>> {
+        match &request.validity {
+            TokenValidity::Valid(_) => serve::json(200, &self.echo(request)),
             // RFC 6750 section 3.1: without any credentials, no error code.
             TokenValidity::Missing => challenge(401, "missing", "Bearer realm=\"demo\"".to_owned()),
             TokenValidity::Unknown => invalid_token("unknown"),
@@ -265,42 +244,42 @@ impl Shared {
         }
     }
 
-    fn echo(&self, seen: &RecordedRequest) -> Value {
-        let (path, query) = match seen.target.split_once('?') {
+    fn echo(&self, request: &RecordedRequest) -> Value {
+        let (path, query) = match request.target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
-            None => (seen.target.as_str(), None),
+            None => (request.target.as_str(), None),
         };
         json!({
             "bank": self.options.persona.name(),
-            "method": seen.method.as_str(),
+            "method": request.method.as_str(),
             "path": path,
             "query": query,
-            "headers": shown_headers(seen),
-            "body_length": seen.body.len(),
+            "headers": shown_headers(request),
+            "body_length": request.body.len(),
         })
     }
 }
 
 /// The headers with repeated ones joined; credentials are shown by their ends only.
-fn shown_headers(seen: &RecordedRequest) -> Value {
+fn shown_headers(request: &RecordedRequest) -> Value {
     let mut shown = Map::new();
-    for name in seen.headers.keys() {
+    for name in request.headers.keys() {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let values: Vec<String> = seen.headers.get_all(name).iter().map(text).collect();
-        let value = if name == AUTHORIZATION { redacted(seen) } else { values.join(", ") };
+        let values: Vec<String> = request.headers.get_all(name).iter().map(text).collect();
+        let value = if name == AUTHORIZATION { redacted(request) } else { values.join(", ") };
         shown.insert(name.as_str().to_owned(), value.into());
     }
     Value::Object(shown)
 }
 
 /// `Bearer demo-…abcd (valid, scopes balances.read)`.
-fn redacted(seen: &RecordedRequest) -> String {
-    let Some(token) = &seen.token else { return "not a bearer token".to_owned() };
+fn redacted(request: &RecordedRequest) -> String {
+    let Some(token) = &request.token else { return "not a bearer token".to_owned() };
     let ends = match (token.get(..5), token.len().checked_sub(4).and_then(|at| token.get(at..))) {
         (Some(start), Some(end)) if token.len() >= 24 => format!("{start}…{end}"),
         _ => "…".to_owned(),
     };
-    let worth = match &seen.validity {
+    let worth = match &request.validity {
         TokenValidity::Valid(scopes) if scopes.is_empty() => "valid, no scopes".to_owned(),
         TokenValidity::Valid(scopes) => format!("valid, scopes {}", scopes.join(" ")),
         _ => "not valid".to_owned(),

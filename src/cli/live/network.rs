@@ -61,14 +61,14 @@ fn handshake(tls: &TlsReport) -> CheckResult {
     found += if tls.http2 { ", HTTP/2" } else { ", HTTP/1.1" };
     let Some(leaf) = tls.chain.first() else { return CheckResult::ok("tls", found) };
     found += &format!("; {}, issued by {}", short(&leaf.subject), leaf.issuer);
-    // A chain ends with the first of its links.
+    // The chain expires when its first certificate does.
     let first = tls.chain.iter().min_by_key(|link| link.valid_until).unwrap_or(leaf);
     validity("tls", found, first).unwrap_or_else(|step| {
         step.warning().hint("a certificate of the chain has ended; the API's owner must renew it")
     })
 }
 
-/// How long a certificate is still valid; the failing step where it is not.
+/// The result for a certificate: days left, or as the error that it is not valid now.
 pub(super) fn validity(
     name: &str,
     found: String,

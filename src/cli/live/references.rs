@@ -1,4 +1,4 @@
-//! Whether each reference can be read: source, length, mode.
+//! Checks that references can be read: source, length, mode.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub(super) async fn secret(name: &str, reference: &Reference) -> CheckResult {
     read(name, reference, reference.read().await)
 }
 
-/// A client id, which is no secret.
+/// A client id: not a secret, so its rules are looser.
 pub(super) async fn id(name: &str, reference: &Reference) -> CheckResult {
     read(name, reference, reference.read_id().await)
 }
@@ -92,8 +92,8 @@ pub(super) fn certificate(name: &str, files: &ClientCertificate) -> CheckResult 
     let shown = files.certificate_file.display();
     match files.certificate() {
         Ok(Some(found)) => validity(name, format!("{shown}: {}", found.subject), &found)
-            .unwrap_or_else(|step| step.hint("whoever issued it must renew it")),
-        Ok(None) => CheckResult::failed(name, format!("{shown} is no certificate")),
+            .unwrap_or_else(|step| step.hint("its issuer must renew it")),
+        Ok(None) => CheckResult::failed(name, format!("{shown} is not a certificate")),
         Err(error) => CheckResult::from_error(name, &error),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::output::outln;
 
-/// How a step went.
+/// The status of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CheckStatus {
     Ok,
@@ -90,7 +90,7 @@ pub(super) struct CheckGroup {
     /// `credential`, `upstream`, `client` or `listener`.
     pub(super) kind: &'static str,
     pub(super) name: String,
-    /// Where it leads, if anywhere.
+    /// Its URL, for credentials and upstreams.
     pub(super) url: Option<String>,
     pub(super) steps: Vec<CheckResult>,
 }
