@@ -126,7 +126,7 @@ fn keys_of(preset: &Preset) -> String {
          fields = {{ client_id = {}, client_secret = {} }}\n{omit}\n[response]\n{}{}{}{}",
         preset.name,
         preset.about,
-        line("token_url", preset.token_url.as_deref()),
+        line("token_url", preset.token_url),
         dialect.send_scope,
         dialect.use_refresh_token,
         line("encoding", Some(encoding)),
