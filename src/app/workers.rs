@@ -120,7 +120,7 @@ async fn list_requests(mut asked: UnboundedReceiver<Reply>, worker: Weak<WorkerS
 /// Counts a head that hyper could not parse like a rejection by the proxy itself.
 fn on_head_error(metrics: ProxyMetrics) -> OnHeadError {
     Arc::new(move |error| {
-        metrics.refused(match error {
+        metrics.rejected(match error {
             HeadError::Malformed | HeadError::Tls => Code::BadRequest,
             HeadError::TooLarge => Code::HeadersTooLarge,
         });

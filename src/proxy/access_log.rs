@@ -41,6 +41,8 @@ pub struct AccessRecord {
     forwarded: Forwarded,
     /// What it waits for, until it is sent.
     waits_for: RequestPhase,
+    /// The same, of the attempts before the current one.
+    forwarded_before: Forwarded,
     /// Times that it was handed to a connection.
     attempts: u32,
     /// When it was handed to the connection whose answer is waited for.
@@ -89,6 +91,7 @@ impl AccessRecord {
             route: None,
             forwarded: Forwarded::No,
             waits_for: RequestPhase::Received,
+            forwarded_before: Forwarded::No,
             attempts: 0,
             sent_at: None,
             upstream_time: Duration::ZERO,
@@ -178,16 +181,21 @@ impl AccessRecord {
     }
 
     /// Notes that an attempt has ended, by an answer's head or otherwise.
-    pub fn attempt_ended(&mut self, now: Instant) {
+    fn attempt_ended(&mut self, now: Instant) {
         if let Some(sent_at) = self.sent_at.take() {
             self.upstream_time += now.saturating_duration_since(sent_at);
         }
     }
 
-    /// Notes that hyper gave the request back: the connection had died, and nothing was sent. `before` is
-    /// what became of earlier attempts.
-    pub fn returned(&mut self, before: Forwarded) {
-        self.forwarded = before;
+    /// Notes that an attempt got no answer, and whether the upstream may have seen the request.
+    pub fn attempt_failed(&mut self, now: Instant, forwarded: Forwarded) {
+        self.attempt_ended(now);
+        self.forwarded_before = forwarded;
+    }
+
+    /// Notes that hyper gave the request back: the connection had died, and this attempt sent nothing.
+    pub fn returned(&mut self) {
+        self.forwarded = self.forwarded_before;
         self.attempts -= 1;
         self.sent_at = None;
     }
@@ -251,7 +259,7 @@ impl AccessRecord {
                 (response, AnswerRecord { status, code: None, detail: None, after, complete })
             }
             Err(rejection) => {
-                metrics.rejected(&rejection);
+                metrics.rejected(rejection.code);
                 self.note_failure(&rejection);
                 self.forwarded = rejection.forwarded;
                 let response = problem(&rejection, self.id.as_str());

@@ -12,15 +12,14 @@ use tokio::time::Instant;
 
 use super::headers::challenge::{Challenge, classify_challenge};
 use super::headers::{self, rewrite};
-use super::limits::body::LimitedBody;
 use super::rejection::{Code, Rejection};
-use super::request::authorized::{Authorized, Exchange, Sent};
+use super::request::authorized::Authorized;
+use super::request::exchange::{Exchange, Sent};
 use super::request::received::Received;
 use super::request::retry::is_safe;
 use super::request::routed::Routed;
 use super::request::scope::{ResponseBodyScope, ScopedRequest};
 use super::request::upgrade;
-use super::trailers::TrailerFilter;
 use crate::body::Body;
 use crate::upstream::{Forwarded, Transport, UpstreamResponse};
 
@@ -85,23 +84,22 @@ async fn authorize(request: Box<ScopedRequest>) -> Result<Authorized, Rejection>
     Authorized::attach(routed, upstream).await
 }
 
-/// Sends a request, and sends it again where that is honest.
+/// Sends a request, a second time with a newer token where the first response allows it.
 async fn send<T: Transport>(
     authorized: &mut Authorized,
     transport: &T,
 ) -> Result<Response<Body>, Rejection> {
-    let exchange = authorized.exchange().clone();
     let upgrade = authorized.upgrade.take();
-    // `send` asks the pool for a connection that can be upgraded while this is there.
-    let upgrades = upgrade.is_some();
-    let mut sent = authorized.send(transport, upgrades).await?;
+    let mut sent = authorized.send(transport).await?;
+    let exchange = authorized.exchange();
     let challenge = classify_challenge(&sent.answer.response);
     if challenge != Challenge::None {
-        sent = Box::pin(challenged(sent, challenge, &exchange, upgrades, transport)).await?;
+        // In a box, since it is rare: other requests need not carry room for its future.
+        sent = Box::pin(answer_challenge(sent, challenge, exchange, transport)).await?;
     }
     let switched = sent.answer.response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let bearer = sent.bearer.clone();
-    let mut response = streamed(sent, &exchange);
+    let mut response = client_response(sent, exchange);
     if let Some(upgrade) = upgrade.filter(|_| switched) {
         upgrade.begin(&mut response, bearer);
         upgrade::name_websocket(response.headers_mut());
@@ -109,64 +107,65 @@ async fn send<T: Transport>(
     Ok(response)
 }
 
-/// A 401 for the token: the token is reported, and where a second try is honest one is made.
-async fn challenged<T: Transport>(
+/// Reports a token that the upstream rejects, and sends the request again with a newer one where that
+/// cannot repeat an effect.
+async fn answer_challenge<T: Transport>(
     sent: Sent,
     challenge: Challenge,
     exchange: &Exchange,
-    upgrades: bool,
     transport: &T,
 ) -> Result<Sent, Rejection> {
     let route = &exchange.route;
     let (Some(reader), Some(bearer)) = (&route.token, &sent.bearer) else { return Ok(sent) };
     match challenge {
         Challenge::None => return Ok(sent),
-        Challenge::InvalidToken => route.metrics.unauthorized(),
+        Challenge::InvalidToken => route.metrics.unauthorized.inc(),
         Challenge::Other => {
-            route.metrics.unauthorized();
+            route.metrics.unauthorized.inc();
             return Ok(sent);
         }
+        // A newer token would lack the same scope.
         Challenge::InsufficientScope => {
-            route.metrics.insufficient_scope();
+            route.metrics.insufficient_scope.inc();
             return Ok(sent);
         }
     }
     let generation = bearer.generation();
+    // Reported even if the request cannot be sent again, so that the next one gets a newer token.
     reader.report_rejected(generation);
     let Some(replay) = sent.replay else { return Ok(sent) };
     let deadline = Instant::now() + route.token_wait;
     match reader.newer_than(generation, deadline).await {
         Ok(newer) if route.lacking(&newer).is_none() => {
-            exchange.send_again(replay, newer, upgrades, transport).await
+            exchange.send_again(replay, newer, transport).await
         }
         _ => Ok(Sent { replay: None, ..sent }),
     }
 }
 
-/// The answer as the app gets it: status and body as they are, headers cleaned.
-fn streamed(sent: Sent, exchange: &Exchange) -> Response<Body> {
+/// The response as the app gets it: status and body unchanged, headers and trailers sanitized.
+fn client_response(sent: Sent, exchange: &Exchange) -> Response<Body> {
     let Sent { answer: UpstreamResponse { mut response, body_unread }, bearer, .. } = sent;
-    let Exchange { route, upstream, scope, grpc, .. } = exchange;
     let token = bearer.as_ref().map(|bearer| bearer.token_bytes());
     let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
-    headers::sanitize_response(response.headers_mut(), version, &route.header_policy, token);
-    rewrite::answer(response.headers_mut(), &upstream.answer_rewrite);
-    // The words beside the status are kept; an upstream may echo what it likes in them.
+    let policy = &exchange.route.header_policy;
+    headers::sanitize_response(response.headers_mut(), version, policy, token);
+    rewrite::answer(response.headers_mut(), &exchange.upstream.answer_rewrite);
+    // The reason phrase is kept, unless the upstream repeats the token in it.
     if let (Some(token), Some(reason)) = (token, response.extensions().get::<ReasonPhrase>())
         && headers::holds(reason.as_bytes(), token)
     {
         response.extensions_mut().remove::<ReasonPhrase>();
     }
     if body_unread {
-        // The client may go on with its body or not; the connection is not to be used for another
+        // The client may or may not go on with its body, so that the connection cannot carry another
         // request.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if !response.body().is_whole() && !response.body().is_end_stream() {
         let body = std::mem::take(response.body_mut());
-        let idle = upstream.body_idle_timeout;
-        let body = LimitedBody::new(body, u64::MAX, idle, ResponseBodyScope(scope.clone()));
-        *response.body_mut() = Body::boxed(TrailerFilter::new(body, route, bearer, *grpc));
+        let observer = ResponseBodyScope(exchange.scope.clone());
+        *response.body_mut() = Body::boxed(exchange.limit_body(body, u64::MAX, observer, bearer));
     }
     response
 }

@@ -17,4 +17,3 @@ pub mod request_id;
 pub mod requests;
 pub mod snapshot;
 pub mod stack;
-mod trailers;

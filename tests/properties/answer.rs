@@ -191,7 +191,7 @@ fn chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
         let size = std::str::from_utf8(&line[..digits]).ok()?;
         let size = usize::try_from(u64::from_str_radix(size, 16).ok()?).ok()?;
         if size == 0 {
-            return trailers(after).then_some(body);
+            return filter_trailers(after).then_some(body);
         }
         body.extend(after.get(..size)?);
         rest = after[size..].strip_prefix(b"\r\n")?;
@@ -199,7 +199,7 @@ fn chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Whether trailers end with an empty line, and each is a field.
-fn trailers(rest: &[u8]) -> bool {
+fn filter_trailers(rest: &[u8]) -> bool {
     if rest.starts_with(b"\r\n") {
         return true;
     }

@@ -28,10 +28,10 @@
 //! Authorization is attached after this, so that `Connection: authorization` cannot take it off.
 //! An upstream's 407 passes like any status, but bare of its challenge: no app shall answer it.
 
+pub mod body_length;
 pub mod challenge;
 pub mod field;
 pub mod forwarding;
-pub mod framing;
 pub mod query;
 pub mod rewrite;
 mod trailer;
@@ -50,9 +50,9 @@ use http::header::{
 use memchr::memchr;
 use percent_encoding::percent_decode;
 
+pub use body_length::{BodyLength, BodyLengthError, request_body_length};
 pub use field::FieldClass;
-pub use framing::{Framing, FramingError, request_framing};
-pub use trailer::{AllowedTrailers, trailers};
+pub use trailer::{AllowedTrailers, filter_trailers};
 pub use via::{Pseudonym, Via};
 
 /// What no request carries on, whatever its route says.

@@ -281,9 +281,9 @@ fn trailers_pass_by_name() {
         ("x-sum", "1"),
         ("x_sum", "1"),
     ]);
-    let left = trailers(came.clone(), &more, Some(b"tok-123"), false);
+    let left = filter_trailers(came.clone(), &more, Some(b"tok-123"), false);
     assert_eq!(lines(&left), ["grpc-message: [redacted]", "grpc-status: 0", "x-sum: 1"]);
-    let left = trailers(came, &AllowedTrailers::default(), None, false);
+    let left = filter_trailers(came, &AllowedTrailers::default(), None, false);
     assert_eq!(lines(&left), ["grpc-message: it was tok-123", "grpc-status: 0"]);
 }
 
@@ -291,7 +291,7 @@ fn trailers_pass_by_name() {
 fn metadata_of_grpc_passes_as_trailers() {
     let check = |name: &str, grpc: bool, expected: bool| {
         let came = head(&[(name, "1"), (name, "tok-123")]);
-        let left = trailers(came, &AllowedTrailers::default(), Some(b"tok-123"), grpc);
+        let left = filter_trailers(came, &AllowedTrailers::default(), Some(b"tok-123"), grpc);
         let both = [format!("{name}: 1"), format!("{name}: [redacted]")];
         assert_eq!(lines(&left), both[..if expected { 2 } else { 0 }], "{name}");
     };
@@ -541,9 +541,9 @@ proptest! {
     #[test]
     fn no_trailer_authenticates_frames_or_routes(fields in any_head()) {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let left = trailers(head(&fields), &AllowedTrailers::default(), None, false);
+        let left = filter_trailers(head(&fields), &AllowedTrailers::default(), None, false);
         prop_assert_eq!(FieldClass::classify_all(&left), FieldClass::empty());
-        let left = trailers(head(&fields), &AllowedTrailers::default(), None, true);
+        let left = filter_trailers(head(&fields), &AllowedTrailers::default(), None, true);
         for name in left.keys() {
             let dashed = name.as_str().replace('_', "-");
             prop_assert_eq!(FieldClass::classify(&dashed), FieldClass::empty(), "{}", name);

@@ -118,7 +118,7 @@ fn is_metadata(name: &HeaderName) -> bool {
 
 /// Leaves of the trailers those that pass, more where they end a gRPC call; a value that echoes the
 /// token is redacted.
-pub fn trailers(
+pub fn filter_trailers(
     mut trailers: HeaderMap,
     allowed: &AllowedTrailers,
     token: Option<&[u8]>,

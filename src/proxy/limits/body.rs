@@ -1,140 +1,134 @@
-//! A body bounded in size, and in the time that may pass without a byte.
+//! A message body on its way through the proxy: bounded in size and in the time without a byte, with
+//! its trailers filtered.
 //!
-//! hyper itself times and counts nothing. The timer is armed only while the inner body has nothing to
-//! give, so that a body which flows costs no timer.
+//! hyper has neither bound. The timer exists only while the inner body has nothing to give, so that a
+//! body which keeps flowing costs no timer.
 
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::body::{Body, BodyError};
 
-/// Why a body ended before its end.
+/// The reason why a body ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitError {
-    /// More bytes than allowed.
+    /// It has more bytes than allowed.
     TooLarge,
-    /// No byte for too long.
+    /// No byte arrived within the idle timeout.
     Idle,
-    /// The sender went away in the middle.
-    Cut,
+    /// Its sender ended it before it was complete.
+    Aborted,
 }
 
-/// How far a body has come, for those who wait for its effects.
-#[derive(Debug, Clone)]
-pub struct BodyProgress(Rc<Progress>);
-
-#[derive(Debug)]
-struct Progress {
-    last: Cell<Instant>,
-    awaited: Cell<bool>,
-    ended: Cell<bool>,
-    error: Cell<Option<LimitError>>,
+/// Progress of a body, for code that waits for the effects of sending it.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyProgress {
+    /// Time of the last frame; before the first one, the time when the body was made.
+    pub last_frame: Instant,
+    /// Set while the reader has asked for a frame that the sender has not yet given.
+    pub is_awaited: bool,
+    /// Set once all frames have passed.
+    pub has_ended: bool,
+    /// Set once the body has ended early.
+    pub error: Option<LimitError>,
 }
 
-impl BodyProgress {
-    /// When the last frame passed.
-    pub fn last(&self) -> Instant {
-        self.0.last.get()
-    }
-
-    /// Whether its sender is waited for: whoever takes the body has asked for more.
-    pub fn is_awaited(&self) -> bool {
-        self.0.awaited.get()
-    }
-
-    /// Whether all of it has passed.
-    pub fn has_ended(&self) -> bool {
-        self.0.ended.get()
-    }
-
-    /// Why the body ended early, if it did.
-    pub fn error(&self) -> Option<LimitError> {
-        self.0.error.get()
-    }
-}
-
-/// Is held by a body until that is dropped, and notes what passes.
+/// Follows a body from start to end; the body owns it until it is dropped.
 pub trait BodyObserver {
-    /// So many bytes have passed.
+    /// Some bytes have passed.
     fn passed(&self, bytes: u64) {
         let _ = bytes;
     }
 
-    /// All of the body has passed.
+    /// The whole body has passed. May be called twice.
     fn ended(&self) {}
 
-    /// The body ended before its end.
-    fn failed(&self, why: &BodyError) {
-        let _ = why;
+    /// The body ended early.
+    fn failed(&self, error: &BodyError) {
+        let _ = error;
     }
 }
 
+/// Observes nothing.
 impl BodyObserver for () {}
 
-/// A body whose size and pauses are bounded. It holds its observer until it is dropped.
-pub struct LimitedBody<O> {
+/// A body with bounds on its size and its pauses, followed by an observer; its trailers pass through
+/// the function `F`.
+pub struct LimitedBody<O, F> {
     inner: Body,
-    idle: Duration,
-    remaining: u64,
+    idle_timeout: Duration,
+    remaining_bytes: u64,
     timer: Option<Pin<Box<Sleep>>>,
-    progress: Option<BodyProgress>,
-    /// Why the inner body ended early, until it is told.
-    cut: Option<BodyError>,
+    progress: Option<Rc<Cell<BodyProgress>>>,
+    /// The inner body's error, held back for one poll.
+    pending_error: Option<BodyError>,
     observer: O,
+    filter_trailers: F,
 }
 
-impl<O: BodyObserver> LimitedBody<O> {
-    /// Bounds a body: at most `max_bytes` bytes, at most `idle` between two frames.
-    pub fn new(inner: Body, max_bytes: u64, idle: Duration, observer: O) -> Self {
-        let (timer, progress, cut) = (None, None, None);
-        Self { inner, idle, remaining: max_bytes, timer, progress, cut, observer }
-    }
-
-    /// The same, and how far it has come.
-    pub fn watched(mut self) -> (Self, BodyProgress) {
-        let progress = Progress {
-            last: Cell::new(Instant::now()),
-            awaited: Cell::new(false),
-            ended: Cell::new(false),
-            error: Cell::new(None),
-        };
-        let progress = BodyProgress(Rc::new(progress));
-        self.progress = Some(progress.clone());
-        (self, progress)
-    }
-
-    fn failed(&self, error: LimitError) {
-        if let Some(BodyProgress(progress)) = &self.progress {
-            progress.error.set(Some(error));
+impl<O: BodyObserver, F> LimitedBody<O, F> {
+    /// Bounds a body: at most `max_bytes` bytes in total, at most `idle_timeout` between two frames.
+    pub fn new(
+        inner: Body,
+        max_bytes: u64,
+        idle_timeout: Duration,
+        observer: O,
+        filter_trailers: F,
+    ) -> Self {
+        Self {
+            inner,
+            idle_timeout,
+            remaining_bytes: max_bytes,
+            timer: None,
+            progress: None,
+            pending_error: None,
+            observer,
+            filter_trailers,
         }
     }
 
-    fn fail(
-        &self,
-        error: LimitError,
-        why: &'static str,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.failed(error);
-        let why = BodyError::new(why);
-        self.observer.failed(&why);
-        Poll::Ready(Some(Err(why)))
+    /// The same body, and its progress, updated by each poll.
+    pub fn with_progress(mut self) -> (Self, Rc<Cell<BodyProgress>>) {
+        let progress = Rc::new(Cell::new(BodyProgress {
+            last_frame: Instant::now(),
+            is_awaited: false,
+            has_ended: false,
+            error: None,
+        }));
+        self.progress = Some(Rc::clone(&progress));
+        (self, progress)
     }
 
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let idle = self.idle;
-        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle))).as_mut().poll(cx)
+    fn update_progress(&self, update: impl FnOnce(&mut BodyProgress)) {
+        if let Some(cell) = &self.progress {
+            let mut progress = cell.get();
+            update(&mut progress);
+            cell.set(progress);
+        }
+    }
+
+    fn fail(&self, error: LimitError, message: &'static str) -> BodyError {
+        self.update_progress(|progress| progress.error = Some(error));
+        let body_error = BodyError::new(message);
+        self.observer.failed(&body_error);
+        body_error
     }
 }
 
-impl<O: BodyObserver + Unpin> HttpBody for LimitedBody<O> {
+impl<O, F> HttpBody for LimitedBody<O, F>
+where
+    O: BodyObserver + Unpin,
+    F: FnMut(HeaderMap) -> HeaderMap + Unpin,
+{
     type Data = Bytes;
     type Error = BodyError;
 
@@ -142,62 +136,68 @@ impl<O: BodyObserver + Unpin> HttpBody for LimitedBody<O> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(error) = self.cut.take() {
+        let this = &mut *self;
+        if let Some(error) = this.pending_error.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let frame = Pin::new(&mut self.inner).poll_frame(cx);
-        if let Some(BodyProgress(progress)) = &self.progress {
-            progress.awaited.set(frame.is_pending());
-            let ended = matches!(frame, Poll::Ready(None)) || self.inner.is_end_stream();
-            progress.ended.set(progress.ended.get() || ended);
-        }
+        let frame = Pin::new(&mut this.inner).poll_frame(cx);
+        this.update_progress(|progress| {
+            progress.is_awaited = frame.is_pending();
+            // With HTTP/2 the end can be known before it is asked for, and hyper then never asks.
+            progress.has_ended |= matches!(frame, Poll::Ready(None)) || this.inner.is_end_stream();
+            if matches!(frame, Poll::Ready(Some(Ok(_)))) {
+                progress.last_frame = Instant::now();
+            }
+        });
         match frame {
             Poll::Ready(Some(Ok(frame))) => {
-                self.timer = None;
-                if let Some(BodyProgress(progress)) = &self.progress {
-                    progress.last.set(Instant::now());
-                }
+                // The idle timeout starts again with the next frame that has to be waited for.
+                this.timer = None;
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match self.remaining.checked_sub(length) {
-                    Some(remaining) => self.remaining = remaining,
-                    None => {
-                        return self.fail(LimitError::TooLarge, "the body is larger than allowed");
-                    }
+                let Some(remaining) = this.remaining_bytes.checked_sub(length) else {
+                    let error = this.fail(LimitError::TooLarge, "the body is larger than allowed");
+                    return Poll::Ready(Some(Err(error)));
+                };
+                this.remaining_bytes = remaining;
+                this.observer.passed(length);
+                // The reader may not ask again after the last frame.
+                if frame.is_trailers() || this.inner.is_end_stream() {
+                    this.observer.ended();
                 }
-                self.observer.passed(length);
-                // Whoever takes the body may ask for no more after its last frame.
-                if frame.is_trailers() || self.inner.is_end_stream() {
-                    self.observer.ended();
-                }
-                Poll::Ready(Some(Ok(frame)))
+                let filtered = frame.into_trailers().map(&mut this.filter_trailers);
+                Poll::Ready(Some(Ok(filtered.map_or_else(|data| data, Frame::trailers))))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.failed(LimitError::Cut);
-                self.observer.failed(&error);
-                // hyper drops what it has not written when a body fails. Pending once, with a wake-up,
-                // lets it write what came before the cut first.
-                self.cut = Some(error);
+                this.update_progress(|progress| progress.error = Some(LimitError::Aborted));
+                this.observer.failed(&error);
+                // hyper drops its unwritten bytes when a body fails. Returning Pending once, with a
+                // wake-up, lets it write the bytes that came before the error first.
+                this.pending_error = Some(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
             Poll::Ready(None) => {
-                self.observer.ended();
+                this.observer.ended();
                 Poll::Ready(None)
             }
-            Poll::Pending => match self.poll_idle(cx) {
-                Poll::Ready(()) => {
-                    self.fail(LimitError::Idle, "no byte of the body arrived in time")
-                }
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => {
+                // The inner body has registered the waker already; the timer registers it too, so
+                // that a frame and the end of the timeout both lead to the next poll.
+                let sleep = || Box::pin(tokio::time::sleep(this.idle_timeout));
+                ready!(this.timer.get_or_insert_with(sleep).as_mut().poll(cx));
+                let error = this.fail(LimitError::Idle, "no byte of the body arrived in time");
+                Poll::Ready(Some(Err(error)))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.cut.is_none() && self.inner.is_end_stream()
+        // A held-back error has still to be read, even if the inner body has nothing more.
+        self.pending_error.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        // Exact where the inner body's is: the filter changes trailers only, which do not count.
         self.inner.size_hint()
     }
 }
@@ -221,34 +221,45 @@ mod tests {
         }
     }
 
+    fn limited<O: BodyObserver>(
+        body: Body,
+        max_bytes: u64,
+        idle_seconds: u64,
+        observer: O,
+    ) -> LimitedBody<O, fn(HeaderMap) -> HeaderMap> {
+        let idle = Duration::from_secs(idle_seconds);
+        LimitedBody::new(body, max_bytes, idle, observer, |trailers| trailers)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stalled_body_ends_in_time() {
         let started = Instant::now();
-        let body = LimitedBody::new(Body::boxed(Stalled), 10, Duration::from_secs(60), ());
-        let (mut body, progress) = body.watched();
+        let body = limited(Body::boxed(Stalled), 10, 60, ());
+        let (mut body, progress) = body.with_progress();
         assert!(body.frame().await.unwrap().is_err());
         assert_eq!(started.elapsed().as_secs(), 60);
-        assert_eq!(progress.error(), Some(LimitError::Idle));
+        assert_eq!(progress.get().error, Some(LimitError::Idle));
     }
 
     #[tokio::test]
     async fn a_body_over_its_bound_fails_and_one_at_its_bound_passes() {
         for (bound, error) in [(4, Some(LimitError::TooLarge)), (5, None)] {
-            let body = LimitedBody::new(Body::full("12345"), bound, Duration::from_secs(1), ());
-            let (body, progress) = body.watched();
+            let body = limited(Body::full("12345"), bound, 1, ());
+            let (body, progress) = body.with_progress();
             assert_eq!(body.collect().await.is_err(), error.is_some());
-            assert_eq!(progress.error(), error);
+            assert_eq!(progress.get().error, error);
         }
     }
 
     impl BodyObserver for Rc<()> {}
 
     #[tokio::test]
-    async fn what_a_body_holds_goes_with_it() {
-        let held = Rc::new(());
-        let body = LimitedBody::new(Body::full("1"), 5, Duration::from_secs(1), Rc::clone(&held));
-        assert_eq!(Rc::strong_count(&held), 2);
+    async fn the_observer_is_dropped_with_the_body() {
+        let observer = Rc::new(());
+        let held = Rc::clone(&observer);
+        let body = limited(Body::full("1"), 5, 1, held);
+        assert_eq!(Rc::strong_count(&observer), 2);
         drop(body);
-        assert_eq!(Rc::strong_count(&held), 1);
+        assert_eq!(Rc::strong_count(&observer), 1);
     }
 }

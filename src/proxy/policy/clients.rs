@@ -4,16 +4,21 @@
 //! is shown decides alone, so that a wrong one never passes for somebody else; without one the
 //! certificate of the connection is asked, then the process on the other end of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::plan::{LocalKeys, PlanError};
+use super::plan_error::PlanError;
 use super::settings::{AllowedClients, CertificateName, ClientCredential, ClientSettings};
 use crate::listen::{Peer, PeerCertificate};
 use crate::proxy::rejection::{Code, Rejection};
+
+/// Local keys, by the name of the client; `None` where the secret could not be read. Clients with
+/// another credential have no entry.
+pub type LocalKeys = HashMap<Arc<str>, Option<HeaderValue>>;
 
 /// All clients of a configuration, ready to be told apart.
 pub struct Clients(Box<[Client]>);

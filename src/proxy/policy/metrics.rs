@@ -9,7 +9,7 @@ use prometheus::IntGauge;
 
 use super::clients::ClientId;
 use super::settings::ClientSettings;
-use crate::proxy::rejection::{Code, Rejection};
+use crate::proxy::code::Code;
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
 use crate::telemetry::metrics::REQUEST_SECONDS;
@@ -39,9 +39,12 @@ pub struct RouteMetrics {
     counted: RwLock<Vec<(Method, StatusCode, Counter)>>,
     duration: Histogram,
     upstream_errors: Counters,
-    unauthorized: Counter,
-    insufficient_scope: Counter,
-    authorization_seen: Counter,
+    /// 401 responses of the upstream that concern the token.
+    pub unauthorized: Counter,
+    /// Responses that say that the token lacks a scope.
+    pub insufficient_scope: Counter,
+    /// Requests that came with an Authorization of their own.
+    pub authorization_seen: Counter,
     state: Arc<UpstreamState>,
     /// In the order of the clients.
     clients: Box<[Counter]>,
@@ -150,13 +153,8 @@ impl ProxyMetrics {
         handles
     }
 
-    /// Counts an answer of our own.
-    pub fn rejected(&self, rejection: &Rejection) {
-        self.refused(rejection.code);
-    }
-
-    /// Counts a refusal of which no more is known than this.
-    pub fn refused(&self, code: Code) {
+    /// Counts a request that this proxy answers itself.
+    pub fn rejected(&self, code: Code) {
         self.rejected.with_label_values(&[code.as_str()]).inc();
     }
 
@@ -236,21 +234,6 @@ impl RouteMetrics {
     /// Counts a failed exchange.
     pub fn upstream_error(&self, reason: &str) {
         self.upstream_errors.with_label_values(&[&*self.upstream, reason]).inc();
-    }
-
-    /// Counts a 401.
-    pub fn unauthorized(&self) {
-        self.unauthorized.inc();
-    }
-
-    /// Counts an answer that says that the token lacks a scope.
-    pub fn insufficient_scope(&self) {
-        self.insufficient_scope.inc();
-    }
-
-    /// Counts a request that came with its own Authorization.
-    pub fn authorization_seen(&self) {
-        self.authorization_seen.inc();
     }
 
     fn counter(&self, method: &Method, status: StatusCode) -> Counter {

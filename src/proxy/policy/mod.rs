@@ -4,4 +4,5 @@
 pub mod clients;
 pub mod metrics;
 pub mod plan;
+pub mod plan_error;
 pub mod settings;

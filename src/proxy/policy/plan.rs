@@ -33,7 +33,9 @@ mod inputs;
 #[cfg(test)]
 mod tests;
 
-pub use inputs::{BoundListener, BoundListeners, LocalKeys, PlanError, PlanInputs, SetHeaders};
+pub use super::clients::LocalKeys;
+pub use super::plan_error::PlanError;
+pub use inputs::{BoundListener, BoundListeners, PlanInputs, SetHeaders};
 
 /// All that requests need, from one configuration.
 pub struct Plan {

@@ -6,6 +6,7 @@
 //! answer that switches protocols.
 
 pub mod authorized;
+pub mod exchange;
 pub mod received;
 pub mod retry;
 pub mod routed;

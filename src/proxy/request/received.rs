@@ -7,7 +7,7 @@ use http_body::Body as _;
 
 use super::scope::ScopedRequest;
 use crate::body::Body;
-use crate::proxy::headers::{self, FieldClass, Framing};
+use crate::proxy::headers::{self, BodyLength, FieldClass};
 use crate::proxy::limits::web_origin::foreign_page;
 use crate::proxy::policy::plan::ListenerPlan;
 use crate::proxy::policy::settings::RequestLimits;
@@ -20,7 +20,7 @@ pub struct Received {
     /// The request.
     pub inbound: Box<ScopedRequest>,
     /// How its body is delimited.
-    pub framing: Framing,
+    pub body_length: BodyLength,
     /// The host it is addressed to; HTTP/1.0 need not say.
     pub host: Option<Authority>,
     /// Whether it came over TLS.
@@ -40,18 +40,18 @@ impl Received {
         limits: &RequestLimits,
     ) -> Result<Self, Rejection> {
         let ScopedRequest { request, fields, .. } = &mut *inbound;
-        let mut framing = Framing::None;
+        let mut body_length = BodyLength::None;
         if fields.intersects(FieldClass::LENGTH | FieldClass::CODING) {
-            framing = headers::request_framing(request.version(), request.headers())
+            body_length = headers::request_body_length(request.version(), request.headers())
                 .map_err(|error| Rejection::new(Code::BadRequest, error.to_string()))?;
         }
         if request.version() == Version::HTTP_2 {
             headers::rejoin_cookies(request.headers_mut());
-            if framing == Framing::None && !request.body().is_end_stream() {
-                framing = Framing::Chunked;
+            if body_length == BodyLength::None && !request.body().is_end_stream() {
+                body_length = BodyLength::Unknown;
             }
         }
-        if let Framing::Length(length) = framing
+        if let BodyLength::Known(length) = body_length
             && length > limits.max_request_body
         {
             return Err(Rejection::body_too_large(limits.max_request_body));
@@ -64,7 +64,7 @@ impl Received {
             expects_what_we_know(request)?;
         }
         let quirks = read_target(request, limits)?;
-        Ok(Self { inbound, framing, host, tls: listener.tls, quirks })
+        Ok(Self { inbound, body_length, host, tls: listener.tls, quirks })
     }
 }
 

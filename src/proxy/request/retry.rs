@@ -55,7 +55,7 @@ impl Replay {
     }
 
     /// The same with another token.
-    pub fn bear(&mut self, bearer: Arc<Bearer>) {
+    pub fn set_bearer(&mut self, bearer: Arc<Bearer>) {
         self.head.headers.insert(AUTHORIZATION, bearer.header().clone());
         self.bearer = Some(bearer);
     }

@@ -14,18 +14,17 @@
 //! `server.max_in_flight`, and its upstream's connection.
 
 use std::cell::Cell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::io::InspectReader;
 
 use super::scope::RequestScope;
 use crate::body::Body;
@@ -48,25 +47,14 @@ pub fn name_websocket(headers: &mut HeaderMap) {
 
 /// The client's side of an upgrade that it asked for.
 pub struct ClientUpgrade {
-    policy: UpgradePolicy,
-    client: OnUpgrade,
-    probe: ClientProbe,
-    connection: Rc<ConnectionInfo>,
-    scope: RequestScope,
+    pub(super) policy: UpgradePolicy,
+    pub(super) client: OnUpgrade,
+    pub(super) probe: ClientProbe,
+    pub(super) connection: Rc<ConnectionInfo>,
+    pub(super) scope: RequestScope,
 }
 
 impl ClientUpgrade {
-    /// Keeps what the stream needs.
-    pub fn new(
-        policy: UpgradePolicy,
-        client: OnUpgrade,
-        probe: ClientProbe,
-        connection: Rc<ConnectionInfo>,
-        scope: RequestScope,
-    ) -> Self {
-        Self { policy, client, probe, connection, scope }
-    }
-
     /// Carries the stream from here on, once the upstream has switched. It begins when the client has
     /// been sent this answer.
     pub fn begin(self, response: &mut Response<Body>, bearer: Option<Arc<Bearer>>) {
@@ -105,12 +93,13 @@ async fn carry(
     idle: Duration,
     bearer: Option<&Bearer>,
 ) -> Ended {
-    let heard = Rc::new(Cell::new(Instant::now()));
-    let mut client = Heard { io: client, last: Rc::clone(&heard) };
-    let mut upstream = Heard { io: upstream, last: Rc::clone(&heard) };
+    let last_read = Cell::new(Instant::now());
+    let note_read = |_: &[u8]| last_read.set(Instant::now());
+    let mut client = InspectReader::new(client, note_read);
+    let mut upstream = InspectReader::new(upstream, note_read);
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut upstream) => Ended::Closed,
-        () = silence(&heard, idle) => Ended::Idle,
+        () = silence(&last_read, idle) => Ended::Idle,
         () = expiry(bearer) => Ended::Expired,
     }
 }
@@ -126,13 +115,10 @@ async fn reset(client: &ClientProbe) {
     }
 }
 
-async fn silence(heard: &Cell<Instant>, idle: Duration) {
-    loop {
-        let quiet = heard.get().elapsed();
-        match idle.checked_sub(quiet).filter(|left| !left.is_zero()) {
-            Some(left) => sleep(left).await,
-            None => return,
-        }
+/// Waits until nothing has been read from either side for `idle`.
+async fn silence(last_read: &Cell<Instant>, idle: Duration) {
+    while last_read.get().elapsed() < idle {
+        sleep_until(last_read.get() + idle).await;
     }
 }
 
@@ -143,41 +129,5 @@ async fn expiry(bearer: Option<&Bearer>) {
             Duration::ZERO => return,
             left => sleep(left.min(TOKEN_CHECK)).await,
         }
-    }
-}
-
-/// One side of a stream, which notes when it was heard of.
-struct Heard<T> {
-    io: T,
-    last: Rc<Cell<Instant>>,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
-        self.last.set(Instant::now());
-        Poll::Ready(read)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Heard<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -7,25 +7,25 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 
 /// How the body of a request is delimited (RFC 9112 section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub enum BodyLength {
     /// No body.
     None,
     /// This many bytes.
-    Length(u64),
+    Known(u64),
     /// Chunks, or the frames of HTTP/2: the end shows when it comes.
-    Chunked,
+    Unknown,
 }
 
 /// Why a body's end is uncertain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FramingError {
+pub enum BodyLengthError {
     /// Content-Length is a list, no plain number, or repeated with another value.
     Length,
     /// A transfer coding other than one single `chunked`, or one in a version that has none.
     Coding,
 }
 
-impl fmt::Display for FramingError {
+impl fmt::Display for BodyLengthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Length => "Content-Length is not one plain number",
@@ -34,7 +34,7 @@ impl fmt::Display for FramingError {
     }
 }
 
-impl std::error::Error for FramingError {}
+impl std::error::Error for BodyLengthError {}
 
 /// Reads how a request's body is delimited, of a head that the server has parsed and let pass. What
 /// it decides is not decided again: beside `chunked` a Content-Length says nothing, and repeated
@@ -48,25 +48,28 @@ impl std::error::Error for FramingError {}
 /// Any Transfer-Encoding but one single line `chunked`, in any case; one in another version than
 /// HTTP/1.1 (RFC 9112 section 6.1, RFC 9113 section 8.2.2); a Content-Length that is not made of
 /// digits alone or does not fit in 64 bits, and two that differ.
-pub fn request_framing(version: Version, headers: &HeaderMap) -> Result<Framing, FramingError> {
+pub fn request_body_length(
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<BodyLength, BodyLengthError> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         let single = codings.next().is_none();
         let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
         return match single && chunked && version == Version::HTTP_11 {
-            true => Ok(Framing::Chunked),
-            false => Err(FramingError::Coding),
+            true => Ok(BodyLength::Unknown),
+            false => Err(BodyLengthError::Coding),
         };
     }
-    let mut framing = Framing::None;
+    let mut body_length = BodyLength::None;
     for line in headers.get_all(CONTENT_LENGTH) {
-        let length = Framing::Length(length(line).ok_or(FramingError::Length)?);
-        if framing != Framing::None && framing != length {
-            return Err(FramingError::Length);
+        let length = BodyLength::Known(length(line).ok_or(BodyLengthError::Length)?);
+        if body_length != BodyLength::None && body_length != length {
+            return Err(BodyLengthError::Length);
         }
-        framing = length;
+        body_length = length;
     }
-    Ok(framing)
+    Ok(body_length)
 }
 
 /// `1*DIGIT` (RFC 9110 section 8.6); `None` for anything else, and for what overflows.
@@ -82,31 +85,35 @@ mod tests {
     use crate::proxy::headers::testing::head;
 
     #[test]
-    fn framing_is_read_strictly() {
-        let check = |fields: &[(&str, &str)], expected: Result<Framing, FramingError>| {
-            assert_eq!(request_framing(Version::HTTP_11, &head(fields)), expected, "{fields:?}");
+    fn body_length_is_read_strictly() {
+        let check = |fields: &[(&str, &str)], expected: Result<BodyLength, BodyLengthError>| {
+            assert_eq!(
+                request_body_length(Version::HTTP_11, &head(fields)),
+                expected,
+                "{fields:?}"
+            );
         };
         let (length, coding) = ("content-length", "transfer-encoding");
-        check(&[], Ok(Framing::None));
-        check(&[("content-encoding", "gzip")], Ok(Framing::None));
-        check(&[(length, "10")], Ok(Framing::Length(10)));
-        check(&[(length, "0")], Ok(Framing::Length(0)));
-        check(&[(length, "007")], Ok(Framing::Length(7)));
-        check(&[(length, "18446744073709551615")], Ok(Framing::Length(u64::MAX)));
-        check(&[(length, "1"), (length, "1")], Ok(Framing::Length(1)));
-        check(&[(length, "1"), (length, "01")], Ok(Framing::Length(1)));
+        check(&[], Ok(BodyLength::None));
+        check(&[("content-encoding", "gzip")], Ok(BodyLength::None));
+        check(&[(length, "10")], Ok(BodyLength::Known(10)));
+        check(&[(length, "0")], Ok(BodyLength::Known(0)));
+        check(&[(length, "007")], Ok(BodyLength::Known(7)));
+        check(&[(length, "18446744073709551615")], Ok(BodyLength::Known(u64::MAX)));
+        check(&[(length, "1"), (length, "1")], Ok(BodyLength::Known(1)));
+        check(&[(length, "1"), (length, "01")], Ok(BodyLength::Known(1)));
         for wrong in
             ["+1", "-1", "1, 1", "", "0x1", "1 1", "1.0", "\u{661}", "18446744073709551616"]
         {
-            check(&[(length, wrong)], Err(FramingError::Length));
-            check(&[(length, "1"), (length, wrong)], Err(FramingError::Length));
+            check(&[(length, wrong)], Err(BodyLengthError::Length));
+            check(&[(length, "1"), (length, wrong)], Err(BodyLengthError::Length));
         }
-        check(&[(length, "1"), (length, "2")], Err(FramingError::Length));
-        check(&[(length, "1"), (length, "1"), (length, "0")], Err(FramingError::Length));
-        check(&[(coding, "chunked")], Ok(Framing::Chunked));
-        check(&[(coding, "CHUNKED")], Ok(Framing::Chunked));
-        check(&[(length, "10"), (coding, "chunked")], Ok(Framing::Chunked));
-        check(&[(coding, "chunked"), (length, "x")], Ok(Framing::Chunked));
+        check(&[(length, "1"), (length, "2")], Err(BodyLengthError::Length));
+        check(&[(length, "1"), (length, "1"), (length, "0")], Err(BodyLengthError::Length));
+        check(&[(coding, "chunked")], Ok(BodyLength::Unknown));
+        check(&[(coding, "CHUNKED")], Ok(BodyLength::Unknown));
+        check(&[(length, "10"), (coding, "chunked")], Ok(BodyLength::Unknown));
+        check(&[(coding, "chunked"), (length, "x")], Ok(BodyLength::Unknown));
         for wrong in [
             "gzip, chunked",
             "chunked, chunked",
@@ -116,24 +123,24 @@ mod tests {
             "xchunked",
             "",
         ] {
-            check(&[(coding, wrong)], Err(FramingError::Coding));
-            check(&[(coding, wrong), (length, "1")], Err(FramingError::Coding));
+            check(&[(coding, wrong)], Err(BodyLengthError::Coding));
+            check(&[(coding, wrong), (length, "1")], Err(BodyLengthError::Coding));
         }
-        check(&[(coding, "chunked"), (coding, "chunked")], Err(FramingError::Coding));
-        check(&[(coding, "gzip"), (coding, "chunked")], Err(FramingError::Coding));
+        check(&[(coding, "chunked"), (coding, "chunked")], Err(BodyLengthError::Coding));
+        check(&[(coding, "gzip"), (coding, "chunked")], Err(BodyLengthError::Coding));
     }
 
     #[test]
     fn only_one_version_has_transfer_codings() {
-        let check = |version: Version, expected: Result<Framing, FramingError>| {
+        let check = |version: Version, expected: Result<BodyLength, BodyLengthError>| {
             let chunked = head(&[("transfer-encoding", "chunked")]);
-            assert_eq!(request_framing(version, &chunked), expected, "{version:?}");
+            assert_eq!(request_body_length(version, &chunked), expected, "{version:?}");
         };
-        check(Version::HTTP_11, Ok(Framing::Chunked));
+        check(Version::HTTP_11, Ok(BodyLength::Unknown));
         for version in [Version::HTTP_09, Version::HTTP_10, Version::HTTP_2, Version::HTTP_3] {
-            check(version, Err(FramingError::Coding));
+            check(version, Err(BodyLengthError::Coding));
         }
         let length = head(&[("content-length", "3")]);
-        assert_eq!(request_framing(Version::HTTP_2, &length), Ok(Framing::Length(3)));
+        assert_eq!(request_body_length(Version::HTTP_2, &length), Ok(BodyLength::Known(3)));
     }
 }

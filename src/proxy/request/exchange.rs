@@ -1,0 +1,351 @@
+//! The exchange of an authorized request with its upstream: at most two tries, each with its own time
+//! limit, and a rejection that says whether the upstream may have seen the request.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderMap, Request};
+use http_body::Body as _;
+use tokio::time::{Duration, Instant, timeout_at};
+
+use super::retry::{Replay, is_safe};
+use super::scope::{RequestBodyScope, RequestScope};
+use crate::body::Body;
+use crate::clock::Moment;
+use crate::net::connect::ConnectError;
+use crate::proxy::access_log::AccessRecord;
+use crate::proxy::headers;
+use crate::proxy::limits::body::{BodyObserver, BodyProgress, LimitError, LimitedBody};
+use crate::proxy::policy::plan::{RoutePlan, UpstreamPlan};
+use crate::proxy::rejection::{Code, ConnectFailure, Rejection};
+use crate::server::ClientProbe;
+use crate::token::Bearer;
+use crate::upstream::{
+    Forwarded, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
+    UpstreamResponse,
+};
+
+/// Connections that one try may use up, when each of them hands the request back unsent.
+const MAX_CONNECTIONS_PER_TRY: usize = 3;
+
+/// Retry-After of a request for which no connection to the upstream became free.
+const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The parts of a request that all its tries have in common.
+pub struct Exchange {
+    /// The route that claims the request.
+    pub route: Arc<RoutePlan>,
+    /// The upstream of the route.
+    pub upstream: Arc<UpstreamPlan>,
+    /// The scope of the request.
+    pub scope: RequestScope,
+    /// Tells whether the client is still connected.
+    pub client: ClientProbe,
+    /// Set for a gRPC call: its trailers carry the status and metadata of the response.
+    pub grpc: bool,
+    /// Set for a WebSocket handshake: it needs a connection that can be upgraded.
+    pub upgrades: bool,
+}
+
+/// A response, with what a second try would need.
+pub struct Sent {
+    /// The upstream's response.
+    pub answer: UpstreamResponse,
+    /// The token that the request carried.
+    pub bearer: Option<Arc<Bearer>>,
+    /// The request as it was sent; `None` where it must not be sent again.
+    pub replay: Option<Box<Replay>>,
+}
+
+/// A try that got no response.
+struct FailedTry {
+    rejection: Rejection,
+    /// Set where the upstream did not process the request, or where a reused connection ended without
+    /// a word, as one does that the upstream had closed for being idle.
+    may_repeat: bool,
+}
+
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps each argument twice, and hyper keeps room for this future with each \
+              client connection"
+)]
+impl Exchange {
+    /// Sends a request, a second time where the first try allows it and `replay` is there, and waits
+    /// for the head of the response. `waited` is set where anything was waited for since the request
+    /// came in.
+    ///
+    /// # Errors
+    /// Each rejection says whether the upstream may have seen the request in either try.
+    pub(super) fn send<T: Transport>(
+        &self,
+        request: &mut Request<Body>,
+        mut bearer: Option<Arc<Bearer>>,
+        mut replay: Option<Box<Replay>>,
+        mut waited: bool,
+        transport: &T,
+    ) -> impl Future<Output = Result<Sent, Rejection>> {
+        async move {
+            let mut reuse = match (self.upgrades, is_safe(request.method())) {
+                (true, _) => Reuse::Upgrade,
+                (false, true) => Reuse::Any,
+                // An upstream that closes an idle connection while an unsafe request is on its way leaves
+                // open whether it processed the request: a connection used a moment ago is not idle.
+                (false, false) => Reuse::Recent,
+            };
+            let mut progress = self.limit_request_body(request);
+            let mut first_failure = None;
+            loop {
+                let (token, body) = (bearer.as_ref(), progress.as_deref());
+                let failed = match self
+                    .try_once(request, token, body, reuse, &mut waited, transport)
+                    .await
+                {
+                    Ok(answer) => return Ok(Sent { answer, bearer, replay }),
+                    Err(failed) => failed,
+                };
+                // RFC 9110 section 9.2.2: an automatic retry is allowed once, and only if it cannot repeat
+                // an effect. `replay` is there only for requests whose method or route allows that.
+                let may_repeat = failed.may_repeat && first_failure.is_none();
+                let next = replay.as_deref_mut().filter(|_| may_repeat);
+                let Some(next) = next.and_then(|replay| self.refresh_token(replay)) else {
+                    return Err(failed.rejection.after(first_failure));
+                };
+                let forwarded = failed.rejection.forwarded;
+                self.scope.record(|record| record.attempt_failed(Instant::now(), forwarded));
+                (*request, bearer) = (next.request(), next.bearer().cloned());
+                (first_failure, progress, waited) = (Some(Box::new(failed.rejection)), None, true);
+                // Other pooled connections may be as stale as the one that failed.
+                reuse = Reuse::Never;
+            }
+        }
+    }
+
+    /// Sends a request once more as it was, with a newer token. There is no try after this one.
+    ///
+    /// # Errors
+    /// As for `Authorized::send`.
+    pub async fn send_again<T: Transport>(
+        &self,
+        mut replay: Box<Replay>,
+        newer: Arc<Bearer>,
+        transport: &T,
+    ) -> Result<Sent, Rejection> {
+        replay.set_bearer(Arc::clone(&newer));
+        let mut request = replay.request();
+        self.send(&mut request, Some(newer), None, true, transport).await
+    }
+
+    /// One try, on further connections where one hands the request back unsent.
+    fn try_once<T: Transport>(
+        &self,
+        request: &mut Request<Body>,
+        bearer: Option<&Arc<Bearer>>,
+        progress: Option<&Cell<BodyProgress>>,
+        mut reuse: Reuse,
+        waited: &mut bool,
+        transport: &T,
+    ) -> impl Future<Output = Result<UpstreamResponse, FailedTry>> {
+        async move {
+            let is_safe = is_safe(request.method());
+            let mut connections = 0;
+            loop {
+                connections += 1;
+                let connection = {
+                    let mut acquiring = pin!(transport.acquire(reuse));
+                    let acquired = poll_fn(|cx| {
+                        let polled = acquiring.as_mut().poll(cx);
+                        // A pooled connection is there at once; only a wait gives the client time to leave.
+                        *waited |= polled.is_pending();
+                        polled
+                    });
+                    acquired.await.map_err(|error| self.failed(&error, None, false))?
+                };
+                // The last check before the first byte. A safe request that has waited for nothing has only
+                // just come in, so that its client is taken to be there.
+                if (*waited || !is_safe) && self.client.has_left(is_safe).await {
+                    connection.release();
+                    return Err(FailedTry { rejection: client_left(), may_repeat: false });
+                }
+                let started = self.record_sending(&connection, bearer);
+                let sent = {
+                    let sending = pin!(connection.send(std::mem::take(request)));
+                    self.in_time(sending, started, progress).await
+                };
+                let error = match sent {
+                    Some(Ok(mut answer)) => {
+                        let status = answer.response.status();
+                        if status.is_client_error() || status.is_server_error() {
+                            answer.body_unread |=
+                                progress.is_some_and(|body| !body.get().has_ended);
+                        }
+                        return Ok(answer);
+                    }
+                    // Not one byte has left, so that this repeats nothing, whatever the method.
+                    Some(Err(SendFailure::Returned(unsent, _)))
+                        if connections < MAX_CONNECTIONS_PER_TRY =>
+                    {
+                        *request = *unsent;
+                        self.scope.record(AccessRecord::returned);
+                        // Connections that are still in the pool may be as dead as the ones tried so far.
+                        if connections + 1 == MAX_CONNECTIONS_PER_TRY && reuse != Reuse::Upgrade {
+                            reuse = Reuse::Never;
+                        }
+                        continue;
+                    }
+                    Some(Err(SendFailure::Returned(_, error) | SendFailure::Failed(error))) => {
+                        error
+                    }
+                    None => return Err(self.timed_out()),
+                };
+                return Err(self.failed(&error, progress, error.is_stale() || error.is_refused()));
+            }
+        }
+    }
+
+    /// Notes for the access log that a connection gets the request, and returns the time.
+    fn record_sending(
+        &self,
+        connection: &impl SendRequest,
+        bearer: Option<&Arc<Bearer>>,
+    ) -> Instant {
+        let (now, address) = (Instant::now(), connection.peer_address());
+        self.scope.record(|record| record.sending(now, bearer, address));
+        now
+    }
+
+    /// Waits for the response within `timeouts.response`; `None` when that has passed. The clock starts
+    /// again with each piece of the request's body, since an upstream need not answer before it has the
+    /// whole request.
+    fn in_time<F: Future>(
+        &self,
+        mut sending: Pin<&mut F>,
+        started: Instant,
+        progress: Option<&Cell<BodyProgress>>,
+    ) -> impl Future<Output = Option<F::Output>> {
+        async move {
+            let mut deadline = started + self.upstream.response_timeout;
+            loop {
+                if let Ok(sent) = timeout_at(deadline, sending.as_mut()).await {
+                    return Some(sent);
+                }
+                let active = match progress?.get() {
+                    // The app owes the next piece of its body, which has an idle timeout of its own.
+                    progress if progress.is_awaited => Instant::now(),
+                    progress => progress.last_frame,
+                };
+                let extended = active + self.upstream.response_timeout;
+                // Nothing has moved since the deadline was set.
+                if extended <= deadline {
+                    return None;
+                }
+                deadline = extended;
+            }
+        }
+    }
+
+    /// Attaches the current token to a request that is sent again: the one it had may have expired in
+    /// the meantime. `None` if there is no usable one.
+    fn refresh_token<'a>(&self, replay: &'a mut Replay) -> Option<&'a Replay> {
+        if let (Some(reader), Some(_)) = (&self.route.token, replay.bearer()) {
+            let usable = reader.usable(Moment::now());
+            replay.set_bearer(usable.filter(|bearer| self.route.lacking(bearer).is_none())?);
+        }
+        Some(replay)
+    }
+
+    /// A body of this exchange with the limits of its plan. `bearer` is the token that no trailer of a
+    /// response may repeat.
+    pub fn limit_body<O: BodyObserver>(
+        &self,
+        body: Body,
+        max_bytes: u64,
+        observer: O,
+        bearer: Option<Arc<Bearer>>,
+    ) -> LimitedBody<O, impl FnMut(HeaderMap) -> HeaderMap + use<O>> {
+        let (route, grpc) = (Arc::clone(&self.route), self.grpc);
+        let filter = move |trailers| {
+            let token = bearer.as_ref().map(|bearer| bearer.token_bytes());
+            headers::filter_trailers(trailers, &route.header_policy.trailers, token, grpc)
+        };
+        LimitedBody::new(body, max_bytes, self.upstream.body_idle_timeout, observer, filter)
+    }
+
+    /// Bounds the request's body; `None` for a request without one.
+    fn limit_request_body(&self, request: &mut Request<Body>) -> Option<Rc<Cell<BodyProgress>>> {
+        if request.body().is_end_stream() {
+            return None;
+        }
+        let body = std::mem::take(request.body_mut());
+        let max_bytes = self.scope.plan().limits.max_request_body;
+        let (body, progress) = self
+            .limit_body(body, max_bytes, RequestBodyScope(self.scope.clone()), None)
+            .with_progress();
+        *request.body_mut() = Body::boxed(body);
+        Some(progress)
+    }
+
+    /// The failed try for a send error, which is counted.
+    fn failed(
+        &self,
+        error: &SendError,
+        progress: Option<&Cell<BodyProgress>>,
+        may_repeat: bool,
+    ) -> FailedTry {
+        let max_body = self.scope.plan().limits.max_request_body;
+        let rejection = match (progress.and_then(|body| body.get().error), &error.kind) {
+            (Some(limit), _) => incomplete_body(limit, max_body),
+            (None, SendErrorKind::Connect(error)) => not_connected(error),
+            (None, SendErrorKind::Overloaded) => {
+                Rejection::new(Code::Overloaded, error.to_string())
+                    .retry_after(OVERLOADED_RETRY_AFTER)
+            }
+            (None, _) => Rejection::new(Code::UpstreamReset, error.to_string()),
+        };
+        if matches!(rejection.code, Code::Connect | Code::UpstreamReset | Code::Overloaded) {
+            self.route.metrics.upstream_error(rejection.code.as_str());
+        }
+        FailedTry { rejection: rejection.forwarded(error.forwarded), may_repeat }
+    }
+
+    fn timed_out(&self) -> FailedTry {
+        self.route.metrics.upstream_error("timeout");
+        let detail = format!(
+            "no answer within timeouts.response, {:?}; the upstream may have acted on the request",
+            self.upstream.response_timeout
+        );
+        let rejection = Rejection::new(Code::UpstreamTimeout, detail);
+        FailedTry { rejection: rejection.forwarded(Forwarded::Unknown), may_repeat: false }
+    }
+}
+
+/// The rejection of a request whose body did not arrive whole.
+pub(super) fn incomplete_body(error: LimitError, max_body: u64) -> Rejection {
+    match error {
+        LimitError::TooLarge => Rejection::body_too_large(max_body),
+        LimitError::Idle => Rejection::new(
+            Code::RequestTimeout,
+            "no byte of the request's body arrived within timeouts.idle",
+        ),
+        LimitError::Aborted => {
+            Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
+        }
+    }
+}
+
+/// The rejection of a request whose client has gone, so that it is not sent.
+fn client_left() -> Rejection {
+    Rejection::new(Code::ClientLeft, "the client closed its connection before the request was sent")
+}
+
+/// The rejection of a request for which no connection could be made. It has no hints: those are for
+/// the operator, in the log and `check --live`.
+fn not_connected(failure: &ConnectError) -> Rejection {
+    Rejection::new(Code::Connect, failure.to_string()).about_connect(ConnectFailure {
+        proxy_error: failure.proxy_error(),
+        egress_answer: failure.proxy_answer().map(str::to_owned),
+    })
+}
