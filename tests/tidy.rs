@@ -252,9 +252,6 @@ fn tests_wait_for_events() {
     none(&findings, "nothing sleeps on a thread, least of all a test:");
 }
 
-/// Folders whose files still import each other in a circle; the list only gets shorter.
-const CIRCLES: [&str; 2] = ["secret", "token"];
-
 /// The modules that a file imports, by the paths in its code: `crate::…`, `super::…`, `self::…`, and
 /// those that begin with the name of a child module.
 fn imported(source: &Source, modules: &BTreeMap<Vec<String>, &Source>) -> BTreeSet<Vec<String>> {
@@ -423,9 +420,7 @@ fn no_files_of_a_folder_import_each_other_in_a_circle() {
     let mut findings = Vec::new();
     for (module, inside) in &edges {
         for to in inside.iter().filter(|to| reaches(to, module)) {
-            if !module.first().is_some_and(|folder| CIRCLES.contains(&folder.as_str())) {
-                findings.push(format!("{} ⇄ {}", module.join("/"), to.join("/")));
-            }
+            findings.push(format!("{} ⇄ {}", module.join("/"), to.join("/")));
         }
     }
     none(

@@ -56,11 +56,11 @@ pub(super) fn aws(place: &Item<'_>, http: &StoreHttpSettings) -> Option<Referenc
         version_stage: text(&table, "version_stage"),
         profile: text(&table, "profile"),
         cache: table.duration("cache", ..=LONGEST_CACHE, CACHE),
-        http: http.clone(),
         id: id?,
         endpoint: endpoint?,
     };
-    built(place, Reference::AwsSecretsManager(Box::new(secret)))
+    let (secret, http) = (Box::new(secret), Box::new(http.clone()));
+    built(place, Reference::AwsSecretsManager { secret, http })
 }
 
 /// `.azure_key_vault = { vault = "https://…", name = "…", … }`.
@@ -73,11 +73,11 @@ pub(super) fn azure(place: &Item<'_>, http: &StoreHttpSettings) -> Option<Refere
         version: text(&table, "version"),
         identity: table.choice("identity", &IDENTITIES, AzureIdentity::default()),
         cache: table.duration("cache", ..=LONGEST_CACHE, CACHE),
-        http: http.clone(),
         vault: vault?,
         name: name?,
     };
-    built(place, Reference::AzureKeyVault(Box::new(secret)))
+    let (secret, http) = (Box::new(secret), Box::new(http.clone()));
+    built(place, Reference::AzureKeyVault { secret, http })
 }
 
 fn vault(item: Item<'_>) -> Option<Vault> {
@@ -97,7 +97,7 @@ fn vault_name(item: Item<'_>) -> Option<String> {
 
 /// The reference, if this build has its source.
 fn built(place: &Item<'_>, reference: Reference) -> Option<Reference> {
-    let kind = reference.kind();
+    let kind = reference.kind().as_str();
     let Some(feature) = secret::missing_feature(kind) else { return Some(reference) };
     let problem = Diagnostic::error(format!("this build cannot read secrets from `{kind}`"));
     let hint = format!("take the container image, or build with  cargo build --features {feature}");

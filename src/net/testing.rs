@@ -16,7 +16,14 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
 use super::Origin;
+use super::failure::ConnectError;
 use super::tls::{ClientCertificate, Roots, TlsSettings};
+
+/// The error of a port on which nothing listens.
+pub(crate) fn connect_error() -> ConnectError {
+    let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    ConnectError::tcp("localhost", "localhost:1", &refused)
+}
 
 pub(crate) fn origin(uri: &str) -> Origin {
     Origin::of(&uri.parse().unwrap()).unwrap()

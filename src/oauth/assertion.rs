@@ -1,10 +1,9 @@
-//! Client assertions: a JWT that proves who the client is (RFC 7523), signed with the client secret
-//! or with a private key.
+//! Client assertions: JWTs that authenticate the client (RFC 7523), signed with the client secret or
+//! with a private key.
 //!
 //! The time is an argument; only the `jti` is random, since RFC 7523 section 3 lets servers refuse an
 //! assertion they have seen.
 
-use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -28,10 +27,10 @@ const LIFETIME: (Duration, Duration) = (Duration::from_secs(60), Duration::from_
 /// RFC 7518 section 3.3 asks for RSA keys of at least 2048 bits.
 const MIN_RSA_BYTES: usize = 256;
 
-/// What signs an assertion.
+/// The key that signs an assertion.
 #[derive(Debug, Clone, Copy)]
 pub enum SigningKey<'a> {
-    /// The client secret, with HS256.
+    /// The client secret, for HS256.
     Secret(&'a Sensitive),
     /// A private key as PKCS#8 PEM.
     Private(SigningAlgorithm, &'a Sensitive),
@@ -40,7 +39,7 @@ pub enum SigningKey<'a> {
 /// Makes a new assertion; each is good for one request.
 ///
 /// # Errors
-/// Where the key cannot be read or does not fit the algorithm.
+/// The key cannot be read or does not fit the algorithm.
 pub fn sign(
     settings: &AssertionSettings,
     endpoint: &TokenEndpoint,
@@ -117,13 +116,13 @@ fn signature(
         SigningAlgorithm::Ps256 => rsa(&der, &RSA_PSS_SHA256, message, random),
         SigningAlgorithm::Es256 => {
             let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der)
-                .map_err(|error| misfit("an EC key on P-256", &error))?;
-            let made = pair.sign(random, message).map_err(|_| AssertionError::Signing)?;
-            Ok(made.as_ref().to_vec())
+                .map_err(wrong_key("an EC key on P-256"))?;
+            let signature = pair.sign(random, message).map_err(|_| AssertionError::Signing)?;
+            Ok(signature.as_ref().to_vec())
         }
         SigningAlgorithm::EdDsa => {
             let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
-                .map_err(|error| misfit("an Ed25519 key", &error))?;
+                .map_err(wrong_key("an Ed25519 key"))?;
             Ok(pair.sign(message).as_ref().to_vec())
         }
     }
@@ -136,18 +135,19 @@ fn rsa(
     random: &SystemRandom,
 ) -> Result<Vec<u8>, AssertionError> {
     let expected = "an RSA key of 2048 to 8192 bits";
-    let pair = RsaKeyPair::from_pkcs8(der).map_err(|error| misfit(expected, &error))?;
+    let pair = RsaKeyPair::from_pkcs8(der).map_err(wrong_key(expected))?;
     let length = pair.public_modulus_len();
     if length < MIN_RSA_BYTES {
         return Err(AssertionError::Key { expected });
     }
-    let mut made = vec![0; length];
-    pair.sign(encoding, random, message, &mut made).map_err(|_| AssertionError::Signing)?;
-    Ok(made)
+    let mut signature = vec![0; length];
+    pair.sign(encoding, random, message, &mut signature).map_err(|_| AssertionError::Signing)?;
+    Ok(signature)
 }
 
-fn misfit(expected: &'static str, _why: &KeyRejected) -> AssertionError {
-    AssertionError::Key { expected }
+/// The rejection of a key; the library's reason is dropped, because it does not help to repair it.
+fn wrong_key(expected: &'static str) -> impl FnOnce(KeyRejected) -> AssertionError {
+    move |_| AssertionError::Key { expected }
 }
 
 /// The DER bytes of the first block `PRIVATE KEY` (RFC 7468 section 10).
@@ -168,50 +168,37 @@ fn pkcs8(pem: &Sensitive) -> Result<Zeroizing<Vec<u8>>, AssertionError> {
     STANDARD.decode(packed.as_bytes()).map(Zeroizing::new).map_err(|_| AssertionError::NotPem)
 }
 
-/// Why no assertion can be signed; says nothing about the key's content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The reason why no assertion can be signed; never holds a part of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionError {
     /// No private key in PEM was found.
+    #[error("the private key is no PKCS#8 PEM; it begins with -----BEGIN PRIVATE KEY-----")]
     NotPem,
     /// A key in the older format of one algorithm.
+    #[error(
+        "the private key is in an older PEM format; convert it with: \
+         openssl pkcs8 -topk8 -nocrypt -in old.pem -out key.pem"
+    )]
     OldPem,
     /// A key under a passphrase.
+    #[error(
+        "the private key is encrypted and no passphrase can be given; convert it with: \
+         openssl pkcs8 -in old.pem -out key.pem"
+    )]
     EncryptedPem,
     /// A key that does not fit the algorithm.
+    #[error("the private key does not fit the algorithm, which needs {expected}")]
     Key {
-        /// What the algorithm needs.
+        /// The kind of key that the algorithm needs.
         expected: &'static str,
     },
     /// The clock stands before 1970.
+    #[error("the clock stands before 1970; set it")]
     Clock,
     /// The library failed to sign.
+    #[error("the client assertion could not be signed")]
     Signing,
 }
-
-impl fmt::Display for AssertionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotPem => f.write_str(
-                "the private key is no PKCS#8 PEM; it begins with -----BEGIN PRIVATE KEY-----",
-            ),
-            Self::OldPem => f.write_str(
-                "the private key is in an older PEM format; convert it with: \
-                 openssl pkcs8 -topk8 -nocrypt -in old.pem -out key.pem",
-            ),
-            Self::EncryptedPem => f.write_str(
-                "the private key is encrypted and no passphrase can be given; convert it with: \
-                 openssl pkcs8 -in old.pem -out key.pem",
-            ),
-            Self::Key { expected } => {
-                write!(f, "the private key does not fit the algorithm, which needs {expected}")
-            }
-            Self::Clock => f.write_str("the clock stands before 1970; set it"),
-            Self::Signing => f.write_str("the client assertion could not be signed"),
-        }
-    }
-}
-
-impl std::error::Error for AssertionError {}
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ impl TokenEndpoint {
     /// Checks a URL.
     ///
     /// # Errors
-    /// Says in a sentence what is wrong with it, without repeating what may hold a secret.
+    /// The URL cannot be used; the message does not repeat parts that may hold a secret.
     pub fn parse(url: &str) -> Result<Self, EndpointError> {
         check_text(url)?;
         let uri: http::Uri =
@@ -27,7 +27,7 @@ impl TokenEndpoint {
         Ok(Self(uri))
     }
 
-    /// The URL as it is requested.
+    /// The URL of the request.
     pub fn uri(&self) -> &http::Uri {
         &self.0
     }
@@ -127,20 +127,13 @@ fn fault(message: impl Into<String>) -> EndpointError {
     EndpointError { message: message.into() }
 }
 
-/// Why a text is no token endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The reason why a text is not a token endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct EndpointError {
-    /// What was found and what was expected.
+    /// The finding and the expectation.
     pub message: String,
 }
-
-impl fmt::Display for EndpointError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for EndpointError {}
 
 #[cfg(test)]
 mod tests {

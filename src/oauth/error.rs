@@ -1,6 +1,6 @@
-//! What a token server's failure means: who is at fault, and whether trying again can help.
+//! Failures of token requests: who is at fault, and whether a retry can help.
 //!
-//! Nothing that the server wrote is kept, but for codes of the fixed RFC lists and a bounded
+//! Of the server's text only codes of the fixed RFC lists are kept, and a bounded
 //! [`ErrorDescription`] that only `check --live` and `token` show.
 
 use std::fmt;
@@ -8,62 +8,73 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-/// Why a token answer brought no token.
+/// The reason why an answer of the token server holds no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenError {
-    /// The server gave a reason (RFC 6749 section 5.2).
-    Refused {
-        /// The reason, as far as an RFC knows it.
-        code: ErrorCode,
-        /// The status beside it.
-        status: StatusCode,
-        /// The server's own words, for people at a terminal only.
-        description: Option<ErrorDescription>,
-        /// When the server wants to be asked again.
-        retry_after: Option<Duration>,
-    },
-    /// No success, and no reason that could be read.
-    Status {
-        /// What was answered.
-        status: StatusCode,
-        /// When the server wants to be asked again.
-        retry_after: Option<Duration>,
-    },
-    /// A success that holds no usable token.
+    /// An error response (RFC 6749 section 5.2), or another answer that is not a success.
+    Refused(TokenErrorResponse),
+    /// A success without a usable token.
     Malformed(MalformedResponse),
 }
 
-/// What a failure asks of the one who keeps the token.
+/// An answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenErrorResponse {
+    /// The status.
+    pub status: StatusCode,
+    /// The `error` parameter; `None` where the body has none that can be read.
+    pub code: Option<ErrorCode>,
+    /// The `error_description` parameter.
+    pub description: Option<ErrorDescription>,
+    /// The wait that `Retry-After` asks for.
+    pub retry_after: Option<Duration>,
+}
+
+/// The consequence of a failure for whoever keeps the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailureClass {
-    /// The server is unwell; trying again may help.
+    /// The server is unwell; a retry may help.
     Transient,
-    /// Too many calls; waiting helps.
+    /// The client made too many calls; waiting helps.
     RateLimited,
-    /// The client itself is refused; trying again may lock it out.
+    /// The server refused the client itself; a retry may lock it out.
     ClientRejected,
-    /// The request is refused and will be until somebody changes something.
+    /// The server refuses the request until somebody changes the configuration.
     Rejected,
     /// The answer could not be understood.
     Malformed,
 }
 
 impl TokenError {
-    /// What this failure asks for.
+    /// The consequence of this failure.
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Refused { code, status, .. } => class_of_code(*code, *status),
-            Self::Status { status, .. } => class_of_status(*status),
+            Self::Refused(response) => response.class(),
             Self::Malformed(_) => FailureClass::Malformed,
         }
     }
 
-    /// When the server wants to be asked again, as it said.
-    pub fn retry_after(&self) -> Option<Duration> {
+    /// The error response, for an answer that is not a success.
+    pub fn response(&self) -> Option<&TokenErrorResponse> {
         match self {
-            Self::Refused { retry_after, .. } | Self::Status { retry_after, .. } => *retry_after,
+            Self::Refused(response) => Some(response),
             Self::Malformed(_) => None,
         }
+    }
+
+    /// The wait that `Retry-After` asks for.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.response()?.retry_after
+    }
+
+    /// The error code of the answer.
+    pub fn code(&self) -> Option<ErrorCode> {
+        self.response()?.code
+    }
+
+    /// The server's own words, for `check --live` and `token` alone: never for logs or metrics.
+    pub fn description(&self) -> Option<&ErrorDescription> {
+        self.response()?.description.as_ref()
     }
 
     /// The `result` label of `bearer_proxy_token_requests_total`.
@@ -77,55 +88,35 @@ impl TokenError {
         }
     }
 
-    /// What it is in a word of a fixed list: the code where the server gave one that an RFC knows.
+    /// The failure as a word of a fixed list: the error code where an RFC lists it.
     pub fn word(&self) -> &'static str {
-        match self {
-            Self::Refused { code, .. } if *code != ErrorCode::Other => code.as_str(),
+        match self.code() {
+            Some(code) if code != ErrorCode::Other => code.as_str(),
             _ if self.class() == FailureClass::RateLimited => "rate_limited",
             _ => self.label(),
         }
     }
 
-    /// The reason that the server gave.
-    pub fn code(&self) -> Option<ErrorCode> {
-        match self {
-            Self::Refused { code, .. } => Some(*code),
-            Self::Status { .. } | Self::Malformed(_) => None,
-        }
-    }
-
-    /// The status of an answer that is no success.
-    pub fn status(&self) -> Option<StatusCode> {
-        match self {
-            Self::Refused { status, .. } | Self::Status { status, .. } => Some(*status),
-            Self::Malformed(_) => None,
-        }
-    }
-
-    /// The server's own words, for `check --live` and `token` alone: never for logs or metrics.
-    pub fn description(&self) -> Option<&ErrorDescription> {
-        match self {
-            Self::Refused { description, .. } => description.as_ref(),
-            Self::Status { .. } | Self::Malformed(_) => None,
-        }
-    }
-
-    /// What a person can do about it, where that is known.
+    /// The remedy, where one is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Refused { code, .. } => code.hint(),
-            Self::Status { status, .. } => hint_of_status(*status),
-            Self::Malformed(malformation) => malformation.hint(),
+            Self::Refused(response) => match response.code {
+                Some(code) => code.hint(),
+                None => hint_of_status(response.status),
+            },
+            Self::Malformed(malformed) => malformed.hint(),
         }
     }
 }
 
-/// A status that speaks of load or of the server's own fault outweighs the code beside it: counting
-/// an ailing server's `invalid_client` against the client would lock it out for nothing.
-fn class_of_code(code: ErrorCode, status: StatusCode) -> FailureClass {
-    match class_of_status(status) {
-        by_status @ (FailureClass::Transient | FailureClass::RateLimited) => by_status,
-        _ => code.class(),
+impl TokenErrorResponse {
+    /// A status that speaks of load or of the server's own fault outweighs the code beside it: an
+    /// ailing server's `invalid_client` must not count against the client, which it would lock out.
+    fn class(&self) -> FailureClass {
+        match (class_of_status(self.status), self.code) {
+            (class @ (FailureClass::Transient | FailureClass::RateLimited), _) => class,
+            (class, code) => code.map_or(class, ErrorCode::class),
+        }
     }
 }
 
@@ -154,25 +145,24 @@ fn hint_of_status(status: StatusCode) -> Option<&'static str> {
 
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused { code: ErrorCode::Other, status, .. } => write!(
-                f,
-                "the token server refused with status {} and a code that no RFC lists",
-                status.as_u16()
-            ),
-            Self::Refused { code, status, .. } => {
-                write!(f, "the token server refused with {code} (status {})", status.as_u16())
+        let response = match self {
+            Self::Refused(response) => response,
+            Self::Malformed(malformed) => {
+                return write!(f, "the token server's answer cannot be used: {malformed}");
             }
-            Self::Status { status, .. } if status.is_redirection() => {
-                write!(f, "the token server answered with a redirect (status {})", status.as_u16())
-            }
-            Self::Status { status, .. } => write!(
+        };
+        let status = response.status.as_u16();
+        match response.code {
+            Some(ErrorCode::Other) => write!(
                 f,
-                "the token server answered with status {} and no readable error",
-                status.as_u16()
+                "the token server refused with status {status} and a code that no RFC lists"
             ),
-            Self::Malformed(malformation) => {
-                write!(f, "the token server's answer cannot be used: {malformation}")
+            Some(code) => write!(f, "the token server refused with {code} (status {status})"),
+            None if response.status.is_redirection() => {
+                write!(f, "the token server answered with a redirect (status {status})")
+            }
+            None => {
+                write!(f, "the token server answered with status {status} and no readable error")
             }
         }
     }
@@ -180,30 +170,41 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-/// What makes a success unusable; fixed words, nothing from the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The defect of a successful answer, in fixed words: nothing of the answer is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum MalformedResponse {
-    /// No bytes at all.
+    /// The body is empty.
+    #[error("it is empty; a JSON object was expected")]
     Empty,
-    /// HTML where JSON belongs.
+    /// The body is HTML.
+    #[error("it looks like HTML; a JSON object was expected")]
     Html,
-    /// Bytes that are no JSON.
+    /// The body is not JSON.
+    #[error("it is no JSON; a JSON object was expected")]
     NotJson,
-    /// JSON, but no object.
+    /// The body is JSON, but not an object.
+    #[error("its JSON is no object")]
     NotAnObject,
-    /// No access token, or none that is a string.
+    /// There is no access token, or it is not a string.
+    #[error("it has no access token of type string")]
     NoAccessToken,
-    /// An access token outside the grammar of RFC 6750 section 2.1, which no header could carry.
+    /// The access token is outside the grammar of RFC 6750 section 2.1, so that no header can carry it.
+    #[error("its access token holds characters that RFC 6750 does not allow")]
     AccessToken,
-    /// An access token longer than any we carry.
+    /// The access token is longer than 8192 bytes.
+    #[error("its access token is longer than 8192 bytes")]
     AccessTokenTooLong,
-    /// No `token_type` where the settings ask for one.
+    /// There is no `token_type`, and the settings ask for one.
+    #[error("it has no token type")]
     NoTokenType,
-    /// A `token_type` that is neither `Bearer` nor accepted by the settings.
+    /// The `token_type` is neither `Bearer` nor accepted by the settings.
+    #[error("its token type is neither Bearer nor in accept_token_types")]
     TokenType,
-    /// A life that is no number of seconds above zero.
+    /// The lifetime is not a number of seconds above zero.
+    #[error("its lifetime is no number of seconds above zero")]
     Lifetime,
-    /// An end that lies in the past.
+    /// The token has ended already.
+    #[error("its token has ended already")]
     Ended,
 }
 
@@ -222,32 +223,14 @@ impl MalformedResponse {
     }
 }
 
-impl fmt::Display for MalformedResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "it is empty; a JSON object was expected",
-            Self::Html => "it looks like HTML; a JSON object was expected",
-            Self::NotJson => "it is no JSON; a JSON object was expected",
-            Self::NotAnObject => "its JSON is no object",
-            Self::NoAccessToken => "it has no access token of type string",
-            Self::AccessToken => "its access token holds characters that RFC 6750 does not allow",
-            Self::AccessTokenTooLong => "its access token is longer than 8192 bytes",
-            Self::NoTokenType => "it has no token type",
-            Self::TokenType => "its token type is neither Bearer nor in accept_token_types",
-            Self::Lifetime => "its lifetime is no number of seconds above zero",
-            Self::Ended => "its token has ended already",
-        })
-    }
-}
-
-/// Writes the enum and its two translations from one table, so that they cannot drift apart.
+/// Defines the enum and its two conversions from one table, so that they cannot differ.
 macro_rules! error_codes {
     ($($(#[$doc:meta])+ $variant:ident = $text:literal,)+) => {
         /// Error codes of the fixed RFC lists; the text of any other is dropped.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorCode {
             $($(#[$doc])+ $variant,)+
-            /// A code that no list knows.
+            /// A code outside these lists.
             Other,
         }
 
@@ -308,7 +291,7 @@ error_codes! {
 }
 
 impl ErrorCode {
-    /// What the code alone asks for.
+    /// The class of the code alone.
     fn class(self) -> FailureClass {
         match self {
             Self::InvalidClient | Self::UnauthorizedClient => FailureClass::ClientRejected,
@@ -343,16 +326,16 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// What the server wrote to people: at most 200 printable ASCII characters. It has no `Display` and
-/// a redacted `Debug`, since servers are known to repeat the request in it.
+/// An `error_description`: at most 200 printable ASCII characters. It has no `Display` and a redacted
+/// `Debug`, because servers are known to repeat the request in it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ErrorDescription(String);
 
 impl ErrorDescription {
-    /// Longest text kept, in bytes.
+    /// Longest text that is kept, in bytes.
     pub const MAX_BYTES: usize = 200;
 
-    /// Keeps the printable ASCII characters, and `None` where none is left.
+    /// Keeps the printable ASCII characters of a text; `None` where none is left.
     pub fn new(text: &str) -> Option<Self> {
         let printable = text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ');
         let kept: String = printable.take(Self::MAX_BYTES).collect();
@@ -376,16 +359,18 @@ mod tests {
     use super::*;
 
     fn refused(code: &str, status: u16) -> TokenError {
-        TokenError::Refused {
-            code: ErrorCode::parse(code),
+        TokenError::Refused(TokenErrorResponse {
             status: StatusCode::from_u16(status).unwrap(),
+            code: Some(ErrorCode::parse(code)),
             description: ErrorDescription::new("hunter2"),
             retry_after: None,
-        }
+        })
     }
 
     fn status(status: u16) -> TokenError {
-        TokenError::Status { status: StatusCode::from_u16(status).unwrap(), retry_after: None }
+        let status = StatusCode::from_u16(status).unwrap();
+        let (code, description) = (None, None);
+        TokenError::Refused(TokenErrorResponse { status, code, description, retry_after: None })
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How long a token may be used, from what its server stated.
+//! The usable life of a token, from the expiry that its server states.
 //!
 //! Life counts from the moment the token request was *sent*: the server cannot have started it
 //! earlier, so our end never lies behind the server's.
@@ -7,25 +7,24 @@ use std::time::{Duration, SystemTime};
 
 use super::token_response::IssuedToken;
 
-/// No token is trusted for longer.
+/// Longest life that is trusted.
 pub const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// Relative and absolute expiry may differ by this much.
+/// Largest difference between relative and absolute expiry that counts as agreement.
 const TOLERANCE: Duration = Duration::from_secs(60);
 /// `Date` counts whole seconds, so it may lie this much before the request was sent.
 const DATE_RESOLUTION: Duration = Duration::from_secs(1);
 
-/// How long a token may be used.
+/// The usable life of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
-    /// From the moment the request was sent; zero where the token has ended already.
+    /// Time from the sending of the request; zero for a token that has ended already.
     pub life: Duration,
-    /// By how much the two stated ends differ, where that is more than 60 s; the relative one won.
+    /// The difference between the two stated expiries where it exceeds 60 s; the relative one counts.
     pub disagreement: Option<Duration>,
-    /// Whether the server stated none, so that the default was taken.
-    pub assumed: bool,
 }
 
-/// Settles the life of a token whose request was sent and answered at the given times.
+/// Computes the life of a token from its answer and the times of sending and receipt; `default` is for
+/// an answer without expiry.
 pub fn lifetime(
     issued: &IssuedToken,
     sent: SystemTime,
@@ -34,32 +33,32 @@ pub fn lifetime(
 ) -> Lifetime {
     let absolute = issued.expires_at.map(|end| left(end, issued.date, sent, received));
     match (issued.expires_in, absolute) {
-        (None, None) => Lifetime { assumed: true, ..settled(default, None) },
+        (None, None) => settled(default, None),
         (Some(relative), None) => settled(relative, None),
         (None, Some(absolute)) => settled(absolute.unwrap_or_default(), None),
         (Some(relative), Some(Ok(absolute))) => reconcile(relative, absolute),
-        // An end that is past already proves a wrong clock, however near it lies.
+        // An expiry in the past proves a wrong clock, so that the two never count as agreeing.
         (Some(relative), Some(Err(past))) => settled(relative, Some(relative.saturating_add(past))),
     }
 }
 
 fn settled(life: Duration, disagreement: Option<Duration>) -> Lifetime {
     let disagreement = disagreement.filter(|by| *by > TOLERANCE);
-    Lifetime { life: life.min(MAX_LIFE), disagreement, assumed: false }
+    Lifetime { life: life.min(MAX_LIFE), disagreement }
 }
 
-/// The earlier of both, unless they differ so much that one of them must be wrong; then the relative
-/// one, which needs no clock.
+/// The earlier of both. If they differ so much that one must be wrong, the relative one, because it
+/// does not depend on a clock.
 fn reconcile(relative: Duration, absolute: Duration) -> Lifetime {
     let apart = relative.abs_diff(absolute);
     let life = if apart > TOLERANCE { relative } else { relative.min(absolute) };
     settled(life, Some(apart))
 }
 
-/// What is left from `sent` until the end by the server's clock; `Err` holds how long ago it was.
+/// The time from `sent` to an absolute expiry; `Err` holds the age of an expiry in the past.
 ///
-/// Where `Date` lies within the call, the clocks agree and ours, which is finer, is used. Otherwise
-/// the server's own clock is the measure.
+/// A `Date` within the call means that the clocks agree, and ours, which is finer, is used. Otherwise
+/// the server's own clock is the reference.
 fn left(
     end: SystemTime,
     date: Option<SystemTime>,
@@ -111,36 +110,35 @@ mod tests {
     #[test]
     fn table() {
         let day = 86_400;
-        // expires_in, expires_at, Date -> life, disagreement, assumed; the call took two seconds.
-        for (expires_in, expires_at, date, life, disagreement, assumed) in [
-            (None, None, None, 300, None, true),
-            (Some(3600), None, None, 3600, None, false),
-            (Some(30 * day), None, None, day, None, false),
-            (None, Some(SENT + 600), None, 600, None, false),
-            (None, Some(SENT + 30 * day), None, day, None, false),
+        // expires_in, expires_at, Date -> life, disagreement; the call took two seconds.
+        for (expires_in, expires_at, date, life, disagreement) in [
+            (None, None, None, 300, None),
+            (Some(3600), None, None, 3600, None),
+            (Some(30 * day), None, None, day, None),
+            (None, Some(SENT + 600), None, 600, None),
+            (None, Some(SENT + 30 * day), None, day, None),
             // The earlier of both.
-            (Some(3600), Some(SENT + 3590), None, 3590, None, false),
-            (Some(3600), Some(SENT + 3660), None, 3600, None, false),
+            (Some(3600), Some(SENT + 3590), None, 3590, None),
+            (Some(3600), Some(SENT + 3660), None, 3600, None),
             // More than a minute apart: the relative one wins.
-            (Some(3600), Some(SENT + 3661), None, 3600, Some(61), false),
-            (Some(3600), Some(SENT + 100), None, 3600, Some(3500), false),
-            (Some(3600), Some(SENT - 100), None, 3600, Some(3700), false),
-            (Some(10), Some(SENT - 10), None, 10, None, false),
+            (Some(3600), Some(SENT + 3661), None, 3600, Some(61)),
+            (Some(3600), Some(SENT + 100), None, 3600, Some(3500)),
+            (Some(3600), Some(SENT - 100), None, 3600, Some(3700)),
+            (Some(10), Some(SENT - 10), None, 10, None),
             // A server clock that is an hour off is corrected by Date, either way.
-            (Some(3600), Some(SENT + 3595 + 3600), Some(SENT + 3600), 3595, None, false),
-            (None, Some(SENT + 600 - 3600), Some(SENT - 3600), 600, None, false),
+            (Some(3600), Some(SENT + 3595 + 3600), Some(SENT + 3600), 3595, None),
+            (None, Some(SENT + 600 - 3600), Some(SENT - 3600), 600, None),
             // Date within the call: the clocks agree, and the absolute end is taken as it is.
-            (None, Some(SENT + 600), Some(SENT + 2), 600, None, false),
-            (None, Some(SENT + 600), Some(SENT - 1), 600, None, false),
+            (None, Some(SENT + 600), Some(SENT + 2), 600, None),
+            (None, Some(SENT + 600), Some(SENT - 1), 600, None),
             // Ended before it began.
-            (None, Some(SENT - 1), None, 0, None, false),
+            (None, Some(SENT - 1), None, 0, None),
             // Both beyond a day, and equal.
-            (Some(30 * day), Some(SENT + 30 * day), None, day, None, false),
+            (Some(30 * day), Some(SENT + 30 * day), None, day, None),
         ] {
             let found =
                 lifetime(&token(expires_in, expires_at, date), at(SENT), at(SENT + 2), secs(300));
-            let expected =
-                Lifetime { life: secs(life), disagreement: disagreement.map(secs), assumed };
+            let expected = Lifetime { life: secs(life), disagreement: disagreement.map(secs) };
             assert_eq!(found, expected, "{expires_in:?} {expires_at:?} {date:?}");
         }
     }
@@ -158,7 +156,6 @@ mod tests {
             let found = lifetime(&issued, at(sent), at(sent + took), secs(300));
             prop_assert!(found.life <= MAX_LIFE);
             prop_assert!(expires_in.is_none_or(|stated| found.life <= secs(stated)));
-            prop_assert_eq!(found.assumed, expires_in.is_none() && expires_at.is_none());
         }
     }
 }

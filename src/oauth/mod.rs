@@ -1,8 +1,8 @@
 //! RFC 6749 client credentials as values and bytes: no socket, no clock.
 //!
-//! Read `scope`, `endpoint` and `client_auth` for the words, `dialect` and `presets` for what known
-//! servers do differently, `request`, `token_response` and `revoke` for the bytes, `lifetime` for how long a
-//! token may be used, `error` for what a failure means.
+//! `scope`, `endpoint` and `client_auth` define the terms, `dialect` and `presets` the deviations of
+//! known servers. `request` writes requests, `token_response` reads answers, `lifetime` computes the life
+//! of a token, and `error` classifies failures.
 
 pub mod assertion;
 pub mod client_auth;
@@ -13,7 +13,6 @@ pub mod error;
 pub mod lifetime;
 pub mod presets;
 pub mod request;
-pub mod revoke;
 pub mod scope;
 pub mod token_response;
 
@@ -23,6 +22,6 @@ pub use endpoint::TokenEndpoint;
 pub use error::{ErrorCode, FailureClass, TokenError};
 pub use lifetime::{Lifetime, lifetime};
 pub use presets::Preset;
-pub use request::GrantType;
+pub use request::{ClientRequest, GrantType, RevokedToken};
 pub use scope::{Scope, ScopeSet};
 pub use token_response::IssuedToken;

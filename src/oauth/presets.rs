@@ -1,5 +1,5 @@
-//! Token servers known by name. Each is data: a [`Dialect`], a way to prove oneself, and what its
-//! vendor's document says against itself.
+//! Token servers known by name. Each is data: a [`Dialect`], a client authentication method, and the
+//! contradictions of its vendor's document.
 
 use super::client_auth::ClientAuth;
 use super::dialect::{BodyEncoding, Dialect, RequestFields, ResponseFields};
@@ -9,17 +9,17 @@ use super::dialect::{BodyEncoding, Dialect, RequestFields, ResponseFields};
 pub struct Preset {
     /// The value of `preset` in a configuration.
     pub name: &'static str,
-    /// What it is, in one line.
+    /// A description in one line.
     pub about: &'static str,
-    /// How requests are written and answers read.
+    /// The deviations from RFC 6749 in requests and answers.
     pub dialect: Dialect,
-    /// How the client proves itself unless the configuration says otherwise.
+    /// The client authentication method unless the configuration names another.
     pub auth: ClientAuth,
-    /// Where tokens are asked from, for a vendor with one address.
+    /// The token endpoint of a vendor with one address.
     pub token_url: Option<&'static str>,
     /// The path of the token endpoint below a `base_url`, for a product that each customer hosts.
     pub token_path: Option<&'static str>,
-    /// Where the API itself lives, for a vendor with one address.
+    /// The base URL of the API of a vendor with one address.
     pub api_url: Option<&'static str>,
     /// Values that `client_id_field` may take, the default first; empty where it is settled.
     pub client_id_fields: &'static [&'static str],
@@ -30,42 +30,30 @@ pub struct Preset {
 /// The names, in the order in which they are shown.
 pub const NAMES: [&str; 6] = ["rfc6749", "json", "qbank", "sqr", "core-banking", "datacrunch"];
 
+/// All presets, in the order of [`NAMES`].
+pub fn all() -> [Preset; 6] {
+    [Preset::default(), json(), qbank(), sqr(), core_banking(), datacrunch()]
+}
+
 /// The preset of a name.
 pub fn preset(name: &str) -> Option<Preset> {
-    match name {
-        "rfc6749" => Some(rfc6749()),
-        "json" => Some(json()),
-        "qbank" => Some(qbank()),
-        "sqr" => Some(sqr()),
-        "core-banking" => Some(core_banking()),
-        "datacrunch" => Some(datacrunch()),
-        _ => None,
-    }
+    all().into_iter().find(|preset| preset.name == name)
 }
 
-/// All presets, in the order of [`NAMES`].
-pub fn all() -> Vec<Preset> {
-    NAMES.iter().filter_map(|name| preset(name)).collect()
-}
-
+/// RFC 6749 as written.
 impl Default for Preset {
-    /// RFC 6749 as written.
     fn default() -> Self {
-        rfc6749()
-    }
-}
-
-fn rfc6749() -> Preset {
-    Preset {
-        name: "rfc6749",
-        about: "RFC 6749 as written: form body, id and secret as parameters, scope sent",
-        dialect: Dialect::default(),
-        auth: ClientAuth::ClientSecretPost,
-        token_url: None,
-        token_path: None,
-        api_url: None,
-        client_id_fields: &[],
-        notes: &[],
+        Self {
+            name: "rfc6749",
+            about: "RFC 6749 as written: form body, id and secret as parameters, scope sent",
+            dialect: Dialect::default(),
+            auth: ClientAuth::ClientSecretPost,
+            token_url: None,
+            token_path: None,
+            api_url: None,
+            client_id_fields: &[],
+            notes: &[],
+        }
     }
 }
 
@@ -74,7 +62,7 @@ fn json() -> Preset {
         name: "json",
         about: "The parameters of RFC 6749 in a JSON body",
         dialect: Dialect { encoding: BodyEncoding::Json, ..Dialect::default() },
-        ..rfc6749()
+        ..Preset::default()
     }
 }
 
@@ -91,7 +79,7 @@ fn qbank() -> Preset {
             "The sample URL of both versions is a Markdown link inside the curl command, and its \
              account id is one digit short of a UUID; do not copy it.",
         ],
-        ..rfc6749()
+        ..Preset::default()
     }
 }
 
@@ -110,7 +98,7 @@ fn sqr() -> Preset {
             "The document gives the path of the token endpoint only; its host is that of the sample \
              API call.",
         ],
-        ..json()
+        ..Preset::default()
     }
 }
 
@@ -149,7 +137,7 @@ fn core_banking() -> Preset {
              from numbers and from strings, and a token type beside Bearer goes into \
              accept_token_types.",
         ],
-        ..rfc6749()
+        ..Preset::default()
     }
 }
 
@@ -172,7 +160,7 @@ fn datacrunch() -> Preset {
             "The document does not say whether a refresh answers with a new refresh token; the old \
              one stays when it does not.",
         ],
-        ..json()
+        ..Preset::default()
     }
 }
 

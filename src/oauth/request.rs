@@ -1,6 +1,6 @@
-//! Grant, dialect and credentials as the bytes of a token request (RFC 6749 section 4.4.2).
+//! The requests of one client to its token server: token requests (RFC 6749 section 4.4.2 and 6) and
+//! token revocation (RFC 7009), as bytes.
 
-use std::fmt;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -20,250 +20,251 @@ use super::endpoint::TokenEndpoint;
 use super::scope::ScopeSet;
 use crate::sensitive::Sensitive;
 
-/// RFC 7523 section 2.2.
+/// The `client_assertion_type` of RFC 7523 section 2.2.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// What is shown in exchange for a token.
+/// The authorization grant of a token request.
 #[derive(Debug, Clone, Copy)]
 pub enum GrantType<'a> {
-    /// The client's own right (RFC 6749 section 4.4).
+    /// Client credentials (RFC 6749 section 4.4).
     ClientCredentials,
     /// A refresh token of an earlier answer (RFC 6749 section 6). No scope is sent with it: the
-    /// server then grants what it granted before, never more.
+    /// server then grants the earlier scopes, never more.
     RefreshToken(&'a Sensitive),
 }
 
-/// Builds one token request with an absolute URI. Call it anew for each try: assertions are good for
-/// one use only.
-///
-/// # Errors
-/// Where the credentials do not fit the way the client is to prove itself.
-pub fn build(
-    endpoint: &TokenEndpoint,
-    dialect: &Dialect,
-    auth: ClientAuth,
-    client: &ClientCredentials,
-    grant: GrantType<'_>,
-    scopes: &ScopeSet,
-    now: SystemTime,
-) -> Result<Request<Bytes>, RequestError> {
-    let auth = proof_needed(dialect, grant).then_some(auth);
-    let scope = scopes.to_wire();
-    let scoped =
-        matches!(grant, GrantType::ClientCredentials) && dialect.send_scope && !scope.is_empty();
-    let scope = scoped.then_some((dialect.request.scope.as_str(), scope.as_str()));
-    with_proof(endpoint, dialect, auth, client, grant_parameters(dialect, grant), scope, now)
+/// The token that a revocation request names.
+#[derive(Debug, Clone, Copy)]
+pub enum RevokedToken<'a> {
+    /// An access token.
+    Access(&'a Sensitive),
+    /// A refresh token, and the access tokens that came from it.
+    Refresh(&'a Sensitive),
 }
 
-/// A POST of these parameters, of those that prove who the client is, of one more, and of the
-/// dialect's own.
-pub(super) fn with_proof(
-    endpoint: &TokenEndpoint,
-    dialect: &Dialect,
-    auth: Option<ClientAuth>,
-    client: &ClientCredentials,
-    before: Parameters<'_>,
-    more: Option<(&str, &str)>,
-    now: SystemTime,
-) -> Result<Request<Bytes>, RequestError> {
-    let assertion = assertion(endpoint, dialect, auth, client, now)?;
-    let mut parameters = before;
-    if let Some(auth) = auth {
-        client_parameters(&mut parameters, dialect, auth, client, assertion.as_ref())?;
-    }
-    parameters.extend(more);
-    further_parameters(&mut parameters, dialect)?;
-    let mut request = Request::new(body(dialect.encoding, &parameters)?);
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = endpoint.uri().clone();
-    *request.headers_mut() = headers(dialect, auth, client)?;
-    Ok(request)
+/// The common parts of all requests of one client to one endpoint. Each method builds a new request
+/// with an absolute URI; build it again for each attempt, because an assertion is good for one use.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientRequest<'a> {
+    /// The endpoint that gets the request.
+    pub endpoint: &'a TokenEndpoint,
+    /// The deviations of this server from RFC 6749.
+    pub dialect: &'a Dialect,
+    /// The client authentication method.
+    pub auth: ClientAuth,
+    /// The client's id and secret.
+    pub client: &'a ClientCredentials,
+    /// The time for the claims of an assertion.
+    pub now: SystemTime,
 }
 
-fn proof_needed(dialect: &Dialect, grant: GrantType<'_>) -> bool {
-    matches!(grant, GrantType::ClientCredentials) || dialect.authenticate_refresh
-}
-
-fn grant_parameters<'a>(dialect: &'a Dialect, grant: GrantType<'a>) -> Parameters<'a> {
-    let names = &dialect.request;
-    match grant {
-        GrantType::ClientCredentials if !dialect.send_grant_type => Vec::new(),
-        GrantType::ClientCredentials => vec![(&names.grant_type, "client_credentials")],
-        GrantType::RefreshToken(token) => {
-            vec![(&names.grant_type, "refresh_token"), (&names.refresh_token, token.expose())]
+impl ClientRequest<'_> {
+    /// An access token request. Scopes go with client credentials only.
+    ///
+    /// # Errors
+    /// The credentials do not fit the authentication method, or a parameter would be sent twice.
+    pub fn token(
+        &self,
+        grant: GrantType<'_>,
+        scopes: &ScopeSet,
+    ) -> Result<Request<Bytes>, RequestError> {
+        let names = &self.dialect.request;
+        let scope = scopes.to_wire();
+        match grant {
+            GrantType::ClientCredentials => {
+                let grant_type = (names.grant_type.as_str(), "client_credentials");
+                let first = self.dialect.send_grant_type.then_some(grant_type);
+                let sent = self.dialect.send_scope && !scope.is_empty();
+                let scope = sent.then_some((names.scope.as_str(), scope.as_str()));
+                self.build(first.into_iter().collect(), true, scope)
+            }
+            GrantType::RefreshToken(token) => {
+                let first = vec![
+                    (names.grant_type.as_str(), "refresh_token"),
+                    (names.refresh_token.as_str(), token.expose()),
+                ];
+                self.build(first, self.dialect.authenticate_refresh, None)
+            }
         }
     }
-}
 
-/// RFC 6749 section 2.3: a client uses one method of authentication per request, so with Basic
-/// nothing of it goes into the body.
-fn client_parameters<'a>(
-    parameters: &mut Parameters<'a>,
-    dialect: &'a Dialect,
-    auth: ClientAuth,
-    client: &'a ClientCredentials,
-    assertion: Option<&'a Sensitive>,
-) -> Result<(), RequestError> {
-    if matches!(auth, ClientAuth::ClientSecretBasic(_)) {
-        return Ok(());
+    /// A revocation request, with the same client authentication as a token request.
+    ///
+    /// # Errors
+    /// As [`Self::token`].
+    pub fn revocation(&self, token: RevokedToken<'_>) -> Result<Request<Bytes>, RequestError> {
+        let (token, hint) = match token {
+            RevokedToken::Access(token) => (token, "access_token"),
+            RevokedToken::Refresh(token) => (token, "refresh_token"),
+        };
+        // RFC 7009 section 2.1 asks for a form, even where the token endpoint takes JSON.
+        let dialect = Dialect {
+            encoding: BodyEncoding::Form,
+            extra_parameters: Vec::new(),
+            resources: Vec::new(),
+            ..self.dialect.clone()
+        };
+        let parameters = vec![("token", token.expose()), ("token_type_hint", hint)];
+        ClientRequest { dialect: &dialect, ..*self }.build(parameters, true, None)
     }
-    parameters.push((&dialect.request.client_id, client.id.expose()));
-    if auth == ClientAuth::ClientSecretPost {
-        parameters.push((&dialect.request.client_secret, secret(client)?.expose()));
-    }
-    if let Some(assertion) = assertion {
-        parameters.push(("client_assertion_type", JWT_BEARER));
-        parameters.push(("client_assertion", assertion.expose()));
-    }
-    Ok(())
-}
 
-/// RFC 6749 section 3.2: a parameter must not be given more than once. Only `resource` may be
-/// (RFC 8707 section 2).
-fn further_parameters<'a>(
-    parameters: &mut Parameters<'a>,
-    dialect: &'a Dialect,
-) -> Result<(), RequestError> {
-    parameters.extend(dialect.extra_parameters.iter().map(|(n, v)| (n.as_str(), v.as_str())));
-    let resource = dialect.resources.first().map(|_| "resource");
-    let names: Vec<&str> = parameters.iter().map(|(name, _)| *name).chain(resource).collect();
-    for (index, name) in names.iter().enumerate() {
-        if names[..index].contains(name) {
-            return Err(RequestError::RepeatedParameter((*name).to_owned()));
+    /// A POST of `first`, the client authentication, `scope`, and the dialect's extra parameters.
+    fn build(
+        &self,
+        first: Parameters<'_>,
+        authenticate: bool,
+        scope: Option<(&str, &str)>,
+    ) -> Result<Request<Bytes>, RequestError> {
+        let assertion = if authenticate { self.assertion()? } else { None };
+        let mut parameters = first;
+        if authenticate {
+            self.push_client(&mut parameters, assertion.as_ref())?;
         }
+        parameters.extend(scope);
+        self.push_extra(&mut parameters)?;
+        let body = match self.dialect.encoding {
+            BodyEncoding::Form => encode::form(&parameters),
+            BodyEncoding::Json => encode::json(&parameters).map_err(|_| RequestError::Encoding)?,
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.endpoint.uri().clone();
+        *request.headers_mut() = self.headers(authenticate)?;
+        Ok(request)
     }
-    parameters.extend(dialect.resources.iter().map(|uri| ("resource", uri.as_str())));
-    Ok(())
-}
 
-fn body(encoding: BodyEncoding, parameters: &Parameters<'_>) -> Result<Bytes, RequestError> {
-    match encoding {
-        BodyEncoding::Form => Ok(encode::form(parameters)),
-        BodyEncoding::Json => encode::json(parameters).map_err(|_| RequestError::Encoding),
-    }
-}
-
-fn headers(
-    dialect: &Dialect,
-    auth: Option<ClientAuth>,
-    client: &ClientCredentials,
-) -> Result<HeaderMap, RequestError> {
-    let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    for (name, value) in &dialect.extra_headers {
-        if reserved(name) {
-            return Err(RequestError::ReservedHeader(name.clone()));
+    /// RFC 6749 section 2.3: a client uses one method of authentication per request, so that HTTP
+    /// Basic leaves no trace in the body.
+    fn push_client<'p>(
+        &'p self,
+        parameters: &mut Parameters<'p>,
+        assertion: Option<&'p Sensitive>,
+    ) -> Result<(), RequestError> {
+        if matches!(self.auth, ClientAuth::ClientSecretBasic(_)) {
+            return Ok(());
         }
-        headers.insert(name, value.clone());
+        let names = &self.dialect.request;
+        parameters.push((&names.client_id, self.client.id.expose()));
+        if self.auth == ClientAuth::ClientSecretPost {
+            parameters.push((&names.client_secret, self.secret()?.expose()));
+        }
+        if let Some(assertion) = assertion {
+            parameters.push(("client_assertion_type", JWT_BEARER));
+            parameters.push(("client_assertion", assertion.expose()));
+        }
+        Ok(())
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(dialect.encoding)));
-    if let Some(ClientAuth::ClientSecretBasic(encoding)) = auth {
-        headers.insert(AUTHORIZATION, basic(encoding, client)?);
-    }
-    Ok(headers)
-}
 
-fn content_type(encoding: BodyEncoding) -> &'static str {
-    match encoding {
-        BodyEncoding::Form => "application/x-www-form-urlencoded",
-        BodyEncoding::Json => "application/json",
+    /// RFC 6749 section 3.2: a parameter must not be given more than once. Only `resource` may be
+    /// (RFC 8707 section 2).
+    fn push_extra<'p>(&'p self, parameters: &mut Parameters<'p>) -> Result<(), RequestError> {
+        let Dialect { extra_parameters, resources, .. } = self.dialect;
+        parameters.extend(extra_parameters.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+        let resource = resources.first().map(|_| "resource");
+        let names: Vec<&str> = parameters.iter().map(|(name, _)| *name).chain(resource).collect();
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                return Err(RequestError::RepeatedParameter((*name).to_owned()));
+            }
+        }
+        parameters.extend(resources.iter().map(|uri| ("resource", uri.as_str())));
+        Ok(())
+    }
+
+    fn headers(&self, authenticate: bool) -> Result<HeaderMap, RequestError> {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        for (name, value) in &self.dialect.extra_headers {
+            if FRAMING_HEADERS.contains(name) {
+                return Err(RequestError::ReservedHeader(name.clone()));
+            }
+            headers.insert(name, value.clone());
+        }
+        let content_type = match self.dialect.encoding {
+            BodyEncoding::Form => "application/x-www-form-urlencoded",
+            BodyEncoding::Json => "application/json",
+        };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let ClientAuth::ClientSecretBasic(encoding) = self.auth
+            && authenticate
+        {
+            headers.insert(AUTHORIZATION, self.basic(encoding)?);
+        }
+        Ok(headers)
+    }
+
+    /// RFC 6749 section 2.3.1: id and secret are form-encoded each, then used as user and password.
+    fn basic(&self, encoding: BasicEncoding) -> Result<HeaderValue, RequestError> {
+        let (id, secret) = (self.client.id.expose(), self.secret()?.expose());
+        // Room for the longest encoding, so that growing leaves no copy of the secret behind.
+        let mut pair = Zeroizing::new(String::with_capacity((id.len() + secret.len()) * 3 + 1));
+        match encoding {
+            BasicEncoding::Rfc6749 => {
+                encode::push_percent(&mut pair, id);
+                pair.push(':');
+                encode::push_percent(&mut pair, secret);
+            }
+            // RFC 7617 section 2: the first colon ends the user.
+            BasicEncoding::Raw if id.contains(':') => return Err(RequestError::ColonInClientId),
+            BasicEncoding::Raw => {
+                pair.push_str(id);
+                pair.push(':');
+                pair.push_str(secret);
+            }
+        }
+        let encoded = Sensitive::new(STANDARD.encode(pair.as_bytes()));
+        encoded.header("Basic ").ok_or(RequestError::Encoding)
+    }
+
+    fn assertion(&self) -> Result<Option<Sensitive>, RequestError> {
+        let key = match self.auth {
+            ClientAuth::ClientSecretJwt => assertion::SigningKey::Secret(self.secret()?),
+            ClientAuth::PrivateKeyJwt(algorithm) => {
+                assertion::SigningKey::Private(algorithm, self.secret()?)
+            }
+            _ => return Ok(None),
+        };
+        let settings = &self.dialect.assertion;
+        Ok(Some(assertion::sign(settings, self.endpoint, &self.client.id, key, self.now)?))
+    }
+
+    fn secret(&self) -> Result<&Sensitive, RequestError> {
+        self.client.secret.as_ref().ok_or(RequestError::NoSecret)
     }
 }
 
 /// Headers that frame the request; another value would contradict the bytes.
-fn reserved(name: &HeaderName) -> bool {
-    [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, HOST].contains(name)
-}
+const FRAMING_HEADERS: [HeaderName; 5] =
+    [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, HOST];
 
-/// RFC 6749 section 2.3.1: id and secret are form-encoded each, then used as user and password.
-fn basic(encoding: BasicEncoding, client: &ClientCredentials) -> Result<HeaderValue, RequestError> {
-    let (id, secret) = (client.id.expose(), secret(client)?.expose());
-    let mut pair = Zeroizing::new(String::with_capacity((id.len() + secret.len()) * 3 + 1));
-    match encoding {
-        BasicEncoding::Rfc6749 => {
-            encode::push_percent(&mut pair, id);
-            pair.push(':');
-            encode::push_percent(&mut pair, secret);
-        }
-        // RFC 7617 section 2: the first colon ends the user.
-        BasicEncoding::Raw if id.contains(':') => return Err(RequestError::ColonInClientId),
-        BasicEncoding::Raw => {
-            pair.push_str(id);
-            pair.push(':');
-            pair.push_str(secret);
-        }
-    }
-    Sensitive::new(STANDARD.encode(pair.as_bytes())).header("Basic ").ok_or(RequestError::Encoding)
-}
-
-fn assertion(
-    endpoint: &TokenEndpoint,
-    dialect: &Dialect,
-    auth: Option<ClientAuth>,
-    client: &ClientCredentials,
-    now: SystemTime,
-) -> Result<Option<Sensitive>, RequestError> {
-    let key = match auth {
-        Some(ClientAuth::ClientSecretJwt) => assertion::SigningKey::Secret(secret(client)?),
-        Some(ClientAuth::PrivateKeyJwt(algorithm)) => {
-            assertion::SigningKey::Private(algorithm, secret(client)?)
-        }
-        _ => return Ok(None),
-    };
-    Ok(Some(assertion::sign(&dialect.assertion, endpoint, &client.id, key, now)?))
-}
-
-fn secret(client: &ClientCredentials) -> Result<&Sensitive, RequestError> {
-    client.secret.as_ref().ok_or(RequestError::NoSecret)
-}
-
-/// Why no token request can be built; never holds a secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The reason why no request can be built; never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// The way the client proves itself needs a secret, and there is none.
+    /// The authentication method needs a secret, and the client has none.
+    #[error(
+        "this client_auth needs a client_secret and there is none; set client_secret or \
+         client_auth = \"none\""
+    )]
     NoSecret,
     /// HTTP Basic without encoding cannot carry an id with a colon.
+    #[error(
+        "the client id holds a colon, which HTTP Basic cannot carry unencoded; set \
+         basic_encoding = \"rfc6749\" or another client_auth"
+    )]
     ColonInClientId,
     /// Two parameters have the same name, by extra parameters or by renamed fields.
+    #[error("parameter {0:?} would be sent twice; remove or rename one")]
     RepeatedParameter(String),
     /// An extra header that the request itself defines.
+    #[error("header {0} is defined by the request itself; remove the extra one")]
     ReservedHeader(HeaderName),
     /// The assertion could not be signed.
-    Assertion(AssertionError),
+    #[error(transparent)]
+    Assertion(#[from] AssertionError),
     /// A value fits neither JSON nor a header.
+    #[error("a value of the token request cannot be encoded")]
     Encoding,
 }
-
-impl From<AssertionError> for RequestError {
-    fn from(error: AssertionError) -> Self {
-        Self::Assertion(error)
-    }
-}
-
-impl fmt::Display for RequestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSecret => f.write_str(
-                "this client_auth needs a client_secret and there is none; set client_secret or \
-                 client_auth = \"none\"",
-            ),
-            Self::ColonInClientId => f.write_str(
-                "the client id holds a colon, which HTTP Basic cannot carry unencoded; set \
-                 basic_encoding = \"rfc6749\" or another client_auth",
-            ),
-            Self::RepeatedParameter(name) => {
-                write!(f, "parameter {name:?} would be sent twice; remove or rename one")
-            }
-            Self::ReservedHeader(name) => {
-                write!(f, "header {name} is defined by the request itself; remove the extra one")
-            }
-            Self::Assertion(error) => error.fmt(f),
-            Self::Encoding => f.write_str("a value of the token request cannot be encoded"),
-        }
-    }
-}
-
-impl std::error::Error for RequestError {}
 
 #[cfg(test)]
 mod tests {
@@ -284,7 +285,8 @@ mod tests {
         grant: GrantType<'_>,
     ) -> Result<Request<Bytes>, RequestError> {
         let endpoint = TokenEndpoint::parse("https://auth.example/token?tenant=1").unwrap();
-        build(&endpoint, dialect, auth, client, grant, &ScopeSet::parse("b a").unwrap(), UNIX_EPOCH)
+        ClientRequest { endpoint: &endpoint, dialect, auth, client, now: UNIX_EPOCH }
+            .token(grant, &ScopeSet::parse("b a").unwrap())
     }
 
     fn text(request: &Request<Bytes>) -> &str {
@@ -460,5 +462,43 @@ mod tests {
             ..Dialect::default()
         };
         assert_eq!(go(&framed).unwrap_err(), RequestError::ReservedHeader(HOST));
+    }
+
+    #[test]
+    fn a_form_with_the_clients_own_proof() {
+        let endpoint = TokenEndpoint::parse("https://auth.example/revoke").unwrap();
+        let client =
+            ClientCredentials { id: Sensitive::new("me"), secret: Some(Sensitive::new("a+b")) };
+        let dialect = Dialect {
+            encoding: BodyEncoding::Json,
+            resources: vec!["https://api.example".into()],
+            ..Dialect::default()
+        };
+        let token = Sensitive::new("t/1");
+        for (auth, revoked, expected) in [
+            (
+                ClientAuth::ClientSecretPost,
+                RevokedToken::Access(&token),
+                "token=t%2F1&token_type_hint=access_token&client_id=me&client_secret=a%2Bb",
+            ),
+            (
+                ClientAuth::ClientSecretBasic(BasicEncoding::Rfc6749),
+                RevokedToken::Refresh(&token),
+                "token=t%2F1&token_type_hint=refresh_token",
+            ),
+        ] {
+            let now = UNIX_EPOCH;
+            let request = ClientRequest {
+                endpoint: &endpoint,
+                dialect: &dialect,
+                auth,
+                client: &client,
+                now,
+            };
+            let request = request.revocation(revoked).unwrap();
+            assert_eq!(request.body(), expected.as_bytes());
+            assert_eq!(request.uri(), "https://auth.example/revoke");
+            assert_eq!(request.headers()["content-type"], "application/x-www-form-urlencoded");
+        }
     }
 }

@@ -19,7 +19,7 @@ impl Scope {
     /// Checks one scope token.
     ///
     /// # Errors
-    /// Where the text is empty or holds a character that the grammar does not allow.
+    /// The text is empty or holds a character outside the grammar.
     pub fn parse(text: &str) -> Result<Self, ScopeError> {
         if text.is_empty() {
             return Err(ScopeError::new("a scope is empty; remove it or write its name"));
@@ -63,7 +63,7 @@ impl ScopeSet {
     /// Reads a list delimited by spaces, as in the `scope` parameter.
     ///
     /// # Errors
-    /// Where one of its items is no scope.
+    /// An item is not a scope.
     pub fn parse(list: &str) -> Result<Self, ScopeError> {
         let scopes: Result<Vec<_>, _> =
             list.split(' ').filter(|item| !item.is_empty()).map(Scope::parse).collect();
@@ -75,41 +75,35 @@ impl ScopeSet {
         self.0.iter()
     }
 
-    /// How many scopes there are.
+    /// The number of scopes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether no scope is asked for.
+    /// Tells whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether the scope is one of these.
+    /// Tells whether the set contains a scope.
     pub fn contains(&self, scope: &Scope) -> bool {
         self.0.contains(scope)
     }
 
-    /// The value of the `scope` parameter: delimited by single spaces.
+    /// The value of the `scope` parameter: the scopes delimited by single spaces.
     pub fn to_wire(&self) -> String {
         self.to_string()
     }
 
-    /// These scopes, then those of the other that are new.
+    /// The scopes of this set, then the other set's scopes that are not in it.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         Self::new(self.iter().chain(other.iter()).cloned())
     }
 
-    /// Those of these scopes that were not granted.
+    /// The scopes of this set that were not granted.
     pub fn missing_from(&self, granted: &Self) -> Vec<&Scope> {
         self.iter().filter(|scope| !granted.contains(scope)).collect()
-    }
-
-    fn sorted(&self) -> Vec<&Scope> {
-        let mut sorted: Vec<_> = self.iter().collect();
-        sorted.sort_unstable();
-        sorted
     }
 }
 
@@ -124,19 +118,17 @@ impl Eq for ScopeSet {}
 
 impl Hash for ScopeSet {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.sorted().hash(state);
+        // Sorted, because equal sets must have equal hashes whatever their order is.
+        let mut sorted: Vec<_> = self.iter().collect();
+        sorted.sort_unstable();
+        sorted.hash(state);
     }
 }
 
 impl fmt::Display for ScopeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, scope) in self.iter().enumerate() {
-            if index > 0 {
-                f.write_str(" ")?;
-            }
-            f.write_str(scope.as_str())?;
-        }
-        Ok(())
+        let scopes: Vec<&str> = self.iter().map(Scope::as_str).collect();
+        f.write_str(&scopes.join(" "))
     }
 }
 
@@ -146,19 +138,11 @@ impl FromIterator<Scope> for ScopeSet {
     }
 }
 
-impl<'a> IntoIterator for &'a ScopeSet {
-    type Item = &'a Scope;
-    type IntoIter = std::slice::Iter<'a, Scope>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-/// Why a text is no scope.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The reason why a text is not a scope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct ScopeError {
-    /// What was found and what was expected.
+    /// The finding and the expectation.
     pub message: String,
 }
 
@@ -167,14 +151,6 @@ impl ScopeError {
         Self { message: message.into() }
     }
 }
-
-impl fmt::Display for ScopeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ScopeError {}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,8 @@
-//! A token server's answer as an [`IssuedToken`] or a [`TokenError`].
+//! Answers of token servers, read into an [`IssuedToken`] or a [`TokenError`].
 //!
-//! Lenient only where servers are known to differ (RFC 6749 section 5.1): numbers may be strings,
-//! the content type is not looked at, unknown fields are ignored. What is used is checked strictly.
+//! The parser is lenient only where servers are known to differ (RFC 6749 section 5.1): numbers may be
+//! strings, the content type does not matter, unknown fields are ignored. Used values are checked
+//! strictly.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,16 +11,18 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::{Map, Value};
 
 use super::dialect::{Dialect, ResponseFields};
-use super::error::{ErrorCode, ErrorDescription, MalformedResponse, TokenError};
+use super::error::{
+    ErrorCode, ErrorDescription, MalformedResponse, TokenError, TokenErrorResponse,
+};
 use super::scope::{Scope, ScopeSet};
 use crate::sensitive::Sensitive;
 
-/// Longest access or refresh token that is carried.
+/// Longest access or refresh token that is accepted, in bytes.
 const MAX_TOKEN_BYTES: usize = 8192;
-/// Times above this are milliseconds: as seconds it lies beyond the year 5000.
-const SECONDS_BELOW: u64 = 100_000_000_000;
-/// No stated time is taken to be longer, so that sums cannot overflow.
-const MAX_STATED: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+/// Largest absolute time in seconds; a greater number is milliseconds. It lies beyond the year 5000.
+const MAX_EPOCH_SECONDS: u64 = 100_000_000_000;
+/// Longest duration that is read, a hundred years, so that sums cannot overflow.
+const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// A token as the server issued it. `Debug` shows neither token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +41,10 @@ pub struct IssuedToken {
     pub date: Option<SystemTime>,
 }
 
-/// Reads an answer. The body is never repeated in an error.
+/// Reads an answer. No error repeats a part of the body.
 ///
 /// # Errors
-/// Where the answer holds no token that can be used.
+/// The answer holds no token that can be used.
 pub fn parse(
     dialect: &Dialect,
     status: StatusCode,
@@ -50,12 +53,12 @@ pub fn parse(
 ) -> Result<IssuedToken, TokenError> {
     let fields = &dialect.response;
     if !status.is_success() {
-        return Err(failure(fields, status, headers, body));
+        return Err(error_response(fields, status, headers, body));
     }
     let object = object(body).map_err(TokenError::Malformed)?;
-    // Some servers report errors with status 200.
+    // Some servers send error responses with status 200.
     if !object.contains_key(&fields.access_token) && object.contains_key(&fields.error) {
-        return Err(failure(fields, status, headers, body));
+        return Err(error_response(fields, status, headers, body));
     }
     issued(dialect, object, date(headers)).map_err(TokenError::Malformed)
 }
@@ -93,14 +96,14 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, MalformedResponse> {
     }
 }
 
-/// A field that says something: null and the empty string count as absent.
+/// A field that is neither null nor the empty string, which count as absent.
 fn present<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     object.get(name).filter(|value| !value.is_null() && value.as_str() != Some(""))
 }
 
 fn access_token(value: Option<Value>) -> Result<Sensitive, MalformedResponse> {
     let Some(Value::String(text)) = value else { return Err(MalformedResponse::NoAccessToken) };
-    // Wrapped at once, so that a refused token is wiped too.
+    // Wrapped before the checks, so that a refused token is wiped too.
     let token = Sensitive::new(text);
     match token.expose() {
         "" => Err(MalformedResponse::NoAccessToken),
@@ -132,13 +135,13 @@ fn check_type(dialect: &Dialect, value: Option<&Value>) -> Result<(), MalformedR
 
 fn life(value: &Value) -> Result<Duration, MalformedResponse> {
     match whole_number(value) {
-        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds).min(MAX_STATED)),
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds).min(MAX_DURATION)),
         _ => Err(MalformedResponse::Lifetime),
     }
 }
 
-/// The stated end of life. Where `expires_in` stands beside it, an unreadable one is ignored: it is
-/// a second opinion then, and not worth an outage.
+/// The absolute expiry. An unreadable one is ignored where `expires_in` stands beside it, because a
+/// redundant field is not worth an outage.
 fn expires_at(
     fields: &ResponseFields,
     object: &Map<String, Value>,
@@ -154,12 +157,12 @@ fn expires_at(
 }
 
 fn since_epoch(number: u64) -> Duration {
-    let since = if number > SECONDS_BELOW {
+    let since = if number > MAX_EPOCH_SECONDS {
         Duration::from_millis(number)
     } else {
         Duration::from_secs(number)
     };
-    since.min(MAX_STATED * 2)
+    since.min(MAX_DURATION * 2)
 }
 
 /// A number that is not negative, written as a number or as a string; a fraction is cut off.
@@ -203,26 +206,23 @@ fn scopes(value: &Value) -> Option<ScopeSet> {
     Some(granted).filter(|granted| !granted.is_empty())
 }
 
-fn failure(
+fn error_response(
     fields: &ResponseFields,
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
 ) -> TokenError {
-    let retry_after = retry_after(headers);
     let object = object(body).unwrap_or_default();
-    match object.get(&fields.error).and_then(Value::as_str) {
-        Some(code) if !status.is_redirection() => TokenError::Refused {
-            code: ErrorCode::parse(code),
-            status,
-            description: object
-                .get(&fields.error_description)
-                .and_then(Value::as_str)
-                .and_then(ErrorDescription::new),
-            retry_after,
-        },
-        _ => TokenError::Status { status, retry_after },
-    }
+    let text = |name: &str| object.get(name).and_then(Value::as_str);
+    // The body of a redirect is not the token server's word.
+    let code = text(&fields.error).filter(|_| !status.is_redirection()).map(ErrorCode::parse);
+    let description = text(&fields.error_description).filter(|_| code.is_some());
+    TokenError::Refused(TokenErrorResponse {
+        status,
+        code,
+        description: description.and_then(ErrorDescription::new),
+        retry_after: retry_after(headers),
+    })
 }
 
 /// RFC 9110 section 10.2.3: seconds, or a date, which is read against the server's own clock.
@@ -230,10 +230,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim_ascii();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         let seconds = text.parse().unwrap_or(u64::MAX);
-        return Some(Duration::from_secs(seconds).min(MAX_STATED));
+        return Some(Duration::from_secs(seconds).min(MAX_DURATION));
     }
     let wait = http_date(headers, &RETRY_AFTER)?.duration_since(date(headers)?);
-    Some(wait.unwrap_or_default().min(MAX_STATED))
+    Some(wait.unwrap_or_default().min(MAX_DURATION))
 }
 
 fn date(headers: &HeaderMap) -> Option<SystemTime> {
@@ -322,7 +322,7 @@ mod tests {
         }
         let huge =
             ok(&Dialect::default(), "{\"access_token\":\"t\",\"expires_in\":1e300}").unwrap();
-        assert_eq!(huge.expires_in, Some(MAX_STATED));
+        assert_eq!(huge.expires_in, Some(MAX_DURATION));
     }
 
     #[test]
@@ -437,16 +437,15 @@ mod tests {
 
     #[test]
     fn failures() {
-        let refused = |code| Some(code);
         for (status, body, expected) in [
             (
                 400,
                 r#"{"error":"invalid_scope","error_description":"x"}"#,
-                refused(ErrorCode::InvalidScope),
+                Some(ErrorCode::InvalidScope),
             ),
-            (401, r#"{"error":"invalid_client"}"#, refused(ErrorCode::InvalidClient)),
-            (200, r#"{"error":"invalid_client"}"#, refused(ErrorCode::InvalidClient)),
-            (400, r#"{"error":"hunter2"}"#, refused(ErrorCode::Other)),
+            (401, r#"{"error":"invalid_client"}"#, Some(ErrorCode::InvalidClient)),
+            (200, r#"{"error":"invalid_client"}"#, Some(ErrorCode::InvalidClient)),
+            (400, r#"{"error":"hunter2"}"#, Some(ErrorCode::Other)),
             (400, r#"{"error":{"code":"x"}}"#, None),
             (302, r#"{"error":"invalid_client"}"#, None),
             (302, r#"{"access_token":"t"}"#, None),
@@ -456,11 +455,8 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             let error =
                 parse(&Dialect::default(), status, &HeaderMap::new(), body.as_bytes()).unwrap_err();
-            match (&error, expected) {
-                (TokenError::Refused { code, .. }, Some(expected)) => assert_eq!(*code, expected),
-                (TokenError::Status { status: found, .. }, None) => assert_eq!(*found, status),
-                _ => panic!("{body}: {error:?}"),
-            }
+            let response = error.response().unwrap();
+            assert_eq!((response.status, response.code), (status, expected), "{body}");
             assert!(!format!("{error} {error:?}").contains("hunter2"));
         }
     }
@@ -474,7 +470,7 @@ mod tests {
             (vec![("retry-after", " 0 ")], Some(0)),
             (vec![("retry-after", "-1")], None),
             (vec![("retry-after", "soon")], None),
-            (vec![("retry-after", "99999999999999999999999")], Some(MAX_STATED.as_secs())),
+            (vec![("retry-after", "99999999999999999999999")], Some(MAX_DURATION.as_secs())),
             (vec![("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT")], None),
             (vec![now, ("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT")], Some(60)),
             (vec![now, ("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")], Some(0)),

@@ -2,15 +2,17 @@
 
 use std::ffi::OsString;
 
-use super::{SecretFault, name};
+use super::error::SecretFault;
+use super::name;
 use crate::sensitive::Sensitive;
 
-/// Reads a variable as it was when the process started.
+/// Reads a variable.
 pub(super) fn read(name: &str) -> Result<Sensitive, SecretFault> {
-    accept(variable(name))
+    decode(variable(name))
 }
 
-/// The variable as messages name it. An unset one may be a secret that was put in place of a name.
+/// The variable as messages name it. The name of an unset one may be the secret itself, written in its
+/// place.
 pub(super) fn describe(name: &str) -> String {
     if variable(name).is_some() || name::may_be_shown(name) {
         return format!("environment variable {name}");
@@ -18,12 +20,12 @@ pub(super) fn describe(name: &str) -> String {
     "environment variable (not named here: it is unset and may be the secret itself)".into()
 }
 
-/// Asking for a name with '=' or NUL is a question that no environment can answer.
+/// `None` for a name with '=' or NUL, for which `std` may panic.
 fn variable(name: &str) -> Option<OsString> {
     if name.is_empty() || name.contains(['=', '\0']) { None } else { std::env::var_os(name) }
 }
 
-fn accept(value: Option<OsString>) -> Result<Sensitive, SecretFault> {
+fn decode(value: Option<OsString>) -> Result<Sensitive, SecretFault> {
     let value = value.ok_or(SecretFault::Missing)?;
     value.into_string().map(Sensitive::new).map_err(|_| SecretFault::NotUtf8)
 }
@@ -37,9 +39,9 @@ mod tests {
     fn values() {
         use std::os::unix::ffi::OsStringExt as _;
 
-        assert_eq!(accept(Some("s".into())), Ok(Sensitive::new("s")));
-        assert_eq!(accept(None), Err(SecretFault::Missing));
-        assert_eq!(accept(Some(OsString::from_vec(vec![0xff]))), Err(SecretFault::NotUtf8));
+        assert_eq!(decode(Some("s".into())), Ok(Sensitive::new("s")));
+        assert_eq!(decode(None), Err(SecretFault::Missing));
+        assert_eq!(decode(Some(OsString::from_vec(vec![0xff]))), Err(SecretFault::NotUtf8));
         for name in ["", "A=B", "A\0B", "BEARER_PROXY_UNSET_IN_TESTS"] {
             assert_eq!(read(name), Err(SecretFault::Missing), "{name:?}");
         }

@@ -1,66 +1,109 @@
 //! Why a secret cannot be read: names the source, never the value.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{MAX_BYTES, Reference};
+/// Longest secret that is read, in bytes; private keys are far below it.
+pub const MAX_BYTES: usize = 64 * 1024;
 
-/// A secret that cannot be read, with the source it was asked from.
+/// The kind of source that a reference names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// An environment variable.
+    Env,
+    /// A file.
+    File,
+    /// A credential of a systemd service.
+    Systemd,
+    /// A program.
+    Exec,
+    /// The keyring of the operating system.
+    Keyring,
+    /// AWS Secrets Manager.
+    AwsSecretsManager,
+    /// Azure Key Vault.
+    AzureKeyVault,
+}
+
+impl SourceKind {
+    /// The key that names the kind in a configuration, and its value of the `source` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Env => "env",
+            Self::File => "file",
+            Self::Systemd => "systemd",
+            Self::Exec => "exec",
+            Self::Keyring => "keyring",
+            Self::AwsSecretsManager => "aws_secrets_manager",
+            Self::AzureKeyVault => "azure_key_vault",
+        }
+    }
+}
+
+/// A secret that cannot be read, with the description of its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretError {
-    reference: Reference,
+    kind: SourceKind,
+    source: String,
     fault: SecretFault,
 }
 
-/// What is wrong with the source.
+/// The reason why a source gives no usable secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretFault {
-    /// There is no such variable, file, program or entry.
+    /// The variable, file, program or entry does not exist.
     Missing,
-    /// Nothing, or nothing but white space.
+    /// The value is empty or white space.
     Empty,
-    /// Bytes that are no UTF-8.
+    /// The value is not UTF-8.
     NotUtf8,
-    /// More than 64 KiB.
+    /// The value is longer than 64 KiB.
     TooLong,
-    /// A folder, pipe or device.
+    /// The path names a folder, pipe or device.
     NotAFile,
-    /// Everybody on this machine may read or replace the file, which has this mode.
-    Exposed(u32),
-    /// The operating system refused.
+    /// Every user of this machine may read or replace the file.
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The operating system refused to read it.
     Unreadable(io::ErrorKind),
-    /// This process was not given any credentials by systemd.
+    /// systemd passed no credentials to this process.
     NoCredentials,
     /// The program ended with this exit code, or by a signal.
     Failed(Option<i32>),
-    /// There was no value within this time.
+    /// No value came within this time.
     TimedOut(Duration),
-    /// This build lacks the source; the cargo feature of this name brings it.
+    /// This build lacks the source, which the cargo feature of this name adds.
     NotBuilt(&'static str),
-    /// The value is no JSON object of which one key could be taken, or the key's value is no text.
+    /// The value is not a JSON object, or the value of the key is not a string.
     NotAnObject,
     /// The JSON object lacks the key.
     NoSuchKey,
     /// The value is binary.
     Binary,
-    /// Nothing tells which region is meant.
+    /// No region is configured.
     NoRegion,
-    /// Nothing tells who we are, or nobody believes it.
+    /// No identity was found for the store, or the store accepted none.
     NoIdentity,
-    /// The store refused, with a code of its own.
+    /// The store refused with a code of its own.
     Refused {
         /// The code: letters, digits and `.` only.
         code: String,
-        /// Whether it is the store's own trouble.
+        /// Set when the store itself is unwell or throttles, so that a retry may help.
         transient: bool,
     },
-    /// The store gave no answer; why, in words of this program.
+    /// The store gave no answer; the reason is in words of this program.
     Unreachable(String),
 }
 
 impl SecretFault {
-    /// A store's refusal; of its words only the code is passed on.
+    /// A refusal by a store. Only its code is kept, because its text may repeat the request.
     #[cfg(any(feature = "aws", feature = "azure"))]
     pub(super) fn refused(code: &str, transient: bool) -> Self {
         let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '.';
@@ -69,27 +112,43 @@ impl SecretFault {
     }
 }
 
+impl From<io::Error> for SecretFault {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing,
+            kind => Self::Unreadable(kind),
+        }
+    }
+}
+
 impl SecretError {
-    pub(super) fn new(reference: &Reference, fault: SecretFault) -> Self {
-        Self { reference: reference.clone(), fault }
+    pub(super) fn new(kind: SourceKind, source: String, fault: SecretFault) -> Self {
+        Self { kind, source, fault }
     }
 
-    /// The source that was asked.
-    pub fn reference(&self) -> &Reference {
-        &self.reference
-    }
-
-    /// What is wrong with it.
+    /// The reason.
     pub fn fault(&self) -> &SecretFault {
         &self.fault
     }
 
     /// The `result` label of `bearer_proxy_secret_reads_total`.
     pub(super) fn result(&self) -> &'static str {
-        self.label().trim_start_matches("secret_")
+        match self.fault {
+            SecretFault::Missing | SecretFault::NoCredentials => "missing",
+            SecretFault::Empty => "empty",
+            SecretFault::NotUtf8
+            | SecretFault::TooLong
+            | SecretFault::NotAFile
+            | SecretFault::NotAnObject
+            | SecretFault::NoSuchKey
+            | SecretFault::Binary => "invalid",
+            SecretFault::Exposed { .. } => "exposed",
+            SecretFault::NoIdentity | SecretFault::Refused { transient: false, .. } => "refused",
+            _ => "unreadable",
+        }
     }
 
-    /// Whether it may be over when the source is asked again: nothing was learnt about the secret.
+    /// Tells whether a later reading may succeed: the fault says nothing about the secret itself.
     pub(super) fn is_transient(&self) -> bool {
         matches!(
             self.fault,
@@ -99,117 +158,91 @@ impl SecretError {
                 | SecretFault::Refused { transient: true, .. }
         )
     }
-
-    /// A fixed word for metrics and status pages.
-    pub fn label(&self) -> &'static str {
-        match self.fault {
-            SecretFault::Missing => "secret_missing",
-            SecretFault::Empty => "secret_empty",
-            SecretFault::NotUtf8
-            | SecretFault::TooLong
-            | SecretFault::NotAFile
-            | SecretFault::NotAnObject
-            | SecretFault::NoSuchKey
-            | SecretFault::Binary => "secret_invalid",
-            SecretFault::Exposed(_) => "secret_exposed",
-            SecretFault::NoCredentials => "secret_missing",
-            SecretFault::NoIdentity | SecretFault::Refused { transient: false, .. } => {
-                "secret_refused"
-            }
-            _ => "secret_unreadable",
-        }
-    }
 }
 
 impl fmt::Display for SecretError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let source = self.reference.describe();
-        match (&self.fault, &self.reference) {
-            (SecretFault::Missing, Reference::Env(_)) => {
-                write!(f, "{source} is not set; set it for this process")
+        write!(f, "{} {}", self.source, self.fault.explain(self.kind))
+    }
+}
+
+impl SecretFault {
+    /// The predicate of a sentence whose subject is the source, and the remedy.
+    fn explain(&self, kind: SourceKind) -> Cow<'static, str> {
+        const DENIED: io::ErrorKind = io::ErrorKind::PermissionDenied;
+        match self {
+            Self::Missing => match kind {
+                SourceKind::Env => "is not set; set it for this process",
+                SourceKind::Systemd => "is not there; name it in LoadCredential= of the unit",
+                SourceKind::Keyring => {
+                    "is not there; write it with `bearer-proxy keyring set NAME`"
+                }
+                SourceKind::File | SourceKind::Exec => {
+                    "does not exist; create it or correct the path"
+                }
+                SourceKind::AwsSecretsManager | SourceKind::AzureKeyVault => {
+                    "does not exist; create it, or correct name and version"
+                }
+            },
+            Self::Empty => "is empty; put the value into it",
+            Self::NotUtf8 => "holds bytes that are no UTF-8; write text",
+            Self::TooLong => {
+                return format!("holds more than {} KiB; is it the right one?", MAX_BYTES / 1024)
+                    .into();
             }
-            (SecretFault::Missing, Reference::Systemd(_)) => {
-                write!(f, "{source} is not there; name it in LoadCredential= of the unit")
-            }
-            (SecretFault::Missing, Reference::Keyring(_)) => {
-                write!(f, "{source} is not there; write it with `bearer-proxy keyring set NAME`")
-            }
-            (SecretFault::Missing, Reference::File(_) | Reference::Exec(_)) => {
-                write!(f, "{source} does not exist; create it or correct the path")
-            }
-            (SecretFault::Missing, _) => {
-                write!(f, "{source} does not exist; create it, or correct name and version")
-            }
-            (SecretFault::Empty, _) => write!(f, "{source} is empty; put the value into it"),
-            (SecretFault::NotUtf8, _) => {
-                write!(f, "{source} holds bytes that are no UTF-8; write text")
-            }
-            (SecretFault::TooLong, _) => {
-                write!(f, "{source} holds more than {} KiB; is it the right one?", MAX_BYTES / 1024)
-            }
-            (SecretFault::NotAFile, _) => {
-                write!(
-                    f,
-                    "{source} is no regular file, and is read again for each token; name a file"
+            Self::NotAFile => "is no regular file, and is read again for each token; name a file",
+            Self::Exposed { path, mode } => {
+                return format!(
+                    "may be read or replaced by every user of this machine (mode {mode:04o}); run \
+                     `chmod 600 {}`, or mount it read-only",
+                    path.display()
                 )
+                .into();
             }
-            (SecretFault::Exposed(mode), Reference::File(path)) => write!(
-                f,
-                "{source} may be read or replaced by every user of this machine (mode {mode:04o}); \
-                 run `chmod 600 {}`, or mount it read-only",
-                path.display()
-            ),
-            (SecretFault::Exposed(mode), _) => write!(f, "{source} is open to all ({mode:04o})"),
-            (SecretFault::Unreadable(io::ErrorKind::PermissionDenied), Reference::Exec(_)) => {
-                write!(f, "{source} may not be run by this process; grant it the right to")
+            Self::Unreadable(DENIED) if kind == SourceKind::Exec => {
+                "may not be run by this process; grant it the right to"
             }
-            (SecretFault::Unreadable(io::ErrorKind::PermissionDenied), _) => {
-                write!(f, "{source} may not be read by this process; grant it read permission")
+            Self::Unreadable(DENIED) => "may not be read by this process; grant it read permission",
+            Self::Unreadable(error) => return format!("cannot be read: {error}").into(),
+            Self::NoCredentials => {
+                "cannot be read: $CREDENTIALS_DIRECTORY is not set; run as a systemd service whose \
+                 unit has LoadCredential="
             }
-            (SecretFault::Unreadable(kind), _) => write!(f, "{source} cannot be read: {kind}"),
-            (SecretFault::NoCredentials, _) => write!(
-                f,
-                "{source} cannot be read: $CREDENTIALS_DIRECTORY is not set; run as a systemd \
-                 service whose unit has LoadCredential="
-            ),
-            (SecretFault::Failed(Some(code)), _) => write!(
-                f,
-                "{source} ended with exit code {code}; run it by hand as the same user to see why"
-            ),
-            (SecretFault::Failed(None), _) => write!(f, "{source} was ended by a signal"),
-            (SecretFault::TimedOut(limit), _) => {
-                write!(f, "{source} brought no value within {limit:?}")
+            Self::Failed(Some(code)) => {
+                return format!(
+                    "ended with exit code {code}; run it by hand as the same user to see why"
+                )
+                .into();
             }
-            (SecretFault::NotBuilt(feature), _) => write!(
-                f,
-                "{source} cannot be read by this build; the container image can, or \
-                 build with --features {feature}"
-            ),
-            (SecretFault::NotAnObject, _) => {
-                write!(f, "{source} is no JSON object with texts, of which a key could be taken")
+            Self::Failed(None) => "was ended by a signal",
+            Self::TimedOut(limit) => return format!("brought no value within {limit:?}").into(),
+            Self::NotBuilt(feature) => {
+                return format!(
+                    "cannot be read by this build; the container image can, or build with \
+                     --features {feature}"
+                )
+                .into();
             }
-            (SecretFault::NoSuchKey, _) => write!(f, "{source} has no such key; see `key`"),
-            (SecretFault::Binary, _) => write!(f, "{source} is binary; store it as text"),
-            (SecretFault::NoRegion, _) => {
-                write!(f, "{source} is in no region; write `region`, or set AWS_REGION")
-            }
-            (SecretFault::NoIdentity, Reference::AzureKeyVault(_)) => write!(
-                f,
-                "{source} cannot be asked for: no identity was found, or none was accepted; have \
+            Self::NotAnObject => "is no JSON object with texts, of which a key could be taken",
+            Self::NoSuchKey => "has no such key; see `key`",
+            Self::Binary => "is binary; store it as text",
+            Self::NoRegion => "is in no region; write `region`, or set AWS_REGION",
+            Self::NoIdentity if kind == SourceKind::AzureKeyVault => {
+                "cannot be asked for: no identity was found, or none was accepted; have \
                  AZURE_CLIENT_SECRET or AZURE_FEDERATED_TOKEN_FILE with AZURE_TENANT_ID and \
                  AZURE_CLIENT_ID, a managed identity, or run `az login`"
-            ),
-            (SecretFault::NoIdentity, _) => write!(
-                f,
-                "{source} cannot be asked for: no credentials of AWS were found or accepted; have \
+            }
+            Self::NoIdentity => {
+                "cannot be asked for: no credentials of AWS were found or accepted; have \
                  AWS_ACCESS_KEY_ID, a profile, a role of the pod, task or instance (from within a \
                  container an instance needs a metadata hop limit of 2)"
-            ),
-            (SecretFault::Refused { code, .. }, _) => {
-                write!(f, "{source} was refused: {code}; may this identity read it?")
             }
-            (SecretFault::Unreachable(why), _) => write!(f, "{source} cannot be reached: {why}"),
+            Self::Refused { code, .. } => {
+                return format!("was refused: {code}; may this identity read it?").into();
+            }
+            Self::Unreachable(reason) => return format!("cannot be reached: {reason}").into(),
         }
+        .into()
     }
 }
 
@@ -218,6 +251,7 @@ impl std::error::Error for SecretError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Reference;
 
     #[test]
     fn words() {
@@ -230,10 +264,10 @@ mod tests {
                 "file /run/id may not be read by this process; grant it read permission",
             ),
         ] {
-            assert_eq!(SecretError::new(&file, fault).to_string(), expected);
+            assert_eq!(file.error(fault).to_string(), expected);
         }
         let program = Reference::Exec(["/bin/pass", "show", "canary"].map(String::from).into());
-        let said = SecretError::new(&program, SecretFault::Failed(Some(1))).to_string();
+        let said = program.error(SecretFault::Failed(Some(1))).to_string();
         assert!(said.starts_with("program /bin/pass ended with exit code 1"), "{said}");
         assert!(!said.contains("canary"));
     }

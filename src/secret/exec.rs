@@ -1,25 +1,25 @@
-//! Secrets that a program prints: the bridge to every store that has a command line.
+//! Secrets from the output of a program: any store that has a command line.
 //!
-//! No shell is between us and it. It sees little of our environment and none of our input, has ten
-//! seconds, and of what it says only the first 64 KiB of stdout are read; they are never logged, and
-//! stderr is thrown away, since programs print there what they were given.
+//! The program is run without a shell, with a few environment variables and no input, for at most ten
+//! seconds. At most 64 KiB of its stdout are read and never logged; its stderr is discarded, because
+//! programs repeat their arguments there.
 
-use std::io;
+use std::io::ErrorKind;
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
-use zeroize::Zeroizing;
 
-use super::{MAX_BYTES, SecretFault};
+use super::error::SecretFault;
+use super::text;
 use crate::sensitive::Sensitive;
 
 /// Time for the program to print its value and end.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// What command-line clients of stores need to find their files, their user and their session.
-const KEPT: [&str; 9] = [
+/// Environment variables by which clients of stores find their files, their user and their session.
+const PASSED_VARIABLES: [&str; 9] = [
     "DBUS_SESSION_BUS_ADDRESS",
     "HOME",
     "LANG",
@@ -31,26 +31,24 @@ const KEPT: [&str; 9] = [
     "XDG_RUNTIME_DIR",
 ];
 
-/// Runs a program, given by its absolute path and arguments, and reads what it prints.
+/// Runs a program, given by its absolute path and arguments, and reads its stdout.
 pub(super) async fn read(command: &[String]) -> Result<Sensitive, SecretFault> {
     read_within(command, LIMIT).await
 }
 
 async fn read_within(command: &[String], limit: Duration) -> Result<Sensitive, SecretFault> {
     let (program, arguments) = command.split_first().ok_or(SecretFault::Missing)?;
-    let mut child = prepare(program, arguments).spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => SecretFault::Missing,
-        kind => SecretFault::Unreadable(kind),
-    })?;
+    let mut child = prepare(program, arguments).spawn()?;
     let outcome = tokio::time::timeout(limit, output(&mut child)).await;
     if !matches!(outcome, Ok(Ok(_))) {
-        end(&child);
+        // `kill_on_drop` ends the program alone; its children may still hold the secret.
+        kill(&child);
     }
     outcome.unwrap_or(Err(SecretFault::TimedOut(limit)))
 }
 
 fn prepare(program: &str, arguments: &[String]) -> Command {
-    let kept = KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let kept = PASSED_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -61,37 +59,36 @@ fn prepare(program: &str, arguments: &[String]) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true);
-    // A group of its own, so that what it has started ends with it.
+    // A process group of its own, so that its children can be killed with it.
     #[cfg(unix)]
     command.process_group(0);
     command
 }
 
 async fn output(child: &mut Child) -> Result<Sensitive, SecretFault> {
-    let unreadable = |error: io::Error| SecretFault::Unreadable(error.kind());
-    let stdout = child.stdout.take().ok_or(SecretFault::Unreadable(io::ErrorKind::Other))?;
-    // The full size at once, so that growing leaves no copy behind.
-    let limit = MAX_BYTES + 3;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
-    stdout.take(limit as u64).read_to_end(&mut bytes).await.map_err(unreadable)?;
-    if bytes.len() == limit {
-        return Err(SecretFault::TooLong);
+    let stdout = child.stdout.take().ok_or(SecretFault::Unreadable(ErrorKind::Other))?;
+    let mut bytes = text::buffer();
+    stdout.take(text::READ_LIMIT as u64).read_to_end(&mut bytes).await?;
+    // Decoded before the wait: a program that prints without end would never exit.
+    let value = text::decode(&bytes);
+    if matches!(value, Err(SecretFault::TooLong)) {
+        return value;
     }
-    let status = child.wait().await.map_err(unreadable)?;
+    let status = child.wait().await?;
     if !status.success() {
         return Err(SecretFault::Failed(status.code()));
     }
-    std::str::from_utf8(&bytes).map(Sensitive::new).map_err(|_| SecretFault::NotUtf8)
+    value
 }
 
-/// Ends the program and all that it has started.
-fn end(child: &Child) {
+/// Kills the program and all that it has started.
+fn kill(child: &Child) {
     #[cfg(unix)]
     if let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()) {
         use rustix::process::{Pid, Signal, kill_process_group};
 
-        // It fails where all of them have ended by themselves.
-        let _ended = Pid::from_raw(group).map(|group| kill_process_group(group, Signal::KILL));
+        // An error means that all of them have exited already.
+        let _exited = Pid::from_raw(group).map(|group| kill_process_group(group, Signal::KILL));
     }
     #[cfg(not(unix))]
     let _killed_on_drop = child;
@@ -144,7 +141,7 @@ mod tests {
         let limit = Duration::from_millis(200);
         let found = read_within(&["/bin/sh".into(), "-c".into(), script], limit).await;
         assert_eq!(found, Err(SecretFault::TimedOut(limit)));
-        while io::Read::read(&mut witness, &mut [0]).is_err() {
+        while std::io::Read::read(&mut witness, &mut [0]).is_err() {
             tokio::task::yield_now().await;
         }
     }

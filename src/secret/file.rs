@@ -1,85 +1,70 @@
 //! Secrets from files, as Kubernetes, systemd and container runtimes mount them.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use zeroize::Zeroizing;
-
-use super::{MAX_BYTES, SecretFault};
+use super::error::SecretFault;
+use super::text;
 use crate::sensitive::Sensitive;
 
-/// Who may read a file besides us.
+/// The permissions that a file must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileAccess {
-    /// Nobody but its owner and group, unless its mount is read-only: whoever mounts it chose its
-    /// readers, and Kubernetes' own choice is 0644.
+    /// Access for its owner and group only. Any mode passes on a read-only mount, whose owner has
+    /// chosen the readers: Kubernetes' own choice is 0644.
     Restricted,
-    /// Anybody: what it holds is no secret, or its guard is another's.
+    /// Any mode: the content is not secret, or systemd has settled who may read it.
     Any,
 }
 
-/// Reads a file off the runtime's thread: a network file system may take its time.
-pub(super) async fn read(path: &Path, readers: FileAccess) -> Result<Sensitive, SecretFault> {
+/// Reads a file on the blocking pool, since a network file system may be slow.
+pub(super) async fn read(path: &Path, access: FileAccess) -> Result<Sensitive, SecretFault> {
     let path: PathBuf = path.to_owned();
-    let reading = tokio::task::spawn_blocking(move || match read_now(&path, readers) {
-        // Kubernetes swaps `..data` and removes the old folder: a path may lead into it just then.
-        Err(SecretFault::Missing) => read_now(&path, readers),
+    let reading = tokio::task::spawn_blocking(move || match read_now(&path, access) {
+        // Kubernetes renames `..data` and then removes the old folder, so that a path that was
+        // resolved in between ends in a folder that is gone. The second attempt sees the new one.
+        Err(SecretFault::Missing) => read_now(&path, access),
         found => found,
     });
-    match reading.await {
-        Ok(found) => found,
-        Err(_) => Err(SecretFault::Unreadable(io::ErrorKind::Other)),
-    }
+    reading.await.unwrap_or(Err(SecretFault::Unreadable(io::ErrorKind::Other)))
 }
 
-fn read_now(path: &Path, readers: FileAccess) -> Result<Sensitive, SecretFault> {
-    // Looked at before it is opened, since opening a FIFO waits for a writer.
-    accept(&std::fs::metadata(path).map_err(fault)?)?;
-    let file = File::open(path).map_err(fault)?;
-    if readers == FileAccess::Restricted {
-        guarded(&file)?;
+fn read_now(path: &Path, access: FileAccess) -> Result<Sensitive, SecretFault> {
+    // The type is checked before opening, because opening a FIFO waits for a writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(SecretFault::NotAFile);
     }
-    text(file)
-}
-
-/// Reads what a file or a pipe holds, into memory that is wiped.
-pub(super) fn text(from: impl io::Read) -> Result<Sensitive, SecretFault> {
-    // Two bytes more for the newline, and one to see that it is too long; the full size at once, so
-    // that growing leaves no copy behind.
-    let limit = MAX_BYTES + 3;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
-    from.take(limit as u64).read_to_end(&mut bytes).map_err(fault)?;
-    if bytes.len() == limit {
-        return Err(SecretFault::TooLong);
+    let file = File::open(path)?;
+    if access == FileAccess::Restricted {
+        check_permissions(path, &file)?;
     }
-    std::str::from_utf8(&bytes).map(Sensitive::new).map_err(|_| SecretFault::NotUtf8)
-}
-
-fn accept(metadata: &Metadata) -> Result<(), SecretFault> {
-    if metadata.is_file() { Ok(()) } else { Err(SecretFault::NotAFile) }
+    text::read(file)
 }
 
 /// Refuses a file that every user of the machine may read or replace.
 #[cfg(unix)]
-fn guarded(file: &File) -> Result<(), SecretFault> {
+fn check_permissions(path: &Path, file: &File) -> Result<(), SecretFault> {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let mode = file.metadata().map_err(fault)?.permissions().mode() & 0o777;
+    let mode = file.metadata()?.permissions().mode() & 0o777;
     let read_only = || {
         let flags = rustix::fs::fstatvfs(file).map(|mount| mount.f_flag);
         flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
     };
-    if mode & 0o006 == 0 || read_only() { Ok(()) } else { Err(SecretFault::Exposed(mode)) }
+    match mode & 0o006 == 0 || read_only() {
+        true => Ok(()),
+        false => Err(SecretFault::Exposed { path: path.to_owned(), mode }),
+    }
 }
 
-/// Elsewhere access lists say who may read a file; a new one has those of its folder.
+/// Other systems use access lists, which a new file inherits from its folder.
 #[cfg(not(unix))]
-fn guarded(_: &File) -> Result<(), SecretFault> {
+fn check_permissions(_: &Path, _: &File) -> Result<(), SecretFault> {
     Ok(())
 }
 
-/// The permission bits of a file; none where access lists are in their place.
+/// The permission bits of a file; `None` on systems that use access lists.
 pub(super) fn mode(path: &Path) -> Option<u32> {
     #[cfg(unix)]
     {
@@ -94,19 +79,12 @@ pub(super) fn mode(path: &Path) -> Option<u32> {
     }
 }
 
-fn fault(error: io::Error) -> SecretFault {
-    match error.kind() {
-        io::ErrorKind::NotFound => SecretFault::Missing,
-        kind => SecretFault::Unreadable(kind),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
-    use crate::secret::Reference;
+    use crate::secret::{MAX_BYTES, Reference};
 
     /// A file that only its owner may read.
     fn write(path: &Path, content: &[u8], mode: u32) {
@@ -160,18 +138,19 @@ mod tests {
             (0o600, None),
             (0o640, None),
             (0o660, None),
-            (0o644, Some(SecretFault::Exposed(0o644))),
-            (0o666, Some(SecretFault::Exposed(0o666))),
-            (0o602, Some(SecretFault::Exposed(0o602))),
+            (0o644, Some(0o644)),
+            (0o666, Some(0o666)),
+            (0o602, Some(0o602)),
         ] {
             write(&path, b"s", mode);
+            let expected = expected.map(|mode| SecretFault::Exposed { path: path.clone(), mode });
             assert_eq!(fault_of(&path).await, expected, "{mode:o}");
         }
         // An id is no secret (RFC 6749 section 2.2).
         write(&path, b"s", 0o644);
         assert!(Reference::File(path.clone()).read_id().await.is_ok());
-        let words = SecretFault::Exposed(0o644);
-        let error = crate::secret::SecretError::new(&Reference::File("/run/id".into()), words);
+        let fault = SecretFault::Exposed { path: "/run/id".into(), mode: 0o644 };
+        let error = Reference::File("/run/id".into()).error(fault);
         assert!(error.to_string().contains("chmod 600 /run/id"), "{error}");
     }
 
@@ -185,8 +164,10 @@ mod tests {
             let path = words.next()?;
             words.nth(1)?.split(',').any(|option| option == "ro").then_some(path)
         });
-        for file in read_only.filter_map(|path| File::open(path).ok()) {
-            assert_eq!(guarded(&file), Ok(()));
+        for path in read_only.map(Path::new) {
+            if let Ok(file) = File::open(path) {
+                assert_eq!(check_permissions(path, &file), Ok(()));
+            }
         }
     }
 

@@ -1,66 +1,20 @@
-//! One text out of a secret that is a JSON object, as Secrets Manager's console makes them.
+//! One value of a secret that is a JSON object, as the console of Secrets Manager makes them.
 
-use std::fmt;
+use std::collections::HashMap;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
-use super::SecretFault;
+use super::error::SecretFault;
 use crate::sensitive::Sensitive;
 
-/// Reads the text of one key; nothing else of the object is kept.
+/// Reads the string under one key. The other values are skipped without a copy of them.
 pub(super) fn select(object: &Sensitive, key: &str) -> Result<Sensitive, SecretFault> {
-    let mut reader = serde_json::Deserializer::from_str(object.expose());
-    let found = reader.deserialize_map(Key(key)).and_then(|found| reader.end().map(|()| found));
-    // The reader's own words would repeat parts of the secret.
-    found.map_err(|_| SecretFault::NotAnObject)?.ok_or(SecretFault::NoSuchKey)
-}
-
-struct Key<'k>(&'k str);
-
-impl<'de> Visitor<'de> for Key<'_> {
-    type Value = Option<Sensitive>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == self.0 {
-                found = Some(map.next_value_seed(Text)?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-}
-
-struct Text;
-
-impl<'de> DeserializeSeed<'de> for Text {
-    type Value = Sensitive;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Sensitive, D::Error> {
-        from.deserialize_string(self)
-    }
-}
-
-impl Visitor<'_> for Text {
-    type Value = Sensitive;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Sensitive, E> {
-        Ok(Sensitive::new(text))
-    }
-
-    fn visit_string<E: Error>(self, text: String) -> Result<Sensitive, E> {
-        Ok(Sensitive::new(text))
-    }
+    // The parser's own errors are dropped, because they would repeat parts of the secret.
+    let values: HashMap<String, &RawValue> =
+        serde_json::from_str(object.expose()).map_err(|_| SecretFault::NotAnObject)?;
+    let value = values.get(key).ok_or(SecretFault::NoSuchKey)?;
+    let text: String = serde_json::from_str(value.get()).map_err(|_| SecretFault::NotAnObject)?;
+    Ok(Sensitive::new(text))
 }
 
 #[cfg(test)]

@@ -1,41 +1,41 @@
 //! Secrets from the keyring of the operating system: Secret Service on Linux, Keychain on macOS,
-//! Credential Manager on Windows. A workstation's sources: an unlocked session of a person is needed.
+//! Credential Manager on Windows. It serves workstations, because a person must have unlocked it.
 
-use super::SecretFault;
+use super::error::SecretFault;
 use crate::sensitive::Sensitive;
 
-/// The service that entries of this program have where none is written.
+/// The default service of keyring entries.
 pub const SERVICE: &str = "bearer-proxy";
 
 /// One entry of the keyring.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyringSecret {
-    /// Whose entry it is, mostly a program.
+    /// The program that owns the entry.
     pub service: String,
-    /// Its name among those of the service.
+    /// The name of the entry among those of the service.
     pub account: String,
 }
 
 /// Reads an entry.
-pub(super) async fn read(entry: &KeyringSecret) -> Result<Sensitive, SecretFault> {
-    platform::on_a_thread(entry, |entry| entry.read()).await
+pub(super) async fn read(secret: &KeyringSecret) -> Result<Sensitive, SecretFault> {
+    platform::read(secret).await
 }
 
 impl KeyringSecret {
     /// Writes a value into the keyring, in place of an older one.
     ///
     /// # Errors
-    /// Where there is no keyring, or it is locked.
+    /// There is no keyring, or it is locked.
     pub async fn set(&self, value: Sensitive) -> Result<(), SecretFault> {
-        platform::on_a_thread(self, move |entry| entry.write(&value)).await
+        platform::write(self, value).await
     }
 
     /// Removes the entry.
     ///
     /// # Errors
-    /// Where there is none, or no keyring.
+    /// There is no such entry, or no keyring.
     pub async fn delete(&self) -> Result<(), SecretFault> {
-        platform::on_a_thread(self, |entry| entry.delete()).await
+        platform::delete(self).await
     }
 }
 
@@ -45,7 +45,7 @@ mod platform {
     use std::time::Duration;
 
     use keyring_core::api::CredentialStoreApi;
-    use keyring_core::{Entry as Stored, Error};
+    use keyring_core::{Entry, Error};
     use zeroize::Zeroizing;
 
     use super::{KeyringSecret, SecretFault};
@@ -54,40 +54,32 @@ mod platform {
     /// A locked keyring asks its user, who may be away.
     const LIMIT: Duration = Duration::from_secs(30);
 
-    /// Keyrings answer when they like, and block; the limit is for the one who waits here.
-    pub(super) async fn on_a_thread<T: Send + 'static>(
-        entry: &KeyringSecret,
-        work: impl FnOnce(Opened) -> Result<T, SecretFault> + Send + 'static,
-    ) -> Result<T, SecretFault> {
-        let entry = entry.clone();
-        let task = tokio::task::spawn_blocking(move || work(Opened::new(&entry)?));
-        match tokio::time::timeout(LIMIT, task).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(_)) => Err(SecretFault::Unreachable("the keyring's client failed".into())),
-            Err(_) => Err(SecretFault::TimedOut(LIMIT)),
-        }
+    pub(super) async fn read(secret: &KeyringSecret) -> Result<Sensitive, SecretFault> {
+        let bytes = Zeroizing::new(on_blocking_thread(secret, |entry| entry.get_secret()).await?);
+        std::str::from_utf8(&bytes).map(Sensitive::new).map_err(|_| SecretFault::NotUtf8)
     }
 
-    /// An entry of a keyring that was reached.
-    pub(super) struct Opened(Stored);
+    pub(super) async fn write(secret: &KeyringSecret, value: Sensitive) -> Result<(), SecretFault> {
+        on_blocking_thread(secret, move |entry| entry.set_secret(value.expose().as_bytes())).await
+    }
 
-    impl Opened {
-        fn new(entry: &KeyringSecret) -> Result<Self, SecretFault> {
-            let store = store().map_err(fault)?;
-            store.build(&entry.service, &entry.account, None).map(Self).map_err(fault)
-        }
+    pub(super) async fn delete(secret: &KeyringSecret) -> Result<(), SecretFault> {
+        on_blocking_thread(secret, |entry| entry.delete_credential()).await
+    }
 
-        pub(super) fn read(&self) -> Result<Sensitive, SecretFault> {
-            let bytes = Zeroizing::new(self.0.get_secret().map_err(fault)?);
-            std::str::from_utf8(&bytes).map(Sensitive::new).map_err(|_| SecretFault::NotUtf8)
-        }
-
-        pub(super) fn write(&self, value: &Sensitive) -> Result<(), SecretFault> {
-            self.0.set_secret(value.expose().as_bytes()).map_err(fault)
-        }
-
-        pub(super) fn delete(&self) -> Result<(), SecretFault> {
-            self.0.delete_credential().map_err(fault)
+    /// Runs a call that may block for as long as the keyring likes. Only the wait for it is bounded:
+    /// the thread goes on until the keyring answers.
+    async fn on_blocking_thread<T: Send + 'static>(
+        secret: &KeyringSecret,
+        work: impl FnOnce(&Entry) -> keyring_core::Result<T> + Send + 'static,
+    ) -> Result<T, SecretFault> {
+        let KeyringSecret { service, account } = secret.clone();
+        let task =
+            tokio::task::spawn_blocking(move || work(&store()?.build(&service, &account, None)?));
+        match tokio::time::timeout(LIMIT, task).await {
+            Ok(Ok(done)) => done.map_err(fault),
+            Ok(Err(_)) => Err(SecretFault::Unreachable("the keyring's client failed".into())),
+            Err(_) => Err(SecretFault::TimedOut(LIMIT)),
         }
     }
 
@@ -106,7 +98,7 @@ mod platform {
         windows_native_keyring_store::Store::new()
     }
 
-    /// Some errors hold the value itself, so that each is told in words of our own.
+    /// The fault in words of this program, because some errors of the library hold the value.
     fn fault(error: Error) -> SecretFault {
         let unreachable = |words: &str| SecretFault::Unreachable(words.to_owned());
         match error {
@@ -128,27 +120,17 @@ mod platform {
     use super::{KeyringSecret, SecretFault};
     use crate::sensitive::Sensitive;
 
-    /// No keyring was ever opened.
-    pub(super) enum Opened {}
+    const NOT_BUILT: SecretFault = SecretFault::NotBuilt("keyring");
 
-    impl Opened {
-        pub(super) fn read(&self) -> Result<Sensitive, SecretFault> {
-            match *self {}
-        }
-
-        pub(super) fn write(&self, _: &Sensitive) -> Result<(), SecretFault> {
-            match *self {}
-        }
-
-        pub(super) fn delete(&self) -> Result<(), SecretFault> {
-            match *self {}
-        }
+    pub(super) async fn read(_: &KeyringSecret) -> Result<Sensitive, SecretFault> {
+        Err(NOT_BUILT)
     }
 
-    pub(super) async fn on_a_thread<T>(
-        _: &KeyringSecret,
-        _: impl FnOnce(Opened) -> Result<T, SecretFault>,
-    ) -> Result<T, SecretFault> {
-        Err(SecretFault::NotBuilt("keyring"))
+    pub(super) async fn write(_: &KeyringSecret, _: Sensitive) -> Result<(), SecretFault> {
+        Err(NOT_BUILT)
+    }
+
+    pub(super) async fn delete(_: &KeyringSecret) -> Result<(), SecretFault> {
+        Err(NOT_BUILT)
     }
 }

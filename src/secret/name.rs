@@ -1,15 +1,15 @@
-//! Whether text that stands where a name belongs looks like the secret itself.
+//! Detection of a secret that was written where its name belongs.
 //!
-//! An alphanumeric secret is a valid name of a variable: typed after `.env =` it would be looked up,
-//! not found, and shown. Names are made of words; keys are not.
+//! An alphanumeric secret is also a valid name of a variable: typed after `.env =`, it would be looked
+//! up, not found, and shown in the error. Names consist of words; keys do not.
 
 use crate::sensitive::looks_random;
 
-/// Shortest text without `_` or `-` that might be a password.
+/// Shortest text, in bytes, without `_` or `-` that might be a password.
 const SHORTEST_PASSWORD: usize = 8;
 
-/// Whether messages show this name where nothing exists that is called so: it is made of several
-/// words of one case, or is short.
+/// Tells whether messages may show a name under which nothing was found: it consists of several words
+/// of one case, or is short.
 pub(super) fn may_be_shown(name: &str) -> bool {
     let has = |class: fn(&char) -> bool| name.chars().any(|c| class(&c));
     let mixed = has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase);
@@ -17,8 +17,7 @@ pub(super) fn may_be_shown(name: &str) -> bool {
     !looks_random(name) && !mixed && (words > 1 || name.len() < SHORTEST_PASSWORD)
 }
 
-/// The name of what a store holds, as messages write it: what may be the secret in its place is
-/// left out.
+/// The name of a stored secret as messages show it, without a text that may be the secret itself.
 pub(super) fn display_name(name: &str) -> &str {
     let path = || name.split('/').filter(|part| !part.is_empty()).count() > 1;
     let named = name.starts_with("arn:aws") || may_be_shown(name) || path() && !looks_random(name);

@@ -1,10 +1,10 @@
-//! `Store`: reads references for the life of the process, counts it, and keeps for a while what came
-//! from far away.
+//! `Store`: reads references for the life of the process, counts the readings, and caches the values of
+//! remote stores.
 //!
-//! What is local is read each time, so that a rotated secret is used by the next token call. A
-//! remote store is asked again when its value's time has passed, or at once when the value was
-//! refused. While it cannot be reached, the last value stays in use for an hour: a secret that is an
-//! hour old is mostly right, and no secret is always wrong.
+//! A local source is read each time, so that the next token request uses a rotated secret. A remote
+//! store is read again when the cached value has reached its time to live, or at once when the token
+//! server refused the value. While the store cannot be reached, its last value stays in use for an
+//! hour: a secret that is an hour old is mostly right, and no secret is always wrong.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -13,53 +13,56 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{Reference, SecretError};
+use super::error::SecretError;
+use super::file::FileAccess;
+use super::reference::Reference;
 use crate::sensitive::Sensitive;
 use crate::telemetry::Registry;
 use crate::telemetry::family::Counters;
 
-/// References that are remembered; above it, all are forgotten and read again.
-const MAX_KEPT: usize = 256;
-/// How long a value outlives its time while its source cannot be reached.
+/// Cached values; when there would be more, the cache is emptied and read again.
+const MAX_CACHED: usize = 256;
+/// How long a value stays in use beyond its time to live while its source cannot be reached.
 const STALE: Duration = Duration::from_secs(3600);
 
-/// How new a value must be.
+/// The required freshness of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// As its source allows: a remote one says for how long a value may be kept.
+    /// A cached value will do within its time to live.
     Cached,
-    /// Read now: what is kept was refused.
+    /// The value must be read now, because the cached one was refused.
     Fresh,
 }
 
 /// Reads references.
 pub struct Store {
-    kept: StdMutex<HashMap<Reference, Arc<Mutex<Option<Kept>>>>>,
+    /// A value of `None` has not been read yet. Its lock is held across the reading, so that callers
+    /// who need the same value wait for one reading.
+    cache: StdMutex<HashMap<Reference, Arc<Mutex<Option<CachedSecret>>>>>,
     reads: Counters,
 }
 
-/// A value, and when it was read.
-struct Kept {
+struct CachedSecret {
     value: Sensitive,
-    read: Instant,
+    read_at: Instant,
 }
 
 impl Store {
-    /// A store that has read nothing.
+    /// A store with an empty cache.
     ///
     /// # Errors
-    /// Where its metric's name is taken.
+    /// The name of its metric is taken.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let name = "bearer_proxy_secret_reads_total";
         let help = "Readings of secrets and client ids, by kind of source and result.";
         let reads = registry.counter_vec(name, help, &["source", "result"])?;
-        Ok(Self { kept: StdMutex::default(), reads })
+        Ok(Self { cache: StdMutex::default(), reads })
     }
 
-    /// Lets the counters of a source appear, at 0.
+    /// Makes the counters of a source appear, at 0.
     pub fn register_counters(&self, reference: &Reference) {
         for result in ["ok", "missing", "unreadable"] {
-            self.reads.with_label_values(&[reference.kind(), result]);
+            self.reads.with_label_values(&[reference.kind().as_str(), result]);
         }
     }
 
@@ -72,10 +75,7 @@ impl Store {
         reference: &Reference,
         freshness: Freshness,
     ) -> Result<Sensitive, SecretError> {
-        if reference.cache_ttl().is_zero() {
-            return self.counted(reference, reference.read().await);
-        }
-        self.remote(reference, freshness).await
+        self.read_with(reference, freshness, FileAccess::Restricted).await
     }
 
     /// Reads a client id.
@@ -87,70 +87,61 @@ impl Store {
         reference: &Reference,
         freshness: Freshness,
     ) -> Result<Sensitive, SecretError> {
-        if reference.cache_ttl().is_zero() {
-            return self.counted(reference, reference.read_id().await);
-        }
-        self.remote(reference, freshness).await
+        self.read_with(reference, freshness, FileAccess::Any).await
     }
 
-    /// Asks a remote source where the kept value will not do; whoever else asks meanwhile waits for
-    /// the same answer.
-    async fn remote(
+    async fn read_with(
         &self,
         reference: &Reference,
         freshness: Freshness,
+        access: FileAccess,
     ) -> Result<Sensitive, SecretError> {
-        let asked = Instant::now();
+        let ttl = reference.cache_ttl();
+        if ttl.is_zero() {
+            return self.read_source(reference, access).await;
+        }
+        let requested_at = Instant::now();
         let entry = self.entry(reference);
-        let mut kept = entry.lock().await;
-        if let Some(Kept { value, read }) = &*kept {
-            let recent = freshness == Freshness::Cached && read.elapsed() < reference.cache_ttl();
-            if recent || *read >= asked {
+        let mut cached = entry.lock().await;
+        if let Some(CachedSecret { value, read_at }) = &*cached {
+            let within_ttl = freshness == Freshness::Cached && read_at.elapsed() < ttl;
+            // A value that was read while this caller waited for the lock is fresh enough for it.
+            if within_ttl || *read_at >= requested_at {
                 return Ok(value.clone());
             }
         }
-        match self.counted(reference, reference.read().await) {
-            Ok(value) => {
-                *kept = Some(Kept { value: value.clone(), read: Instant::now() });
+        match (self.read_source(reference, access).await, &*cached) {
+            (Ok(value), _) => {
+                *cached = Some(CachedSecret { value: value.clone(), read_at: Instant::now() });
                 Ok(value)
             }
-            Err(error) => fallback(kept.as_ref(), reference, error),
+            (Err(error), Some(CachedSecret { value, read_at }))
+                if error.is_transient() && read_at.elapsed() < ttl + STALE =>
+            {
+                tracing::warn!(%error, read_s_ago = read_at.elapsed().as_secs(),
+                    "secret store unreachable; the value that was read last stays in use");
+                Ok(value.clone())
+            }
+            (Err(error), _) => Err(error),
         }
     }
 
-    fn entry(&self, reference: &Reference) -> Arc<Mutex<Option<Kept>>> {
-        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MAX_KEPT && !all.contains_key(reference) {
-            all.clear();
+    fn entry(&self, reference: &Reference) -> Arc<Mutex<Option<CachedSecret>>> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= MAX_CACHED && !cache.contains_key(reference) {
+            cache.clear();
         }
-        Arc::clone(all.entry(reference.clone()).or_default())
+        Arc::clone(cache.entry(reference.clone()).or_default())
     }
 
-    fn counted(
+    async fn read_source(
         &self,
         reference: &Reference,
-        found: Result<Sensitive, SecretError>,
+        access: FileAccess,
     ) -> Result<Sensitive, SecretError> {
+        let found = reference.read_with(access).await;
         let result = found.as_ref().map_or_else(SecretError::result, |_| "ok");
-        self.reads.with_label_values(&[reference.kind(), result]).inc();
+        self.reads.with_label_values(&[reference.kind().as_str(), result]).inc();
         found
-    }
-}
-
-/// The last value, where only the way to its source is broken.
-fn fallback(
-    kept: Option<&Kept>,
-    reference: &Reference,
-    error: SecretError,
-) -> Result<Sensitive, SecretError> {
-    match kept {
-        Some(kept)
-            if error.is_transient() && kept.read.elapsed() < reference.cache_ttl() + STALE =>
-        {
-            tracing::warn!(%error, read_s_ago = kept.read.elapsed().as_secs(),
-                "the value that was read last stays in use");
-            Ok(kept.value.clone())
-        }
-        _ => Err(error),
     }
 }

@@ -5,8 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::error::SecretFault;
 use super::file::{self, FileAccess};
-use super::{SecretFault, name};
+use super::name;
 use crate::sensitive::Sensitive;
 
 /// Reads the credential of this name.

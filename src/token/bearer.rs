@@ -1,10 +1,11 @@
-//! `Bearer`: a token as requests carry it: a header value made once, marked sensitive.
+//! `Bearer`: a token as requests carry it (RFC 6750): a header value made once, marked sensitive.
 
 use std::fmt;
 use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::fingerprint::Fingerprint;
 use crate::clock::Moment;
 use crate::oauth::{Scope, ScopeSet};
 use crate::sensitive::Sensitive;
@@ -14,41 +15,54 @@ use crate::sensitive::Sensitive;
 pub struct Bearer {
     header: HeaderValue,
     generation: u64,
-    /// Usable until then, on both clocks.
+    /// The end of its use, on both clocks.
     pub(super) usable_until: Moment,
-    /// Its end as the server sees it.
+    /// Its expiry by the server's statement.
     pub(super) ends: Moment,
     fingerprint: String,
-    /// The scopes that the answer named.
+    /// The scopes of the answer.
     granted: Option<ScopeSet>,
 }
 
 const SCHEME: &str = "Bearer ";
 
+/// Largest difference of two expiries of one token: servers state whole seconds.
+const SAME_EXPIRY: Duration = Duration::from_secs(1);
+
+/// The relation of a new token to the held one.
+pub(super) enum Renewal {
+    /// It replaces the held one.
+    New,
+    /// It replaces the held one but ends no later: another call would bring no more.
+    NoLater,
+    /// It is the held one again.
+    Same,
+}
+
 impl Bearer {
-    /// Makes the header of a token that was asked for at `sent` and lives for `life` from then;
-    /// `None` where the token is no header value, which a checked one never is.
+    /// A token that was requested at `sent` and lives for `life` from then; `None` where it is not a
+    /// header value, which a token of a checked answer always is.
     pub fn new(token: &Sensitive, generation: u64, sent: Moment, life: Duration) -> Option<Self> {
         let header = token.header(SCHEME)?;
         let usable_until = sent.after(life.saturating_sub(margin(life)));
-        let fingerprint = fingerprint(token);
+        let fingerprint = Fingerprint::of(token.expose()).to_string();
         let (ends, granted) = (sent.after(life), None);
         Some(Self { header, generation, usable_until, ends, fingerprint, granted })
     }
 
-    /// The same with the scopes that the answer named; `None` grants what was asked for
-    /// (RFC 6749 section 5.1).
+    /// The token with the scopes of its answer; `None` means the requested scopes (RFC 6749
+    /// section 5.1).
     #[must_use]
     pub fn granting(self, granted: Option<ScopeSet>) -> Self {
         Self { granted, ..self }
     }
 
-    /// Those of these scopes that it does not grant.
+    /// The scopes of a set that the token does not grant.
     pub fn lacks<'a>(&self, wanted: &'a ScopeSet) -> Vec<&'a Scope> {
         self.granted.as_ref().map_or_else(Vec::new, |granted| wanted.missing_from(granted))
     }
 
-    /// The same after a clock has jumped: it ends on both clocks when it ends on one.
+    /// The token after a clock jump: it ends on both clocks when it ends on the earlier one.
     pub(super) fn anchored(&self, now: Moment) -> Self {
         let (usable_until, ends) = (self.usable_until.anchored(now), self.ends.anchored(now));
         Self { usable_until, ends, ..self.clone() }
@@ -64,29 +78,46 @@ impl Bearer {
         self.header.as_bytes().get(SCHEME.len()..).unwrap_or_default()
     }
 
-    /// The token itself, to be shown to its own server once more.
+    /// The relation to the held token. `rejected` tells whether an upstream rejected a generation.
+    pub(super) fn renewal_of(
+        &self,
+        held: Option<&Self>,
+        now: Moment,
+        rejected: impl FnOnce(u64) -> bool,
+    ) -> Renewal {
+        let Some(held) = held.filter(|held| now.is_before(held.ends)) else {
+            return Renewal::New;
+        };
+        let later = self.ends.mono > held.ends.mono + SAME_EXPIRY;
+        match held.header == self.header {
+            true if held.is_usable(now) || !later => Renewal::Same,
+            false if !later && !rejected(held.generation) => Renewal::NoLater,
+            _ => Renewal::New,
+        }
+    }
+
+    /// The token itself, for its revocation.
     pub(super) fn token(&self) -> Sensitive {
         Sensitive::new(String::from_utf8_lossy(self.token_bytes()))
     }
 
-    /// Counts the tokens of one cell: a newer token has a greater one.
+    /// The number of the token among those of its cell: a newer token has a greater one.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Whether it may still be sent.
+    /// Tells whether the token may still be sent.
     pub fn is_usable(&self, now: Moment) -> bool {
         now.is_before(self.usable_until)
     }
 
-    /// For how long it may still be sent, by the clock that says less.
+    /// The time for which the token may still be sent, by the earlier clock.
     pub fn usable_for(&self, now: Moment) -> Duration {
         let by_wall = self.usable_until.wall.duration_since(now.wall).unwrap_or_default();
         self.usable_until.mono.saturating_duration_since(now.mono).min(by_wall)
     }
 
-    /// A few salted hexadecimal digits for the log: the same token has the same ones within this
-    /// process, and nobody can find the token from them.
+    /// The salted fingerprint for the log, eight hexadecimal digits.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -98,15 +129,8 @@ impl fmt::Debug for Bearer {
     }
 }
 
-/// A token is not used in its last moments, since it must still live when it arrives.
+/// The time at the end of its life in which a token is not used, because it must be valid when it
+/// arrives.
 fn margin(life: Duration) -> Duration {
     life.div_f64(10.0).min(Duration::from_secs(5))
-}
-
-/// `RandomState` is keyed anew in each process.
-pub(super) fn fingerprint(secret: &Sensitive) -> String {
-    use std::hash::{BuildHasher, RandomState};
-    use std::sync::LazyLock;
-    static SALT: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    format!("{:08x}", SALT.hash_one(secret.expose()) & 0xffff_ffff)
 }

@@ -1,5 +1,5 @@
-//! Notices suspends, steps of the wall clock and times in which the program stood still; counts them
-//! and has all refreshers look at their tokens again.
+//! Detects suspends, steps of the wall clock and stalls of the program; counts them and makes all
+//! refreshers check their tokens.
 
 use std::time::Duration;
 
@@ -9,47 +9,43 @@ use super::handle::ManagerHandle;
 use super::metrics::TokenMetrics;
 use crate::clock::{Drift, Jump, Moment, seconds};
 
-/// How often the clocks are looked at.
-const EVERY: Duration = Duration::from_secs(1);
-/// A look that comes so much later means that the program stood still: stopped, or starved.
-const LATE: Duration = Duration::from_secs(2);
+/// Time between two looks at the clocks.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Delay of a look that means that the program was stopped or starved.
+const STALL: Duration = Duration::from_secs(2);
 /// Values of the `kind` label.
 const KINDS: [&str; 4] = ["suspend", "ahead", "back", "stall"];
 
-/// Watches for ever. Requests look at both clocks themselves: this is for the refreshers.
-pub(super) async fn watch(tokens: ManagerHandle, metrics: TokenMetrics) {
+/// Watches the clocks without end. Requests compare both clocks themselves; this is for the refreshers,
+/// which sleep by the monotonic clock.
+pub(super) async fn watch_clocks(tokens: ManagerHandle, metrics: TokenMetrics) {
     for kind in KINDS {
         metrics.clock_jumps.with_label_values(&[kind]);
     }
     let mut drift = Drift::new(Moment::now());
-    let mut slept = asleep();
+    let mut asleep = suspended();
     loop {
-        let due = Instant::now() + EVERY;
+        let due = Instant::now() + INTERVAL;
         tokio::time::sleep_until(due).await;
         let late = due.elapsed();
         let jump = drift.check(Moment::now());
-        let before = std::mem::replace(&mut slept, asleep());
+        let before = std::mem::replace(&mut asleep, suspended());
         let kind = match jump {
-            Some(Jump::Ahead(by)) if slept.saturating_sub(before) > by / 2 => "suspend",
+            Some(Jump::Ahead(by)) if asleep.saturating_sub(before) > by / 2 => "suspend",
             Some(Jump::Ahead(_)) => "ahead",
             Some(Jump::Back(_)) => "back",
-            None if late > LATE => "stall",
+            None if late > STALL => "stall",
             None => continue,
         };
         metrics.clock_jumps.with_label_values(&[kind]).inc();
-        tracing::warn!(
-            kind,
-            ?jump,
-            late_s = seconds(late),
-            "the clocks have jumped: tokens are looked at again"
-        );
+        tracing::warn!(kind, ?jump, late_s = seconds(late), "clock jump detected; checking tokens");
         tokens.wake();
     }
 }
 
-/// How long the machine has been suspended since it started.
+/// The time for which the machine has been suspended since its start.
 #[cfg(target_os = "linux")]
-fn asleep() -> Duration {
+fn suspended() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
     let [boot, mono] = [ClockId::Boottime, ClockId::Monotonic].map(|id| {
         let time = clock_gettime(id);
@@ -60,8 +56,8 @@ fn asleep() -> Duration {
     boot.saturating_sub(mono)
 }
 
-/// Other systems do not tell: a suspend counts as a step ahead there.
+/// Other systems do not report it: a suspend counts as a step forward there.
 #[cfg(not(target_os = "linux"))]
-fn asleep() -> Duration {
+fn suspended() -> Duration {
     Duration::ZERO
 }

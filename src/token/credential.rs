@@ -1,4 +1,4 @@
-//! `Credential`: one client registration, as the token river needs to know it.
+//! `Credential`: one client registration, and how its tokens are kept.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -11,42 +11,42 @@ use crate::secret::{EgressProxy, Reference};
 /// One client registration at one token endpoint, and how its tokens are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// Its name in the configuration, and the `credential` label of metrics.
+    /// The name in the configuration, and the `credential` label of metrics.
     pub name: Arc<str>,
-    /// Where tokens are asked from.
+    /// The token endpoint (RFC 6749 section 3.2).
     pub endpoint: TokenEndpoint,
-    /// Where the client id is read from.
+    /// The source of the client id.
     pub client_id: Reference,
-    /// Where the client secret, or the private key of `private_key_jwt`, is read from.
+    /// The source of the client secret, or of the private key of `private_key_jwt`.
     pub client_secret: Option<Reference>,
-    /// How the client proves itself.
+    /// The client authentication method.
     pub auth: ClientAuth,
-    /// How this token server is spoken to.
+    /// The deviations of this token server from RFC 6749.
     pub dialect: Dialect,
     /// TLS towards the token endpoint.
     pub tls: TlsSettings,
-    /// The egress proxy on the way to the token endpoint.
+    /// The egress proxy that leads to the token endpoint.
     pub egress: Option<EgressProxy>,
-    /// One token for each distinct set of scopes, or one with all of them.
+    /// The sharing of tokens among routes.
     pub grouping: Grouping,
-    /// Where tokens are revoked when the program ends (RFC 7009); `None`: they are not.
+    /// The endpoint at which tokens are revoked when the program ends (RFC 7009); `None`: they are not.
     pub revocation: Option<TokenEndpoint>,
-    /// When tokens are renewed and how long anybody waits.
+    /// The times of renewal, and the limits of calls and waits.
     pub policy: RefreshPolicy,
 }
 
 impl Credential {
-    /// Whether another configuration of it shows the same login at the same endpoint, so that what
-    /// the server thinks of the one holds for the other.
-    pub(super) fn same_login(&self, other: &Self) -> bool {
-        let login = |one: &Self| {
-            (one.endpoint.clone(), one.client_id.clone(), one.client_secret.clone(), one.auth)
-        };
-        login(self) == login(other)
+    /// Tells whether another configuration has the same client at the same endpoint, so that the
+    /// server's verdict on one holds for the other.
+    pub(super) fn same_client(&self, other: &Self) -> bool {
+        self.endpoint == other.endpoint
+            && self.client_id == other.client_id
+            && self.client_secret == other.client_secret
+            && self.auth == other.auth
     }
 }
 
-/// How scopes are gathered into tokens.
+/// The sharing of tokens among routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Grouping {
     /// One token for each distinct set of scopes: least privilege.
@@ -56,33 +56,33 @@ pub enum Grouping {
     Union,
 }
 
-/// When tokens are renewed and how long anybody waits.
+/// The times of renewal, and the limits of calls and waits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RefreshPolicy {
     /// Share of a token's life after which it is renewed, between 0.1 and 0.95.
     pub refresh_at: f64,
-    /// How much earlier jitter may renew, as a share of life.
+    /// Largest share of life by which jitter renews earlier.
     pub jitter: f64,
     /// Time for DNS, TCP and TLS of one token call.
     pub connect_timeout: Duration,
-    /// Time for one token call altogether.
+    /// Time for one whole token call.
     pub timeout: Duration,
-    /// How long a request waits for a first or next token.
+    /// Longest wait of a request for a first or next token.
     pub wait: Duration,
-    /// What happens when fewer scopes are granted than were asked for.
+    /// The reaction to an answer that grants fewer scopes than were requested.
     pub missing_scopes: MissingScopes,
-    /// Token calls in any hour, over all tokens of the credential; `None`: as many as are needed.
+    /// Largest number of token calls in any hour, over all tokens of the credential; `None`: no limit.
     pub budget: Option<NonZeroU32>,
-    /// `Some`: a token is fetched at its first use, and let go after so long without one.
+    /// `Some`: a token is fetched at its first use, and dropped after this time without one.
     pub lazy: Option<Duration>,
 }
 
 impl Eq for RefreshPolicy {}
 
-/// What happens when fewer scopes are granted than a route asks for.
+/// The reaction to an answer that grants fewer scopes than a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MissingScopes {
-    /// Said in the log and as a gauge.
+    /// A warning in the log, and a gauge.
     #[default]
     Warn,
     /// The token is not used for such a route.

@@ -1,8 +1,9 @@
-//! One trip: read the secret, build, send, read the reply. It belongs to no request.
+//! `TokenClient`: one token request, from reading the secret to parsing the answer. No request of an
+//! app takes part in it.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::future::Future;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -10,86 +11,71 @@ use http::header::DATE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::client_secret::{ClientSecretState, Shown};
+use super::client_secret::LoadedCredentials;
 use super::credential::Credential;
-use super::metrics::TokenMetrics;
-use super::probe::{MAX_RESPONSE_BYTES, connector};
-use super::schedule::FLOOR;
+use super::endpoint_client::{MAX_RESPONSE_BYTES, connector};
+use super::fingerprint::Fingerprint;
+use super::schedule::MIN_CALL_INTERVAL;
 use crate::clock::{Moment, seconds};
 use crate::net::control::{self, CallError};
 use crate::oauth::error::{ErrorCode, FailureClass, MalformedResponse, TokenError};
 use crate::oauth::lifetime::{Lifetime, lifetime};
-use crate::oauth::request::{self, GrantType};
-use crate::oauth::revoke::{self, RevokedToken};
+use crate::oauth::request::RequestError;
 use crate::oauth::token_response::{self, IssuedToken};
-use crate::oauth::{ScopeSet, TokenEndpoint};
+use crate::oauth::{ClientRequest, GrantType, RevokedToken, ScopeSet, TokenEndpoint};
 use crate::secret::{Freshness, SecretError, Store};
 use crate::sensitive::Sensitive;
+use crate::x509::TlsSetupError;
 
-/// What one trip brought.
+/// The result of a successful token request.
 pub struct Fetched {
     /// The token.
     pub issued: IssuedToken,
     /// Its life from `sent` on, above zero.
     pub lifetime: Lifetime,
-    /// When the request was sent.
+    /// The time at which the request was sent.
     pub sent: Moment,
-    /// How far the server's clock is ahead of ours, in seconds, where the answer tells.
+    /// The seconds by which the server's clock is ahead of ours, for an answer with a `Date`.
     pub clock_offset: Option<f64>,
+    /// The secret that the server accepted; `None` for a refresh grant, which may go without one.
+    pub secret: Option<Fingerprint>,
 }
 
-/// Something that fetches tokens; the refresher's tests bring their own.
+/// A source of tokens; the refresher's tests bring their own.
 pub trait Fetch: Send + Sync + 'static {
-    /// Makes one trip, with a refresh token where one is given. A login whose hash is `suppressed` is
-    /// not shown.
+    /// Requests one token, with the refresh token if there is one. The secret with the fingerprint
+    /// `suppressed` is not sent.
     fn fetch(
         &self,
         refresh: Option<&Sensitive>,
-        suppressed: Option<u64>,
+        suppressed: Option<Fingerprint>,
     ) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
 
-    /// Asks the server to end a token (RFC 7009).
+    /// Revokes a token (RFC 7009).
     fn revoke(
         &self,
         token: RevokedToken<'_>,
     ) -> impl Future<Output = Result<(), FetchError>> + Send;
 }
 
-/// Makes a [`Fetch`] for each token that is kept.
+/// Makes a [`Fetch`] for each token.
 pub trait MakeFetch {
-    /// What it makes.
+    /// The type that it makes.
     type Fetch: Fetch;
 
-    /// What fetches this token.
+    /// The source of one token.
     fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Self::Fetch;
 }
 
-/// Real trips to real servers.
+/// Makes a [`TokenClient`] for each token.
 pub struct TokenClients {
     store: Arc<Store>,
-    metrics: TokenMetrics,
-    /// One for each credential that any trip is for.
-    logins: Vec<Weak<ClientSecretState>>,
 }
 
 impl TokenClients {
-    /// Clients whose secrets are read through `store`.
-    pub fn new(store: Arc<Store>, metrics: TokenMetrics) -> Self {
-        Self { store, metrics, logins: Vec::new() }
-    }
-
-    /// The login of a credential; what is known of its secrets holds as long as it is not changed.
-    fn login(&mut self, credential: &Arc<Credential>) -> Arc<ClientSecretState> {
-        self.logins.retain(|login| login.strong_count() > 0);
-        let mut known = self.logins.iter().filter_map(Weak::upgrade);
-        if let Some(login) = known.find(|login| login.is_of(credential)) {
-            return login;
-        }
-        let metrics = self.metrics.of_client_secret(&credential.name);
-        let store = Arc::clone(&self.store);
-        let login = Arc::new(ClientSecretState::new(Arc::clone(credential), store, metrics));
-        self.logins.push(Arc::downgrade(&login));
-        login
+    /// Clients that read their secrets through `store`.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store }
     }
 }
 
@@ -97,135 +83,125 @@ impl MakeFetch for TokenClients {
     type Fetch = TokenClient;
 
     fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> TokenClient {
-        let login = self.login(credential);
-        TokenClient { credential: Arc::clone(credential), scopes: scopes.clone(), login }
+        let Credential { client_id, client_secret, .. } = &**credential;
+        for reference in std::iter::once(client_id).chain(client_secret) {
+            self.store.register_counters(reference);
+        }
+        let (credential, store) = (Arc::clone(credential), Arc::clone(&self.store));
+        TokenClient { credential, scopes: scopes.clone(), store }
     }
 }
 
-/// The real trip.
+/// Requests one token from its server.
 pub struct TokenClient {
     credential: Arc<Credential>,
     scopes: ScopeSet,
-    login: Arc<ClientSecretState>,
+    store: Arc<Store>,
 }
 
 impl Fetch for TokenClient {
     async fn fetch(
         &self,
         refresh: Option<&Sensitive>,
-        suppressed: Option<u64>,
+        suppressed: Option<Fingerprint>,
     ) -> Result<Fetched, FetchError> {
-        // A login that is suppressed is looked at anew: it may have been changed.
-        let age = if suppressed.is_some() { Freshness::Fresh } else { Freshness::Cached };
-        let shown = self.login.read(age).await.map_err(secret_error)?;
+        // While a secret is suppressed its source is read past the cache: it may hold a new one.
+        let freshness = if suppressed.is_some() { Freshness::Fresh } else { Freshness::Cached };
+        let loaded = self.load(freshness).await?;
         let began = Instant::now();
-        let refused = match self.ask(&shown, refresh, suppressed).await {
-            Err(error) if error.refused_login().is_some() => error,
+        let refused = match self.request_token(&loaded, refresh, suppressed).await {
+            Err(error) if error.refused_secret().is_some() => error,
             outcome => return outcome,
         };
-        // The secret may have been rotated since it was read, or between id and secret: then the
-        // new one is tried as soon as another call may be made, and its outcome counts.
-        match self.login.read(Freshness::Fresh).await {
-            Ok(newer) if newer.hash != shown.hash => {
-                tokio::time::sleep_until(began + FLOOR).await;
-                self.ask(&newer, refresh, suppressed).await
+        // The secret may have been rotated since it was read, or between the readings of id and
+        // secret. Then the new one is tried as soon as another call may be made, and its outcome
+        // counts; the same secret is never sent twice.
+        match self.load(Freshness::Fresh).await {
+            Ok(newer) if newer.fingerprint != loaded.fingerprint => {
+                tokio::time::sleep_until(began + MIN_CALL_INTERVAL).await;
+                self.request_token(&newer, refresh, suppressed).await
             }
             _ => Err(refused),
         }
     }
 
     async fn revoke(&self, token: RevokedToken<'_>) -> Result<(), FetchError> {
-        let Credential { revocation, dialect, auth, policy, .. } = &*self.credential;
-        let Some(endpoint) = revocation else { return Ok(()) };
-        let client = self.login.read(Freshness::Cached).await.map_err(secret_error)?.client;
-        let request = revoke::build(endpoint, dialect, *auth, &client, token, SystemTime::now())
-            .map_err(|error| FetchError::Setup(error.to_string()))?;
-        let response = self.call(endpoint, request, policy.timeout).await?;
-        match response.status().is_success() {
-            true => Ok(()),
-            false => Err(FetchError::Setup(format!("status {}", response.status().as_u16()))),
-        }
+        let Some(endpoint) = &self.credential.revocation else { return Ok(()) };
+        let loaded = self.load(Freshness::Cached).await?;
+        let request = self.request(endpoint, &loaded, SystemTime::now()).revocation(token)?;
+        let status = self.call(endpoint, request).await?.status();
+        if status.is_success() { Ok(()) } else { Err(FetchError::Revocation(status.as_u16())) }
     }
 }
 
 impl TokenClient {
-    /// Shows one login to the server, unless it is suppressed.
-    async fn ask(
-        &self,
-        shown: &Shown,
-        refresh: Option<&Sensitive>,
-        suppressed: Option<u64>,
-    ) -> Result<Fetched, FetchError> {
-        if suppressed == Some(shown.hash) {
-            return Err(FetchError::SecretSuppressed);
-        }
-        let outcome = self.request_token(shown, refresh).await;
-        match &outcome {
-            Ok(_) if refresh.is_none() => self.login.accepted(shown.hash),
-            Err(error) if error.refused_login().is_some() => self.login.refused(shown.hash),
-            _ => {}
-        }
-        outcome
+    async fn load(&self, freshness: Freshness) -> Result<LoadedCredentials, SecretError> {
+        LoadedCredentials::load(&self.credential, &self.store, freshness).await
     }
 
     async fn request_token(
         &self,
-        shown: &Shown,
+        loaded: &LoadedCredentials,
         refresh: Option<&Sensitive>,
+        suppressed: Option<Fingerprint>,
     ) -> Result<Fetched, FetchError> {
-        let Credential { endpoint, dialect, auth, policy, .. } = &*self.credential;
+        let secret = loaded.fingerprint;
+        if suppressed == Some(secret) {
+            return Err(FetchError::SecretSuppressed);
+        }
+        let Credential { endpoint, dialect, .. } = &*self.credential;
         let sent = Moment::now();
         let grant = refresh.map_or(GrantType::ClientCredentials, GrantType::RefreshToken);
-        let request =
-            request::build(endpoint, dialect, *auth, &shown.client, grant, &self.scopes, sent.wall)
-                .map_err(|error| FetchError::Setup(error.to_string()))?;
-        let refused = |error| FetchError::Refused { error, secret: shown.hash };
-        let mut response = self.call(endpoint, request, policy.timeout).await?;
+        let request = self.request(endpoint, loaded, sent.wall).token(grant, &self.scopes)?;
+        let refused = |error| FetchError::Refused { error, secret };
+        let mut response = self.call(endpoint, request).await?;
         if !response.status().is_success() {
             ensure_date(response.headers_mut(), SystemTime::now());
         }
+        let (parts, body) = response.into_parts();
         let issued =
-            token_response::parse(dialect, response.status(), response.headers(), response.body())
-                .map_err(refused)?;
+            token_response::parse(dialect, parts.status, &parts.headers, &body).map_err(refused)?;
         let received = SystemTime::now();
         let lifetime = lifetime(&issued, sent.wall, received, dialect.default_lifetime);
         if lifetime.life.is_zero() {
             return Err(refused(TokenError::Malformed(MalformedResponse::Ended)));
         }
         let clock_offset = issued.date.map(|date| clock_offset(date, sent.wall, received));
-        Ok(Fetched { issued, lifetime, sent, clock_offset })
+        let secret = refresh.is_none().then_some(secret);
+        Ok(Fetched { issued, lifetime, sent, clock_offset, secret })
+    }
+
+    fn request<'a>(
+        &'a self,
+        endpoint: &'a TokenEndpoint,
+        loaded: &'a LoadedCredentials,
+        now: SystemTime,
+    ) -> ClientRequest<'a> {
+        let Credential { dialect, auth, .. } = &*self.credential;
+        ClientRequest { endpoint, dialect, auth: *auth, client: &loaded.client, now }
     }
 
     async fn call(
         &self,
         endpoint: &TokenEndpoint,
         request: Request<Bytes>,
-        timeout: Duration,
     ) -> Result<Response<Bytes>, FetchError> {
-        let connector = connector(&self.credential, endpoint)
-            .map_err(|error| FetchError::Setup(error.to_string()))?;
-        let called = control::call(&connector, request, timeout, MAX_RESPONSE_BYTES).await;
-        called.map(|reply| reply.response).map_err(|error| FetchError::Call {
-            timeout: error.is_timeout(),
-            unsent: matches!(error, CallError::Connect(_)),
-            text: match error.hint() {
-                Some(hint) => format!("{error}; {hint}"),
-                None => error.to_string(),
-            },
-        })
+        let connector = connector(&self.credential, endpoint)?;
+        let timeout = self.credential.policy.timeout;
+        Ok(control::call(&connector, request, timeout, MAX_RESPONSE_BYTES).await?.response)
     }
 }
 
-/// A date in Retry-After is read against `Date`: where there is none, the answer is of now
-/// (RFC 9110 section 6.6.1).
+/// Sets a missing `Date` to the time of receipt (RFC 9110 section 6.6.1), against which a date in
+/// `Retry-After` is read.
 fn ensure_date(headers: &mut HeaderMap, now: SystemTime) {
     if let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
         headers.entry(DATE).or_insert(now);
     }
 }
 
-/// How far the server's clock is ahead of ours, in seconds: its `Date`, which counts whole ones,
-/// against the middle of the call.
+/// The seconds by which the server's clock is ahead of ours: its `Date`, which counts whole seconds,
+/// compared with the middle of the call.
 fn clock_offset(date: SystemTime, sent: SystemTime, received: SystemTime) -> f64 {
     let middle = sent + received.duration_since(sent).unwrap_or_default() / 2;
     let date = date + Duration::from_millis(500);
@@ -235,34 +211,40 @@ fn clock_offset(date: SystemTime, sent: SystemTime, received: SystemTime) -> f64
     }
 }
 
-fn secret_error(error: SecretError) -> FetchError {
-    FetchError::Secret(error.to_string())
-}
-
-/// Why a trip brought no token. The words hold no secret and none of the server's text.
-#[derive(Debug)]
+/// The reason why a token request failed. Its text holds no secret and nothing of the server's text.
+#[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// A reference could not be read.
-    Secret(String),
-    /// The secret was refused lately or too often, and has not changed: no call was made.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The secret was refused lately or too often and has not changed: no call was made.
+    #[error(
+        "the server has refused this client id and secret; they are tried again later or when they \
+         change, and after five times only then or when a refresh is forced"
+    )]
     SecretSuppressed,
-    /// The request cannot be made from these settings.
-    Setup(String),
+    /// No request can be made from these settings.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The TLS settings cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsSetupError),
+    /// The token is not a valid header value.
+    #[error("the token fits into no header")]
+    Header,
+    /// The server answered a revocation with this status.
+    #[error("status {0}")]
+    Revocation(u16),
     /// No whole answer came.
-    Call {
-        /// For want of time.
-        timeout: bool,
-        /// The server cannot have seen the request.
-        unsent: bool,
-        /// What failed.
-        text: String,
-    },
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The answer holds no token.
+    #[error("{error}")]
     Refused {
-        /// What it says.
+        /// The error of the answer.
         error: TokenError,
-        /// Hash of what was sent.
-        secret: u64,
+        /// The secret of the request.
+        secret: Fingerprint,
     },
 }
 
@@ -270,40 +252,45 @@ impl FetchError {
     /// The `result` label of metrics.
     pub fn result(&self) -> &'static str {
         match self {
-            Self::Call { timeout: true, .. } => "timeout",
+            Self::Call(error) if error.is_timeout() => "timeout",
             Self::Refused { error, .. } => error.label(),
             Self::SecretSuppressed => "denied",
             _ => "error",
         }
     }
 
-    /// What failed in a word of a fixed list: the server's own code where an RFC knows it.
+    /// The failure as a word of a fixed list: the server's own code where an RFC lists it.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Secret(_) => "secret_unreadable",
-            Self::Setup(_) => "settings",
             Self::SecretSuppressed => "secret_refused",
-            Self::Call { unsent: true, .. } => "connect",
+            Self::Request(_) | Self::Tls(_) | Self::Header | Self::Revocation(_) => "settings",
+            Self::Call(CallError::Connect(_)) => "connect",
+            Self::Call(_) => self.result(),
             Self::Refused { error, .. } => error.word(),
-            Self::Call { .. } => self.result(),
         }
     }
 
-    /// Whether a call was made, or at least tried.
+    /// Tells whether a call was made or tried.
     pub fn called(&self) -> bool {
-        matches!(self, Self::Call { .. } | Self::Refused { .. })
+        matches!(self, Self::Call(_) | Self::Refused { .. })
     }
 
-    /// When the server wants to be asked again.
-    pub fn retry_after(&self) -> Option<Duration> {
+    /// The answer's error, where there was an answer.
+    fn token_error(&self) -> Option<&TokenError> {
         match self {
-            Self::Refused { error, .. } => error.retry_after(),
+            Self::Refused { error, .. } => Some(error),
             _ => None,
         }
     }
 
-    /// Hash of a login that was refused as such.
-    pub fn refused_login(&self) -> Option<u64> {
+    /// The wait that the server asks for.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.token_error()?.retry_after()
+    }
+
+    /// The secret, where the server refused to authenticate the client.
+    pub fn refused_secret(&self) -> Option<Fingerprint> {
         match self {
             Self::Refused { error, secret } if error.class() == FailureClass::ClientRejected => {
                 Some(*secret)
@@ -312,60 +299,39 @@ impl FetchError {
         }
     }
 
-    /// Whether the server says in so many words that it is the client that it refuses.
+    /// Tells whether the error code names the client as the reason.
     pub fn rejects_client(&self) -> bool {
-        let code = match self {
-            Self::Refused { error, .. } => error.code(),
-            _ => None,
-        };
+        let code = self.token_error().and_then(TokenError::code);
         matches!(code, Some(ErrorCode::InvalidClient | ErrorCode::UnauthorizedClient))
     }
 
-    /// What a person can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    /// The remedy, where one is known.
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Refused { error, .. } => error.hint(),
-            _ => None,
+            Self::Call(error) => error.hint().map(Cow::Owned),
+            _ => self.token_error()?.hint().map(Cow::Borrowed),
         }
     }
 
-    /// Whether a refresh token was refused for good, so that the client's own credentials are
+    /// Tells whether a refresh token was refused for good, so that the client's own credentials are
     /// tried: any 4xx but 429.
     pub fn refuses_refresh_token(&self) -> bool {
-        let status = match self {
-            Self::Refused { error, .. } => error.status(),
-            _ => None,
-        };
-        status.is_some_and(|status| {
-            status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
+        let response = self.token_error().and_then(TokenError::response);
+        response.is_some_and(|response| {
+            response.status.is_client_error() && response.status != StatusCode::TOO_MANY_REQUESTS
         })
     }
 
-    /// Whether the server may have replaced a refresh token by one that we never saw. Showing the
-    /// old one again then looks like theft (RFC 9700 section 4.14.2).
+    /// Tells whether the server may have replaced a refresh token by one that never arrived. To send
+    /// the old one again then looks like theft (RFC 9700 section 4.14.2).
     pub fn loses_refresh_token(&self) -> bool {
         match self {
-            Self::Call { unsent, .. } => !unsent,
+            Self::Call(error) => !matches!(error, CallError::Connect(_)),
             Self::Refused { error, .. } => error.class() == FailureClass::Malformed,
             _ => false,
         }
     }
 }
-
-impl fmt::Display for FetchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Secret(text) | Self::Setup(text) | Self::Call { text, .. } => f.write_str(text),
-            Self::SecretSuppressed => f.write_str(
-                "the server has refused this client id and secret; they are tried again later or \
-                 when they change, and after five times only then or when a refresh is forced",
-            ),
-            Self::Refused { error, .. } => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for FetchError {}
 
 #[cfg(test)]
 mod tests {

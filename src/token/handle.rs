@@ -1,5 +1,4 @@
-//! The tokens of a manager as operators see them: their state, and the requests that may be made of them,
-//! never their values.
+//! `ManagerHandle`: the tokens as operators see and refresh them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,11 +9,11 @@ use super::status::TokenStatus;
 use super::token_cell::Reader;
 use crate::clock::Moment;
 
-/// The tokens of a manager. Clones share one list.
+/// The states of all tokens and the requests that operators may make; never a token's value.
 #[derive(Clone, Default)]
 pub struct ManagerHandle(Arc<Mutex<Vec<ManagedToken>>>);
 
-/// One token of the list.
+/// One token of a [`ManagerHandle`].
 pub(super) struct ManagedToken {
     pub(super) status: Arc<Mutex<TokenStatus>>,
     pub(super) reader: Reader,
@@ -26,14 +25,11 @@ impl ManagedToken {
     /// The state at this moment. The gate is read each time: an hourly budget recovers with time alone.
     fn status(&self) -> TokenStatus {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        status.budget_left = status.budget.map(|budget| self.gate.left(Instant::now(), budget));
+        let now = Instant::now();
+        status.budget_left = status.budget.map(|budget| self.gate.calls_left(now, budget));
         status.secret_refused = self.gate.refuses();
+        status.secret_changed = self.gate.rotated_at();
         status
-    }
-
-    fn is_of(&self, credential: Option<&str>) -> bool {
-        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        credential.map_or(!status.lazy, |name| *status.credential == *name)
     }
 }
 
@@ -43,30 +39,35 @@ impl ManagerHandle {
         self.lock().iter().map(ManagedToken::status).collect()
     }
 
-    /// Forces a refresh of all tokens of a credential, and lets a refused secret be tried again. Returns
-    /// the number of tokens.
+    /// Fetches new tokens for a credential, whatever the age of the held ones, and tries a refused
+    /// client secret again. Returns the number of its tokens.
     pub fn refresh(&self, credential: &str) -> usize {
-        let all = self.lock();
-        let its = all.iter().filter(|shown| shown.is_of(Some(credential)));
-        its.map(|shown| shown.reader.force()).count()
+        let entries = self.lock();
+        let matching = entries.iter().filter(|entry| *entry.status().credential == *credential);
+        matching.map(|entry| entry.reader.force_refresh()).count()
     }
 
-    /// Requests the missing tokens of a credential, or of all that are not lazy.
+    /// Requests a token for each unusable one of a credential, or of all credentials that are not
+    /// lazy.
     pub fn ask(&self, credential: Option<&str>) {
         let now = Moment::now();
-        let all = self.lock();
-        let absent = |shown: &&ManagedToken| shown.is_of(credential) && !shown.status().usable(now);
-        all.iter().filter(absent).for_each(|shown| shown.reader.ask());
+        for entry in self.lock().iter() {
+            let status = entry.status();
+            let matches = credential.map_or(!status.lazy, |name| *status.credential == *name);
+            if matches && !status.usable(now) {
+                entry.reader.request_refresh();
+            }
+        }
     }
 
-    /// Wakes all refreshers, to look at the clocks.
+    /// Makes all refreshers look at the clocks.
     pub(super) fn wake(&self) {
-        self.lock().iter().for_each(|shown| shown.reader.wake());
+        self.lock().iter().for_each(|entry| entry.reader.wake());
     }
 
-    /// Replaces the list.
-    pub(super) fn show(&self, tokens: Vec<ManagedToken>) {
-        *self.lock() = tokens;
+    /// Replaces the list of tokens.
+    pub(super) fn set(&self, entries: Vec<ManagedToken>) {
+        *self.lock() = entries;
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<ManagedToken>> {

@@ -9,69 +9,82 @@ use super::handle::ManagerHandle;
 use super::status::TokenStatus;
 use crate::clock::Moment;
 use crate::telemetry::Registry;
-use crate::telemetry::family::{Counters, Gauges, Histograms};
+use crate::telemetry::family::{Counters, Histograms};
 use crate::telemetry::metrics::TOKEN_SECONDS;
 
 /// Values of the `result` label.
 const RESULTS: [&str; 5] = ["ok", "denied", "error", "timeout", "malformed"];
+/// The `result` label of a rotation to a secret that the token server accepted.
+pub(super) const ACCEPTED: &str = "accepted";
+/// The `result` label of a rotation to a secret that the token server refused.
+pub(super) const REFUSED: &str = "refused";
 
 /// Computes the value of a gauge; `None` if there is none at the moment.
 type Value = fn(&TokenStatus, Moment) -> Option<f64>;
 
 /// Name, help text and value of each gauge of a token.
 const TOKEN_GAUGES: [(&str, &str, Value); 8] = [
-    ("bearer_proxy_token_usable", "Whether a token is held that may be sent.", |token, now| {
+    ("bearer_proxy_token_usable", "1 if a usable token is held.", |token, now| {
         Some(flag(token.usable(now)))
     }),
     (
         "bearer_proxy_token_wanted",
-        "1 if the token is to be kept; 0 for a lazy one that was not used lately.",
+        "1 if the token is kept fresh; 0 for a lazy one that was not used lately.",
         |token, _| Some(flag(token.wanted())),
     ),
     (
         "bearer_proxy_token_consecutive_failures",
-        "Failed calls since the token was last obtained.",
+        "Failed token requests since the token was last obtained.",
         |token, _| Some(token.failures.into()),
     ),
-    ("bearer_proxy_token_expiry_timestamp_seconds", "When the held token ends.", |token, _| {
-        token.expires.map(epoch)
-    }),
+    (
+        "bearer_proxy_token_expiry_timestamp_seconds",
+        "Expiry time of the held token.",
+        |token, _| token.expires.map(epoch),
+    ),
     (
         "bearer_proxy_token_refresh_due_timestamp_seconds",
-        "When the next call for this token is due.",
+        "Time at which the next token request is due.",
         |token, _| token.refresh_due.map(epoch),
     ),
     (
         "bearer_proxy_token_last_success_timestamp_seconds",
-        "When a token was last obtained.",
+        "Time at which a token was last obtained.",
         |token, _| token.last_success.map(epoch),
     ),
     (
         "bearer_proxy_token_missing_scopes",
-        "Scopes that were asked for and not granted.",
+        "Requested scopes that the token server did not grant.",
         |token, _| token.last_success.map(|_| token.missing_scopes.len() as f64),
     ),
     (
         "bearer_proxy_token_server_clock_offset_seconds",
-        "How far the token server's clock is ahead of ours.",
+        "Seconds by which the token server's clock is ahead of ours.",
         |token, _| token.clock_offset,
     ),
 ];
 
 /// Name, help text and value of each gauge of a credential, of which any of its tokens knows.
-const CREDENTIAL_GAUGES: [(&str, &str, Value); 3] = [
-    ("bearer_proxy_token_budget", "Calls that token_budget allows in any hour.", |token, _| {
-        token.budget.map(|calls| calls.get().into())
-    }),
+const CREDENTIAL_GAUGES: [(&str, &str, Value); 4] = [
+    (
+        "bearer_proxy_token_budget",
+        "Token requests that token_budget allows in any hour.",
+        |token, _| token.budget.map(|calls| calls.get().into()),
+    ),
     (
         "bearer_proxy_token_budget_left",
-        "Calls that token_budget leaves for this hour.",
+        "Token requests that are left of token_budget in this hour.",
         |token, _| token.budget_left.map(f64::from),
     ),
     (
         "bearer_proxy_secret_refused",
         "1 if the token server refused the client secret last, and accepted none since.",
         |token, _| Some(flag(token.secret_refused)),
+    ),
+    (
+        "bearer_proxy_secret_last_change_timestamp_seconds",
+        "Time at which a changed client secret was first sent to the token server.",
+        |token, _| token.secret_changed.map(epoch),
     ),
 ];
 
@@ -83,7 +96,6 @@ pub struct TokenMetrics {
     requests: Counters,
     duration: Histograms,
     rotations: Counters,
-    last_change: Gauges,
     contended: Counters,
     disagreements: Counters,
     pub(super) clock_jumps: Counters,
@@ -93,7 +105,7 @@ impl TokenMetrics {
     /// Registers the families.
     ///
     /// # Errors
-    /// Where a family of the same name is registered already.
+    /// A family of the same name is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let tokens = ManagerHandle::default();
         register_gauges(registry, &tokens)?;
@@ -101,38 +113,33 @@ impl TokenMetrics {
             tokens,
             requests: registry.counter_vec(
                 "bearer_proxy_token_requests_total",
-                "Calls to token endpoints, by result.",
+                "Token requests, by result.",
                 &["credential", "result"],
             )?,
             duration: registry.histogram_vec(
                 "bearer_proxy_token_request_duration_seconds",
-                "Time of a call to a token endpoint, connecting included.",
+                "Duration of a token request, including the connection.",
                 &["credential"],
                 TOKEN_SECONDS,
             )?,
             rotations: registry.counter_vec(
                 "bearer_proxy_secret_rotations_total",
-                "Changed client secrets, by what the token server thought of them.",
+                "Client secret rotations, by whether the token server accepted the new secret.",
                 &["credential", "result"],
-            )?,
-            last_change: registry.gauge_vec(
-                "bearer_proxy_secret_last_change_timestamp_seconds",
-                "When a changed client secret was first shown to the token server.",
-                &["credential"],
             )?,
             contended: registry.counter_vec(
                 "bearer_proxy_token_contended_total",
-                "Times that an upstream had refused three tokens within one life.",
+                "Times that an upstream refused three tokens within the life of one.",
                 &["credential"],
             )?,
             disagreements: registry.counter_vec(
                 "bearer_proxy_token_expiry_disagreements_total",
-                "Answers whose relative and absolute expiry differ by more than 60 s.",
+                "Token responses whose relative and absolute expiry differ by more than 60 s.",
                 &["credential"],
             )?,
             clock_jumps: registry.counter_vec(
                 "bearer_proxy_clock_jumps_total",
-                "Times that the clocks parted, or the program stood still.",
+                "Clock jumps detected (suspend, step forward, step back, stall).",
                 &["kind"],
             )?,
         })
@@ -143,18 +150,6 @@ impl TokenMetrics {
         self.tokens.clone()
     }
 
-    /// The metrics of one login; its counters appear at once, at 0.
-    pub(super) fn of_client_secret(&self, credential: &str) -> ClientSecretMetrics {
-        for result in ["accepted", "refused"] {
-            self.rotations.with_label_values(&[credential, result]);
-        }
-        ClientSecretMetrics {
-            rotations: self.rotations.clone(),
-            last_change: self.last_change.clone(),
-            credential: credential.to_owned(),
-        }
-    }
-
     /// The counters of the calls of one credential; they appear at once, at 0.
     pub(super) fn of(&self, credential: &str) -> CallMetrics {
         for result in RESULTS {
@@ -162,6 +157,9 @@ impl TokenMetrics {
         }
         for counter in [&self.contended, &self.disagreements] {
             counter.with_label_values(&[credential]);
+        }
+        for result in [ACCEPTED, REFUSED] {
+            self.rotations.with_label_values(&[credential, result]);
         }
         CallMetrics { all: self.clone(), credential: credential.to_owned() }
     }
@@ -196,27 +194,6 @@ fn each(tokens: &ManagerHandle, value: Value, set: impl Fn(&TokenStatus, f64)) {
     }
 }
 
-/// The metrics of one login.
-pub(super) struct ClientSecretMetrics {
-    rotations: Counters,
-    last_change: Gauges,
-    credential: String,
-}
-
-impl ClientSecretMetrics {
-    /// A changed secret was `accepted` or `refused`.
-    pub(super) fn rotated(&self, result: &str) {
-        self.rotations.with_label_values(&[&self.credential, result]).inc();
-        self.last_change.with_label_values(&[&self.credential]).set(epoch(SystemTime::now()));
-    }
-}
-
-impl Drop for ClientSecretMetrics {
-    fn drop(&mut self) {
-        self.last_change.remove_label_values(&[&self.credential]);
-    }
-}
-
 /// The counters of the calls of one credential.
 pub(super) struct CallMetrics {
     all: TokenMetrics,
@@ -227,6 +204,11 @@ impl CallMetrics {
     pub(super) fn called(&self, result: &str, seconds: f64) {
         self.all.requests.with_label_values(&[&self.credential, result]).inc();
         self.all.duration.with_label_values(&[&self.credential]).observe(seconds);
+    }
+
+    /// Counts a changed secret by its first verdict.
+    pub(super) fn rotated(&self, result: &str) {
+        self.all.rotations.with_label_values(&[&self.credential, result]).inc();
     }
 
     pub(super) fn contended(&self) {

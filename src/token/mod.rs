@@ -1,26 +1,27 @@
-//! The life of a token in this process: the slow river, and the only writer of token cells.
+//! The life of a token in this process: the token path, and the only writer of token cells.
 //!
-//! [`refresher`] is the loop; [`schedule`] decides when, purely; [`fetch`] is one trip, and `outcome`
-//! what follows from it; [`token_cell`] is where the rivers meet; [`manager`] owns the refreshers across
-//! reloads.
+//! [`manager`] owns the refreshers across reloads; `refresher` is the loop for one token; [`schedule`]
+//! plans its calls, purely; `gate` bounds the calls of a credential; [`fetch`] makes one token request;
+//! [`token_cell`] passes the token to requests.
 
 pub mod bearer;
 mod client_secret;
 mod clock_watch;
 pub mod credential;
-mod echo;
+mod endpoint_client;
 pub mod fetch;
+mod fingerprint;
 mod gate;
 pub mod handle;
 pub mod manager;
 pub mod metrics;
-mod outcome;
 pub mod probe;
 pub mod refresher;
 mod rejection_history;
 pub mod schedule;
 #[cfg(test)]
 mod simulation;
+mod spec;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,8 +31,10 @@ pub mod token_cell;
 
 pub use bearer::Bearer;
 pub use credential::Credential;
+pub use fingerprint::Fingerprint;
 pub use handle::ManagerHandle;
-pub use manager::{TokenKey, TokenManager, TokenReaders, TokenSpec, effective_specs};
+pub use manager::TokenManager;
 pub use metrics::TokenMetrics;
+pub use spec::{TokenKey, TokenReaders, TokenSpec, effective_specs};
 pub use status::TokenStatus;
 pub use token_cell::{Reader, TokenUnavailable, UnavailableReason};

@@ -1,50 +1,49 @@
-//! One token call outside the river, for `check --live` and `token`: it keeps what an operator may see
-//! and the log must not.
+//! One token request for `check --live` and `token`. Its errors keep the server's description, which
+//! an operator may see and the log must not hold.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::DATE;
+use percent_encoding::percent_decode_str;
 
-use super::{Credential, echo};
-use crate::net::Origin;
-use crate::net::connect::{ConnectSettings, Connector};
-use crate::net::control::{self, CallError};
-use crate::net::tls::{Alpn, TlsCache};
-use crate::oauth::dialect::ClientCredentials;
+use super::credential::Credential;
+use super::endpoint_client::MAX_RESPONSE_BYTES;
+pub use super::endpoint_client::connector;
+use super::fetch::FetchError;
+use super::fingerprint::Fingerprint;
+use crate::net::control;
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
-use crate::oauth::request::{self, GrantType};
-use crate::oauth::{ScopeSet, TokenEndpoint, token_response};
-use crate::secret::EgressProxy;
+use crate::oauth::{ClientCredentials, ClientRequest, GrantType, ScopeSet, token_response};
 use crate::sensitive::Sensitive;
-use crate::x509::TlsSetupError;
 
-/// Largest token answer that is read, in bytes.
-pub const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
-/// How long unacknowledged bytes may stand before the connection counts as dead.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Length in bytes at which a part of a secret counts as the secret itself.
+const SECRET_PART: usize = 8;
 
-/// A token that was obtained, and how.
+/// A token that was obtained for an operator.
 pub struct Probe {
     /// The token itself.
     pub token: Sensitive,
-    /// Its life from the moment it was asked for.
+    /// Its life from the sending of the request.
     pub life: Duration,
-    /// The scopes that the answer names.
+    /// The scopes of the answer.
     pub granted: Option<ScopeSet>,
-    /// How far our clock is from the server's, where it says its time.
+    /// The difference of the clocks, for an answer with a `Date`.
     pub offset: Option<ClockOffset>,
 }
 
-/// How far this machine's clock is from a server's, whose Date (RFC 9110 section 6.6.1) counts whole
-/// seconds.
+/// The difference of this machine's clock from a server's, whose `Date` (RFC 9110 section 6.6.1) counts
+/// whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockOffset {
-    /// Ours is behind by so much.
+    /// Our clock is behind by this much.
     Behind(Duration),
-    /// Ours is ahead by so much.
+    /// Our clock is ahead by this much.
     Ahead(Duration),
 }
 
@@ -57,7 +56,7 @@ impl ClockOffset {
         })
     }
 
-    /// Its size.
+    /// The absolute value.
     #[must_use]
     pub fn abs(self) -> Duration {
         match self {
@@ -66,97 +65,67 @@ impl ClockOffset {
     }
 }
 
-/// Asks a credential's endpoint for one token.
+/// Requests one token from a credential's endpoint.
 ///
 /// # Errors
-/// Says what failed, and what may help.
+/// The request failed; the error has a hint where a remedy is known.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
-    let read = |error: crate::secret::SecretError| ProbeError::new(error.to_string());
-    let id = credential.client_id.read_id().await.map_err(read)?;
+    let Credential { endpoint, dialect, auth, policy, .. } = credential;
+    let id = credential.client_id.read_id().await.map_err(FetchError::from)?;
     let secret = match &credential.client_secret {
-        Some(reference) => Some(reference.read().await.map_err(read)?),
+        Some(reference) => Some(reference.read().await.map_err(FetchError::from)?),
         None => None,
     };
     let client = ClientCredentials { id, secret };
-    let sent = SystemTime::now();
-    let request = request::build(
-        &credential.endpoint,
-        &credential.dialect,
-        credential.auth,
-        &client,
-        GrantType::ClientCredentials,
-        scopes,
-        sent,
-    )
-    .map_err(|error| ProbeError::new(error.to_string()))?;
-    let connector = connector(credential, &credential.endpoint)
-        .map_err(|error| ProbeError::new(error.to_string()))?
-        .with_diagnostics();
-    let reply = control::call(&connector, request, credential.policy.timeout, MAX_RESPONSE_BYTES)
+    let now = SystemTime::now();
+    let request = ClientRequest { endpoint, dialect, auth: *auth, client: &client, now };
+    let request = request.token(GrantType::ClientCredentials, scopes).map_err(FetchError::from)?;
+    let connector = connector(credential, endpoint).map_err(FetchError::from)?.with_diagnostics();
+    let answer = control::call(&connector, request, policy.timeout, MAX_RESPONSE_BYTES)
         .await
-        .map_err(|error| called(&error))?;
-    let response = reply.response;
-    let offset = ClockOffset::of(response.headers(), SystemTime::now());
-    let issued = token_response::parse(
-        &credential.dialect,
-        response.status(),
-        response.headers(),
-        response.body(),
-    )
-    .map_err(|error| ProbeError { offset, ..refused(&error, &client) })?;
-    let life = lifetime(&issued, sent, SystemTime::now(), credential.dialect.default_lifetime).life;
+        .map_err(FetchError::from)?;
+    let (parts, body) = answer.response.into_parts();
+    let offset = ClockOffset::of(&parts.headers, SystemTime::now());
+    let issued = token_response::parse(dialect, parts.status, &parts.headers, &body)
+        .map_err(|error| ProbeError::refused(error, &client, offset))?;
+    let life = lifetime(&issued, now, SystemTime::now(), dialect.default_lifetime).life;
     Ok(Probe { token: issued.access_token, life, granted: issued.scope, offset })
 }
 
-/// The way to one of the credential's endpoints.
-///
-/// # Errors
-/// TLS settings that cannot be used.
-pub fn connector(
-    credential: &Credential,
-    endpoint: &TokenEndpoint,
-) -> Result<Connector, TlsSetupError> {
-    let origin = Origin::of(endpoint.uri()).map_err(|error| TlsSetupError::new(error.message))?;
-    let timeout = credential.policy.connect_timeout;
-    let settings = ConnectSettings { timeout, tcp_user_timeout: TCP_USER_TIMEOUT };
-    Connector::new(&TlsCache::default(), origin, &credential.tls, Alpn::Both, settings)?
-        .via_proxy(credential.egress.as_ref().map(EgressProxy::tunnel_proxy))
-}
-
-fn called(error: &CallError) -> ProbeError {
-    ProbeError { hint: error.hint(), ..ProbeError::new(error.to_string()) }
-}
-
-fn refused(error: &TokenError, client: &ClientCredentials) -> ProbeError {
-    let text = match error.description() {
-        Some(description) if echo::contains_secret(description.text(), client) => {
-            format!("{error} (its description repeats the secret and is not shown)")
-        }
-        Some(description) => format!("{error}: {:?}", description.text()),
-        None => error.to_string(),
-    };
-    ProbeError { hint: error.hint().map(str::to_owned), ..ProbeError::new(text) }
-}
-
-/// Why no token came.
+/// The reason why no token came.
 #[derive(Debug)]
 pub struct ProbeError {
-    text: String,
-    hint: Option<String>,
+    error: FetchError,
+    /// The server's description, or a note that it is withheld.
+    description: String,
     offset: Option<ClockOffset>,
 }
 
+impl From<FetchError> for ProbeError {
+    fn from(error: FetchError) -> Self {
+        Self { error, description: String::new(), offset: None }
+    }
+}
+
 impl ProbeError {
-    fn new(text: String) -> Self {
-        Self { text, hint: None, offset: None }
+    fn refused(error: TokenError, client: &ClientCredentials, offset: Option<ClockOffset>) -> Self {
+        let description = match error.description() {
+            Some(description) if contains_secret(description.text(), client) => {
+                " (its description repeats the secret and is not shown)".to_owned()
+            }
+            Some(description) => format!(": {:?}", description.text()),
+            None => String::new(),
+        };
+        let secret = Fingerprint::of(client.id.expose());
+        Self { error: FetchError::Refused { error, secret }, description, offset }
     }
 
-    /// What may help.
+    /// The remedy, where one is known.
     pub fn hint(&self) -> Option<String> {
-        self.hint.clone()
+        self.error.hint().map(Cow::into_owned)
     }
 
-    /// How far our clock is from the server's, where it answered and says its time.
+    /// The difference of the clocks, for an answer with a `Date`.
     pub fn offset(&self) -> Option<ClockOffset> {
         self.offset
     }
@@ -164,8 +133,52 @@ impl ProbeError {
 
 impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        write!(f, "{}{}", self.error, self.description)
     }
 }
 
 impl std::error::Error for ProbeError {}
+
+/// Tells whether a text of the server repeats the secret or a part of it: as it is, form-encoded, or as
+/// Basic credentials.
+fn contains_secret(text: &str, client: &ClientCredentials) -> bool {
+    let Some(secret) = &client.secret else { return false };
+    let pair = Sensitive::new(format!("{}:{}", client.id.expose(), secret.expose()));
+    let basic = Sensitive::new(STANDARD.encode(pair.expose()));
+    let decoded: Vec<u8> = percent_decode_str(text).collect();
+    contains_part(text.as_bytes(), secret)
+        || contains_part(&decoded, secret)
+        || contains_part(text.as_bytes(), &basic)
+}
+
+fn contains_part(text: &[u8], secret: &Sensitive) -> bool {
+    let size = secret.len().clamp(1, SECRET_PART);
+    let mut parts = secret.expose().as_bytes().windows(size);
+    parts.any(|part| text.windows(size).any(|found| found == part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_that_repeat_the_secret() {
+        let (id, secret) = (Sensitive::new("erp"), Some(Sensitive::new("s3cr+t/with%more")));
+        let client = ClientCredentials { id, secret };
+        for (words, expected) in [
+            ("AADSTS7000215: invalid client secret", false),
+            ("the secret of erp has expired", false),
+            ("no client has the secret s3cr+t/with%more", true),
+            ("cut off: s3cr+t/w", true),
+            ("client_id=erp&client_secret=s3cr%2Bt%2Fwith%25more", true),
+            ("Authorization: Basic ZXJwOnMzY3IrdC93aXRoJW1vcmU=", true),
+        ] {
+            assert_eq!(contains_secret(words, &client), expected, "{words}");
+        }
+        let client = ClientCredentials { secret: Some(Sensitive::new("x9")), ..client };
+        assert!(
+            contains_secret("bad secret x9", &client) && !contains_secret("bad secret", &client)
+        );
+        assert!(!contains_secret("erp", &ClientCredentials { secret: None, ..client }));
+    }
+}

@@ -1,167 +1,179 @@
-//! The loop around schedule and fetch, one for each token: it wakes for time, for a notify, and for
-//! the end.
+//! `Refresher`: the loop that keeps one token fresh. It wakes for a time, for a request of a reader,
+//! and for its end.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::bearer::Bearer;
+use super::bearer::{Bearer, Renewal};
 use super::credential::Credential;
-use super::fetch::{Fetch, FetchError};
-use super::gate::Gate;
-use super::metrics::CallMetrics;
+use super::fetch::{Fetch, FetchError, Fetched};
+use super::gate::{Gate, Rotation};
+use super::metrics::{ACCEPTED, CallMetrics, REFUSED};
 use super::rejection_history::{RejectionHistory, RejectionResponse};
-use super::schedule::Schedule;
+use super::schedule::{MIN_CALL_INTERVAL, Schedule};
+use super::spec::TokenSpec;
 use super::status::TokenStatus;
-use super::token_cell::{State, UnavailableReason, Writer};
-use crate::clock::{Drift, Jump, Moment};
-use crate::oauth::ScopeSet;
+use super::token_cell::{CellState, UnavailableReason, Writer};
+use crate::clock::{Drift, Jump, Moment, seconds};
+use crate::oauth::{Scope, ScopeSet};
 use crate::sensitive::Sensitive;
 
 /// Keeps one token fresh.
 pub(super) struct Refresher<F> {
-    pub(super) credential: Arc<Credential>,
-    pub(super) scopes: ScopeSet,
-    pub(super) fetch: F,
-    pub(super) writer: Writer,
-    /// Before the calls of the credential.
-    pub(super) gate: Arc<Gate>,
+    credential: Arc<Credential>,
+    scopes: ScopeSet,
+    fetch: F,
+    writer: Writer,
     /// Bounds the calls in flight to one endpoint.
-    pub(super) endpoint: Arc<Semaphore>,
-    pub(super) metrics: CallMetrics,
-    pub(super) status: Arc<Mutex<TokenStatus>>,
-    pub(super) inner: Inner,
-}
-
-/// What a refresher knows.
-pub(super) struct Inner {
-    pub(super) schedule: Schedule,
+    endpoint: Arc<Semaphore>,
+    gate: Arc<Gate>,
+    metrics: CallMetrics,
+    status: Arc<Mutex<TokenStatus>>,
+    schedule: Schedule,
     drift: Drift,
-    pub(super) rejections: RejectionHistory,
-    pub(super) reason: UnavailableReason,
-    pub(super) refresh_token: Option<Sensitive>,
-    pub(super) generation: u64,
-    /// Life of the token that was published last.
-    pub(super) life: Duration,
-    /// When the token was last seen to be used.
-    used: Instant,
+    rejections: RejectionHistory,
+    reason: UnavailableReason,
+    refresh_token: Option<Sensitive>,
+    /// The generation of the token that was published last.
+    generation: u64,
+    /// The life of the token that was published last.
+    life: Duration,
+    /// The time at which a use of the token was last seen.
+    last_used: Instant,
 }
 
-/// What is left when a refresher has ended: a token that may still be revoked.
+/// The remains of a refresher that has ended: tokens that may still be revoked.
 pub(super) struct Retired<F> {
     pub(super) fetch: F,
     pub(super) bearer: Option<Arc<Bearer>>,
     pub(super) refresh_token: Option<Sensitive>,
 }
 
-impl Inner {
-    pub(super) fn new(credential: &Credential) -> Self {
+impl<F: Fetch> Refresher<F> {
+    pub(super) fn new(
+        spec: &TokenSpec,
+        fetch: F,
+        writer: Writer,
+        endpoint: Arc<Semaphore>,
+        gate: Arc<Gate>,
+        metrics: CallMetrics,
+        status: Arc<Mutex<TokenStatus>>,
+    ) -> Self {
         let now = Moment::now();
         Self {
-            schedule: Schedule::new(credential.policy, now.mono),
+            credential: Arc::clone(&spec.credential),
+            scopes: spec.scopes.clone(),
+            fetch,
+            writer,
+            endpoint,
+            gate,
+            metrics,
+            status,
+            schedule: Schedule::new(spec.credential.policy, now.mono),
             drift: Drift::new(now),
             rejections: RejectionHistory::default(),
             reason: UnavailableReason::Pending,
             refresh_token: None,
             generation: 0,
             life: Duration::ZERO,
-            used: now.mono,
+            last_used: now.mono,
         }
     }
-}
 
-impl<F: Fetch> Refresher<F> {
-    /// Runs until told to stop; then the token is dropped at once.
+    /// Runs until it is stopped; then the token is dropped at once.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Retired<F> {
         loop {
+            // Biased: once stopped, no other branch may start a call.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = self.writer.notified() => {}
-                () = until(self.wakes()) => {}
+                () = sleep_until(self.next_wake()) => {}
             }
-            self.look_at_clocks();
-            self.heed();
-            self.let_go_unused();
+            self.check_clocks();
+            self.process_requests();
+            self.drop_unused();
             let now = Instant::now();
             if let Some(opens) = self.gate.closed_until(now) {
-                self.inner.schedule.block(opens);
+                self.schedule.block_until(opens);
             }
-            if self.inner.schedule.is_due(now) {
+            if self.schedule.is_due(now) {
+                // Stopping drops a call in flight: its token would be of no use.
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => break,
                     () = self.renew() => {}
                 }
             }
-            self.tell();
+            self.publish_state();
         }
         let bearer = self.writer.drop_token();
+        // After the drop, so that a reader that wakes finds no token.
         self.writer.close();
-        Retired { fetch: self.fetch, bearer, refresh_token: self.inner.refresh_token }
+        Retired { fetch: self.fetch, bearer, refresh_token: self.refresh_token }
     }
 
-    /// The next moment at which there is something to do or to say.
-    fn wakes(&self) -> Option<Instant> {
+    /// The next time at which a call is due or the state changes by itself.
+    fn next_wake(&self) -> Option<Instant> {
         let now = Instant::now();
         let held = self.writer.held();
         let ends = held.as_ref().map(|held| held.usable_until.mono).filter(|end| *end > now);
-        let unused = self.credential.policy.lazy.filter(|_| held.is_some());
-        let unused = unused.map(|idle| self.inner.used + idle);
-        [self.inner.schedule.next(), ends, unused].into_iter().flatten().min()
+        let idle = self.credential.policy.lazy.filter(|_| held.is_some());
+        let unused = idle.map(|idle| self.last_used + idle);
+        [self.schedule.next(), ends, unused].into_iter().flatten().min()
     }
 
-    /// A suspend moves the renewal, and after any jump a token ends on both clocks when it ends on
-    /// one of them.
-    fn look_at_clocks(&mut self) {
+    /// After a suspend the renewal comes earlier; after any clock jump a token ends on both clocks when
+    /// it ends on the earlier one.
+    fn check_clocks(&mut self) {
         let now = Moment::now();
-        let Some(jump) = self.inner.drift.check(now) else { return };
+        let Some(jump) = self.drift.check(now) else { return };
         if let Some(held) = self.writer.held() {
             self.writer.publish(Arc::new(held.anchored(now)));
             if !held.is_usable(now) {
-                self.inner.schedule.force_at(now.mono);
+                self.schedule.force_at(now.mono);
             }
         }
         if let Jump::Ahead(span) = jump {
-            self.inner.schedule.on_wake_from_sleep(now.mono, span);
+            self.schedule.on_wake_from_sleep(now.mono, span);
         }
     }
 
-    /// What readers asked for.
-    fn heed(&mut self) {
+    fn process_requests(&mut self) {
         let now = Instant::now();
         let requests = self.writer.take_requests();
         if requests.forced() {
-            self.inner.used = now;
+            self.last_used = now;
             self.gate.reset_attempts();
-            self.inner.schedule.force_at(now);
+            self.schedule.force_at(now);
         }
-        if requests.asked() {
-            self.inner.used = now;
+        if requests.needed() {
+            self.last_used = now;
             if !self.holds_usable() {
-                self.inner.schedule.on_demand(now);
+                self.schedule.on_demand(now);
             }
         }
         if let Some(generation) = self.writer.take_rejected() {
-            self.rejected(generation, now);
+            self.on_rejected(generation, now);
         }
     }
 
-    /// An upstream refused the held token, so that it is renewed, but not without end.
-    fn rejected(&mut self, generation: u64, now: Instant) {
-        match self.inner.rejections.add(generation, now, self.inner.life) {
-            RejectionResponse::First => self.inner.schedule.force_at(now),
-            // The renewal that it led to has failed: those who are refused meanwhile wait for it.
-            RejectionResponse::Again if self.inner.schedule.failures() > 0 => {
-                self.inner.schedule.on_demand(now)
+    /// An upstream rejected the held token: it is renewed, but not without end.
+    fn on_rejected(&mut self, generation: u64, now: Instant) {
+        match self.rejections.record(generation, now, self.life) {
+            RejectionResponse::Renew => self.schedule.force_at(now),
+            // The renewal after the first report has failed, and more requests wait for it.
+            RejectionResponse::Known if self.schedule.failures() > 0 => {
+                self.schedule.on_demand(now);
             }
-            RejectionResponse::Again => {}
+            RejectionResponse::Known => {}
             RejectionResponse::Contended(until) => {
                 self.metrics.contended();
-                self.inner.schedule.force_at(until);
+                self.schedule.force_at(until);
                 tracing::warn!(
                     credential = %self.credential.name,
                     "contended: the upstream has refused three tokens within one life. Another \
@@ -172,88 +184,244 @@ impl<F: Fetch> Refresher<F> {
         }
     }
 
-    pub(super) fn holds_usable(&self) -> bool {
+    fn holds_usable(&self) -> bool {
         self.writer.held().is_some_and(|held| held.is_usable(Moment::now()))
     }
 
-    /// A lazy token that nobody has used for long enough is dropped, and not renewed.
-    fn let_go_unused(&mut self) {
+    /// Drops a lazy token after its idle period and suspends its renewal.
+    fn drop_unused(&mut self) {
         let Some(idle) = self.credential.policy.lazy else { return };
         let now = Instant::now();
         if self.writer.take_used() {
-            self.inner.used = now;
+            self.last_used = now;
         }
-        if self.inner.used + idle <= now && self.inner.schedule.next().is_some() {
-            self.inner.schedule.suspend();
+        if self.last_used + idle <= now && self.schedule.next().is_some() {
+            self.schedule.suspend();
             if self.writer.drop_token().is_some() {
-                tracing::info!(credential = %self.credential.name, "the token was not used and is let go");
+                tracing::info!(credential = %self.credential.name,
+                    "lazy token dropped after idle period");
             }
         }
     }
 
-    /// One trip, once the credential's gate and the endpoint have room for it.
+    /// Makes one token request, once the credential's gate and the endpoint have room for it.
     async fn renew(&mut self) {
         let (gate, endpoint) = (Arc::clone(&self.gate), Arc::clone(&self.endpoint));
-        let _pass = gate.enter().await;
-        let _place = endpoint.acquire().await;
+        let _call = gate.acquire().await;
+        let _slot = endpoint.acquire().await;
         let now = Instant::now();
-        // What the call before ours found out.
+        // Checked again: the call of another token may have been refused while this one waited.
         if let Some(opens) = gate.closed_until(now) {
-            return self.inner.schedule.block(opens);
+            return self.schedule.block_until(opens);
         }
-        if let Err(free) = gate.take(now, self.credential.policy.budget) {
+        if let Err(free) = gate.take_call(now, self.credential.policy.budget) {
             return self.over_budget(now, free);
         }
-        self.inner.schedule.called(now);
-        let refresh = self.inner.refresh_token.take();
-        // In a box: its room, most of a task's, is there only while this token is called for.
-        let call = Box::pin(self.fetch.fetch(refresh.as_ref(), gate.suppressed(now)));
-        let outcome = call.await;
+        self.schedule.record_call(now);
+        // Taken out until the outcome is known: a refresh token whose answer was lost is not sent
+        // again, nor is one whose call was dropped by the end of this task.
+        let refresh = self.refresh_token.take();
+        // Boxed, because the future is most of the task's memory and exists only during a call.
+        let outcome = Box::pin(self.fetch.fetch(refresh.as_ref(), gate.suppressed(now))).await;
         if outcome.as_ref().is_err_and(|error| !error.called()) {
-            gate.give_back();
+            gate.return_call();
         }
         if !matches!(outcome, Err(FetchError::SecretSuppressed)) {
             let result = outcome.as_ref().map_or_else(FetchError::result, |_| "ok");
             self.metrics.called(result, now.elapsed().as_secs_f64());
         }
         match outcome {
-            Ok(fetched) => self.issued(fetched, refresh),
-            Err(error) => self.failed(&error, refresh),
+            Ok(fetched) => self.on_issued(fetched, refresh),
+            Err(error) => self.on_failed(&error, refresh),
         }
     }
 
-    /// Lets waiting requests and the status, which the gauges show, know.
-    fn tell(&self) {
+    fn on_issued(&mut self, fetched: Fetched, refresh: Option<Sensitive>) {
+        let Fetched { mut issued, lifetime, sent, clock_offset, secret } = fetched;
+        if let Some(rotation) = self.gate.accepted(secret, sent.mono, Instant::now()) {
+            self.metrics.rotated(ACCEPTED);
+            let Rotation { from, to } = rotation;
+            tracing::info!(credential = %self.credential.name, fingerprint = %to, was = %from,
+                "the changed client secret is accepted");
+        }
+        self.reason = UnavailableReason::Pending;
+        // RFC 6749 section 6: without a new refresh token the old one stays valid.
+        self.refresh_token = issued.refresh_token.take().or(refresh);
+        if let Some(difference) = lifetime.disagreement {
+            self.metrics.disagreement();
+            tracing::warn!(credential = %self.credential.name, ?difference,
+                "expires_in and expires_at differ by more than 60 s; using expires_in");
+        }
+        let bearer = Bearer::new(&issued.access_token, self.generation + 1, sent, lifetime.life);
+        // Anchored, because a clock may have jumped during the call.
+        let bearer = bearer.map(|bearer| bearer.granting(issued.scope).anchored(Moment::now()));
+        let Some(bearer) = bearer else {
+            return self.on_failed(&FetchError::Header, None);
+        };
+        let names = |scopes: Vec<&Scope>| scopes.into_iter().map(Scope::to_string).collect();
+        let missing: Vec<String> = names(bearer.lacks(&self.scopes));
+        let (held, end) = (self.writer.held(), bearer.usable_until.mono);
+        let rejected = |generation| self.rejections.is_rejected(generation);
+        match bearer.renewal_of(held.as_deref(), Moment::now(), rejected) {
+            Renewal::Same => self.on_same_token(),
+            Renewal::NoLater => {
+                self.schedule.unchanged(end, end);
+                self.publish(bearer, lifetime.life, &missing);
+            }
+            Renewal::New => {
+                self.schedule.succeeded(sent.mono, lifetime.life, end, fastrand::f64());
+                self.publish(bearer, lifetime.life, &missing);
+            }
+        }
+        self.update_status(|status| {
+            status.attempted = true;
+            status.missing_scopes = missing;
+            status.clock_offset = clock_offset.or(status.clock_offset);
+            (status.failing_since, status.last_error, status.failures) = (None, None, 0);
+        });
+    }
+
+    /// The server issues the same token until it ends. The next call is due when it can bring another:
+    /// at the end of its use, then at its expiry.
+    fn on_same_token(&mut self) {
+        let Some(held) = self.writer.held() else { return };
+        let usable = held.is_usable(Moment::now());
+        let due = if usable { held.usable_until.mono } else { held.ends.mono };
+        self.schedule.unchanged(due, held.usable_until.mono);
+        self.rejections.same_token_again(held.generation());
+        tracing::info!(credential = %self.credential.name, "token server issued the same token again");
+    }
+
+    fn publish(&mut self, bearer: Bearer, life: Duration, missing: &[String]) {
+        let due = self.schedule.next();
+        tracing::info!(
+            credential = %self.credential.name,
+            life_s = life.as_secs(),
+            renew_in_s = due.map(|due| due.saturating_duration_since(Instant::now()).as_secs()),
+            fingerprint = bearer.fingerprint(),
+            "token obtained"
+        );
+        if life <= MIN_CALL_INTERVAL && self.life > MIN_CALL_INTERVAL {
+            tracing::warn!(credential = %self.credential.name,
+                "token life is not above the least time between two calls; requests wait for the next token");
+        }
+        if !missing.is_empty() {
+            tracing::warn!(credential = %self.credential.name, missing = missing.join(" "),
+                "fewer scopes granted than requested");
+        }
+        self.update_status(|status| status.last_success = Some(SystemTime::now()));
+        (self.life, self.generation) = (life, bearer.generation());
+        self.writer.publish(Arc::new(bearer));
+    }
+
+    fn on_failed(&mut self, error: &FetchError, refresh: Option<Sensitive>) {
+        let now = Instant::now();
+        if refresh.is_some() {
+            if self.refresh_token_refused(error) {
+                // The client's own credentials are tried as soon as another call may be made.
+                return self.schedule.retry_now(now);
+            }
+            // RFC 9700 section 4.14.2: a refresh token that may have been used is not sent again.
+            if !error.loses_refresh_token() {
+                self.refresh_token = refresh;
+            }
+        }
+        self.schedule.failed(now, error.retry_after(), fastrand::f64());
+        let mut refusals = None;
+        if let Some(secret) = error.refused_secret() {
+            let (count, rotation) = self.gate.refused(now, secret);
+            refusals = Some(count);
+            if let Some(Rotation { from, to }) = rotation {
+                self.metrics.rotated(REFUSED);
+                tracing::warn!(credential = %self.credential.name, fingerprint = %to, was = %from,
+                    "the changed client secret is refused; a token of the old one stays in use");
+            }
+        } else if matches!(error, FetchError::SecretSuppressed) {
+            self.gate.still_refused(now);
+        }
+        if let Some(opens) = self.gate.closed_until(now) {
+            self.schedule.block_until(opens);
+        }
+        self.reason = UnavailableReason::Failing(error.word());
+        let failures = self.schedule.failures();
+        let next = self.schedule.next();
+        tracing::warn!(
+            credential = %self.credential.name,
+            %error,
+            hint = error.hint().as_deref(),
+            refusals_of_this_secret = refusals,
+            failures,
+            usable = self.holds_usable(),
+            next_try_s = next.map(|next| seconds(next.saturating_duration_since(now))),
+            "token request failed"
+        );
+        self.update_status(|status| {
+            status.attempted = true;
+            status.failing_since.get_or_insert_with(SystemTime::now);
+            status.last_error = Some(error.word());
+            status.failures = failures;
+        });
+    }
+
+    /// Tells whether the server refused the refresh token alone, and not the client that sent it.
+    fn refresh_token_refused(&self, error: &FetchError) -> bool {
+        let client = self.credential.dialect.authenticate_refresh && error.rejects_client();
+        let refused = error.refuses_refresh_token() && !client;
+        if refused {
+            tracing::info!(credential = %self.credential.name, "refresh token no longer accepted");
+        }
+        refused
+    }
+
+    fn over_budget(&mut self, now: Instant, free: Instant) {
+        if self.reason != UnavailableReason::BudgetSpent {
+            tracing::error!(
+                credential = %self.credential.name,
+                usable = self.holds_usable(),
+                free_in_s = free.saturating_duration_since(now).as_secs(),
+                "token_budget is spent; no token request until the hour has room for one"
+            );
+        }
+        self.reason = UnavailableReason::BudgetSpent;
+        self.schedule.block_until(free);
+        self.update_status(|status| {
+            (status.attempted, status.last_error) = (true, Some("token_budget"));
+        });
+    }
+
+    /// Publishes the state to waiting requests and to the status, from which the gauges are computed.
+    fn publish_state(&self) {
         let now = Moment::now();
-        let Inner { schedule, rejections, reason, .. } = &self.inner;
         let wall = |at: Instant| now.wall + at.saturating_duration_since(now.mono);
-        let due = schedule.next().map(wall);
+        let due = self.schedule.next().map(wall);
         let held = self.writer.held();
-        self.change(|status| {
+        let cooling_until = self.rejections.cooling_until();
+        self.update_status(|status| {
             status.usable_until = held.as_ref().map(|held| held.usable_until);
             status.expires = held.as_ref().map(|held| held.ends.wall);
             status.refresh_due = due;
-            status.contended = rejections.cooling_until().is_some_and(|until| until > now.mono);
+            status.contended = cooling_until.is_some_and(|until| until > now.mono);
         });
-        self.writer.publish_state(State {
+        self.writer.publish_state(CellState {
             generation: held.map_or(0, |held| held.generation()),
-            reason: *reason,
-            blocked_until: schedule.blocked_until(),
-            cooling_until: rejections.cooling_until(),
-            next_try: schedule.next(),
-            same_token_generation: rejections.same_token_generation(),
-            stopped: false,
+            reason: self.reason,
+            blocked_until: self.schedule.blocked_until(),
+            cooling_until,
+            next_try: self.schedule.next(),
+            same_token_generation: self.rejections.same_token_generation(),
+            closed: false,
         });
     }
 
-    pub(super) fn change(&self, change: impl FnOnce(&mut TokenStatus)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    fn update_status(&self, update: impl FnOnce(&mut TokenStatus)) {
+        update(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
+/// Sleeps until a time, or without end.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

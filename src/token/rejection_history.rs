@@ -1,56 +1,57 @@
-//! Pure: what upstreams said against our tokens, so that a refused token is renewed, but not without
-//! end. Time is an argument.
+//! `RejectionHistory`: the tokens that upstreams rejected, so that a rejected token is renewed, but not
+//! without end. Pure: time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many refused tokens within one life mean that somebody else revokes ours.
+/// Number of rejected tokens within one life that shows that another instance revokes ours.
 const CONTENDED: usize = 3;
-/// Pause before another renewal for a refused token, once it is contended.
+/// Pause before the next renewal of a rejected token, once the client is contended.
 const COOL_DOWN: Duration = Duration::from_secs(30);
 
-/// What was said against the tokens of one cell.
+/// The rejected tokens of one cell.
 #[derive(Debug, Default)]
 pub(super) struct RejectionHistory {
-    /// When tokens were refused, one entry for each, within the last life.
+    /// The times of the rejections within the last life, one for each token.
     times: VecDeque<Instant>,
-    /// The last generation that was refused.
+    /// The last rejected generation; 0: none.
     generation: u64,
-    /// The last generation for which the server had nothing newer.
+    /// The last generation that the token server issued again; 0: none.
     same_token_generation: u64,
     cooling_until: Option<Instant>,
 }
 
-/// What follows from a token's having been refused.
+/// The reaction to a rejected token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RejectionResponse {
-    /// It is renewed now.
-    First,
-    /// It was known already.
-    Again,
-    /// It is renewed then: somebody else revokes ours.
+    /// Renew the token now.
+    Renew,
+    /// The rejection was reported already.
+    Known,
+    /// Renew the token at this time: another instance revokes ours.
     Contended(Instant),
 }
 
 impl RejectionHistory {
-    /// The token of this generation was refused; tokens live for `life`.
-    pub(super) fn add(
+    /// Records that an upstream rejected the token of a generation; tokens live for `life`.
+    pub(super) fn record(
         &mut self,
         generation: u64,
         now: Instant,
         life: Duration,
     ) -> RejectionResponse {
         if generation == self.generation {
-            return RejectionResponse::Again;
+            return RejectionResponse::Known;
         }
-        // Whatever the server gave before, it has not heard of the refusal yet.
+        // An equal token that the server issued earlier says nothing: only one that it issues after
+        // the rejection shows that it has no newer one.
         (self.generation, self.same_token_generation) = (generation, 0);
         self.times.retain(|time| *time + life > now);
         self.times.push_back(now);
         if self.times.len() < CONTENDED {
-            return RejectionResponse::First;
+            return RejectionResponse::Renew;
         }
         while self.times.len() > CONTENDED {
             self.times.pop_front();
@@ -60,22 +61,22 @@ impl RejectionHistory {
         RejectionResponse::Contended(until)
     }
 
-    /// Whether the token of this generation was refused.
+    /// Tells whether the token of a generation was rejected.
     pub(super) fn is_rejected(&self, generation: u64) -> bool {
         self.generation == generation
     }
 
-    /// The server gave the token of this generation once more.
+    /// Records that the token server issued the token of a generation again.
     pub(super) fn same_token_again(&mut self, generation: u64) {
         self.same_token_generation = generation;
     }
 
-    /// The last generation for which the server had nothing newer, if it was refused; else 0.
+    /// The rejected generation that the token server issued again; 0: none.
     pub(super) fn same_token_generation(&self) -> u64 {
         if self.is_rejected(self.same_token_generation) { self.same_token_generation } else { 0 }
     }
 
-    /// Before this no token is renewed for having been refused.
+    /// The end of the pause in which no rejected token is renewed.
     pub(super) fn cooling_until(&self) -> Option<Instant> {
         self.cooling_until
     }
@@ -91,18 +92,18 @@ mod tests {
             (RejectionHistory::default(), Instant::now(), COOL_DOWN * 4);
         let at = |seconds| start + Duration::from_secs(seconds);
         for (generation, second, expected) in [
-            (1, 0, RejectionResponse::First),
-            (1, 1, RejectionResponse::Again),
-            (2, 10, RejectionResponse::First),
-            (2, 10, RejectionResponse::Again),
+            (1, 0, RejectionResponse::Renew),
+            (1, 1, RejectionResponse::Known),
+            (2, 10, RejectionResponse::Renew),
+            (2, 10, RejectionResponse::Known),
             (3, 20, RejectionResponse::Contended(at(50))),
-            (3, 21, RejectionResponse::Again),
+            (3, 21, RejectionResponse::Known),
             (4, 60, RejectionResponse::Contended(at(90))),
             // All but the last were more than a life ago.
-            (5, 160, RejectionResponse::First),
+            (5, 160, RejectionResponse::Renew),
         ] {
             assert_eq!(
-                rejections.add(generation, at(second), life),
+                rejections.record(generation, at(second), life),
                 expected,
                 "{generation} {second}"
             );
@@ -115,7 +116,7 @@ mod tests {
         let mut rejections = RejectionHistory::default();
         rejections.same_token_again(1);
         assert_eq!(rejections.same_token_generation(), 0);
-        rejections.add(1, Instant::now(), COOL_DOWN);
+        rejections.record(1, Instant::now(), COOL_DOWN);
         assert_eq!(rejections.same_token_generation(), 0, "the server has not been asked since");
         rejections.same_token_again(1);
         assert_eq!(rejections.same_token_generation(), 1);

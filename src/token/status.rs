@@ -1,62 +1,91 @@
-//! What others may know of a token: nothing in it is secret.
+//! `TokenStatus`: the state of a token for operators. Nothing in it is secret.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::spec::TokenSpec;
 use crate::clock::Moment;
 
 /// The state of one token.
 #[derive(Debug, Clone, Default)]
 pub struct TokenStatus {
-    /// The credential's name.
+    /// The name of the credential.
     pub credential: Arc<str>,
     /// The token's number among those of its credential.
     pub token: String,
-    /// Where it is asked from.
+    /// The token endpoint.
     pub token_url: String,
-    /// The scopes it is asked with.
+    /// The requested scopes.
     pub scopes: Vec<String>,
-    /// Usable until then.
+    /// The end of its use, a margin before it expires.
     pub usable_until: Option<Moment>,
-    /// Its end as the server sees it.
+    /// Its expiry by the server's statement.
     pub expires: Option<SystemTime>,
-    /// When its successor is to be fetched.
+    /// The time of the next token request.
     pub refresh_due: Option<SystemTime>,
-    /// Scopes that it was asked with and that were not granted.
+    /// Requested scopes that were not granted.
     pub missing_scopes: Vec<String>,
-    /// Fetched at its first use only.
+    /// Set for a token that is fetched at its first use.
     pub lazy: bool,
-    /// Another instance seems to revoke what we obtain.
+    /// Set while another instance seems to revoke our tokens.
     pub contended: bool,
-    /// How far the token server's clock is ahead of ours, in seconds.
+    /// The seconds by which the token server's clock is ahead of ours.
     pub clock_offset: Option<f64>,
     /// Calls that the credential may make in any hour.
     pub budget: Option<NonZeroU32>,
-    /// Calls that this budget leaves.
+    /// Calls that are left of this budget.
     pub budget_left: Option<u32>,
-    /// True if the token server refused the credential's client secret last.
+    /// Set when the token server refused the credential's client secret last.
     pub secret_refused: bool,
-    /// When a token was last obtained.
+    /// The time of the server's first verdict on the last changed client secret.
+    pub secret_changed: Option<SystemTime>,
+    /// The time at which a token was last obtained.
     pub last_success: Option<SystemTime>,
-    /// Whether the first attempt has ended, either way.
+    /// Set once the first attempt has ended, with or without success.
     pub attempted: bool,
-    /// Since when fetching fails.
+    /// The time of the first of the failures in a row.
     pub failing_since: Option<SystemTime>,
     /// Failures in a row.
     pub failures: u32,
-    /// Word of the last failure.
+    /// The last failure as a word of a fixed list.
     pub last_error: Option<&'static str>,
 }
 
 impl TokenStatus {
-    /// Whether a request could use it.
+    /// The status before the first attempt.
+    pub(super) fn new(spec: &TokenSpec, number: usize) -> Self {
+        Self {
+            credential: Arc::clone(&spec.credential.name),
+            token: number.to_string(),
+            token_url: spec.credential.endpoint.uri().to_string(),
+            scopes: spec.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+            missing_scopes: Vec::new(),
+            lazy: spec.credential.policy.lazy.is_some(),
+            contended: false,
+            clock_offset: None,
+            budget: spec.credential.policy.budget,
+            budget_left: None,
+            secret_refused: false,
+            secret_changed: None,
+            last_success: None,
+            usable_until: None,
+            expires: None,
+            refresh_due: None,
+            attempted: false,
+            failing_since: None,
+            failures: 0,
+            last_error: None,
+        }
+    }
+
+    /// Tells whether a request could use the token.
     pub fn usable(&self, now: Moment) -> bool {
         self.usable_until.is_some_and(|end| now.is_before(end))
     }
 
-    /// True if the token is to be kept. A lazy one is from its first use until it was not used for long
-    /// enough: then no call is due.
+    /// True if the token is to be kept. A lazy one is from its first use until the end of its idle period:
+    /// then no call is due.
     pub fn wanted(&self) -> bool {
         !self.lazy || self.refresh_due.is_some()
     }
@@ -69,7 +98,7 @@ impl TokenStatus {
         scopes.join(" ")
     }
 
-    /// In a word: `fresh`, `ageing` (its renewal is due), `expired` or `none`.
+    /// The state as a word: `fresh`, `ageing` (its renewal is due), `expired` or `none`.
     pub fn state(&self, now: Moment) -> &'static str {
         match (self.usable_until, self.refresh_due) {
             (None, _) => "none",

@@ -10,16 +10,18 @@ use tokio::time::Instant;
 
 use super::credential::{Credential, Grouping, RefreshPolicy};
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
-use super::manager::{TokenManager, TokenSpec};
+use super::fingerprint::Fingerprint;
+use super::manager::TokenManager;
 use super::metrics::TokenMetrics;
+use super::spec::TokenSpec;
 use super::token_cell::Reader;
 use crate::clock::Moment;
+use crate::net::control::CallError;
+use crate::net::testing::connect_error;
 use crate::net::tls::TlsSettings;
-use crate::oauth::error::{ErrorCode, MalformedResponse, TokenError};
+use crate::oauth::error::{ErrorCode, MalformedResponse, TokenError, TokenErrorResponse};
 use crate::oauth::lifetime::Lifetime;
-use crate::oauth::revoke::RevokedToken;
-use crate::oauth::token_response::IssuedToken;
-use crate::oauth::{ClientAuth, Dialect, ScopeSet, TokenEndpoint};
+use crate::oauth::{ClientAuth, Dialect, IssuedToken, RevokedToken, ScopeSet, TokenEndpoint};
 use crate::secret::Reference;
 use crate::sensitive::Sensitive;
 use crate::telemetry::Registry;
@@ -197,12 +199,13 @@ impl Fetch for Fetcher {
     async fn fetch(
         &self,
         refresh: Option<&Sensitive>,
-        suppressed: Option<u64>,
+        suppressed: Option<Fingerprint>,
     ) -> Result<Fetched, FetchError> {
         let sent = Moment::now();
         let (secret, mood, latency, call) = {
             let mut world = self.server.world();
-            if suppressed == Some(world.secret) {
+            let secret = Fingerprint::of(world.secret);
+            if suppressed == Some(secret) {
                 return Err(FetchError::SecretSuppressed);
             }
             let before = world.calls.iter().rev().find(|call| call.fetcher == self.number);
@@ -223,7 +226,7 @@ impl Fetch for Fetcher {
             assert_eq!(*count, 1, "two calls in flight for one token");
             let all: usize = world.in_flight.values().sum();
             assert!(all <= 4, "{all} calls in flight to one endpoint");
-            (world.secret, mood, world.latency, world.calls.len() - 1)
+            (secret, mood, world.latency, world.calls.len() - 1)
         };
         let _in_flight = InFlight(self);
         let latency = if mood == Mood::Hangs { Duration::from_secs(10) } else { latency };
@@ -236,25 +239,27 @@ impl Fetch for Fetcher {
         tokio::time::sleep(latency / 2).await;
         self.server.world().calls[call].ended = Some(Instant::now());
         let refused = |error| Err(FetchError::Refused { error, secret });
-        let broken = |timeout, unsent| {
-            Err(FetchError::Call { timeout, unsent, text: "scripted".to_owned() })
-        };
         match (mood, given) {
-            (_, Some((token, life))) => Ok(self.fetched(token, life, sent)),
-            (Mood::Down, _) => broken(false, true),
-            (Mood::Cut, _) => broken(false, false),
-            (Mood::Hangs, _) => broken(true, false),
+            (_, Some((token, life))) => {
+                let secret = refresh.is_none().then_some(secret);
+                Ok(self.fetched(token, life, sent, secret))
+            }
+            (Mood::Down, _) => Err(CallError::Connect(connect_error()).into()),
+            (Mood::Cut, _) => Err(CallError::Incomplete.into()),
+            (Mood::Hangs, _) => Err(CallError::Timeout(latency).into()),
             (Mood::Malformed, _) => refused(TokenError::Malformed(MalformedResponse::NotJson)),
-            (Mood::Refuses, _) => refused(TokenError::Refused {
-                code: ErrorCode::InvalidClient,
+            (Mood::Refuses, _) => refused(TokenError::Refused(TokenErrorResponse {
                 status: StatusCode::UNAUTHORIZED,
+                code: Some(ErrorCode::InvalidClient),
                 description: None,
                 retry_after: None,
-            }),
-            (Mood::Status(status, wait), _) => refused(TokenError::Status {
+            })),
+            (Mood::Status(status, wait), _) => refused(TokenError::Refused(TokenErrorResponse {
                 status: StatusCode::from_u16(status).unwrap(),
+                code: None,
+                description: None,
                 retry_after: (wait > 0).then(|| Duration::from_secs(wait)),
-            }),
+            })),
             (Mood::Gives(_) | Mood::SameToken(_), None) => unreachable!("they give"),
         }
     }
@@ -267,7 +272,13 @@ impl Fetch for Fetcher {
 }
 
 impl Fetcher {
-    fn fetched(&self, token: String, life: Duration, sent: Moment) -> Fetched {
+    fn fetched(
+        &self,
+        token: String,
+        life: Duration,
+        sent: Moment,
+        secret: Option<Fingerprint>,
+    ) -> Fetched {
         let world = self.server.world();
         let refresh = world.refresh_tokens.then(|| Sensitive::new(format!("r-{token}")));
         let issued = IssuedToken {
@@ -278,8 +289,8 @@ impl Fetcher {
             scope: world.granted.map(|granted| ScopeSet::parse(granted).unwrap()),
             date: None,
         };
-        let lifetime = Lifetime { life, disagreement: None, assumed: false };
-        Fetched { issued, lifetime, sent, clock_offset: None }
+        let lifetime = Lifetime { life, disagreement: None };
+        Fetched { issued, lifetime, sent, clock_offset: None, secret }
     }
 }
 

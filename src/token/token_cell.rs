@@ -1,4 +1,4 @@
-//! Where the rivers meet: one writer publishes tokens, many readers load them without a lock.
+//! The token cell: one writer publishes tokens, many readers load them without a lock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use super::bearer::Bearer;
 use crate::clock::Moment;
 
-/// Makes a cell; the writer's end belongs to one refresher.
+/// Makes a cell; the writer belongs to one refresher.
 pub fn channel() -> (Writer, Reader) {
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(TokenCell {
         bearer: ArcSwapOption::empty(),
-        state: watch::Sender::new(State::default()),
+        state: watch::Sender::new(CellState::default()),
         notify: Notify::new(),
         requests: AtomicU8::new(0),
         used: AtomicBool::new(false),
@@ -25,97 +25,98 @@ pub fn channel() -> (Writer, Reader) {
     (Writer(Arc::clone(&shared)), Reader(shared))
 }
 
-struct Shared {
+struct TokenCell {
     bearer: ArcSwapOption<Bearer>,
-    state: watch::Sender<State>,
+    state: watch::Sender<CellState>,
     notify: Notify,
-    /// [`RefreshRequests`] that the writer has not taken yet.
+    /// The bits of [`RefreshRequests`] that the writer has not taken yet.
     requests: AtomicU8,
-    /// Whether the token was used since the writer last looked.
+    /// Set when the token was used since the writer last looked.
     used: AtomicBool,
-    /// The generation that an upstream refused; 0: none.
+    /// The generation that an upstream rejected; 0: none.
     rejected: AtomicU64,
 }
 
-/// What readers want of the writer.
+/// Requests of readers for the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefreshRequests(u8);
 
 impl RefreshRequests {
-    const ASKED: u8 = 1;
+    const NEEDED: u8 = 1;
     const FORCED: u8 = 2;
 
-    /// A request found no usable token.
-    pub fn asked(self) -> bool {
-        self.0 & Self::ASKED != 0
+    /// Set when a request found no usable token.
+    pub fn needed(self) -> bool {
+        self.0 & Self::NEEDED != 0
     }
 
-    /// An operator wants a new token.
+    /// Set when an operator forces a new token.
     pub fn forced(self) -> bool {
         self.0 & Self::FORCED != 0
     }
 }
 
-/// What waiting requests are told beside the token.
+/// The refresher's state for waiting requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct State {
-    /// The token that is held; 0: none.
+pub struct CellState {
+    /// The generation of the held token; 0: none.
     pub generation: u64,
-    /// Why there is no newer token.
+    /// The reason why there is no newer token.
     pub reason: UnavailableReason,
-    /// Before this no asking helps.
+    /// The time before which no token request is made.
     pub blocked_until: Option<Instant>,
-    /// Before this no token is renewed for having been refused.
+    /// The time before which no rejected token is renewed.
     pub cooling_until: Option<Instant>,
-    /// When the next call is due.
+    /// The time of the next token request.
     pub next_try: Option<Instant>,
-    /// The server had nothing newer than the refused token of this generation.
+    /// The rejected generation that the token server issued again; 0: none.
     pub same_token_generation: u64,
-    /// The refresher has ended.
-    pub stopped: bool,
+    /// Set when the refresher has ended.
+    pub closed: bool,
 }
 
-/// Why there is no token, or none that is newer.
+/// The reason why there is no token, or no newer one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnavailableReason {
-    /// The token endpoint has not answered yet.
+    /// The first token request has not been answered yet.
     #[default]
     Pending,
-    /// The last call failed; a word of a fixed list says how.
+    /// The last token request failed, as a word of a fixed list.
     Failing(&'static str),
-    /// The hourly budget of token calls is spent.
+    /// The hourly budget of token requests is spent.
     BudgetSpent,
 }
 
 /// The reading end: cheap to clone, lock-free to read.
 #[derive(Clone)]
-pub struct Reader(Arc<Shared>);
+pub struct Reader(Arc<TokenCell>);
 
 /// The writing end.
-pub struct Writer(Arc<Shared>);
+pub struct Writer(Arc<TokenCell>);
 
 impl Reader {
-    /// The token, if one is held that may still be sent.
+    /// The held token, if it may still be sent.
     pub fn usable(&self, now: Moment) -> Option<Arc<Bearer>> {
         let bearer = self.0.bearer.load().as_ref().filter(|held| held.is_usable(now)).cloned();
+        // Read before written: a write by each request would move the cache line between workers.
         if bearer.is_some() && !self.0.used.load(Ordering::Relaxed) {
             self.0.used.store(true, Ordering::Relaxed);
         }
         bearer
     }
 
-    /// Waits for a usable token, and lets the refresher know that somebody does.
+    /// Waits for a usable token, and requests one of the refresher.
     ///
     /// # Errors
-    /// Where none comes before the deadline, or none can.
+    /// No token came before the deadline, or none can come.
     pub async fn wait_usable(&self, deadline: Instant) -> Result<Arc<Bearer>, TokenUnavailable> {
         self.wait(deadline, 0).await
     }
 
-    /// Waits for a usable token newer than one that an upstream refused.
+    /// Waits for a usable token newer than one that an upstream rejected.
     ///
     /// # Errors
-    /// Where none comes before the deadline, or none can.
+    /// No token came before the deadline, or none can come.
     pub async fn newer_than(
         &self,
         generation: u64,
@@ -124,8 +125,8 @@ impl Reader {
         self.wait(deadline, generation).await
     }
 
-    /// An upstream refused the token of this generation: a newer one is fetched, once for all who
-    /// say so.
+    /// Reports that an upstream rejected the token of a generation. All reports of one generation lead
+    /// to one renewal.
     pub fn report_rejected(&self, generation: u64) {
         let current = self.0.bearer.load().as_ref().map(|bearer| bearer.generation());
         if current == Some(generation)
@@ -135,23 +136,26 @@ impl Reader {
         }
     }
 
-    /// Lets the refresher know that a usable token is wanted, without waiting for it.
-    pub fn ask(&self) {
-        self.wish(RefreshRequests::ASKED);
+    /// Requests a usable token without waiting for it.
+    pub fn request_refresh(&self) {
+        self.request(RefreshRequests::NEEDED);
     }
 
-    /// Wants a new token now, however good the held one is.
-    pub fn force(&self) {
-        self.wish(RefreshRequests::FORCED);
+    /// Requests a new token now, whatever the age of the held one.
+    pub fn force_refresh(&self) {
+        self.request(RefreshRequests::FORCED);
     }
 
-    /// Wakes the refresher, to look at the clocks.
+    /// Wakes the refresher, which then looks at the clocks.
     pub fn wake(&self) {
         self.0.notify.notify_one();
     }
 
-    fn wish(&self, wish: u8) {
-        if self.0.requests.fetch_or(wish, Ordering::Relaxed) & wish == 0 {
+    fn request(&self, bit: u8) {
+        // Relaxed suffices: `Notify` orders this write before the refresher's read. `notify_one` stores
+        // a permit, so that a refresher that is not waiting yet wakes at once. If the bit was set
+        // already, its notification is still to be taken.
+        if self.0.requests.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
             self.0.notify.notify_one();
         }
     }
@@ -160,17 +164,19 @@ impl Reader {
     async fn wait(&self, deadline: Instant, than: u64) -> Result<Arc<Bearer>, TokenUnavailable> {
         let mut state = self.0.state.subscribe();
         loop {
+            // The state is marked as seen before the token is read: a token that is published in
+            // between changes the state again, so that `changed` returns and nothing is missed.
             let seen = *state.borrow_and_update();
             let usable = self.usable(Moment::now());
             let missing = usable.is_none();
             if let Some(bearer) = usable.filter(|bearer| bearer.generation() > than) {
                 return Ok(bearer);
             }
-            if seen.is_hopeless(deadline, than) {
+            if seen.excludes(deadline, than) {
                 return Err(TokenUnavailable::of(seen));
             }
             if missing {
-                self.ask();
+                self.request_refresh();
             }
             if !matches!(tokio::time::timeout_at(deadline, state.changed()).await, Ok(Ok(()))) {
                 return Err(TokenUnavailable::of(*state.borrow()));
@@ -179,59 +185,60 @@ impl Reader {
     }
 }
 
-impl State {
-    /// Whether no token newer than `than` can come before the deadline.
-    fn is_hopeless(&self, deadline: Instant, than: u64) -> bool {
+impl CellState {
+    /// Tells whether no token newer than `than` can come before the deadline.
+    fn excludes(&self, deadline: Instant, than: u64) -> bool {
         let after = |time: Option<Instant>| time.is_some_and(|time| time > deadline);
-        self.stopped
+        self.closed
             || after(self.blocked_until)
             || (than > 0 && (self.same_token_generation >= than || after(self.cooling_until)))
     }
 }
 
 impl Writer {
-    /// Puts a token in place of the one before.
+    /// Replaces the token.
     pub fn publish(&self, bearer: Arc<Bearer>) {
         self.0.bearer.store(Some(bearer));
     }
 
-    /// Lets the token go.
+    /// Drops the token and returns it.
     pub fn drop_token(&self) -> Option<Arc<Bearer>> {
         self.0.bearer.swap(None)
     }
 
-    /// Tells all who wait that no token will come.
+    /// Ends the waits of all readers: no token will come.
     pub fn close(&self) {
-        self.publish_state(State { stopped: true, ..State::default() });
+        self.publish_state(CellState { closed: true, ..CellState::default() });
     }
 
-    /// Wakes all who wait, if there is news: they ask again, and would be answered without end.
-    pub fn publish_state(&self, state: State) {
-        let news = |told: &mut State| std::mem::replace(told, state) != state;
-        self.0.state.send_if_modified(news);
+    /// Notifies the waiting readers if the state changed. Only then, because a waiter requests again on
+    /// each notification, and would be notified without end.
+    pub fn publish_state(&self, state: CellState) {
+        let replace = |current: &mut CellState| std::mem::replace(current, state) != state;
+        self.0.state.send_if_modified(replace);
     }
 
-    /// The token that is held.
+    /// The held token.
     pub fn held(&self) -> Option<Arc<Bearer>> {
         self.0.bearer.load_full()
     }
 
-    /// Waits until a reader wants something.
+    /// Waits for a request of a reader.
     pub async fn notified(&self) {
         self.0.notify.notified().await;
     }
 
-    /// What readers wanted since this was last asked.
+    /// Takes the requests since the last call.
     pub fn take_requests(&self) -> RefreshRequests {
         RefreshRequests(self.0.requests.swap(0, Ordering::Relaxed))
     }
 
-    /// Whether the token was used since this was last asked.
+    /// Tells whether the token was used since the last call.
     pub fn take_used(&self) -> bool {
         self.0.used.swap(false, Ordering::Relaxed)
     }
 
-    /// The generation that was refused, if it is the one that is held.
+    /// Takes the generation that was rejected, if it is the held one.
     pub fn take_rejected(&self) -> Option<u64> {
         let rejected = self.0.rejected.swap(0, Ordering::Relaxed);
         let held = self.held().map(|held| held.generation());
@@ -239,17 +246,17 @@ impl Writer {
     }
 }
 
-/// Why a request gets no token.
+/// The failure of a wait for a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenUnavailable {
-    /// When trying again may help.
+    /// The time after which a retry may help.
     pub retry_after: Duration,
-    /// Why there is none.
+    /// The reason why there is no token.
     pub reason: UnavailableReason,
 }
 
 impl TokenUnavailable {
-    fn of(state: State) -> Self {
+    fn of(state: CellState) -> Self {
         let next = state.blocked_until.max(state.next_try);
         let wait =
             next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
@@ -292,9 +299,9 @@ mod tests {
         let (writer, reader) = channel();
         let (found, ()) = tokio::join!(reader.wait_usable(soon()), async {
             writer.notified().await;
-            assert!(writer.take_requests().asked());
+            assert!(writer.take_requests().needed());
             writer.publish(bearer(1));
-            writer.publish_state(State { generation: 1, ..State::default() });
+            writer.publish_state(CellState { generation: 1, ..CellState::default() });
         });
         assert_eq!(found.map(|bearer| bearer.generation()), Ok(1));
         assert!(writer.take_used());
@@ -303,13 +310,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waiting_ends_with_its_deadline_or_when_it_is_hopeless() {
         let far = Some(Instant::now() + LIFE);
-        let stopped = State { stopped: true, ..State::default() };
-        let blocked = State { blocked_until: far, ..State::default() };
-        let cooling = State { cooling_until: far, ..State::default() };
-        let same = State { same_token_generation: 1, ..State::default() };
+        let closed = CellState { closed: true, ..CellState::default() };
+        let blocked = CellState { blocked_until: far, ..CellState::default() };
+        let cooling = CellState { cooling_until: far, ..CellState::default() };
+        let same = CellState { same_token_generation: 1, ..CellState::default() };
         for (state, waits_for_first, waits_for_newer) in [
-            (State::default(), 2, 2),
-            (stopped, 0, 0),
+            (CellState::default(), 2, 2),
+            (closed, 0, 0),
             (blocked, 0, 0),
             (cooling, 2, 0),
             (same, 2, 0),

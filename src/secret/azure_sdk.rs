@@ -1,4 +1,4 @@
-//! The Azure SDK, on our own wire.
+//! The Azure SDK over this program's own connector.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,29 +22,34 @@ use azure_security_keyvault_secrets::models::SecretClientGetSecretOptions;
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use bytes::Bytes;
 
-use super::{AzureIdentity, AzureSecret, SecretFault, Sensitive};
-use crate::secret::http_settings::{Transport, lost};
+use super::azure::{AzureIdentity, AzureSecret};
+use super::error::SecretFault;
+use super::transport::{StoreClient, transport_error};
+use crate::sensitive::Sensitive;
 
-/// Time for a token of Entra's, and for the secret.
+/// Time for the token of Entra and the secret together.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The metadata service of a machine at Azure.
 const METADATA: &str = "http://169.254.169.254/metadata";
 
-/// Reads a secret. Who we are is found out anew each time: an identity that was kept would
-/// outlive its rotation.
-pub(in crate::secret) async fn read(secret: &AzureSecret) -> Result<Sensitive, SecretFault> {
-    let found = tokio::time::timeout(LIMIT, fetch(secret));
+/// Reads a secret. The identity is found again for each reading, because a kept one would outlive its
+/// rotation.
+pub(super) async fn read(
+    secret: &AzureSecret,
+    client: StoreClient,
+) -> Result<Sensitive, SecretFault> {
+    let found = tokio::time::timeout(LIMIT, fetch(secret, client));
     found.await.unwrap_or(Err(SecretFault::TimedOut(LIMIT)))
 }
 
-async fn fetch(secret: &AzureSecret) -> Result<Sensitive, SecretFault> {
-    let wire = Arc::new(Wire(Transport::new(&secret.http)));
-    let options = options(Arc::clone(&wire));
+async fn fetch(secret: &AzureSecret, client: StoreClient) -> Result<Sensitive, SecretFault> {
+    let connector = Arc::new(SdkConnector(client));
+    let options = options(Arc::clone(&connector));
     let mut last = SecretFault::NoIdentity;
-    for credential in credentials(secret.identity, &options, &wire).await {
+    for credential in credentials(secret.identity, &options, &connector).await {
         match get(secret, credential, options.clone()).await {
-            // No such identity here: another kind may be.
+            // The environment lacks this kind of identity; the next one may be there.
             Err(error) if matches!(error.kind(), ErrorKind::Credential) => last = fault(&error),
             Err(error) => return Err(fault(&error)),
             Ok(value) => return value.ok_or(SecretFault::Empty),
@@ -60,7 +65,8 @@ async fn get(
 ) -> SdkResult<Option<Sensitive>> {
     let options = SecretClientOptions {
         client_options,
-        // A stub on loopback answers for a vault that is elsewhere.
+        // A stub on loopback answers for a vault that is elsewhere, so that its challenge names
+        // another host.
         verify_challenge_resource: Some(!secret.vault.local),
         ..SecretClientOptions::default()
     };
@@ -70,39 +76,38 @@ async fn get(
         ..SecretClientGetSecretOptions::default()
     };
     let answer = client.get_secret(&secret.name, Some(version)).await?.into_model()?;
-    // What the SDK itself has copied is not wiped.
+    // Copies inside the SDK are not wiped.
     Ok(answer.value.map(Sensitive::new))
 }
 
-fn options(wire: Arc<Wire>) -> ClientOptions {
+fn options(connector: Arc<SdkConnector>) -> ClientOptions {
     let retry = ExponentialRetryOptions {
         max_retries: 1,
         max_total_elapsed: azure_core::time::Duration::seconds(5),
         ..ExponentialRetryOptions::default()
     };
     ClientOptions {
-        transport: Some(SdkTransport::new(wire)),
+        transport: Some(SdkTransport::new(connector)),
         retry: RetryOptions::exponential(retry),
         ..ClientOptions::default()
     }
 }
 
-/// The identities to be tried, in order. One that its environment does not even name is left
-/// out.
+/// The identities to be tried, in order, without those that the environment does not name.
 async fn credentials(
     identity: AzureIdentity,
     options: &ClientOptions,
-    wire: &Wire,
+    connector: &SdkConnector,
 ) -> Vec<Arc<dyn TokenCredential>> {
     let made: Vec<Option<Arc<dyn TokenCredential>>> = match identity {
         AzureIdentity::ClientSecret => vec![client_secret(options)],
         AzureIdentity::Workload => vec![workload(options)],
         AzureIdentity::Managed => vec![managed(options)],
         AzureIdentity::Cli => vec![cli()],
-        // Who has set up one of the first two means it.
+        // A configured client secret or federated token is the one that is meant.
         AzureIdentity::Auto => match client_secret(options).or_else(|| workload(options)) {
             Some(meant) => vec![Some(meant)],
-            None if wire.may_be_managed().await => vec![managed(options), cli()],
+            None if connector.may_be_managed().await => vec![managed(options), cli()],
             None => vec![cli()],
         },
     };
@@ -140,10 +145,10 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Only codes of the service and words of our own network are passed on.
+/// Keeps codes of the service and errors of our own network only.
 fn fault(error: &Error) -> SecretFault {
-    if let Some(lost) = lost(error) {
-        return SecretFault::Unreachable(lost.to_string());
+    if let Some(error) = transport_error(error) {
+        return SecretFault::Unreachable(error.to_string());
     }
     match error.kind() {
         ErrorKind::HttpResponse { status: StatusCode::NotFound, .. } => SecretFault::Missing,
@@ -156,13 +161,13 @@ fn fault(error: &Error) -> SecretFault {
     }
 }
 
-/// The SDK's requests on our own wire.
+/// Sends the requests of the SDK through `net`.
 #[derive(Debug)]
-struct Wire(Transport);
+struct SdkConnector(StoreClient);
 
-impl Wire {
-    /// Whether a managed identity can be asked for. The SDK asks a machine's metadata service for
-    /// more than a minute, also where there is none.
+impl SdkConnector {
+    /// Tells whether a managed identity is available. The SDK itself would wait for the metadata
+    /// service for more than a minute, even on a machine without one.
     async fn may_be_managed(&self) -> bool {
         let hosted =
             ["IDENTITY_ENDPOINT", "MSI_ENDPOINT"].into_iter().any(|name| variable(name).is_some());
@@ -174,7 +179,7 @@ impl Wire {
     }
 }
 
-impl HttpClient for Wire {
+impl HttpClient for SdkConnector {
     fn execute_request<'this, 'request, 'future>(
         &'this self,
         request: &'request Request,
@@ -185,8 +190,8 @@ impl HttpClient for Wire {
         'request: 'future,
     {
         Box::pin(async move {
-            let lost = |error| Error::with_error(ErrorKind::Io, error, "no answer");
-            let answer = self.0.send(translated(request)?).await.map_err(lost)?;
+            let io_error = |error| Error::with_error(ErrorKind::Io, error, "no answer");
+            let answer = self.0.send(translated(request)?).await.map_err(io_error)?;
             let mut headers = Headers::new();
             for (name, value) in answer.headers() {
                 if let Ok(value) = value.to_str() {

@@ -1,15 +1,11 @@
-//! Secrets from Azure Key Vault, by the official SDK: it asks the vault where tokens for it are had,
-//! and Entra for one, as a workload identity, a managed identity, a client with a secret, or whoever
-//! is logged in with `az`.
+//! Secrets from Azure Key Vault, by the official SDK. The vault names its token server, and Entra issues
+//! a token to a workload identity, a managed identity, a client with a secret, or the user of `az`.
 
 use std::time::Duration;
 
-use super::SecretFault;
-use super::http_settings::StoreHttpSettings;
 use crate::net::Origin;
-use crate::sensitive::Sensitive;
 
-/// Domains of vaults: of the public cloud, of China's, of the US government's.
+/// Domains of vaults in the public cloud, in China's and in the US government's.
 const VAULTS: [&str; 3] = [".vault.azure.net", ".vault.azure.cn", ".vault.usgovcloudapi.net"];
 
 /// One secret of a vault.
@@ -21,19 +17,17 @@ pub struct AzureSecret {
     pub name: String,
     /// Its version; `None`: the latest.
     pub version: Option<String>,
-    /// Who we are.
+    /// The identity that reads it.
     pub identity: AzureIdentity,
-    /// How long a value is kept before it is asked for again.
+    /// How long a value is kept before it is read again.
     pub cache: Duration,
-    /// How Azure is reached.
-    pub http: StoreHttpSettings,
 }
 
-/// Who asks a vault.
+/// The identity that this program has towards a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum AzureIdentity {
-    /// What the environment has: a client secret, else a federated token, else a managed identity,
-    /// else `az`.
+    /// The first that the environment has: a client secret, a federated token, a managed identity, or
+    /// `az`.
     #[default]
     Auto,
     /// `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`.
@@ -42,16 +36,17 @@ pub enum AzureIdentity {
     Workload,
     /// The identity of the machine, or the one of `AZURE_CLIENT_ID` among them.
     Managed,
-    /// Whoever is logged in with `az` or `azd`.
+    /// The user who is logged in with `az` or `azd`.
     Cli,
 }
 
 /// The URL of a vault: a token for a vault is never sent to another host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Vault {
-    url: String,
+    pub(super) url: String,
     host: String,
-    local: bool,
+    /// Set for a stub on loopback.
+    pub(super) local: bool,
 }
 
 impl Vault {
@@ -76,25 +71,15 @@ impl Vault {
     }
 }
 
-/// Whether it is one label of a host name.
+/// Tells whether a text is one label of a host name.
 fn is_label(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// Whether a vault may hold a secret of this name.
+/// Tells whether a vault may hold a secret of this name.
 pub fn is_vault_name(name: &str) -> bool {
     is_label(name) && name.len() <= 127
 }
-
-#[cfg(not(feature = "azure"))]
-pub(super) async fn read(_: &AzureSecret) -> Result<Sensitive, SecretFault> {
-    Err(SecretFault::NotBuilt("azure"))
-}
-
-#[cfg(feature = "azure")]
-mod sdk;
-#[cfg(feature = "azure")]
-pub(super) use sdk::read;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! The AWS SDK, on our own wire.
+//! The AWS SDK over this program's own connector.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,18 +17,23 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
-use super::{AwsSecret, SecretFault, Sensitive};
-use crate::secret::http_settings::{Transport, lost};
-use crate::secret::json;
+use super::aws::AwsSecret;
+use super::error::SecretFault;
+use super::json;
+use super::transport::{StoreClient, transport_error};
+use crate::sensitive::Sensitive;
 
-/// Time for finding out who we are, and for the secret.
+/// Time for finding an identity and reading the secret together.
 const LIMIT: Duration = Duration::from_secs(10);
 const TRIES: u32 = 2;
 
-/// Reads a secret. Who we are is found out anew each time: an identity that was kept would
-/// outlive its rotation.
-pub(in crate::secret) async fn read(secret: &AwsSecret) -> Result<Sensitive, SecretFault> {
-    let found = tokio::time::timeout(LIMIT, fetch(secret));
+/// Reads a secret. The identity is found again for each reading, because a kept one would outlive its
+/// rotation.
+pub(super) async fn read(
+    secret: &AwsSecret,
+    client: StoreClient,
+) -> Result<Sensitive, SecretFault> {
+    let found = tokio::time::timeout(LIMIT, fetch(secret, client));
     let text = found.await.unwrap_or(Err(SecretFault::TimedOut(LIMIT)))?;
     match &secret.key {
         Some(key) => json::select(&text, key),
@@ -36,8 +41,8 @@ pub(in crate::secret) async fn read(secret: &AwsSecret) -> Result<Sensitive, Sec
     }
 }
 
-async fn fetch(secret: &AwsSecret) -> Result<Sensitive, SecretFault> {
-    let settings = settings(secret).await;
+async fn fetch(secret: &AwsSecret, client: StoreClient) -> Result<Sensitive, SecretFault> {
+    let settings = settings(secret, client).await;
     if settings.region().is_none() {
         return Err(SecretFault::NoRegion);
     }
@@ -53,14 +58,14 @@ async fn fetch(secret: &AwsSecret) -> Result<Sensitive, SecretFault> {
         .send()
         .await
         .map_err(|error| fault(&error))?;
-    // What the SDK itself has copied is not wiped.
+    // Copies inside the SDK are not wiped.
     answer.secret_string.map(Sensitive::new).ok_or(SecretFault::Binary)
 }
 
-async fn settings(secret: &AwsSecret) -> SdkConfig {
-    let transport = SharedHttpConnector::new(Wire(Arc::new(Transport::new(&secret.http))));
+async fn settings(secret: &AwsSecret, client: StoreClient) -> SdkConfig {
+    let connector = SharedHttpConnector::new(SdkConnector(Arc::new(client)));
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client_fn(move |_, _| transport.clone()))
+        .http_client(http_client_fn(move |_, _| connector.clone()))
         .sleep_impl(TokioSleep::new())
         .retry_config(RetryConfig::standard().with_max_attempts(TRIES));
     if let Some(region) = &secret.region {
@@ -72,8 +77,8 @@ async fn settings(secret: &AwsSecret) -> SdkConfig {
     loader.load().await
 }
 
-/// Only codes of the service and words of our own network are passed on: the SDK's own words may
-/// repeat what a source of credentials has said.
+/// Keeps codes of the service and errors of our own network only: the SDK's texts may repeat the
+/// answer of a source of credentials.
 fn fault(error: &SdkError<impl ProvideErrorMetadata, HttpResponse>) -> SecretFault {
     match error {
         SdkError::ServiceError(refused) => {
@@ -88,10 +93,11 @@ fn fault(error: &SdkError<impl ProvideErrorMetadata, HttpResponse>) -> SecretFau
         SdkError::ResponseError(_) => {
             SecretFault::Unreachable("AWS gave an answer that cannot be read".into())
         }
-        // Finding out who we are is a part of sending.
+        // The SDK looks for an identity while it sends, so that a failure without a cause in our network
+        // is one of the identity.
         SdkError::DispatchFailure(failed) => {
-            match failed.as_connector_error().and_then(|error| lost(error)) {
-                Some(lost) => SecretFault::Unreachable(lost.to_string()),
+            match failed.as_connector_error().and_then(|error| transport_error(error)) {
+                Some(error) => SecretFault::Unreachable(error.to_string()),
                 None => SecretFault::NoIdentity,
             }
         }
@@ -99,19 +105,19 @@ fn fault(error: &SdkError<impl ProvideErrorMetadata, HttpResponse>) -> SecretFau
     }
 }
 
-/// The SDK's requests on our own wire.
+/// Sends the requests of the SDK through `net`.
 #[derive(Debug)]
-struct Wire(Arc<Transport>);
+struct SdkConnector(Arc<StoreClient>);
 
-impl HttpConnector for Wire {
+impl HttpConnector for SdkConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let transport = Arc::clone(&self.0);
+        let client = Arc::clone(&self.0);
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x();
             let request = request.map_err(|error| ConnectorError::user(error.into()))?;
             let body = |body: SdkBody| Bytes::copy_from_slice(body.bytes().unwrap_or_default());
-            let answer = transport.send(request.map(body)).await;
-            let answer = answer.map_err(|lost| ConnectorError::io(lost.into()))?;
+            let answer = client.send(request.map(body)).await;
+            let answer = answer.map_err(|error| ConnectorError::io(error.into()))?;
             HttpResponse::try_from(answer.map(SdkBody::from))
                 .map_err(|error| ConnectorError::other(error.into(), None))
         })

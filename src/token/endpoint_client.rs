@@ -1,0 +1,31 @@
+//! The connection to a credential's endpoints.
+
+use std::time::Duration;
+
+use super::credential::Credential;
+use crate::net::Origin;
+use crate::net::connect::{ConnectSettings, Connector};
+use crate::net::tls::{Alpn, TlsCache};
+use crate::oauth::TokenEndpoint;
+use crate::secret::EgressProxy;
+use crate::x509::TlsSetupError;
+
+/// Largest answer that is read, in bytes.
+pub(super) const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
+/// Time that sent bytes may stay unacknowledged before the connection counts as dead.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connector to one of the credential's endpoints.
+///
+/// # Errors
+/// The TLS settings cannot be used.
+pub fn connector(
+    credential: &Credential,
+    endpoint: &TokenEndpoint,
+) -> Result<Connector, TlsSetupError> {
+    let origin = Origin::of(endpoint.uri()).map_err(|error| TlsSetupError::new(error.message))?;
+    let timeout = credential.policy.connect_timeout;
+    let settings = ConnectSettings { timeout, tcp_user_timeout: TCP_USER_TIMEOUT };
+    Connector::new(&TlsCache::default(), origin, &credential.tls, Alpn::Both, settings)?
+        .via_proxy(credential.egress.as_ref().map(EgressProxy::tunnel_proxy))
+}
