@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER};
-use http::{HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http::request::Parts;
+use http::{HeaderValue, Response};
+use http_body_util::Full;
 
 use super::fault::{Fault, Script};
 use super::ledger::{CallOutcome, Issued, Ledger, TokenCall};
@@ -21,9 +21,6 @@ use super::wire;
 
 /// Path of the revocation endpoint; the vendors' documents name none.
 const REVOCATION_PATH: &str = "/revoke";
-
-/// Bytes of a token request that are read; what is longer is cut off by closing the connection.
-const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// A fake token server; dropping it closes it.
 #[derive(Debug)]
@@ -158,21 +155,13 @@ impl AuthServer {
 }
 
 impl serve::Service for AuthState {
+    const MAX_BODY_BYTES: usize = 64 * 1024;
+
     fn is_down(&self) -> bool {
         self.script.is_down()
     }
 
-    async fn call(
-        self: Arc<Self>,
-        _connection: usize,
-        request: Request<Incoming>,
-    ) -> serve::Answer {
-        if self.script.is_down() {
-            return hang_up();
-        }
-        let (head, body) = request.into_parts();
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(io::Error::other)?;
-        let body = body.to_bytes();
+    async fn call(self: Arc<Self>, _connection: usize, head: Parts, body: Bytes) -> serve::Answer {
         if head.uri.path() == REVOCATION_PATH {
             return Ok(self.revoke(&body));
         }

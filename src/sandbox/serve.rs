@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -29,6 +30,9 @@ pub(super) fn hang_up() -> Answer {
 
 /// The behaviour of a fake.
 pub(super) trait Service: Send + Sync + 'static {
+    /// Bytes of a request's body that are read; a longer one closes the connection.
+    const MAX_BODY_BYTES: usize;
+
     /// True if new connections are closed at once.
     fn is_down(&self) -> bool;
 
@@ -36,7 +40,8 @@ pub(super) trait Service: Send + Sync + 'static {
     fn call(
         self: Arc<Self>,
         connection: usize,
-        request: Request<Incoming>,
+        head: Parts,
+        body: Bytes,
     ) -> impl Future<Output = Answer> + Send;
 }
 
@@ -96,10 +101,24 @@ async fn accept(listener: TcpListener, service: Arc<impl Service>) {
 async fn serve_connection(stream: TcpStream, connection: usize, service: Arc<impl Service>) {
     // A fake that cannot switch Nagle's algorithm off is slower, not wrong.
     let _slower = stream.set_nodelay(true);
-    let answer = service_fn(|request| Arc::clone(&service).call(connection, request));
+    let answer = service_fn(|request| answer(Arc::clone(&service), connection, request));
     // A peer that leaves early is what half of the tests are about.
     let _ended: Result<(), hyper::Error> =
         http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+}
+
+async fn answer<S: Service>(
+    service: Arc<S>,
+    connection: usize,
+    request: Request<Incoming>,
+) -> Answer {
+    // A connection of before stays open until its next request.
+    if service.is_down() {
+        return hang_up();
+    }
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, S::MAX_BODY_BYTES).collect().await.map_err(io::Error::other)?;
+    service.call(connection, head, body.to_bytes()).await
 }
 
 /// A whole JSON answer.

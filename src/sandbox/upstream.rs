@@ -8,9 +8,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response};
+use http_body_util::Full;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
@@ -18,9 +18,6 @@ use super::fault::Script;
 use super::ledger::{Ledger, TokenValidity};
 use super::persona::Persona;
 use super::serve::{self, Answer, FakeServer, hang_up};
-
-/// Bytes of a request body that are kept; a longer one closes the connection.
-const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 
 /// A fake API; dropping it closes it.
 #[derive(Debug)]
@@ -163,16 +160,13 @@ impl Upstream {
 }
 
 impl serve::Service for ApiState {
+    const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+
     fn is_down(&self) -> bool {
         self.script.is_down()
     }
 
-    async fn call(self: Arc<Self>, connection: usize, request: Request<Incoming>) -> Answer {
-        if self.script.is_down() {
-            return hang_up();
-        }
-        let (head, body) = request.into_parts();
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(io::Error::other)?;
+    async fn call(self: Arc<Self>, connection: usize, head: Parts, body: Bytes) -> Answer {
         let at = SystemTime::now();
         let token = bearer(&head.headers).map(str::to_owned);
         let validity = self.check(token.as_deref(), at, head.uri.path());
@@ -182,7 +176,7 @@ impl serve::Service for ApiState {
             method: head.method,
             target: head.uri.to_string(),
             headers: head.headers,
-            body: body.to_bytes(),
+            body,
             token,
             validity,
         };
