@@ -1,4 +1,4 @@
-//! How the client proves itself at the token endpoint, by the names registered for
+//! Client authentication at the token endpoint, by the names registered for
 //! `token_endpoint_auth_method` (RFC 7591 section 2, RFC 8705 section 2).
 
 /// The client authentication method.
@@ -17,17 +17,17 @@ pub enum ClientAuth {
     TlsClientAuth,
     /// A self-signed client certificate that the server knows (RFC 8705 section 2.2).
     SelfSignedTlsClientAuth,
-    /// No proof: the id alone, in the body.
+    /// No authentication: the id alone, in the body.
     None,
 }
 
-/// How id and secret are encoded before they are put into HTTP Basic.
+/// The encoding of id and secret in HTTP Basic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BasicEncoding {
     /// Form-encoded each, as RFC 6749 section 2.3.1 asks.
     #[default]
     Rfc6749,
-    /// As they are, for servers that do not decode them.
+    /// No encoding, for servers that do not decode them.
     Raw,
 }
 

@@ -1,5 +1,5 @@
-//! What known token servers do differently, as data: a [`Dialect`] says how a token request is
-//! written and how the answer is read. Presets are constants of this type, not code.
+//! The deviations of known token servers from RFC 6749, as data: a [`Dialect`] controls the writing of
+//! token requests and the reading of answers. Presets are values of this type, not code.
 
 use std::time::Duration;
 
@@ -7,45 +7,45 @@ use http::{HeaderName, HeaderValue};
 
 use crate::sensitive::Sensitive;
 
-/// How one kind of token server is spoken to. [`Dialect::default`] is RFC 6749 as written.
+/// The deviations of one kind of token server. [`Dialect::default`] is RFC 6749 as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dialect {
-    /// How the request body is encoded.
+    /// The encoding of the request body.
     pub encoding: BodyEncoding,
-    /// Names of the request's parameters.
+    /// The names of the request's parameters.
     pub request: RequestFields,
-    /// Names of the answer's fields.
+    /// The names of the answer's fields.
     pub response: ResponseFields,
-    /// Whether `grant_type` is sent with the client-credentials grant.
+    /// Set to send `grant_type` with the client-credentials grant.
     pub send_grant_type: bool,
-    /// Whether `scope` is sent. Where it is not, scopes are no part of a token's identity.
+    /// Set to send `scope`. Without it, all routes of a credential share one token.
     pub send_scope: bool,
-    /// Further parameters of each request, in this order, after our own.
+    /// Extra parameters of each request, in this order, after the standard ones.
     pub extra_parameters: Vec<(String, String)>,
-    /// Further headers of each request.
+    /// Extra headers of each request.
     pub extra_headers: Vec<(HeaderName, HeaderValue)>,
     /// RFC 8707 resource indicators, absolute URIs without fragment.
     pub resources: Vec<String>,
     /// `token_type` values that are accepted beside `Bearer`, compared without case.
     pub accept_token_types: Vec<String>,
-    /// Whether an answer without `token_type` is refused; else it counts as `Bearer`.
+    /// Set to refuse an answer without `token_type`; otherwise the type is taken to be `Bearer`.
     pub require_token_type: bool,
-    /// Whether a refresh token of the answer is used for the next token.
+    /// Set to use the refresh token of an answer for the next token request.
     pub use_refresh_token: bool,
-    /// Whether the refresh-token grant carries the client's credentials as well.
+    /// Set to authenticate the client in the refresh-token grant too.
     pub authenticate_refresh: bool,
-    /// Life of a token whose answer states none.
+    /// The life of a token whose answer states none.
     pub default_lifetime: Duration,
-    /// What a signed client assertion says; of use with the JWT ways of proof only.
+    /// The claims of client assertions, for the two JWT authentication methods.
     pub assertion: AssertionSettings,
 }
 
-/// What a signed client assertion says (RFC 7523 section 3).
+/// The configurable claims of a client assertion (RFC 7523 section 3).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AssertionSettings {
-    /// `aud`; the token URL unless set, since newer servers want their issuer here.
+    /// `aud`; `None` means the token URL. Newer servers want their issuer (RFC 8414) here.
     pub audience: Option<String>,
-    /// `kid` of the header, where the server needs it to find the public key.
+    /// `kid` of the header, for servers that find the public key by it.
     pub key_id: Option<String>,
     /// Time until `exp`; kept between 60 s and 300 s.
     pub lifetime: Duration,
@@ -57,7 +57,7 @@ impl Default for AssertionSettings {
     }
 }
 
-/// How the body of a token request is encoded.
+/// The encoding of the body of a token request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BodyEncoding {
     /// `application/x-www-form-urlencoded`, as RFC 6749 section 4.4.2 asks.
@@ -151,10 +151,10 @@ impl Default for ResponseFields {
     }
 }
 
-/// What a client shows to the token server, read from its references just before the request.
+/// The id and secret of a client, read from their references just before a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCredentials {
-    /// The client id; shown nowhere, since some servers treat it as half a secret.
+    /// The client id; redacted too, because some servers treat it as half a secret.
     pub id: Sensitive,
     /// The client secret, or the PEM private key with `private_key_jwt`.
     pub secret: Option<Sensitive>,

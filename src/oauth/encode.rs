@@ -1,17 +1,17 @@
-//! How parameters become the body of a token request: as a form or as flat JSON.
+//! Encoding of parameters as the body of a token request: a form or flat JSON.
 //!
-//! The bytes hold a client secret, so both writers fill one buffer of known size that is wiped when
-//! dropped, and nothing is gathered in between.
+//! The bytes hold a client secret, so that both writers fill one buffer of known size, which is wiped
+//! when dropped, and make no copies in between.
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
-/// What the WHATWG URL standard percent-encodes in `application/x-www-form-urlencoded`, which
-/// RFC 6749 appendix B refers to; the space is left for [`push_form`], which writes `+`.
+/// The characters that `application/x-www-form-urlencoded` percent-encodes by the WHATWG URL standard, to
+/// which RFC 6749 appendix B refers. The space is not one of them: [`push_form`] writes it as `+`.
 const FORM: &AsciiSet = &PERCENT.remove(b' ');
 
-/// The same with the space.
+/// The characters of [`FORM`] and the space.
 const PERCENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
 
 /// Names and values in the order in which they are written.
@@ -49,7 +49,7 @@ pub(super) fn push_percent(text: &mut String, word: &str) {
 /// Writes `{"name":"value",…}`; a name that is given more than once becomes an array.
 ///
 /// # Errors
-/// Never in practice: strings always fit JSON, and the buffer grows.
+/// None in practice: every string fits JSON, and the buffer grows.
 pub(super) fn json(parameters: &Parameters<'_>) -> Result<Bytes, serde_json::Error> {
     let mut text = Vec::with_capacity(capacity(parameters, 6));
     text.push(b'{');

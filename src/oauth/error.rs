@@ -30,7 +30,7 @@ pub struct TokenErrorResponse {
     pub retry_after: Option<Duration>,
 }
 
-/// The consequence of a failure for whoever keeps the token.
+/// The consequence of a failure for the refresher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailureClass {
     /// The server is unwell; a retry may help.

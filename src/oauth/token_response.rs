@@ -29,9 +29,9 @@ const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 pub struct IssuedToken {
     /// The access token, of the grammar that RFC 6750 section 2.1 allows in a header.
     pub access_token: Sensitive,
-    /// Its life in seconds, where stated.
+    /// The stated life of the access token.
     pub expires_in: Option<Duration>,
-    /// Its end by the server's clock, where stated.
+    /// The stated expiry of the access token, by the server's clock.
     pub expires_at: Option<SystemTime>,
     /// A refresh token, where the dialect uses it.
     pub refresh_token: Option<Sensitive>,

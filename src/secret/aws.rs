@@ -6,7 +6,7 @@ use std::time::Duration;
 /// One secret of Secrets Manager.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AwsSecret {
-    /// Its name or ARN.
+    /// The name or ARN of the secret.
     pub id: String,
     /// The key of a secret that is a JSON object; `None`: the whole text.
     pub key: Option<String>,
@@ -18,6 +18,6 @@ pub struct AwsSecret {
     pub profile: Option<String>,
     /// An endpoint in place of the region's own, such as that of a VPC.
     pub endpoint: Option<String>,
-    /// How long a value is kept before it is read again.
+    /// The time after which a cached value is read again.
     pub cache: Duration,
 }

@@ -15,11 +15,11 @@ pub struct AzureSecret {
     pub vault: Vault,
     /// The secret's name.
     pub name: String,
-    /// Its version; `None`: the latest.
+    /// The version of the secret; `None`: the latest.
     pub version: Option<String>,
     /// The identity that reads it.
     pub identity: AzureIdentity,
-    /// How long a value is kept before it is read again.
+    /// The time after which a cached value is read again.
     pub cache: Duration,
 }
 
@@ -65,7 +65,7 @@ impl Vault {
         Some(Self { url: origin.to_string(), host: origin.host().to_owned(), local })
     }
 
-    /// Its host, for messages.
+    /// The host of the vault, for messages.
     pub fn host(&self) -> &str {
         &self.host
     }

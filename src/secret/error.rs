@@ -1,4 +1,4 @@
-//! Why a secret cannot be read: names the source, never the value.
+//! Errors of reading a secret: they name the source, never the value.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -68,7 +68,7 @@ pub enum SecretFault {
     Exposed {
         /// The file.
         path: PathBuf,
-        /// Its permission bits.
+        /// The permission bits of the file.
         mode: u32,
     },
     /// The operating system refused to read it.

@@ -1,4 +1,4 @@
-//! Where client secrets come from.
+//! The sources of client secrets.
 //!
 //! A configuration names secrets by [`Reference`], never by value. A reference is read again for each
 //! token request, so that a rotated secret needs no restart. Each source has a file of its own.

@@ -111,7 +111,7 @@ impl Reference {
         found.and_then(|value| text::trim(&value)).map_err(|fault| self.error(fault))
     }
 
-    /// How long a value may be kept; zero for a source on this machine.
+    /// The time for which a value may be cached; zero for a source on this machine.
     pub fn cache_ttl(&self) -> Duration {
         match self {
             Self::AwsSecretsManager { secret, .. } => secret.cache,
@@ -120,7 +120,7 @@ impl Reference {
         }
     }
 
-    /// How often a value that is in permanent use is read again; `None` where it cannot change while
+    /// The time after which a value in permanent use is read again; `None` where it cannot change while
     /// this process lives.
     pub fn recheck(&self) -> Option<Duration> {
         match self {
@@ -180,8 +180,8 @@ impl Reference {
     }
 }
 
-/// How remote stores are reached: by the roots of trust, TLS versions and proxies of this
-/// configuration, since the SDKs' own HTTP clients are left out.
+/// The connection settings for remote stores: the roots of trust, TLS versions and proxies of this
+/// configuration, because the SDKs' own HTTP clients are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoreHttpSettings {
     /// `[tls]`.

@@ -22,7 +22,7 @@ use crate::telemetry::family::Counters;
 
 /// Cached values; when there would be more, the cache is emptied and read again.
 const MAX_CACHED: usize = 256;
-/// How long a value stays in use beyond its time to live while its source cannot be reached.
+/// The time for which a value stays in use beyond its time to live while its source cannot be reached.
 const STALE: Duration = Duration::from_secs(3600);
 
 /// The required freshness of a value.

@@ -1,7 +1,7 @@
-//! Secrets that systemd hands over: `LoadCredential=` and `LoadCredentialEncrypted=` of a unit put
-//! them into `$CREDENTIALS_DIRECTORY`, where only the service may read them.
+//! Secrets from systemd: `LoadCredential=` and `LoadCredentialEncrypted=` of a unit put them into
+//! `$CREDENTIALS_DIRECTORY`, where only the service may read them.
 //!
-//! They are a snapshot of the moment when the service was started: rotation needs a restart.
+//! systemd copies them when it starts the service: rotation needs a restart.
 
 use std::path::{Path, PathBuf};
 
@@ -17,11 +17,12 @@ pub(super) async fn read(name: &str) -> Result<Sensitive, SecretFault> {
 
 async fn read_in(folder: Option<&Path>, name: &str) -> Result<Sensitive, SecretFault> {
     let folder = folder.ok_or(SecretFault::NoCredentials)?;
-    // systemd has settled who may read it.
+    // Any mode passes, because systemd sets the permissions of this folder.
     file::read(&folder.join(name), FileAccess::Any).await
 }
 
-/// The credential as messages name it. A missing one may be a secret in place of a name.
+/// The credential as messages name it. The name of a missing one may be the secret itself, written in
+/// its place.
 pub(super) fn describe(name: &str) -> String {
     let exists = folder().is_some_and(|folder| folder.join(name).exists());
     match exists || name::may_be_shown(name) {
@@ -30,7 +31,7 @@ pub(super) fn describe(name: &str) -> String {
     }
 }
 
-/// Whether systemd takes this as the name of a credential.
+/// Tells whether systemd accepts a text as the name of a credential.
 pub fn is_credential_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
     !name.is_empty() && name.len() <= 255 && ![".", ".."].contains(&name) && name.bytes().all(plain)

@@ -17,7 +17,7 @@ pub struct Bearer {
     generation: u64,
     /// The end of its use, on both clocks.
     pub(super) usable_until: Moment,
-    /// Its expiry by the server's statement.
+    /// The stated expiry, on both clocks.
     pub(super) ends: Moment,
     fingerprint: String,
     /// The scopes of the answer.
@@ -31,11 +31,11 @@ const SAME_EXPIRY: Duration = Duration::from_secs(1);
 
 /// The relation of a new token to the held one.
 pub(super) enum Renewal {
-    /// It replaces the held one.
+    /// The new token replaces the held one.
     New,
-    /// It replaces the held one but ends no later: another call would bring no more.
+    /// The new token replaces the held one but ends no later: another call would bring no more.
     NoLater,
-    /// It is the held one again.
+    /// The new token is the held one.
     Same,
 }
 

@@ -31,7 +31,7 @@ use crate::x509::TlsSetupError;
 pub struct Fetched {
     /// The token.
     pub issued: IssuedToken,
-    /// Its life from `sent` on, above zero.
+    /// The life of the token from `sent` on, above zero.
     pub lifetime: Lifetime,
     /// The time at which the request was sent.
     pub sent: Moment,

@@ -4,8 +4,8 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
-/// A salted hash of a secret. Equal secrets have equal fingerprints within this process, and nobody
-/// can find the secret from one, because the salt is random in each process.
+/// A salted hash of a secret. Equal secrets have equal fingerprints within this process, and the
+/// secret cannot be found from one, because the salt is random in each process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(u64);
 

@@ -29,7 +29,7 @@ const SECRET_PART: usize = 8;
 pub struct Probe {
     /// The token itself.
     pub token: Sensitive,
-    /// Its life from the sending of the request.
+    /// The life of the token from the sending of the request.
     pub life: Duration,
     /// The scopes of the answer.
     pub granted: Option<ScopeSet>,

@@ -94,6 +94,8 @@ impl<F: Fetch> Refresher<F> {
                 () = self.writer.notified() => {}
                 () = sleep_until(self.next_wake()) => {}
             }
+            // The clocks first: after a suspend the held token may have expired, and what requests need is
+            // judged by whether it is usable.
             self.check_clocks();
             self.process_requests();
             self.drop_unused();
@@ -109,6 +111,7 @@ impl<F: Fetch> Refresher<F> {
                     () = self.renew() => {}
                 }
             }
+            // After each turn, so that waiting requests learn of a failure as soon as of a token.
             self.publish_state();
         }
         let bearer = self.writer.drop_token();
@@ -153,6 +156,7 @@ impl<F: Fetch> Refresher<F> {
         }
         if requests.needed() {
             self.last_used = now;
+            // A token may have come since the request was made: then another call is not due.
             if !self.holds_usable() {
                 self.schedule.on_demand(now);
             }
@@ -207,6 +211,9 @@ impl<F: Fetch> Refresher<F> {
     /// Makes one token request, once the credential's gate and the endpoint have room for it.
     async fn renew(&mut self) {
         let (gate, endpoint) = (Arc::clone(&self.gate), Arc::clone(&self.endpoint));
+        // The gate before the endpoint: a call that waits for the verdict on its credential's secret must
+        // not keep a slot from the calls of other credentials. Both permits end with this function, also
+        // when the task is stopped and the future dropped.
         let _call = gate.acquire().await;
         let _slot = endpoint.acquire().await;
         let now = Instant::now();

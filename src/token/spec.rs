@@ -12,7 +12,7 @@ use crate::oauth::ScopeSet;
 pub struct TokenSpec {
     /// The credential that obtains it.
     pub credential: Arc<Credential>,
-    /// Its scopes.
+    /// The scopes that the route needs.
     pub scopes: ScopeSet,
 }
 

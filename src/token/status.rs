@@ -20,7 +20,7 @@ pub struct TokenStatus {
     pub scopes: Vec<String>,
     /// The end of its use, a margin before it expires.
     pub usable_until: Option<Moment>,
-    /// Its expiry by the server's statement.
+    /// The stated expiry of the held token.
     pub expires: Option<SystemTime>,
     /// The time of the next token request.
     pub refresh_due: Option<SystemTime>,

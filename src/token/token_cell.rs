@@ -129,6 +129,8 @@ impl Reader {
     /// to one renewal.
     pub fn report_rejected(&self, generation: u64) {
         let current = self.0.bearer.load().as_ref().map(|bearer| bearer.generation());
+        // Hundreds of requests may get 401 for one token at once. The swap lets only the first report of a
+        // generation wake the refresher; a report about a token that was replaced meanwhile is dropped.
         if current == Some(generation)
             && self.0.rejected.swap(generation, Ordering::Relaxed) != generation
         {
@@ -172,6 +174,7 @@ impl Reader {
             if let Some(bearer) = usable.filter(|bearer| bearer.generation() > than) {
                 return Ok(bearer);
             }
+            // Answered at once where waiting cannot help: the app's own timeout is better spent on a retry.
             if seen.excludes(deadline, than) {
                 return Err(TokenUnavailable::of(seen));
             }
@@ -208,6 +211,7 @@ impl Writer {
 
     /// Ends the waits of all readers: no token will come.
     pub fn close(&self) {
+        // A state and not the drop of the sender: the readers hold the cell, and with it the sender.
         self.publish_state(CellState { closed: true, ..CellState::default() });
     }
 
@@ -230,6 +234,7 @@ impl Writer {
 
     /// Takes the requests since the last call.
     pub fn take_requests(&self) -> RefreshRequests {
+        // One swap, so that a request that comes during the read is either taken now or left for later.
         RefreshRequests(self.0.requests.swap(0, Ordering::Relaxed))
     }
 
@@ -240,6 +245,7 @@ impl Writer {
 
     /// Takes the generation that was rejected, if it is the held one.
     pub fn take_rejected(&self) -> Option<u64> {
+        // Compared with the held token, because the token may have been replaced since the report.
         let rejected = self.0.rejected.swap(0, Ordering::Relaxed);
         let held = self.held().map(|held| held.generation());
         held.filter(|held| *held == rejected)
