@@ -71,3 +71,47 @@ fn versions_are_the_same_everywhere() {
     check("deploy/container/Dockerfile", format!("RUSTUP_TOOLCHAIN={rust}\n"));
     check("deploy/kubernetes/sidecar.yaml", format!("image: bearer-proxy:{version}\n"));
 }
+
+/// Words of a text that begin like names of our metrics.
+fn metric_names(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    let is_ours = |word: &&str| word.starts_with("bearer_proxy_") || word.starts_with("process_");
+    // A histogram has its buckets under a name of their own.
+    words.filter(is_ours).map(|name| name.strip_suffix("_bucket").unwrap_or(name))
+}
+
+#[test]
+fn alerts_and_dashboard_know_the_metrics() {
+    let reference = read("docs/src/reference/metrics.md");
+    let known: Vec<_> = metric_names(&reference).collect();
+    for file in ["deploy/prometheus/alerts.yaml", "deploy/grafana/bearer-proxy.json"] {
+        let text = read(file);
+        let names: Vec<_> = metric_names(&text).collect();
+        assert!(names.len() > 20, "{file}: {names:?}");
+        let unknown: Vec<_> = names.iter().filter(|name| !known.contains(name)).collect();
+        assert!(unknown.is_empty(), "{file} asks for metrics that are not exported: {unknown:?}");
+    }
+}
+
+#[test]
+fn each_alert_is_tested_and_explained() {
+    let (alerts, tests) =
+        (read("deploy/prometheus/alerts.yaml"), read("deploy/prometheus/alerts_test.yaml"));
+    let guide = read("docs/src/guide/operating.md");
+    let names = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let names: Vec<_> = names.collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        let mut told = tests.lines().filter(|line| line.contains(&format!("alertname: {name}")));
+        assert!(told.any(|line| line.ends_with(name)), "no test in which {name} fires");
+        let mut told = tests.lines().filter(|line| line.contains(&format!("alertname: {name},")));
+        assert!(
+            told.any(|line| line.contains("exp_alerts: []")),
+            "no test in which {name} is quiet"
+        );
+        assert!(
+            guide.contains(&format!("| `{name}` |")),
+            "docs/src/guide/operating.md lacks {name}"
+        );
+    }
+}
