@@ -150,10 +150,10 @@ fn client_response(sent: Sent, exchange: &Exchange) -> Response<Body> {
     let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
     let policy = &exchange.route.header_policy;
     headers::sanitize_response(response.headers_mut(), version, policy, token);
-    rewrite::answer(response.headers_mut(), &exchange.upstream.answer_rewrite);
+    rewrite::rewrite_response(response.headers_mut(), &exchange.upstream.response_rewrite);
     // The reason phrase is kept, unless the upstream repeats the token in it.
     if let (Some(token), Some(reason)) = (token, response.extensions().get::<ReasonPhrase>())
-        && headers::holds(reason.as_bytes(), token)
+        && headers::contains_token(reason.as_bytes(), token)
     {
         response.extensions_mut().remove::<ReasonPhrase>();
     }

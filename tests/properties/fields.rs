@@ -122,7 +122,7 @@ fn keeps(before: &HeaderMap, after: &HeaderMap, written: &[HeaderName]) {
             was.clear();
         }
         assert_eq!(was.len(), is.len(), "{name}");
-        let echo = |value: &HeaderValue| headers::holds(value.as_bytes(), TOKEN);
+        let echo = |value: &HeaderValue| headers::contains_token(value.as_bytes(), TOKEN);
         assert!(was.iter().zip(&is).all(|(was, is)| was == is || echo(was)), "{name}");
     }
 }

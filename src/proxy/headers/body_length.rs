@@ -1,22 +1,22 @@
-//! Pure: how the body of a request is delimited (RFC 9112 section 6).
+//! Pure: the length of a request's body, as its head announces it (RFC 9112 section 6).
 
 use std::fmt;
 
 use http::Version;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 
-/// How the body of a request is delimited (RFC 9112 section 6).
+/// The length of a request's body, as its head announces it (RFC 9112 section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyLength {
-    /// No body.
+    /// There is no body.
     None,
-    /// This many bytes.
+    /// The body has this many bytes.
     Known(u64),
-    /// Chunks, or the frames of HTTP/2: the end shows when it comes.
+    /// The body comes in chunks, or in frames of HTTP/2: its end is known when it arrives.
     Unknown,
 }
 
-/// Why a body's end is uncertain.
+/// An ambiguity in the announced length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyLengthError {
     /// Content-Length is a list, no plain number, or repeated with another value.
@@ -36,13 +36,11 @@ impl fmt::Display for BodyLengthError {
 
 impl std::error::Error for BodyLengthError {}
 
-/// Reads how a request's body is delimited, of a head that the server has parsed and let pass. What
-/// it decides is not decided again: beside `chunked` a Content-Length says nothing, and repeated
-/// lengths are one as long as they are the same (RFC 9112 section 6.3).
+/// Reads the length of a request's body from a head that hyper has accepted. Beside `chunked` a
+/// Content-Length has no meaning, and repeated equal lengths count once (RFC 9112 section 6.3).
 ///
-/// Of transfer codings the server looks at the last member of the last line only, while a coding
-/// before it would have to be taken off, or said to the upstream anew. Nothing here does, so that
-/// such a body would arrive as something it is not.
+/// Of the transfer codings, hyper reads the last member of the last line only. A coding before it would
+/// have to be decoded, or announced to the upstream again; as nothing does that, it is refused here.
 ///
 /// # Errors
 /// Any Transfer-Encoding but one single line `chunked`, in any case; one in another version than

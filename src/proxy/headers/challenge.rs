@@ -1,50 +1,49 @@
-//! A 401 or 403 about our token: what does it say, and is one second try honest?
+//! Pure classification of a 401 or 403 by what it says about the token (RFC 6750 section 3.1).
 //!
-//! RFC 6750 section 3.1: `invalid_token` means that a newer one may help, `insufficient_scope`
-//! that none will. A 401 without a Bearer challenge is ambiguous and treated as the first. So is one
-//! with challenges of other schemes, whatever they say: `DPoP` (RFC 9449 section 7.1) has the same
-//! parameters, but speaks of proofs that we do not make.
+//! After `invalid_token` a newer token may help, after `insufficient_scope` none will. A 401 without a
+//! Bearer challenge is ambiguous and counts as `invalid_token`, and so does one with challenges of other
+//! schemes only: `DPoP` (RFC 9449 section 7.1) has the same parameters, but is about proofs that this proxy
+//! does not send.
 
-mod params;
+mod auth_params;
 
 use http::header::WWW_AUTHENTICATE;
 use http::{Response, StatusCode};
 
-use params::params;
+use auth_params::AuthParams;
 
-/// What an answer says of the token that its request carried.
+/// The meaning of a response for the token that its request carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Challenge {
-    /// Nothing.
+    /// The response is not about the token.
     None,
     /// The token is not, or no longer, accepted.
     InvalidToken,
-    /// The token lacks a scope that the upstream wants.
+    /// The token lacks a scope.
     InsufficientScope,
-    /// The upstream refuses the request, and not for its token.
+    /// The request is refused for another reason than its token.
     Other,
 }
 
-/// Reads the challenge of an answer's head.
+/// Classifies a response by its status and its Bearer challenges.
 pub fn classify_challenge<B>(response: &Response<B>) -> Challenge {
     match response.status() {
-        StatusCode::UNAUTHORIZED if has_error_code(response, "insufficient_scope") => {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+            if has_error_code(response, "insufficient_scope") =>
+        {
             Challenge::InsufficientScope
         }
         StatusCode::UNAUTHORIZED if has_error_code(response, "invalid_request") => Challenge::Other,
         StatusCode::UNAUTHORIZED => Challenge::InvalidToken,
-        StatusCode::FORBIDDEN if has_error_code(response, "insufficient_scope") => {
-            Challenge::InsufficientScope
-        }
         _ => Challenge::None,
     }
 }
 
-/// Whether a Bearer challenge carries an `error` with this code. Servers write codes in any case,
-/// although RFC 6750 section 3 knows one only.
+/// Whether a Bearer challenge has this `error` code. Codes are compared without case, since servers write
+/// them in any, although RFC 6750 section 3 defines them in lower case.
 fn has_error_code<B>(response: &Response<B>, code: &str) -> bool {
     let lines = response.headers().get_all(WWW_AUTHENTICATE).iter();
-    lines.flat_map(|line| params(line.as_bytes())).any(|param| {
+    lines.flat_map(|line| AuthParams::new(line.as_bytes())).any(|param| {
         param.scheme.eq_ignore_ascii_case(b"bearer")
             && param.name.eq_ignore_ascii_case(b"error")
             && param.value.eq_ignore_ascii_case(code.as_bytes())

@@ -1,29 +1,30 @@
-//! Pure: adds our hop to what proxies before us said of the client (RFC 7239, and the older fields
-//! that most servers read).
+//! Pure: adds this hop to the fields in which earlier proxies describe the client (RFC 7239, and the older
+//! fields that most servers read).
 
 use std::net::IpAddr;
 
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
-use super::{FieldClass, dashed, remove_where};
+use super::field::FieldClass;
+use super::list::{dashed, remove_where};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// What we know of the hop that a request came over.
+/// The hop that a request came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hop<'a> {
     /// The client's address; `None` on a Unix socket.
     pub client: Option<IpAddr>,
-    /// The host that the request was addressed to, in canonical form.
+    /// The host that the request is addressed to, in canonical form.
     pub host: Option<&'a str>,
-    /// Whether it came over TLS.
+    /// Set if the request came over TLS.
     pub tls: bool,
 }
 
-/// Adds the hop to the lists. What others claim in fields that are no lists is removed: nothing in
-/// them tells who said so.
+/// Adds the hop to the lists. Fields that are not lists are removed, since they do not tell which proxy
+/// set them.
 pub fn append(headers: &mut HeaderMap, hop: Hop<'_>) {
     remove_where(headers, claims);
     let client = hop.client.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
@@ -39,7 +40,7 @@ pub fn append(headers: &mut HeaderMap, hop: Hop<'_>) {
     }
 }
 
-/// Whether a field says who the client is, and is none of the lists that we add to.
+/// Whether a field describes the client, but is not one of the lists that the hop is added to.
 fn claims(name: &HeaderName) -> bool {
     let listed = || [FORWARDED, FOR, HOST, PROTO].contains(name);
     match FieldClass::classify(name) {
@@ -50,7 +51,8 @@ fn claims(name: &HeaderName) -> bool {
     }
 }
 
-/// RFC 7239 section 4; an IPv6 address is quoted and in brackets (section 6).
+/// The hop as an element of `Forwarded` (RFC 7239 section 4); an IPv6 address is quoted and in brackets
+/// (section 6).
 fn element(hop: Hop<'_>, proto: &str) -> String {
     let client = match hop.client {
         Some(IpAddr::V4(ip)) => ip.to_string(),
@@ -61,7 +63,7 @@ fn element(hop: Hop<'_>, proto: &str) -> String {
     format!("for={client}{host};proto={proto}")
 }
 
-/// Joins all lines of a list and the new member into one line: some servers read one line only.
+/// Adds a member to a list and joins its lines, since some servers read one line only.
 fn extend(headers: &mut HeaderMap, name: HeaderName, member: &str) {
     let mut joined = Vec::new();
     for line in headers.get_all(&name) {

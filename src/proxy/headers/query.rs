@@ -1,17 +1,17 @@
 //! Pure: an `access_token` in the query (RFC 6750 section 2.3).
 //!
-//! RFC 6750 section 2 forbids to send a token in more than one way, and a server that reads the
-//! query first would act for somebody else than the route says.
+//! RFC 6750 section 2 forbids sending a token in more than one way, and a server that reads the query
+//! first would act for another user than the route intends.
 
 use http::uri::PathAndQuery;
 
-/// Whether a parameter of the query carries an access token, in any spelling a server may take for
-/// one: percent-encoded, in another case, as an element of a list.
+/// Whether the query has an access token, in any spelling that a server may accept: percent-encoded, in
+/// another case, as an element of a list.
 pub fn has_access_token(query: &str) -> bool {
     query.split(SEPARATORS).any(is_access_token)
 }
 
-/// A target without those parameters, and without a question mark where none is left.
+/// Removes access tokens from a target, and the question mark if no parameter is left.
 pub fn strip_access_token(target: &PathAndQuery) -> Option<PathAndQuery> {
     let (path, query) = (target.path(), target.query().unwrap_or_default());
     match without_access_token(query) {
@@ -20,7 +20,7 @@ pub fn strip_access_token(target: &PathAndQuery) -> Option<PathAndQuery> {
     }
 }
 
-/// The query without those parameters, byte for byte otherwise; `None` where nothing is left.
+/// Removes access tokens from a query and keeps all other bytes; `None` if nothing is left.
 pub fn without_access_token(query: &str) -> Option<String> {
     let mut left = String::with_capacity(query.len());
     for part in query.split_inclusive(SEPARATORS) {
@@ -33,14 +33,14 @@ pub fn without_access_token(query: &str) -> Option<String> {
     if left.is_empty() { None } else { Some(left.to_owned()) }
 }
 
-/// Servers differ on whether `;` separates parameters, so that it does here.
+/// Separators of parameters. Servers differ on `;`, so that it counts as one.
 const SEPARATORS: [char; 2] = ['&', ';'];
 
 const ACCESS_TOKEN: &[u8] = b"access_token";
 
 fn is_access_token(parameter: &str) -> bool {
     let name = parameter.split('=').next().unwrap_or_default();
-    // Encoding makes a name no shorter.
+    // Encoding never shortens a name.
     if name.len() < ACCESS_TOKEN.len() {
         return false;
     }

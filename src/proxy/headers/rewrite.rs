@@ -1,4 +1,4 @@
-//! Pure: inbound target -> upstream target, and the references in an answer back again.
+//! Pure rewriting of a request's target for the upstream, and of the references in a response back again.
 
 use std::net::IpAddr;
 
@@ -8,40 +8,38 @@ use http::uri::{InvalidUri, PathAndQuery};
 use crate::net::Origin;
 use crate::route::PathPattern;
 
-/// How one upstream's targets differ from ours.
+/// The difference between the targets of apps and those of one upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rewrite {
-    /// Bytes of the mount prefix that are taken off.
+    /// Bytes of the mount prefix that are removed.
     strip: usize,
     base_path: String,
 }
 
 impl Rewrite {
-    /// Takes `mount` off where `strip_mount` says so, and puts `base_path` before what is left.
+    /// Removes `mount` if `strip_mount` is set, and prepends `base_path`.
     pub fn new(mount: &str, strip_mount: bool, base_path: &str) -> Self {
         let strip = if strip_mount { mount.len() } else { 0 };
         Self { strip, base_path: base_path.to_owned() }
     }
 
-    /// The upstream's target for one that a route below the mount has claimed. The query passes
-    /// byte for byte; where nothing changes, nothing is copied.
+    /// The upstream's target for a target below the mount. The query stays as it is, and a target that
+    /// does not change is not copied.
     ///
     /// # Errors
-    /// Where the outcome is no valid target.
+    /// The result is not a valid target.
     pub fn apply(&self, inbound: &PathAndQuery) -> Result<PathAndQuery, InvalidUri> {
         if self.strip == 0 && self.base_path.is_empty() {
             return Ok(inbound.clone());
         }
         let left = inbound.as_str().get(self.strip..).unwrap_or_default();
         let slash = if left.is_empty() || left.starts_with('?') { "/" } else { "" };
-        // A mount itself, without a slash, stands for the upstream's base path as it was written.
+        // The mount itself, without a slash, stands for the upstream's base path as it is configured.
         let slash = if self.base_path.is_empty() { slash } else { "" };
         PathAndQuery::try_from(format!("{}{slash}{left}", self.base_path))
     }
-}
 
-impl Rewrite {
-    /// The inbound path by which a pattern reaches an upstream path, if it does.
+    /// The path of an app by which a pattern reaches an upstream path; `None` if it does not.
     pub fn reaches(&self, pattern: &PathPattern, upstream_path: &str) -> Option<String> {
         let below = upstream_path.strip_prefix(self.base_path.as_str())?;
         let prefix = pattern.as_str().get(..self.strip)?;
@@ -50,24 +48,25 @@ impl Rewrite {
     }
 }
 
-/// How the answers of one upstream lead back through us; made once, when a plan is built.
+/// The rewriting of one upstream's responses, so that their references lead apps back through the proxy;
+/// made once, when a plan is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AnswerRewrite {
-    /// Where the upstream is.
+pub struct ResponseRewrite {
+    /// Origin of the upstream.
     origin: Origin,
-    /// The path below which we serve it; empty for all paths.
+    /// Path below which apps find it; empty for all paths.
     mount: String,
-    /// Whether the upstream does not know of the mount.
+    /// Set if the mount is removed from requests.
     strip_mount: bool,
-    /// The path below which the upstream serves; empty for all paths.
+    /// Path below which the upstream serves; empty for all paths.
     base_path: String,
-    /// Whether cookies are rewritten too.
+    /// Set if cookies are rewritten too.
     cookies: bool,
 }
 
-impl AnswerRewrite {
-    /// The way back of what [`Rewrite::new`] does with the same mount and base path. `cookies` says
-    /// whether paths and domains of cookies are rewritten as well.
+impl ResponseRewrite {
+    /// The reverse of [`Rewrite::new`] with the same mount and base path. `cookies` extends it to the paths
+    /// and domains of cookies.
     pub fn new(
         origin: Origin,
         mount: &str,
@@ -79,17 +78,17 @@ impl AnswerRewrite {
         Self { origin, mount, strip_mount, base_path, cookies }
     }
 
-    /// A URI reference into the upstream, as our client must see it; `None` where it leads elsewhere,
-    /// or is relative to what the client asked for, and passes as it is (RFC 9110 section 10.2.2).
+    /// The reference by which an app reaches a URI reference of the upstream. `None` if it leads elsewhere
+    /// or is relative to the app's request: then it stays as it is (RFC 9110 section 10.2.2).
     fn reference(&self, reference: &[u8]) -> Option<String> {
         let text = std::str::from_utf8(reference).ok()?;
-        // `http::Uri` forgets the fragment, which is the app's to follow (RFC 9110 section 10.2.2).
+        // `http::Uri` drops the fragment, which the app needs (RFC 9110 section 10.2.2).
         let (text, fragment) = text.split_at(text.find('#').unwrap_or(text.len()));
         let ours = if text.starts_with('/') && !text.starts_with("//") {
             self.target(text)?
         } else {
             let uri: http::Uri = match text.starts_with("//") {
-                // Without a scheme it has that of the answer (RFC 3986 section 5.2.2).
+                // A reference without a scheme has that of the response (RFC 3986 section 5.2.2).
                 true if self.origin.is_https() => format!("https:{text}").parse().ok()?,
                 true => format!("http:{text}").parse().ok()?,
                 false => text.parse().ok()?,
@@ -100,7 +99,7 @@ impl AnswerRewrite {
         Some(format!("{ours}{fragment}"))
     }
 
-    /// The inbound target for one of the upstream's.
+    /// The target by which an app reaches a target of the upstream; `None` if none does.
     fn target(&self, target: &str) -> Option<String> {
         let below = target.strip_prefix(self.base_path.as_str())?;
         if !(below.is_empty() || below.starts_with(['/', '?'])) {
@@ -112,23 +111,23 @@ impl AnswerRewrite {
         let mount = if self.strip_mount { self.mount.as_str() } else { "" };
         let slash = if mount.is_empty() && !below.starts_with('/') { "/" } else { "" };
         let ours = format!("{mount}{slash}{below}");
-        // What begins with two slashes names another host (RFC 3986 section 4.2); to browsers, `/\` does too.
+        // Two slashes would name another host (RFC 3986 section 4.2), and so would `/\` to browsers.
         (!ours.starts_with("//") && !ours.starts_with("/\\")).then_some(ours)
     }
 
-    /// `Link`: a list of references in angle brackets, each with parameters (RFC 8288 section 3).
+    /// Rewrites `Link`: a list of references in angle brackets with parameters (RFC 8288 section 3).
     fn link(&self, line: &[u8]) -> Option<Vec<u8>> {
         let (mut ours, mut copied) = (Vec::new(), 0);
         let (mut at, mut quoted) = (0, false);
         while let Some(byte) = line.get(at) {
             at += 1;
             match byte {
-                // In a quoted string, a backslash takes the meaning from the byte behind it.
+                // In a quoted string, a backslash escapes the next byte.
                 b'\\' if quoted => at += 1,
                 b'"' => quoted = !quoted,
                 b'<' if !quoted => {
                     let left = line.get(at..)?;
-                    // Where nothing closes it, nothing behind it can be told for sure.
+                    // After an unclosed bracket, the meaning of the rest is unknown.
                     let Some(length) = left.iter().position(|byte| *byte == b'>') else { break };
                     let (reference, _) = left.split_at(length);
                     if let Some(reference) = self.reference(reference) {
@@ -148,14 +147,14 @@ impl AnswerRewrite {
         Some(ours)
     }
 
-    /// `Refresh`: seconds, and a reference as browsers find it, `5; url=/x` (HTML section 4.2.5.3).
+    /// Rewrites `Refresh`, such as `5; url=/x`, which browsers read leniently (HTML section 4.2.5.3).
     fn refresh(&self, line: &[u8]) -> Option<Vec<u8>> {
         let trimmed = line.trim_ascii_start();
         let digits = trimmed.iter().position(|byte| !(byte.is_ascii_digit() || *byte == b'.'))?;
         let (seconds, behind) = trimmed.split_at(digits);
         let left = match behind.trim_ascii_start() {
             [b';' | b',', left @ ..] => left.trim_ascii_start(),
-            // A space does for the sign; nothing at all does not.
+            // A space separates as well; nothing at all does not.
             left if left.len() < behind.len() => left,
             _ => return None,
         };
@@ -170,18 +169,18 @@ impl AnswerRewrite {
             }
             _ => (0, left),
         };
-        // `left` is the end of the line, so that its length tells where it begins.
+        // `left` is the end of the line, so that its length gives its start.
         let start = line.len() - left.len() + open;
         let ours = self.reference(reference.trim_ascii())?;
         let (before, behind) = (line.get(..start)?, line.get(start + reference.len()..)?);
         Some([before, ours.as_bytes(), behind].concat())
     }
 
-    /// `Set-Cookie`: the attributes behind the pair (RFC 6265 section 5.2, where nothing is quoted).
+    /// Rewrites the attributes of `Set-Cookie` (RFC 6265 section 5.2, which has no quoting).
     fn cookie(&self, line: &[u8]) -> Option<Vec<u8>> {
         let mut parts = line.split(|byte| *byte == b';');
         let pair = parts.next()?;
-        // Browsers take such a cookie with `Path=/` alone (RFC 6265bis section 4.1.3.2).
+        // Browsers accept a `__Host-` cookie with `Path=/` only (RFC 6265bis section 4.1.3.2).
         let fixed = pair
             .trim_ascii_start()
             .get(..7)
@@ -209,8 +208,8 @@ impl AnswerRewrite {
         changed.then_some(ours)
     }
 
-    /// A cookie's path as our client must see it. That of the upstream's root becomes the mount: with
-    /// a slash at its end it would not match the mount itself (RFC 6265 section 5.1.4).
+    /// The path of a cookie as apps see it. The upstream's root becomes the mount without a trailing slash,
+    /// which would not match the mount itself (RFC 6265 section 5.1.4).
     fn cookie_path(&self, path: &[u8]) -> Option<String> {
         let path = std::str::from_utf8(path).ok().filter(|path| path.starts_with('/'))?;
         let root = path == "/" && self.base_path.is_empty();
@@ -218,8 +217,8 @@ impl AnswerRewrite {
         (ours != path).then_some(ours)
     }
 
-    /// Whether a cookie's domain holds the upstream: its host, or a parent of it. An address has no
-    /// parents (RFC 6265 section 5.1.3). A dot at the beginning says nothing (section 5.2.3).
+    /// Whether a cookie's domain includes the upstream: it is the host or a parent of it. An address has no
+    /// parents (RFC 6265 section 5.1.3). A leading dot has no meaning (section 5.2.3).
     fn is_in_domain(&self, domain: &[u8]) -> bool {
         let host = self.origin.host();
         let domain = domain.strip_prefix(b".").unwrap_or(domain);
@@ -230,10 +229,10 @@ impl AnswerRewrite {
     }
 }
 
-/// Lets what leads into the upstream lead back through us, in all lines of `Location`,
-/// `Content-Location`, `Link` and `Refresh`, and where the rule says so of `Set-Cookie`. What leads
-/// elsewhere, or cannot be read, passes as it is.
-pub fn answer(headers: &mut HeaderMap, rule: &AnswerRewrite) {
+/// Rewrites references into the upstream, in all lines of `Location`, `Content-Location`, `Link` and
+/// `Refresh`, and of `Set-Cookie` if the rule includes cookies. References that lead elsewhere or cannot be
+/// parsed stay as they are.
+pub fn rewrite_response(headers: &mut HeaderMap, rule: &ResponseRewrite) {
     for (name, value) in headers.iter_mut() {
         let line = value.as_bytes();
         let ours = match *name {
@@ -249,7 +248,7 @@ pub fn answer(headers: &mut HeaderMap, rule: &AnswerRewrite) {
     }
 }
 
-/// What stands behind `url`, in any case, and `=`.
+/// The rest of a text that begins with `url`, in any case, and `=`.
 fn without_url_sign(bytes: &[u8]) -> Option<&[u8]> {
     let (name, left) = bytes.split_at_checked(3)?;
     let left = left.trim_ascii_start().strip_prefix(b"=")?;
@@ -285,20 +284,20 @@ mod tests {
     }
 
     /// The bank serves below `/api`, and we serve that below `/core`.
-    fn bank(cookies: bool) -> AnswerRewrite {
+    fn bank(cookies: bool) -> ResponseRewrite {
         rule("https://bank.example", "/core", true, "/api", cookies)
     }
 
-    fn rule(origin: &str, mount: &str, strip: bool, base: &str, cookies: bool) -> AnswerRewrite {
+    fn rule(origin: &str, mount: &str, strip: bool, base: &str, cookies: bool) -> ResponseRewrite {
         let origin = Origin::of(&origin.parse().unwrap()).unwrap();
-        AnswerRewrite::new(origin, mount, strip, base, cookies)
+        ResponseRewrite::new(origin, mount, strip, base, cookies)
     }
 
     /// The value of a field after rewriting; `None` where it is as it was.
-    fn rewritten(rule: &AnswerRewrite, name: HeaderName, value: &str) -> Option<String> {
+    fn rewritten(rule: &ResponseRewrite, name: HeaderName, value: &str) -> Option<String> {
         let mut headers = HeaderMap::new();
         headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        answer(&mut headers, rule);
+        rewrite_response(&mut headers, rule);
         assert_eq!(headers.len(), 1);
         let value_now = headers.values().next().unwrap().as_bytes().to_vec();
         Some(String::from_utf8(value_now).unwrap()).filter(|now| now != value)
@@ -473,7 +472,7 @@ mod tests {
         for (name, value, _) in &lines {
             headers.append(name, HeaderValue::from_static(value));
         }
-        answer(&mut headers, &bank(true));
+        rewrite_response(&mut headers, &bank(true));
         for (name, _, _) in &lines {
             let now: Vec<_> =
                 headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
@@ -504,7 +503,7 @@ mod tests {
         #[test]
         fn any_bytes_can_be_read(value in prop::collection::vec(any::<u8>(), 0..32)) {
             let rule = bank(true);
-            for read in [AnswerRewrite::link, AnswerRewrite::refresh, AnswerRewrite::cookie] {
+            for read in [ResponseRewrite::link, ResponseRewrite::refresh, ResponseRewrite::cookie] {
                 read(&rule, &value);
             }
             rule.reference(&value);

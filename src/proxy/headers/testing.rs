@@ -1,4 +1,4 @@
-//! What the tests of this folder share.
+//! Helpers for the tests of this folder.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -15,7 +15,7 @@ pub(crate) fn head(fields: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
-/// Its lines, sorted.
+/// The lines of a head, sorted.
 pub(crate) fn lines(headers: &HeaderMap) -> Vec<String> {
     let line = |(name, value): (&HeaderName, &HeaderValue)| {
         format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))

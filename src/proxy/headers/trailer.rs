@@ -1,18 +1,21 @@
-//! Pure: the trailers that pass, by allow-list in both directions; of gRPC calls, all but a few.
+//! Pure filter for trailers: an allow-list in both directions, and for gRPC calls a list of exceptions.
 //!
-//! RFC 9110 section 6.5.1: fields that frame, route, authenticate or otherwise steer a message are
-//! not to be merged from trailers. A list of what may pass cannot forget one of them.
+//! Fields that frame, route or authenticate a message must not be merged from trailers (RFC 9110 section
+//! 6.5.1). An allow-list cannot forget one of them.
 //!
-//! gRPC sends metadata of the application's own choice as trailers, after the status of the call, so
-//! that no list could name them all. There, all passes but what frames, routes or authenticates.
+//! gRPC sends metadata with names of the application's choice as trailers, after the status of the call,
+//! so that no list could name them all. There, all pass except those that frame, route or authenticate.
 
 use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRAILER};
 
-use super::{FieldClass, dashed, is_grpc, members, redact_echoes, remove_where};
+use super::field::FieldClass;
+use super::list::{dashed, members, remove_where};
+use super::message::is_grpc;
+use super::redact::redact_token;
 
-/// Trailers that pass without being asked for: gRPC's status, digests, timings.
+/// Trailers that pass on every route: gRPC's status, digests, timings.
 const USUAL: [&str; 8] = [
     "grpc-status",
     "grpc-message",
@@ -24,7 +27,7 @@ const USUAL: [&str; 8] = [
     "server-timing",
 ];
 
-/// Fields that a configuration cannot allow as trailers, beside all that `FieldClass` knows.
+/// Fields that a configuration cannot allow as trailers, beside those with a [`FieldClass`].
 const STEERING: [&str; 30] = [
     "accept",
     "age",
@@ -58,27 +61,27 @@ const STEERING: [&str; 30] = [
     "traceparent",
 ];
 
-/// Fields that authenticate, which are no trailers of a gRPC call, beside all that `FieldClass` knows.
+/// Fields that are removed from the trailers of a gRPC call, beside those with a [`FieldClass`].
 const NEVER_WITH_GRPC: [&str; 4] =
     ["authentication-info", "cookie", "set-cookie", "www-authenticate"];
 
-/// Names of the trailers that pass, in both directions: the usual ones, and those of a route.
+/// The allow-list of a route: the usual trailers, and those of its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AllowedTrailers(Arc<[HeaderName]>);
 
 impl AllowedTrailers {
-    /// The usual ones and these.
+    /// Allows these trailers beside the usual ones.
     pub fn new(more: impl IntoIterator<Item = HeaderName>) -> Self {
         Self(more.into_iter().collect())
     }
 
-    /// Whether a configuration may allow a name.
+    /// Whether a configuration may allow a trailer of this name.
     pub fn may_allow(name: &HeaderName) -> bool {
         FieldClass::classify(name.as_str()) == FieldClass::empty()
             && !STEERING.contains(&name.as_str())
     }
 
-    /// Whether there are any beside the usual ones.
+    /// Whether the configuration allows more than the usual trailers.
     pub(super) fn has_more(&self) -> bool {
         !self.0.is_empty()
     }
@@ -87,7 +90,7 @@ impl AllowedTrailers {
         USUAL.contains(&name.as_str()) || self.0.contains(name) || (grpc && is_metadata(name))
     }
 
-    /// Leaves in `Trailer` the names of those that pass: what is announced is what comes.
+    /// Removes from `Trailer` the names that do not pass, so that it announces what comes.
     pub(super) fn announce(&self, headers: &mut HeaderMap) {
         let grpc = is_grpc(headers);
         let names: Vec<HeaderName> = members(headers, TRAILER)
@@ -101,8 +104,8 @@ impl AllowedTrailers {
     }
 }
 
-/// Whether a trailer of a gRPC call may be metadata. Names of it may hold `_`, which some servers
-/// take for `-`, so that it is read as either.
+/// Whether a trailer of a gRPC call may be metadata. Its name may contain `_`, which some servers take for
+/// `-`, so that it is checked with both.
 fn is_metadata(name: &HeaderName) -> bool {
     let harmless = |name: &[u8]| {
         let steers = |field: &&str| field.as_bytes() == name;
@@ -116,8 +119,8 @@ fn is_metadata(name: &HeaderName) -> bool {
     }
 }
 
-/// Leaves of the trailers those that pass, more where they end a gRPC call; a value that echoes the
-/// token is redacted.
+/// Removes the trailers that do not pass, and redacts values that contain the token. `grpc` is set for the
+/// trailers of a gRPC call.
 pub fn filter_trailers(
     mut trailers: HeaderMap,
     allowed: &AllowedTrailers,
@@ -125,6 +128,6 @@ pub fn filter_trailers(
     grpc: bool,
 ) -> HeaderMap {
     remove_where(&mut trailers, |name| !allowed.passes(name, grpc));
-    redact_echoes(&mut trailers, token);
+    redact_token(&mut trailers, token);
     trailers
 }

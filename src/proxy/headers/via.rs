@@ -1,23 +1,22 @@
-//! Pure: our name in Via (RFC 9110 section 7.6.3), and whether a request has met us before.
+//! Pure: the proxy's member of Via (RFC 9110 section 7.6.3), and the detection of loops by it.
 //!
-//! Every instance has the same name until somebody gives it another, and two in a row are no loop.
-//! So the name goes upstream with a number of this process in its comment. Where a comment comes
-//! back, the number decides; where a proxy in between took it off, the name alone does.
+//! Every instance has the same name until an operator sets another, and two instances in a row are no
+//! loop. Upstream the name is therefore followed by a comment with a number of this process. Where a
+//! comment comes back, its number decides; where a proxy in between has removed it, the name alone does.
 
 use http::Version;
 use http::header::{HeaderMap, HeaderValue, VIA};
 
-use super::members;
+use super::list::{is_token_byte, members};
 
-/// The name by which this program is known in Via.
+/// The name by which this proxy is known in Via.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pseudonym(String);
 
 impl Pseudonym {
-    /// A name made of token characters (RFC 9110 section 5.6.2); `None` for any other.
+    /// Parses a name of at most 64 token characters (RFC 9110 section 5.6.2); `None` for any other.
     pub fn parse(name: &str) -> Option<Self> {
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        let good = !name.is_empty() && name.len() <= 64 && name.bytes().all(token);
+        let good = (1..=64).contains(&name.len()) && name.bytes().all(is_token_byte);
         good.then(|| Self(name.to_owned()))
     }
 }
@@ -28,75 +27,74 @@ impl Default for Pseudonym {
     }
 }
 
-/// What this process writes into Via, and reads from it.
+/// The members that this process adds to Via, and recognizes there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Via {
     name: Pseudonym,
     comment: String,
-    upwards: Lines,
-    downwards: Lines,
+    to_upstream: Members,
+    to_app: Members,
 }
 
-/// A member of Via for each version that a message may have come in.
+/// One member of Via for each version that a message may have arrived in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Lines {
+struct Members {
     http10: HeaderValue,
     http11: HeaderValue,
     http2: HeaderValue,
 }
 
 impl Via {
-    /// `instance` tells this process from others of its name.
+    /// The members of a process; `instance` tells it from other processes of the same name.
     pub fn new(name: Pseudonym, instance: u32) -> Self {
         let comment = format!("({instance:08x})");
-        let upwards = Lines::new(&format!("{} {comment}", name.0));
-        let downwards = Lines::new(&name.0);
-        Self { name, comment, upwards, downwards }
+        let to_upstream = Members::new(&format!("{} {comment}", name.0));
+        let to_app = Members::new(&name.0);
+        Self { name, comment, to_upstream, to_app }
     }
 
-    /// The member to add to a request that came in this version.
+    /// The member to add to a request that arrived in this version.
     pub fn of_request(&self, version: Version) -> HeaderValue {
-        self.upwards.line(version)
+        self.to_upstream.of(version)
     }
 
-    /// The member to add to an answer that came in this version.
-    pub fn of_answer(&self, version: Version) -> HeaderValue {
-        self.downwards.line(version)
+    /// The member to add to a response that arrived in this version.
+    pub fn of_response(&self, version: Version) -> HeaderValue {
+        self.to_app.of(version)
     }
 
-    /// Whether any member of Via says that a request has passed through this process before.
+    /// Whether a member of Via says that a request has passed through this process before.
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
-        members(headers, VIA).any(|member| self.is(member))
+        members(headers, VIA).any(|member| self.matches(member))
     }
 
-    /// `received-protocol received-by [comment]`; names are compared without case.
-    fn is(&self, member: &[u8]) -> bool {
-        let (words, comment) = match member.iter().position(|byte| *byte == b'(') {
-            Some(at) => member.split_at(at),
-            None => (member, &[][..]),
-        };
+    /// Whether a member, `received-protocol received-by [comment]`, is of this process. Names are compared
+    /// without case.
+    fn matches(&self, member: &[u8]) -> bool {
+        let comment_start = member.iter().position(|byte| *byte == b'(').unwrap_or(member.len());
+        let (words, comment) = member.split_at(comment_start);
         let mut words = words.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let named = words.nth(1).is_some_and(|by| by.eq_ignore_ascii_case(self.name.0.as_bytes()));
-        named && (!is_number(comment) || comment == self.comment.as_bytes())
+        named && (!is_instance(comment) || comment == self.comment.as_bytes())
     }
 }
 
-/// Whether a comment is one that an instance of ours writes.
-fn is_number(comment: &[u8]) -> bool {
+/// Whether a comment is one that an instance of this program writes.
+fn is_instance(comment: &[u8]) -> bool {
     matches!(comment, [b'(', digits @ .., b')'] if digits.len() == 8 && digits.iter().all(u8::is_ascii_hexdigit))
 }
 
-impl Lines {
-    /// What is no header value cannot be a pseudonym; an empty member says nothing.
-    fn new(by: &str) -> Self {
-        let line = |version: &str| {
-            HeaderValue::try_from(format!("{version} {by}"))
+impl Members {
+    fn new(received_by: &str) -> Self {
+        let member = |version: &str| {
+            // A pseudonym is made of token characters, so that this cannot fail.
+            HeaderValue::try_from(format!("{version} {received_by}"))
                 .unwrap_or_else(|_| HeaderValue::from_static(""))
         };
-        Self { http10: line("1.0"), http11: line("1.1"), http2: line("2") }
+        Self { http10: member("1.0"), http11: member("1.1"), http2: member("2") }
     }
 
-    fn line(&self, version: Version) -> HeaderValue {
+    fn of(&self, version: Version) -> HeaderValue {
         match version {
             Version::HTTP_10 | Version::HTTP_09 => self.http10.clone(),
             Version::HTTP_2 => self.http2.clone(),

@@ -20,7 +20,7 @@ use super::settings::{
 use crate::listen::settings::AllowedPeers;
 use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
 use crate::proxy::headers;
-use crate::proxy::headers::rewrite::{AnswerRewrite, Rewrite};
+use crate::proxy::headers::rewrite::{ResponseRewrite, Rewrite};
 use crate::proxy::limits::web_origin::WebOrigin;
 use crate::route::target::could_alias;
 use crate::route::{Authority, HostPattern, Methods, Rule, Table};
@@ -88,7 +88,7 @@ pub struct UpstreamPlan {
     /// Time without a byte in either body.
     pub body_idle_timeout: Duration,
     /// What leads to it in answers is made to lead back through us.
-    pub answer_rewrite: AnswerRewrite,
+    pub response_rewrite: ResponseRewrite,
 }
 
 /// One route, ready to be followed.
@@ -275,7 +275,7 @@ impl UpstreamPlan {
             append_forwarding: settings.forwarding_headers == ForwardingHeaders::Append,
             response_timeout: settings.response_timeout,
             body_idle_timeout: settings.body_idle_timeout,
-            answer_rewrite: AnswerRewrite::new(
+            response_rewrite: ResponseRewrite::new(
                 settings.connection.origin.clone(),
                 &settings.mount,
                 settings.strip_mount,
