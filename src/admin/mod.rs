@@ -3,7 +3,9 @@
 //! This folder sees the state of the program only through [`Health`], which `app` implements.
 
 pub mod guard;
+mod page;
 pub mod readiness;
+pub mod report;
 pub mod service;
 pub mod settings;
 

@@ -1,6 +1,10 @@
 //! Liveness, start-up and readiness, computed from the state of the program's parts.
 
 use super::settings::ReadinessRule;
+use std::future::Future;
+use std::pin::Pin;
+
+use super::report::StatusReport;
 use crate::clock::Moment;
 use crate::token::TokenStatus;
 
@@ -12,6 +16,8 @@ pub trait Health: Send + Sync + 'static {
     fn started(&self) -> bool;
     /// Every token of every credential, ordered by the credentials' names.
     fn tokens(&self) -> Vec<TokenStatus>;
+    /// What `/status` shows beside tokens. It may wait for workers, within a bound.
+    fn report(&self) -> Pin<Box<dyn Future<Output = StatusReport> + Send + '_>>;
     /// Requests the missing tokens of a credential, or of all that are not lazy.
     fn ask(&self, credential: Option<&str>);
     /// Forces a refresh of all tokens of a credential; returns their number.
@@ -97,6 +103,9 @@ pub(super) mod tests {
         }
         fn tokens(&self) -> Vec<TokenStatus> {
             self.tokens.clone()
+        }
+        fn report(&self) -> Pin<Box<dyn Future<Output = StatusReport> + Send + '_>> {
+            Box::pin(std::future::ready(StatusReport::default()))
         }
         fn ask(&self, _: Option<&str>) {}
         fn refresh(&self, credential: &str) -> usize {

@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
@@ -19,7 +20,9 @@ use tokio::task::JoinSet;
 use tokio_util::either::Either;
 
 use super::guard::{AccessError, Reach};
+use super::page;
 use super::readiness::{Health, Readiness, is_started, readiness};
+use super::report::date;
 use super::settings::ReadinessRule;
 use crate::clock::Moment;
 use crate::listen::Listener;
@@ -128,9 +131,9 @@ impl Admin {
         view: View,
         stop: StopSignal,
     ) {
-        let service = hyper::service::service_fn(move |request| {
-            let response = self.respond(&view, &request);
-            std::future::ready(Ok::<_, Infallible>(response))
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let (admin, view) = (Arc::clone(&self), view.clone());
+            async move { Ok::<_, Infallible>(admin.respond(&view, &request).await) }
         });
         let connection = Builder::new()
             .timer(TokioTimer::new())
@@ -151,25 +154,27 @@ impl Admin {
     }
 
     /// The response to one request. Only this function knows the pages.
-    fn respond<B>(&self, view: &View, request: &Request<B>) -> Response<Full<Bytes>> {
+    async fn respond<B>(&self, view: &View, request: &Request<B>) -> Response<Full<Bytes>> {
         if let Err(refusal) = view.reach.admit(request) {
             return refused(refusal);
         }
         let query = request.uri().query().unwrap_or_default();
-        let page: Box<dyn Fn() -> Response<Full<Bytes>> + '_> =
-            match (request.uri().path(), view.shows_control()) {
-                ("/livez", _) => Box::new(|| self.livez()),
-                ("/readyz", _) => Box::new(move || self.readyz(query)),
-                ("/startupz", _) => Box::new(|| self.startupz()),
-                ("/metrics", _) => Box::new(|| self.metrics()),
-                ("/status", true) => Box::new(|| self.status()),
-                ("/refresh", true) => return self.refresh(request.method(), query),
-                _ => return problem(StatusCode::NOT_FOUND, "no such page", PAGES),
-            };
-        match *request.method() {
-            // hyper sends no body in answer to HEAD.
-            Method::GET | Method::HEAD => page(),
-            _ => not_allowed("method not allowed", "use GET or HEAD", "GET, HEAD"),
+        // hyper sends no body in answer to HEAD.
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        match (request.uri().path(), view.shows_control()) {
+            ("/refresh", true) => self.refresh(request.method(), query),
+            ("/livez" | "/readyz" | "/startupz" | "/metrics", _) | ("/" | "/status", true)
+                if !reads =>
+            {
+                not_allowed("method not allowed", "use GET or HEAD", "GET, HEAD")
+            }
+            ("/livez", _) => self.livez(),
+            ("/readyz", _) => self.readyz(query),
+            ("/startupz", _) => self.startupz(),
+            ("/metrics", _) => self.metrics(),
+            ("/status", true) => self.status().await,
+            ("/", true) => page::page(),
+            _ => problem(StatusCode::NOT_FOUND, "no such page", PAGES),
         }
     }
 
@@ -233,23 +238,31 @@ impl Admin {
         response(StatusCode::OK, content_type, self.registry.render())
     }
 
-    fn status(&self) -> Response<Full<Bytes>> {
+    async fn status(&self) -> Response<Full<Bytes>> {
+        let report = self.health.report().await;
         let now = Moment::now();
         let tokens = self.health.tokens();
         let tokens: Vec<Value> = tokens.iter().map(|token| token_json(token, now)).collect();
-        let status = json!({
+        let mut status = json!({
             "version": env!("CARGO_PKG_VERSION"),
+            "now": date(now.wall),
             "ready": self.readiness(None) == Readiness::Ready,
             "started": is_started(&*self.health),
             "draining": self.health.draining(),
             "tokens": tokens,
         });
+        // Two objects as one: what `app` reports stands beside the rest.
+        if let (Some(status), Ok(Value::Object(report))) =
+            (status.as_object_mut(), serde_json::to_value(report))
+        {
+            status.extend(report);
+        }
         response(StatusCode::OK, JSON, format!("{status:#}\n"))
     }
 }
 
-const PAGES: &str = "there are /livez, /readyz, /startupz and /metrics, and on the control listener /status and \
-     /refresh";
+const PAGES: &str = "there are /livez, /readyz, /startupz and /metrics, and on the control listener the status page \
+     at /, /status and /refresh";
 
 type Acceptor = Either<TcpListener, UnixListener>;
 
@@ -323,6 +336,7 @@ fn token_json(token: &TokenStatus, now: Moment) -> Value {
         "lazy": token.lazy,
         "attempted": token.attempted,
         "state": token.state(now),
+        "issued": token.last_success.map(date),
         "expires": token.expires.map(date),
         "refresh_due": token.refresh_due.map(date),
         "failing_since": token.failing_since.map(date),
@@ -334,12 +348,6 @@ fn token_json(token: &TokenStatus, now: Moment) -> Value {
         "server_clock_offset_s": token.clock_offset,
         "budget_left": token.budget_left,
     })
-}
-
-/// RFC 3339 in UTC, to the second.
-fn date(time: SystemTime) -> Option<String> {
-    let timestamp = jiff::Timestamp::try_from(time).ok()?;
-    Some(timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 fn refused(refusal: AccessError) -> Response<Full<Bytes>> {
@@ -441,12 +449,13 @@ mod tests {
             ("POST /refresh?credential=c", fake(&["a"]), 404, "no such credential"),
             ("POST /refresh", fake(&["a"]), 400, "missing parameter credential"),
             ("GET /refresh?credential=a", fake(&["a"]), 405, "use POST"),
-            ("GET /", fake(&[]), 404, "no such page"),
+            ("GET /", fake(&[]), 200, "<title>bearer-proxy</title>"),
+            ("GET /nowhere", fake(&[]), 404, "no such page"),
             ("POST /nowhere", fake(&[]), 404, "no such page"),
         ];
         for (line, health, status, part) in rows {
             let request = request(line, &[("host", "localhost:6751")]);
-            let answer = admin(health.clone()).respond(&view(LOOPBACK), &request);
+            let answer = admin(health.clone()).respond(&view(LOOPBACK), &request).await;
             assert_eq!(answer.status().as_u16(), *status, "{line}");
             assert_eq!(answer.headers().contains_key(ALLOW), *status == 405, "{line}");
             let text = body(answer).await;
@@ -454,34 +463,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn names_and_pages_by_reach() {
-        let check = |reach: Reach, path: &str, fields: &[(&str, &str)], status: u16| {
+    #[tokio::test]
+    async fn names_and_pages_by_reach() {
+        let check = async |reach: Reach, path: &str, fields: &[(&str, &str)], status: u16| {
             let request = request(&format!("GET {path}"), fields);
-            let answer = admin(fake(&["a+"])).respond(&view(reach), &request);
+            let answer = admin(fake(&["a+"])).respond(&view(reach), &request).await;
             assert_eq!(answer.status().as_u16(), status, "{reach:?} {path} {fields:?}");
         };
         for host in ["localhost", "LocalHost:6751", "127.0.0.1:6751", "[::1]:6751", "[::1]"] {
-            check(LOOPBACK, "/status", &[("host", host)], 200);
+            check(LOOPBACK, "/status", &[("host", host)], 200).await;
         }
         for host in ["evil.example", "localhost.evil.example:6751", "10.0.0.1", "127.0.0.1.nip.io"]
         {
-            check(LOOPBACK, "/livez", &[("host", host)], 421);
-            check(Reach::Remote, "/livez", &[("host", host)], 200);
+            check(LOOPBACK, "/livez", &[("host", host)], 421).await;
+            check(Reach::Remote, "/livez", &[("host", host)], 200).await;
         }
-        check(LOOPBACK, "/livez", &[], 400);
-        check(LOOPBACK, "/livez", &[("host", "localhost"), ("host", "localhost")], 400);
-        check(LOOPBACK, "/livez", &[("host", "a b")], 400);
-        check(LOOPBACK, "http://evil.example/livez", &[("host", "localhost")], 421);
+        check(LOOPBACK, "/livez", &[], 400).await;
+        check(LOOPBACK, "/livez", &[("host", "localhost"), ("host", "localhost")], 400).await;
+        check(LOOPBACK, "/livez", &[("host", "a b")], 400).await;
+        check(LOOPBACK, "http://evil.example/livez", &[("host", "localhost")], 421).await;
         let own = ("host", "localhost:6751");
-        check(LOOPBACK, "/status", &[own, ("origin", "http://localhost:6751")], 200);
-        check(LOOPBACK, "/status", &[own, ("origin", "http://localhost:8080")], 403);
-        check(LOOPBACK, "/status", &[own, ("origin", "null")], 403);
-        check(LOOPBACK, "/status", &[own, ("sec-fetch-site", "cross-site")], 403);
-        check(LOOPBACK, "/status", &[own, ("sec-fetch-site", "none")], 200);
-        check(Reach::Remote, "/status", &[own], 404);
-        check(Reach::Remote, "/refresh", &[own], 404);
-        check(Reach::Remote, "/metrics", &[], 200);
+        check(LOOPBACK, "/status", &[own, ("origin", "http://localhost:6751")], 200).await;
+        check(LOOPBACK, "/status", &[own, ("origin", "http://localhost:8080")], 403).await;
+        check(LOOPBACK, "/status", &[own, ("origin", "null")], 403).await;
+        check(LOOPBACK, "/status", &[own, ("sec-fetch-site", "cross-site")], 403).await;
+        check(LOOPBACK, "/status", &[own, ("sec-fetch-site", "none")], 200).await;
+        check(LOOPBACK, "/", &[own], 200).await;
+        check(LOOPBACK, "/", &[own, ("sec-fetch-site", "cross-site")], 403).await;
+        check(Reach::Remote, "/", &[own], 404).await;
+        check(Reach::Remote, "/status", &[own], 404).await;
+        check(Reach::Remote, "/refresh", &[own], 404).await;
+        check(Reach::Remote, "/metrics", &[], 200).await;
     }
 
     #[tokio::test]

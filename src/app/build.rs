@@ -13,6 +13,7 @@ use super::health::AppHealth;
 use super::listeners::Listeners;
 use super::metrics::ReloadMetrics;
 use super::plan::build_plan;
+use super::report::Reporter;
 use crate::config::Config;
 use crate::listen::BoundAddress;
 use crate::proxy::limits::in_flight::InFlight;
@@ -25,6 +26,7 @@ use crate::telemetry::Registry;
 use crate::telemetry::log::DroppedLines;
 use crate::telemetry::metrics::MetricDescription;
 use crate::token::{TokenManager, TokenMetrics};
+use tokio::time::Instant;
 
 /// A program that is ready to run.
 pub struct App {
@@ -79,7 +81,6 @@ impl App {
         let plan = build_plan(&config, &mut manager, &metrics, &mut headers, bound)?;
         let sockets = std::mem::take(&mut change.sockets);
         listeners.apply(change);
-        let health = Arc::new(AppHealth::new(manager.handle()));
         let shared = SharedState {
             plan: Arc::new(ArcSwap::from_pointee(plan)),
             metrics,
@@ -88,6 +89,13 @@ impl App {
             inspector: Inspector::default(),
             workers: config.workers.count(),
         };
+        let reporter = Reporter {
+            config: config.path.clone(),
+            started: Instant::now(),
+            shared: shared.clone(),
+            last_reload: reload.last(),
+        };
+        let health = Arc::new(AppHealth::new(manager.handle(), reporter));
         Ok(Self {
             config,
             registry,

@@ -1,10 +1,14 @@
 //! The health of the program as the admin listeners see it.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::report::Reporter;
 use super::systemd::all_responsive;
 use crate::admin::Health;
+use crate::admin::report::StatusReport;
 use crate::server::worker::Heartbeat;
 use crate::token::{ManagerHandle, TokenStatus};
 
@@ -14,11 +18,12 @@ pub struct AppHealth {
     /// Empty until the workers run.
     workers: OnceLock<Vec<Heartbeat>>,
     tokens: ManagerHandle,
+    reporter: Reporter,
 }
 
 impl AppHealth {
-    pub(super) fn new(tokens: ManagerHandle) -> Self {
-        Self { draining: AtomicBool::new(false), workers: OnceLock::new(), tokens }
+    pub(super) fn new(tokens: ManagerHandle, reporter: Reporter) -> Self {
+        Self { draining: AtomicBool::new(false), workers: OnceLock::new(), tokens, reporter }
     }
 
     /// The workers run from now on.
@@ -48,6 +53,10 @@ impl Health for AppHealth {
 
     fn tokens(&self) -> Vec<TokenStatus> {
         self.tokens.statuses()
+    }
+
+    fn report(&self) -> Pin<Box<dyn Future<Output = StatusReport> + Send + '_>> {
+        Box::pin(self.reporter.report())
     }
 
     fn ask(&self, credential: Option<&str>) {

@@ -1,6 +1,9 @@
 //! Metrics of reloads, named as Prometheus names its own.
 
+use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::report::LastReload;
 
 use prometheus::{Gauge, IntGauge};
 
@@ -15,6 +18,7 @@ pub struct ReloadMetrics {
     successful: IntGauge,
     success_time: Gauge,
     restart_needed: Gauges,
+    last: LastReload,
 }
 
 impl ReloadMetrics {
@@ -33,14 +37,18 @@ impl ReloadMetrics {
             "1 if the new value of this key takes effect only after a restart.",
             &["key"],
         )?;
-        let metrics = Self { successful, success_time, restart_needed };
+        let metrics =
+            Self { successful, success_time, restart_needed, last: LastReload::default() };
         metrics.succeeded(&[]);
+        // The start is no reload.
+        metrics.note(None);
         Ok(metrics)
     }
 
     /// A configuration was applied, except for these keys.
     pub(super) fn succeeded(&self, restart_needed: &[&str]) {
         self.successful.set(1);
+        self.note(Some(true));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.success_time.set(now.as_secs_f64());
         for key in RESTART_KEYS {
@@ -52,5 +60,16 @@ impl ReloadMetrics {
     /// A configuration was refused.
     pub(super) fn failed(&self) {
         self.successful.set(0);
+        self.note(Some(false));
+    }
+
+    /// The last reload, kept up to date.
+    pub(super) fn last(&self) -> LastReload {
+        Arc::clone(&self.last)
+    }
+
+    fn note(&self, ok: Option<bool>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = ok.map(|ok| (SystemTime::now(), ok));
     }
 }

@@ -15,6 +15,7 @@ mod listeners;
 mod metrics;
 mod plan;
 mod reload;
+mod report;
 pub mod run;
 mod signal;
 mod systemd;

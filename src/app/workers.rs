@@ -45,7 +45,7 @@ impl WorkerThreads {
                 let asked = shared.inspector.register();
                 let worker = Rc::new(WorkerState::new(shared));
                 tokio::task::spawn_local(prune(Rc::downgrade(&worker)));
-                tokio::task::spawn_local(list_requests(asked, Rc::downgrade(&worker)));
+                tokio::task::spawn_local(report(asked, Rc::downgrade(&worker)));
                 stack(&worker)
             };
             worker::spawn(index, sockets, settings, limit, make_service, on_head_error, stop)
@@ -108,12 +108,12 @@ async fn prune(worker: Weak<WorkerState>) {
     }
 }
 
-/// Lists a worker's requests in flight whenever it is asked, for as long as the worker exists.
-async fn list_requests(mut asked: UnboundedReceiver<Reply>, worker: Weak<WorkerState>) {
+/// Reports what a worker holds whenever it is asked, for as long as the worker exists.
+async fn report(mut asked: UnboundedReceiver<Reply>, worker: Weak<WorkerState>) {
     while let Some(reply) = asked.recv().await {
         let Some(worker) = worker.upgrade() else { return };
         // It fails if whoever asked waits no more.
-        let _ = reply.send(worker.requests().list());
+        let _ = reply.send(worker.report());
     }
 }
 

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -13,6 +13,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::headers::FieldClass;
+use super::history::{RefusalRecord, RequestHistory};
 use super::policy::metrics::ProxyMetrics;
 use super::policy::plan::{RoutePlan, UpstreamPlan};
 use super::problem::problem;
@@ -260,7 +261,7 @@ impl AccessRecord {
             }
             Err(rejection) => {
                 metrics.rejected(rejection.code);
-                self.note_failure(&rejection);
+                self.note_failure(&rejection, metrics.history());
                 self.forwarded = rejection.forwarded;
                 let response = problem(&rejection, self.id.as_str());
                 let (code, detail) = (Some(rejection.code), Some(rejection.detail));
@@ -270,6 +271,7 @@ impl AccessRecord {
         };
         if let Some((_, route)) = &self.route {
             route.metrics.answered(&self.method, response.status(), after);
+            metrics.history().answered(now, response.status().is_server_error());
         }
         // Bodies that stream are counted while they do.
         if response.body().is_whole() {
@@ -295,7 +297,19 @@ impl AccessRecord {
     }
 
     /// Notes a failed exchange in the state of its upstream, and each refusal among the recent ones.
-    fn note_failure(&self, rejection: &Rejection) {
+    fn note_failure(&self, rejection: &Rejection, history: &RequestHistory) {
+        history.refused(|| {
+            let route = self.route.as_ref();
+            let upstream = route.map(|(upstream, _)| upstream.connection.name.to_string());
+            RefusalRecord {
+                at: SystemTime::now(),
+                code: rejection.code.as_str(),
+                upstream: upstream.unwrap_or_default(),
+                route: route.map(|(_, route)| route.name.to_string()).unwrap_or_default(),
+                detail: rejection.detail.to_string(),
+                request_id: self.id.as_str().to_owned(),
+            }
+        });
         if let (Code::Connect | Code::UpstreamReset | Code::UpstreamTimeout, Some((_, route))) =
             (rejection.code, &self.route)
         {

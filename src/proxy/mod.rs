@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod code;
 pub mod forward;
 pub mod headers;
+pub mod history;
 pub mod limits;
 pub mod policy;
 pub mod problem;

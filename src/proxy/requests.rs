@@ -4,6 +4,7 @@
 //! request costs no more than an entry in a list, and only whoever looks waits.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-/// How long a worker may take to list its requests: one that does not respond is left out.
+/// How long a worker may take to report: one that does not respond is left out.
 const WAIT: Duration = Duration::from_millis(500);
 
 /// One request in flight.
@@ -102,8 +103,17 @@ impl Drop for RegistryEntry {
 #[derive(Clone, Default)]
 pub struct Inspector(Arc<Mutex<Vec<mpsc::UnboundedSender<Reply>>>>);
 
-/// Where a worker sends its list.
-pub type Reply = oneshot::Sender<Vec<RequestInFlight>>;
+/// Where a worker sends its report.
+pub type Reply = oneshot::Sender<WorkerReport>;
+
+/// What one worker, or all of them together, hold at one time.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerReport {
+    /// Requests in flight, the oldest first.
+    pub requests: Vec<RequestInFlight>,
+    /// Idle HTTP/1 connections by the upstream's name.
+    pub idle_connections: BTreeMap<Arc<str>, usize>,
+}
 
 impl Inspector {
     /// What a worker is asked; it answers for as long as it lives.
@@ -113,8 +123,8 @@ impl Inspector {
         asked
     }
 
-    /// The requests in flight of all workers that respond in time, the oldest first.
-    pub async fn requests(&self) -> Vec<RequestInFlight> {
+    /// The report of all workers that respond in time.
+    pub async fn report(&self) -> WorkerReport {
         let workers = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let deadline = Instant::now() + WAIT;
         let mut replies = Vec::new();
@@ -124,13 +134,16 @@ impl Inspector {
                 replies.push(list);
             }
         }
-        let mut requests = Vec::new();
-        for list in replies {
-            if let Ok(Ok(list)) = timeout_at(deadline, list).await {
-                requests.extend(list);
+        let mut report = WorkerReport::default();
+        for reply in replies {
+            if let Ok(Ok(one)) = timeout_at(deadline, reply).await {
+                report.requests.extend(one.requests);
+                for (upstream, idle) in one.idle_connections {
+                    *report.idle_connections.entry(upstream).or_default() += idle;
+                }
             }
         }
-        requests.sort_by_key(|request| std::cmp::Reverse(request.age));
-        requests
+        report.requests.sort_by_key(|request| std::cmp::Reverse(request.age));
+        report
     }
 }

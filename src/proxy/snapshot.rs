@@ -12,7 +12,7 @@ use super::limits::in_flight::InFlight;
 use super::policy::metrics::ProxyMetrics;
 use super::policy::plan::{Plan, RoutePlan, UpstreamPlan};
 use super::rejection::{Code, Rejection};
-use super::requests::{Inspector, RequestRegistry};
+use super::requests::{Inspector, RequestRegistry, WorkerReport};
 use crate::net::tls::TlsCache;
 use crate::server::StopSignal;
 use crate::upstream::Pool;
@@ -75,6 +75,16 @@ impl WorkerState {
         let now = Instant::now();
         for pool in self.snapshot().pools.iter().flatten() {
             pool.prune(now);
+        }
+    }
+
+    /// What this worker holds now.
+    pub fn report(&self) -> WorkerReport {
+        let snapshot = self.snapshot();
+        let idle = |pool: &Pool| (Arc::clone(&pool.settings().name), pool.idle());
+        WorkerReport {
+            requests: self.requests.list(),
+            idle_connections: snapshot.pools.iter().flatten().map(idle).collect(),
         }
     }
 

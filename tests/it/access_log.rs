@@ -258,3 +258,55 @@ async fn what_was_being_sent_when_the_process_was_killed_is_in_the_log() {
         check(&line, &expected);
     }
 }
+
+#[tokio::test]
+async fn requests_in_flight_and_the_state_of_upstreams_are_in_the_status() {
+    let bank = raw_server().await;
+    let proxy = logged(&format!("http://{}", bank.addr), "").await;
+    let mut admin = client(proxy.admin_addr).await;
+    let mut app = client(proxy.addr).await;
+    app.send(POST.replace("Host", "X-Request-Id: pay-1\r\nHost")).await;
+    let mut serving = paid(&bank).await;
+    let status = admin.get("/status").await.json();
+    assert_eq!(status["requests_in_flight"], 1, "{status}");
+    let expected = [
+        ("request_id", "pay-1".into()),
+        ("method", "POST".into()),
+        ("upstream", "a".into()),
+        ("route", "all".into()),
+        ("phase", "sent".into()),
+    ];
+    check(&status["requests"][0], &expected);
+    assert_eq!(status["upstreams"][0]["connections_open"], 1, "{status}");
+    assert_eq!(status["upstreams"][0]["last_success"], Value::Null, "{status}");
+
+    let challenge = "Bearer error=\"insufficient_scope\"";
+    serving
+        .send(format!(
+            "HTTP/1.1 403 No\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n"
+        ))
+        .await;
+    assert_eq!(app.read("POST").await.status, 403);
+    line(&proxy).await;
+    let status = admin.get("/status").await.json();
+    assert_eq!(status["requests_in_flight"], 0, "{status}");
+    let upstream = &status["upstreams"][0];
+    assert!(upstream["last_success"].is_string(), "{upstream}");
+    let expected = [("forbidden", 1.into()), ("last_challenge", challenge.into())];
+    check(upstream, &expected);
+    assert_eq!(status["routes"][0]["requests"], 1, "{status}");
+
+    // The upstream goes away, and what failed stands with its words.
+    drop((serving, bank));
+    let refused = app.request("POST", "/pay", &[], b"pay").await;
+    let status = admin.get("/status").await.json();
+    check(&status["upstreams"][0]["last_error"], &[("detail", refused.json()["detail"].clone())]);
+    let expected = [
+        ("code", refused.json()["code"].clone()),
+        ("request_id", refused.json()["request_id"].clone()),
+    ];
+    check(&status["refusals"][0], &expected);
+    let page = admin.get("/").await;
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
+}

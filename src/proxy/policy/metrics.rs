@@ -10,6 +10,7 @@ use prometheus::IntGauge;
 use super::clients::ClientId;
 use super::settings::ClientSettings;
 use crate::proxy::code::Code;
+use crate::proxy::history::RequestHistory;
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
 use crate::telemetry::metrics::REQUEST_SECONDS;
@@ -28,6 +29,7 @@ pub struct ProxyMetrics {
     client_requests: Counters,
     in_flight: IntGauge,
     upstreams: UpstreamStates,
+    history: RequestHistory,
 }
 
 /// Handles of one route.
@@ -110,6 +112,7 @@ impl ProxyMetrics {
             )?,
             in_flight,
             upstreams: UpstreamStates::default(),
+            history: RequestHistory::default(),
         };
         for code in Code::ALL {
             metrics.rejected.with_label_values(&[code.as_str()]);
@@ -156,6 +159,11 @@ impl ProxyMetrics {
     /// Counts a request that this proxy answers itself.
     pub fn rejected(&self, code: Code) {
         self.rejected.with_label_values(&[code.as_str()]).inc();
+    }
+
+    /// The last hour, for the status page.
+    pub fn history(&self) -> &RequestHistory {
+        &self.history
     }
 
     /// The states of all upstreams.

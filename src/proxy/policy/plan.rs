@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 
 use super::clients::{Admission, Clients};
 use super::metrics::RouteMetrics;
@@ -65,7 +65,9 @@ pub struct ListenerPlan {
     pub origins: Vec<WebOrigin>,
     /// Who may use any of its routes.
     pub admission: Admission,
-    /// Its routes.
+    /// Its routes, in the order of the configuration.
+    pub routes: Vec<Arc<RoutePlan>>,
+    /// Its routes, to be found by target.
     pub table: Table<Arc<RoutePlan>>,
 }
 
@@ -95,8 +97,10 @@ pub struct UpstreamPlan {
 pub struct RoutePlan {
     /// Its name.
     pub name: Arc<str>,
-    /// The pattern of its path, as it is written.
+    /// The pattern of its path, mount included.
     pub path: Box<str>,
+    /// Its methods.
+    pub methods: Box<[Method]>,
     /// Index into [`Plan::upstreams`].
     pub upstream: usize,
     /// Who may use it.
@@ -193,6 +197,7 @@ impl Plan {
             let plan = RoutePlan {
                 name: Arc::clone(&route.name),
                 path: rule(upstream, route).path.to_string().into(),
+                methods: route.methods.clone().into(),
                 upstream: index,
                 admission: clients.admission(&route.clients),
                 token: token.transpose()?,
@@ -240,10 +245,17 @@ impl Plan {
                 hosts,
                 origins: listener.allowed_origins.clone(),
                 admission,
+                routes: table.iter().map(|(_, route)| Arc::clone(route)).collect(),
                 table: Table::build(table).map_err(PlanError::Conflicts)?,
             });
         }
         Ok(Self { listeners, clients, upstreams, limits: settings.limits, request_log })
+    }
+
+    /// All routes with their upstreams, by listener.
+    pub fn routes(&self) -> impl Iterator<Item = (&UpstreamPlan, &RoutePlan)> {
+        let routes = self.listeners.iter().flat_map(|listener| &listener.routes);
+        routes.filter_map(|route| Some((&**self.upstreams.get(route.upstream)?, &**route)))
     }
 
     /// The plan of a listener, where this configuration has it.

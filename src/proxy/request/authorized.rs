@@ -35,6 +35,7 @@ use crate::proxy::limits::body::{LimitError, LimitedBody};
 use crate::proxy::policy::plan::UpstreamPlan;
 use crate::proxy::policy::settings::{IncomingAuthorization, QueryAccessToken};
 use crate::proxy::rejection::{Code, Rejection};
+use crate::proxy::requests::RequestPhase;
 use crate::route::Authority;
 use crate::token::{Bearer, TokenUnavailable, UnavailableReason};
 use crate::upstream::Transport;
@@ -250,6 +251,9 @@ impl Draft {
             Some(bearer) => bearer,
             None => {
                 *waited = true;
+                self.exchange
+                    .scope
+                    .record(|record| record.waits_for(RequestPhase::WaitingForToken));
                 Box::pin(reader.wait_usable(Instant::now() + route.token_wait))
                     .await
                     .map_err(|unavailable| no_token(&unavailable))?

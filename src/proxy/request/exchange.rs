@@ -21,6 +21,7 @@ use crate::proxy::headers;
 use crate::proxy::limits::body::{BodyObserver, BodyProgress, LimitError, LimitedBody};
 use crate::proxy::policy::plan::{RoutePlan, UpstreamPlan};
 use crate::proxy::rejection::{Code, ConnectFailure, Rejection};
+use crate::proxy::requests::RequestPhase;
 use crate::server::ClientProbe;
 use crate::token::Bearer;
 use crate::upstream::{
@@ -159,7 +160,10 @@ impl Exchange {
                     let acquired = poll_fn(|cx| {
                         let polled = acquiring.as_mut().poll(cx);
                         // A pooled connection is there at once; only a wait gives the client time to leave.
-                        *waited |= polled.is_pending();
+                        if polled.is_pending() {
+                            *waited = true;
+                            self.scope.record(|record| record.waits_for(RequestPhase::Connecting));
+                        }
                         polled
                     });
                     acquired.await.map_err(|error| self.failed(&error, None, false))?

@@ -1,0 +1,154 @@
+//! The document of `/status` beyond tokens and readiness: what `app` collects from the other parts.
+//!
+//! Field names are those of the JSON, so that `/status`, the status page and `bearer-proxy status -o json`
+//! have one vocabulary.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+/// RFC 3339 in UTC, to the second.
+#[must_use]
+pub fn date(time: SystemTime) -> String {
+    let timestamp = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::MAX);
+    timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The state of the program, beside its tokens.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct StatusReport {
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Path of the configuration file.
+    pub config: String,
+    /// The last reload; absent before the first.
+    pub last_reload: Option<ReloadStatus>,
+    /// Requests in flight.
+    pub requests_in_flight: usize,
+    /// The oldest requests in flight, at most [`MAX_REQUESTS`].
+    pub requests: Vec<RequestStatus>,
+    /// All upstreams of the configuration.
+    pub upstreams: Vec<UpstreamReport>,
+    /// All routes of the configuration, at most [`MAX_ROUTES`].
+    pub routes: Vec<RouteStatus>,
+    /// The newest refusals first.
+    pub refusals: Vec<RefusalStatus>,
+    /// The last hour by minutes, the newest last.
+    pub history: History,
+}
+
+/// Requests that a report lists.
+pub const MAX_REQUESTS: usize = 100;
+/// Routes that a report lists.
+pub const MAX_ROUTES: usize = 500;
+
+/// The last reload of the configuration.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReloadStatus {
+    /// When it was tried, as RFC 3339.
+    pub at: String,
+    /// False if the file was rejected and the configuration before it stays in force.
+    pub ok: bool,
+}
+
+/// One request in flight.
+#[derive(Debug, Clone, Serialize)]
+pub struct RequestStatus {
+    /// Its id, as in the log.
+    pub request_id: String,
+    /// Its method.
+    pub method: String,
+    /// The upstream of its route; empty before it is known.
+    pub upstream: String,
+    /// The name of its route; empty before it is known.
+    pub route: String,
+    /// The client of `[clients]` that sent it; empty if it is none of them.
+    pub client: String,
+    /// Seconds since its head arrived.
+    pub age_s: f64,
+    /// What it waits for.
+    pub phase: &'static str,
+}
+
+/// One upstream.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamReport {
+    /// Its name.
+    pub name: String,
+    /// Its base URL.
+    pub url: String,
+    /// When the head of its last answer arrived, as RFC 3339.
+    pub last_success: Option<String>,
+    /// Its last failed exchange.
+    pub last_error: Option<UpstreamError>,
+    /// Open connections of all workers.
+    pub connections_open: usize,
+    /// Those of them that wait for a request.
+    pub connections_idle: usize,
+    /// Whole days until the certificate of its newest connection expires.
+    pub certificate_days_left: Option<u64>,
+    /// Answers 401 since the start.
+    pub unauthorized: u64,
+    /// Answers 403 since the start.
+    pub forbidden: u64,
+    /// `WWW-Authenticate` of the last 401 or 403.
+    pub last_challenge: Option<String>,
+}
+
+/// A failed exchange with an upstream.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamError {
+    /// When it failed, as RFC 3339.
+    pub at: String,
+    /// The code of the app's problem document.
+    pub code: &'static str,
+    /// The words of the app's problem document.
+    pub detail: String,
+}
+
+/// One route.
+#[derive(Debug, Clone, Serialize)]
+pub struct RouteStatus {
+    /// The name of its upstream.
+    pub upstream: String,
+    /// Its name.
+    pub route: String,
+    /// Its methods.
+    pub methods: Vec<String>,
+    /// The pattern of its path, mount included.
+    pub path: String,
+    /// Requests answered since the start.
+    pub requests: u64,
+    /// Those of them answered with 5xx.
+    pub errors: u64,
+    /// Mean time to the head of the answer, in seconds.
+    pub mean_s: f64,
+}
+
+/// A request that was answered by bearer-proxy itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct RefusalStatus {
+    /// When, as RFC 3339.
+    pub at: String,
+    /// The code of its problem document.
+    pub code: &'static str,
+    /// The upstream of its route; empty if no route claimed it.
+    pub upstream: String,
+    /// The name of its route; empty if no route claimed it.
+    pub route: String,
+    /// The words of its problem document.
+    pub detail: String,
+    /// Its id, as in the log.
+    pub request_id: String,
+}
+
+/// Counts of the last hour, one for each minute, the newest last.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct History {
+    /// Requests answered.
+    pub requests: Vec<u64>,
+    /// Those of them answered with 5xx.
+    pub errors: Vec<u64>,
+}

@@ -1,0 +1,134 @@
+//! Collects the state of all parts into the document of `/status`.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::admin::report::{
+    History, MAX_REQUESTS, MAX_ROUTES, RefusalStatus, ReloadStatus, RequestStatus, RouteStatus,
+    StatusReport, UpstreamError, UpstreamReport, date,
+};
+use crate::proxy::policy::plan::{Plan, UpstreamPlan};
+use crate::proxy::requests::{RequestInFlight, WorkerReport};
+use crate::proxy::snapshot::SharedState;
+use crate::upstream::UpstreamStatus;
+
+/// The last reload that was tried: when, and whether it was applied.
+pub(super) type LastReload = Arc<Mutex<Option<(SystemTime, bool)>>>;
+
+/// Where the document is collected from.
+pub(super) struct Reporter {
+    pub(super) config: PathBuf,
+    pub(super) started: Instant,
+    pub(super) shared: SharedState,
+    pub(super) last_reload: LastReload,
+}
+
+impl Reporter {
+    /// The document as things are now. It waits for the workers, within a bound.
+    pub(super) async fn report(&self) -> StatusReport {
+        let workers = self.shared.inspector.report().await;
+        let plan = self.shared.plan.load_full();
+        let (minutes, refusals) = self.shared.metrics.history().snapshot(Instant::now());
+        let reload = *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+        StatusReport {
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            config: self.config.display().to_string(),
+            last_reload: reload.map(|(at, ok)| ReloadStatus { at: date(at), ok }),
+            requests_in_flight: workers.requests.len(),
+            requests: workers.requests.iter().take(MAX_REQUESTS).map(request).collect(),
+            upstreams: self.upstreams(&plan, &workers),
+            routes: routes(&plan),
+            refusals: refusals
+                .into_iter()
+                .map(|refusal| RefusalStatus {
+                    at: date(refusal.at),
+                    code: refusal.code,
+                    upstream: refusal.upstream,
+                    route: refusal.route,
+                    detail: refusal.detail,
+                    request_id: refusal.request_id,
+                })
+                .collect(),
+            history: History {
+                requests: minutes.iter().map(|minute| minute.requests).collect(),
+                errors: minutes.iter().map(|minute| minute.errors).collect(),
+            },
+        }
+    }
+
+    fn upstreams(&self, plan: &Plan, workers: &WorkerReport) -> Vec<UpstreamReport> {
+        let now = SystemTime::now();
+        let one = |upstream: &Arc<UpstreamPlan>| {
+            let settings = &upstream.connection;
+            let idle = workers.idle_connections.get(&settings.name).copied().unwrap_or_default();
+            let status = self.shared.metrics.upstreams().of(&settings.name).status();
+            upstream_report(&settings.name, settings.origin.to_string(), status, idle, now)
+        };
+        plan.upstreams.iter().map(one).collect()
+    }
+}
+
+fn upstream_report(
+    name: &str,
+    url: String,
+    status: UpstreamStatus,
+    idle: usize,
+    now: SystemTime,
+) -> UpstreamReport {
+    let days = |expires: SystemTime| expires.duration_since(now).map_or(0, |left| left.as_secs());
+    UpstreamReport {
+        name: name.to_owned(),
+        url,
+        last_success: status.last_success.map(date),
+        last_error: status.last_error.map(|error| UpstreamError {
+            at: date(error.at),
+            code: error.code,
+            detail: error.detail,
+        }),
+        connections_open: status.connections_open,
+        connections_idle: idle,
+        certificate_days_left: status.certificate_expires.map(|expires| days(expires) / 86_400),
+        unauthorized: status.unauthorized,
+        forbidden: status.forbidden,
+        last_challenge: status.last_challenge,
+    }
+}
+
+fn request(request: &RequestInFlight) -> RequestStatus {
+    RequestStatus {
+        request_id: request.request_id.clone(),
+        method: request.method.clone(),
+        upstream: request.upstream.clone(),
+        route: request.route.clone(),
+        client: request.client.clone(),
+        age_s: seconds(request.age),
+        phase: request.phase.as_str(),
+    }
+}
+
+fn routes(plan: &Plan) -> Vec<RouteStatus> {
+    let routes = plan.routes().take(MAX_ROUTES);
+    routes
+        .map(|(upstream, route)| {
+            let totals = route.metrics.totals();
+            RouteStatus {
+                upstream: upstream.connection.name.to_string(),
+                route: route.name.to_string(),
+                methods: route.methods.iter().map(ToString::to_string).collect(),
+                path: route.path.to_string(),
+                requests: totals.requests,
+                errors: totals.errors,
+                mean_s: (totals.mean_s * 1e6).round() / 1e6,
+            }
+        })
+        .collect()
+}
+
+/// Seconds, rounded to milliseconds.
+fn seconds(duration: Duration) -> f64 {
+    duration.as_millis() as f64 / 1000.0
+}

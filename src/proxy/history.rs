@@ -1,0 +1,146 @@
+//! The last hour of a worker group for people without Prometheus: answers by the minute, and the newest
+//! refusals. Bounded in memory whatever the traffic.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tokio::time::{Duration, Instant};
+
+/// Minutes that are kept.
+const MINUTES: usize = 60;
+/// Refusals that are kept.
+const REFUSALS: usize = 50;
+
+/// Counts and refusals; clones share them.
+#[derive(Clone)]
+pub struct RequestHistory(Arc<Mutex<Inner>>);
+
+struct Inner {
+    /// The start of the minute that is counted now.
+    minute: Instant,
+    /// Finished minutes and the present one, the newest last.
+    minutes: VecDeque<MinuteCount>,
+    refusals: VecDeque<RefusalRecord>,
+}
+
+/// Answers within one minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MinuteCount {
+    /// All answers.
+    pub requests: u64,
+    /// Answers 5xx.
+    pub errors: u64,
+}
+
+/// A request that was answered by bearer-proxy itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusalRecord {
+    /// When.
+    pub at: SystemTime,
+    /// The code of its problem document.
+    pub code: &'static str,
+    /// The upstream and the route that claimed it; both empty if none did.
+    pub upstream: String,
+    /// The name of the route.
+    pub route: String,
+    /// The words of its problem document.
+    pub detail: String,
+    /// Its id, as in the log.
+    pub request_id: String,
+}
+
+impl Default for RequestHistory {
+    fn default() -> Self {
+        let minutes = VecDeque::from([MinuteCount::default()]);
+        let (minute, refusals) = (Instant::now(), VecDeque::new());
+        Self(Arc::new(Mutex::new(Inner { minute, minutes, refusals })))
+    }
+}
+
+impl RequestHistory {
+    /// Counts an answer. A worker never waits for another one here: where two count at the same moment,
+    /// one answer is missing in the picture of the hour, which no metric is made from.
+    pub fn answered(&self, now: Instant, is_error: bool) {
+        if let Ok(mut inner) = self.0.try_lock() {
+            inner.advance(now);
+            if let Some(present) = inner.minutes.back_mut() {
+                present.requests += 1;
+                present.errors += u64::from(is_error);
+            }
+        }
+    }
+
+    /// Keeps a refusal, if nothing else is kept at the same moment.
+    pub fn refused(&self, refusal: impl FnOnce() -> RefusalRecord) {
+        if let Ok(mut inner) = self.0.try_lock() {
+            if inner.refusals.len() == REFUSALS {
+                inner.refusals.pop_back();
+            }
+            inner.refusals.push_front(refusal());
+        }
+    }
+
+    /// The last hour by minutes, the newest last, and the newest refusals first.
+    pub fn snapshot(&self, now: Instant) -> (Vec<MinuteCount>, Vec<RefusalRecord>) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.advance(now);
+        (inner.minutes.iter().copied().collect(), inner.refusals.iter().cloned().collect())
+    }
+}
+
+impl Inner {
+    /// Begins the minutes that have begun since the last call.
+    fn advance(&mut self, now: Instant) {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let passed = now.saturating_duration_since(self.minute).as_secs() / MINUTE.as_secs();
+        if passed == 0 {
+            return;
+        }
+        self.minute += MINUTE * u32::try_from(passed).unwrap_or(u32::MAX);
+        for _ in 0..passed.min(MINUTES as u64) {
+            if self.minutes.len() == MINUTES {
+                self.minutes.pop_front();
+            }
+            self.minutes.push_back(MinuteCount::default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_is_kept_by_minutes() {
+        let history = RequestHistory::default();
+        history.answered(Instant::now(), false);
+        history.answered(Instant::now(), true);
+        tokio::time::advance(Duration::from_secs(125)).await;
+        history.answered(Instant::now(), false);
+        let count = |requests, errors| MinuteCount { requests, errors };
+        let (minutes, _) = history.snapshot(Instant::now());
+        assert_eq!(minutes, [count(2, 1), count(0, 0), count(1, 0)]);
+        tokio::time::advance(Duration::from_secs(7200)).await;
+        let (minutes, _) = history.snapshot(Instant::now());
+        assert_eq!(minutes, [MinuteCount::default(); MINUTES]);
+    }
+
+    #[test]
+    fn refusals_are_bounded_and_the_newest_comes_first() {
+        let history = RequestHistory::default();
+        for number in 0..REFUSALS + 3 {
+            history.refused(|| RefusalRecord {
+                at: SystemTime::now(),
+                code: "no_route",
+                upstream: String::new(),
+                route: String::new(),
+                detail: String::new(),
+                request_id: number.to_string(),
+            });
+        }
+        let (_, refusals) = history.snapshot(Instant::now());
+        assert_eq!(refusals.len(), REFUSALS);
+        assert_eq!(refusals[0].request_id, (REFUSALS + 2).to_string());
+    }
+}
