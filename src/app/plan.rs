@@ -4,7 +4,7 @@ use super::error::StartError;
 use super::headers::HeaderValues;
 use crate::config::Config;
 use crate::proxy::policy::metrics::ProxyMetrics;
-use crate::proxy::policy::plan::{BoundListeners, Plan, PlanInputs, wanted};
+use crate::proxy::policy::plan::{BoundListeners, Plan, PlanInputs, token_specs};
 use crate::token::TokenManager;
 
 /// Builds the plan of a configuration. Tokens that are still used keep their refreshers.
@@ -15,7 +15,7 @@ pub(super) fn build_plan(
     headers: &mut HeaderValues,
     bound: BoundListeners,
 ) -> Result<Plan, StartError> {
-    let readers = manager.apply(wanted(&config.proxy, &config.credentials));
+    let readers = manager.apply(token_specs(&config.proxy, &config.credentials));
     let (set_headers, local_keys) = headers.values();
     let inputs = PlanInputs {
         credentials: &config.credentials,

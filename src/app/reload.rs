@@ -21,7 +21,7 @@ use super::plan::build_plan;
 use super::systemd;
 use super::workers::WorkerThreads;
 use crate::config::{self, Config};
-use crate::proxy::policy::plan::wanted;
+use crate::proxy::policy::plan::token_specs;
 use crate::proxy::snapshot::SharedState;
 use crate::server::settings::{ShutdownSettings, WorkerCount};
 use crate::server::{ConnectionLimit, WorkerCommand};
@@ -133,7 +133,7 @@ impl Reloader {
             Ok(plan) => plan,
             Err(error) => {
                 // The manager has taken the new tokens up already: give it the old ones back.
-                self.manager.apply(wanted(&self.config.proxy, &self.config.credentials));
+                self.manager.apply(token_specs(&self.config.proxy, &self.config.credentials));
                 self.manager.commit();
                 return self.refuse(&error);
             }

@@ -12,7 +12,7 @@ use super::running_instance::RunningInstance;
 use super::setup::{load, runtime};
 use crate::config::Config;
 use crate::oauth::ScopeSet;
-use crate::proxy::policy::plan::wanted;
+use crate::proxy::policy::plan::token_specs;
 use crate::token::probe::{self, Probe};
 use crate::token::{Credential, effective_specs};
 
@@ -86,7 +86,7 @@ fn choose(config: &Config, flags: &Token) -> Result<(Arc<Credential>, ScopeSet),
 
 /// The scopes of the token that a route uses: with `tokens = "union"` those of other routes too.
 fn settled(config: &Config, credential: &Credential, scopes: &ScopeSet) -> ScopeSet {
-    let tokens = effective_specs(wanted(&config.proxy, &config.credentials)).into_iter();
+    let tokens = effective_specs(token_specs(&config.proxy, &config.credentials)).into_iter();
     tokens
         .filter(|one| one.credential.name == credential.name)
         .map(|one| one.scopes)

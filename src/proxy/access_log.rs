@@ -1,4 +1,5 @@
-//! The access log: one line a request, as far as the settings ask for it, written when its fate is known.
+//! The access log: one line a request, as far as the settings ask for it, written when its fate is
+//! known.
 //!
 //! No path, no query, no header values: the name and the pattern of the route say what was asked.
 

@@ -1,4 +1,5 @@
-//! Every code of a refusal and what it means, in one table; `tests/docs.rs` makes the reference from it.
+//! The stable codes of rejections and their meaning, in one table; `tests/docs.rs` makes the
+//! reference from it.
 
 use http::StatusCode;
 
@@ -6,7 +7,7 @@ use crate::upstream::Forwarded;
 
 macro_rules! codes {
     ($($name:ident = $code:literal, $status:literal, $title:literal, $retryable:ident, [$($forwarded:ident),*], $error:literal;)*) => {
-        /// A stable code, the `code` member of our problem documents.
+        /// A stable code: the `code` member of problem documents.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
             $(#[doc = concat!($title, ".")] $name,)*
@@ -32,8 +33,8 @@ macro_rules! codes {
     };
 }
 
-// Code, status, a sentence that is the same for every occurrence (RFC 9457 section 3.1.3), whether
-// trying again helps, what `Bearer-Proxy-Forwarded` may say, proxy error type (RFC 9209 section 2.3).
+// Code, status, title (RFC 9457 section 3.1.3), whether another try may succeed, possible values of
+// `Bearer-Proxy-Forwarded`, proxy error type (RFC 9209 section 2.3).
 codes! {
     NoRoute = "no_route", 404, "No route claims this request", No, [No], "http_request_denied";
     TokenEndpoint = "token_endpoint", 404, "Token endpoints are never forwarded", No, [No], "http_request_denied";
@@ -47,14 +48,14 @@ codes! {
     AuthorizationPresent = "authorization", 403, "The route rejects client-supplied Authorization", No, [No], "http_request_denied";
     ClientLeft = "client_left", 499, "The client closed its connection before the request was sent", Later, [No], "connection_terminated";
     CutByShutdown = "cut_by_shutdown", 503, "bearer-proxy shut down before the exchange had ended", IfIdempotent, [No, Unknown, Yes], "proxy_internal_error";
-    Loop = "loop", 508, "The request has passed through us before", No, [No], "proxy_loop_detected";
+    Loop = "loop", 508, "The request has passed through this proxy before", No, [No], "proxy_loop_detected";
     BodyTooLarge = "body_too_large", 413, "The request body is too large", No, [No, Unknown], "http_request_error";
     UriTooLong = "uri_too_long", 414, "The request target is too long", No, [No], "http_request_error";
     HeadersTooLarge = "headers_too_large", 431, "The request's head is too large", No, [No], "http_request_error";
     Expectation = "expectation", 417, "Unsupported expectation", No, [No], "http_request_error";
     RequestTimeout = "request_timeout", 408, "The request body did not arrive in time", IfIdempotent, [No, Unknown], "http_request_error";
     RequestAborted = "request_aborted", 400, "The request body ended early", IfIdempotent, [No, Unknown], "http_request_error";
-    Overloaded = "overloaded", 503, "Too many requests are under way", Later, [No], "connection_limit_reached";
+    Overloaded = "overloaded", 503, "Too many requests are in flight", Later, [No], "connection_limit_reached";
     TokenUnavailable = "token_unavailable", 503, "No usable token is available", Later, [No], "proxy_internal_error";
     TokenBudget = "token_budget", 503, "The budget of token calls is spent", Later, [No], "proxy_internal_error";
     SecretUnavailable = "secret_unavailable", 503, "A configured secret cannot be read", Later, [No], "proxy_configuration_error";
@@ -73,10 +74,10 @@ struct Facts {
     proxy_error: &'static str,
 }
 
-/// Whether sending the same request again helps.
+/// Advice on sending the same request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retryable {
-    /// It will be refused again until the request or the configuration is another.
+    /// It will be rejected again until the request or the configuration changes.
     No,
     /// It was not forwarded, and the cause may pass.
     Later,
@@ -85,32 +86,32 @@ pub enum Retryable {
 }
 
 impl Code {
-    /// The code as it stands in answers, logs and metrics.
+    /// The code's text in responses, logs and metrics.
     pub fn as_str(self) -> &'static str {
         self.facts().code
     }
 
-    /// The status it is answered with.
+    /// The status of the response.
     pub fn status(self) -> StatusCode {
         StatusCode::from_u16(self.facts().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Whether an operator may have to act on it, so that its log line is a warning.
+    /// Whether an operator may have to act on it, so that it is logged as a warning.
     pub fn needs_operator(self) -> bool {
         self.status().is_server_error() && self != Self::Loop
     }
 
-    /// A short sentence that is the same for every occurrence.
+    /// A short sentence, the same for every occurrence.
     pub fn title(self) -> &'static str {
         self.facts().title
     }
 
-    /// Whether sending the same request again helps.
+    /// Advice on sending the same request again.
     pub fn retryable(self) -> Retryable {
         self.facts().retryable
     }
 
-    /// What its answers may say of having been forwarded.
+    /// The possible values of `Bearer-Proxy-Forwarded`.
     pub fn forwarded(self) -> &'static [Forwarded] {
         self.facts().forwarded
     }

@@ -1,5 +1,5 @@
-//! The life of a request between its two ends: received → routed → authorized → sent, and at most one
-//! second try for its token; then the answer as the app gets it.
+//! The life of a request: received → routed → authorized → sent, with at most one second try for a
+//! newer token; then the response as the app gets it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::upstream::{Forwarded, Transport, UpstreamResponse};
 #[cfg(test)]
 mod tests;
 
-/// Answers one request.
+/// Forwards one request and returns its response.
 ///
 /// # Errors
-/// Why it is refused, or what became of it.
+/// The request is rejected, or its exchange with the upstream failed.
 pub async fn forward(request: Box<ScopedRequest>) -> Result<Response<Body>, Rejection> {
     let scope = request.scope.clone();
     let connection = Rc::clone(&request.connection);
@@ -39,26 +39,27 @@ pub async fn forward(request: Box<ScopedRequest>) -> Result<Response<Body>, Reje
     if is_safe {
         return send(&mut authorized, &pool).await;
     }
-    // The caller of an unsafe method may hang up; the upstream's work is not undone by that, so that
-    // the exchange goes on and its outcome is known to the log. It holds the connection, so that a
-    // worker that is told to leave waits for it. In a box, so that the task is moved as a pointer.
-    let going_on = Box::pin(async move {
+    // A client that leaves does not undo what an unsafe request does at the upstream. Its exchange
+    // is therefore a task of its own, which goes on without the client, so that the log has the
+    // outcome. It holds the connection, so that a shutdown waits for it. In a box, since tokio moves
+    // a task when it is spawned.
+    let exchange = Box::pin(async move {
         let outcome = send(&mut authorized, &pool).await;
         drop(connection);
         scope.finish(outcome)
     });
-    tokio::task::spawn_local(going_on).await.map_err(|_| {
+    tokio::task::spawn_local(exchange).await.map_err(|_| {
         Rejection::new(Code::Internal, "the exchange broke off").forwarded(Forwarded::Unknown)
     })
 }
 
-/// All that comes before a request is sent. Should its caller leave meanwhile, it never is.
+/// Takes a request through all states before it is sent. If its client leaves meanwhile, it never is.
 async fn authorize(request: Box<ScopedRequest>) -> Result<Authorized, Rejection> {
     let scope = request.scope.clone();
     let plan = scope.plan();
     let connection = Rc::clone(&request.connection);
     let listener = plan.listener(connection.listener).ok_or_else(|| {
-        // Its last connections are told to close; this one's request came in between.
+        // The connections of a removed listener are closing; this request arrived in between.
         Rejection::new(Code::Overloaded, "a reload has removed this listener")
     })?;
     if connection.peer.process().is_some_and(|process| !listener.peers.allow(process)) {
@@ -79,7 +80,7 @@ async fn authorize(request: Box<ScopedRequest>) -> Result<Authorized, Rejection>
     })?;
     scope.record(|record| record.routed(&upstream, route));
     if let Some(client) = client {
-        route.metrics.let_in(client);
+        route.metrics.admitted(client);
     }
     Authorized::attach(routed, upstream).await
 }

@@ -1,7 +1,7 @@
 //! The life of a request. Read [`stack`] first, then [`forward`], then the states in [`request`].
 //!
-//! [`policy`] is what configuration compiles to, [`headers`] what of a message may travel on, [`limits`]
-//! what bounds requests.
+//! [`policy`] is made from the configuration, [`headers`] are the rules for header fields, and
+//! [`limits`] are those for the number and size of requests.
 
 pub mod access_log;
 pub mod code;

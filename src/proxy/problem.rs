@@ -1,7 +1,7 @@
-//! Turns refusals into responses, so that nothing above can fail.
+//! Turns rejections into responses, so that no layer above can fail.
 //!
-//! Every answer of ours is a problem document (RFC 9457) and says so in two headers:
-//! `Bearer-Proxy-Forwarded` and `Proxy-Status` (RFC 9209). Its id is in the headers that every response has.
+//! Such a response is a problem document (RFC 9457) and has the headers `Bearer-Proxy-Forwarded` and
+//! `Proxy-Status` (RFC 9209). The id of the request is in the headers that every response has.
 
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response};
@@ -9,12 +9,12 @@ use http::{HeaderName, HeaderValue, Response};
 use super::rejection::{Code, Rejection};
 use crate::body::Body;
 
-/// Whether the request was forwarded: `no`, `yes` or `unknown`.
+/// Says whether the request was forwarded: `no`, `yes` or `unknown`.
 pub const FORWARDED: HeaderName = HeaderName::from_static("bearer-proxy-forwarded");
-/// RFC 9209.
+/// The header of RFC 9209.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// The response for a refusal.
+/// The response for a rejection.
 pub fn problem(rejection: &Rejection, request_id: &str) -> Response<Body> {
     let code = rejection.code;
     let mut response = Response::new(Body::full(document(rejection, request_id)));
@@ -39,7 +39,7 @@ pub fn problem(rejection: &Rejection, request_id: &str) -> Response<Body> {
     response
 }
 
-/// RFC 9209; where an egress proxy refused, its status goes along (section 2.1.4).
+/// The value of Proxy-Status, with the status of an egress proxy that refused (RFC 9209 section 2.1.4).
 fn proxy_status(rejection: &Rejection) -> String {
     let code = rejection.code;
     let connect = rejection.connect.as_ref();
@@ -55,7 +55,8 @@ fn proxy_status(rejection: &Rejection) -> String {
     }
 }
 
-/// After these the rest of the connection cannot be trusted, or is not worth reading.
+/// Whether the client connection is closed after a rejection: the rest of what the client sends
+/// cannot be trusted, or is not worth reading.
 fn closes_connection(code: Code) -> bool {
     matches!(
         code,

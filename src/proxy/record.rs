@@ -1,4 +1,5 @@
-//! Gives each request its scope, and turns what comes of it into the answer and the line of the log.
+//! The outermost layer: gives each request its scope and its record, and turns a rejection into a
+//! response.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -8,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use http::Response;
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::access_log::AccessRecord;
 use super::headers::FieldClass;
@@ -18,29 +19,17 @@ use super::snapshot::WorkerState;
 use crate::body::Body;
 use crate::server::Inbound;
 
-/// Puts [`Record`] around a service.
-#[derive(Clone)]
-pub struct RecordLayer(Rc<WorkerState>);
-
-impl RecordLayer {
-    /// Of this worker's requests.
-    pub fn new(worker: Rc<WorkerState>) -> Self {
-        Self(worker)
-    }
-}
-
-/// Begins the record of a request and ends it with the answer.
+/// Opens the record of a request and closes it with the response.
 #[derive(Clone)]
 pub struct Record<S> {
     worker: Rc<WorkerState>,
     inner: S,
 }
 
-impl<S> Layer<S> for RecordLayer {
-    type Service = Record<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Record { worker: Rc::clone(&self.0), inner }
+impl<S> Record<S> {
+    /// Records the requests of a worker that `inner` serves.
+    pub fn new(worker: &Rc<WorkerState>, inner: S) -> Self {
+        Self { worker: Rc::clone(worker), inner }
     }
 }
 
@@ -52,7 +41,7 @@ where
     type Error = Infallible;
     type Future = RecordFuture<S::Future>;
 
-    /// Always ready: a service that is not could only make requests wait without a bound.
+    /// Always ready: a service that is not would make requests wait without a limit.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
@@ -67,13 +56,13 @@ where
         let scope = RequestScope::new(snapshot, record, in_flight, self.worker.requests());
         let held = scope.clone();
         let request = ScopedRequest { request, fields, connection, client, upgrade, scope: held };
-        // In a box, since it is handed from state to state.
+        // In a box, since it is moved from state to state.
         RecordFuture { inner: self.inner.call(Box::new(request)), scope }
     }
 }
 
 pin_project! {
-    /// The wait for the outcome of a request.
+    /// Waits for the response or rejection of a request.
     pub struct RecordFuture<F> {
         #[pin]
         inner: F,
@@ -89,6 +78,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        // Dropped before this is ready, when the client leaves, the record closes itself.
         let outcome = ready!(this.inner.poll(cx));
         Poll::Ready(Ok(this.scope.finish(outcome)))
     }

@@ -1,7 +1,7 @@
-//! Every refusal we can utter: status, stable code, whose fault it is, whether trying again helps.
+//! A rejection: the proxy's own answer to a request, in place of the upstream's.
 //!
-//! Never 401 and never 407: those would ask the app for credentials it does not have. Each says
-//! whether the request was forwarded, so that a payment's fate is never a guess.
+//! It is never 401 or 407, which would ask the app for credentials that it does not have. It says
+//! whether the request was forwarded, so that the fate of a payment is never a guess.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,24 +9,24 @@ use std::time::Duration;
 pub use super::code::Code;
 use crate::upstream::Forwarded;
 
-/// One refusal.
+/// One rejection; `problem` makes a response of it.
 #[derive(Debug, Clone)]
 pub struct Rejection {
-    /// Which refusal.
+    /// The stable code.
     pub code: Code,
-    /// What was found, what was expected, what to do. Never part of the request's own text.
+    /// The cause and the remedy, in words. Contains no text of the request itself.
     pub detail: Cow<'static, str>,
     /// Whether the request reached the upstream.
     pub forwarded: Forwarded,
-    /// When trying again may help.
+    /// Time after which another try may succeed.
     pub retry_after: Option<Duration>,
     /// Value of the Allow header, with [`Code::Method`].
     pub allow: Option<String>,
-    /// What is known of a connection that could not be made, with [`Code::Connect`].
+    /// Details of the failed connection, with [`Code::Connect`].
     pub connect: Option<ConnectFailure>,
 }
 
-/// What `Proxy-Status` tells of a connection that could not be made.
+/// Details of a failed connection for `Proxy-Status`.
 #[derive(Debug, Clone)]
 pub struct ConnectFailure {
     /// Proxy error type of RFC 9209 section 2.3.
@@ -36,7 +36,7 @@ pub struct ConnectFailure {
 }
 
 impl Rejection {
-    /// A refusal of a request that was not forwarded.
+    /// Rejects a request that was not forwarded.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -48,14 +48,14 @@ impl Rejection {
         }
     }
 
-    /// A refusal of a body beyond `server.max_request_body`, in bytes.
+    /// Rejects a body of more than `server.max_request_body` bytes.
     pub fn body_too_large(max_request_body: u64) -> Self {
         let detail = format!("the body exceeds server.max_request_body, {max_request_body} bytes");
         Self::new(Code::BodyTooLarge, detail)
     }
 
-    /// What is told of a second try that failed: if the first may have reached the upstream, then the
-    /// request may have, whatever became of the second.
+    /// The rejection after two tries. If the first may have reached the upstream, the request may have,
+    /// whatever happened to the second.
     #[must_use]
     pub fn after(self, first: Option<Box<Self>>) -> Self {
         match first {
@@ -68,19 +68,19 @@ impl Rejection {
         }
     }
 
-    /// The same, of a request that may or may not have reached the upstream.
+    /// Sets whether the request reached the upstream.
     pub fn forwarded(mut self, forwarded: Forwarded) -> Self {
         self.forwarded = forwarded;
         self
     }
 
-    /// The same, with what is known of the connection.
+    /// Adds details of the failed connection.
     pub fn about_connect(mut self, failure: ConnectFailure) -> Self {
         self.connect = Some(failure);
         self
     }
 
-    /// The same, with a hint when to try again.
+    /// Adds the time after which another try may succeed.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self

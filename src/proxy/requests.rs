@@ -1,7 +1,7 @@
 //! The requests in flight of all workers, listed for operators.
 //!
-//! Each worker keeps a list of its own without locks. [`Inspector`] asks all workers for theirs, so that a
-//! request costs no more than an entry in a list, and only whoever looks waits.
+//! Each worker keeps a list of its own without locks. [`Inspector`] asks all workers for theirs, so
+//! that a request costs no more than an entry in a list, and only whoever looks waits.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

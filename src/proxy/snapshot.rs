@@ -1,4 +1,4 @@
-//! What one worker answers requests with: the plan of the moment, and its own connections for it.
+//! The state of a worker: the current plan, and the worker's own connections for it.
 
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
@@ -17,44 +17,44 @@ use crate::net::tls::TlsCache;
 use crate::server::StopSignal;
 use crate::upstream::Pool;
 
-/// What all workers share.
+/// State that all workers share.
 #[derive(Clone)]
 pub struct SharedState {
-    /// The plan of the moment.
+    /// The current plan; a reload stores another.
     pub plan: Arc<ArcSwap<Plan>>,
-    /// What is counted.
+    /// The metrics of the request path.
     pub metrics: ProxyMetrics,
-    /// Tells that requests under way are cut.
+    /// Signals that requests in flight are aborted.
     pub stop: StopSignal,
-    /// Requests under way.
+    /// Number of requests in flight.
     pub in_flight: InFlight,
     /// Lists the requests in flight of all workers.
     pub inspector: Inspector,
-    /// How many workers there are: they share out the connections to each upstream.
+    /// Number of workers, which divide the connections to each upstream among them.
     pub workers: NonZeroUsize,
 }
 
-/// One worker's view of the plan; made on that worker's thread, where its connections stay.
+/// State of one worker, made on its thread, where its connections stay.
 pub struct WorkerState {
     shared: SharedState,
     requests: Rc<RequestRegistry>,
     current: RefCell<Rc<Snapshot>>,
 }
 
-/// A plan and this worker's connections for it. A request keeps the one that it began with.
+/// A plan and a worker's connections for it. A request keeps its snapshot from start to end.
 pub struct Snapshot {
     /// The plan.
     pub plan: Arc<Plan>,
-    /// What is counted.
+    /// The metrics of the request path.
     pub metrics: ProxyMetrics,
-    /// Tells that requests under way are cut.
+    /// Signals that requests in flight are aborted.
     pub stop: StopSignal,
-    /// One for each upstream of the plan; `None` where its TLS settings are unusable.
+    /// One pool for each upstream of the plan; `None` if its TLS settings are unusable.
     pools: Vec<Option<Pool>>,
 }
 
 impl WorkerState {
-    /// Begins with the plan of the moment.
+    /// Starts with the current plan.
     pub fn new(shared: SharedState) -> Self {
         let snapshot = Snapshot::new(shared.plan.load_full(), None, &shared);
         Self { shared, requests: Rc::default(), current: RefCell::new(Rc::new(snapshot)) }
@@ -65,7 +65,7 @@ impl WorkerState {
         &self.requests
     }
 
-    /// Requests under way, of all workers.
+    /// Number of requests in flight, of all workers.
     pub fn in_flight(&self) -> &InFlight {
         &self.shared.in_flight
     }
@@ -78,7 +78,7 @@ impl WorkerState {
         }
     }
 
-    /// What this worker holds now.
+    /// The requests and idle connections of this worker, for operators.
     pub fn report(&self) -> WorkerReport {
         let snapshot = self.snapshot();
         let idle = |pool: &Pool| (Arc::clone(&pool.settings().name), pool.idle());
@@ -88,7 +88,7 @@ impl WorkerState {
         }
     }
 
-    /// The plan of the moment.
+    /// The snapshot of the current plan.
     pub fn snapshot(&self) -> Rc<Snapshot> {
         let mut current = self.current.borrow_mut();
         let plan = self.shared.plan.load();
@@ -101,7 +101,7 @@ impl WorkerState {
 }
 
 impl Snapshot {
-    /// Connections survive a reload where nothing about them has changed.
+    /// Pools of the previous snapshot are kept if their settings have not changed.
     fn new(plan: Arc<Plan>, previous: Option<&Self>, shared: &SharedState) -> Self {
         let known = |upstream: &UpstreamPlan| {
             let mut pools = previous?.pools.iter().flatten();
@@ -136,7 +136,7 @@ impl Snapshot {
     /// The connections to a route's upstream.
     ///
     /// # Errors
-    /// Where they cannot be made.
+    /// The TLS settings of the upstream are unusable.
     pub fn pool(&self, route: &RoutePlan) -> Result<&Pool, Rejection> {
         let pool = self.pools.get(route.upstream).and_then(Option::as_ref);
         pool.ok_or_else(|| {

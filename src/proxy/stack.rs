@@ -5,18 +5,20 @@ use std::future::Future;
 use std::rc::Rc;
 
 use http::Response;
+use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder, service_fn};
 
 use super::forward::forward;
-use super::limits::load_shed::LoadShedLayer;
-use super::record::RecordLayer;
+use super::limits::load_shed::LoadShed;
+use super::record::Record;
 use super::snapshot::WorkerState;
 use crate::body::Body;
 use crate::server::Inbound;
 
-/// A worker's service for the requests of all its connections. It never fails: refusals are answers.
+/// A worker's service for the requests of all its connections. It never fails: a rejection becomes a
+/// response.
 ///
-/// It is as cheap to clone as two reference counts, and its future is not boxed.
+/// A clone increments two reference counts, and its future is not boxed.
 pub fn stack(
     worker: &Rc<WorkerState>,
 ) -> impl Service<
@@ -27,11 +29,11 @@ pub fn stack(
 > + Clone
 + use<> {
     ServiceBuilder::new()
-        // Outermost, so that every request has one line in the log and one plan, whatever refuses it
-        // below; what is a refusal below it is a problem document above it.
-        .layer(RecordLayer::new(Rc::clone(worker)))
-        // Before anything of the request is looked at, so that a flood costs next to nothing.
-        .layer(LoadShedLayer::new(worker.in_flight().clone()))
-        // The states of a request, from received to sent: each is a type, so that none can be left out.
+        // Outermost, so that every request has one plan and one line in the log, whichever layer
+        // rejects it: a rejection of the layers below is a problem document above.
+        .layer(layer_fn(|inner| Record::new(worker, inner)))
+        // Before the request is examined, so that a flood costs next to nothing.
+        .layer(layer_fn(|inner| LoadShed::new(worker.in_flight(), inner)))
+        // The states of a request, from received to sent: each is a type, so that none can be skipped.
         .service(service_fn(forward))
 }

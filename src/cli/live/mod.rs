@@ -23,7 +23,7 @@ use crate::diagnostics::Report;
 use crate::listen::settings::ServerTls;
 use crate::net::tls::ClientCertificate;
 use crate::oauth::{ClientAuth, ScopeSet};
-use crate::proxy::policy::plan::wanted;
+use crate::proxy::policy::plan::token_specs;
 use crate::proxy::policy::settings::{
     ClientCredential, ClientSettings, HeaderText, ListenerSettings, UpstreamSettings,
 };
@@ -142,7 +142,7 @@ fn check_listener(listener: &ListenerSettings) -> Option<CheckGroup> {
 /// The distinct scope sets with which tokens of a credential are asked.
 fn scope_sets(config: &Config, credential: &Arc<Credential>) -> Vec<ScopeSet> {
     let mut sets: Vec<ScopeSet> = Vec::new();
-    for one in effective_specs(wanted(&config.proxy, &config.credentials)) {
+    for one in effective_specs(token_specs(&config.proxy, &config.credentials)) {
         if one.credential.name == credential.name && !sets.contains(&one.scopes) {
             sets.push(one.scopes);
         }

@@ -22,7 +22,7 @@ use crate::net::testing::origin;
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::headers::FieldClass;
 use crate::proxy::policy::metrics::ProxyMetrics;
-use crate::proxy::policy::plan::{BoundListener, Plan, PlanInputs, wanted};
+use crate::proxy::policy::plan::{BoundListener, Plan, PlanInputs, token_specs};
 use crate::proxy::policy::settings::{
     AllowedHosts, ListenerSettings, ProxySettings, RequestLimits, RetryUnsafe, RouteSettings,
     UpstreamSettings,
@@ -314,7 +314,7 @@ async fn story(seed: u64) {
         &settings,
         PlanInputs {
             credentials: &credentials,
-            readers: manager.apply(wanted(&settings, &credentials)),
+            readers: manager.apply(token_specs(&settings, &credentials)),
             set_headers: HashMap::new(),
             local_keys: HashMap::new(),
             bound: HashMap::from([(0, BoundListener { id: 0, addresses: Vec::new() })]),

@@ -1,9 +1,9 @@
 //! Pure classification of a 401 or 403 by what it says about the token (RFC 6750 section 3.1).
 //!
-//! After `invalid_token` a newer token may help, after `insufficient_scope` none will. A 401 without a
-//! Bearer challenge is ambiguous and counts as `invalid_token`, and so does one with challenges of other
-//! schemes only: `DPoP` (RFC 9449 section 7.1) has the same parameters, but is about proofs that this proxy
-//! does not send.
+//! After `invalid_token` a newer token may help, after `insufficient_scope` none will. A 401 without
+//! a Bearer challenge is ambiguous and counts as `invalid_token`, and so does one with challenges of
+//! other schemes only: `DPoP` (RFC 9449 section 7.1) has the same parameters, but is about proofs
+//! that this proxy does not send.
 
 mod auth_params;
 
@@ -39,8 +39,8 @@ pub fn classify_challenge<B>(response: &Response<B>) -> Challenge {
     }
 }
 
-/// Whether a Bearer challenge has this `error` code. Codes are compared without case, since servers write
-/// them in any, although RFC 6750 section 3 defines them in lower case.
+/// Whether a Bearer challenge has this `error` code. Codes are compared without case, since servers
+/// write them in any, although RFC 6750 section 3 defines them in lower case.
 fn has_error_code<B>(response: &Response<B>, code: &str) -> bool {
     let lines = response.headers().get_all(WWW_AUTHENTICATE).iter();
     lines.flat_map(|line| AuthParams::new(line.as_bytes())).any(|param| {

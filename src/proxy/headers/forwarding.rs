@@ -1,5 +1,5 @@
-//! Pure: adds this hop to the fields in which earlier proxies describe the client (RFC 7239, and the older
-//! fields that most servers read).
+//! Pure: adds this hop to the fields in which earlier proxies describe the client (RFC 7239, and the
+//! older fields that most servers read).
 
 use std::net::IpAddr;
 

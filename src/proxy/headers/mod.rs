@@ -25,10 +25,10 @@
 //! | a value that contains the token, percent-encoded or not | | `[redacted]` |
 //! | all others, such as `Date`, `Server`, `WWW-Authenticate` | as it is | as it is |
 //!
-//! The names of a head are classified once ([`FieldClass`]); a head that holds nothing to remove is not
-//! changed. The proxy's own Authorization is attached after all this, so that `Connection: authorization`
-//! cannot remove it. A 407 of an upstream passes like any status, but without its challenge: an app must
-//! not answer one.
+//! The names of a head are classified once ([`FieldClass`]); a head that holds nothing to remove is
+//! not changed. The proxy's own Authorization is attached after all this, so that `Connection:
+//! authorization` cannot remove it. A 407 of an upstream passes like any status, but without its
+//! challenge: an app must not answer one.
 
 pub mod body_length;
 pub mod challenge;

@@ -1,4 +1,5 @@
-//! Pure rewriting of a request's target for the upstream, and of the references in a response back again.
+//! Pure rewriting of a request's target for the upstream, and of the references in a response back
+//! again.
 
 use std::net::IpAddr;
 
@@ -65,8 +66,8 @@ pub struct ResponseRewrite {
 }
 
 impl ResponseRewrite {
-    /// The reverse of [`Rewrite::new`] with the same mount and base path. `cookies` extends it to the paths
-    /// and domains of cookies.
+    /// The reverse of [`Rewrite::new`] with the same mount and base path. `cookies` extends it to
+    /// the paths and domains of cookies.
     pub fn new(
         origin: Origin,
         mount: &str,
@@ -78,8 +79,9 @@ impl ResponseRewrite {
         Self { origin, mount, strip_mount, base_path, cookies }
     }
 
-    /// The reference by which an app reaches a URI reference of the upstream. `None` if it leads elsewhere
-    /// or is relative to the app's request: then it stays as it is (RFC 9110 section 10.2.2).
+    /// The reference by which an app reaches a URI reference of the upstream. `None` if it leads
+    /// elsewhere or is relative to the app's request: then it stays as it is (RFC 9110 section
+    /// 10.2.2).
     fn reference(&self, reference: &[u8]) -> Option<String> {
         let text = std::str::from_utf8(reference).ok()?;
         // `http::Uri` drops the fragment, which the app needs (RFC 9110 section 10.2.2).
@@ -208,8 +210,8 @@ impl ResponseRewrite {
         changed.then_some(ours)
     }
 
-    /// The path of a cookie as apps see it. The upstream's root becomes the mount without a trailing slash,
-    /// which would not match the mount itself (RFC 6265 section 5.1.4).
+    /// The path of a cookie as apps see it. The upstream's root becomes the mount without a trailing
+    /// slash, which would not match the mount itself (RFC 6265 section 5.1.4).
     fn cookie_path(&self, path: &[u8]) -> Option<String> {
         let path = std::str::from_utf8(path).ok().filter(|path| path.starts_with('/'))?;
         let root = path == "/" && self.base_path.is_empty();
@@ -217,8 +219,8 @@ impl ResponseRewrite {
         (ours != path).then_some(ours)
     }
 
-    /// Whether a cookie's domain includes the upstream: it is the host or a parent of it. An address has no
-    /// parents (RFC 6265 section 5.1.3). A leading dot has no meaning (section 5.2.3).
+    /// Whether a cookie's domain includes the upstream: it is the host or a parent of it. An address
+    /// has no parents (RFC 6265 section 5.1.3). A leading dot has no meaning (section 5.2.3).
     fn is_in_domain(&self, domain: &[u8]) -> bool {
         let host = self.origin.host();
         let domain = domain.strip_prefix(b".").unwrap_or(domain);
@@ -230,8 +232,8 @@ impl ResponseRewrite {
 }
 
 /// Rewrites references into the upstream, in all lines of `Location`, `Content-Location`, `Link` and
-/// `Refresh`, and of `Set-Cookie` if the rule includes cookies. References that lead elsewhere or cannot be
-/// parsed stay as they are.
+/// `Refresh`, and of `Set-Cookie` if the rule includes cookies. References that lead elsewhere or
+/// cannot be parsed stay as they are.
 pub fn rewrite_response(headers: &mut HeaderMap, rule: &ResponseRewrite) {
     for (name, value) in headers.iter_mut() {
         let line = value.as_bytes();

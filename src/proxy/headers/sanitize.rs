@@ -1,4 +1,5 @@
-//! Pure removal and addition of header fields, in both directions, by the table at the head of the folder.
+//! Pure removal and addition of header fields, in both directions, by the table at the head of the
+//! folder.
 
 use http::Version;
 use http::header::{
@@ -77,7 +78,8 @@ pub struct Sanitized {
     pub authorization: Option<HeaderValue>,
 }
 
-/// Removes the fields that must not reach the upstream, and adds Via. `found` are the classes of the head.
+/// Removes the fields that must not reach the upstream, and adds Via. `found` are the classes of the
+/// head.
 pub fn sanitize_request(
     headers: &mut HeaderMap,
     found: FieldClass,
@@ -136,17 +138,17 @@ impl HeaderPolicy {
         }
     }
 
-    /// Whether TE asks for trailers that are forwarded: only then may `TE: trailers` be sent on (RFC 9110
-    /// section 10.1.4). gRPC servers take its absence for a proxy that loses the status.
+    /// Whether TE asks for trailers that are forwarded: only then may `TE: trailers` be sent on (RFC
+    /// 9110 section 10.1.4). gRPC servers take its absence for a proxy that loses the status.
     fn trailers_welcome(&self, headers: &HeaderMap) -> bool {
         let offered = members(headers, TE).any(|member| member.eq_ignore_ascii_case(b"trailers"));
         offered && (self.trailers.has_more() || is_grpc(headers))
     }
 }
 
-/// Removes the fields that must not reach the app, redacts values that contain the token, and adds Via. A
-/// response without Cache-Control becomes private: the app's request has no Authorization that would tell
-/// a cache so (RFC 9111 section 3.5).
+/// Removes the fields that must not reach the app, redacts values that contain the token, and adds
+/// Via. A response without Cache-Control becomes private: the app's request has no Authorization
+/// that would tell a cache so (RFC 9111 section 3.5).
 pub fn sanitize_response(
     headers: &mut HeaderMap,
     version: Version,
@@ -170,8 +172,9 @@ pub fn sanitize_response(
     headers.append(VIA, policy.via.of_response(version));
 }
 
-/// Removes the fields that each hop of a message sets for itself: Connection with the fields it names, TE, and
-/// Transfer-Encoding with the Content-Length that it overrides (RFC 9112 section 6.3).
+/// Removes the fields that each hop of a message sets for itself: Connection with the fields it
+/// names, TE, and Transfer-Encoding with the Content-Length that it overrides (RFC 9112 section
+/// 6.3).
 fn remove_hop(headers: &mut HeaderMap, found: FieldClass) {
     if found.intersects(FieldClass::CONNECTION) {
         remove_nominated(headers);

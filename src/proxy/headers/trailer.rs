@@ -104,8 +104,8 @@ impl AllowedTrailers {
     }
 }
 
-/// Whether a trailer of a gRPC call may be metadata. Its name may contain `_`, which some servers take for
-/// `-`, so that it is checked with both.
+/// Whether a trailer of a gRPC call may be metadata. Its name may contain `_`, which some servers
+/// take for `-`, so that it is checked with both.
 fn is_metadata(name: &HeaderName) -> bool {
     let harmless = |name: &[u8]| {
         let steers = |field: &&str| field.as_bytes() == name;
@@ -119,8 +119,8 @@ fn is_metadata(name: &HeaderName) -> bool {
     }
 }
 
-/// Removes the trailers that do not pass, and redacts values that contain the token. `grpc` is set for the
-/// trailers of a gRPC call.
+/// Removes the trailers that do not pass, and redacts values that contain the token. `grpc` is set
+/// for the trailers of a gRPC call.
 pub fn filter_trailers(
     mut trailers: HeaderMap,
     allowed: &AllowedTrailers,

@@ -68,8 +68,8 @@ impl Via {
         members(headers, VIA).any(|member| self.matches(member))
     }
 
-    /// Whether a member, `received-protocol received-by [comment]`, is of this process. Names are compared
-    /// without case.
+    /// Whether a member, `received-protocol received-by [comment]`, is of this process. Names are
+    /// compared without case.
     fn matches(&self, member: &[u8]) -> bool {
         let comment_start = member.iter().position(|byte| *byte == b'(').unwrap_or(member.len());
         let (words, comment) = member.split_at(comment_start);

@@ -1,19 +1,21 @@
-//! How many requests are under way, over all workers.
+//! The number of requests in flight, over all workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts requests under way over all workers; clones share the count.
+/// Counts requests in flight over all workers; clones share the count.
 #[derive(Debug, Clone, Default)]
 pub struct InFlight(Arc<AtomicUsize>);
 
-/// The right to be under way; given back when dropped.
+/// Permission for one request; released when dropped.
 #[derive(Debug)]
 pub struct InFlightPermit(Arc<AtomicUsize>);
 
 impl InFlight {
-    /// Admits a request unless `max` are under way.
+    /// Admits a request unless `max` are in flight.
     pub fn admit(&self, max: usize) -> Option<InFlightPermit> {
+        // Added before it is compared, so that two workers cannot both take the last place. Relaxed
+        // is enough: the count protects no other memory.
         if self.0.fetch_add(1, Ordering::Relaxed) < max {
             return Some(InFlightPermit(Arc::clone(&self.0)));
         }
@@ -21,12 +23,13 @@ impl InFlight {
         None
     }
 
-    /// How many are under way.
+    /// The number of requests in flight.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
+// In a guard, so that a request that ends in any way releases its place.
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);

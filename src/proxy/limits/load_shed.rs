@@ -1,9 +1,9 @@
-//! A bound on requests under way, with shedding: beyond it a request is refused at once, since a queue
-//! in a sidecar only makes every answer late.
+//! A limit on requests in flight, with load shedding: further requests are rejected at once, since a
+//! queue in a sidecar would only delay every response.
 //!
-//! tower's `ConcurrencyLimit` frees a place with the head of the answer. Here the permit is held by the
-//! request's scope, which travels in both bodies, so that an exchange that goes on (an upload after an
-//! early answer, a download, an event stream, a WebSocket) still counts.
+//! tower's `ConcurrencyLimit` releases its permit with the head of the response. Here the scope of
+//! the request holds it, which both bodies share, so that an exchange in progress (an upload after
+//! an early response, a download, an event stream, a WebSocket) still counts.
 
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
@@ -11,36 +11,24 @@ use std::time::Duration;
 
 use futures_util::future::Either;
 use http::Response;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::in_flight::InFlight;
 use crate::body::Body;
 use crate::proxy::rejection::{Code, Rejection};
 use crate::proxy::request::scope::ScopedRequest;
 
-/// Puts [`LoadShed`] around a service.
-#[derive(Debug, Clone)]
-pub struct LoadShedLayer(InFlight);
-
-impl LoadShedLayer {
-    /// Counts with all others that count here.
-    pub fn new(in_flight: InFlight) -> Self {
-        Self(in_flight)
-    }
-}
-
-/// Serves up to `server.max_in_flight` requests at a time, and refuses the others.
+/// Serves up to `server.max_in_flight` requests at a time, and rejects further ones.
 #[derive(Debug, Clone)]
 pub struct LoadShed<S> {
     in_flight: InFlight,
     inner: S,
 }
 
-impl<S> Layer<S> for LoadShedLayer {
-    type Service = LoadShed<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        LoadShed { in_flight: self.0.clone(), inner }
+impl<S> LoadShed<S> {
+    /// Limits the requests that `inner` serves together with all others that share the count.
+    pub fn new(in_flight: &InFlight, inner: S) -> Self {
+        Self { in_flight: in_flight.clone(), inner }
     }
 }
 

@@ -1,5 +1,5 @@
-//! What bounds requests: how many are under way, how large and how slow their bodies are, and which web
-//! pages may send them.
+//! Limits of requests: their number in flight, the size and pauses of their bodies, and the web
+//! pages that may send them.
 
 pub mod body;
 pub mod in_flight;

@@ -1,7 +1,8 @@
-//! Keeps web pages out: our users are programs, and what a browser shows can reach loopback too.
+//! Rejects requests of web pages: the proxy serves programs, and any page in a browser can reach
+//! loopback.
 //!
-//! A browser names the page that makes a request, in Origin (Fetch section 3.2, RFC 6454) or in
-//! Sec-Fetch-Site. Whatever of the two is there must be known to be harmless: odd spellings are not.
+//! A browser names the page that sends a request, in Origin (Fetch section 3.2, RFC 6454) or in
+//! Sec-Fetch-Site. Each of the two, if present, must have a value that is known to be harmless.
 
 use http::HeaderMap;
 use http::header::{HeaderValue, ORIGIN};
@@ -16,8 +17,8 @@ pub struct WebOrigin {
 }
 
 impl WebOrigin {
-    /// Reads `https://erp.local` or `http://localhost:3000`; `None` for anything else, such as
-    /// `null`, a list, a path, a user name.
+    /// Parses an origin such as `https://erp.local` or `http://localhost:3000`; `None` for `null`, a
+    /// list, and anything with a path or a user name.
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme, host) = text.split_once("://")?;
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -25,7 +26,7 @@ impl WebOrigin {
             return None;
         }
         let authority = Authority::parse(host.as_bytes()).ok()?;
-        // A name with a dot at its end is another origin, of a page that was never asked about.
+        // A name with a trailing dot is another origin to browsers.
         let bare = host.split(':').next().unwrap_or_default();
         if bare.ends_with('.') || host.ends_with(':') {
             return None;
@@ -41,13 +42,13 @@ impl WebOrigin {
     }
 }
 
-/// The field that gives away that a page sent a request which may not; `None` where none did.
+/// The field that shows that a web page sent the request without permission; `None` if none did.
 pub fn foreign_page(headers: &HeaderMap, allowed: &[WebOrigin]) -> Option<&'static str> {
     let mut origins = headers.get_all(ORIGIN).iter();
     if let Some(origin) = origins.next() {
         let origin = origin.to_str().ok().and_then(WebOrigin::parse);
         let known = origin.is_some_and(|origin| allowed.contains(&origin));
-        // A browser sends one; two say that somebody in between was not sure.
+        // A browser sends one Origin; two are ambiguous.
         return (!known || origins.next().is_some()).then_some("Origin");
     }
     let harmless = |site: &HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");

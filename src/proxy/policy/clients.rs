@@ -1,8 +1,8 @@
-//! Who asks: a client of `[clients]`, known by a key that it shows or by what its connection proves.
+//! Identification of clients by `[clients]`, and the rules that say which of them may use a route.
 //!
-//! Localhost is no boundary of trust: whoever reaches the socket acts with our tokens. A key that
-//! is shown decides alone, so that a wrong one never passes for somebody else; without one the
-//! certificate of the connection is asked, then the process on the other end of it.
+//! Localhost is not a boundary of trust: any process that reaches the socket acts with the proxy's
+//! tokens. A local key that a request carries decides alone, so that a wrong key is never another
+//! client; without one the certificate of the connection decides, then the process at its other end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use crate::proxy::rejection::{Code, Rejection};
 /// another credential have no entry.
 pub type LocalKeys = HashMap<Arc<str>, Option<HeaderValue>>;
 
-/// All clients of a configuration, ready to be told apart.
+/// All clients of a configuration.
 pub struct Clients(Box<[Client]>);
 
-/// A client's place among them.
+/// The index of a client in a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientId(usize);
 
 impl ClientId {
-    /// Its place in the order of the configuration.
+    /// The index in the order of the configuration.
     pub fn index(self) -> usize {
         self.0
     }
@@ -39,19 +39,19 @@ struct Client {
     matcher: ClientMatcher,
 }
 
-/// What a client is known by.
+/// The check that recognizes a client.
 enum ClientMatcher {
     Key { header: HeaderName, key: Option<Key> },
     Certificate(CertificateName),
     Process { uids: Vec<u32>, gids: Vec<u32> },
 }
 
-/// A local key. Only its digest is kept: all digests are equally long, so that comparing them in
-/// constant time tells nothing of the key, not even its length.
+/// The digest of a local key. All digests have one length, so that comparing them in constant time
+/// reveals nothing about the key, not even its length.
 struct Key(Digest);
 
 impl Key {
-    /// Space around it would be lost on the way.
+    /// Space around the key is removed, since a header value cannot carry it.
     fn new(text: &HeaderValue) -> Self {
         Self(digest(&SHA256, text.as_bytes().trim_ascii()))
     }
@@ -62,11 +62,11 @@ impl Key {
 }
 
 impl Clients {
-    /// Makes them; each takes its local key by its name. A key that could not be read is there as
-    /// `None`: requests that show one are refused until it can be.
+    /// The clients of a configuration with their local keys. A key that is `None` could not be read:
+    /// requests that carry one in its header are refused.
     ///
     /// # Errors
-    /// A client that is known by a local key, of which the keys say nothing.
+    /// A client has a local key that `keys` does not include.
     pub fn new(settings: &[ClientSettings], keys: &LocalKeys) -> Result<Self, PlanError> {
         let client = |settings: &ClientSettings| {
             let matcher = match &settings.credential {
@@ -86,49 +86,46 @@ impl Clients {
         settings.iter().map(client).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The client that sent a request; `None` where it is none of ours.
+    /// The client that sent a request; `None` if it is not a known one.
     ///
     /// # Errors
-    /// Where a key is shown that is not that of any client.
+    /// The request carries a local key of no client, or one that cannot be checked.
     pub fn identify(
         &self,
         headers: &HeaderMap,
         peer: &Peer,
     ) -> Result<Option<ClientId>, Rejection> {
-        match self.by_key(headers)? {
-            None => Ok(self.find(|matcher| matcher.matches(peer))),
-            found => Ok(found),
+        if let Some(client) = self.by_key(headers)? {
+            return Ok(Some(client));
         }
+        Ok(self.0.iter().position(|client| client.matcher.matches(peer)).map(ClientId))
     }
 
     fn by_key(&self, headers: &HeaderMap) -> Result<Option<ClientId>, Rejection> {
-        let (mut shown, mut unread) = (false, false);
+        let (mut wrong_key, mut unreadable_key) = (false, false);
         for (index, client) in self.0.iter().enumerate() {
             let ClientMatcher::Key { header, key } = &client.matcher else { continue };
             let mut lines = headers.get_all(header).iter();
             let Some(line) = lines.next() else { continue };
-            // Of two lines nobody could say which was meant.
+            // Two lines are ambiguous, and count as a wrong key.
             let single = lines.next().is_none();
             match key {
                 Some(key) if single && key.is(line.as_bytes()) => return Ok(Some(ClientId(index))),
-                Some(_) => shown = true,
-                None => unread = true,
+                Some(_) => wrong_key = true,
+                None => unreadable_key = true,
             }
         }
-        match (shown, unread) {
-            (_, true) => Err(Rejection::new(
+        if unreadable_key {
+            return Err(Rejection::new(
                 Code::SecretUnavailable,
                 "the local key of a client could not be read; see the log",
-            )),
-            (true, false) => {
-                Err(Rejection::new(Code::LocalKey, "the local key is not that of any client"))
-            }
-            (false, false) => Ok(None),
+            ));
         }
-    }
-
-    fn find(&self, wanted: impl Fn(&ClientMatcher) -> bool) -> Option<ClientId> {
-        self.0.iter().position(|client| wanted(&client.matcher)).map(ClientId)
+        if wrong_key {
+            let detail = "the local key is not that of any client";
+            return Err(Rejection::new(Code::LocalKey, detail));
+        }
+        Ok(None)
     }
 
     /// A client's name.
@@ -136,34 +133,28 @@ impl Clients {
         self.0.get(client.0).map(|client| &client.name)
     }
 
-    /// Who may use a route.
+    /// The rule for a route.
     pub fn admission(&self, allowed: &AllowedClients) -> Admission {
         match allowed {
             AllowedClients::Anyone => Admission::Anyone,
-            AllowedClients::Known => self.known(),
-            AllowedClients::These(names) => {
-                let these = |client: &Client| names.contains(&client.name);
-                self.matching(|client| these(client))
-            }
+            AllowedClients::Known => self.matching(|_| true),
+            AllowedClients::These(names) => self.matching(|client| names.contains(&client.name)),
         }
     }
 
-    /// Who may use a listener with these routes: where none is open to anyone, strangers are refused
-    /// before they can find out which routes there are.
+    /// The rule for a listener with these routes. If no route is open to anyone, unknown clients are
+    /// refused before they can find out which routes exist.
     pub fn for_listener<'a>(&self, mut routes: impl Iterator<Item = &'a Admission>) -> Admission {
         let open = self.0.is_empty() || routes.any(|route| *route == Admission::Anyone);
-        if open { Admission::Anyone } else { self.known() }
+        if open { Admission::Anyone } else { self.matching(|_| true) }
     }
 
-    fn known(&self) -> Admission {
-        self.matching(|_| true)
-    }
-
-    fn matching(&self, wanted: impl Fn(&Client) -> bool) -> Admission {
-        let chosen = || self.0.iter().enumerate().filter(|(_, client)| wanted(client));
+    fn matching(&self, is_allowed: impl Fn(&Client) -> bool) -> Admission {
+        let allowed = || self.0.iter().enumerate().filter(|(_, client)| is_allowed(client));
         Admission::These {
-            clients: chosen().map(|(index, _)| ClientId(index)).collect(),
-            by_key: chosen().any(|(_, client)| matches!(client.matcher, ClientMatcher::Key { .. })),
+            clients: allowed().map(|(index, _)| ClientId(index)).collect(),
+            by_key: allowed()
+                .any(|(_, client)| matches!(client.matcher, ClientMatcher::Key { .. })),
         }
     }
 }
@@ -182,7 +173,8 @@ impl ClientMatcher {
     }
 }
 
-/// DNS names are compared without case (RFC 4343), and a wildcard stands for itself only.
+/// Whether a certificate has a name. DNS names are compared without case (RFC 4343), and a wildcard only
+/// matches itself.
 fn certifies(name: &CertificateName, certificate: &PeerCertificate) -> bool {
     match name {
         CertificateName::Subject(subject) => certificate.subject == *subject,
@@ -193,25 +185,26 @@ fn certifies(name: &CertificateName, certificate: &PeerCertificate) -> bool {
     }
 }
 
-/// Who may use a route, or a listener.
+/// The clients that may use a route or a listener.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Whoever reaches it.
+    /// Any client.
     Anyone,
-    /// These clients.
+    /// Only these clients.
     These {
-        /// Their places.
+        /// The clients.
         clients: Box<[ClientId]>,
-        /// Whether one of them is known by a key, so that showing one could help.
+        /// Set if one of them has a local key, so that a missing key may be the reason of a refusal.
         by_key: bool,
     },
 }
 
 impl Admission {
-    /// Lets a request in, or says why not.
+    /// Checks the client of a request.
     ///
     /// # Errors
-    /// 403, whoever it is: 401 would ask the app for credentials of another kind.
+    /// 403 for a client that is not allowed. It is never 401, which would ask the app for HTTP
+    /// credentials.
     pub fn admit(&self, client: Option<ClientId>, peer: &Peer) -> Result<(), Rejection> {
         let Self::These { clients, by_key } = self else { return Ok(()) };
         match client {

@@ -1,5 +1,5 @@
-//! What the request path counts. Labels come from the configuration, so they are bounded; handles
-//! are looked up when a plan is built, not per request.
+//! Metrics of the request path. Labels come from the configuration, so that their number is bounded;
+//! handles are looked up when a plan is built, not for each request.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
 use crate::telemetry::metrics::REQUEST_SECONDS;
 use crate::upstream::{UpstreamState, UpstreamStates};
 
-/// The families of this folder.
+/// The metric families of the request path.
 #[derive(Clone)]
 pub struct ProxyMetrics {
     requests: Counters,
@@ -32,12 +32,13 @@ pub struct ProxyMetrics {
     history: RequestHistory,
 }
 
-/// Handles of one route.
+/// Metric handles of one route.
 pub struct RouteMetrics {
     requests: Counters,
     upstream: Arc<str>,
     route: Arc<str>,
-    /// Handles that were needed so far; the list is short and read without waiting.
+    /// Handles by method and status that were needed so far. The list is short, and reading it never
+    /// waits.
     counted: RwLock<Vec<(Method, StatusCode, Counter)>>,
     duration: Histogram,
     upstream_errors: Counters,
@@ -52,14 +53,14 @@ pub struct RouteMetrics {
     clients: Box<[Counter]>,
 }
 
-/// Why an exchange with an upstream failed; label values of `upstream_errors_total`.
+/// Reasons why an exchange with an upstream fails: label values of `upstream_errors_total`.
 const UPSTREAM_ERRORS: [&str; 4] = ["connect", "overloaded", "upstream_reset", "timeout"];
 
 impl ProxyMetrics {
     /// Registers the families.
     ///
     /// # Errors
-    /// Where a family of the same name is registered already.
+    /// A family of the same name is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter =
             |name: &str, help: &str, labels: &[&str]| registry.counter_vec(name, help, labels);
@@ -120,7 +121,7 @@ impl ProxyMetrics {
         Ok(metrics)
     }
 
-    /// Handles of one route; its counters appear at once, at 0.
+    /// Metric handles of one route, whose counters appear at once, at 0.
     pub fn route(
         &self,
         upstream: &Arc<str>,
@@ -171,35 +172,36 @@ impl ProxyMetrics {
         &self.upstreams
     }
 
-    /// Counts a request as under way until what is returned is dropped.
+    /// Counts a request as in flight until the guard is dropped.
     pub fn enter_in_flight(&self) -> RequestsInFlightGuard {
         self.in_flight.inc();
         RequestsInFlightGuard(self.in_flight.clone())
     }
 }
 
-/// One request that is counted as under way.
+/// Counts one request as in flight until it is dropped.
 pub struct RequestsInFlightGuard(IntGauge);
 
+// In a guard, so that a request that ends in any way, even without a response, stops being counted.
 impl Drop for RequestsInFlightGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-/// What one route has answered since the start.
+/// Totals of one route since the start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RouteTotals {
     /// Requests answered.
     pub requests: u64,
-    /// Those of them answered with 5xx.
+    /// Requests answered with 5xx.
     pub errors: u64,
     /// Mean time from a request's head to its answer's, in seconds.
     pub mean_s: f64,
 }
 
 impl RouteMetrics {
-    /// Counts an answer and how long it took.
+    /// Counts a response and observes the time to its head.
     pub fn answered(&self, method: &Method, status: StatusCode, elapsed: Duration) {
         self.duration.observe(elapsed.as_secs_f64());
         if let Ok(counted) = self.counted.try_read()
@@ -217,8 +219,7 @@ impl RouteMetrics {
         &self.state
     }
 
-    /// Requests answered, those of them answered with 5xx, and the mean time to their answers' heads in
-    /// seconds.
+    /// Totals of all methods and status codes.
     pub fn totals(&self) -> RouteTotals {
         let counted = self.counted.read().unwrap_or_else(PoisonError::into_inner);
         let sum = |wanted: fn(&StatusCode) -> bool| {
@@ -233,7 +234,7 @@ impl RouteMetrics {
     }
 
     /// Counts a request of a known client.
-    pub fn let_in(&self, client: ClientId) {
+    pub fn admitted(&self, client: ClientId) {
         if let Some(counter) = self.clients.get(client.index()) {
             counter.inc();
         }

@@ -1,5 +1,5 @@
-//! What configuration compiles to: [`settings`] as they are written, the [`plan`] that requests follow,
-//! the [`clients`] that may use it, and the [`metrics`] of both.
+//! The result of a configuration: its [`settings`], the [`plan`] that requests follow, the
+//! [`clients`] that may use it, and the [`metrics`] of both.
 
 pub mod clients;
 pub mod metrics;

@@ -41,29 +41,29 @@ pub use inputs::{BoundListener, BoundListeners, PlanInputs, SetHeaders};
 pub struct Plan {
     /// One for each listener of the configuration, in its order.
     pub listeners: Vec<ListenerPlan>,
-    /// Who may ask.
+    /// The known clients.
     pub clients: Clients,
     /// One for each upstream of the configuration, in its order.
     pub upstreams: Vec<Arc<UpstreamPlan>>,
-    /// Bounds on each request.
+    /// Limits of each request.
     pub limits: RequestLimits,
-    /// Which requests leave a line in the log.
+    /// The requests that leave a line in the log.
     pub request_log: RequestLog,
 }
 
-/// What one listener answers to.
+/// The rules of one listener.
 pub struct ListenerPlan {
-    /// Its number, which its connections carry; it keeps it across reloads.
+    /// Its number, which its connections carry and which stays the same across reloads.
     pub id: usize,
-    /// Whether it speaks TLS.
+    /// Set for a listener with TLS.
     pub tls: bool,
-    /// Which processes may use it.
+    /// Processes that may use it.
     pub peers: AllowedPeers,
     /// Host names it answers to.
     pub hosts: HostPolicy,
-    /// Origins of web pages it accepts.
+    /// Origins of web pages that may send requests.
     pub origins: Vec<WebOrigin>,
-    /// Who may use any of its routes.
+    /// The clients that may use any of its routes.
     pub admission: Admission,
     /// Its routes, in the order of the configuration.
     pub routes: Vec<Arc<RoutePlan>>,
@@ -71,29 +71,29 @@ pub struct ListenerPlan {
     pub table: Table<Arc<RoutePlan>>,
 }
 
-/// One upstream, ready to be sent to.
+/// One upstream, with all that requests to it need.
 pub struct UpstreamPlan {
-    /// How its connections are made.
+    /// The settings of its connections.
     pub connection: Arc<upstream::Settings>,
     /// Value of the Host header.
     pub host: HeaderValue,
-    /// Fixed headers; `None` where the secret could not be read.
+    /// Fixed headers; `None` for a secret that could not be read.
     pub set_headers: Vec<(HeaderName, Option<HeaderValue>)>,
-    /// What happens to an Authorization of the app.
+    /// Handling of an Authorization header of the app.
     pub incoming_authorization: IncomingAuthorization,
-    /// What happens to an `access_token` in the query.
+    /// Handling of an `access_token` in the query.
     pub query_access_token: QueryAccessToken,
-    /// Whether our hop is added to the forwarding fields.
+    /// Adds this hop to the forwarding fields.
     pub append_forwarding: bool,
-    /// Time until the head of an answer.
+    /// Longest time from sending a request to the head of the response.
     pub response_timeout: Duration,
-    /// Time without a byte in either body.
+    /// Longest time without a byte of a body, in either direction.
     pub body_idle_timeout: Duration,
-    /// What leads to it in answers is made to lead back through us.
+    /// Rewrites references to it in its responses.
     pub response_rewrite: ResponseRewrite,
 }
 
-/// One route, ready to be followed.
+/// One route, with all that its requests need.
 pub struct RoutePlan {
     /// Its name.
     pub name: Arc<str>,
@@ -103,27 +103,27 @@ pub struct RoutePlan {
     pub methods: Box<[Method]>,
     /// Index into [`Plan::upstreams`].
     pub upstream: usize,
-    /// Who may use it.
+    /// The clients that may use it.
     pub admission: Admission,
-    /// Where its token is read from; `None` where the app's own Authorization is kept.
+    /// Reads its token; `None` if the app's own Authorization is kept.
     pub token: Option<Reader>,
-    /// How long a request waits for a token.
+    /// Longest time that a request waits for a token.
     pub token_wait: Duration,
-    /// Scopes without which a token is not used, where the credential asks for that.
+    /// Scopes without which a token is not used; `None` if the credential does not ask for that.
     pub required_scopes: Option<ScopeSet>,
-    /// Inbound target to upstream target.
+    /// Rewrites the target of a request for the upstream.
     pub rewrite: Rewrite,
-    /// Whether unsafe methods may be sent a second time.
+    /// Condition for sending a request with an unsafe method a second time.
     pub retry_unsafe: RetryUnsafe,
-    /// Which other protocols it lets through.
+    /// The protocols that it allows an upgrade to.
     pub upgrade: UpgradePolicy,
-    /// Whether `;` may stand in the path.
+    /// Allows `;` in the path.
     pub allow_semicolon: bool,
-    /// Whether an encoded slash may stand in the path.
+    /// Allows an encoded slash in the path.
     pub allow_encoded_slash: bool,
-    /// Whether its upstream takes `/Pay` for `/pay`.
+    /// Set if its upstream takes `/Pay` for `/pay`.
     pub case_insensitive: bool,
-    /// What its messages may carry.
+    /// The header rules of its messages.
     pub header_policy: headers::HeaderPolicy,
     /// Its metric handles.
     pub metrics: RouteMetrics,
@@ -132,7 +132,7 @@ pub struct RoutePlan {
 }
 
 impl RoutePlan {
-    /// Scopes for want of which this token is not used.
+    /// The required scopes that a token lacks, separated by spaces; `None` if it may be used.
     pub fn lacking(&self, bearer: &Bearer) -> Option<String> {
         let missing = bearer.lacks(self.required_scopes.as_ref()?);
         let names: Vec<_> = missing.into_iter().map(Scope::as_str).collect();
@@ -140,20 +140,21 @@ impl RoutePlan {
     }
 
     /// Whether an upstream path is that of a token endpoint, in any spelling that some server may
-    /// take for it, whatever the route's opt-ins let pass.
+    /// take for it, whatever the route allows in paths.
     pub fn is_token_endpoint(&self, path: &str) -> bool {
         self.token_paths.iter().any(|token| could_alias(path, token))
     }
 }
 
-/// The tokens that the routes need.
-pub fn wanted(settings: &ProxySettings, credentials: &[Arc<Credential>]) -> Vec<TokenSpec> {
-    let needs = routes(settings).map(|(_, upstream, route)| need(upstream, route, credentials));
+/// The tokens that the routes need, each once for each route.
+pub fn token_specs(settings: &ProxySettings, credentials: &[Arc<Credential>]) -> Vec<TokenSpec> {
+    let needs =
+        routes(settings).map(|(_, upstream, route)| token_spec(upstream, route, credentials));
     // A credential that is not there is refused when the plan is built, by the name of the route.
     needs.filter_map(|need| need.ok().flatten()).collect()
 }
 
-/// The rules of one listener's table, with the indexes of upstream and route they come from.
+/// The rules of one listener's table, each with the indexes of its upstream and route.
 pub fn rules(settings: &ProxySettings, listener: usize) -> Vec<(Rule, (usize, usize))> {
     let mut rules = Vec::new();
     for (upstream_index, upstream) in settings.upstreams.iter().enumerate() {
@@ -168,11 +169,10 @@ pub fn rules(settings: &ProxySettings, listener: usize) -> Vec<(Rule, (usize, us
 }
 
 impl Plan {
-    /// Resolves everything.
+    /// Resolves settings and inputs into a plan.
     ///
     /// # Errors
-    /// Conflicting routes, and inputs that are missing; a configuration that was loaded, with what
-    /// was read and bound for it, has neither.
+    /// Routes conflict, or an input is missing; neither happens for a configuration that was checked.
     pub fn build(settings: &ProxySettings, inputs: PlanInputs<'_>) -> Result<Self, PlanError> {
         let PlanInputs {
             credentials,
@@ -191,7 +191,7 @@ impl Plan {
             .collect::<Result<_, _>>()?;
         let mut tables: Vec<Vec<_>> = settings.listeners.iter().map(|_| Vec::new()).collect();
         for (index, upstream, route) in routes(settings) {
-            let needed = need(upstream, route, credentials)?;
+            let needed = token_spec(upstream, route, credentials)?;
             let token = needed.as_ref().map(|needed| reader(upstream, route, needed, &readers));
             let policy = needed.as_ref().map(|needed| &needed.credential.policy);
             let plan = RoutePlan {
@@ -258,7 +258,7 @@ impl Plan {
         routes.filter_map(|route| Some((&**self.upstreams.get(route.upstream)?, &**route)))
     }
 
-    /// The plan of a listener, where this configuration has it.
+    /// The plan of a listener; `None` if this configuration no longer has it.
     pub fn listener(&self, id: usize) -> Option<&ListenerPlan> {
         self.listeners.iter().find(|listener| listener.id == id)
     }
@@ -269,8 +269,8 @@ impl UpstreamPlan {
         let mut set_headers = Vec::with_capacity(settings.set_headers.len());
         for (header, _) in &settings.set_headers {
             let key = (Arc::clone(&settings.connection.name), header.clone());
-            // A value that could not be read is there, as `None`, and fails requests; a header that
-            // nobody tried to read would silently not be sent.
+            // A value that could not be read is `None` and fails requests. A missing entry would
+            // silently leave the header out, and is an error.
             let Some(value) = values.get(&key) else {
                 let (upstream, header) = key;
                 return Err(PlanError::NoHeader { upstream, header });
@@ -314,7 +314,7 @@ fn rule(upstream: &UpstreamSettings, route: &RouteSettings) -> Rule {
     }
 }
 
-/// Tells this process from others of its name, for as long as it lives.
+/// A number that tells this process from others of the same name in Via.
 static INSTANCE: LazyLock<u32> = LazyLock::new(|| fastrand::u32(..));
 
 fn header_policy(
@@ -337,9 +337,9 @@ fn header_policy(
 
 /// The token that a route needs; `None` for routes that keep the app's own Authorization.
 ///
-/// Both what the manager is asked for and what the plan looks up come from here, so that they cannot
+/// The token manager is asked for this, and the plan looks it up by the same, so that they cannot
 /// differ.
-fn need(
+fn token_spec(
     upstream: &UpstreamSettings,
     route: &RouteSettings,
     credentials: &[Arc<Credential>],
@@ -385,7 +385,7 @@ fn token_paths(upstream: &UpstreamSettings, credentials: &[Arc<Credential>]) -> 
         .collect()
 }
 
-/// Which hosts a listener answers to: a guard against DNS rebinding.
+/// Hosts that a listener answers to: a guard against DNS rebinding.
 pub struct HostPolicy {
     patterns: Vec<HostPattern>,
 }
@@ -393,7 +393,7 @@ pub struct HostPolicy {
 impl HostPolicy {
     fn new<T>(listener: &ListenerSettings, bound: &[SocketAddr], rules: &[(Rule, T)]) -> Self {
         let names = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
-        // Nobody is called 0.0.0.0, but browsers take it for this machine.
+        // No request is addressed to 0.0.0.0 on purpose, but browsers take it for this machine.
         let named = bound.iter().filter(|address| !address.ip().is_unspecified());
         let addresses = named.map(|address| match address {
             SocketAddr::V4(address) => address.ip().to_string(),
@@ -411,8 +411,8 @@ impl HostPolicy {
         Self { patterns }
     }
 
-    /// Whether a request addressed to this authority is for us. The port is not looked at: port
-    /// forwarding and Services change it, and rebinding cannot forge a name.
+    /// Whether a request may be addressed to this authority. The port is ignored: port forwarding and
+    /// Kubernetes Services change it, and DNS rebinding cannot forge a name.
     pub fn allows(&self, authority: &Authority) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(authority.host()))
     }

@@ -1,6 +1,5 @@
 //! The reasons why a plan cannot be built.
 
-use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -8,13 +7,16 @@ use http::HeaderName;
 use crate::listen::settings::Listen;
 use crate::route::Conflict;
 
-/// Why a plan cannot be built. The checks of a configuration let none of this through, so that each
-/// is a defect of this program; it must not end in a route without its token, or with another's.
-#[derive(Debug, PartialEq, Eq)]
+/// The reason why a plan cannot be built. A checked configuration leads to none of them, so that
+/// each is a defect of this program; it must not end in a route without its token, or with another
+/// route's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Routes claim the same requests.
+    /// Several routes claim the same requests.
+    #[error("routes conflict; `bearer-proxy check` says which")]
     Conflicts(Vec<Conflict>),
-    /// A route names a credential that is not there.
+    /// A route names a credential that does not exist.
+    #[error("route `{upstream}.{route}` names credential `{credential}`, which is not there")]
     NoCredential {
         /// The upstream of the route.
         upstream: Arc<str>,
@@ -23,64 +25,42 @@ pub enum PlanError {
         /// The credential that it names.
         credential: Arc<str>,
     },
-    /// Nobody keeps the token that a route needs.
+    /// No reader was given for the token that a route needs.
+    #[error(
+        "route `{upstream}.{route}` needs a token of credential `{credential}` that nobody keeps"
+    )]
     NoReader {
         /// The upstream of the route.
         upstream: Arc<str>,
         /// The route.
         route: Arc<str>,
-        /// The credential whose token it needs.
+        /// The credential of the token.
         credential: Arc<str>,
     },
-    /// Nobody has looked for the value of a fixed header.
+    /// No value was given for a fixed header.
+    #[error("header `{header}` of upstream `{upstream}` was never read")]
     NoHeader {
-        /// The upstream that is sent the header.
+        /// The upstream that the header is for.
         upstream: Arc<str>,
         /// The header.
         header: HeaderName,
     },
-    /// Nobody has looked for the local key of a client.
+    /// No local key was given for a client.
+    #[error("the local key of client `{client}` was never read")]
     NoLocalKey {
         /// The client.
         client: Arc<str>,
     },
-    /// An upstream is behind a listener that is not there.
+    /// An upstream belongs to a listener that does not exist.
+    #[error("upstream `{upstream}` is behind a listener that is not there")]
     NoListener {
         /// The upstream.
         upstream: Arc<str>,
     },
     /// A listener is not bound.
+    #[error("listener {listen} is not bound")]
     NotBound {
-        /// Where it was to be bound.
+        /// The configured address.
         listen: Listen,
     },
 }
-
-impl fmt::Display for PlanError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Conflicts(_) => f.write_str("routes conflict; `bearer-proxy check` says which"),
-            Self::NoCredential { upstream, route, credential } => write!(
-                f,
-                "route `{upstream}.{route}` names credential `{credential}`, which is not there"
-            ),
-            Self::NoReader { upstream, route, credential } => write!(
-                f,
-                "route `{upstream}.{route}` needs a token of credential `{credential}` that nobody \
-                 keeps"
-            ),
-            Self::NoHeader { upstream, header } => {
-                write!(f, "header `{header}` of upstream `{upstream}` was never read")
-            }
-            Self::NoLocalKey { client } => {
-                write!(f, "the local key of client `{client}` was never read")
-            }
-            Self::NoListener { upstream } => {
-                write!(f, "upstream `{upstream}` is behind a listener that is not there")
-            }
-            Self::NotBound { listen } => write!(f, "listener {listen} is not bound"),
-        }
-    }
-}
-
-impl std::error::Error for PlanError {}

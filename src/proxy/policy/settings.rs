@@ -1,5 +1,4 @@
-//! What the life of a request depends on: listeners, clients, upstreams, and the routes that lead
-//! to them.
+//! The settings of the request path, as configuration gives them: listeners, clients, upstreams, routes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,101 +15,101 @@ use crate::route::{HostPattern, PathPattern};
 use crate::secret::Reference;
 use crate::upstream;
 
-/// Everything the request path is built from.
+/// All settings of the request path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxySettings {
     /// Listeners, one for each address: first those of `server.listen`, then those of upstreams that
     /// have their own.
     pub listeners: Vec<ListenerSettings>,
-    /// Who may ask, in the order of the file.
+    /// Known clients, in the order of the file.
     pub clients: Vec<ClientSettings>,
     /// Upstreams in the order of the file.
     pub upstreams: Vec<UpstreamSettings>,
-    /// Bounds on each request.
+    /// Limits of each request.
     pub limits: RequestLimits,
-    /// Our name in Via.
+    /// The proxy's name in Via.
     pub via: Pseudonym,
 }
 
 /// One socket that apps talk to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSettings {
-    /// Where it is bound.
+    /// The address to bind.
     pub listen: Listen,
-    /// Which processes may use it, where it is a Unix socket.
+    /// Processes that may use it, for a Unix socket.
     pub peers: AllowedPeers,
-    /// Its certificate, where it speaks TLS.
+    /// The certificate, for a listener with TLS.
     pub tls: Option<ServerTls>,
-    /// Host names (without port) that requests may be addressed to, beside the names of loopback
-    /// and the bound address itself: a guard against DNS rebinding. RFC 9110 section 7.4.
+    /// Host names, without port, that requests may be addressed to (RFC 9110 section 7.4): a guard
+    /// against DNS rebinding.
     pub allowed_hosts: AllowedHosts,
-    /// Origins of web pages that may use us; by default none may.
+    /// Origins of web pages that may send requests; none by default.
     pub allowed_origins: Vec<WebOrigin>,
 }
 
-/// Host names a listener answers to.
+/// Host names that a listener answers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedHosts {
     /// `localhost`, `127.0.0.1`, `[::1]`, the bound address, and host patterns of routes.
     Own,
-    /// Those, and these.
+    /// The same, and these.
     These(Vec<HostPattern>),
 }
 
-/// One client: who may ask.
+/// One known client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSettings {
     /// Its name; the `client` label of metrics and logs.
     pub name: Arc<str>,
-    /// How it proves who it is.
+    /// The credential by which it is recognized.
     pub credential: ClientCredential,
 }
 
-/// How a client proves who it is.
+/// The credential by which a client is recognized.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientCredential {
-    /// By a secret in a header of its requests.
+    /// A secret in a header of its requests.
     LocalKey {
-        /// The header, which goes no further.
+        /// The header; it is removed before a request is forwarded.
         header: HeaderName,
-        /// Where the secret is.
+        /// The reference to the secret.
         value: Reference,
     },
-    /// By the certificate of its TLS connection.
+    /// A name in the certificate of its TLS connection.
     Certificate(CertificateName),
-    /// By the process on the other end of its Unix socket: one of these users, or of these groups.
+    /// The process at the other end of its Unix socket, by one of these users or groups.
     Process {
         /// Effective users.
         uids: Vec<u32>,
-        /// Effective groups; a process may be in others that nobody tells.
+        /// Effective groups; the supplementary groups of a process are not known.
         gids: Vec<u32>,
     },
 }
 
-/// A name in a client's certificate, compared as it is.
+/// A name in a client's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateName {
     /// The whole subject as RFC 4514 writes it, such as `CN=erp,O=Example Bank`.
     Subject(String),
-    /// One of the DNS names of the subject alternative names.
+    /// A DNS name among the subject alternative names.
     Dns(String),
-    /// One of their URIs.
+    /// A URI among the subject alternative names.
     Uri(String),
 }
 
-/// Which clients may use a route.
+/// The clients that may use a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum AllowedClients {
-    /// Whoever reaches the listener.
+    /// Any client that reaches the listener.
     #[default]
     Anyone,
-    /// Every client that has a name.
+    /// Any known client.
     Known,
-    /// These.
+    /// The known clients of these names.
     These(Vec<Arc<str>>),
 }
 
-/// Bounds on each request.
+/// Limits of each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestLimits {
     /// Bytes of a request target, 256 to 65,534; a longer one gets 414 `uri_too_long`. Default: 8 KiB.
@@ -121,7 +120,7 @@ pub struct RequestLimits {
     /// until both bodies, its own and its answer's, have ended; WebSockets and event streams count
     /// for as long as they are open. Default: 256.
     pub max_in_flight: usize,
-    /// Bytes of a request body that are remembered for a second try.
+    /// Bytes of a request body that are buffered for a second try. Default: 64 KiB.
     pub replay_buffer_bytes: usize,
 }
 
@@ -139,35 +138,36 @@ impl Default for RequestLimits {
 /// One upstream API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamSettings {
-    /// Its connections; also its name.
+    /// The settings of its connections, and its name.
     pub connection: upstream::Settings,
-    /// Path of its URL, put before every forwarded path: `` or `/api`, never with a slash at its end.
+    /// Path of its URL, prepended to each forwarded path: `` or `/api`, without a trailing slash.
     pub base_path: String,
     /// Path prefix under which apps find it: `` (the root) or `/qbank`.
     pub mount: String,
-    /// Whether the mount prefix is taken off before forwarding.
+    /// Removes the mount prefix before forwarding.
     pub strip_mount: bool,
-    /// Whether it takes `/Pay` for `/pay`, so that other cases of other routes' paths are refused.
+    /// Set for an upstream that takes `/Pay` for `/pay`: a path that another route claims in another
+    /// case is refused.
     pub case_insensitive: bool,
     /// Indexes into [`ProxySettings::listeners`]; upstreams have all of them in common, or none.
     pub listeners: Range<usize>,
-    /// The credential of its routes, where they name no other.
+    /// The credential of routes that name no other.
     pub credential: Arc<str>,
-    /// Fixed headers beside the token; the app's own are replaced.
+    /// Fixed headers, which replace those of the app.
     pub set_headers: Vec<(HeaderName, HeaderText)>,
-    /// What happens to an Authorization header of the app.
+    /// Handling of an Authorization header of the app.
     pub incoming_authorization: IncomingAuthorization,
-    /// What happens to an `access_token` in the query.
+    /// Handling of an `access_token` in the query.
     pub query_access_token: QueryAccessToken,
-    /// What happens to `Forwarded`, `X-Forwarded-*` and their like.
+    /// Handling of `Forwarded`, `X-Forwarded-*` and their like.
     pub forwarding_headers: ForwardingHeaders,
-    /// Whether `Path` and `Domain` of each `Set-Cookie` (RFC 6265 section 4.1.2) are rewritten from
-    /// where the upstream is to where apps find it, so that cookies come back through the proxy.
-    /// Default: false, they pass as they are.
+    /// Rewrites `Path` and `Domain` of each `Set-Cookie` (RFC 6265 section 4.1.2) from the
+    /// upstream's paths to those of apps, so that cookies come back through the proxy. Default:
+    /// false.
     pub rewrite_cookies: bool,
-    /// Time from the request being sent to the head of the answer.
+    /// Longest time from sending a request to the head of the response.
     pub response_timeout: Duration,
-    /// Time without a byte, in either direction of either body.
+    /// Longest time without a byte of a body, in either direction.
     pub body_idle_timeout: Duration,
     /// Its routes.
     pub routes: Vec<RouteSettings>,
@@ -178,103 +178,103 @@ pub struct UpstreamSettings {
 pub enum HeaderText {
     /// Written in the configuration; not secret.
     Value(HeaderValue),
-    /// Read from where secrets are; marked sensitive.
+    /// The reference to a secret; its value is marked sensitive.
     Secret(Reference),
 }
 
-/// What happens to an Authorization header of the app.
+/// Handling of an Authorization header of the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IncomingAuthorization {
-    /// Ours takes its place.
+    /// The proxy's replaces it.
     #[default]
     Replace,
     /// The request is refused.
     Reject,
-    /// The app's passes and no token of ours is attached; refused on routes with scopes.
+    /// It is forwarded and no token is attached; not allowed for routes with scopes.
     Keep,
 }
 
-/// What happens to an `access_token` in the query (RFC 6750 section 2.3).
+/// Handling of an `access_token` in the query (RFC 6750 section 2.3).
 ///
-/// Beside our Authorization it would be a second token in one request, which RFC 6750 section 2
-/// forbids, and nobody could say which of the two the upstream obeys.
+/// Beside Authorization it would be a second token in one request, which RFC 6750 section 2 forbids, and
+/// it would be open which of the two the upstream obeys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryAccessToken {
-    /// The request is refused: a credential in a place where proxies log it is worth knowing of.
+    /// The request is refused: the app should learn that it puts a credential where proxies log it.
     #[default]
     Reject,
-    /// The parameter is taken out, all else passes byte for byte.
+    /// The parameter is removed; the rest of the query stays as it is.
     Strip,
-    /// It passes: the name means something else to this API, or the app's Authorization is kept.
+    /// It is forwarded: the name has another meaning in this API, or the app's Authorization is kept.
     Pass,
 }
 
-/// What happens to what proxies before us say of the client: `Forwarded`, `X-Forwarded-*` and
+/// Handling of the fields in which earlier proxies describe the client: `Forwarded`, `X-Forwarded-*` and
 /// their like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ForwardingHeaders {
-    /// Removed: how the app is reached is nobody's business upstream.
+    /// They are removed: the upstream need not know how the app is reached.
     #[default]
     Drop,
-    /// Our hop is added to `Forwarded` (RFC 7239) and `X-Forwarded-For`; fields that are no lists
-    /// are removed.
+    /// This hop is added to `Forwarded` (RFC 7239) and `X-Forwarded-For`; fields that are not lists are
+    /// removed.
     Append,
-    /// They pass as they are.
+    /// They are forwarded as they are.
     Pass,
 }
 
-/// One route: which requests it claims and what they need.
+/// One route: the requests that it claims, and what is done with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteSettings {
     /// Its name, unique within the upstream; the `route` label of metrics.
     pub name: Arc<str>,
-    /// Host name that requests must be addressed to, where it matters.
+    /// Host name that requests must be addressed to; `None` for any.
     pub host: Option<HostPattern>,
     /// Path below the mount.
     pub path: PathPattern,
-    /// Methods; HEAD is added wherever GET is.
+    /// Methods; GET includes HEAD.
     pub methods: Vec<Method>,
     /// Scopes that the token must carry.
     pub scopes: ScopeSet,
-    /// Credential in place of the upstream's.
+    /// Credential to use instead of the upstream's.
     pub credential: Option<Arc<str>>,
-    /// Who may use it.
+    /// The clients that may use it.
     pub clients: AllowedClients,
-    /// Whether unsafe methods may be sent a second time.
+    /// Condition for sending a request with an unsafe method a second time.
     pub retry_unsafe: RetryUnsafe,
-    /// Which other protocols it lets through.
+    /// The protocols that it allows an upgrade to.
     pub upgrade: UpgradePolicy,
-    /// Whether `;` may stand in the path.
+    /// Allows `;` in the path.
     pub allow_semicolon: bool,
-    /// Whether `%2F` may stand in the path.
+    /// Allows `%2F` in the path.
     pub allow_encoded_slash: bool,
-    /// Whether fields pass by which some frameworks let a request name another method or path than
-    /// it has: this route then decides less than it seems to.
+    /// Forwards fields by which some frameworks let a request name another method or path than it
+    /// has: the route then restricts less than it seems to.
     pub allow_override_headers: bool,
-    /// Trailers that pass in both directions, beside the usual ones.
+    /// Trailers that are forwarded in both directions, beside the usual ones.
     pub trailers: AllowedTrailers,
 }
 
-/// Whether unsafe methods may be sent a second time after a 401 that blamed the token.
+/// Condition for sending a request with an unsafe method a second time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RetryUnsafe {
     /// Never.
     #[default]
     Never,
-    /// Where the request carries an `Idempotency-Key`.
+    /// The request has an `Idempotency-Key`.
     IdempotencyKey,
-    /// Always: the API is known to be idempotent.
+    /// No condition: the API is known to be idempotent.
     Always,
 }
 
-/// What a route says of upgrades.
+/// The protocol upgrades that a route allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpgradePolicy {
-    /// Whether WebSocket is let through.
+    /// Allows WebSocket.
     pub websocket: bool,
-    /// How long a stream may be silent in both directions.
+    /// Longest time without a byte in either direction.
     pub idle: Duration,
-    /// What becomes of a stream that outlives its token.
+    /// Handling of a stream that outlives its token.
     pub at_token_expiry: AtTokenExpiry,
 }
 
@@ -288,12 +288,12 @@ impl Default for UpgradePolicy {
     }
 }
 
-/// What becomes of a stream that outlives the token of its handshake.
+/// Handling of a stream that outlives the token of its handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AtTokenExpiry {
     /// It is closed.
     #[default]
     Close,
-    /// It goes on: the upstream is trusted to end what it no longer wants.
+    /// It stays open: the upstream is trusted to close it.
     Keep,
 }

@@ -43,14 +43,14 @@ use crate::upstream::Transport;
 /// A request that may be sent.
 pub struct Authorized {
     inbound: Box<ScopedRequest>,
-    /// The token that it carries; `None` where the app's own Authorization is kept.
+    /// The token that it carries; `None` if the app's own Authorization is kept.
     bearer: Option<Arc<Bearer>>,
     /// A copy for a second try; `None` where it must not be sent twice, or its body streams.
     replay: Option<Box<Replay>>,
-    /// Set where anything was waited for since it came in: its client may have left meanwhile.
+    /// Set if anything was waited for since it arrived: its client may have left meanwhile.
     waited: bool,
     exchange: Exchange,
-    /// The client's side of a WebSocket, where it asked for one.
+    /// The client's side of a WebSocket, if it asks for one.
     pub upgrade: Option<Box<ClientUpgrade>>,
 }
 
@@ -107,8 +107,8 @@ impl Authorized {
 
     /// Sends it and waits for the head of the response.
     ///
-    /// It is sent a second time, once, where the upstream did not process the first try, or may not
-    /// have (a reused connection that ended without a word), and where that cannot repeat an effect.
+    /// It is sent a second time if the upstream did not process the first try, or probably not (a reused
+    /// connection that ended without a response), and if that cannot repeat an effect.
     ///
     /// # Errors
     /// Each rejection says whether the upstream may have seen the request in either try.
@@ -267,17 +267,17 @@ impl Draft {
         Ok(Some(bearer))
     }
 
-    /// Whether nothing may be sent before the end of the body has been seen: an HTTP/2 request that
-    /// says it has none, and did not end with its head. With data it is malformed (RFC 9113 section
-    /// 8.1.1), and the upstream would have got it as a whole one.
+    /// Whether the end of the body must have arrived before anything is sent: for an HTTP/2 request
+    /// with a length of 0 whose stream has not ended. If data follows, it is malformed (RFC 9113
+    /// section 8.1.1), and the upstream would already have it as a complete request.
     fn must_see_end(&self) -> bool {
         self.inbound.request.version() == Version::HTTP_2
             && self.body_length == BodyLength::Known(0)
             && !self.inbound.request.body().is_end_stream()
     }
 
-    /// Whether the body is read before anything is sent: a small one of known length, where the
-    /// route wants a second try to be possible with it. A larger one streams, and is sent once.
+    /// Whether the body is read before anything is sent: a small one of known length, if the request
+    /// may be sent again. A larger one streams, and its request is sent once.
     fn is_worth_buffering(&self) -> bool {
         let limit = self.exchange.scope.plan().limits.replay_buffer_bytes;
         match self.body_length {

@@ -93,8 +93,9 @@ impl Exchange {
             let mut reuse = match (self.upgrades, is_safe(request.method())) {
                 (true, _) => Reuse::Upgrade,
                 (false, true) => Reuse::Any,
-                // An upstream that closes an idle connection while an unsafe request is on its way leaves
-                // open whether it processed the request: a connection used a moment ago is not idle.
+                // An upstream that closes an idle connection while an unsafe request is on its way
+                // leaves open whether it processed the request: a connection used a moment ago is
+                // not idle.
                 (false, false) => Reuse::Recent,
             };
             let mut progress = self.limit_request_body(request);
@@ -108,8 +109,9 @@ impl Exchange {
                     Ok(answer) => return Ok(Sent { answer, bearer, replay }),
                     Err(failed) => failed,
                 };
-                // RFC 9110 section 9.2.2: an automatic retry is allowed once, and only if it cannot repeat
-                // an effect. `replay` is there only for requests whose method or route allows that.
+                // RFC 9110 section 9.2.2: an automatic retry is allowed once, and only if it cannot
+                // repeat an effect. `replay` is there only for requests whose method or route allows
+                // that.
                 let may_repeat = failed.may_repeat && first_failure.is_none();
                 let next = replay.as_deref_mut().filter(|_| may_repeat);
                 let Some(next) = next.and_then(|replay| self.refresh_token(replay)) else {
@@ -159,7 +161,8 @@ impl Exchange {
                     let mut acquiring = pin!(transport.acquire(reuse));
                     let acquired = poll_fn(|cx| {
                         let polled = acquiring.as_mut().poll(cx);
-                        // A pooled connection is there at once; only a wait gives the client time to leave.
+                        // A pooled connection is there at once; only a wait gives the client time to
+                        // leave.
                         if polled.is_pending() {
                             *waited = true;
                             self.scope.record(|record| record.waits_for(RequestPhase::Connecting));
@@ -168,8 +171,8 @@ impl Exchange {
                     });
                     acquired.await.map_err(|error| self.failed(&error, None, false))?
                 };
-                // The last check before the first byte. A safe request that has waited for nothing has only
-                // just come in, so that its client is taken to be there.
+                // The last check before the first byte. A safe request that has waited for nothing
+                // has only just come in, so that its client is taken to be there.
                 if (*waited || !is_safe) && self.client.has_left(is_safe).await {
                     connection.release();
                     return Err(FailedTry { rejection: client_left(), may_repeat: false });
@@ -194,7 +197,8 @@ impl Exchange {
                     {
                         *request = *unsent;
                         self.scope.record(AccessRecord::returned);
-                        // Connections that are still in the pool may be as dead as the ones tried so far.
+                        // Connections that are still in the pool may be as dead as the ones tried so
+                        // far.
                         if connections + 1 == MAX_CONNECTIONS_PER_TRY && reuse != Reuse::Upgrade {
                             reuse = Reuse::Never;
                         }

@@ -1,9 +1,10 @@
-//! The states of a request, in their order. A state is a type, the transition into it consumes the one
-//! before and stands in its file:
+//! The states of a request, in their order. A state is a type; the transition into it consumes the state
+//! before, and is in its file:
 //!
-//! [`Received`](received::Received) → [`Routed`](routed::Routed) → [`Authorized`](authorized::Authorized),
-//! which alone can be sent. [`retry`] says which requests may be sent twice, [`upgrade`] what follows an
-//! answer that switches protocols.
+//! [`Received`](received::Received) → [`Routed`](routed::Routed) →
+//! [`Authorized`](authorized::Authorized), which alone can be sent. [`exchange`] sends it, [`retry`]
+//! says which requests may be sent twice, [`upgrade`] carries the stream after a response that
+//! switches protocols.
 
 pub mod authorized;
 pub mod exchange;

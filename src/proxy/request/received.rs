@@ -1,5 +1,5 @@
-//! A request as it came in: its head is well-formed, addressed to us, and readable in one way only.
-//! It can do nothing but be routed.
+//! A request as it was received: its head is well-formed, addressed to this proxy and unambiguous.
+//! The only transition is to be routed.
 
 use http::header::{EXPECT, HOST};
 use http::{HeaderMap, Method, Request, Version};
@@ -15,25 +15,25 @@ use crate::proxy::rejection::{Code, Rejection};
 use crate::route::Authority;
 use crate::route::target::{Quirks, Target};
 
-/// A request whose head has been read and found to be for us.
+/// A request whose head has been checked.
 pub struct Received {
     /// The request.
     pub inbound: Box<ScopedRequest>,
-    /// How its body is delimited.
+    /// The length of its body, as its head announces it.
     pub body_length: BodyLength,
-    /// The host it is addressed to; HTTP/1.0 need not say.
+    /// The host that it is addressed to; `None` with HTTP/1.0 only.
     pub host: Option<Authority>,
-    /// Whether it came over TLS.
+    /// Set if it came over TLS.
     pub tls: bool,
-    /// What its target holds that servers read differently.
+    /// The parts of its target that servers read differently.
     pub quirks: Quirks,
 }
 
 impl Received {
-    /// Reads the head of a request that arrived at a listener.
+    /// Checks the head of a request that arrived at a listener.
     ///
     /// # Errors
-    /// Whatever is odd is refused before anything is matched: RFC 9112 sections 3.2 and 6.
+    /// The head is malformed or ambiguous (RFC 9112 sections 3.2 and 6), or a limit is exceeded.
     pub fn read(
         mut inbound: Box<ScopedRequest>,
         listener: &ListenerPlan,
@@ -56,61 +56,26 @@ impl Received {
         {
             return Err(Rejection::body_too_large(limits.max_request_body));
         }
-        let host = addressed_to_us(request, listener)?;
+        let host = addressed_host(request, listener)?;
         if fields.intersects(FieldClass::ORIGIN | FieldClass::FETCH_SITE) {
-            from_no_foreign_page(request.headers(), listener)?;
+            reject_foreign_page(request.headers(), listener)?;
         }
         if fields.intersects(FieldClass::EXPECT) {
-            expects_what_we_know(request)?;
+            check_expectation(request)?;
         }
         let quirks = read_target(request, limits)?;
         Ok(Self { inbound, body_length, host, tls: listener.tls, quirks })
     }
 }
 
-/// RFC 9112 section 3.2: one valid Host with HTTP/1.1, which an absolute target overrides whatever it
-/// says (section 3.2.2); RFC 9110 section 7.4: 421 for others' hosts.
-fn addressed_to_us(
+/// Checks that a request is addressed to a host of the listener, and returns that host. HTTP/1.1
+/// needs one valid Host (RFC 9112 section 3.2), which the authority of an absolute target overrides
+/// (section 3.2.2). Other hosts are rejected with 421 (RFC 9110 section 7.4).
+fn addressed_host(
     request: &Request<Body>,
     listener: &ListenerPlan,
 ) -> Result<Option<Authority>, Rejection> {
     let bad = |detail: &'static str| Rejection::new(Code::BadRequest, detail);
-    if *request.method() == Method::CONNECT {
-        return Err(Rejection::new(
-            Code::BadTarget,
-            "CONNECT is not served: this is no forward proxy",
-        ));
-    }
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let header = match (hosts.next(), hosts.next()) {
-        (Some(value), None) => Some(
-            Authority::parse(value.as_bytes())
-                .map_err(|_| bad("the Host header is not a valid host"))?,
-        ),
-        (None, _) => None,
-        (Some(_), Some(_)) => return Err(bad("more than one Host header")),
-    };
-    if !matches!(request.uri().scheme_str(), None | Some("http" | "https")) {
-        return Err(Rejection::new(Code::BadTarget, "the target's scheme is not http or https"));
-    }
-    let target = match request.uri().authority() {
-        Some(authority) => Some(
-            Authority::parse(authority.as_str().as_bytes())
-                .map_err(|_| bad("the target's authority is not a valid host"))?,
-        ),
-        None => None,
-    };
-    // RFC 9112 section 3.2 asks HTTP/1.1 for a Host, whatever the target; HTTP/1.0 apps may not know
-    // it, and HTTP/2 has `:authority`.
-    let silent = header.is_none() && target.is_none();
-    match request.version() {
-        Version::HTTP_10 if silent => return Ok(None),
-        Version::HTTP_11 if header.is_none() => {
-            return Err(bad("a request needs exactly one Host header"));
-        }
-        _ if silent => return Err(bad("a request needs an authority")),
-        _ => {}
-    }
     let foreign = || {
         Rejection::new(
             Code::ForeignHost,
@@ -119,28 +84,52 @@ fn addressed_to_us(
              and if apps use this name on purpose, add it to server.allowed_hosts",
         )
     };
-    if request.version() == Version::HTTP_2
-        && header.as_ref().is_some_and(|host| !listener.hosts.allows(host))
-    {
-        return Err(foreign());
+    if *request.method() == Method::CONNECT {
+        let detail = "CONNECT is not served: this is no forward proxy";
+        return Err(Rejection::new(Code::BadTarget, detail));
     }
-    if request.version() == Version::HTTP_2
-        && header.is_some()
-        && target.is_some()
-        && header != target
-    {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (host, further) = (hosts.next(), hosts.next());
+    if further.is_some() {
+        return Err(bad("more than one Host header"));
+    }
+    let host = host
+        .map(|value| Authority::parse(value.as_bytes()))
+        .transpose()
+        .map_err(|_| bad("the Host header is not a valid host"))?;
+    if !matches!(request.uri().scheme_str(), None | Some("http" | "https")) {
+        return Err(Rejection::new(Code::BadTarget, "the target's scheme is not http or https"));
+    }
+    let target = request.uri().authority();
+    let target = target
+        .map(|authority| Authority::parse(authority.as_str().as_bytes()))
+        .transpose()
+        .map_err(|_| bad("the target's authority is not a valid host"))?;
+    let is_http2 = request.version() == Version::HTTP_2;
+    match (&host, &target) {
+        // HTTP/1.0 does not know Host.
+        (None, None) if request.version() == Version::HTTP_10 => return Ok(None),
+        (None, _) if request.version() == Version::HTTP_11 => {
+            return Err(bad("a request needs exactly one Host header"));
+        }
+        (None, None) => return Err(bad("a request needs an authority")),
+        (Some(host), _) if is_http2 && !listener.hosts.allows(host) => return Err(foreign()),
         // RFC 9113 section 8.3.1.
-        return Err(bad("the Host header and :authority differ"));
+        (Some(host), Some(target)) if is_http2 && host != target => {
+            return Err(bad("the Host header and :authority differ"));
+        }
+        _ => {}
     }
-    let authority = target.or(header);
-    if !authority.as_ref().is_some_and(|authority| listener.hosts.allows(authority)) {
-        return Err(foreign());
-    }
-    Ok(authority)
+    target
+        .or(host)
+        .filter(|authority| listener.hosts.allows(authority))
+        .map(Some)
+        .ok_or_else(foreign)
 }
 
-/// Localhost is no boundary of trust: a browser brings every page of the web there.
-fn from_no_foreign_page(headers: &HeaderMap, listener: &ListenerPlan) -> Result<(), Rejection> {
+/// Rejects requests of web pages. Localhost is not a boundary of trust: a browser lets any page of
+/// the web send requests there.
+fn reject_foreign_page(headers: &HeaderMap, listener: &ListenerPlan) -> Result<(), Rejection> {
     match foreign_page(headers, &listener.origins) {
         None => Ok(()),
         Some(name) => Err(Rejection::new(
@@ -150,8 +139,9 @@ fn from_no_foreign_page(headers: &HeaderMap, listener: &ListenerPlan) -> Result<
     }
 }
 
-/// RFC 9110 section 10.1.1: there is one expectation, and HTTP/1.0 knows none.
-fn expects_what_we_know(request: &Request<Body>) -> Result<(), Rejection> {
+/// Rejects expectations other than `100-continue`, the only one that exists (RFC 9110 section 10.1.1).
+/// HTTP/1.0 has none, and the header is ignored.
+fn check_expectation(request: &Request<Body>) -> Result<(), Rejection> {
     let known = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if request.version() == Version::HTTP_10 || request.headers().get_all(EXPECT).iter().all(known)
     {

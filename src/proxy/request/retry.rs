@@ -1,7 +1,7 @@
-//! Which requests may be sent a second time, and what that needs.
+//! Requests that may be sent a second time, and the copy that this needs.
 //!
-//! Sending again is honest where it cannot do a thing twice: for the methods below, and for others as
-//! far as their route says so. It needs the whole body in memory.
+//! A request may be sent again if that cannot repeat an effect: with a safe method, or with another
+//! if its route allows it. The copy needs the whole body in memory.
 
 use std::sync::Arc;
 
@@ -14,12 +14,13 @@ use crate::body::Body;
 use crate::proxy::policy::settings::RetryUnsafe;
 use crate::token::Bearer;
 
-/// Methods that may be sent again: GET, HEAD and OPTIONS, a subset of RFC 9110 section 9.2.1.
+/// Whether a method is safe, and may always be sent again: GET, HEAD or OPTIONS, a subset of the
+/// safe methods of RFC 9110 section 9.2.1.
 pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Whether a request may be sent a second time.
+/// Whether a request may be sent a second time, by its method and the condition of its route.
 pub fn may_repeat(method: &Method, headers: &HeaderMap, retry_unsafe: RetryUnsafe) -> bool {
     is_safe(method)
         || match retry_unsafe {
@@ -29,7 +30,7 @@ pub fn may_repeat(method: &Method, headers: &HeaderMap, retry_unsafe: RetryUnsaf
         }
 }
 
-/// A request as it was sent, for a second try.
+/// A copy of a request for a second try.
 pub struct Replay {
     head: Parts,
     body: Bytes,
@@ -37,30 +38,30 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Keeps a request whose whole body is this one, and the token that it carries.
+    /// Copies a request with its whole body and the token that it carries.
     pub fn keep(request: &Request<Body>, body: Bytes, bearer: Option<Arc<Bearer>>) -> Self {
         let mut head = Request::new(()).into_parts().0;
         head.method = request.method().clone();
         head.uri = request.uri().clone();
         head.version = request.version();
         head.headers = request.headers().clone();
-        // hyper keeps the case of header names there.
+        // hyper keeps the case of header names in the extensions.
         head.extensions = request.extensions().clone();
         Self { head, body, bearer }
     }
 
-    /// The token that it carries.
+    /// The token that the request carries.
     pub fn bearer(&self) -> Option<&Arc<Bearer>> {
         self.bearer.as_ref()
     }
 
-    /// The same with another token.
+    /// Attaches another token.
     pub fn set_bearer(&mut self, bearer: Arc<Bearer>) {
         self.head.headers.insert(AUTHORIZATION, bearer.header().clone());
         self.bearer = Some(bearer);
     }
 
-    /// The request, to be sent again.
+    /// The request to send again.
     pub fn request(&self) -> Request<Body> {
         Request::from_parts(self.head.clone(), Body::full(self.body.clone()))
     }

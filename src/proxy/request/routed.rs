@@ -1,4 +1,4 @@
-//! A request that a route claims. It can do nothing but be authorized.
+//! A request that a route claims. The only transition is to be authorized.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ impl Routed {
     /// Finds the route that claims a request.
     ///
     /// # Errors
-    /// Where none does, or the one that does lacks an opt-in the target needs.
+    /// No route claims it, or the route does not allow a part of its target.
     pub fn claim(received: Received, listener: &ListenerPlan) -> Result<Self, Rejection> {
         let host = received.host.as_ref().map_or("", Authority::host);
         let request = &received.inbound.request;
@@ -51,7 +51,7 @@ impl Routed {
     }
 }
 
-/// An ambiguous path that nobody claims is ambiguous first.
+/// The rejection of a request that no route claims. An ambiguous path is rejected for that first.
 fn unrouted(quirks: Quirks) -> Rejection {
     if quirks.semicolon || quirks.encoded_slash {
         return quirk_refused(quirks);

@@ -1,4 +1,4 @@
-//! What lives as long as a request does: until its own and its answer's body have ended.
+//! The scope of a request: state that lives until the bodies of request and response have ended.
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::{Rc, Weak};
@@ -18,24 +18,25 @@ use crate::proxy::requests::{Listed, RegistryEntry, RequestInFlight, RequestRegi
 use crate::proxy::snapshot::Snapshot;
 use crate::server::{ClientProbe, ConnectionInfo};
 
-/// A request on its way through the stack.
+/// A request on its way through the stack, with its scope.
 pub struct ScopedRequest {
-    /// The request as it came in.
+    /// The request as it was received.
     pub request: Request<Body>,
-    /// What kinds of header fields it has.
+    /// The classes of its header fields.
     pub fields: FieldClass,
-    /// Where it came in.
+    /// The connection that it arrived on.
     pub connection: Rc<ConnectionInfo>,
-    /// Whether its client is still there.
+    /// Tells whether its client is still connected.
     pub client: ClientProbe,
-    /// The connection itself, if the client offers to speak another protocol.
+    /// The stream of the connection, if the client offers another protocol.
     pub upgrade: Option<OnUpgrade>,
-    /// What lives as long as it does.
+    /// The scope of the request.
     pub scope: RequestScope,
 }
 
-/// Held by whatever belongs to one request: the stack, both bodies, the exchange that goes on without
-/// its client, the tunnel of an upgrade. Clones are the same scope; it ends with the last of them.
+/// The scope of a request, held by all that belongs to it: the stack, both bodies, an exchange that
+/// continues without its client, the stream of an upgrade. Clones share one scope, which ends with
+/// the last of them.
 #[derive(Clone)]
 pub struct RequestScope(Rc<Scope>);
 
@@ -46,8 +47,8 @@ struct Scope {
     _in_flight: RequestsInFlightGuard,
 }
 
-/// The record of a request. It outlives the scope: what a request holds is free when its bodies have
-/// ended, and its fate is known once the last byte of its answer is with the kernel.
+/// The record of a request. It outlives the scope, which releases the request's resources when its
+/// bodies have ended: the outcome is known later, when the kernel has the last byte of the response.
 struct RecordCell {
     record: RefCell<AccessRecord>,
     _listed: RegistryEntry,
@@ -65,7 +66,7 @@ impl Listed for RecordCell {
     }
 }
 
-/// Goes with a request's body: counts it for the access log.
+/// Observes the body of a request: counts its bytes for the access log.
 pub struct RequestBodyScope(pub RequestScope);
 
 impl BodyObserver for RequestBodyScope {
@@ -74,7 +75,7 @@ impl BodyObserver for RequestBodyScope {
     }
 }
 
-/// Goes with the body of an upstream's answer: counts it, and notes whether it came to its end.
+/// Observes the body of a response: counts its bytes, and notes whether it is complete.
 pub struct ResponseBodyScope(pub RequestScope);
 
 impl BodyObserver for ResponseBodyScope {
@@ -92,7 +93,7 @@ impl BodyObserver for ResponseBodyScope {
 }
 
 impl RequestScope {
-    /// The scope of a request that has just come in.
+    /// Opens the scope of a request that has just arrived.
     pub fn new(
         snapshot: Rc<Snapshot>,
         record: AccessRecord,
@@ -112,26 +113,27 @@ impl RequestScope {
         &self.0.snapshot.plan
     }
 
-    /// The plan and this worker's connections.
+    /// The plan, and this worker's connections for it.
     pub fn snapshot(&self) -> &Rc<Snapshot> {
         &self.0.snapshot
     }
 
-    /// Keeps the request's place under `server.max_in_flight`.
+    /// Keeps the request's permit under `server.max_in_flight` until the scope ends.
     pub fn hold(&self, permit: InFlightPermit) {
-        // There is one layer that gives permits, and it gives one.
+        // One layer gives permits, and it gives one for each request.
         let _ = self.0.permit.set(permit);
     }
 
-    /// Ends the wait for the request's answer, unless it has ended, and gives the answer to send. The
-    /// record then lasts until the server has said how much of it was delivered.
+    /// Records the outcome of the request, unless it was recorded, and returns the response to send.
+    /// The record then stays open until the server has reported how much of the response was
+    /// delivered.
     pub fn finish(&self, outcome: Result<Response<Body>, Rejection>) -> Response<Body> {
         let record = &self.0.record;
         let response = record.record.borrow_mut().end(outcome, &self.0.snapshot.metrics);
         response.map(|body| body.observed_by(Rc::clone(record) as Rc<dyn DeliveryObserver>))
     }
 
-    /// Notes something for the access log. Calls do not nest.
+    /// Changes the record for the access log. Calls must not nest.
     pub fn record<T>(&self, note: impl FnOnce(&mut AccessRecord) -> T) -> T {
         note(&mut self.0.record.record.borrow_mut())
     }

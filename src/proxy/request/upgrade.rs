@@ -1,16 +1,16 @@
-//! Protocol upgrades: who may have one, and the stream that follows.
+//! Protocol upgrades, and the stream that follows one.
 //!
-//! A route may let WebSocket through (RFC 6455), nothing else: what a client could say in `h2c`
-//! would be requests that no route claims. Other offers are ignored (RFC 9110 section 7.8). The
-//! handshake is a request like any other, with its token and its guards; the stream is bytes, in both
-//! directions, until one side ends it or
+//! A route may allow WebSocket (RFC 6455) and nothing else: `h2c` would carry requests that no route
+//! claims. Other offers are ignored (RFC 9110 section 7.8). The handshake is a request like any
+//! other, with its token and its checks. The stream carries bytes in both directions until one side
+//! ends it or
 //!
-//! * nothing has come from either side for the route's `idle`;
-//! * the token of the handshake may no longer be used, unless the route says `keep`: the app
-//!   connects again and is let in with a newer one;
-//! * the program leaves and its drain time is over.
+//! * no byte arrives from either side for the route's `idle`;
+//! * the token of the handshake expires, unless the route says `keep`: the app connects again and gets a newer
+//!   token;
+//! * the drain timeout of a shutdown has passed.
 //!
-//! A reload does not touch streams that are open. Each holds its client's connection, its place under
+//! A reload does not affect open streams. Each holds its client's connection, its place under
 //! `server.max_in_flight`, and its upstream's connection.
 
 use std::cell::Cell;
@@ -33,19 +33,19 @@ use crate::proxy::policy::settings::{AtTokenExpiry, UpgradePolicy};
 use crate::server::{ClientProbe, ConnectionInfo};
 use crate::token::Bearer;
 
-/// How often a token is looked at beside its own time: the wall clock goes on during a suspend.
+/// Longest time between two checks of a token's expiry, since the wall clock goes on during a suspend.
 const TOKEN_CHECK: Duration = Duration::from_secs(30);
 
-/// How often it is asked whether the client has reset its connection.
+/// Time between two checks of whether the client has reset its connection.
 const CLIENT_CHECK: Duration = Duration::from_secs(1);
 
-/// Asks for the one protocol there is, or says that it is spoken from now on.
+/// Names WebSocket as the protocol that a request asks for, or that a 101 switches to.
 pub fn name_websocket(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
-/// The client's side of an upgrade that it asked for.
+/// The client's side of an upgrade that the client asks for.
 pub struct ClientUpgrade {
     pub(super) policy: UpgradePolicy,
     pub(super) client: OnUpgrade,
@@ -55,14 +55,14 @@ pub struct ClientUpgrade {
 }
 
 impl ClientUpgrade {
-    /// Carries the stream from here on, once the upstream has switched. It begins when the client has
-    /// been sent this answer.
+    /// Starts to carry the stream after the upstream has switched protocols. The stream begins when
+    /// the client has received the response.
     pub fn begin(self, response: &mut Response<Body>, bearer: Option<Arc<Bearer>>) {
         let Self { policy, client, probe, connection, scope } = self;
         let upstream = hyper::upgrade::on(response);
         let bearer = bearer.filter(|_| policy.at_token_expiry == AtTokenExpiry::Close);
         tokio::task::spawn_local(async move {
-            // An error means that one of the two has left.
+            // An error means that one of the two has closed its connection.
             if let (Ok(client), Ok(upstream)) = (client.await, upstream.await) {
                 let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
                 let ended = tokio::select! {
@@ -76,17 +76,18 @@ impl ClientUpgrade {
     }
 }
 
-/// How a stream ended.
+/// The reason why a stream ended.
 #[derive(Debug)]
 enum Ended {
-    /// By its sides.
+    /// One or both sides closed it.
     Closed,
-    /// Nothing came for too long.
+    /// No byte arrived within the idle timeout.
     Idle,
-    /// Its token may no longer be used.
+    /// Its token has expired.
     Expired,
 }
 
+/// Copies bytes in both directions until the stream ends.
 async fn carry(
     client: impl AsyncRead + AsyncWrite + Unpin,
     upstream: impl AsyncRead + AsyncWrite + Unpin,
@@ -104,8 +105,8 @@ async fn carry(
     }
 }
 
-/// Waits until the client has reset its connection, which reading does not tell while the upstream takes
-/// nothing of what was read.
+/// Waits until the client has reset its connection. The stream itself does not notice that while the
+/// upstream accepts no bytes, since it reads no further then.
 async fn reset(client: &ClientProbe) {
     loop {
         sleep(CLIENT_CHECK).await;
@@ -115,13 +116,14 @@ async fn reset(client: &ClientProbe) {
     }
 }
 
-/// Waits until nothing has been read from either side for `idle`.
+/// Waits until no byte has been read from either side for `idle`.
 async fn silence(last_read: &Cell<Instant>, idle: Duration) {
     while last_read.get().elapsed() < idle {
         sleep_until(last_read.get() + idle).await;
     }
 }
 
+/// Waits until the token may no longer be used; without a token, forever.
 async fn expiry(bearer: Option<&Bearer>) {
     let Some(bearer) = bearer else { return std::future::pending().await };
     loop {

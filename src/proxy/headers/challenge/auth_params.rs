@@ -6,10 +6,11 @@
 //! auth-param       = token BWS "=" BWS ( token / quoted-string )
 //! ```
 //!
-//! A comma separates parameters as well as challenges: a token after it names a parameter if `=` follows,
-//! and a scheme otherwise. Input outside the grammar is skipped and hides nothing that follows. For that
-//! reason this is not the crate `http-auth`: it stops at the first error, and takes a token68 for one, so
-//! that `Negotiate YWJj, Bearer error=...` would lose its Bearer challenge.
+//! A comma separates parameters as well as challenges: a token after it names a parameter if `=`
+//! follows, and a scheme otherwise. Input outside the grammar is skipped and hides nothing that
+//! follows. For that reason this is not the crate `http-auth`: it stops at the first error, and
+//! takes a token68 for one, so that `Negotiate YWJj, Bearer error=...` would lose its Bearer
+//! challenge.
 
 use std::borrow::Cow;
 
@@ -86,8 +87,8 @@ fn param_value(bytes: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
     (Cow::Borrowed(value), rest)
 }
 
-/// Splits off the content of a quoted string (RFC 9110 section 5.6.4), given what follows its first quote.
-/// A string that is not closed ends with the line.
+/// Splits off the content of a quoted string (RFC 9110 section 5.6.4), given what follows its first
+/// quote. A string that is not closed ends with the line.
 fn quoted_string(bytes: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
     let (start, rest) = split_while(bytes, |byte| !matches!(byte, b'"' | b'\\'));
     let mut value = Cow::Borrowed(start);
@@ -103,8 +104,9 @@ fn quoted_string(bytes: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
     (value, rest.as_slice())
 }
 
-/// Skips the token68 after a scheme (RFC 9110 section 11.2), if there is one: it takes up the whole member
-/// of the list. `error=` before a comma is a token68 too; as a parameter it would have no value.
+/// Skips the token68 after a scheme (RFC 9110 section 11.2), if there is one: it takes up the whole
+/// member of the list. `error=` before a comma is a token68 too; as a parameter it would have no
+/// value.
 fn skip_token68(bytes: &[u8]) -> &[u8] {
     let is_token68 = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
     let (text, padding) = split_while(trim_space(bytes), is_token68);

@@ -14,19 +14,19 @@ use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::telemetry::log::RequestLog;
 use crate::token::{Credential, TokenReaders};
 
-/// Values of fixed headers (`set_headers`), by the name of the upstream and of the header; `None`
-/// where the secret could not be read.
+/// Values of fixed headers (`set_headers`), by the names of upstream and header; `None` for a secret
+/// that could not be read.
 pub type SetHeaders = HashMap<(Arc<str>, HeaderName), Option<HeaderValue>>;
 
-/// The sockets of listeners, by what `UpstreamSettings::listener` calls a listener: its index into
-/// `ProxySettings::listeners`. The address is no key: with port 0, several listeners have the same.
+/// Bound listeners, by their index into `ProxySettings::listeners`. The address cannot be the key, since
+/// several listeners with port 0 share it.
 pub type BoundListeners = HashMap<usize, BoundListener>;
 
-/// What [`Plan::build`](crate::proxy::policy::plan::Plan::build) needs beside the settings.
+/// The inputs of [`Plan::build`](crate::proxy::policy::plan::Plan::build) beside the settings.
 pub struct PlanInputs<'a> {
     /// All credentials of the configuration.
     pub credentials: &'a [Arc<Credential>],
-    /// A reader for each token that [`wanted`](crate::proxy::policy::plan::wanted) names.
+    /// A reader for each token that [`token_specs`](crate::proxy::policy::plan::token_specs) names.
     pub readers: TokenReaders,
     /// The values of all fixed headers.
     pub set_headers: SetHeaders,
@@ -34,17 +34,17 @@ pub struct PlanInputs<'a> {
     pub local_keys: LocalKeys,
     /// All listeners as they are bound.
     pub bound: BoundListeners,
-    /// What is counted.
+    /// The metrics to take handles from.
     pub metrics: &'a ProxyMetrics,
-    /// Which requests leave a line in the log.
+    /// The requests that leave a line in the log.
     pub request_log: RequestLog,
 }
 
-/// A listener as it is bound.
+/// A bound listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundListener {
     /// Its number, which its connections carry.
     pub id: usize,
-    /// Its addresses; none where it is a Unix socket.
+    /// Its addresses; none for a Unix socket.
     pub addresses: Vec<SocketAddr>,
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     BoundListener, BoundListeners, HostPolicy, LocalKeys, Plan, PlanError, PlanInputs, SetHeaders,
-    wanted,
+    token_specs,
 };
 use crate::listen::settings::Listen;
 use crate::net::testing::origin;
@@ -150,7 +150,7 @@ impl Given {
 
 /// The tokens of all routes, in the order of the file.
 fn all_wanted() -> Vec<TokenSpec> {
-    wanted(&settings(), &credentials())
+    token_specs(&settings(), &credentials())
 }
 
 /// The plan that the given order of tokens leads to, and with which token each route goes.
