@@ -29,8 +29,8 @@ use crate::telemetry::log::{AccessLog, BeginLog, RequestLog};
 use crate::token::Bearer;
 use crate::upstream::Forwarded;
 
-/// What is known of a request. Its line is written when the record is dropped: then both bodies have
-/// ended and the fate of the request is known.
+/// The record of a request for its line in the access log. The line is written when the record is
+/// dropped: then both bodies have ended, and the outcome of the request is known.
 pub struct AccessRecord {
     started: Instant,
     method: Method,
@@ -39,44 +39,45 @@ pub struct AccessRecord {
     log: RequestLog,
     stop: StopSignal,
     route: Option<(Arc<UpstreamPlan>, Arc<RoutePlan>)>,
-    /// Whether the upstream may have seen it.
+    /// Whether the upstream may have seen the request.
     forwarded: Forwarded,
-    /// What it waits for, until it is sent.
-    waits_for: RequestPhase,
-    /// The same, of the attempts before the current one.
+    /// Whether the upstream may have seen it in the attempts before the current one.
     forwarded_before: Forwarded,
-    /// Times that it was handed to a connection.
+    /// The phase of the request until it is sent.
+    waits_for: RequestPhase,
+    /// Number of connections that got the request.
     attempts: u32,
-    /// When it was handed to the connection whose answer is waited for.
+    /// Time when the current attempt got its connection; `None` before and after an attempt.
     sent_at: Option<Instant>,
-    /// Time that answers of the upstream were waited for.
+    /// Time spent waiting for the upstream, in all attempts.
     upstream_time: Duration,
     upstream_address: Option<SocketAddr>,
     /// The token that it carried last.
     bearer: Option<Arc<Bearer>>,
-    /// Bytes of the request's body that came from the app, and of the answer's that went to it.
+    /// Bytes of the request's body that were received from the app.
     bytes_in: u64,
+    /// Bytes of the response's body that were sent to the app.
     bytes_out: u64,
     answer: Option<AnswerRecord>,
     delivery: Option<Delivery>,
 }
 
-/// The answer that the app was given.
+/// The response that the app was given.
 struct AnswerRecord {
     status: StatusCode,
-    /// Which refusal of ours it is, if it is one.
+    /// The code of a rejection.
     code: Option<Code>,
-    /// The reason, in the words of the app's problem document or of the error that cut the answer.
+    /// The detail of the rejection, or the error that ended the response early.
     detail: Option<Cow<'static, str>>,
-    /// Time from the request to the answer's head.
+    /// Time from the head of the request to that of the response.
     after: Duration,
-    /// Whether the upstream's answer came to its end; `None` for an answer of ours.
+    /// Whether the upstream's response arrived whole; `None` for a rejection.
     complete: Option<bool>,
 }
 
 impl AccessRecord {
-    /// Begins a record; `fields` are the classes of the request's fields. `stop` tells whether a request
-    /// that ends early was cut by shutdown.
+    /// Opens a record; `fields` are the classes of the request's fields. `stop` tells whether a
+    /// shutdown has ended a request early.
     pub fn new<B>(
         request: &Request<B>,
         fields: FieldClass,
@@ -92,8 +93,8 @@ impl AccessRecord {
             client: None,
             route: None,
             forwarded: Forwarded::No,
-            waits_for: RequestPhase::Received,
             forwarded_before: Forwarded::No,
+            waits_for: RequestPhase::Received,
             attempts: 0,
             sent_at: None,
             upstream_time: Duration::ZERO,
@@ -226,8 +227,8 @@ impl AccessRecord {
             format!("the upstream's answer broke off: {}", why.reason()).into()
         });
         if let Some((_, route)) = &self.route {
-            route.metrics.upstream_error(Code::UpstreamReset.as_str());
             let code = Code::UpstreamReset.as_str();
+            route.metrics.upstream_error(code);
             route.metrics.upstream().failed(code, answer.detail.as_deref().unwrap_or_default());
         }
     }
@@ -237,14 +238,14 @@ impl AccessRecord {
         self.delivery = Some(delivery);
     }
 
-    /// Counts the answer and gives the one to send. The first end counts.
+    /// Counts the outcome, and returns the response to send. Only the first outcome of a request counts.
     pub fn end(
         &mut self,
         outcome: Result<Response<Body>, Rejection>,
         metrics: &ProxyMetrics,
     ) -> Response<Body> {
         let outcome = match outcome {
-            // It has ended where the exchange went on by itself.
+            // The exchange of an unsafe request has recorded it in its own task.
             Ok(response) if self.answer.is_some() => return response,
             outcome => outcome,
         };
@@ -274,19 +275,19 @@ impl AccessRecord {
             route.metrics.answered(&self.method, response.status(), after);
             metrics.history().answered(now, response.status().is_server_error());
         }
-        // Bodies that stream are counted while they do.
+        // Streaming bodies are counted frame by frame.
         if response.body().is_whole() {
             self.bytes_out = response.body().size_hint().exact().unwrap_or(0);
         }
         self.answer = Some(answer);
         let headers = response.headers_mut();
-        // An upstream may have an id of its own, which its support asks for.
+        // An upstream may send an id of its own, which its support will ask for.
         headers.entry(X_REQUEST_ID).or_insert_with(|| self.id.value().clone());
         headers.insert(BEARER_PROXY_REQUEST_ID, self.id.value().clone());
         response
     }
 
-    /// Notes an answer in the state of its upstream.
+    /// Notes a response in the state of its upstream.
     fn note_answer(&self, response: &Response<Body>, now: Instant) {
         let Some((_, route)) = &self.route else { return };
         let (upstream, status) = (route.metrics.upstream(), response.status());
@@ -342,7 +343,7 @@ impl AccessRecord {
             Some(Delivery::Partial) => "partly",
             None => "no",
         };
-        // The bank has acted and the app does not know, or nobody knows whether the bank has acted.
+        // The upstream has acted without the app knowing, or it is unknown whether it has acted.
         let unsettled = unsafe_method
             && (self.forwarded == Forwarded::Unknown
                 || self.forwarded == Forwarded::Yes && self.delivery != Some(Delivery::Complete));
@@ -391,17 +392,14 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-/// Writes the line: what happens to a request after this is nobody's business any more.
+/// Writes the line. In `drop`, so that each request leaves its line however it ends: the last holder
+/// of the record is the body, the exchange or the connection, whichever is dropped last.
 impl Drop for AccessRecord {
     fn drop(&mut self) {
-        let answer = self.answer.take();
-        let mut answer = answer.unwrap_or_else(|| {
-            // Dropped before its answer: the app has left, or shutdown drops what is left.
-            let code = if self.stop.phase() == ShutdownPhase::Aborting {
-                Code::CutByShutdown
-            } else {
-                Code::ClientLeft
-            };
+        let aborting = self.stop.phase() == ShutdownPhase::Aborting;
+        let mut answer = self.answer.take().unwrap_or_else(|| {
+            // Dropped before its response: by a shutdown, or because the client has left.
+            let code = if aborting { Code::CutByShutdown } else { Code::ClientLeft };
             AnswerRecord {
                 status: code.status(),
                 code: Some(code),
@@ -410,10 +408,8 @@ impl Drop for AccessRecord {
                 complete: None,
             }
         });
-        if answer.code.is_none()
-            && self.delivery != Some(Delivery::Complete)
-            && self.stop.phase() == ShutdownPhase::Aborting
-        {
+        // A shutdown has cut the response of an upstream.
+        if aborting && answer.code.is_none() && self.delivery != Some(Delivery::Complete) {
             answer.code = Some(Code::CutByShutdown);
             answer.detail.get_or_insert_with(|| Code::CutByShutdown.title().into());
         }

@@ -1,5 +1,5 @@
-//! The last hour of a worker group for people without Prometheus: answers by the minute, and the newest
-//! refusals. Bounded in memory whatever the traffic.
+//! The last hour for operators without Prometheus: responses by the minute, and the newest
+//! rejections. Its memory is bounded.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +36,7 @@ pub struct MinuteCount {
 /// A request that was answered by bearer-proxy itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusalRecord {
-    /// When.
+    /// Time of the rejection.
     pub at: SystemTime,
     /// The code of its problem document.
     pub code: &'static str,

@@ -57,6 +57,7 @@ where
         let held = scope.clone();
         let request = ScopedRequest { request, fields, connection, client, upgrade, scope: held };
         // In a box, since it is moved from state to state.
+        // The service is ready: none of the layers below ever waits for capacity.
         RecordFuture { inner: self.inner.call(Box::new(request)), scope }
     }
 }

@@ -1,7 +1,7 @@
 //! The requests in flight of all workers, listed for operators.
 //!
-//! Each worker keeps a list of its own without locks. [`Inspector`] asks all workers for theirs, so
-//! that a request costs no more than an entry in a list, and only whoever looks waits.
+//! Each worker keeps a list of its own without locks. [`Inspector`] asks all workers for theirs, so that
+//! a request costs one entry in a list, and only the operator who asks waits.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-/// How long a worker may take to report: one that does not respond is left out.
+/// Longest time to wait for the report of a worker; one that does not respond is left out.
 const WAIT: Duration = Duration::from_millis(500);
 
 /// One request in flight.
@@ -31,27 +31,27 @@ pub struct RequestInFlight {
     pub client: String,
     /// Time since its head arrived.
     pub age: Duration,
-    /// What it waits for.
+    /// Its phase.
     pub phase: RequestPhase,
 }
 
-/// What a request in flight waits for.
+/// The phase of a request in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestPhase {
-    /// It is being read and matched.
+    /// Its head is being checked and matched.
     Received,
-    /// No usable token is there yet.
+    /// It waits for a usable token.
     WaitingForToken,
-    /// A connection to the upstream is made or waited for; nothing was sent yet.
+    /// It waits for a connection to the upstream; nothing has been sent.
     Connecting,
-    /// It was handed to the upstream, whose answer is waited for.
+    /// A connection has it, and the response is awaited.
     Sent,
-    /// The head of its answer has arrived; one of both bodies has not ended.
+    /// The head of the response has arrived, and a body is in progress.
     Answering,
 }
 
 impl RequestPhase {
-    /// In words.
+    /// The phase in words.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Received => "received",
@@ -65,7 +65,7 @@ impl RequestPhase {
 
 /// A request that can be listed.
 pub trait Listed {
-    /// The request as it is now; `None` while it is being changed.
+    /// The current state of the request; `None` while it is being changed.
     fn in_flight(&self) -> Option<RequestInFlight>;
 }
 
@@ -80,12 +80,12 @@ pub struct RegistryEntry {
 }
 
 impl RequestRegistry {
-    /// Lists a request until what is returned is dropped.
+    /// Lists a request until the returned entry is dropped.
     pub fn add(self: &Rc<Self>, request: Weak<dyn Listed>) -> RegistryEntry {
         RegistryEntry { registry: Rc::clone(self), key: self.0.borrow_mut().insert(request) }
     }
 
-    /// Its requests as they are now.
+    /// The current state of all requests.
     pub fn list(&self) -> Vec<RequestInFlight> {
         let requests = self.0.borrow();
         requests.iter().filter_map(|(_, request)| request.upgrade()?.in_flight()).collect()
@@ -93,7 +93,8 @@ impl RequestRegistry {
 }
 
 impl Drop for RegistryEntry {
-    // A guard, so that a request that ends in any way leaves the list.
+    // In a guard, so that a request that ends in any way leaves the list. The registry is never borrowed
+    // while a request is dropped: `list` upgrades each entry, and drops nothing but its own clone.
     fn drop(&mut self) {
         self.registry.0.borrow_mut().try_remove(self.key);
     }
@@ -103,10 +104,10 @@ impl Drop for RegistryEntry {
 #[derive(Clone, Default)]
 pub struct Inspector(Arc<Mutex<Vec<mpsc::UnboundedSender<Reply>>>>);
 
-/// Where a worker sends its report.
+/// The channel for the report of a worker.
 pub type Reply = oneshot::Sender<WorkerReport>;
 
-/// What one worker, or all of them together, hold at one time.
+/// The requests and connections of one worker, or of all workers together.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerReport {
     /// Requests in flight, the oldest first.
@@ -116,7 +117,7 @@ pub struct WorkerReport {
 }
 
 impl Inspector {
-    /// What a worker is asked; it answers for as long as it lives.
+    /// The requests for reports to one worker, which answers them while it runs.
     pub fn register(&self) -> mpsc::UnboundedReceiver<Reply> {
         let (asking, asked) = mpsc::unbounded_channel();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asking);

@@ -47,9 +47,12 @@ where
     fn call(&mut self, request: Box<ScopedRequest>) -> Self::Future {
         match self.in_flight.admit(request.scope.plan().limits.max_in_flight) {
             Some(permit) => {
+                // The scope outlives this call: it ends with both bodies.
                 request.scope.hold(permit);
                 Either::Left(self.inner.call(request))
             }
+            // `Either` instead of a box: the future of an admitted request stays in its connection's
+            // task.
             None => Either::Right(ready(Err(overloaded()))),
         }
     }

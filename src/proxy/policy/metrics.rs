@@ -204,6 +204,7 @@ impl RouteMetrics {
     /// Counts a response and observes the time to its head.
     pub fn answered(&self, method: &Method, status: StatusCode, elapsed: Duration) {
         self.duration.observe(elapsed.as_secs_f64());
+        // Never waits: while another worker adds a handle, the family is asked instead.
         if let Ok(counted) = self.counted.try_read()
             && let Some((_, _, counter)) =
                 counted.iter().find(|(known, code, _)| *code == status && known == method)
