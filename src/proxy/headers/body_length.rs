@@ -1,7 +1,5 @@
 //! Pure: the length of a request's body, as its head announces it (RFC 9112 section 6).
 
-use std::fmt;
-
 use http::Version;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 
@@ -17,24 +15,15 @@ pub enum BodyLength {
 }
 
 /// An ambiguity in the announced length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyLengthError {
     /// Content-Length is a list, no plain number, or repeated with another value.
+    #[error("Content-Length is not one plain number")]
     Length,
     /// A transfer coding other than one single `chunked`, or one in a version that has none.
+    #[error("Transfer-Encoding is not one single `chunked`")]
     Coding,
 }
-
-impl fmt::Display for BodyLengthError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Length => "Content-Length is not one plain number",
-            Self::Coding => "Transfer-Encoding is not one single `chunked`",
-        })
-    }
-}
-
-impl std::error::Error for BodyLengthError {}
 
 /// Reads the length of a request's body from a head that hyper has accepted. Beside `chunked` a
 /// Content-Length has no meaning, and repeated equal lengths count once (RFC 9112 section 6.3).

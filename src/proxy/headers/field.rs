@@ -56,102 +56,47 @@ impl FieldClass {
     /// The class of a name, which is in lower case, as each `http::HeaderName` is.
     pub fn classify(name: impl AsRef<[u8]>) -> Self {
         let name = name.as_ref();
-        // By length first: no more than five names share one, so that an unknown name is compared
-        // with a few only, and each comparison is of a length that the compiler knows.
-        let class = match name.len() {
-            2 => match name {
-                b"te" => Self::TE,
-                _ => Self::empty(),
-            },
-            3 => match name {
-                b"via" => Self::VIA,
-                _ => Self::empty(),
-            },
-            4 => match name {
-                b"host" => Self::HOST,
-                _ => Self::empty(),
-            },
-            6 => match name {
-                b"expect" => Self::EXPECT,
-                b"origin" => Self::ORIGIN,
-                b"x-host" => Self::FORWARDING,
-                _ => Self::empty(),
-            },
-            7 => match name {
-                b"alt-svc" => Self::ALT_SVC,
-                b"trailer" => Self::TRAILER,
-                b"upgrade" => Self::UPGRADE,
-                _ => Self::empty(),
-            },
-            9 => match name {
-                b"client-ip" | b"forwarded" | b"x-real-ip" => Self::FORWARDING,
-                _ => Self::empty(),
-            },
-            10 => match name {
-                b"connection" => Self::CONNECTION,
-                b"keep-alive" => Self::HOP,
-                _ => Self::empty(),
-            },
-            11 => match name {
-                b"x-client-ip" | b"x-forwarded" | b"x-remote-ip" => Self::FORWARDING,
-                _ => Self::empty(),
-            },
-            12 => match name {
-                b"x-request-id" => Self::REQUEST_ID,
-                _ => Self::empty(),
-            },
-            13 => match name {
-                b"authorization" => Self::AUTHORIZATION,
-                b"cache-control" => Self::CACHE_CONTROL,
-                b"x-http-method" | b"x-rewrite-url" => Self::OVERRIDE,
-                b"x-remote-addr" => Self::FORWARDING,
-                _ => Self::empty(),
-            },
-            14 => match name {
-                b"content-length" => Self::LENGTH,
-                b"http2-settings" => Self::HOP,
-                b"sec-fetch-site" => Self::FETCH_SITE,
-                b"true-client-ip" => Self::FORWARDING,
-                b"x-original-url" => Self::OVERRIDE,
-                _ => Self::empty(),
-            },
-            15 => match name {
-                b"proxy-client-ip" | b"x-original-host" => Self::FORWARDING,
-                _ => Self::empty(),
-            },
-            16 => match name {
-                b"proxy-connection" => Self::HOP,
-                b"cf-connecting-ip" | b"fastly-client-ip" | b"x-originating-ip" => Self::FORWARDING,
-                _ => Self::empty(),
-            },
-            17 => match name {
-                b"transfer-encoding" => Self::CODING,
-                b"x-method-override" => Self::OVERRIDE,
-                _ => Self::empty(),
-            },
-            18 => match name {
-                b"proxy-authenticate" => Self::HOP,
-                b"wl-proxy-client-ip" => Self::FORWARDING,
-                _ => Self::empty(),
-            },
-            19 => match name {
-                b"proxy-authorization" => Self::HOP,
-                b"x-cluster-client-ip" => Self::FORWARDING,
-                _ => Self::empty(),
-            },
-            22 => match name {
-                b"bearer-proxy-forwarded" => Self::RESERVED,
-                b"x-http-method-override" => Self::OVERRIDE,
-                _ => Self::empty(),
-            },
-            24 => match name {
-                b"x-envoy-external-address" | b"x-original-forwarded-for" => Self::FORWARDING,
-                _ => Self::empty(),
-            },
-            25 => match name {
-                b"proxy-authentication-info" => Self::HOP,
-                _ => Self::empty(),
-            },
+        // By length first: at most five names share one, so that an unknown name is compared with
+        // few, and each comparison is of a length that the compiler knows.
+        let class = match (name.len(), name) {
+            (2, b"te") => Self::TE,
+            (3, b"via") => Self::VIA,
+            (4, b"host") => Self::HOST,
+            (6, b"expect") => Self::EXPECT,
+            (6, b"origin") => Self::ORIGIN,
+            (6, b"x-host") => Self::FORWARDING,
+            (7, b"alt-svc") => Self::ALT_SVC,
+            (7, b"trailer") => Self::TRAILER,
+            (7, b"upgrade") => Self::UPGRADE,
+            (9, b"client-ip" | b"forwarded" | b"x-real-ip") => Self::FORWARDING,
+            (10, b"connection") => Self::CONNECTION,
+            (10, b"keep-alive") => Self::HOP,
+            (11, b"x-client-ip" | b"x-forwarded" | b"x-remote-ip") => Self::FORWARDING,
+            (12, b"x-request-id") => Self::REQUEST_ID,
+            (13, b"authorization") => Self::AUTHORIZATION,
+            (13, b"cache-control") => Self::CACHE_CONTROL,
+            (13, b"x-http-method" | b"x-rewrite-url") => Self::OVERRIDE,
+            (13, b"x-remote-addr") => Self::FORWARDING,
+            (14, b"content-length") => Self::LENGTH,
+            (14, b"http2-settings") => Self::HOP,
+            (14, b"sec-fetch-site") => Self::FETCH_SITE,
+            (14, b"true-client-ip") => Self::FORWARDING,
+            (14, b"x-original-url") => Self::OVERRIDE,
+            (15, b"proxy-client-ip" | b"x-original-host") => Self::FORWARDING,
+            (16, b"proxy-connection") => Self::HOP,
+            (16, b"cf-connecting-ip" | b"fastly-client-ip" | b"x-originating-ip") => {
+                Self::FORWARDING
+            }
+            (17, b"transfer-encoding") => Self::CODING,
+            (17, b"x-method-override") => Self::OVERRIDE,
+            (18, b"proxy-authenticate") => Self::HOP,
+            (18, b"wl-proxy-client-ip") => Self::FORWARDING,
+            (19, b"proxy-authorization") => Self::HOP,
+            (19, b"x-cluster-client-ip") => Self::FORWARDING,
+            (22, b"bearer-proxy-forwarded") => Self::RESERVED,
+            (22, b"x-http-method-override") => Self::OVERRIDE,
+            (24, b"x-envoy-external-address" | b"x-original-forwarded-for") => Self::FORWARDING,
+            (25, b"proxy-authentication-info") => Self::HOP,
             _ => Self::empty(),
         };
         if !class.is_empty() {
