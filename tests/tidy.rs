@@ -429,9 +429,6 @@ fn no_files_of_a_folder_import_each_other_in_a_circle() {
     );
 }
 
-/// Type names that still stand for two things each; the list only gets shorter.
-const NAMED_TWICE: [&str; 1] = ["Opened"];
-
 #[test]
 fn a_type_name_stands_for_one_type() {
     let mut homes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -447,8 +444,7 @@ fn a_type_name_stands_for_one_type() {
         }
     }
     let twice = homes.iter().filter(|(_, homes)| homes.len() > 1);
-    let new = twice.filter(|(name, _)| !NAMED_TWICE.contains(&name.as_str()));
-    let findings: Vec<String> = new.map(|(name, homes)| format!("{name}: {homes:?}")).collect();
+    let findings: Vec<String> = twice.map(|(name, homes)| format!("{name}: {homes:?}")).collect();
     none(&findings, "one name, one thing; these types share theirs:");
 }
 

@@ -73,6 +73,9 @@ struct AnswerRecord {
     after: Duration,
     /// Whether the upstream's response arrived whole; `None` for a rejection.
     complete: Option<bool>,
+    /// True if the upstream broke it off, or let it rest for too long. An app that leaves in the middle
+    /// makes an answer incomplete too, and is no fault of anybody's.
+    broke_off: bool,
 }
 
 impl AccessRecord {
@@ -155,6 +158,8 @@ impl AccessRecord {
 
     /// Notes that the request is handed to a connection: from now on the upstream may see it.
     pub fn sending(&mut self, now: Instant, bearer: Option<&Arc<Bearer>>, to: Option<SocketAddr>) {
+        // Before the first byte: should this task be dropped in the middle of the write, the record must
+        // not claim that nothing was sent.
         self.forwarded = Forwarded::Unknown;
         self.attempts += 1;
         self.sent_at = Some(now);
@@ -198,6 +203,7 @@ impl AccessRecord {
 
     /// Notes that hyper gave the request back: the connection had died, and this attempt sent nothing.
     pub fn returned(&mut self) {
+        // An earlier attempt may have reached the upstream, which this one cannot undo.
         self.forwarded = self.forwarded_before;
         self.attempts -= 1;
         self.sent_at = None;
@@ -222,7 +228,9 @@ impl AccessRecord {
 
     /// Notes that the upstream's answer broke off, and counts it as an error of the upstream.
     pub fn cut(&mut self, why: &BodyError) {
+        // The body of an answer is read only after its head was recorded.
         let Some(answer) = &mut self.answer else { return };
+        answer.broke_off = true;
         answer.detail.get_or_insert_with(|| {
             format!("the upstream's answer broke off: {}", why.reason()).into()
         });
@@ -259,7 +267,17 @@ impl AccessRecord {
                 let body = response.body();
                 let complete = Some(body.is_end_stream() || body.is_whole());
                 let status = response.status();
-                (response, AnswerRecord { status, code: None, detail: None, after, complete })
+                (
+                    response,
+                    AnswerRecord {
+                        status,
+                        code: None,
+                        detail: None,
+                        after,
+                        complete,
+                        broke_off: false,
+                    },
+                )
             }
             Err(rejection) => {
                 metrics.rejected(rejection.code);
@@ -268,7 +286,10 @@ impl AccessRecord {
                 let response = problem(&rejection, self.id.as_str());
                 let (code, detail) = (Some(rejection.code), Some(rejection.detail));
                 let status = response.status();
-                (response, AnswerRecord { status, code, detail, after, complete: None })
+                (
+                    response,
+                    AnswerRecord { status, code, detail, after, complete: None, broke_off: false },
+                )
             }
         };
         if let Some((_, route)) = &self.route {
@@ -320,11 +341,10 @@ impl AccessRecord {
     }
 
     fn write(&self, answer: &AnswerRecord) {
-        let AnswerRecord { status, code, detail, after, complete } = answer;
+        let AnswerRecord { status, code, detail, after, complete, broke_off } = answer;
         let unsafe_method = !is_safe(&self.method);
         let client_left = *code == Some(Code::ClientLeft);
-        let cut = *complete == Some(false);
-        let failed = status.is_server_error() || code.is_some() && !client_left || cut;
+        let failed = status.is_server_error() || code.is_some() && !client_left || *broke_off;
         let wanted = match self.log.access {
             AccessLog::Off => false,
             AccessLog::Errors => failed,
@@ -379,7 +399,7 @@ impl AccessRecord {
                 )
             };
         }
-        if unsettled || cut || code.is_some_and(Code::needs_operator) {
+        if unsettled || *broke_off || code.is_some_and(Code::needs_operator) {
             line!(warn);
         } else {
             line!(info);
@@ -406,6 +426,7 @@ impl Drop for AccessRecord {
                 detail: Some(code.title().into()),
                 after: self.started.elapsed(),
                 complete: None,
+                broke_off: false,
             }
         });
         // A shutdown has cut the response of an upstream.

@@ -87,6 +87,7 @@ impl RequestRegistry {
 
     /// The current state of all requests.
     pub fn list(&self) -> Vec<RequestInFlight> {
+        // Nothing below ends a request: an entry that removed itself now would find the list borrowed.
         let requests = self.0.borrow();
         requests.iter().filter_map(|(_, request)| request.upgrade()?.in_flight()).collect()
     }
@@ -126,7 +127,9 @@ impl Inspector {
 
     /// The report of all workers that respond in time.
     pub async fn report(&self) -> WorkerReport {
+        // Cloned, so that the lock is not held while workers are waited for.
         let workers = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // One deadline for all: workers that do not respond cost the wait once.
         let deadline = Instant::now() + WAIT;
         let mut replies = Vec::new();
         for worker in workers {

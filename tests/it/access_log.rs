@@ -310,3 +310,26 @@ async fn requests_in_flight_and_the_state_of_upstreams_are_in_the_status() {
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
 }
+
+#[tokio::test]
+async fn a_download_that_its_app_gives_up_is_no_failure() {
+    let bank = raw_server().await;
+    let log = "[log]\nformat = \"json\"";
+    let extra = Extra { more: log, ..Extra::default() };
+    let proxy = in_front_of(&format!("http://{}", bank.addr), extra).await;
+    let mut app = client(proxy.addr).await;
+    app.send("GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut serving = bank.accept().await;
+    serving.read_head().await;
+    serving.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+    app.read_head().await;
+    app.reset();
+    serving.read_to_close().await;
+    // A line of another request comes after where a line of this one would have been.
+    let mut other = client(proxy.addr).await;
+    other.request("DELETE", "/none", &[], b"").await;
+    proxy.wait_log(|line| line.contains("bearer_proxy::access").then_some(())).await;
+    let found = lines(&proxy.log());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["method"], "DELETE");
+}
