@@ -51,7 +51,8 @@ pub(super) fn status(
     Ok(Exit::Done)
 }
 
-/// The page `/status` for a person: one line for the instance, one for each token.
+/// The page `/status` for a person: one line for the instance, for each token, for each upstream, and for
+/// each request in flight, the oldest first.
 fn summary(address: &str, status: &Value) -> String {
     let flag = |name: &str| status[name].as_bool().unwrap_or_default();
     let condition = match (flag("draining"), flag("ready")) {
@@ -61,10 +62,42 @@ fn summary(address: &str, status: &Value) -> String {
     };
     let version = status["version"].as_str().unwrap_or("of an unknown version");
     let mut text = format!("bearer-proxy {version} at {address}: {condition}\n");
-    for token in status["tokens"].as_array().into_iter().flatten() {
-        text += &token_line(token);
-    }
+    let each = |name: &str| status[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    each("tokens").iter().for_each(|token| text += &token_line(token));
+    each("upstreams").iter().for_each(|upstream| text += &upstream_line(upstream));
+    each("requests").iter().for_each(|request| text += &request_line(request));
     text
+}
+
+/// One upstream: its connections, its last answer, and what failed since.
+fn upstream_line(upstream: &Value) -> String {
+    let word = |name: &str| upstream[name].as_str();
+    let mut line = format!(
+        "  upstream {}  connections: {} open, {} idle",
+        word("name").unwrap_or("?"),
+        upstream["connections_open"],
+        upstream["connections_idle"],
+    );
+    line += &word("last_success").map(|at| format!(", last answer {at}")).unwrap_or_default();
+    let error = &upstream["last_error"];
+    if let (Some(at), Some(detail)) = (error["at"].as_str(), error["detail"].as_str()) {
+        line += &format!(", last error {at}: {detail}");
+    }
+    line + "\n"
+}
+
+/// One request in flight: its age, what it waits for, and its id.
+fn request_line(request: &Value) -> String {
+    let word = |name: &str| request[name].as_str().unwrap_or_default();
+    format!(
+        "  request {}  {:.1} s  {}  {} {}.{}\n",
+        word("request_id"),
+        request["age_s"].as_f64().unwrap_or_default(),
+        word("phase"),
+        word("method"),
+        word("upstream"),
+        word("route"),
+    )
 }
 
 /// One token: whose, with which scopes, and how it stands.

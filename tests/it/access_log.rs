@@ -279,6 +279,14 @@ async fn requests_in_flight_and_the_state_of_upstreams_are_in_the_status() {
     check(&status["requests"][0], &expected);
     assert_eq!(status["upstreams"][0]["connections_open"], 1, "{status}");
     assert_eq!(status["upstreams"][0]["last_success"], Value::Null, "{status}");
+    let told = std::process::Command::new(env!("CARGO_BIN_EXE_bearer-proxy"))
+        .args(["status", "--admin", &proxy.admin_addr.to_string()])
+        .output()
+        .unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("  upstream a  connections: 1 open, 0 idle\n"), "{told}");
+    let request = told.lines().find(|line| line.starts_with("  request pay-1  ")).unwrap();
+    assert!(request.ends_with("  sent  POST a.all"), "{told}");
 
     let challenge = "Bearer error=\"insufficient_scope\"";
     serving
