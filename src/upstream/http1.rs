@@ -203,7 +203,9 @@ impl Http1Connection {
             *request.body_mut() = body.on_end(move || sending.request_ended.set(true));
         }
         let sending = self.sender.try_send_request(request);
+        let unanswered = AbortOnDrop(Some(self.task.clone()));
         async move {
+            let mut unanswered = unanswered;
             let mut sending = pin!(sending);
             // hyper is polled before the count is read, and the count decides even if the final response
             // is there: otherwise the way the upstream's bytes are cut into reads would decide.
@@ -221,7 +223,10 @@ impl Http1Connection {
                 SendError { kind, forwarded, reused }
             };
             let mut response = match sent {
-                Some(Ok(response)) => response,
+                Some(Ok(response)) => {
+                    unanswered.0 = None;
+                    response
+                }
                 Some(Err(mut failed)) => {
                     let unsent = failed.take_message();
                     let silent = exchange.io.read() == read;
@@ -336,6 +341,19 @@ impl Drop for Exchange {
     }
 }
 
+/// Ends hyper's task when a request gets no answer, or nobody waits for it any more. To drop hyper's sender
+/// is not enough: a task whose write has failed unseen ([`OnWriteError::StayPending`]) is never woken again,
+/// and would keep the socket and its permit.
+struct AbortOnDrop(Option<AbortHandle>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
 /// Notes the end of a response body.
 struct ResponseEnd(Rc<Exchange>);
 
@@ -353,8 +371,12 @@ impl Drop for ResponseEnd {
     fn drop(&mut self) {
         // At the end of the response and not before: only then is a request that makes no progress of
         // no use to anyone.
-        if self.0.response_ended.get() && !self.0.request_ended.get() {
-            close_if_stalled(&self.0);
+        match (self.0.response_ended.get(), self.0.request_ended.get()) {
+            (true, false) => close_if_stalled(&self.0),
+            // Nobody reads the rest. The request's body, which hyper's task holds, holds this exchange: it
+            // would never end by itself if that task waits for a write that has failed unseen.
+            (false, _) => self.0.task.abort(),
+            (true, true) => {}
         }
     }
 }
