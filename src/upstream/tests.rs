@@ -11,6 +11,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -18,7 +19,8 @@ use tokio::time::Instant;
 
 use super::settings::Protocol;
 use super::{
-    Forwarded, Pool, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Settings, Transport,
+    Forwarded, Pool, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Settings,
+    Transport, UpstreamState,
 };
 use crate::body::{Body, BodyError};
 use crate::net::testing::{Authority, Reply, Script, Scripted, ServerSetup, origin};
@@ -403,6 +405,38 @@ async fn an_early_answer_does_not_free_a_connection_whose_request_goes_on() {
         }
         drop(tell); // the body ends
         until("the connection comes back", || pool.idle() == 1).await;
+    })
+    .await;
+}
+
+/// The write fails unseen, and nothing else would wake hyper's task.
+#[tokio::test]
+async fn a_connection_whose_answer_is_given_up_ends_although_its_request_goes_on() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::<UpstreamState>::default();
+        let settings = Arc::new(Settings::new("bank", origin(&uri)));
+        let pool = Pool::new(&TlsCache::default(), settings, 8, Arc::clone(&state)).unwrap();
+        let (tell, body) = told();
+        tell.send(Ok("first")).unwrap();
+        let serving = async {
+            let (mut bank, _) = listener.accept().await.unwrap();
+            bank.read_u8().await.unwrap();
+            bank.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+            bank
+        };
+        let request = request(Method::POST, body);
+        let (answer, bank) = tokio::join!(send(&pool, request, Reuse::Any), serving);
+        assert_eq!(state.status().connections_open, 1);
+        drop(answer.unwrap());
+        bank.set_zero_linger().unwrap();
+        drop(bank);
+        until("the socket is closed", || {
+            let _ = tell.send(Ok("more"));
+            state.status().connections_open == 0
+        })
+        .await;
     })
     .await;
 }
