@@ -88,6 +88,13 @@ pub fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
 }
 
+/// RFC 3339 in UTC, to the second.
+#[must_use]
+pub fn date(time: SystemTime) -> String {
+    let timestamp = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::MAX);
+    timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 #[cfg(not(test))]
 fn wall() -> SystemTime {
     SystemTime::now()

@@ -3,16 +3,7 @@
 //! Field names are those of the JSON, so that `/status`, the status page and `bearer-proxy status -o json`
 //! have one vocabulary.
 
-use std::time::SystemTime;
-
 use serde::Serialize;
-
-/// RFC 3339 in UTC, to the second.
-#[must_use]
-pub fn date(time: SystemTime) -> String {
-    let timestamp = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::MAX);
-    timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
 
 /// The state of the program, beside its tokens.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -81,6 +72,8 @@ pub struct UpstreamReport {
     pub url: String,
     /// When the head of its last answer arrived, as RFC 3339.
     pub last_success: Option<String>,
+    /// When the head of its last answer other than 401 arrived, as RFC 3339.
+    pub last_accepted: Option<String>,
     /// Its last failed exchange.
     pub last_error: Option<UpstreamError>,
     /// Open connections of all workers.
@@ -91,6 +84,8 @@ pub struct UpstreamReport {
     pub certificate_days_left: Option<u64>,
     /// Answers 401 since the start.
     pub unauthorized: u64,
+    /// Answers 401 since the last other one.
+    pub unauthorized_in_a_row: u64,
     /// Answers 403 since the start.
     pub forbidden: u64,
     /// `WWW-Authenticate` of the last 401 or 403.

@@ -22,9 +22,8 @@ use tokio_util::either::Either;
 use super::guard::{AccessError, Reach};
 use super::page;
 use super::readiness::{Health, Readiness, is_started, readiness};
-use super::report::date;
 use super::settings::ReadinessRule;
-use crate::clock::Moment;
+use crate::clock::{Moment, date, seconds};
 use crate::listen::Listener;
 use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::{Registry, metrics};
@@ -342,6 +341,10 @@ fn token_json(token: &TokenStatus, now: Moment) -> Value {
         "failing_since": token.failing_since.map(date),
         "failures": token.failures,
         "last_error": token.last_error,
+        "error_text": token.error_text,
+        "error_hint": token.error_hint,
+        "last_call_s": token.last_call.map(seconds),
+        "secret_refused": token.secret_refused,
         "token_url": token.token_url,
         "missing_scopes": token.missing_scopes,
         "contended": token.contended,

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use crate::admin::report::{
     History, MAX_REQUESTS, MAX_ROUTES, RefusalStatus, ReloadStatus, RequestStatus, RouteStatus,
-    StatusReport, UpstreamError, UpstreamReport, date,
+    StatusReport, UpstreamError, UpstreamReport,
 };
+use crate::clock::date;
 use crate::proxy::policy::plan::{Plan, UpstreamPlan};
 use crate::proxy::requests::{RequestInFlight, WorkerReport};
 use crate::proxy::snapshot::SharedState;
@@ -84,6 +85,7 @@ fn upstream_report(
         name: name.to_owned(),
         url,
         last_success: status.last_success.map(date),
+        last_accepted: status.last_accepted.map(date),
         last_error: status.last_error.map(|error| UpstreamError {
             at: date(error.at),
             code: error.code,
@@ -93,6 +95,7 @@ fn upstream_report(
         connections_idle: idle,
         certificate_days_left: status.certificate_expires.map(|expires| days(expires) / 86_400),
         unauthorized: status.unauthorized,
+        unauthorized_in_a_row: status.unauthorized_in_a_row,
         forbidden: status.forbidden,
         last_challenge: status.last_challenge,
     }

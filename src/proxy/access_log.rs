@@ -312,7 +312,7 @@ impl AccessRecord {
     fn note_answer(&self, response: &Response<Body>, now: Instant) {
         let Some((_, route)) = &self.route else { return };
         let (upstream, status) = (route.metrics.upstream(), response.status());
-        upstream.answered(now);
+        upstream.answered(now, status);
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             let challenge = response.headers().get(WWW_AUTHENTICATE);
             upstream.challenged(status, challenge.map(HeaderValue::as_bytes));

@@ -11,14 +11,15 @@ use tokio_util::sync::CancellationToken;
 use super::bearer::{Bearer, Renewal};
 use super::credential::Credential;
 use super::fetch::{Fetch, FetchError, Fetched};
-use super::gate::{Gate, Rotation};
+use super::gate::Gate;
 use super::metrics::{ACCEPTED, CallMetrics, REFUSED};
+use super::refresh_log::{FailedCall, RefreshLog};
 use super::rejection_history::{RejectionHistory, RejectionResponse};
 use super::schedule::{MIN_CALL_INTERVAL, Schedule};
 use super::spec::TokenSpec;
 use super::status::TokenStatus;
 use super::token_cell::{CellState, UnavailableReason, Writer};
-use crate::clock::{Drift, Jump, Moment, seconds};
+use crate::clock::{Drift, Jump, Moment};
 use crate::oauth::{Scope, ScopeSet};
 use crate::sensitive::Sensitive;
 
@@ -44,6 +45,7 @@ pub(super) struct Refresher<F> {
     life: Duration,
     /// The time at which a use of the token was last seen.
     last_used: Instant,
+    log: RefreshLog,
 }
 
 /// The remains of a refresher that has ended: tokens that may still be revoked.
@@ -81,6 +83,7 @@ impl<F: Fetch> Refresher<F> {
             generation: 0,
             life: Duration::ZERO,
             last_used: now.mono,
+            log: RefreshLog::new(&spec.credential, &spec.scopes),
         }
     }
 
@@ -178,12 +181,7 @@ impl<F: Fetch> Refresher<F> {
             RejectionResponse::Contended(until) => {
                 self.metrics.contended();
                 self.schedule.force_at(until);
-                tracing::warn!(
-                    credential = %self.credential.name,
-                    "contended: the upstream has refused three tokens within one life. Another \
-                     instance with the same client id may revoke ours, or the API does not accept \
-                     this client"
-                );
+                self.log.contended();
             }
         }
     }
@@ -202,8 +200,7 @@ impl<F: Fetch> Refresher<F> {
         if self.last_used + idle <= now && self.schedule.next().is_some() {
             self.schedule.suspend();
             if self.writer.drop_token().is_some() {
-                tracing::info!(credential = %self.credential.name,
-                    "lazy token dropped after idle period");
+                self.log.dropped();
             }
         }
     }
@@ -233,37 +230,37 @@ impl<F: Fetch> Refresher<F> {
         if outcome.as_ref().is_err_and(|error| !error.called()) {
             gate.return_call();
         }
+        let took = now.elapsed();
         if !matches!(outcome, Err(FetchError::SecretSuppressed)) {
             let result = outcome.as_ref().map_or_else(FetchError::result, |_| "ok");
-            self.metrics.called(result, now.elapsed().as_secs_f64());
+            self.metrics.called(result, took.as_secs_f64());
+            self.update_status(|status| status.last_call = Some(took));
         }
         match outcome {
-            Ok(fetched) => self.on_issued(fetched, refresh),
-            Err(error) => self.on_failed(&error, refresh),
+            Ok(fetched) => self.on_issued(fetched, refresh, took),
+            Err(error) => self.on_failed(&error, refresh, took),
         }
     }
 
-    fn on_issued(&mut self, fetched: Fetched, refresh: Option<Sensitive>) {
+    fn on_issued(&mut self, fetched: Fetched, refresh: Option<Sensitive>, took: Duration) {
         let Fetched { mut issued, lifetime, sent, clock_offset, secret } = fetched;
         if let Some(rotation) = self.gate.accepted(secret, sent.mono, Instant::now()) {
             self.metrics.rotated(ACCEPTED);
-            let Rotation { from, to } = rotation;
-            tracing::info!(credential = %self.credential.name, fingerprint = %to, was = %from,
-                "the changed client secret is accepted");
+            self.log.secret_changed(rotation, true);
         }
+        self.log.succeeded(took);
         self.reason = UnavailableReason::Pending;
         // RFC 6749 section 6: without a new refresh token the old one stays valid.
         self.refresh_token = issued.refresh_token.take().or(refresh);
         if let Some(difference) = lifetime.disagreement {
             self.metrics.disagreement();
-            tracing::warn!(credential = %self.credential.name, ?difference,
-                "expires_in and expires_at differ by more than 60 s; using expires_in");
+            self.log.disagreement(difference);
         }
         let bearer = Bearer::new(&issued.access_token, self.generation + 1, sent, lifetime.life);
         // Anchored, because a clock may have jumped during the call.
         let bearer = bearer.map(|bearer| bearer.granting(issued.scope).anchored(Moment::now()));
         let Some(bearer) = bearer else {
-            return self.on_failed(&FetchError::Header, None);
+            return self.on_failed(&FetchError::Header, None, took);
         };
         let names = |scopes: Vec<&Scope>| scopes.into_iter().map(Scope::to_string).collect();
         let missing: Vec<String> = names(bearer.lacks(&self.scopes));
@@ -273,18 +270,20 @@ impl<F: Fetch> Refresher<F> {
             Renewal::Same => self.on_same_token(),
             Renewal::NoLater => {
                 self.schedule.unchanged(end, end);
-                self.publish(bearer, lifetime.life, &missing);
+                self.publish(bearer, lifetime.life, &missing, took);
             }
             Renewal::New => {
                 self.schedule.succeeded(sent.mono, lifetime.life, end, fastrand::f64());
-                self.publish(bearer, lifetime.life, &missing);
+                self.publish(bearer, lifetime.life, &missing, took);
             }
         }
         self.update_status(|status| {
             status.attempted = true;
             status.missing_scopes = missing;
             status.clock_offset = clock_offset.or(status.clock_offset);
-            (status.failing_since, status.last_error, status.failures) = (None, None, 0);
+            (status.failing_since, status.failures) = (None, 0);
+            (status.last_error, status.error_text) = (None, None);
+            status.error_hint = None;
         });
     }
 
@@ -296,32 +295,25 @@ impl<F: Fetch> Refresher<F> {
         let due = if usable { held.usable_until.mono } else { held.ends.mono };
         self.schedule.unchanged(due, held.usable_until.mono);
         self.rejections.same_token_again(held.generation());
-        tracing::info!(credential = %self.credential.name, "token server issued the same token again");
+        self.log.same_token();
     }
 
-    fn publish(&mut self, bearer: Bearer, life: Duration, missing: &[String]) {
+    fn publish(&mut self, bearer: Bearer, life: Duration, missing: &[String], took: Duration) {
         let due = self.schedule.next();
-        tracing::info!(
-            credential = %self.credential.name,
-            life_s = life.as_secs(),
-            renew_in_s = due.map(|due| due.saturating_duration_since(Instant::now()).as_secs()),
-            fingerprint = bearer.fingerprint(),
-            "token obtained"
-        );
+        let renew_in = due.map(|due| due.saturating_duration_since(Instant::now()));
+        self.log.obtained(&bearer, life, renew_in, took);
         if life <= MIN_CALL_INTERVAL && self.life > MIN_CALL_INTERVAL {
-            tracing::warn!(credential = %self.credential.name,
-                "token life is not above the least time between two calls; requests wait for the next token");
+            self.log.short_life();
         }
         if !missing.is_empty() {
-            tracing::warn!(credential = %self.credential.name, missing = missing.join(" "),
-                "fewer scopes granted than requested");
+            self.log.missing_scopes(missing);
         }
         self.update_status(|status| status.last_success = Some(SystemTime::now()));
         (self.life, self.generation) = (life, bearer.generation());
         self.writer.publish(Arc::new(bearer));
     }
 
-    fn on_failed(&mut self, error: &FetchError, refresh: Option<Sensitive>) {
+    fn on_failed(&mut self, error: &FetchError, refresh: Option<Sensitive>, took: Duration) {
         let now = Instant::now();
         if refresh.is_some() {
             if self.refresh_token_refused(error) {
@@ -338,10 +330,9 @@ impl<F: Fetch> Refresher<F> {
         if let Some(secret) = error.refused_secret() {
             let (count, rotation) = self.gate.refused(now, secret);
             refusals = Some(count);
-            if let Some(Rotation { from, to }) = rotation {
+            if let Some(rotation) = rotation {
                 self.metrics.rotated(REFUSED);
-                tracing::warn!(credential = %self.credential.name, fingerprint = %to, was = %from,
-                    "the changed client secret is refused; a token of the old one stays in use");
+                self.log.secret_changed(rotation, false);
             }
         } else if matches!(error, FetchError::SecretSuppressed) {
             self.gate.still_refused(now);
@@ -351,21 +342,15 @@ impl<F: Fetch> Refresher<F> {
         }
         self.reason = UnavailableReason::Failing(error.word());
         let failures = self.schedule.failures();
-        let next = self.schedule.next();
-        tracing::warn!(
-            credential = %self.credential.name,
-            %error,
-            hint = error.hint().as_deref(),
-            refusals_of_this_secret = refusals,
-            failures,
-            usable = self.holds_usable(),
-            next_try_s = next.map(|next| seconds(next.saturating_duration_since(now))),
-            "token request failed"
-        );
+        let next_try = self.schedule.next().map(|next| next.saturating_duration_since(now));
+        let held = self.writer.held().filter(|held| held.is_usable(Moment::now()));
+        self.log.failed(&FailedCall { error, refusals, failures, next_try, took, held });
         self.update_status(|status| {
             status.attempted = true;
             status.failing_since.get_or_insert_with(SystemTime::now);
             status.last_error = Some(error.word());
+            status.error_text = Some(error.to_string());
+            status.error_hint = error.hint().map(|hint| hint.into_owned());
             status.failures = failures;
         });
     }
@@ -375,19 +360,14 @@ impl<F: Fetch> Refresher<F> {
         let client = self.credential.dialect.authenticate_refresh && error.rejects_client();
         let refused = error.refuses_refresh_token() && !client;
         if refused {
-            tracing::info!(credential = %self.credential.name, "refresh token no longer accepted");
+            self.log.refresh_token_refused();
         }
         refused
     }
 
     fn over_budget(&mut self, now: Instant, free: Instant) {
         if self.reason != UnavailableReason::BudgetSpent {
-            tracing::error!(
-                credential = %self.credential.name,
-                usable = self.holds_usable(),
-                free_in_s = free.saturating_duration_since(now).as_secs(),
-                "token_budget is spent; no token request until the hour has room for one"
-            );
+            self.log.over_budget(self.holds_usable(), free.saturating_duration_since(now));
         }
         self.reason = UnavailableReason::BudgetSpent;
         self.schedule.block_until(free);
@@ -397,11 +377,13 @@ impl<F: Fetch> Refresher<F> {
     }
 
     /// Publishes the state to waiting requests and to the status, from which the gauges are computed.
-    fn publish_state(&self) {
+    fn publish_state(&mut self) {
         let now = Moment::now();
         let wall = |at: Instant| now.wall + at.saturating_duration_since(now.mono);
         let due = self.schedule.next().map(wall);
         let held = self.writer.held();
+        let usable = held.as_ref().is_some_and(|held| held.is_usable(now));
+        self.log.usability(usable, self.reason, self.life);
         let cooling_until = self.rejections.cooling_until();
         self.update_status(|status| {
             status.usable_until = held.as_ref().map(|held| held.usable_until);

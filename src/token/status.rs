@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::spec::TokenSpec;
 use crate::clock::Moment;
@@ -50,6 +50,12 @@ pub struct TokenStatus {
     pub failures: u32,
     /// The last failure as a word of a fixed list.
     pub last_error: Option<&'static str>,
+    /// The last failure in words: the `error` of its log line.
+    pub error_text: Option<String>,
+    /// The remedy for the last failure, where one is known.
+    pub error_hint: Option<String>,
+    /// The duration of the last token request.
+    pub last_call: Option<Duration>,
 }
 
 impl TokenStatus {
@@ -76,6 +82,9 @@ impl TokenStatus {
             failing_since: None,
             failures: 0,
             last_error: None,
+            error_text: None,
+            error_hint: None,
+            last_call: None,
         }
     }
 

@@ -39,8 +39,12 @@ pub struct UpstreamState {
     started: Instant,
     /// Milliseconds from `started` to the last answer, plus one; 0 where there was none.
     answered: AtomicU64,
+    /// The same for the last answer other than 401.
+    accepted: AtomicU64,
     open: AtomicUsize,
     unauthorized: AtomicU64,
+    /// Answers 401 since the last other one.
+    unauthorized_in_a_row: AtomicU64,
     forbidden: AtomicU64,
     rare: Mutex<Rare>,
 }
@@ -69,12 +73,16 @@ pub struct UpstreamFailure {
 pub struct UpstreamStatus {
     /// When the head of its last answer arrived, whatever its status.
     pub last_success: Option<SystemTime>,
+    /// When its last answer other than 401 arrived.
+    pub last_accepted: Option<SystemTime>,
     /// Its last failure.
     pub last_error: Option<UpstreamFailure>,
     /// Connections that are open, over all workers.
     pub connections_open: usize,
     /// Answers 401 since the start.
     pub unauthorized: u64,
+    /// Answers 401 since the last other one.
+    pub unauthorized_in_a_row: u64,
     /// Answers 403 since the start.
     pub forbidden: u64,
     /// `WWW-Authenticate` of the last of both.
@@ -88,6 +96,8 @@ impl Default for UpstreamState {
         Self {
             started: Instant::now(),
             answered: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            unauthorized_in_a_row: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             unauthorized: AtomicU64::new(0),
             forbidden: AtomicU64::new(0),
@@ -102,10 +112,17 @@ impl UpstreamState {
     }
 
     /// Notes that an answer's head arrived.
-    pub fn answered(&self, at: Instant) {
+    pub fn answered(&self, at: Instant, status: StatusCode) {
         let since = at.saturating_duration_since(self.started).as_millis();
-        // Relaxed: the time stands for itself, nothing else is read because of it.
-        self.answered.store(u64::try_from(since).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
+        let since = u64::try_from(since).unwrap_or(u64::MAX - 1) + 1;
+        // Relaxed: each value stands for itself, nothing else is read because of it.
+        self.answered.store(since, Ordering::Relaxed);
+        if status == StatusCode::UNAUTHORIZED {
+            self.unauthorized_in_a_row.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.accepted.store(since, Ordering::Relaxed);
+            self.unauthorized_in_a_row.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Notes a failed exchange.
@@ -140,16 +157,19 @@ impl UpstreamState {
     /// A copy of it.
     pub fn status(&self) -> UpstreamStatus {
         let now = SystemTime::now();
-        let answered = self.answered.load(Ordering::Relaxed).checked_sub(1).map(|since| {
-            let ago = self.started.elapsed().saturating_sub(Duration::from_millis(since));
-            now.checked_sub(ago).unwrap_or(now)
-        });
+        let time = |since: &AtomicU64| {
+            let since = Duration::from_millis(since.load(Ordering::Relaxed).checked_sub(1)?);
+            let ago = self.started.elapsed().saturating_sub(since);
+            Some(now.checked_sub(ago).unwrap_or(now))
+        };
         let Rare { last_error, last_challenge, certificate_expires } = self.rare().clone();
         UpstreamStatus {
-            last_success: answered,
+            last_success: time(&self.answered),
+            last_accepted: time(&self.accepted),
             last_error,
             connections_open: self.open.load(Ordering::Relaxed),
             unauthorized: self.unauthorized.load(Ordering::Relaxed),
+            unauthorized_in_a_row: self.unauthorized_in_a_row.load(Ordering::Relaxed),
             forbidden: self.forbidden.load(Ordering::Relaxed),
             last_challenge,
             certificate_expires,
@@ -175,7 +195,7 @@ mod tests {
     async fn what_was_seen_last_is_told() {
         let state = UpstreamStates::default().of(&"bank".into());
         assert_eq!(state.status().last_success, None);
-        state.answered(Instant::now());
+        state.answered(Instant::now(), StatusCode::UNAUTHORIZED);
         state.failed("connect", "refused");
         state.challenged(StatusCode::UNAUTHORIZED, Some(b"Bearer error=\"x\"\r\x07"));
         let status = state.status();
@@ -183,6 +203,11 @@ mod tests {
         assert_eq!(status.last_error.unwrap().code, "connect");
         assert_eq!(status.last_challenge.unwrap(), "Bearer error=\"x\"??");
         assert_eq!((status.unauthorized, status.forbidden), (1, 0));
+        assert_eq!((status.unauthorized_in_a_row, status.last_accepted), (1, None));
+        state.answered(Instant::now(), StatusCode::NOT_FOUND);
+        let status = state.status();
+        assert_eq!((status.unauthorized, status.unauthorized_in_a_row), (1, 0));
+        assert!(status.last_accepted.is_some());
     }
 
     #[tokio::test]

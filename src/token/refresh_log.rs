@@ -1,0 +1,222 @@
+//! `RefreshLog`: the log lines of one token. Each names the credential and its scopes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::bearer::Bearer;
+use super::credential::Credential;
+use super::fetch::FetchError;
+use super::gate::Rotation;
+use super::schedule::MIN_CALL_INTERVAL;
+use super::token_cell::UnavailableReason;
+use crate::clock::{date, seconds};
+use crate::oauth::ScopeSet;
+
+/// Duration from which a successful token request is reported as slow. Requests wait as long for a token
+/// by default.
+pub const SLOW_CALL: Duration = Duration::from_secs(2);
+
+/// The log lines of one token.
+pub(super) struct RefreshLog {
+    credential: Arc<str>,
+    /// Separated by spaces, in alphabetical order; empty for none.
+    scopes: String,
+    /// The time since which requests find no token because it cannot be obtained.
+    unusable_since: Option<Instant>,
+}
+
+/// A failed token request, with the facts that are logged beside its error.
+pub(super) struct FailedCall<'a> {
+    pub(super) error: &'a FetchError,
+    /// Refusals of the secret that was sent, this one included.
+    pub(super) refusals: Option<u32>,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// The time to the next attempt.
+    pub(super) next_try: Option<Duration>,
+    /// The duration of the call.
+    pub(super) took: Duration,
+    /// The token that serves on.
+    pub(super) held: Option<Arc<Bearer>>,
+}
+
+impl RefreshLog {
+    pub(super) fn new(credential: &Credential, scopes: &ScopeSet) -> Self {
+        let mut names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+        names.sort_unstable();
+        let (credential, scopes) = (Arc::clone(&credential.name), names.join(" "));
+        Self { credential, scopes, unusable_since: None }
+    }
+
+    /// A token came, by a call that took this long.
+    pub(super) fn obtained(
+        &self,
+        bearer: &Bearer,
+        life: Duration,
+        renew_in: Option<Duration>,
+        took: Duration,
+    ) {
+        let Self { credential, scopes, .. } = self;
+        tracing::info!(
+            %credential,
+            scopes,
+            life_s = life.as_secs(),
+            renew_in_s = renew_in.map(|due| due.as_secs()),
+            fingerprint = bearer.fingerprint(),
+            took_ms = milliseconds(took),
+            "token obtained"
+        );
+    }
+
+    /// A token request succeeded after this time.
+    pub(super) fn succeeded(&self, took: Duration) {
+        let Self { credential, scopes, .. } = self;
+        if took > SLOW_CALL {
+            tracing::warn!(%credential, scopes, took_ms = milliseconds(took), "slow token request");
+        }
+    }
+
+    /// The tokens end so soon that requests wait for the next one.
+    pub(super) fn short_life(&self) {
+        let Self { credential, scopes, .. } = self;
+        tracing::warn!(
+            %credential,
+            scopes,
+            "token life is not above the least time between two calls; requests wait for the next token"
+        );
+    }
+
+    /// The server granted less than it was asked for.
+    pub(super) fn missing_scopes(&self, missing: &[String]) {
+        let Self { credential, scopes, .. } = self;
+        let missing = missing.join(" ");
+        tracing::warn!(%credential, scopes, missing, "fewer scopes granted than requested");
+    }
+
+    /// The server issued the held token again.
+    pub(super) fn same_token(&self) {
+        let Self { credential, scopes, .. } = self;
+        tracing::info!(%credential, scopes, "token server issued the same token again");
+    }
+
+    /// The two expiries of an answer differ by this much.
+    pub(super) fn disagreement(&self, difference: Duration) {
+        let Self { credential, scopes, .. } = self;
+        tracing::warn!(
+            %credential,
+            scopes,
+            difference_s = seconds(difference),
+            "expires_in and expires_at differ by more than 60 s; using expires_in"
+        );
+    }
+
+    /// A token request failed.
+    pub(super) fn failed(&self, call: &FailedCall<'_>) {
+        let FailedCall { error, refusals, failures, next_try, took, held } = call;
+        let Self { credential, scopes, .. } = self;
+        let hint = error.hint();
+        // One macro for both lines, so that they have the same fields.
+        macro_rules! line {
+            ($($message:tt)*) => {
+                tracing::warn!(
+                    %credential,
+                    scopes,
+                    %error,
+                    hint = hint.as_deref(),
+                    refusals_of_this_secret = refusals,
+                    failures,
+                    usable = held.is_some(),
+                    next_try_s = next_try.map(seconds),
+                    took_ms = error.called().then(|| milliseconds(*took)),
+                    $($message)*
+                )
+            };
+        }
+        match held {
+            Some(held) => {
+                let until = date(held.usable_until.wall);
+                line!("token renewal failed, the held token serves until {until}");
+            }
+            None => line!("token request failed"),
+        }
+    }
+
+    /// A changed secret got its first verdict.
+    pub(super) fn secret_changed(&self, rotation: Rotation, accepted: bool) {
+        let (Self { credential, .. }, Rotation { from, to }) = (self, rotation);
+        match accepted {
+            true => tracing::info!(%credential, fingerprint = %to, was = %from,
+                "the changed client secret is accepted"),
+            false => tracing::warn!(%credential, fingerprint = %to, was = %from,
+                "the changed client secret is refused; a token of the old one stays in use"),
+        }
+    }
+
+    /// The server accepts the refresh token no more.
+    pub(super) fn refresh_token_refused(&self) {
+        let Self { credential, scopes, .. } = self;
+        tracing::info!(%credential, scopes, "refresh token no longer accepted");
+    }
+
+    /// The lazy token was not used for its idle period.
+    pub(super) fn dropped(&self) {
+        let Self { credential, scopes, .. } = self;
+        tracing::info!(%credential, scopes, "lazy token dropped after idle period");
+    }
+
+    /// Upstreams refuse each new token.
+    pub(super) fn contended(&self) {
+        let Self { credential, scopes, .. } = self;
+        tracing::warn!(
+            %credential,
+            scopes,
+            "contended: the upstream has refused three tokens within one life. Another \
+             instance with the same client id may revoke ours, or the API does not accept \
+             this client"
+        );
+    }
+
+    /// The budget of the hour is spent; another call is possible after this time.
+    pub(super) fn over_budget(&self, usable: bool, free_in: Duration) {
+        let Self { credential, scopes, .. } = self;
+        tracing::error!(
+            %credential,
+            scopes,
+            usable,
+            free_in_s = free_in.as_secs(),
+            "token_budget is spent; no token request until the hour has room for one"
+        );
+    }
+
+    /// Reports when the token becomes unusable, and when it is usable again. A token whose next one has
+    /// not failed is in neither state: requests wait for it.
+    pub(super) fn usability(&mut self, usable: bool, reason: UnavailableReason, life: Duration) {
+        let Self { credential, scopes, unusable_since } = self;
+        let cause = match reason {
+            UnavailableReason::Failing(cause) => cause,
+            UnavailableReason::BudgetSpent => "token_budget",
+            UnavailableReason::Pending => "",
+        };
+        match (usable, *unusable_since) {
+            // Tokens that live no longer than the interval of calls are unusable all the time.
+            (false, None) if !cause.is_empty() && (life.is_zero() || life > MIN_CALL_INTERVAL) => {
+                *unusable_since = Some(Instant::now());
+                tracing::error!(%credential, scopes, cause,
+                    "token unusable: requests that need it get 503");
+            }
+            (true, Some(since)) => {
+                *unusable_since = None;
+                let unusable_s = seconds(since.elapsed());
+                tracing::info!(%credential, scopes, unusable_s, "token usable again");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whole milliseconds.
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

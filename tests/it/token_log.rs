@@ -1,0 +1,69 @@
+//! The log lines of a token: what happened, to which token, and what it means for requests.
+
+use std::time::Duration;
+
+use bearer_proxy::sandbox::{Fault, Persona, Sandbox};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Proxy, client, config, soon};
+
+/// Waits for a line about the token of SQR, as JSON, whose message begins so.
+async fn line(proxy: &Proxy, message: &str) -> Value {
+    proxy
+        .wait_log(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let found = line["message"].as_str()?.starts_with(message)
+                && line["credential"] == Persona::Sqr.mount();
+            found.then_some(line)
+        })
+        .await
+}
+
+/// A proxy whose one slow, failing or expiring token server is that of SQR.
+async fn start(life: u64, faults: impl IntoIterator<Item = Fault>) -> (Sandbox, Proxy, TempDir) {
+    let sandbox = Sandbox::start(Duration::from_secs(life)).await.unwrap();
+    sandbox.bank(Persona::Sqr).auth.set_faults(faults);
+    let secrets = TempDir::new().unwrap();
+    let proxy = Proxy::start(&config(&sandbox, &secrets)).await;
+    (sandbox, proxy, secrets)
+}
+
+#[tokio::test]
+async fn a_token_that_becomes_unusable_and_recovers_leaves_one_line_each() {
+    let (_sandbox, proxy, _secrets) = soon(start(60, [Fault::Html500, Fault::Html500])).await;
+    let unusable = line(&proxy, "token unusable").await;
+    assert_eq!((&unusable["level"], &unusable["scopes"]), (&"ERROR".into(), &"read:users".into()));
+    assert_eq!(unusable["cause"], "error");
+    let failed = line(&proxy, "token request failed").await;
+    assert_eq!((&failed["usable"], &failed["scopes"]), (&false.into(), &"read:users".into()));
+    assert!(failed["took_ms"].is_u64(), "{failed}");
+    soon(proxy.wait_ready()).await;
+    let again = line(&proxy, "token usable again").await;
+    assert!(again["unusable_s"].as_f64().unwrap() >= 1.0, "{again}");
+    let obtained = line(&proxy, "token obtained").await;
+    assert_eq!(obtained["scopes"], "read:users");
+    assert_eq!(proxy.log().matches("token unusable").count(), 1, "{}", proxy.log());
+}
+
+#[tokio::test]
+async fn a_renewal_that_fails_says_until_when_the_held_token_serves() {
+    let (sandbox, proxy, _secrets) = soon(start(60, [])).await;
+    soon(proxy.wait_ready()).await;
+    sandbox.bank(Persona::Sqr).auth.set_faults([Fault::Html500]);
+    let mut admin = client(proxy.admin_addr).await;
+    let path = format!("/refresh?credential={}", Persona::Sqr.mount());
+    assert_eq!(admin.request("POST", &path, &[], b"").await.status, 202);
+    let line = line(&proxy, "token renewal failed, the held token serves until 20").await;
+    assert_eq!((&line["usable"], &line["level"]), (&true.into(), &"WARN".into()));
+    assert!(!proxy.log().contains("token unusable"), "{}", proxy.log());
+}
+
+#[tokio::test]
+async fn a_slow_token_request_leaves_a_line() {
+    let late = Fault::Delay(Duration::from_millis(2100));
+    let (_sandbox, proxy, _secrets) = soon(start(60, [late])).await;
+    let slow = line(&proxy, "slow token request").await;
+    assert_eq!(slow["level"], "WARN");
+    assert!(slow["took_ms"].as_u64().unwrap() >= 2100, "{slow}");
+}
