@@ -187,6 +187,7 @@ impl Http1Connection {
         // Not on a new connection: TLS may bring bytes of its own there, such as session tickets.
         if reused {
             self.io.expect_first_byte();
+            self.io.on_write_error(OnWriteError::StayPending);
         }
         let (written, read) = (self.io.written(), self.io.read());
         let exchange = Rc::new(Exchange {
@@ -237,7 +238,7 @@ impl Http1Connection {
             check_http1(&mut response, requested_upgrade.as_ref())
                 .map_err(|kind| SendFailure::Failed(error(kind)))?;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                exchange.io.upgraded();
+                exchange.io.on_write_error(OnWriteError::Report);
             }
             // After a response in HTTP/1.0 hyper speaks 1.0 on the connection, and would not send chunks.
             if response.version() == Version::HTTP_11 {
@@ -384,6 +385,10 @@ impl Drop for ResponseEnd {
 /// Closes a connection whose upstream has responded and reads no more of the request: hyper would wait
 /// without a limit. An app that sends no more is found by the time-out of its body.
 fn close_if_stalled(exchange: &Rc<Exchange>) {
+    // The response has been read, so a write that fails from now on may end hyper's task.
+    if exchange.io.on_write_error(OnWriteError::Report) {
+        return exchange.task.abort();
+    }
     // Weak, so that the exchange ends with its bodies, and not with this task.
     let exchange = Rc::downgrade(exchange);
     spawn_local(async move {

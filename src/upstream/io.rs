@@ -39,8 +39,6 @@ pub(super) struct IoHandle {
 // there because hyper asks for `Send` where a connection may be upgraded.
 struct Socket {
     stream: MaybeTlsStream,
-    on_write_error: OnWriteError,
-    write_failed: bool,
     /// Held until the socket closes, whatever protocol is spoken by then.
     _guard: SocketGuard,
 }
@@ -74,6 +72,10 @@ struct Counters {
     read: AtomicU64,
     /// Set on a reused connection between handing a request to hyper and writing its first byte.
     awaits_first_byte: AtomicBool,
+    /// [`OnWriteError::StayPending`] holds now.
+    hides_write_errors: AtomicBool,
+    /// Set by a write whose error was not reported.
+    write_failed: AtomicBool,
 }
 
 impl UpstreamIo {
@@ -83,8 +85,13 @@ impl UpstreamIo {
         on_write_error: OnWriteError,
         guard: SocketGuard,
     ) -> (Self, IoHandle) {
-        let counters = Counters { peer: guard.peer, ..Counters::default() };
-        let socket = Socket { stream, on_write_error, write_failed: false, _guard: guard };
+        let hides = on_write_error == OnWriteError::StayPending;
+        let counters = Counters {
+            peer: guard.peer,
+            hides_write_errors: AtomicBool::new(hides),
+            ..Counters::default()
+        };
+        let socket = Socket { stream, _guard: guard };
         let io = Self { socket: Arc::new(Mutex::new(socket)), counters: Arc::new(counters) };
         let handle =
             IoHandle { socket: Arc::downgrade(&io.socket), counters: Arc::clone(&io.counters) };
@@ -121,11 +128,11 @@ impl IoHandle {
             && !self.socket.upgrade().is_some_and(|socket| lock(&socket).is_quiet())
     }
 
-    /// Another protocol is spoken from now on, whose writer gets its errors.
-    pub fn upgraded(&self) {
-        if let Some(socket) = self.socket.upgrade() {
-            lock(&socket).on_write_error = OnWriteError::Report;
-        }
+    /// Sets how failed writes are treated from now on. Returns true if one has failed already and its
+    /// error was not reported: hyper then waits for a write that will never be ready.
+    pub fn on_write_error(&self, reaction: OnWriteError) -> bool {
+        self.counters.hides_write_errors.store(reaction == OnWriteError::StayPending, Relaxed);
+        self.counters.write_failed.load(Relaxed)
     }
 }
 
@@ -143,22 +150,25 @@ impl Socket {
         };
         pending_events(socket).is_ok_and(|events| events.is_empty())
     }
+}
 
+impl Counters {
     /// True after a failed write whose error is not reported: no further write is tried.
     fn has_hidden_failure(&self) -> bool {
-        self.write_failed && self.on_write_error == OnWriteError::StayPending
+        self.write_failed.load(Relaxed) && self.hides_write_errors.load(Relaxed)
     }
 
     /// Turns a failed write into a pending one, where write errors are not reported.
     ///
     /// An upstream may answer and close before it has read the whole request (413, 401). The write then
     /// fails while the response waits to be read, and hyper would give up on both.
-    fn hide_failure<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn hide_failure<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
-            Poll::Ready(Err(_)) if self.on_write_error == OnWriteError::StayPending => {
-                self.write_failed = true;
+            Poll::Ready(Err(_)) if self.hides_write_errors.load(Relaxed) => {
+                self.write_failed.store(true, Relaxed);
                 // No waker is registered, and none is needed: the event that failed the write also wakes
-                // the read side of the same task, which brings the response or the error.
+                // the read side of the same task, which brings the response or the error. Once a response
+                // has ended nothing is read any more: its owner then asks for the failure.
                 Poll::Pending
             }
             written => written,
@@ -194,7 +204,7 @@ impl AsyncWrite for UpstreamIo {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut socket = lock(&self.socket);
-        if socket.has_hidden_failure() {
+        if self.counters.has_hidden_failure() {
             return Poll::Pending; // as in `hide_failure`
         }
         let Counters { written: total, awaits_first_byte, .. } = &*self.counters;
@@ -209,7 +219,7 @@ impl AsyncWrite for UpstreamIo {
             // Cleared by a write that took bytes only: a pending one is checked again.
             awaits_first_byte.store(false, Relaxed);
         }
-        socket.hide_failure(written)
+        self.counters.hide_failure(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -218,16 +228,16 @@ impl AsyncWrite for UpstreamIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut socket = lock(&self.socket);
-        if socket.has_hidden_failure() {
+        if self.counters.has_hidden_failure() {
             return Poll::Pending; // as in `hide_failure`
         }
         let flushed = Pin::new(&mut socket.stream).poll_flush(cx);
-        socket.hide_failure(flushed)
+        self.counters.hide_failure(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut socket = lock(&self.socket);
-        if socket.has_hidden_failure() {
+        if self.counters.has_hidden_failure() {
             return Poll::Ready(Ok(())); // the socket cannot be written to any more
         }
         Pin::new(&mut socket.stream).poll_shutdown(cx)

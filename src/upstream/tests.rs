@@ -441,6 +441,52 @@ async fn a_connection_whose_answer_is_given_up_ends_although_its_request_goes_on
     .await;
 }
 
+/// Before the answer was read or after it: nothing waits for the time-out of a request that stalls.
+#[tokio::test]
+async fn a_connection_whose_request_cannot_be_written_ends_with_its_answer() {
+    local(async {
+        for reset_first in [true, false] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let uri = format!("http://{}", listener.local_addr().unwrap());
+            let state = Arc::<UpstreamState>::default();
+            let settings = Arc::new(Settings::new("bank", origin(&uri)));
+            let pool = Pool::new(&TlsCache::default(), settings, 8, Arc::clone(&state)).unwrap();
+            let (tell, body) = told();
+            tell.send(Ok("first")).unwrap();
+            let serving = async {
+                let (mut bank, _) = listener.accept().await.unwrap();
+                bank.read_u8().await.unwrap();
+                bank.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhalf").await.unwrap();
+                bank
+            };
+            let request = request(Method::POST, body);
+            let (answer, bank) = tokio::join!(send(&pool, request, Reuse::Any), serving);
+            let answer = answer.unwrap();
+            let reset = || {
+                bank.set_zero_linger().unwrap();
+                drop(bank);
+            };
+            if reset_first {
+                reset();
+                for _ in 0..20 {
+                    let _ = tell.send(Ok("more"));
+                    tokio::task::yield_now().await;
+                }
+                drop(answer.collect().await);
+            } else {
+                assert_eq!(answer.collect().await.unwrap().to_bytes(), "half");
+                reset();
+            }
+            until("the socket is closed", || {
+                let _ = tell.send(Ok("more"));
+                state.status().connections_open == 0
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_connection_that_cannot_be_made_is_reported_as_such() {
     local(async {
