@@ -42,10 +42,14 @@ pub trait DeliveryObserver {
     fn delivered(&self, delivery: Delivery);
 }
 
+// The two kinds that nearly every message has are kept unboxed: a body that hyper receives and passes on
+// then costs no allocation and no virtual call for each frame.
 enum Inner {
     Empty,
+    /// `None` once the bytes have been taken.
     Full(Option<Bytes>),
     Incoming(Incoming),
+    // Not `Send`: a worker's bodies never leave its thread.
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
 }
 
@@ -117,6 +121,8 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
+        // hyper frames a message by this answer before it polls: a body that is empty and says false would
+        // go out as `chunked`, also for a GET.
         match &self.inner {
             Inner::Empty => true,
             Inner::Full(bytes) => bytes.is_none(),
@@ -163,12 +169,14 @@ impl<F: BodyFilter> HttpBody for Filtered<F> {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
-        // Both parts are `Unpin`: nothing is pinned but what a body has boxed.
+        // Both parts are `Unpin`: nothing is pinned but what a body has boxed. The filter polls the body
+        // with the same `cx`, so that whichever of the two is pending has registered the waker.
         let Self { body, filter } = &mut *self;
         filter.poll_frame(body, cx)
     }
 
     fn is_end_stream(&self) -> bool {
+        // Not the filter's to say: one that adds or holds back bytes would break the announced length.
         self.body.is_end_stream()
     }
 
@@ -195,7 +203,9 @@ impl<F: FnMut() + Unpin> BodyFilter for OnEnd<F> {
 pub fn is_last(frame: &PollFrame, body: &Body) -> bool {
     match frame {
         Poll::Ready(None) => true,
+        // Nothing follows trailers, in HTTP/1 as in HTTP/2, and not every body says so by itself.
         Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
+        // An error is an end, but not the end of a whole body: who asks would take it for complete.
         Poll::Ready(Some(Err(_))) | Poll::Pending => false,
     }
 }

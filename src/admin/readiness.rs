@@ -16,7 +16,7 @@ pub trait Health: Send + Sync + 'static {
     fn started(&self) -> bool;
     /// Every token of every credential, ordered by the credentials' names.
     fn tokens(&self) -> Vec<TokenStatus>;
-    /// What `/status` shows beside tokens. It may wait for workers, within a bound.
+    /// Makes the part of `/status` that is not tokens. It may wait for workers, within a bound.
     fn report(&self) -> Pin<Box<dyn Future<Output = StatusReport> + Send + '_>>;
     /// Requests the missing tokens of a credential, or of all that are not lazy.
     fn ask(&self, credential: Option<&str>);

@@ -59,7 +59,7 @@ pub struct RequestStatus {
     pub client: String,
     /// Seconds since its head arrived.
     pub age_s: f64,
-    /// What it waits for.
+    /// The event that it waits for.
     pub phase: &'static str,
 }
 

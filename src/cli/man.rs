@@ -156,7 +156,7 @@ fn describe_argument(page: &mut Roff, argument: &Arg) {
     item(page, &format!("{short}{argument}"), &[roman(help(argument))]);
 }
 
-/// What an argument means, with its default.
+/// The meaning of an argument, with its default.
 fn help(argument: &Arg) -> String {
     let text = argument.get_help().map(ToString::to_string).unwrap_or_default();
     let defaults: Vec<_> =

@@ -1,4 +1,4 @@
-//! What a running instance of the same configuration holds: it is asked before a token server is,
+//! The tokens of a running instance of the same configuration: it is asked before a token server is,
 //! whose calls may be counted, or end the token that is in use.
 
 use serde_json::Value;

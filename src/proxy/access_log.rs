@@ -39,9 +39,9 @@ pub struct AccessRecord {
     log: RequestLog,
     stop: StopSignal,
     route: Option<(Arc<UpstreamPlan>, Arc<RoutePlan>)>,
-    /// Whether the upstream may have seen the request.
+    /// The fate of the request at the upstream, as far as it is known.
     forwarded: Forwarded,
-    /// Whether the upstream may have seen it in the attempts before the current one.
+    /// The fate of the attempts before the current one.
     forwarded_before: Forwarded,
     /// The phase of the request until it is sent.
     waits_for: RequestPhase,
@@ -71,7 +71,7 @@ struct AnswerRecord {
     detail: Option<Cow<'static, str>>,
     /// Time from the head of the request to that of the response.
     after: Duration,
-    /// Whether the upstream's response arrived whole; `None` for a rejection.
+    /// True if the upstream's response arrived whole; `None` for a rejection.
     complete: Option<bool>,
     /// True if the upstream broke it off, or let it rest for too long. An app that leaves in the middle
     /// makes an answer incomplete too, and is no fault of anybody's.
@@ -198,6 +198,7 @@ impl AccessRecord {
     /// Notes that an attempt got no answer, and whether the upstream may have seen the request.
     pub fn attempt_failed(&mut self, now: Instant, forwarded: Forwarded) {
         self.attempt_ended(now);
+        // For `returned`: a second attempt that sent nothing does not undo what this one may have done.
         self.forwarded_before = forwarded;
     }
 
@@ -205,6 +206,7 @@ impl AccessRecord {
     pub fn returned(&mut self) {
         // An earlier attempt may have reached the upstream, which this one cannot undo.
         self.forwarded = self.forwarded_before;
+        // Counted by `sending`, which came first for the reason given there.
         self.attempts -= 1;
         self.sent_at = None;
     }
@@ -371,6 +373,7 @@ impl AccessRecord {
             (self.forwarded == Forwarded::Yes && self.delivery != Some(Delivery::Complete))
                 .then_some("the app did not get the whole answer of the upstream")
         });
+        // A macro, since a `tracing` event has its level and its fields at compile time.
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -416,6 +419,8 @@ fn milliseconds(duration: Duration) -> f64 {
 /// of the record is the body, the exchange or the connection, whichever is dropped last.
 impl Drop for AccessRecord {
     fn drop(&mut self) {
+        // Asked at the end and not when the response was made: a response that was complete for hyper may
+        // still be in our buffers when a second signal ends the program.
         let aborting = self.stop.phase() == ShutdownPhase::Aborting;
         let mut answer = self.answer.take().unwrap_or_else(|| {
             // Dropped before its response: by a shutdown, or because the client has left.

@@ -96,7 +96,7 @@ impl Code {
         StatusCode::from_u16(self.facts().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Whether an operator may have to act on it, so that it is logged as a warning.
+    /// True if an operator may have to act on it, so that it is logged as a warning.
     pub fn needs_operator(self) -> bool {
         self.status().is_server_error() && self != Self::Loop
     }

@@ -55,7 +55,7 @@ fn proxy_status(rejection: &Rejection) -> String {
     }
 }
 
-/// Whether the client connection is closed after a rejection: the rest of what the client sends
+/// True if the client connection is closed after a rejection: the rest of what the client sends
 /// cannot be trusted, or is not worth reading.
 fn closes_connection(code: Code) -> bool {
     matches!(

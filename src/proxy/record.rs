@@ -54,6 +54,8 @@ where
             AccessRecord::new(&request, fields, snapshot.plan.request_log, snapshot.stop.clone());
         let in_flight = snapshot.metrics.enter_in_flight();
         let scope = RequestScope::new(snapshot, record, in_flight, self.worker.requests());
+        // Held twice: by the request's future, and here, so that the record outlives a future that is
+        // dropped or ends in an error.
         let held = scope.clone();
         let request = ScopedRequest { request, fields, connection, client, upgrade, scope: held };
         // In a box, since it is moved from state to state.

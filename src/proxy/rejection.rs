@@ -16,7 +16,7 @@ pub struct Rejection {
     pub code: Code,
     /// The cause and the remedy, in words. Contains no text of the request itself.
     pub detail: Cow<'static, str>,
-    /// Whether the request reached the upstream.
+    /// The fate of the request at the upstream.
     pub forwarded: Forwarded,
     /// Time after which another try may succeed.
     pub retry_after: Option<Duration>,

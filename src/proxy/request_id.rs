@@ -44,7 +44,7 @@ impl RequestId {
     }
 }
 
-/// Whether an app's id can stand in a log line as it is.
+/// True if an app's id can stand in a log line as it is.
 fn is_acceptable(id: &[u8]) -> bool {
     let printable = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
     !id.is_empty() && id.len() <= RequestId::MAX_BYTES && id.iter().all(printable)

@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(read(&command).await, Ok(Sensitive::new("$HOME ; *")));
     }
 
-    /// What the program has started holds a FIFO open, whose other end sees it end.
+    /// Processes that the program has started hold a FIFO open, whose other end sees them end.
     #[cfg(unix)]
     #[tokio::test]
     async fn a_program_that_hangs_is_ended_with_all_it_has_started() {

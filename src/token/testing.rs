@@ -58,7 +58,7 @@ pub struct Call {
     pub ended: Option<Instant>,
     /// What became of it.
     pub mood: Mood,
-    /// Whether it came with a refresh token.
+    /// True if it came with a refresh token.
     pub refresh: bool,
 }
 
@@ -70,7 +70,7 @@ pub struct World {
     pub latency: Duration,
     /// The secret that clients have now.
     pub secret: u64,
-    /// Whether answers bring a refresh token.
+    /// True if answers bring a refresh token.
     pub refresh_tokens: bool,
     /// The scopes that are granted, where the answer names them.
     pub granted: Option<&'static str>,
@@ -129,7 +129,7 @@ impl Scripted {
         self.world().calls.len()
     }
 
-    /// Whether a token lives, by true time.
+    /// True if a token lives, by true time.
     pub fn lives(&self, header: &http::HeaderValue) -> bool {
         let token = header.to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
         let world = self.world();

@@ -35,7 +35,7 @@ impl UpstreamStates {
 
 /// The state of one upstream.
 pub struct UpstreamState {
-    /// What the atomic times count from.
+    /// The origin of the atomic times.
     started: Instant,
     /// Milliseconds from `started` to the last answer, plus one; 0 where there was none.
     answered: AtomicU64,
@@ -114,6 +114,7 @@ impl UpstreamState {
     /// Notes that an answer's head arrived.
     pub fn answered(&self, at: Instant, status: StatusCode) {
         let since = at.saturating_duration_since(self.started).as_millis();
+        // Plus one, so that an answer in the first millisecond is not taken for none.
         let since = u64::try_from(since).unwrap_or(u64::MAX - 1) + 1;
         // Relaxed: each value stands for itself, nothing else is read because of it.
         self.answered.store(since, Ordering::Relaxed);
@@ -150,12 +151,15 @@ impl UpstreamState {
 
     /// Counts a connection as open until what is returned is dropped.
     pub fn open(self: &Arc<Self>) -> OpenConnection {
+        // Relaxed here and in the guard: the number is shown, and nothing is decided by it.
         self.open.fetch_add(1, Ordering::Relaxed);
         OpenConnection(Arc::clone(self))
     }
 
     /// A copy of it.
     pub fn status(&self) -> UpstreamStatus {
+        // Kept as monotonic time and turned into wall-clock time only now: a clock that was set meanwhile
+        // would otherwise move an event that has not moved.
         let now = SystemTime::now();
         let time = |since: &AtomicU64| {
             let since = Duration::from_millis(since.load(Ordering::Relaxed).checked_sub(1)?);

@@ -1,4 +1,4 @@
-//! What connecting found, phase by phase.
+//! The result of connecting, phase by phase.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,4 @@
-//! Whether a credential brings tokens: those of the running instance, or new ones.
+//! The tokens of each credential: those of the running instance, or new ones.
 
 use std::time::Duration;
 

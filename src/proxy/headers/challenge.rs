@@ -39,7 +39,7 @@ pub fn classify_challenge<B>(response: &Response<B>) -> Challenge {
     }
 }
 
-/// Whether a Bearer challenge has this `error` code. Codes are compared without case, since servers
+/// True if a Bearer challenge has this `error` code. Codes are compared without case, since servers
 /// write them in any, although RFC 6750 section 3 defines them in lower case.
 fn has_error_code<B>(response: &Response<B>, code: &str) -> bool {
     let lines = response.headers().get_all(WWW_AUTHENTICATE).iter();

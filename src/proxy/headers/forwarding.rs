@@ -40,7 +40,7 @@ pub fn append(headers: &mut HeaderMap, hop: Hop<'_>) {
     }
 }
 
-/// Whether a field describes the client, but is not one of the lists that the hop is added to.
+/// True if a field describes the client, but is not one of the lists that the hop is added to.
 fn claims(name: &HeaderName) -> bool {
     let listed = || [FORWARDED, FOR, HOST, PROTO].contains(name);
     match FieldClass::classify(name) {

@@ -12,7 +12,7 @@ pub(super) fn members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<It
         .filter(|member| !member.is_empty())
 }
 
-/// Whether a byte may stand in a token (RFC 9110 section 5.6.2).
+/// True if a byte may stand in a token (RFC 9110 section 5.6.2).
 pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

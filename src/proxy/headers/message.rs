@@ -4,7 +4,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, UPG
 
 use super::list::members;
 
-/// Whether a request asks for the WebSocket protocol (RFC 6455 section 4.2.1): one line of Upgrade
+/// True if a request asks for the WebSocket protocol (RFC 6455 section 4.2.1): one line of Upgrade
 /// that offers nothing else, and a line of Connection that names `upgrade`. Any other Upgrade is an
 /// offer that a server may ignore (RFC 9110 section 7.8), as Java's clients offer `h2c` with every
 /// connection, and is removed with the other fields of one connection.
@@ -17,7 +17,7 @@ pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
         && members(headers, CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
 }
 
-/// Whether a message belongs to a gRPC call: its Content-Type begins with `application/grpc`, in any
+/// True if a message belongs to a gRPC call: its Content-Type begins with `application/grpc`, in any
 /// case (RFC 9110 section 8.3.1), which includes named message formats such as
 /// `application/grpc+proto`.
 pub fn is_grpc(headers: &HeaderMap) -> bool {

@@ -5,7 +5,7 @@
 
 use http::uri::PathAndQuery;
 
-/// Whether the query has an access token, in any spelling that a server may accept: percent-encoded, in
+/// True if the query has an access token, in any spelling that a server may accept: percent-encoded, in
 /// another case, as an element of a list.
 pub fn has_access_token(query: &str) -> bool {
     query.split(SEPARATORS).any(is_access_token)

@@ -15,7 +15,7 @@ pub(super) fn redact_token(headers: &mut HeaderMap, token: Option<&[u8]>) {
     }
 }
 
-/// Whether bytes contain the token, as it is or percent-encoded as in a URL. Nothing contains an empty
+/// True if bytes contain the token, as it is or percent-encoded as in a URL. Nothing contains an empty
 /// token.
 pub fn contains_token(bytes: &[u8], token: &[u8]) -> bool {
     // Encoding never shortens a text, so that most values are too short for most tokens.

@@ -219,7 +219,7 @@ impl ResponseRewrite {
         (ours != path).then_some(ours)
     }
 
-    /// Whether a cookie's domain includes the upstream: it is the host or a parent of it. An address
+    /// True if a cookie's domain includes the upstream: it is the host or a parent of it. An address
     /// has no parents (RFC 6265 section 5.1.3). A leading dot has no meaning (section 5.2.3).
     fn is_in_domain(&self, domain: &[u8]) -> bool {
         let host = self.origin.host();

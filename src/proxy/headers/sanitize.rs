@@ -123,7 +123,7 @@ impl HeaderPolicy {
         to_strip
     }
 
-    /// Whether a field is removed. Some servers take `_` for `-`, so that a name spelled that way would
+    /// True if a field is removed. Some servers take `_` for `-`, so that a name spelled that way would
     /// undo what is removed or set.
     fn strips(&self, name: &HeaderName, to_strip: FieldClass) -> bool {
         match FieldClass::classify(name) {
@@ -138,7 +138,7 @@ impl HeaderPolicy {
         }
     }
 
-    /// Whether TE asks for trailers that are forwarded: only then may `TE: trailers` be sent on (RFC
+    /// True if TE asks for trailers that are forwarded: only then may `TE: trailers` be sent on (RFC
     /// 9110 section 10.1.4). gRPC servers take its absence for a proxy that loses the status.
     fn trailers_welcome(&self, headers: &HeaderMap) -> bool {
         let offered = members(headers, TE).any(|member| member.eq_ignore_ascii_case(b"trailers"));

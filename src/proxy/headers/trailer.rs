@@ -75,13 +75,13 @@ impl AllowedTrailers {
         Self(more.into_iter().collect())
     }
 
-    /// Whether a configuration may allow a trailer of this name.
+    /// True if a configuration may allow a trailer of this name.
     pub fn may_allow(name: &HeaderName) -> bool {
         FieldClass::classify(name.as_str()) == FieldClass::empty()
             && !STEERING.contains(&name.as_str())
     }
 
-    /// Whether the configuration allows more than the usual trailers.
+    /// True if the configuration allows more than the usual trailers.
     pub(super) fn has_more(&self) -> bool {
         !self.0.is_empty()
     }
@@ -104,7 +104,7 @@ impl AllowedTrailers {
     }
 }
 
-/// Whether a trailer of a gRPC call may be metadata. Its name may contain `_`, which some servers
+/// True if a trailer of a gRPC call may be metadata. Its name may contain `_`, which some servers
 /// take for `-`, so that it is checked with both.
 fn is_metadata(name: &HeaderName) -> bool {
     let harmless = |name: &[u8]| {

@@ -63,12 +63,12 @@ impl Via {
         self.to_app.of(version)
     }
 
-    /// Whether a member of Via says that a request has passed through this process before.
+    /// True if a member of Via says that a request has passed through this process before.
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
         members(headers, VIA).any(|member| self.matches(member))
     }
 
-    /// Whether a member, `received-protocol received-by [comment]`, is of this process. Names are
+    /// True if a member, `received-protocol received-by [comment]`, is of this process. Names are
     /// compared without case.
     fn matches(&self, member: &[u8]) -> bool {
         let comment_start = member.iter().position(|byte| *byte == b'(').unwrap_or(member.len());
@@ -79,7 +79,7 @@ impl Via {
     }
 }
 
-/// Whether a comment is one that an instance of this program writes.
+/// True if a comment is one that an instance of this program writes.
 fn is_instance(comment: &[u8]) -> bool {
     matches!(comment, [b'(', digits @ .., b')'] if digits.len() == 8 && digits.iter().all(u8::is_ascii_hexdigit))
 }

@@ -173,7 +173,7 @@ impl ClientMatcher {
     }
 }
 
-/// Whether a certificate has a name. DNS names are compared without case (RFC 4343), and a wildcard only
+/// True if a certificate has a name. DNS names are compared without case (RFC 4343), and a wildcard only
 /// matches itself.
 fn certifies(name: &CertificateName, certificate: &PeerCertificate) -> bool {
     match name {

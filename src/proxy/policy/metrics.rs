@@ -115,6 +115,7 @@ impl ProxyMetrics {
             upstreams: UpstreamStates::default(),
             history: RequestHistory::default(),
         };
+        // A series that is absent until its first event hides that event from `increase()`.
         for code in Code::ALL {
             metrics.rejected.with_label_values(&[code.as_str()]);
         }
@@ -148,6 +149,8 @@ impl ProxyMetrics {
             state: self.upstreams.of(upstream),
             clients: clients.iter().map(of_client).collect(),
         };
+        // Only these of all statuses, for the same reason: others appear with their first answer, since
+        // each is a series for each method of each route.
         let usual = [StatusCode::OK, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
         for method in methods {
             for status in usual {
@@ -222,6 +225,7 @@ impl RouteMetrics {
 
     /// Totals of all methods and status codes.
     pub fn totals(&self) -> RouteTotals {
+        // An operator may wait for a worker that adds a handle; the request path never does.
         let counted = self.counted.read().unwrap_or_else(PoisonError::into_inner);
         let sum = |wanted: fn(&StatusCode) -> bool| {
             let wanted = counted.iter().filter(|(_, status, _)| wanted(status));
@@ -249,8 +253,11 @@ impl RouteMetrics {
     fn counter(&self, method: &Method, status: StatusCode) -> Counter {
         let labels = [&*self.upstream, &*self.route, method.as_str(), status.as_str()];
         let counter = self.requests.with_label_values(&labels);
-        // A handle that cannot be kept now is looked up again next time.
-        if let Ok(mut counted) = self.counted.try_write() {
+        // A handle that cannot be kept now is looked up again next time. Another worker may have added the
+        // same one meanwhile, which must not be counted twice in the totals.
+        if let Ok(mut counted) = self.counted.try_write()
+            && !counted.iter().any(|(known, code, _)| *code == status && known == method)
+        {
             counted.push((method.clone(), status, counter.clone()));
         }
         counter

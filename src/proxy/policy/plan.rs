@@ -139,7 +139,7 @@ impl RoutePlan {
         (!names.is_empty()).then(|| names.join(" "))
     }
 
-    /// Whether an upstream path is that of a token endpoint, in any spelling that some server may
+    /// True if an upstream path is that of a token endpoint, in any spelling that some server may
     /// take for it, whatever the route allows in paths.
     pub fn is_token_endpoint(&self, path: &str) -> bool {
         self.token_paths.iter().any(|token| could_alias(path, token))
@@ -411,7 +411,7 @@ impl HostPolicy {
         Self { patterns }
     }
 
-    /// Whether a request may be addressed to this authority. The port is ignored: port forwarding and
+    /// True if a request may be addressed to this authority. The port is ignored: port forwarding and
     /// Kubernetes Services change it, and DNS rebinding cannot forge a name.
     pub fn allows(&self, authority: &Authority) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(authority.host()))

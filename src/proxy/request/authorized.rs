@@ -163,7 +163,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Whether the client asks for a WebSocket (RFC 6455 section 4.1) on a route that offers it. Any
+    /// True if the client asks for a WebSocket (RFC 6455 section 4.1) on a route that offers it. Any
     /// other Upgrade is an offer that may be ignored (RFC 9110 section 7.8).
     fn is_websocket(&self) -> bool {
         self.exchange.route.upgrade.websocket
@@ -267,7 +267,7 @@ impl Draft {
         Ok(Some(bearer))
     }
 
-    /// Whether the end of the body must have arrived before anything is sent: for an HTTP/2 request
+    /// True if the end of the body must have arrived before anything is sent: for an HTTP/2 request
     /// with a length of 0 whose stream has not ended. If data follows, it is malformed (RFC 9113
     /// section 8.1.1), and the upstream would already have it as a complete request.
     fn must_see_end(&self) -> bool {
@@ -276,7 +276,7 @@ impl Draft {
             && !self.inbound.request.body().is_end_stream()
     }
 
-    /// Whether the body is read before anything is sent: a small one of known length, if the request
+    /// True if the body is read before anything is sent: a small one of known length, if the request
     /// may be sent again. A larger one streams, and its request is sent once.
     fn is_worth_buffering(&self) -> bool {
         let limit = self.exchange.scope.plan().limits.replay_buffer_bytes;

@@ -14,13 +14,13 @@ use crate::body::Body;
 use crate::proxy::policy::settings::RetryUnsafe;
 use crate::token::Bearer;
 
-/// Whether a method is safe, and may always be sent again: GET, HEAD or OPTIONS, a subset of the
+/// True if a method is safe, and may always be sent again: GET, HEAD or OPTIONS, a subset of the
 /// safe methods of RFC 9110 section 9.2.1.
 pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Whether a request may be sent a second time, by its method and the condition of its route.
+/// True if a request may be sent a second time, by its method and the condition of its route.
 pub fn may_repeat(method: &Method, headers: &HeaderMap, retry_unsafe: RetryUnsafe) -> bool {
     is_safe(method)
         || match retry_unsafe {
