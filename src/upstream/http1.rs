@@ -224,10 +224,7 @@ impl Http1Connection {
                 SendError { kind, forwarded, reused }
             };
             let mut response = match sent {
-                Some(Ok(response)) => {
-                    unanswered.0 = None;
-                    response
-                }
+                Some(Ok(response)) => response,
                 Some(Err(mut failed)) => {
                     let unsent = failed.take_message();
                     let silent = exchange.io.read() == read;
@@ -237,6 +234,7 @@ impl Http1Connection {
             };
             check_http1(&mut response, requested_upgrade.as_ref())
                 .map_err(|kind| SendFailure::Failed(error(kind)))?;
+            unanswered.0 = None;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 exchange.io.on_write_error(OnWriteError::Report);
             }
@@ -330,6 +328,10 @@ struct Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        // hyper has taken all of the request, and waits for a write that will never be ready.
+        if self.io.write_failed() {
+            return self.task.abort();
+        }
         // A body that was dropped before its end leaves bytes on the connection: such a connection is
         // dropped here, which closes it.
         if let Some(mut connection) = self.connection.take()
@@ -342,7 +344,7 @@ impl Drop for Exchange {
     }
 }
 
-/// Ends hyper's task when a request gets no answer, or nobody waits for it any more. To drop hyper's sender
+/// Ends hyper's task when a request gets no valid answer, or nobody waits for it any more. To drop hyper's sender
 /// is not enough: a task whose write has failed unseen ([`OnWriteError::StayPending`]) is never woken again,
 /// and would keep the socket and its permit.
 struct AbortOnDrop(Option<AbortHandle>);

@@ -132,6 +132,11 @@ impl IoHandle {
     /// error was not reported: hyper then waits for a write that will never be ready.
     pub fn on_write_error(&self, reaction: OnWriteError) -> bool {
         self.counters.hides_write_errors.store(reaction == OnWriteError::StayPending, Relaxed);
+        self.write_failed()
+    }
+
+    /// True if a write has failed and its error was not reported.
+    pub fn write_failed(&self) -> bool {
         self.counters.write_failed.load(Relaxed)
     }
 }

@@ -441,6 +441,39 @@ async fn a_connection_whose_answer_is_given_up_ends_although_its_request_goes_on
     .await;
 }
 
+/// The request is in hyper's buffer to its end, which the bank does not read.
+#[tokio::test]
+async fn a_connection_whose_last_write_failed_is_not_kept() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::<UpstreamState>::default();
+        let settings = Arc::new(Settings::new("bank", origin(&uri)));
+        let pool = Pool::new(&TlsCache::default(), settings, 8, Arc::clone(&state)).unwrap();
+        let (tell, body) = told();
+        tell.send(Ok("first")).unwrap();
+        let serving = async {
+            let (mut bank, _) = listener.accept().await.unwrap();
+            let mut received = Vec::new();
+            while !received.ends_with(b"first\r\n") {
+                bank.read_buf(&mut received).await.unwrap();
+            }
+            // Without a turn of the runtime in between: when hyper's task runs, it finds nothing to read
+            // yet, and the write fails.
+            bank.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole").await.unwrap();
+            bank.set_zero_linger().unwrap();
+            drop(bank);
+            tell.send(Ok("last")).unwrap();
+            drop(tell);
+        };
+        let request = request(Method::POST, body);
+        let (answer, ()) = tokio::join!(send(&pool, request, Reuse::Any), serving);
+        assert_eq!(answer.unwrap().collect().await.unwrap().to_bytes(), "whole");
+        until("the socket is closed", || state.status().connections_open == 0).await;
+    })
+    .await;
+}
+
 /// Before the answer was read or after it: nothing waits for the time-out of a request that stalls.
 #[tokio::test]
 async fn a_connection_whose_request_cannot_be_written_ends_with_its_answer() {
