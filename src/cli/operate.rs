@@ -194,13 +194,12 @@ fn admin_address(path: Option<&Path>, admin: Option<String>, page: Page) -> Stri
     if let Some(address) = admin {
         return address;
     }
+    // The file may be broken by now, and the instance runs on with what it read before.
     let configured = path
         .map(Path::to_owned)
         .or_else(config::find_file)
-        .and_then(|file| config::load(&file).ok());
-    configured
-        .and_then(|loaded| address_of(&loaded.config.admin, page))
-        .unwrap_or_else(|| "localhost:6751".into())
+        .and_then(|file| config::load_admin(&file));
+    configured.and_then(|admin| address_of(&admin, page)).unwrap_or_else(|| "localhost:6751".into())
 }
 
 /// The admin address where a page is shown; of several, one that only this machine reaches, since

@@ -12,7 +12,7 @@ use crate::token::Credential;
 pub(super) struct RunningInstance {
     /// Its admin address.
     pub(super) address: String,
-    status: Value,
+    pub(super) status: Value,
 }
 
 impl RunningInstance {
@@ -25,7 +25,18 @@ impl RunningInstance {
     }
 
     /// Its usable token of a credential with exactly these scopes.
+    pub(super) fn usable_token(
+        &self,
+        credential: &Credential,
+        scopes: &ScopeSet,
+    ) -> Option<&Value> {
+        self.token(credential, scopes).filter(|token| token["usable"] == true)
+    }
+
+    /// Its token of a credential with exactly these scopes, usable or not. A credential of the same name
+    /// with another token endpoint is another credential.
     pub(super) fn token(&self, credential: &Credential, scopes: &ScopeSet) -> Option<&Value> {
+        let token_url = credential.endpoint.uri().to_string();
         let mut wanted: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
         wanted.sort_unstable();
         let has_scopes = |token: &Value| {
@@ -35,7 +46,15 @@ impl RunningInstance {
             held == wanted
         };
         self.status["tokens"].as_array()?.iter().find(|token| {
-            token["credential"] == *credential.name && token["usable"] == true && has_scopes(token)
+            token["credential"] == *credential.name
+                && token["token_url"] == *token_url
+                && has_scopes(token)
         })
+    }
+
+    /// Its state of an upstream of this name and origin.
+    pub(super) fn upstream(&self, name: &str, origin: &str) -> Option<&Value> {
+        let upstreams = self.status["upstreams"].as_array()?;
+        upstreams.iter().find(|upstream| upstream["name"] == *name && upstream["url"] == *origin)
     }
 }

@@ -28,7 +28,12 @@ pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
     };
     let running = if flags.fresh || flags.reveal { None } else { RunningInstance::of(&config) };
     let held = running.as_ref().and_then(|running| {
-        Some(held(&credential, &scopes, &running.address, running.token(&credential, &scopes)?))
+        Some(held(
+            &credential,
+            &scopes,
+            &running.address,
+            running.usable_token(&credential, &scopes)?,
+        ))
     });
     if let Some(text) = held {
         out!("{text}")?;

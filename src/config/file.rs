@@ -8,6 +8,7 @@ use super::model::Config;
 use super::{
     admin, checks, clients, credentials, egress, log, reload, server, shutdown, tls, upstreams,
 };
+use crate::admin::settings::AdminSettings;
 use crate::diagnostics::{Context, Section};
 use crate::proxy::policy::settings::ProxySettings;
 use crate::secret::StoreHttpSettings;
@@ -54,6 +55,15 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
         log,
         watch,
     })
+}
+
+/// Resolves `[admin]` alone. Problems are in the context.
+pub(super) fn admin<'c>(ctx: &'c Context<'c>) -> AdminSettings {
+    let root = Section::root(ctx);
+    let tls = tls::root(&root.section("tls"));
+    let store_http = StoreHttpSettings { tls, ..StoreHttpSettings::default() };
+    let clients = clients::read(&root, &store_http);
+    admin::read(&root, &server::read(&root, &clients))
 }
 
 /// `version` lets a later program change the meaning of keys.

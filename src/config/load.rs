@@ -7,6 +7,7 @@ use toml::de::DeTable;
 use super::file;
 use super::model::Config;
 use super::vocabulary::VOCABULARY;
+use crate::admin::settings::AdminSettings;
 use crate::diagnostics::{Context, Diagnostic, MaskedSource, Report, Visibility};
 
 /// Larger files are no configuration; reading one whole would only waste memory.
@@ -78,6 +79,28 @@ pub fn parse(
         Some(config) if report.errors() == 0 => Ok(Loaded { config, notes: report }),
         _ => Err(report),
     }
+}
+
+/// The admin settings of a file, as far as they can be read: whatever else is wrong with the file, an
+/// instance that was started before may still be asked.
+pub fn load_admin(path: &Path) -> Option<AdminSettings> {
+    let mut text = String::from_utf8_lossy(&read_file(path).ok()?).into_owned();
+    if !DeTable::parse_recoverable(&text).1.is_empty() {
+        // What stands after the mistake may be lost with it: the table alone.
+        text = table(&text, "[admin]");
+    }
+    let (root, _) = DeTable::parse_recoverable(&text);
+    let env = |name: &str| std::env::var(name).ok();
+    let context = Context::new(MaskedSource::new(&text), &env, &VOCABULARY, root.get_ref());
+    Some(file::admin(&context))
+}
+
+/// The lines of a table: its header and what follows, up to the next header.
+fn table(text: &str, header: &str) -> String {
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(header));
+    let header = lines.next();
+    let body = lines.take_while(|line| !line.starts_with('['));
+    header.into_iter().chain(body).map(|line| format!("{line}\n")).collect()
 }
 
 /// The first configuration in the usual places.

@@ -120,6 +120,11 @@ impl ProbeError {
         Self { error: FetchError::Refused { error, secret }, description, offset }
     }
 
+    /// Tells whether the server refused the client itself, whatever its scopes.
+    pub fn rejects_client(&self) -> bool {
+        self.error.refused_secret().is_some()
+    }
+
     /// The remedy, where one is known.
     pub fn hint(&self) -> Option<String> {
         self.error.hint().map(Cow::into_owned)

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
+use bearer_proxy::sandbox::ScriptedResponse;
 use rcgen::{CertificateParams, DnType, date_time_ymd};
 use serde_json::Value;
 
 use crate::support::corporate::{Corporate, Verdict};
 use crate::support::secured::{Secured, Special};
 use crate::support::tls::{Authority, Front, Identity};
-use crate::support::{Proxy, raw_server, secret_file};
+use crate::support::{Proxy, client, raw_server, secret_file};
 use crate::verbs::{Ended, verb};
 
 /// Checks a configuration.
@@ -324,4 +325,68 @@ async fn keys_of_clients_and_certificates_of_listeners_are_read_too() {
     let words = ["server.absent", "cannot be read"];
     let config = config.replace("server.key", "server.absent");
     check_failure(&bank, &config, "listener", "certificate", &words).await;
+}
+
+/// A proxy before the bank whose admin address is in its configuration, with further routes.
+async fn instance(bank: &Secured, routes: &str) -> (Proxy, String) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = bank.config(&Special::default());
+    let admin = format!("[admin]\nlisten = \"{free}\"");
+    let config = config.replace("[admin]\nlisten = \"127.0.0.1:0\"", &admin) + routes;
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_ready().await;
+    (proxy, config)
+}
+
+const PAYMENTS: &str = "[[upstreams.qbank.routes]]\nname = \"pay\"\npath = \"/v1/payments/ach\"\n\
+                        methods = [\"POST\"]\nscopes = [\"payments.ach.write\"]\n";
+
+#[tokio::test]
+async fn what_a_running_instance_knows_fails_the_check_and_costs_no_call() {
+    let bank = Secured::start().await;
+    let (proxy, config) = instance(&bank, PAYMENTS).await;
+    bank.bank.auth.accept_secrets([]);
+    let mut admin = client(proxy.admin_addr).await;
+    assert_eq!(admin.request("POST", "/refresh?credential=qbank", &[], b"").await.status, 202);
+    proxy.wait_log(|line| line.contains("renewal failed").then_some(())).await;
+    for _ in 0..2 {
+        bank.bank.api.set_responses([ScriptedResponse::Challenge, ScriptedResponse::Challenge]);
+        let mut app = client(proxy.addr).await;
+        assert_eq!(app.get("/v1/balances/1").await.status, 401);
+    }
+    let calls = || bank.bank.auth.ledger().calls().len();
+    let before = calls();
+    let ended = live(&bank, &config, &[]).await;
+    assert_eq!((ended.code, calls()), (3, before), "{}", ended.stdout);
+    for part in [
+        "instance 127.0.0.1:",
+        "√ running  bearer-proxy ",
+        "× renewal",
+        "invalid_client",
+        "× secret",
+        "× answers",
+        "nothing but 401, 2 times in a row, and says: Bearer",
+    ] {
+        assert!(ended.stdout.contains(part), "`{part}` is not in:\n{}", ended.stdout);
+    }
+    let again = ended.stdout.split("these steps failed").nth(1).unwrap();
+    assert_eq!(again.matches("credential qbank: secret: ").count(), 2, "at each token: {again}");
+    assert!(again.contains("upstream qbank: answers: it answers nothing but 401"), "{again}");
+    let ended = live(&bank, &config, &["-o", "json"]).await;
+    let json: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((ended.code, &json["ok"], calls()), (3, &false.into(), before));
+    let failures = json["failures"].as_array().unwrap();
+    let named = |step: &str| failures.iter().filter(|failure| failure["step"] == step).count();
+    assert_eq!((named("secret"), named("answers")), (2, 1), "{failures:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_is_tried_once() {
+    let bank = Secured::start().await;
+    bank.bank.auth.accept_secrets([]);
+    let config = bank.config(&Special::default()) + PAYMENTS;
+    let ended = live(&bank, &config, &[]).await;
+    assert_eq!((ended.code, bank.bank.auth.ledger().calls().len()), (3, 1), "{}", ended.stdout);
+    assert!(ended.stdout.contains("‼ token"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("not asked for"), "{}", ended.stdout);
 }

@@ -339,3 +339,32 @@ async fn a_demo_life_that_no_answer_can_state_is_refused() {
         assert!(ended.stderr.contains("whole seconds"), "{}", ended.stderr);
     }
 }
+
+#[tokio::test]
+async fn a_running_instance_answers_while_its_file_is_broken() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let secrets = TempDir::new().unwrap();
+    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    sandbox.write_secrets(secrets.path()).unwrap();
+    let text = sandbox.config_toml("127.0.0.1:0", &admin.to_string(), secrets.path());
+    let proxy = Proxy::start(&text).await;
+    proxy.wait_ready().await;
+    for (old, new) in [
+        ("[server]", "[server]\nlisten ="),
+        ("version = 1", "version = 2\nnonsense = true"),
+        ("credential = \"sqr\"", "credential = \"nobody\""),
+        ("[server]", "[[[server"),
+    ] {
+        let broken = text.replacen(old, new, 1);
+        assert_ne!(broken, text, "{old}");
+        std::fs::write(&proxy.config_path, broken).unwrap();
+        let dir = proxy.config_path.parent().unwrap();
+        assert_eq!(verb(dir, &["check"]).await.code, 78, "{new}");
+        for args in [&["status"][..], &["healthcheck"], &["wait", "--timeout", "1s"]] {
+            let ended = verb(dir, args).await;
+            assert_eq!(ended.code, 0, "{new}: {args:?}: {}", ended.stderr);
+        }
+        let file = proxy.config_path.to_str().unwrap();
+        assert_eq!(verb(secrets.path(), &["status", "-c", file]).await.code, 0, "{new}");
+    }
+}

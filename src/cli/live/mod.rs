@@ -1,9 +1,11 @@
-//! `check --live`: whether everything that the configuration names is there and answers.
+//! `check --live`: tests everything that the configuration names.
 //!
 //! For each credential, upstream, client and listener, step by step: references, files, DNS, egress
-//! proxy, TCP, TLS, clock, tokens, scopes. No request is sent to an upstream: that it speaks TLS with us is
+//! proxy, TCP, TLS, clock, tokens, scopes. A running instance is asked first: what it knows of its tokens
+//! and upstreams costs no token call. No request is sent to an upstream: that it speaks TLS with us is
 //! enough.
 
+mod instance;
 mod network;
 mod references;
 mod result;
@@ -48,11 +50,14 @@ pub fn check(config: &Config, notes: &Report, flags: &Check) -> anyhow::Result<E
         parts.push(part);
         Ok(())
     };
+    if let Some(running) = &running {
+        told(instance::group(running))?;
+    }
     for credential in &config.credentials {
         told(runtime.block_on(check_credential(config, credential, running.as_ref())))?;
     }
     for upstream in &config.proxy.upstreams {
-        told(runtime.block_on(check_upstream(upstream)))?;
+        told(runtime.block_on(check_upstream(upstream, running.as_ref())))?;
     }
     for client in &config.proxy.clients {
         if let Some(part) = runtime.block_on(check_client(client)) {
@@ -68,7 +73,10 @@ pub fn check(config: &Config, notes: &Report, flags: &Check) -> anyhow::Result<E
     match flags.output {
         OutputFormat::Json => outln!("{:#}", to_json(notes, &parts))?,
         OutputFormat::Text if failures == 0 => outln!("\neverything answers")?,
-        OutputFormat::Text => outln!("\n{failures} of these steps failed (×)")?,
+        OutputFormat::Text => {
+            outln!("\n{failures} of these steps failed (×)")?;
+            parts.iter().try_for_each(CheckGroup::print_failures)?;
+        }
     }
     Ok(if failures == 0 { Exit::Done } else { Exit::Live })
 }
@@ -78,6 +86,7 @@ fn to_json(notes: &Report, parts: &[CheckGroup]) -> Value {
     let mut all = notes.to_json();
     all["ok"] = json!(parts.iter().all(|part| part.failures() == 0));
     all["checks"] = parts.iter().map(CheckGroup::to_json).collect();
+    all["failures"] = parts.iter().flat_map(CheckGroup::failures_json).collect();
     all
 }
 
@@ -99,16 +108,17 @@ async fn check_credential(
     if references::client_certificate(&mut steps, &credential.tls) {
         network::connect(&mut steps, probe::connector(credential, &credential.endpoint)).await;
     }
-    if readable && !steps.iter().any(CheckResult::has_failed) {
-        for scopes in scope_sets(config, credential) {
-            tokens::token(&mut steps, credential, &scopes, running).await;
-        }
-    }
+    let may_call = readable && !steps.iter().any(CheckResult::has_failed);
+    let sets = scope_sets(config, credential);
+    tokens::tokens(&mut steps, credential, &sets, running, may_call).await;
     let url = Some(credential.endpoint.uri().to_string());
     CheckGroup { kind: "credential", name: credential.name.to_string(), url, steps }
 }
 
-async fn check_upstream(upstream: &UpstreamSettings) -> CheckGroup {
+async fn check_upstream(
+    upstream: &UpstreamSettings,
+    running: Option<&RunningInstance>,
+) -> CheckGroup {
     let settings = &upstream.connection;
     let mut steps = Vec::new();
     for (name, text) in &upstream.set_headers {
@@ -119,6 +129,11 @@ async fn check_upstream(upstream: &UpstreamSettings) -> CheckGroup {
     references::egress(&mut steps, settings.egress.as_ref()).await;
     if references::client_certificate(&mut steps, &settings.tls) {
         network::connect(&mut steps, settings.connector(&Default::default())).await;
+    }
+    let known =
+        running.and_then(|running| running.upstream(&settings.name, &settings.origin.to_string()));
+    if let Some(known) = known {
+        instance::upstream(&mut steps, known);
     }
     let url = Some(format!("{}{}", settings.origin, upstream.base_path));
     CheckGroup { kind: "upstream", name: settings.name.to_string(), url, steps }

@@ -87,7 +87,7 @@ impl CheckResult {
 
 /// A part of the configuration, and what was found about it.
 pub(super) struct CheckGroup {
-    /// `credential`, `upstream`, `client` or `listener`.
+    /// `instance`, `credential`, `upstream`, `client` or `listener`.
     pub(super) kind: &'static str,
     pub(super) name: String,
     /// Its URL, for credentials and upstreams.
@@ -104,6 +104,22 @@ impl CheckGroup {
         let steps: Vec<_> = self.steps.iter().map(CheckResult::to_json).collect();
         let ok = self.failures() == 0;
         json!({ "kind": self.kind, "name": self.name, "url": self.url, "ok": ok, "steps": steps })
+    }
+
+    /// Its failed steps, each with the part that it belongs to.
+    pub(super) fn failures_json(&self) -> impl Iterator<Item = Value> {
+        self.steps.iter().filter(|step| step.has_failed()).map(|step| {
+            let mut failure = step.to_json();
+            (failure["kind"], failure["name"]) = (self.kind.into(), self.name.as_str().into());
+            failure
+        })
+    }
+
+    /// Prints its failed steps again, one a line.
+    pub(super) fn print_failures(&self) -> io::Result<()> {
+        self.steps.iter().filter(|step| step.has_failed()).try_for_each(|step| {
+            outln!("  {} {}: {}: {}", self.kind, self.name, step.name, step.found)
+        })
     }
 
     pub(super) fn print(&self) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::instance;
 use super::result::CheckResult;
 use crate::cli::running_instance::RunningInstance;
 use crate::oauth::ScopeSet;
@@ -13,27 +14,48 @@ const MAX_OFFSET: Duration = Duration::from_secs(60);
 /// A clock that is further off is worth a word.
 const NOTED_OFFSET: Duration = Duration::from_secs(5);
 
-/// One token: held by the running instance, or asked for.
-pub(super) async fn token(
+/// All tokens of a credential; without `may_call` only those of the running instance. After the first refusal of the client itself no other token is asked for:
+/// servers lock a client out after a few.
+pub(super) async fn tokens(
+    steps: &mut Vec<CheckResult>,
+    credential: &Credential,
+    sets: &[ScopeSet],
+    running: Option<&RunningInstance>,
+    may_call: bool,
+) {
+    let mut refused = false;
+    for scopes in sets {
+        let held = running.and_then(|running| Some((running, running.token(credential, scopes)?)));
+        if let Some((running, token)) = held {
+            instance::token(steps, token, &with(scopes), &running.address);
+            continue;
+        }
+        if !may_call {
+            continue;
+        }
+        if refused {
+            let found = format!("not asked for: the server refuses the client{}", with(scopes));
+            steps.push(CheckResult::ok("token", found).warning());
+            continue;
+        }
+        refused = new_token(steps, credential, scopes).await;
+    }
+}
+
+/// Asks for one token. Returns true if the server refused the client itself.
+async fn new_token(
     steps: &mut Vec<CheckResult>,
     credential: &Credential,
     scopes: &ScopeSet,
-    running: Option<&RunningInstance>,
-) {
-    let held = running.and_then(|running| Some((running, running.token(credential, scopes)?)));
-    if let Some((running, token)) = held {
-        let until = token["expires"].as_str().unwrap_or("an unknown time");
-        let found = format!(
-            "the instance at {} holds a usable one until {until}{}; --fresh asks for a new one",
-            running.address,
-            with(scopes)
-        );
-        return steps.push(CheckResult::ok("token", found));
-    }
+) -> bool {
     match probe::probe(credential, scopes).await {
         Ok(probe) => succeeded(steps, &probe, scopes),
-        Err(error) => failed(steps, &error, scopes),
+        Err(error) => {
+            failed(steps, &error, scopes);
+            return error.rejects_client();
+        }
     }
+    false
 }
 
 fn with(scopes: &ScopeSet) -> String {

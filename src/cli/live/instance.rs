@@ -1,0 +1,235 @@
+//! The verdicts of the running instance on itself, its tokens and its upstreams. They cost no token call.
+
+use serde_json::Value;
+
+use super::result::{CheckGroup, CheckResult};
+use crate::cli::running_instance::RunningInstance;
+use crate::token::SLOW_CALL;
+
+/// Answers 401 in a row that mean that an upstream accepts no token, whatever it answered before.
+const REFUSALS: u64 = 3;
+
+/// The instance itself: where it answers, which file it runs with, and its last reload.
+pub(super) fn group(running: &RunningInstance) -> CheckGroup {
+    let status = &running.status;
+    let mut found = format!(
+        "bearer-proxy {} at {}",
+        text(status, "version").unwrap_or("of an unknown version"),
+        running.address
+    );
+    if let (Some(pid), Some(uptime)) = (status["pid"].as_u64(), status["uptime_s"].as_u64()) {
+        found += &format!(", pid {pid}, up {uptime} s");
+    }
+    found += &text(status, "config").map(|path| format!(", with {path}")).unwrap_or_default();
+    let step = CheckResult::ok("running", found);
+    let mut steps = vec![match status["draining"] == true {
+        true => step.warning().hint("it is draining: it accepts no more requests"),
+        false => step,
+    }];
+    let reload = &status["last_reload"];
+    if let Some(at) = text(reload, "at") {
+        steps.push(match reload["ok"] == true {
+            true => CheckResult::ok("reload", format!("the file was applied at {at}")),
+            false => {
+                let why = text(reload, "error").map(|why| format!(": {why}")).unwrap_or_default();
+                let found = format!(
+                    "the file was refused at {at}, and the configuration before it is in force{why}"
+                );
+                CheckResult::failed("reload", found).hint("bearer-proxy check says what is wrong")
+            }
+        });
+    }
+    CheckGroup { kind: "instance", name: running.address.clone(), url: None, steps }
+}
+
+/// What the instance knows of one of its tokens. `with` names the scopes.
+pub(super) fn token(steps: &mut Vec<CheckResult>, token: &Value, with: &str, address: &str) {
+    steps.push(usable(token, with, address));
+    let failures = token["failures"].as_u64().unwrap_or_default();
+    if token["usable"] == true && failures > 0 {
+        let since = text(token, "failing_since").unwrap_or("an unknown time");
+        let found = format!("failed {failures} times since {since}: {}{with}", last_error(token));
+        steps.push(advised(CheckResult::failed("renewal", found), token, "see its log"));
+    }
+    if token["secret_refused"] == true {
+        let found = format!("the token server refused the client secret last{with}");
+        let hint = "give it the right secret; POST /refresh tries it at once";
+        steps.push(CheckResult::failed("secret", found).hint(hint));
+    }
+    let missing: Vec<_> = strings(&token["missing_scopes"]).collect();
+    if !missing.is_empty() {
+        let found = format!("not granted: {}", missing.join(" "));
+        let hint = "ask the API's owner to approve these scopes for your client";
+        steps.push(CheckResult::failed("scopes", found).hint(hint));
+    }
+    if token["contended"] == true {
+        let found =
+            format!("contended: an upstream has refused three tokens within one life{with}");
+        let hint = "does another instance use the same client id? give each one of its own";
+        steps.push(CheckResult::failed("contended", found).hint(hint));
+    }
+    if token["budget_left"] == 0 {
+        let found = "token_budget is spent: no token call until the hour has room for one";
+        let hint = "which clients ask for tokens? see bearer_proxy_token_requests_total";
+        steps.push(CheckResult::failed("budget", found).hint(hint));
+    }
+    if let Some(took) = token["last_call_s"].as_f64().filter(|took| *took > SLOW_CALL.as_secs_f64())
+    {
+        let found = format!("the last token call took {took:.1} s{with}");
+        let hint = "requests wait as long for their first token; ask the API's owner";
+        steps.push(CheckResult::failed("slow", found).hint(hint));
+    }
+}
+
+/// Tells whether a request could use the token.
+fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
+    let until = text(token, "expires").unwrap_or("an unknown time");
+    if token["usable"] == true {
+        return CheckResult::ok(
+            "token",
+            format!(
+                "the instance at {address} holds a usable one until {until}{with}; \
+                 --fresh asks for a new one"
+            ),
+        );
+    }
+    if token["lazy"] == true && token["last_error"].is_null() {
+        let found = format!("lazy: the instance at {address} asks for it at its first use{with}");
+        return CheckResult::ok("token", found).hint("--fresh asks for a new one");
+    }
+    if token["attempted"] != true {
+        let found = format!("the first call of the instance at {address} has not ended{with}");
+        return CheckResult::failed("token", found).hint("ask again in a few seconds");
+    }
+    let since = text(token, "failing_since").map(|at| format!(" since {at}")).unwrap_or_default();
+    let found = format!(
+        "the instance at {address} holds no usable one; its calls fail{since}: {}{with}",
+        last_error(token)
+    );
+    advised(CheckResult::failed("token", found), token, "ask the API's owner, with time and status")
+}
+
+/// The last error in words, else as its word of the fixed list.
+fn last_error(token: &Value) -> &str {
+    text(token, "error_text").or_else(|| text(token, "last_error")).unwrap_or("unknown")
+}
+
+/// The hint of the instance, else another one.
+fn advised(step: CheckResult, token: &Value, otherwise: &str) -> CheckResult {
+    step.hint(text(token, "error_hint").unwrap_or(otherwise))
+}
+
+/// What the instance knows of one of its upstreams: what it answered and what failed last.
+pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value) {
+    let in_a_row = upstream["unauthorized_in_a_row"].as_u64().unwrap_or_default();
+    let never_accepted = text(upstream, "last_accepted").is_none();
+    let challenge = text(upstream, "last_challenge");
+    let challenge = challenge.map(|said| format!(", and says: {said}")).unwrap_or_default();
+    let answered = text(upstream, "last_success");
+    if in_a_row >= REFUSALS || in_a_row > 0 && never_accepted {
+        let times = if in_a_row == 1 { "time" } else { "times" };
+        let found = format!("it answers nothing but 401, {in_a_row} {times} in a row{challenge}");
+        let hint =
+            "it does not accept the tokens: do token_url, client and scopes belong to this API?";
+        steps.push(CheckResult::failed("answers", found).hint(hint));
+    } else if let Some(at) = answered {
+        steps.push(CheckResult::ok("answers", format!("the last one came at {at}")));
+    }
+    let error = &upstream["last_error"];
+    let Some(at) = text(error, "at") else { return };
+    // Both are RFC 3339 in UTC of the same length: their order is that of time.
+    if answered.is_none_or(|answered| answered < at) {
+        let (code, detail) = (text(error, "code"), text(error, "detail"));
+        let (code, detail) = (code.unwrap_or("?"), detail.unwrap_or_default());
+        let found = format!("the last request failed at {at}: {code}: {detail}");
+        let step = CheckResult::ok("requests", found).warning();
+        steps.push(step.hint("its line in the log says whether the upstream had it"));
+    }
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    value[name].as_str()
+}
+
+fn strings(value: &Value) -> impl Iterator<Item = &str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn failed(steps: &[CheckResult]) -> Vec<&str> {
+        steps.iter().filter(|step| step.has_failed()).map(|step| &*step.name).collect()
+    }
+
+    #[test]
+    fn each_fault_of_a_token_is_a_failed_step() {
+        let check = |token_: Value, expected: &[&str], words: &str| {
+            let mut steps = Vec::new();
+            token(&mut steps, &token_, ", asked with a", "localhost:6751");
+            assert_eq!(failed(&steps), expected, "{token_}");
+            let all: String =
+                steps.iter().map(|step| format!("{}{:?}\n", step.found, step.hint)).collect();
+            assert!(all.contains(words), "{all}");
+        };
+        let usable = |extra: Value| {
+            let mut token = json!({ "usable": true, "attempted": true, "expires": "2030" });
+            token.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            token
+        };
+        check(usable(json!({})), &[], "holds a usable one until 2030, asked with a");
+        check(usable(json!({ "contended": true })), &["contended"], "another instance");
+        check(usable(json!({ "budget_left": 0 })), &["budget"], "token_budget is spent");
+        check(usable(json!({ "budget_left": 1, "missing_scopes": [] })), &[], "");
+        check(usable(json!({ "missing_scopes": ["b"] })), &["scopes"], "not granted: b");
+        check(usable(json!({ "last_call_s": 2.5 })), &["slow"], "took 2.5 s");
+        check(usable(json!({ "last_call_s": 1.9 })), &[], "");
+        check(usable(json!({ "secret_refused": true })), &["secret"], "refused the client secret");
+        let failing = json!({ "failures": 3, "failing_since": "2026", "error_text": "status 500",
+            "error_hint": "wait" });
+        check(usable(failing), &["renewal"], "failed 3 times since 2026: status 500");
+        let none = json!({ "usable": false, "attempted": true, "last_error": "connect" });
+        check(none, &["token"], "its calls fail: connect, asked with a");
+        check(json!({ "usable": false, "attempted": false }), &["token"], "has not ended");
+        check(json!({ "usable": false, "lazy": true }), &[], "lazy");
+    }
+
+    #[test]
+    fn an_upstream_that_answers_nothing_but_401_is_a_failed_step() {
+        let check = |upstream_: Value, expected: &[&str], words: &str| {
+            let mut steps = Vec::new();
+            upstream(&mut steps, &upstream_);
+            assert_eq!(failed(&steps), expected, "{upstream_}");
+            let all: String = steps.iter().map(|step| format!("{}\n", step.found)).collect();
+            assert!(all.contains(words), "{all}");
+        };
+        check(json!({}), &[], "");
+        let once = json!({ "unauthorized_in_a_row": 1, "last_challenge": "Bearer" });
+        check(once, &["answers"], "401, 1 time in a row, and says: Bearer");
+        check(json!({ "unauthorized_in_a_row": 2, "last_accepted": "2026" }), &[], "");
+        check(json!({ "unauthorized_in_a_row": 3, "last_accepted": "2026" }), &["answers"], "3");
+        let error = json!({ "at": "2026-02", "code": "connect", "detail": "no connection" });
+        let broken = json!({ "last_success": "2026-01", "last_error": error });
+        check(broken.clone(), &[], "failed at 2026-02: connect: no connection");
+        let recovered = json!({ "last_success": "2026-03", "last_error": error });
+        check(recovered, &[], "the last one came at 2026-03");
+    }
+
+    #[test]
+    fn a_refused_reload_is_a_failed_step() {
+        let running = |status| RunningInstance { address: "localhost:1".into(), status };
+        let status = json!({ "version": "1", "pid": 7, "uptime_s": 8, "config": "/a.toml" });
+        let group_ = group(&running(status));
+        assert_eq!(
+            group_.steps[0].found,
+            "bearer-proxy 1 at localhost:1, pid 7, up 8 s, with /a.toml"
+        );
+        let reload = json!({ "last_reload": { "at": "2026", "ok": false, "error": "no routes" } });
+        let steps = group(&running(reload)).steps;
+        assert_eq!(failed(&steps), ["reload"]);
+        assert!(steps[1].found.ends_with("is in force: no routes"), "{}", steps[1].found);
+    }
+}
