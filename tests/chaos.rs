@@ -30,6 +30,7 @@ use bearer_proxy::app::App;
 use bearer_proxy::config;
 use bearer_proxy::telemetry::log;
 use fault::{Fate, Fault};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Apps that send at the same time.
 const APPS: usize = 32;
@@ -112,7 +113,8 @@ fn every_request_has_one_outcome_and_no_payment_arrives_twice() {
     let seed = setting("CHAOS_SEED", 6750) as u64;
     let world = World::new(requests, seed);
     let (tokens, a, b) = spawn_banks(&world);
-    let proxy = spawn_proxy(tokens, a, b);
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = spawn_proxy(dir.path(), tokens, a, b);
     let (started, before) = (Instant::now(), peak_kib());
     let runtime = runtime();
     runtime.block_on(async {
@@ -124,15 +126,18 @@ fn every_request_has_one_outcome_and_no_payment_arrives_twice() {
         }
     });
     let elapsed = started.elapsed();
+    let left = runtime.block_on(connections_left(dir.path()));
     println!("{requests} requests in {elapsed:.1?}, seed {seed}");
     for (outcome, count) in &*world.outcomes.lock().unwrap() {
         println!("{count:8} {outcome}");
     }
     let twice = world.arrived.iter().filter(|arrived| arrived.load(Relaxed) > 1).count();
     println!("{twice:8} arrived more than once");
+    println!("{left:8} connections to banks that nothing uses");
     println!("{:8} KiB at most, {before} KiB before", peak_kib());
     let told: usize = world.outcomes.lock().unwrap().values().sum();
     assert_eq!(told, requests, "each request has one outcome");
+    assert_eq!(left, 0, "connections of requests that have ended stay open");
     assert!(peak_kib() < before + MEMORY_KIB, "memory grows with what was sent");
     let wrong = world.wrong.lock().unwrap();
     let some = wrong.iter().take(TOLD).cloned().collect::<Vec<_>>().join("\n");
@@ -182,15 +187,41 @@ fn spawn_banks(world: &Arc<World>) -> (SocketAddr, SocketAddr, SocketAddr) {
     receiver.recv().unwrap()
 }
 
-/// The whole program, on a thread of its own.
-fn spawn_proxy(tokens: SocketAddr, a: SocketAddr, b: SocketAddr) -> SocketAddr {
-    let dir = tempfile::tempdir().unwrap();
-    let secret = dir.path().join("secret");
+/// The connections to banks that are open and neither idle nor in use, by `/status`, once none is left or
+/// after the longest time-out of a request that stalls.
+async fn connections_left(dir: &Path) -> u64 {
+    let mut left = 0;
+    for _ in 0..400 {
+        let mut admin = tokio::net::UnixStream::connect(dir.join("admin")).await.unwrap();
+        let request = b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n";
+        admin.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        admin.read_to_string(&mut answer).await.unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status: serde_json::Value = serde_json::from_str(body).unwrap();
+        let number = |value: &serde_json::Value| value.as_u64().unwrap();
+        let upstreams = status["upstreams"].as_array().unwrap().iter();
+        left = upstreams
+            .map(|it| number(&it["connections_open"]) - number(&it["connections_idle"]))
+            .sum();
+        if left == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    left
+}
+
+/// The whole program, on a thread of its own, with its files in `dir`.
+fn spawn_proxy(dir: &Path, tokens: SocketAddr, a: SocketAddr, b: SocketAddr) -> SocketAddr {
+    let secret = dir.join("secret");
     std::fs::write(&secret, "secret").unwrap();
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let mut text = String::from(
-        "version = 1\nserver.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n\
+    let admin = dir.join("admin");
+    let mut text = format!(
+        "version = 1\nserver.listen = \"127.0.0.1:0\"\nadmin.listen = \"unix:{}\"\n\
          reload.watch = \"1s\"\nlog.level = \"off\"\nlog.access = \"off\"\n",
+        admin.display()
     );
     for (name, bank) in [("a", a), ("b", b)] {
         text += &format!(
@@ -213,7 +244,7 @@ routes = [
         );
     }
     let (sender, receiver) = mpsc::channel();
-    let path = dir.path().join("chaos.toml");
+    let path = dir.join("chaos.toml");
     std::fs::write(&path, &text).unwrap();
     thread::spawn(move || {
         let config = config::parse(&text, &path, &|_| None);
@@ -225,7 +256,6 @@ routes = [
             sender.send(app.addresses()[0][0]).unwrap();
             app.run(&log).await
         });
-        drop(dir);
     });
     receiver.recv().unwrap()
 }
