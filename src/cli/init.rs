@@ -11,6 +11,7 @@ use super::exit::Exit;
 use super::output::{errln, out, outln};
 use super::setup::{program, quoted};
 use crate::config::schema::{self, KeyDoc, ValueKind};
+use crate::oauth::FieldPath;
 use crate::oauth::dialect::BodyEncoding;
 use crate::oauth::presets::{self, Preset};
 
@@ -116,6 +117,8 @@ fn keys_of(preset: &Preset) -> String {
     let line = |key: &str, value: Option<&str>| {
         value.map(|value| format!("{key} = {}\n", text(value))).unwrap_or_default()
     };
+    let place =
+        |key: &str, path: Option<&FieldPath>| line(key, path.map(FieldPath::to_string).as_deref());
     let encoding = match dialect.encoding {
         BodyEncoding::Form => "form",
         BodyEncoding::Json => "json",
@@ -132,9 +135,9 @@ fn keys_of(preset: &Preset) -> String {
         line("encoding", Some(encoding)),
         text(&request.client_id),
         text(&request.client_secret),
-        line("access_token", Some(&response.access_token)),
-        line("token_type", Some(&response.token_type)),
-        line("expires_in", Some(&response.expires_in)),
-        line("expires_at", response.expires_at.as_deref()),
+        place("access_token", Some(&response.access_token)),
+        place("token_type", Some(&response.token_type)),
+        place("expires_in", Some(&response.expires_in)),
+        place("expires_at", response.expires_at.as_ref()),
     )
 }

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::oauth::dialect::{AssertionSettings, BodyEncoding};
-use crate::oauth::{Dialect, Preset};
+use crate::oauth::{Dialect, FieldPath, Preset};
 
 pub(super) fn read(section: &Section<'_>, preset: &Preset) -> Dialect {
     let mut dialect = preset.dialect.clone();
@@ -17,6 +17,9 @@ pub(super) fn read(section: &Section<'_>, preset: &Preset) -> Dialect {
     dialect.authenticate_refresh =
         section.bool("authenticate_refresh", dialect.authenticate_refresh);
     dialect.require_token_type = section.bool("require_token_type", dialect.require_token_type);
+    // Beyond 256 KiB no server accepts a header.
+    let token_sizes = 1024..=256 * 1024;
+    dialect.max_token_bytes = section.size("max_token_bytes", token_sizes, dialect.max_token_bytes);
     if let Some(item) = section.item("accept_token_types") {
         let types = item.list().unwrap_or_default();
         dialect.accept_token_types = types.iter().filter_map(Item::text).collect();
@@ -142,29 +145,33 @@ pub(super) fn header_name(name: &str, item: &Item<'_>) -> Option<HeaderName> {
 
 fn response(section: &Section<'_>, dialect: &mut Dialect) {
     let fields = &mut dialect.response;
-    rename(section, "access_token", &mut fields.access_token);
-    rename(section, "token_type", &mut fields.token_type);
-    rename(section, "expires_in", &mut fields.expires_in);
-    if let Some(field) = field_name(section, "expires_at") {
-        fields.expires_at = Some(field);
+    let places = [
+        ("access_token", &mut fields.access_token),
+        ("token_type", &mut fields.token_type),
+        ("expires_in", &mut fields.expires_in),
+        ("refresh_token", &mut fields.refresh_token),
+        ("scope", &mut fields.scope),
+        ("error", &mut fields.error),
+        ("error_description", &mut fields.error_description),
+    ];
+    for (key, place) in places {
+        if let Some(path) = section.parse(key, FieldPath::parse) {
+            *place = path;
+        }
     }
-    rename(section, "refresh_token", &mut fields.refresh_token);
-    rename(section, "scope", &mut fields.scope);
-    rename(section, "error", &mut fields.error);
-    rename(section, "error_description", &mut fields.error_description);
+    if let Some(path) = section.parse("expires_at", FieldPath::parse) {
+        fields.expires_at = Some(path);
+    }
 }
 
 fn rename(section: &Section<'_>, key: &str, field: &mut String) {
-    if let Some(name) = field_name(section, key) {
-        *field = name;
-    }
-}
-
-fn field_name(section: &Section<'_>, key: &str) -> Option<String> {
-    section.parse(key, |text| match text {
+    let name = section.parse(key, |text| match text {
         "" => Err("the name of a field is empty"),
         text => Ok(text.to_owned()),
-    })
+    });
+    if let Some(name) = name {
+        *field = name;
+    }
 }
 
 /// RFC 6749 section 3.2: parameters must not be included more than once.

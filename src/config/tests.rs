@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::diagnostics::{Report, Severity};
 use crate::listen::settings::{Account, ClientCertificates, Listen};
-use crate::oauth::ClientAuth;
+use crate::oauth::{ClientAuth, FieldPath};
 use crate::proxy::policy::settings::HeaderText;
 use crate::secret::{self, Reference};
 use crate::server::settings::HalfClosed;
@@ -121,7 +121,7 @@ fn good_files_mean_what_they_say() {
     assert_eq!(core.dialect.request.client_id, "clientID");
     let made = good("hand-made-dialect.toml").credentials[0].dialect.clone();
     assert!(!made.send_grant_type && !made.send_scope);
-    assert_eq!(made.response.expires_at.as_deref(), Some("expirationTime"));
+    assert_eq!(made.response.expires_at, Some(FieldPath::name("expirationTime")));
     let jwt = good("private-key-jwt.toml").credentials[0].dialect.assertion.clone();
     assert_eq!(jwt.lifetime, Duration::from_secs(120));
 }

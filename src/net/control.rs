@@ -7,11 +7,14 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use zeroize::Zeroizing;
 
 use super::connect::{ConnectError, ConnectReport, Connection, Connector};
 use crate::x509::diagnosis;
@@ -24,6 +27,19 @@ const MAX_HEADERS: usize = 256;
 /// requires at least 8 KiB.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
+/// Number of times that a body without a length is examined before its end. It bounds the work for a server
+/// that sends many small pieces.
+const MAX_WHOLE_CHECKS: usize = 64;
+
+/// Limits of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Time for the whole call.
+    pub time: Duration,
+    /// Bytes of the response body.
+    pub body_bytes: usize,
+}
+
 /// A complete response, with a report on the connection.
 pub struct ControlResponse {
     /// The response with its whole body.
@@ -35,25 +51,29 @@ pub struct ControlResponse {
 /// Sends one request and reads the whole response. Redirects are not followed, because client credentials
 /// must not follow them (RFC 9700 section 4.12).
 ///
+/// `is_whole` tells from headers and body whether a body is complete by its own form. Such a body is
+/// accepted even if the connection breaks off where its framing or TLS (`close_notify`) promised more.
+///
 /// # Errors
-/// A failed connection, the end of `limit`, a failed exchange, or a response that is too large.
+/// A failed connection, the end of the time, a failed exchange, or a response that is too large.
 pub async fn call(
     connector: &Connector,
     request: Request<Bytes>,
-    limit: Duration,
-    max_reply_bytes: usize,
+    limits: Limits,
+    is_whole: fn(&HeaderMap, &[u8]) -> bool,
 ) -> Result<ControlResponse, CallError> {
     // One limit around everything. When it ends, the exchange is dropped with its connection, so a late
     // response can never be read by another call.
-    tokio::time::timeout(limit, exchange(connector, request, max_reply_bytes))
+    tokio::time::timeout(limits.time, exchange(connector, request, limits.body_bytes, is_whole))
         .await
-        .unwrap_or(Err(CallError::Timeout(limit)))
+        .unwrap_or(Err(CallError::Timeout(limits.time)))
 }
 
 async fn exchange(
     connector: &Connector,
     request: Request<Bytes>,
-    max_reply_bytes: usize,
+    max_body_bytes: usize,
+    is_whole: fn(&HeaderMap, &[u8]) -> bool,
 ) -> Result<ControlResponse, CallError> {
     let Connection { stream, http2, report } =
         connector.connect().await.map_err(CallError::Connect)?;
@@ -72,7 +92,7 @@ async fn exchange(
         if response.headers().len() > MAX_HEADERS {
             return Err(CallError::HeadTooLarge);
         }
-        read(response, max_reply_bytes, driver).await?
+        read(response, max_body_bytes, is_whole, driver).await?
     } else {
         let (mut sender, connection) = http1::Builder::new()
             .max_headers(MAX_HEADERS)
@@ -84,7 +104,7 @@ async fn exchange(
         let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
         let request = origin_form(request, connector);
         let response = sender.send_request(request).await.map_err(CallError::of_head)?;
-        read(response, max_reply_bytes, driver).await?
+        read(response, max_body_bytes, is_whole, driver).await?
     };
     Ok(ControlResponse { response, connect: report })
 }
@@ -114,20 +134,44 @@ fn origin_form(mut request: Request<Full<Bytes>>, connector: &Connector) -> Requ
 }
 
 async fn read(
-    response: Response<hyper::body::Incoming>,
+    response: Response<Incoming>,
     max_bytes: usize,
+    is_whole: fn(&HeaderMap, &[u8]) -> bool,
     // Held until the body has ended, because the driver task reads it.
     _driver: Driver,
 ) -> Result<Response<Bytes>, CallError> {
     let (parts, body) = response.into_parts();
-    match Limited::new(body, max_bytes).collect().await {
-        Ok(whole) => Ok(Response::from_parts(parts, whole.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Err(CallError::TooLarge(max_bytes)),
-        Err(error) => Err(match error.downcast::<hyper::Error>() {
-            Ok(error) => CallError::Exchange(*error),
-            Err(_) => CallError::Incomplete,
-        }),
+    let mut body = Limited::new(body, max_bytes);
+    let mut read = Zeroizing::new(Vec::new());
+    let mut checks = if ends_with_connection(&parts) { MAX_WHOLE_CHECKS } else { 0 };
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => read.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(CallError::TooLarge(max_bytes));
+            }
+            Err(_) if is_whole(&parts.headers, &read) => break,
+            Err(error) => {
+                let error = error.downcast::<hyper::Error>();
+                return Err(error.map_or(CallError::Incomplete, |e| CallError::Exchange(*e)));
+            }
+        }
+        // Some servers state no length and leave the connection open.
+        if checks > 0 && read.trim_ascii_end().ends_with(b"}") {
+            checks -= 1;
+            if is_whole(&parts.headers, &read) {
+                break;
+            }
+        }
     }
+    Ok(Response::from_parts(parts, Bytes::from_owner(read)))
+}
+
+/// RFC 9112 section 6.3: a body without a length ends with its connection. In HTTP/2 a stream has an end of
+/// its own.
+fn ends_with_connection(head: &Parts) -> bool {
+    let framed = |name| head.headers.contains_key(name);
+    head.version < Version::HTTP_2 && !framed(CONTENT_LENGTH) && !framed(TRANSFER_ENCODING)
 }
 
 /// A call failed.
@@ -190,12 +234,15 @@ fn cause(error: &hyper::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
     use crate::net::connect::ConnectSettings;
     use crate::net::testing::{Authority, Reply as Say, Script, Scripted, ServerSetup, origin};
     use crate::net::tls::{Alpn, TlsCache, TlsSettings};
 
     const PATIENT: Duration = Duration::from_secs(10);
+    const LIMITS: Limits = Limits { time: PATIENT, body_bytes: 8 };
 
     fn connector(uri: &str, tls: &TlsSettings) -> Connector {
         let settings = ConnectSettings { timeout: PATIENT, tcp_user_timeout: PATIENT };
@@ -209,7 +256,8 @@ mod tests {
     async fn outcome(script: Script, limit: Duration) -> Result<ControlResponse, CallError> {
         let server = Scripted::start(script).await;
         let connector = connector(&server.http(), &TlsSettings::default());
-        call(&connector, request(&server.http()), limit, 8).await
+        let limits = Limits { time: limit, body_bytes: 8 };
+        call(&connector, request(&server.http()), limits, |_, body| body == b"{}").await
     }
 
     #[tokio::test]
@@ -252,8 +300,43 @@ mod tests {
         .await;
         check(|_, _| Say::Last("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n123"), Err("exchange"))
             .await;
+        // A body that is whole by its own form needs no other proof.
+        check(|_, _| Say::Last("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n{}"), Ok((200, "{}")))
+            .await;
+        check(|_, _| Say::Answer("HTTP/1.1 200 OK\r\n\r\n{}"), Ok((200, "{}"))).await;
+        check(
+            |_, _| Say::Last("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"),
+            Ok((200, "{}")),
+        )
+        .await;
         check(|_, _| Say::Last("SSH-2.0-x\r\n\r\n"), Err("exchange")).await;
         check(|_, _| Say::Last(""), Err("exchange")).await;
+    }
+
+    /// The server closes TCP and sends no close_notify.
+    #[tokio::test]
+    async fn tls_may_break_off_behind_a_whole_body() {
+        let ca = Authority::new();
+        let check = async |body: &'static str, expected: Result<&'static [u8], &str>| {
+            let tls = ca.server(ServerSetup::default());
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let uri = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+            tokio::spawn(async move {
+                let mut stream = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+                let mut head = [0; 1024];
+                let _ = stream.read(&mut head).await;
+                let answer = format!("HTTP/1.1 200 OK\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+            });
+            let whole = |_: &HeaderMap, body: &[u8]| body == b"{}";
+            let outcome = call(&connector(&uri, &ca.trusted()), request(&uri), LIMITS, whole).await;
+            let found = outcome.map(|reply| reply.response.into_body());
+            assert_eq!(found.map_err(|error| error.label()), expected.map(Bytes::from_static));
+        };
+        check("{}", Ok(b"{}")).await;
+        check("{", Err("exchange")).await;
+        check("{}\r\n ", Err("exchange")).await;
     }
 
     const TOO_LARGE: &str = "the head of the answer has more than 256 lines or 65536 bytes";
@@ -310,7 +393,8 @@ mod tests {
             let setup = ServerSetup { alpn: &["h2"], ..ServerSetup::default() };
             let port = http2_server(fields, ca.server(setup)).await;
             let uri = format!("https://localhost:{port}");
-            let outcome = call(&connector(&uri, &ca.trusted()), request(&uri), PATIENT, 8).await;
+            let outcome =
+                call(&connector(&uri, &ca.trusted()), request(&uri), LIMITS, |_, _| false).await;
             let found = outcome.map(|reply| reply.response.headers().len());
             let expected = expected.map_err(str::to_owned);
             assert_eq!(found.map_err(|error| error.to_string()), expected);
@@ -336,7 +420,7 @@ mod tests {
         let uri = format!("https://localhost:{}", server.address.port());
         let connector = connector(&uri, &ca.trusted());
         for expected in 1..=2 {
-            let reply = call(&connector, request(&uri), PATIENT, 8).await.unwrap();
+            let reply = call(&connector, request(&uri), LIMITS, |_, _| false).await.unwrap();
             assert!(reply.connect.tls.is_some());
             let (connection, head) = server.request().await;
             assert_eq!(connection, expected);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::field_path::FieldPath;
 use crate::sensitive::Sensitive;
 
 /// The deviations of one kind of token server. [`Dialect::default`] is RFC 6749 as written.
@@ -14,7 +15,7 @@ pub struct Dialect {
     pub encoding: BodyEncoding,
     /// The names of the request's parameters.
     pub request: RequestFields,
-    /// The names of the answer's fields.
+    /// The places of the answer's fields.
     pub response: ResponseFields,
     /// Set to send `grant_type` with the client-credentials grant.
     pub send_grant_type: bool,
@@ -28,6 +29,8 @@ pub struct Dialect {
     pub resources: Vec<String>,
     /// `token_type` values that are accepted beside `Bearer`, compared without case.
     pub accept_token_types: Vec<String>,
+    /// Longest access or refresh token that is accepted, in bytes.
+    pub max_token_bytes: usize,
     /// Set to refuse an answer without `token_type`; otherwise the type is taken to be `Bearer`.
     pub require_token_type: bool,
     /// Set to use the refresh token of an answer for the next token request.
@@ -82,25 +85,25 @@ pub struct RequestFields {
     pub refresh_token: String,
 }
 
-/// Names of the fields of a token answer.
+/// Places of the fields of a token answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ResponseFields {
     /// `access_token`
-    pub access_token: String,
+    pub access_token: FieldPath,
     /// `token_type`
-    pub token_type: String,
+    pub token_type: FieldPath,
     /// Life in seconds from now, a number or a numeric string.
-    pub expires_in: String,
-    /// End of life as seconds or milliseconds since 1970, where the server states it.
-    pub expires_at: Option<String>,
+    pub expires_in: FieldPath,
+    /// End of life as seconds or milliseconds since 1970, or as a date, where the server states it.
+    pub expires_at: Option<FieldPath>,
     /// `refresh_token`
-    pub refresh_token: String,
+    pub refresh_token: FieldPath,
     /// `scope`
-    pub scope: String,
+    pub scope: FieldPath,
     /// `error` of RFC 6749 section 5.2.
-    pub error: String,
+    pub error: FieldPath,
     /// `error_description` of RFC 6749 section 5.2.
-    pub error_description: String,
+    pub error_description: FieldPath,
 }
 
 impl Default for Dialect {
@@ -115,6 +118,7 @@ impl Default for Dialect {
             extra_headers: Vec::new(),
             resources: Vec::new(),
             accept_token_types: Vec::new(),
+            max_token_bytes: 16 * 1024,
             require_token_type: false,
             use_refresh_token: false,
             authenticate_refresh: true,
@@ -139,14 +143,14 @@ impl Default for RequestFields {
 impl Default for ResponseFields {
     fn default() -> Self {
         Self {
-            access_token: "access_token".into(),
-            token_type: "token_type".into(),
-            expires_in: "expires_in".into(),
+            access_token: FieldPath::name("access_token"),
+            token_type: FieldPath::name("token_type"),
+            expires_in: FieldPath::name("expires_in"),
             expires_at: None,
-            refresh_token: "refresh_token".into(),
-            scope: "scope".into(),
-            error: "error".into(),
-            error_description: "error_description".into(),
+            refresh_token: FieldPath::name("refresh_token"),
+            scope: FieldPath::name("scope"),
+            error: FieldPath::name("error"),
+            error_description: FieldPath::name("error_description"),
         }
     }
 }

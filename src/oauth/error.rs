@@ -179,6 +179,18 @@ pub enum MalformedResponse {
     /// The body is HTML.
     #[error("it looks like HTML; a JSON object was expected")]
     Html,
+    /// The body is a form, and its content type does not say so.
+    #[error("it is form-encoded; a JSON object was expected")]
+    FormEncoded,
+    /// The body has a content coding that is not supported, or too many of them.
+    #[error("it has a content coding that is not read ({0}); gzip and deflate are")]
+    UnsupportedCoding(&'static str),
+    /// The body is not what its content coding says, or a part is missing.
+    #[error("its content coding {0} is broken or cut short")]
+    BrokenCoding(&'static str),
+    /// The body without its content coding is longer than 1 MiB.
+    #[error("it is longer than 1 MiB without its content coding")]
+    DecodedTooLong,
     /// The body is not JSON.
     #[error("it is no JSON; a JSON object was expected")]
     NotJson,
@@ -188,11 +200,11 @@ pub enum MalformedResponse {
     /// There is no access token, or it is not a string.
     #[error("it has no access token of type string")]
     NoAccessToken,
-    /// The access token is outside the grammar of RFC 6750 section 2.1, so that no header can carry it.
-    #[error("its access token holds characters that RFC 6750 does not allow")]
+    /// The access token is not visible ASCII (RFC 6749 appendix A.12).
+    #[error("its access token holds blanks, controls or other bytes that are not visible ASCII")]
     AccessToken,
-    /// The access token is longer than 8192 bytes.
-    #[error("its access token is longer than 8192 bytes")]
+    /// The access token is longer than the settings allow.
+    #[error("its access token is longer than max_token_bytes")]
     AccessTokenTooLong,
     /// There is no `token_type`, and the settings ask for one.
     #[error("it has no token type")]
@@ -203,6 +215,9 @@ pub enum MalformedResponse {
     /// The lifetime is not a number of seconds above zero.
     #[error("its lifetime is no number of seconds above zero")]
     Lifetime,
+    /// The absolute expiry cannot be read, and there is no other.
+    #[error("its expiry is neither a number nor an HTTP or ISO 8601 date")]
+    Expiry,
     /// The token has ended already.
     #[error("its token has ended already")]
     Ended,
@@ -214,6 +229,15 @@ impl MalformedResponse {
             Self::Html => {
                 Some("a login page or a network filter may stand in between; check token_url")
             }
+            Self::FormEncoded => Some(
+                "a form is read only with the content type application/x-www-form-urlencoded; ask the \
+                 server's owner for that, or for JSON",
+            ),
+            Self::UnsupportedCoding(_) => {
+                Some("the request asks for no content coding; ask the server's owner to send none")
+            }
+            Self::AccessTokenTooLong => Some("raise max_token_bytes"),
+            Self::Expiry => Some("check expires_at under response"),
             Self::NoAccessToken => Some("check preset and the names under response"),
             Self::TokenType => Some("add the type to accept_token_types if it is used like Bearer"),
             Self::Ended => Some("compare this machine's clock with the server's"),

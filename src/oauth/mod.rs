@@ -1,15 +1,17 @@
 //! RFC 6749 client credentials as values and bytes: no socket, no clock.
 //!
 //! `scope`, `endpoint` and `client_auth` define the terms, `dialect` and `presets` the deviations of
-//! known servers. `request` writes requests, `token_response` reads answers, `lifetime` computes the life
-//! of a token, and `error` classifies failures.
+//! known servers. `request` writes requests, `token_response` reads answers, whose parts `content_coding`
+//! and `field_path` find, `lifetime` computes the life of a token, and `error` classifies failures.
 
 pub mod assertion;
 pub mod client_auth;
+mod content_coding;
 pub mod dialect;
 mod encode;
 pub mod endpoint;
 pub mod error;
+pub mod field_path;
 pub mod lifetime;
 pub mod presets;
 pub mod request;
@@ -20,6 +22,7 @@ pub use client_auth::ClientAuth;
 pub use dialect::{ClientCredentials, Dialect};
 pub use endpoint::TokenEndpoint;
 pub use error::{ErrorCode, FailureClass, TokenError};
+pub use field_path::FieldPath;
 pub use lifetime::{Lifetime, lifetime};
 pub use presets::Preset;
 pub use request::{ClientRequest, GrantType, RevokedToken};

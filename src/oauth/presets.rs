@@ -3,6 +3,7 @@
 
 use super::client_auth::ClientAuth;
 use super::dialect::{BodyEncoding, Dialect, RequestFields, ResponseFields};
+use super::field_path::FieldPath;
 
 /// A token server known by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,10 +115,10 @@ fn core_banking() -> Preset {
                 ..RequestFields::default()
             },
             response: ResponseFields {
-                access_token: "accessToken".into(),
-                token_type: "tokenType".into(),
-                expires_in: "tokenValiditySec".into(),
-                expires_at: Some("expirationTime".into()),
+                access_token: FieldPath::name("accessToken"),
+                token_type: FieldPath::name("tokenType"),
+                expires_in: FieldPath::name("tokenValiditySec"),
+                expires_at: Some(FieldPath::name("expirationTime")),
                 ..ResponseFields::default()
             },
             send_grant_type: false,

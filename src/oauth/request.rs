@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST,
+    TRANSFER_ENCODING, USER_AGENT,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use zeroize::Zeroizing;
@@ -22,6 +23,9 @@ use crate::sensitive::Sensitive;
 
 /// The `client_assertion_type` of RFC 7523 section 2.2.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The `User-Agent` of requests to token servers.
+const PRODUCT: &str = concat!("bearer-proxy/", env!("CARGO_PKG_VERSION"));
 
 /// The authorization grant of a token request.
 #[derive(Debug, Clone, Copy)]
@@ -172,8 +176,11 @@ impl ClientRequest<'_> {
     }
 
     fn headers(&self, authenticate: bool) -> Result<HeaderMap, RequestError> {
-        let mut headers = HeaderMap::with_capacity(4);
+        let mut headers = HeaderMap::with_capacity(8);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        // Some firewalls refuse requests without it.
+        headers.insert(USER_AGENT, HeaderValue::from_static(PRODUCT));
         for (name, value) in &self.dialect.extra_headers {
             if FRAMING_HEADERS.contains(name) {
                 return Err(RequestError::ReservedHeader(name.clone()));

@@ -12,7 +12,7 @@ use http::{Request, Response};
 
 use crate::net::Origin;
 use crate::net::connect::{ConnectSettings, Connector};
-use crate::net::control;
+use crate::net::control::{self, Limits};
 use crate::net::egress::TunnelProxy;
 use crate::net::no_proxy::NoProxy;
 use crate::net::tls::{Alpn, TlsCache, TlsSettings};
@@ -52,7 +52,8 @@ impl StoreClient {
             None => (Origin::of(request.uri()).map_err(TransportError::new)?, CONNECT_TIMEOUT),
         };
         let connector = self.connector(origin, timeout).map_err(TransportError::new)?;
-        let answer = control::call(&connector, request, CALL_TIMEOUT, MAX_RESPONSE_BYTES).await;
+        let limits = Limits { time: CALL_TIMEOUT, body_bytes: MAX_RESPONSE_BYTES };
+        let answer = control::call(&connector, request, limits, |_, _| false).await;
         answer.map(|answer| answer.response).map_err(TransportError::new)
     }
 

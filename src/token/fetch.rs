@@ -17,7 +17,7 @@ use super::endpoint_client::{MAX_RESPONSE_BYTES, connector};
 use super::fingerprint::Fingerprint;
 use super::schedule::MIN_CALL_INTERVAL;
 use crate::clock::{Moment, seconds};
-use crate::net::control::{self, CallError};
+use crate::net::control::{self, CallError, Limits};
 use crate::oauth::error::{ErrorCode, FailureClass, MalformedResponse, TokenError};
 use crate::oauth::lifetime::{Lifetime, lifetime};
 use crate::oauth::request::RequestError;
@@ -160,7 +160,8 @@ impl TokenClient {
         }
         let (parts, body) = response.into_parts();
         let issued =
-            token_response::parse(dialect, parts.status, &parts.headers, &body).map_err(refused)?;
+            token_response::parse(dialect, &self.scopes, parts.status, &parts.headers, &body)
+                .map_err(refused)?;
         let received = SystemTime::now();
         let lifetime = lifetime(&issued, sent.wall, received, dialect.default_lifetime);
         if lifetime.life.is_zero() {
@@ -188,7 +189,8 @@ impl TokenClient {
     ) -> Result<Response<Bytes>, FetchError> {
         let connector = connector(&self.credential, endpoint)?;
         let timeout = self.credential.policy.timeout;
-        Ok(control::call(&connector, request, timeout, MAX_RESPONSE_BYTES).await?.response)
+        let limits = Limits { time: timeout, body_bytes: MAX_RESPONSE_BYTES };
+        Ok(control::call(&connector, request, limits, token_response::is_whole).await?.response)
     }
 }
 

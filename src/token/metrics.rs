@@ -134,7 +134,7 @@ impl TokenMetrics {
             )?,
             disagreements: registry.counter_vec(
                 "bearer_proxy_token_expiry_disagreements_total",
-                "Token responses whose relative and absolute expiry differ by more than 60 s.",
+                "Token responses whose absolute expiry is past, more than 24 h off or unreadable.",
                 &["credential"],
             )?,
             clock_jumps: registry.counter_vec(

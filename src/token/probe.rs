@@ -16,7 +16,7 @@ use super::endpoint_client::MAX_RESPONSE_BYTES;
 pub use super::endpoint_client::connector;
 use super::fetch::FetchError;
 use super::fingerprint::Fingerprint;
-use crate::net::control;
+use crate::net::control::{self, Limits};
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
 use crate::oauth::{ClientCredentials, ClientRequest, GrantType, ScopeSet, token_response};
@@ -81,12 +81,13 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     let request = ClientRequest { endpoint, dialect, auth: *auth, client: &client, now };
     let request = request.token(GrantType::ClientCredentials, scopes).map_err(FetchError::from)?;
     let connector = connector(credential, endpoint).map_err(FetchError::from)?.with_diagnostics();
-    let answer = control::call(&connector, request, policy.timeout, MAX_RESPONSE_BYTES)
+    let limits = Limits { time: policy.timeout, body_bytes: MAX_RESPONSE_BYTES };
+    let answer = control::call(&connector, request, limits, token_response::is_whole)
         .await
         .map_err(FetchError::from)?;
     let (parts, body) = answer.response.into_parts();
     let offset = ClockOffset::of(&parts.headers, SystemTime::now());
-    let issued = token_response::parse(dialect, parts.status, &parts.headers, &body)
+    let issued = token_response::parse(dialect, scopes, parts.status, &parts.headers, &body)
         .map_err(|error| ProbeError::refused(error, &client, offset))?;
     let life = lifetime(&issued, now, SystemTime::now(), dialect.default_lifetime).life;
     Ok(Probe { token: issued.access_token, life, granted: issued.scope, offset })

@@ -13,6 +13,7 @@ use super::schedule::MIN_CALL_INTERVAL;
 use super::token_cell::UnavailableReason;
 use crate::clock::{date, seconds};
 use crate::oauth::ScopeSet;
+use crate::oauth::lifetime::IgnoredExpiry;
 
 /// Duration from which a successful token request is reported as slow. Requests wait as long for a token
 /// by default.
@@ -101,14 +102,14 @@ impl RefreshLog {
         tracing::info!(%credential, scopes, "token server issued the same token again");
     }
 
-    /// The two expiries of an answer differ by this much.
-    pub(super) fn disagreement(&self, difference: Duration) {
+    /// The absolute expiry of an answer does not count, for this reason.
+    pub(super) fn ignored_expiry(&self, reason: IgnoredExpiry) {
         let Self { credential, scopes, .. } = self;
         tracing::warn!(
             %credential,
             scopes,
-            difference_s = seconds(difference),
-            "expires_in and expires_at differ by more than 60 s; using expires_in"
+            reason = reason.as_str(),
+            "expires_at is past, more than 24 h off or unreadable; using expires_in"
         );
     }
 

@@ -252,9 +252,9 @@ impl<F: Fetch> Refresher<F> {
         self.reason = UnavailableReason::Pending;
         // RFC 6749 section 6: without a new refresh token the old one stays valid.
         self.refresh_token = issued.refresh_token.take().or(refresh);
-        if let Some(difference) = lifetime.disagreement {
+        if let Some(reason) = lifetime.ignored {
             self.metrics.disagreement();
-            self.log.disagreement(difference);
+            self.log.ignored_expiry(reason);
         }
         let bearer = Bearer::new(&issued.access_token, self.generation + 1, sent, lifetime.life);
         // Anchored, because a clock may have jumped during the call.

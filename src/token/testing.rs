@@ -289,7 +289,7 @@ impl Fetcher {
             scope: world.granted.map(|granted| ScopeSet::parse(granted).unwrap()),
             date: None,
         };
-        let lifetime = Lifetime { life, disagreement: None };
+        let lifetime = Lifetime { life, ignored: None };
         Fetched { issued, lifetime, sent, clock_offset: None, secret }
     }
 }

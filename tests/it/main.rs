@@ -24,6 +24,7 @@ mod oidc_provider;
 mod secrets;
 #[cfg(all(feature = "aws", feature = "azure", feature = "keyring"))]
 mod stores;
+mod token_answers;
 mod token_log;
 mod tokens;
 mod vendors;
