@@ -2,12 +2,14 @@
 //!
 //! This folder sees the state of the program only through [`Health`], which `app` implements.
 
+mod attention;
 pub mod guard;
 mod page;
 pub mod readiness;
 pub mod report;
 pub mod service;
 pub mod settings;
+mod token_report;
 
 pub use readiness::Health;
 pub use service::Admin;

@@ -16,6 +16,10 @@ pub struct StatusReport {
     pub config: String,
     /// The last reload; absent before the first.
     pub last_reload: Option<ReloadStatus>,
+    /// Lines that are not in the log, because its reader was too slow.
+    pub log_lines_dropped: usize,
+    /// The sources of secrets and client ids that were read.
+    pub secrets: Vec<SecretStatus>,
     /// Requests in flight.
     pub requests_in_flight: usize,
     /// The oldest requests in flight, at most [`MAX_REQUESTS`].
@@ -42,6 +46,25 @@ pub struct ReloadStatus {
     pub at: String,
     /// False if the file was rejected and the configuration before it stays in force.
     pub ok: bool,
+    /// The reason for which it was rejected.
+    pub error: Option<String>,
+    /// Keys whose new values take effect only after a restart.
+    pub restart_needed: Vec<&'static str>,
+}
+
+/// One source of secrets.
+#[derive(Debug, Clone, Serialize)]
+pub struct SecretStatus {
+    /// Its description, such as `file /run/qbank/id`.
+    pub source: String,
+    /// Its kind, as the configuration names it.
+    pub kind: &'static str,
+    /// When it was last read, with or without success, as RFC 3339.
+    pub last_read: String,
+    /// When its present value was first read.
+    pub value_since: Option<String>,
+    /// The error of the last reading; absent if it succeeded.
+    pub error: Option<String>,
 }
 
 /// One request in flight.
@@ -64,7 +87,7 @@ pub struct RequestStatus {
 }
 
 /// One upstream.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct UpstreamReport {
     /// Its name.
     pub name: String,
@@ -88,8 +111,36 @@ pub struct UpstreamReport {
     pub unauthorized_in_a_row: u64,
     /// Answers 403 since the start.
     pub forbidden: u64,
+    /// Answers since the start that want fewer requests: 429, or 403 with `Retry-After`.
+    pub rate_limited: u64,
+    /// The last of them.
+    pub last_rate_limit: Option<RateLimitReport>,
+    /// The last answer that says that the token lacks a scope.
+    pub last_insufficient_scope: Option<ScopeReport>,
     /// `WWW-Authenticate` of the last 401 or 403.
     pub last_challenge: Option<String>,
+}
+
+/// An answer that wants fewer requests.
+#[derive(Debug, Clone, Serialize)]
+pub struct RateLimitReport {
+    /// When it came, as RFC 3339.
+    pub at: String,
+    /// The end of the wait that it asks for.
+    pub until: Option<String>,
+    /// Its fields about limits and quotas.
+    pub quota: String,
+}
+
+/// An answer that says that the token lacks a scope.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScopeReport {
+    /// When it came, as RFC 3339.
+    pub at: String,
+    /// The name of the route.
+    pub route: String,
+    /// The scopes that the answer asks for; may be empty.
+    pub scope: String,
 }
 
 /// A failed exchange with an upstream.

@@ -19,11 +19,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::either::Either;
 
+use super::attention::attention;
 use super::guard::{AccessError, Reach};
 use super::page;
 use super::readiness::{Health, Readiness, is_started, readiness};
 use super::settings::ReadinessRule;
-use crate::clock::{Moment, date, seconds};
+use super::token_report::token_report;
+use crate::clock::{Moment, date};
 use crate::listen::Listener;
 use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::{Registry, metrics};
@@ -241,13 +243,15 @@ impl Admin {
         let report = self.health.report().await;
         let now = Moment::now();
         let tokens = self.health.tokens();
-        let tokens: Vec<Value> = tokens.iter().map(|token| token_json(token, now)).collect();
+        let attention = attention(&tokens, &report, now);
+        let tokens: Vec<Value> = tokens.iter().map(|token| token_report(token, now)).collect();
         let mut status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "now": date(now.wall),
             "ready": self.readiness(None) == Readiness::Ready,
             "started": is_started(&*self.health),
             "draining": self.health.draining(),
+            "attention": attention,
             "tokens": tokens,
         });
         // Two objects as one: what `app` reports stands beside the rest.
@@ -324,33 +328,6 @@ fn verbose_line(status: &TokenStatus, now: Moment) -> String {
     let usable = if status.usable(now) { "usable" } else { "not usable" };
     let lazy = if status.lazy { ", lazy" } else { "" };
     format!("{}/{}: {usable}{lazy}\n", status.credential, status.token)
-}
-
-fn token_json(token: &TokenStatus, now: Moment) -> Value {
-    json!({
-        "credential": *token.credential,
-        "token": token.token,
-        "scopes": token.scopes,
-        "usable": token.usable(now),
-        "lazy": token.lazy,
-        "attempted": token.attempted,
-        "state": token.state(now),
-        "issued": token.last_success.map(date),
-        "expires": token.expires.map(date),
-        "refresh_due": token.refresh_due.map(date),
-        "failing_since": token.failing_since.map(date),
-        "failures": token.failures,
-        "last_error": token.last_error,
-        "error_text": token.error_text,
-        "error_hint": token.error_hint,
-        "last_call_s": token.last_call.map(seconds),
-        "secret_refused": token.secret_refused,
-        "token_url": token.token_url,
-        "missing_scopes": token.missing_scopes,
-        "contended": token.contended,
-        "server_clock_offset_s": token.clock_offset,
-        "budget_left": token.budget_left,
-    })
 }
 
 fn refused(refusal: AccessError) -> Response<Full<Bytes>> {

@@ -20,7 +20,7 @@ use crate::proxy::limits::in_flight::InFlight;
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::requests::Inspector;
 use crate::proxy::snapshot::SharedState;
-use crate::secret::Store;
+use crate::secret::{SourceStates, Store};
 use crate::server::{ConnectionLimit, StopSignal, WorkerListener};
 use crate::telemetry::Registry;
 use crate::telemetry::log::DroppedLines;
@@ -34,6 +34,8 @@ pub struct App {
     pub(super) registry: Registry,
     pub(super) manager: TokenManager,
     pub(super) headers: HeaderValues,
+    /// The states of all sources of secrets.
+    pub(super) sources: SourceStates,
     pub(super) shared: SharedState,
     pub(super) connection_limit: ConnectionLimit,
     pub(super) listeners: Listeners,
@@ -60,6 +62,7 @@ impl App {
         let admin_listeners = BoundAdminListeners::bind(&config.admin).map_err(StartError::Bind)?;
         let metrics = ProxyMetrics::register(&registry)?;
         let secrets = Arc::new(Store::register(&registry)?);
+        let sources = secrets.sources().clone();
         let mut manager = TokenManager::new(TokenMetrics::register(&registry)?, secrets);
         let reload = ReloadMetrics::register(&registry)?;
         let connection_limit = ConnectionLimit::new(config.connections.max_connections);
@@ -76,7 +79,7 @@ impl App {
             "Log lines that were dropped because their reader was too slow.",
             move || lines.get().map_or(0, |lines| lines.get() as u64),
         )?;
-        let mut headers = HeaderValues::read(&config.proxy).await;
+        let mut headers = HeaderValues::read(&config.proxy, &sources).await;
         let bound = listeners.bound(&change);
         let plan = build_plan(&config, &mut manager, &metrics, &mut headers, bound)?;
         let sockets = std::mem::take(&mut change.sockets);
@@ -94,6 +97,8 @@ impl App {
             started: Instant::now(),
             shared: shared.clone(),
             last_reload: reload.last(),
+            sources: sources.clone(),
+            dropped_lines: Arc::clone(&dropped_lines),
         };
         let health = Arc::new(AppHealth::new(manager.handle(), reporter));
         Ok(Self {
@@ -101,6 +106,7 @@ impl App {
             registry,
             manager,
             headers,
+            sources,
             shared,
             connection_limit,
             listeners,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::proxy::policy::plan::{LocalKeys, SetHeaders};
 use crate::proxy::policy::settings::{ClientCredential, HeaderText, ProxySettings};
-use crate::secret::Reference;
+use crate::secret::{Reference, SourceStates};
 
 /// The header values of one configuration.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub(super) struct HeaderValues {
     /// `set_headers` with a secret value.
     set_headers: Vec<(HeaderName, HeaderSecret)>,
     local_keys: Vec<HeaderSecret>,
+    /// Where each reading is noted for operators.
+    sources: SourceStates,
     /// True if a value differs from that in the current plan.
     changed: bool,
 }
@@ -41,8 +43,8 @@ struct HeaderSecret {
 
 impl HeaderValues {
     /// Reads all values.
-    pub(super) async fn read(settings: &ProxySettings) -> Self {
-        let mut values = Self::default();
+    pub(super) async fn read(settings: &ProxySettings, sources: &SourceStates) -> Self {
+        let mut values = Self { sources: sources.clone(), ..Self::default() };
         for upstream in &settings.upstreams {
             let owner = &upstream.connection.name;
             for (name, text) in &upstream.set_headers {
@@ -52,7 +54,7 @@ impl HeaderValues {
                         values.literals.push((key, value.clone()));
                     }
                     HeaderText::Secret(reference) => {
-                        let secret = HeaderSecret::new("upstream", owner, reference).await;
+                        let secret = HeaderSecret::new("upstream", owner, reference, sources).await;
                         values.set_headers.push((name.clone(), secret));
                     }
                 }
@@ -60,7 +62,7 @@ impl HeaderValues {
         }
         for client in &settings.clients {
             if let ClientCredential::LocalKey { value, .. } = &client.credential {
-                let secret = HeaderSecret::new("client", &client.name, value).await;
+                let secret = HeaderSecret::new("client", &client.name, value, sources).await;
                 values.local_keys.push(secret);
             }
         }
@@ -73,7 +75,7 @@ impl HeaderValues {
     pub(super) async fn reread(&mut self) -> bool {
         let set_headers = self.set_headers.iter_mut().map(|(_, secret)| secret);
         for secret in set_headers.chain(&mut self.local_keys) {
-            self.changed |= secret.reread().await;
+            self.changed |= secret.reread(&self.sources).await;
         }
         self.changed
     }
@@ -93,7 +95,12 @@ impl HeaderValues {
 }
 
 impl HeaderSecret {
-    async fn new(kind: &'static str, owner: &Arc<str>, reference: &Reference) -> Self {
+    async fn new(
+        kind: &'static str,
+        owner: &Arc<str>,
+        reference: &Reference,
+        sources: &SourceStates,
+    ) -> Self {
         let mut secret = Self {
             kind,
             owner: Arc::clone(owner),
@@ -102,14 +109,15 @@ impl HeaderSecret {
             tried: Instant::now(),
             failing: false,
         };
-        secret.read().await;
+        secret.read(sources).await;
         secret
     }
 
     /// Reads the secret. If that fails, the last value stays: a file may be in the middle of a rotation.
-    async fn read(&mut self) {
+    async fn read(&mut self, sources: &SourceStates) {
         self.tried = Instant::now();
         let read = self.reference.read().await;
+        sources.note(&self.reference, &read);
         let value = read.as_ref().ok().and_then(|secret| secret.header(""));
         if value.is_none() && !self.failing {
             let (kind, owner) = (self.kind, &*self.owner);
@@ -134,13 +142,13 @@ impl HeaderSecret {
     }
 
     /// Re-reads the secret if it is missing or due; returns true if its value has changed.
-    async fn reread(&mut self) -> bool {
+    async fn reread(&mut self, sources: &SourceStates) -> bool {
         let due = self.reference.recheck().is_some_and(|every| self.tried.elapsed() >= every);
         if self.value.is_some() && !due {
             return false;
         }
         let before = self.value.clone();
-        self.read().await;
+        self.read(sources).await;
         before != self.value
     }
 }

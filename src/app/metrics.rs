@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::report::LastReload;
+use super::report::{LastReload, ReloadRecord};
 
 use prometheus::{Gauge, IntGauge};
 
@@ -41,14 +41,14 @@ impl ReloadMetrics {
             Self { successful, success_time, restart_needed, last: LastReload::default() };
         metrics.succeeded(&[]);
         // The start is no reload.
-        metrics.note(None);
+        *metrics.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(metrics)
     }
 
     /// A configuration was applied, except for these keys.
-    pub(super) fn succeeded(&self, restart_needed: &[&str]) {
+    pub(super) fn succeeded(&self, restart_needed: &[&'static str]) {
         self.successful.set(1);
-        self.note(Some(true));
+        self.note(None, restart_needed);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.success_time.set(now.as_secs_f64());
         for key in RESTART_KEYS {
@@ -57,10 +57,10 @@ impl ReloadMetrics {
         }
     }
 
-    /// A configuration was refused.
-    pub(super) fn failed(&self) {
+    /// A configuration was refused for this reason.
+    pub(super) fn failed(&self, error: String) {
         self.successful.set(0);
-        self.note(Some(false));
+        self.note(Some(error), &[]);
     }
 
     /// The last reload, kept up to date.
@@ -68,8 +68,9 @@ impl ReloadMetrics {
         Arc::clone(&self.last)
     }
 
-    fn note(&self, ok: Option<bool>) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = ok.map(|ok| (SystemTime::now(), ok));
+    fn note(&self, error: Option<String>, restart_needed: &[&'static str]) {
+        let (at, restart_needed) = (SystemTime::now(), restart_needed.to_vec());
+        let record = ReloadRecord { at, error, restart_needed };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
     }
 }

@@ -23,6 +23,7 @@ use super::workers::WorkerThreads;
 use crate::config::{self, Config};
 use crate::proxy::policy::plan::token_specs;
 use crate::proxy::snapshot::SharedState;
+use crate::secret::SourceStates;
 use crate::server::settings::{ShutdownSettings, WorkerCount};
 use crate::server::{ConnectionLimit, WorkerCommand};
 use crate::telemetry::log::{LogFormat, LogGuard};
@@ -39,6 +40,7 @@ pub(super) struct Reloader {
     pub(super) text: Option<Vec<u8>>,
     pub(super) manager: TokenManager,
     pub(super) headers: HeaderValues,
+    pub(super) sources: SourceStates,
     pub(super) shared: SharedState,
     pub(super) connection_limit: ConnectionLimit,
     pub(super) listeners: Listeners,
@@ -113,15 +115,17 @@ impl Reloader {
     }
 
     fn refuse(&self, why: &dyn std::fmt::Display) {
-        self.metrics.failed();
+        self.metrics.failed(why.to_string());
         tracing::error!(%why, "the new configuration is refused, the old one stays in force");
     }
 
     async fn prepare(&self, new: &Config) -> Result<Prepared, StartError> {
+        // Those that the new configuration still names are noted again when they are next read.
+        self.sources.forget_failed();
         Ok(Prepared {
             listeners: self.listeners.prepare(&new.proxy.listeners)?,
             admin_listeners: self.admin_listeners.prepare(&new.admin).map_err(StartError::Bind)?,
-            headers: HeaderValues::read(&new.proxy).await,
+            headers: HeaderValues::read(&new.proxy, &self.sources).await,
         })
     }
 

@@ -1,23 +1,36 @@
 //! Collects the state of all parts into the document of `/status`.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use crate::admin::report::{
-    History, MAX_REQUESTS, MAX_ROUTES, RefusalStatus, ReloadStatus, RequestStatus, RouteStatus,
-    StatusReport, UpstreamError, UpstreamReport,
+    History, MAX_REQUESTS, MAX_ROUTES, RateLimitReport, RefusalStatus, ReloadStatus, RequestStatus,
+    RouteStatus, ScopeReport, SecretStatus, StatusReport, UpstreamError, UpstreamReport,
 };
 use crate::clock::date;
 use crate::proxy::policy::plan::{Plan, UpstreamPlan};
 use crate::proxy::requests::{RequestInFlight, WorkerReport};
 use crate::proxy::snapshot::SharedState;
+use crate::secret::{SourceState, SourceStates};
+use crate::telemetry::log::DroppedLines;
 use crate::upstream::UpstreamStatus;
 
-/// The last reload that was tried: when, and whether it was applied.
-pub(super) type LastReload = Arc<Mutex<Option<(SystemTime, bool)>>>;
+/// The last reload that was tried.
+pub(super) type LastReload = Arc<Mutex<Option<ReloadRecord>>>;
+
+/// A reload that was tried.
+#[derive(Clone)]
+pub(super) struct ReloadRecord {
+    /// When it was tried.
+    pub(super) at: SystemTime,
+    /// The reason why the file was refused; `None` if it was applied.
+    pub(super) error: Option<String>,
+    /// The keys whose new values need a restart.
+    pub(super) restart_needed: Vec<&'static str>,
+}
 
 /// Where the document is collected from.
 pub(super) struct Reporter {
@@ -25,6 +38,9 @@ pub(super) struct Reporter {
     pub(super) started: Instant,
     pub(super) shared: SharedState,
     pub(super) last_reload: LastReload,
+    pub(super) sources: SourceStates,
+    /// Empty until the program runs.
+    pub(super) dropped_lines: Arc<OnceLock<DroppedLines>>,
 }
 
 impl Reporter {
@@ -33,12 +49,19 @@ impl Reporter {
         let workers = self.shared.inspector.report().await;
         let plan = self.shared.plan.load_full();
         let (minutes, refusals) = self.shared.metrics.history().snapshot(Instant::now());
-        let reload = *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let reload = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         StatusReport {
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             config: self.config.display().to_string(),
-            last_reload: reload.map(|(at, ok)| ReloadStatus { at: date(at), ok }),
+            last_reload: reload.map(|reload| ReloadStatus {
+                at: date(reload.at),
+                ok: reload.error.is_none(),
+                error: reload.error,
+                restart_needed: reload.restart_needed,
+            }),
+            log_lines_dropped: self.dropped_lines.get().map_or(0, DroppedLines::get),
+            secrets: self.sources.snapshot().into_iter().map(secret).collect(),
             requests_in_flight: workers.requests.len(),
             requests: workers.requests.iter().take(MAX_REQUESTS).map(request).collect(),
             upstreams: self.upstreams(&plan, &workers),
@@ -97,7 +120,28 @@ fn upstream_report(
         unauthorized: status.unauthorized,
         unauthorized_in_a_row: status.unauthorized_in_a_row,
         forbidden: status.forbidden,
+        rate_limited: status.rate_limited,
+        last_rate_limit: status.last_rate_limit.map(|limit| RateLimitReport {
+            at: date(limit.at),
+            until: limit.until.map(date),
+            quota: limit.quota,
+        }),
+        last_insufficient_scope: status.last_insufficient_scope.map(|lacking| ScopeReport {
+            at: date(lacking.at),
+            route: lacking.route,
+            scope: lacking.scope,
+        }),
         last_challenge: status.last_challenge,
+    }
+}
+
+fn secret((source, state): (String, SourceState)) -> SecretStatus {
+    SecretStatus {
+        source,
+        kind: state.kind,
+        last_read: date(state.read_at),
+        value_since: state.value_since.map(date),
+        error: state.error,
     }
 }
 

@@ -82,6 +82,7 @@ impl App {
             config: self.config,
             manager: self.manager,
             headers: self.headers,
+            sources: self.sources,
             shared: self.shared,
             connection_limit: self.connection_limit,
             listeners: self.listeners,

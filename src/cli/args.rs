@@ -99,15 +99,9 @@ pub enum Verb {
     #[cfg(feature = "demo")]
     /// Run four fake token servers and APIs with the proxy in front of them
     Demo(Demo),
-    /// Show the tokens of a running instance
-    Status {
-        /// Admin address; by default that of the configuration, or localhost:6751
-        #[arg(long, value_name = "HOST:PORT|unix:PATH")]
-        admin: Option<String>,
-        /// Output format
-        #[arg(short, long, default_value = "text", value_name = "FORMAT")]
-        output: OutputFormat,
-    },
+    /// Show the state of a running instance: what needs attention, tokens, upstreams, secrets' sources, and
+    /// requests in flight
+    Status(StatusFlags),
     /// Wait until a running instance is ready
     Wait {
         /// Admin address; by default that of the configuration, or localhost:6751
@@ -186,6 +180,21 @@ pub struct Token {
     pub fresh: bool,
 }
 
+/// Flags of `status`.
+#[derive(Debug, clap::Args)]
+pub struct StatusFlags {
+    /// Admin address; by default that of the configuration, or localhost:6751
+    #[arg(long, value_name = "HOST:PORT|unix:PATH")]
+    pub admin: Option<String>,
+    /// Output format
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+    pub output: OutputFormat,
+    /// Show it again at each interval until Ctrl-C; with -o json, one document a line
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "1s", value_parser = interval)]
+    pub watch: Option<Duration>,
+}
+
 /// Flags of `init`.
 #[derive(Debug, clap::Args)]
 pub struct Init {
@@ -231,6 +240,15 @@ pub struct KeyringEntry {
 
 fn duration(text: &str) -> Result<Duration, &'static str> {
     crate::diagnostics::units::duration(text)
+}
+
+/// An interval of at least 100 ms: a shorter one would only keep the instance busy.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    match interval >= Duration::from_millis(100) {
+        true => Ok(interval),
+        false => Err("at least 100ms".into()),
+    }
 }
 
 /// A lifetime that a token answer can state: RFC 6749's `expires_in` is a number of seconds.

@@ -19,6 +19,7 @@ mod output;
 mod run;
 mod running_instance;
 mod setup;
+mod status;
 mod token;
 
 use std::process::ExitCode;
@@ -52,7 +53,7 @@ pub fn main() -> ExitCode {
         Verb::Presets { name } => init::presets(name.as_deref()),
         #[cfg(feature = "demo")]
         Verb::Demo(flags) => demo::demo(&flags),
-        Verb::Status { admin, output } => operate::status(config, admin, output),
+        Verb::Status(flags) => status::status(config, flags),
         Verb::Wait { admin, timeout } => operate::wait(config, admin, timeout),
         Verb::Healthcheck { admin } => operate::healthcheck(config, admin),
         Verb::Schema { key } => init::schema(key.as_deref()),

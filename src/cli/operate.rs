@@ -1,4 +1,4 @@
-//! `status`, `wait` and `healthcheck`: questions to a running instance, over its admin listener.
+//! Questions to a running instance, over its admin listener; `wait` and `healthcheck`, which ask one.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,13 +10,11 @@ use http::header::HOST;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::args::OutputFormat;
 use super::exit::Exit;
-use super::output::{errln, out, outln};
+use super::output::errln;
 use super::setup::runtime;
 use crate::admin::settings::AdminSettings;
 use crate::config;
@@ -28,118 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// Pause between two questions of `wait`.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Shows the tokens of a running instance.
-pub(super) fn status(
-    path: Option<&Path>,
-    admin: Option<String>,
-    output: OutputFormat,
-) -> anyhow::Result<Exit> {
-    let address = admin_address(path, admin, Page::Control);
-    match ask(&address, "/status") {
-        Ok((200, body)) if output == OutputFormat::Json => outln!("{}", body.trim_end())?,
-        Ok((200, body)) => {
-            let status = serde_json::from_str(&body).context("/status is not JSON")?;
-            out!("{}", summary(&address, &status))?;
-        }
-        Ok((code, body)) => {
-            errln!("error: {address} answers /status with {code}: {}", body.trim_end());
-            return Ok(Exit::Failed);
-        }
-        Err(error) => return Ok(unreachable(&address, &error)),
-    }
-    Ok(Exit::Done)
-}
-
-/// The page `/status` for a person: one line for the instance, for each token, for each upstream, and for
-/// each request in flight, the oldest first.
-fn summary(address: &str, status: &Value) -> String {
-    let flag = |name: &str| status[name].as_bool().unwrap_or_default();
-    let condition = match (flag("draining"), flag("ready")) {
-        (true, _) => "draining",
-        (false, true) => "ready",
-        (false, false) => "not ready",
-    };
-    let version = status["version"].as_str().unwrap_or("of an unknown version");
-    let mut text = format!("bearer-proxy {version} at {address}: {condition}\n");
-    let each = |name: &str| status[name].as_array().map(Vec::as_slice).unwrap_or_default();
-    each("tokens").iter().for_each(|token| text += &token_line(token));
-    each("upstreams").iter().for_each(|upstream| text += &upstream_line(upstream));
-    each("requests").iter().for_each(|request| text += &request_line(request));
-    text
-}
-
-/// One upstream: its connections, its last answer, and what failed since.
-fn upstream_line(upstream: &Value) -> String {
-    let word = |name: &str| upstream[name].as_str();
-    let mut line = format!(
-        "  upstream {}  connections: {} open, {} idle",
-        word("name").unwrap_or("?"),
-        upstream["connections_open"],
-        upstream["connections_idle"],
-    );
-    line += &word("last_success").map(|at| format!(", last answer {at}")).unwrap_or_default();
-    let error = &upstream["last_error"];
-    if let (Some(at), Some(detail)) = (error["at"].as_str(), error["detail"].as_str()) {
-        line += &format!(", last error {at}: {detail}");
-    }
-    line + "\n"
-}
-
-/// One request in flight: its age, what it waits for, and its id.
-fn request_line(request: &Value) -> String {
-    let word = |name: &str| request[name].as_str().unwrap_or_default();
-    format!(
-        "  request {}  {:.1} s  {}  {} {}.{}\n",
-        word("request_id"),
-        request["age_s"].as_f64().unwrap_or_default(),
-        word("phase"),
-        word("method"),
-        word("upstream"),
-        word("route"),
-    )
-}
-
-/// One token: whose, with which scopes, and how it stands.
-fn token_line(token: &Value) -> String {
-    let word = |name: &str| token[name].as_str();
-    let scopes: Vec<&str> =
-        token["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let scopes = if scopes.is_empty() { "(no scopes)".to_owned() } else { scopes.join(" ") };
-    let mut line = format!("  {}  {scopes}  ", word("credential").unwrap_or("?"));
-    line += match token["usable"].as_bool() {
-        Some(true) => "usable",
-        _ => "NOT USABLE",
-    };
-    let facts =
-        [("until", "expires"), ("renewal", "refresh_due"), ("failing since", "failing_since")];
-    for (what, name) in facts {
-        line += &word(name).map(|value| format!(", {what} {value}")).unwrap_or_default();
-    }
-    line += &word("last_error").map(|error| format!(" ({error})")).unwrap_or_default();
-    line + &oddities(token) + "\n"
-}
-
-/// The remarks on a token that is lazy, contended, without a scope, or short of calls.
-fn oddities(token: &Value) -> String {
-    let mut text = String::new();
-    for (flag, meaning) in
-        [("lazy", "lazy"), ("contended", "contended: another instance revokes it")]
-    {
-        if token[flag] == true {
-            text += &format!(", {meaning}");
-        }
-    }
-    for scope in token["missing_scopes"].as_array().into_iter().flatten().filter_map(Value::as_str)
-    {
-        text += &format!(", without {scope}");
-    }
-    text += &token["budget_left"]
-        .as_u64()
-        .map(|left| format!(", {left} calls left"))
-        .unwrap_or_default();
-    text
-}
 
 /// Succeeds if a running instance is alive.
 pub(super) fn healthcheck(path: Option<&Path>, admin: Option<String>) -> anyhow::Result<Exit> {
@@ -180,7 +66,8 @@ pub(super) fn wait(
     })
 }
 
-fn unreachable(address: &str, error: &anyhow::Error) -> Exit {
+/// Says that there is no answer, and what that may mean.
+pub(super) fn unreachable(address: &str, error: &anyhow::Error) -> Exit {
     errln!(
         "error: no running instance answers at {address}: {error:#}\n  \
          is it running? its log names the admin listener; ask another one with --admin HOST:PORT or unix:PATH\n  \
@@ -190,7 +77,7 @@ fn unreachable(address: &str, error: &anyhow::Error) -> Exit {
 }
 
 /// The named address, the configuration's, or the default one: where the page is shown.
-fn admin_address(path: Option<&Path>, admin: Option<String>, page: Page) -> String {
+pub(super) fn admin_address(path: Option<&Path>, admin: Option<String>, page: Page) -> String {
     if let Some(address) = admin {
         return address;
     }
@@ -232,7 +119,8 @@ pub(super) fn ask(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
     runtime()?.block_on(get(address, path))
 }
 
-async fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
+/// One GET to the admin listener.
+pub(super) async fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
     let answer = async {
         match address.strip_prefix("unix:") {
             Some(file) => get_over(UnixStream::connect(file).await?, path).await,
@@ -255,21 +143,4 @@ where
         Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| anyhow!(error))?;
     driver.abort();
     Ok((head.status.as_u16(), String::from_utf8(body.to_bytes().into())?))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn what_is_odd_about_a_token_is_said() {
-        let token = json!({ "credential": "bank", "scopes": ["a"], "usable": true, "lazy": false,
-            "contended": true, "missing_scopes": ["b"], "budget_left": 3 });
-        let line = token_line(&token);
-        let odd = "usable, contended: another instance revokes it, without b, 3 calls left\n";
-        assert!(line.ends_with(odd), "{line}");
-        assert_eq!(oddities(&json!({ "budget_left": null })), "");
-    }
 }

@@ -27,4 +27,4 @@ pub use lifetime::{Lifetime, lifetime};
 pub use presets::Preset;
 pub use request::{ClientRequest, GrantType, RevokedToken};
 pub use scope::{Scope, ScopeSet};
-pub use token_response::IssuedToken;
+pub use token_response::{IssuedToken, retry_after};

@@ -18,6 +18,7 @@ mod json;
 mod keyring;
 mod name;
 mod reference;
+mod source_states;
 mod store;
 mod systemd;
 mod text;
@@ -31,5 +32,6 @@ pub use keyring::{KeyringSecret, SERVICE};
 pub use reference::{
     EgressLogin, EgressProxy, Reference, StoreHttpSettings, missing_feature, read_from,
 };
+pub use source_states::{SourceState, SourceStates};
 pub use store::{Freshness, Store};
 pub use systemd::is_credential_name;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::error::SecretError;
 use super::file::FileAccess;
 use super::reference::Reference;
+use super::source_states::SourceStates;
 use crate::sensitive::Sensitive;
 use crate::telemetry::Registry;
 use crate::telemetry::family::Counters;
@@ -40,6 +41,7 @@ pub struct Store {
     /// who need the same value wait for one reading.
     cache: StdMutex<HashMap<Reference, Arc<Mutex<Option<CachedSecret>>>>>,
     reads: Counters,
+    sources: SourceStates,
 }
 
 struct CachedSecret {
@@ -56,7 +58,12 @@ impl Store {
         let name = "bearer_proxy_secret_reads_total";
         let help = "Readings of secrets and client ids, by kind of source and result.";
         let reads = registry.counter_vec(name, help, &["source", "result"])?;
-        Ok(Self { cache: StdMutex::default(), reads })
+        Ok(Self { cache: StdMutex::default(), reads, sources: SourceStates::default() })
+    }
+
+    /// The states of all sources that were read.
+    pub fn sources(&self) -> &SourceStates {
+        &self.sources
     }
 
     /// Makes the counters of a source appear, at 0.
@@ -142,6 +149,7 @@ impl Store {
         let found = reference.read_with(access).await;
         let result = found.as_ref().map_or_else(SecretError::result, |_| "ok");
         self.reads.with_label_values(&[reference.kind().as_str(), result]).inc();
+        self.sources.note(reference, &found);
         found
     }
 }

@@ -301,6 +301,11 @@ impl FetchError {
         }
     }
 
+    /// Tells whether the server said that the client makes too many calls.
+    pub fn is_rate_limited(&self) -> bool {
+        self.token_error().is_some_and(|error| error.class() == FailureClass::RateLimited)
+    }
+
     /// Tells whether the error code names the client as the reason.
     pub fn rejects_client(&self) -> bool {
         let code = self.token_error().and_then(TokenError::code);

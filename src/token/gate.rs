@@ -195,6 +195,13 @@ impl Gate {
         self.lock().calls_left(now, budget)
     }
 
+    /// The time at which the next call is free, if an hourly budget is spent.
+    pub(super) fn spent_until(&self, now: Instant, budget: Option<NonZeroU32>) -> Option<Instant> {
+        let mut state = self.lock();
+        let spent = state.calls_left(now, budget?) == 0;
+        state.calls.front().filter(|_| spent).map(|first| *first + HOUR)
+    }
+
     /// Tells whether a refusal or a counted call must be remembered after the credential is gone.
     pub(super) fn has_history(&self, now: Instant) -> bool {
         let mut state = self.lock();
@@ -308,7 +315,9 @@ mod tests {
         let (gate, now, two) = (Gate::default(), Instant::now(), NonZeroU32::new(2));
         assert_eq!(gate.take_call(now, two), Ok(()));
         assert_eq!(gate.take_call(now + secs(1), two), Ok(()));
+        assert_eq!(gate.spent_until(now, two), Some(now + HOUR));
         assert_eq!(gate.take_call(now + secs(2), two), Err(now + HOUR));
+        assert_eq!(gate.spent_until(now + HOUR, two), None);
         assert_eq!(gate.take_call(now + HOUR, two), Ok(()));
         gate.return_call();
         assert_eq!(two.map(|two| gate.calls_left(now + HOUR, two)), Some(1));

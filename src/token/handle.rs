@@ -1,6 +1,7 @@
 //! `ManagerHandle`: the tokens as operators see and refresh them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -27,6 +28,10 @@ impl ManagedToken {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = Instant::now();
         status.budget_left = status.budget.map(|budget| self.gate.calls_left(now, budget));
+        status.budget_spent_until = self
+            .gate
+            .spent_until(now, status.budget)
+            .map(|until| SystemTime::now() + until.saturating_duration_since(now));
         status.secret_refused = self.gate.refuses();
         status.secret_changed = self.gate.rotated_at();
         status
@@ -36,7 +41,13 @@ impl ManagedToken {
 impl ManagerHandle {
     /// The state of each token.
     pub fn statuses(&self) -> Vec<TokenStatus> {
-        self.lock().iter().map(ManagedToken::status).collect()
+        let mut statuses: Vec<TokenStatus> = self.lock().iter().map(ManagedToken::status).collect();
+        let names: Vec<Arc<str>> =
+            statuses.iter().map(|status| Arc::clone(&status.credential)).collect();
+        for status in &mut statuses {
+            status.siblings = names.iter().filter(|name| **name == status.credential).count();
+        }
+        statuses
     }
 
     /// Fetches new tokens for a credential, whatever the age of the held ones, and tries a refused

@@ -283,7 +283,7 @@ impl<F: Fetch> Refresher<F> {
             status.clock_offset = clock_offset.or(status.clock_offset);
             (status.failing_since, status.failures) = (None, 0);
             (status.last_error, status.error_text) = (None, None);
-            status.error_hint = None;
+            (status.error_hint, status.rate_limited_until) = (None, None);
         });
     }
 
@@ -343,6 +343,8 @@ impl<F: Fetch> Refresher<F> {
         self.reason = UnavailableReason::Failing(error.word());
         let failures = self.schedule.failures();
         let next_try = self.schedule.next().map(|next| next.saturating_duration_since(now));
+        let limited = error.is_rate_limited();
+        let limited_until = limited.then(|| SystemTime::now() + next_try.unwrap_or_default());
         let held = self.writer.held().filter(|held| held.is_usable(Moment::now()));
         self.log.failed(&FailedCall { error, refusals, failures, next_try, took, held });
         self.update_status(|status| {
@@ -351,6 +353,7 @@ impl<F: Fetch> Refresher<F> {
             status.last_error = Some(error.word());
             status.error_text = Some(error.to_string());
             status.error_hint = error.hint().map(|hint| hint.into_owned());
+            status.rate_limited_until = limited_until;
             status.failures = failures;
         });
     }
@@ -373,6 +376,7 @@ impl<F: Fetch> Refresher<F> {
         self.schedule.block_until(free);
         self.update_status(|status| {
             (status.attempted, status.last_error) = (true, Some("token_budget"));
+            (status.error_text, status.error_hint) = (None, None);
         });
     }
 

@@ -36,6 +36,10 @@ pub struct TokenStatus {
     pub budget: Option<NonZeroU32>,
     /// Calls that are left of this budget.
     pub budget_left: Option<u32>,
+    /// The time of the next call, where none is left.
+    pub budget_spent_until: Option<SystemTime>,
+    /// Number of tokens of the credential: each one may end another at a server that keeps one per client.
+    pub siblings: usize,
     /// Set when the token server refused the credential's client secret last.
     pub secret_refused: bool,
     /// The time of the server's first verdict on the last changed client secret.
@@ -54,6 +58,8 @@ pub struct TokenStatus {
     pub error_text: Option<String>,
     /// The remedy for the last failure, where one is known.
     pub error_hint: Option<String>,
+    /// The end of the wait, where the token server said that the client makes too many calls.
+    pub rate_limited_until: Option<SystemTime>,
     /// The duration of the last token request.
     pub last_call: Option<Duration>,
 }
@@ -66,25 +72,9 @@ impl TokenStatus {
             token: number.to_string(),
             token_url: spec.credential.endpoint.uri().to_string(),
             scopes: spec.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
-            missing_scopes: Vec::new(),
             lazy: spec.credential.policy.lazy.is_some(),
-            contended: false,
-            clock_offset: None,
             budget: spec.credential.policy.budget,
-            budget_left: None,
-            secret_refused: false,
-            secret_changed: None,
-            last_success: None,
-            usable_until: None,
-            expires: None,
-            refresh_due: None,
-            attempted: false,
-            failing_since: None,
-            failures: 0,
-            last_error: None,
-            error_text: None,
-            error_hint: None,
-            last_call: None,
+            ..Self::default()
         }
     }
 

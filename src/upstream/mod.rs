@@ -20,4 +20,4 @@ pub use error::{Forwarded, SendError, SendErrorKind};
 pub use exchange::{Reuse, SendFailure, SendRequest, Transport, UpstreamResponse};
 pub use pool::{Acquired, Pool};
 pub use settings::Settings;
-pub use state::{UpstreamState, UpstreamStates, UpstreamStatus};
+pub use state::{InsufficientScope, RateLimit, UpstreamState, UpstreamStates, UpstreamStatus};

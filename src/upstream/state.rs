@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
+
+use crate::oauth::retry_after;
 
 /// Longest text of a challenge or an error that is kept, in characters.
 const LONGEST_TEXT: usize = 300;
@@ -46,6 +49,7 @@ pub struct UpstreamState {
     /// Answers 401 since the last other one.
     unauthorized_in_a_row: AtomicU64,
     forbidden: AtomicU64,
+    rate_limited: AtomicU64,
     rare: Mutex<Rare>,
 }
 
@@ -54,7 +58,31 @@ pub struct UpstreamState {
 struct Rare {
     last_error: Option<UpstreamFailure>,
     last_challenge: Option<String>,
+    last_rate_limit: Option<RateLimit>,
+    last_insufficient_scope: Option<InsufficientScope>,
     certificate_expires: Option<SystemTime>,
+}
+
+/// An answer 429, or a 403 with `Retry-After`: the upstream wants fewer requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// When it came.
+    pub at: SystemTime,
+    /// The end of the wait that it asks for, if it asks for one.
+    pub until: Option<SystemTime>,
+    /// Its fields about limits and quotas, as in `X-RateLimit-Remaining: 0`; may be empty.
+    pub quota: String,
+}
+
+/// An answer that says that the token lacks a scope (RFC 6750 section 3.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InsufficientScope {
+    /// When it came.
+    pub at: SystemTime,
+    /// The name of the route.
+    pub route: String,
+    /// The scopes that the answer asks for; may be empty.
+    pub scope: String,
 }
 
 /// The last failed exchange with an upstream.
@@ -85,6 +113,12 @@ pub struct UpstreamStatus {
     pub unauthorized_in_a_row: u64,
     /// Answers 403 since the start.
     pub forbidden: u64,
+    /// Answers since the start that want fewer requests.
+    pub rate_limited: u64,
+    /// The last of them.
+    pub last_rate_limit: Option<RateLimit>,
+    /// The last answer that says that the token lacks a scope.
+    pub last_insufficient_scope: Option<InsufficientScope>,
     /// `WWW-Authenticate` of the last of both.
     pub last_challenge: Option<String>,
     /// When the certificate shown on the newest connection expires.
@@ -101,6 +135,7 @@ impl Default for UpstreamState {
             open: AtomicUsize::new(0),
             unauthorized: AtomicU64::new(0),
             forbidden: AtomicU64::new(0),
+            rate_limited: AtomicU64::new(0),
             rare: Mutex::default(),
         }
     }
@@ -139,9 +174,27 @@ impl UpstreamState {
             StatusCode::FORBIDDEN => self.forbidden.fetch_add(1, Ordering::Relaxed),
             _ => return,
         };
-        let visible = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '?' };
-        let text = |bytes: &[u8]| bytes.iter().take(LONGEST_TEXT).map(visible).collect();
-        self.rare().last_challenge = challenge.map(text);
+        self.rare().last_challenge = challenge.map(printable);
+    }
+
+    /// Notes an answer that wants fewer requests: a 429, or a 403 with `Retry-After`, with which API
+    /// gateways tell that a quota is used up. Other answers are ignored.
+    pub fn rate_limited(&self, status: StatusCode, headers: &HeaderMap) {
+        let is_limit = status == StatusCode::TOO_MANY_REQUESTS
+            || status == StatusCode::FORBIDDEN && headers.contains_key(RETRY_AFTER);
+        if !is_limit {
+            return;
+        }
+        self.rate_limited.fetch_add(1, Ordering::Relaxed);
+        let at = SystemTime::now();
+        let until = retry_after(headers).and_then(|wait| at.checked_add(wait));
+        self.rare().last_rate_limit = Some(RateLimit { at, until, quota: quota(headers) });
+    }
+
+    /// Notes an answer to a request of a route that says that the token lacks a scope.
+    pub fn lacks_scope(&self, route: &str, scope: &[u8]) {
+        let (at, route, scope) = (SystemTime::now(), route.to_owned(), printable(scope));
+        self.rare().last_insufficient_scope = Some(InsufficientScope { at, route, scope });
     }
 
     /// Notes the expiry of the certificate that a new connection was shown.
@@ -166,7 +219,13 @@ impl UpstreamState {
             let ago = self.started.elapsed().saturating_sub(since);
             Some(now.checked_sub(ago).unwrap_or(now))
         };
-        let Rare { last_error, last_challenge, certificate_expires } = self.rare().clone();
+        let Rare {
+            last_error,
+            last_challenge,
+            last_rate_limit,
+            last_insufficient_scope,
+            certificate_expires,
+        } = self.rare().clone();
         UpstreamStatus {
             last_success: time(&self.answered),
             last_accepted: time(&self.accepted),
@@ -175,10 +234,30 @@ impl UpstreamState {
             unauthorized: self.unauthorized.load(Ordering::Relaxed),
             unauthorized_in_a_row: self.unauthorized_in_a_row.load(Ordering::Relaxed),
             forbidden: self.forbidden.load(Ordering::Relaxed),
+            rate_limited: self.rate_limited.load(Ordering::Relaxed),
+            last_rate_limit,
+            last_insufficient_scope,
             last_challenge,
             certificate_expires,
         }
     }
+}
+
+/// The bytes as text of bounded length; those that are no visible ASCII are replaced.
+fn printable(bytes: &[u8]) -> String {
+    let visible = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '?' };
+    bytes.iter().take(LONGEST_TEXT).map(visible).collect()
+}
+
+/// The fields about limits and quotas: those of draft-ietf-httpapi-ratelimit-headers, and the older names
+/// that vendors use.
+fn quota(headers: &HeaderMap) -> String {
+    let is_quota =
+        |name: &str| ["ratelimit", "rate-limit", "quota"].iter().any(|word| name.contains(word));
+    let fields = headers.iter().filter(|(name, _)| is_quota(name.as_str()));
+    let fields: Vec<String> =
+        fields.map(|(name, value)| format!("{name}: {}", printable(value.as_bytes()))).collect();
+    fields.join(", ").chars().take(LONGEST_TEXT).collect()
 }
 
 /// Counts a connection as open; goes with the connection.
@@ -193,6 +272,8 @@ impl Drop for OpenConnection {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderName, HeaderValue};
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -212,6 +293,30 @@ mod tests {
         let status = state.status();
         assert_eq!((status.unauthorized, status.unauthorized_in_a_row), (1, 0));
         assert!(status.last_accepted.is_some());
+    }
+
+    #[test]
+    fn an_upstream_that_wants_fewer_requests_is_told_with_its_words() {
+        let check =
+            |status: u16, fields: &[(&'static str, &str)], wait: Option<u64>, quota: &str| {
+                let state = UpstreamState::default();
+                let fields = fields.iter().map(|(name, value)| {
+                    (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+                });
+                state.rate_limited(StatusCode::from_u16(status).unwrap(), &fields.collect());
+                let limit = state.status().last_rate_limit.unwrap();
+                let wait = wait.map(Duration::from_secs);
+                assert_eq!(limit.until.map(|until| until.duration_since(limit.at).unwrap()), wait);
+                assert_eq!((limit.quota.as_str(), state.status().rate_limited), (quota, 1));
+            };
+        check(429, &[], None, "");
+        check(429, &[("retry-after", "30"), ("server", "x")], Some(30), "");
+        check(403, &[("retry-after", "60"), ("x-quota-left", "0")], Some(60), "x-quota-left: 0");
+        let fields = [("x-ratelimit-limit", "100"), ("ratelimit-remaining", "0")];
+        check(429, &fields, None, "x-ratelimit-limit: 100, ratelimit-remaining: 0");
+        let state = UpstreamState::default();
+        state.rate_limited(StatusCode::FORBIDDEN, &HeaderMap::new());
+        assert_eq!(state.status().last_rate_limit, None, "a plain refusal");
     }
 
     #[tokio::test]

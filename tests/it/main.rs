@@ -16,6 +16,7 @@ mod sandbox;
 // The verbs: what they print, and how they end.
 mod check_live;
 mod command;
+mod status;
 mod verbs;
 
 // Tokens: how they are obtained, renewed and shared, and where the secrets for them come from.

@@ -201,7 +201,10 @@ async fn another_instance_that_revokes_our_token_is_named_and_not_fought() {
     soon(story.proxy.wait_log(|line| line.contains("contended").then_some(()))).await;
     assert_eq!(story.metric("bearer_proxy_token_contended_total").await.as_deref(), Some("1"));
     let status = client(story.proxy.admin_addr).await.get("/status").await.json();
-    assert!(status["tokens"].as_array().unwrap().iter().any(|token| token["contended"] == true));
+    let tokens = status["tokens"].as_array().unwrap();
+    let contended = tokens.iter().find(|token| token["contended"] == true).unwrap();
+    assert_eq!(contended["contended_cause"], "another_instance");
+    assert!(contended["hint"].as_str().unwrap().contains("a client id of its own"), "{contended}");
     let calls = story.auth().ledger().calls().len();
     assert_eq!(soon(app.get("/datacrunch/v1/balance")).await.status, 401, "it passes unchanged");
     assert_eq!(story.auth().ledger().calls().len(), calls);

@@ -39,6 +39,16 @@ pub fn classify_challenge<B>(response: &Response<B>) -> Challenge {
     }
 }
 
+/// The `scope` of a Bearer challenge: the scopes that the resource asks for; empty where it names none.
+pub fn challenged_scope<B>(response: &Response<B>) -> Vec<u8> {
+    let lines = response.headers().get_all(WWW_AUTHENTICATE).iter();
+    let mut params = lines.flat_map(|line| AuthParams::new(line.as_bytes()));
+    let scope = params.find(|param| {
+        param.scheme.eq_ignore_ascii_case(b"bearer") && param.name.eq_ignore_ascii_case(b"scope")
+    });
+    scope.map(|param| param.value.into_owned()).unwrap_or_default()
+}
+
 /// True if a Bearer challenge has this `error` code. Codes are compared without case, since servers
 /// write them in any, although RFC 6750 section 3 defines them in lower case.
 fn has_error_code<B>(response: &Response<B>, code: &str) -> bool {
@@ -60,6 +70,16 @@ mod tests {
             response = response.header(WWW_AUTHENTICATE, *challenge);
         }
         response.body(()).unwrap()
+    }
+
+    #[test]
+    fn the_scope_of_a_challenge_is_found() {
+        let check = |challenges: &[&str], expected: &[u8]| {
+            assert_eq!(challenged_scope(&answer(403, challenges)), expected, "{challenges:?}");
+        };
+        check(&["Bearer error=\"insufficient_scope\", scope=\"a b\""], b"a b");
+        check(&["Basic realm=\"x\"", "bearer SCOPE=a"], b"a");
+        check(&["DPoP scope=\"a\"", "Bearer realm=\"scope=b\""], b"");
     }
 
     #[test]

@@ -1,0 +1,343 @@
+//! What an operator must act on now, each point with a remedy; pure.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::report::{StatusReport, UpstreamReport};
+use crate::clock::{Moment, date};
+use crate::token::TokenStatus;
+
+/// Seconds between the clocks of the token server and this machine above which they are worth a look.
+const CLOCK_OFFSET: f64 = 30.0;
+/// Days before the expiry of an upstream's certificate from which it is worth a look.
+const CERTIFICATE_DAYS: u64 = 14;
+
+/// Time after an answer `insufficient_scope` for which it is worth a look.
+const RECENT: Duration = Duration::from_secs(900);
+
+/// The remedy where nothing more is known.
+const CHECK_LIVE: &str = "run bearer-proxy check --live, which goes step by step";
+
+/// One point that needs an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attention {
+    /// What is wrong, in a sentence that can be read alone.
+    pub what: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// All points, those about tokens first.
+pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> Vec<Attention> {
+    let mut points = Points(Vec::new());
+    tokens.iter().for_each(|token| points.token(token, now));
+    report.upstreams.iter().for_each(|upstream| points.upstream(upstream, now));
+    points.sources(report);
+    points.instance(report);
+    points.0
+}
+
+/// The remedy for what is wrong with a token, where anything is.
+pub fn token_hint(token: &TokenStatus) -> Option<String> {
+    let credential = &token.credential;
+    if token.secret_refused {
+        return Some(format!(
+            "check client_id, client_secret and client_auth of credential {credential}; a changed secret is tried by \
+             itself, the same one after POST /refresh?credential={credential}"
+        ));
+    }
+    if token.budget_spent_until.is_some() {
+        return Some(format!(
+            "wait, raise token_budget of credential {credential}, or spend fewer calls with tokens = \"union\""
+        ));
+    }
+    if token.rate_limited_until.is_some() {
+        return Some(
+            "wait; fewer calls are made with tokens = \"union\", and by fewer instances with this client id"
+                .into(),
+        );
+    }
+    if token.contended {
+        return Some(contended_hint(token));
+    }
+    if let Some(hint) = &token.error_hint {
+        return Some(hint.clone());
+    }
+    if token.last_error.is_some() {
+        return Some(CHECK_LIVE.into());
+    }
+    (!token.missing_scopes.is_empty()).then(|| {
+        "ask the provider to approve these scopes for the client, or take them off the routes"
+            .into()
+    })
+}
+
+/// Which of the causes of `contended` can be seen from here.
+pub fn contended_cause(token: &TokenStatus) -> Option<&'static str> {
+    token.contended.then_some(match token.siblings {
+        0 | 1 => "another_instance",
+        _ => "own_second_token",
+    })
+}
+
+fn contended_hint(token: &TokenStatus) -> String {
+    match contended_cause(token) {
+        Some("own_second_token") => format!(
+            "credential {} has {} tokens here, and the server may keep one per client: set tokens = \"union\"",
+            token.credential, token.siblings
+        ),
+        _ => "give each instance a client id of its own, or let all apps share one instance; \
+              else the API does not accept this client"
+            .into(),
+    }
+}
+
+struct Points(Vec<Attention>);
+
+impl Points {
+    /// Adds a point, once.
+    fn add(&mut self, what: String, hint: impl Into<String>) {
+        let point = Attention { what, hint: hint.into() };
+        if !self.0.contains(&point) {
+            self.0.push(point);
+        }
+    }
+
+    fn token(&mut self, token: &TokenStatus, now: Moment) {
+        let name = &token.credential;
+        let hint = || token_hint(token).unwrap_or_else(|| CHECK_LIVE.to_owned());
+        let until = |time: Option<_>| time.map(date).unwrap_or_default();
+        if token.secret_refused {
+            self.add(format!("The token server refused the client secret of {name}."), hint());
+        } else if token.budget_spent_until.is_some() {
+            let until = until(token.budget_spent_until);
+            self.add(format!("token_budget of {name} is spent until {until}."), hint());
+        } else if token.rate_limited_until.is_some() {
+            let until = until(token.rate_limited_until);
+            self.add(format!("{name} is rate limited by its token server until {until}."), hint());
+        } else if let Some(error) = token.error_text.as_deref().or(token.last_error) {
+            self.add(format!("Token requests of {name} fail: {error}."), hint());
+        }
+        if token.attempted && token.wanted() && !token.usable(now) {
+            let scopes = scopes(token);
+            self.add(format!("{name} has no usable token for {scopes}: requests get 503."), hint());
+        }
+        if token.contended {
+            let what =
+                format!("{name} is contended: upstreams refuse tokens that are still valid.");
+            self.add(what, contended_hint(token));
+        }
+        if !token.missing_scopes.is_empty() {
+            let missing = token.missing_scopes.join(" ");
+            self.add(format!("The token server did not grant {name}: {missing}."), hint());
+        }
+        if let Some(offset) = token.clock_offset.filter(|offset| offset.abs() >= CLOCK_OFFSET) {
+            let what = format!(
+                "The clocks of {name}'s token server and this machine differ by {:.0} s.",
+                offset.abs()
+            );
+            self.add(what, "compare this machine's time with a time server");
+        }
+    }
+
+    fn upstream(&mut self, upstream: &UpstreamReport, now: Moment) {
+        let recent = date(now.wall.checked_sub(RECENT).unwrap_or(now.wall));
+        let (name, now) = (&upstream.name, date(now.wall));
+        // Dates of RFC 3339 in UTC compare as text.
+        if let Some(error) = &upstream.last_error
+            && upstream.last_success.as_ref().is_none_or(|success| *success < error.at)
+        {
+            self.add(
+                format!("Upstream {name} fails since {}: {}.", error.at, error.detail),
+                CHECK_LIVE,
+            );
+        }
+        if let Some(limit) = &upstream.last_rate_limit
+            && let Some(until) = limit.until.as_ref().filter(|until| **until > now)
+        {
+            let quota = if limit.quota.is_empty() { "" } else { "; " };
+            let what =
+                format!("Upstream {name} is rate limited until {until}{quota}{}.", limit.quota);
+            self.add(what, "send fewer requests, or ask the provider for a higher limit");
+        }
+        if let Some(lacking) = &upstream.last_insufficient_scope
+            && lacking.at > recent
+        {
+            let (route, scope) = (&lacking.route, &lacking.scope);
+            let scope = if scope.is_empty() { "a scope" } else { scope };
+            let what =
+                format!("Upstream {name} says that the token of route {route} lacks {scope}.");
+            self.add(
+                what,
+                format!("add it to scopes of {name}.{route}, and ask the provider to approve it"),
+            );
+        }
+        if let Some(days) = upstream.certificate_days_left.filter(|days| *days < CERTIFICATE_DAYS) {
+            self.add(
+                format!("The certificate of upstream {name} expires in {days} days."),
+                "ask its operator for the renewal; a pin_sha256 may have to change with it",
+            );
+        }
+    }
+
+    fn sources(&mut self, report: &StatusReport) {
+        for secret in &report.secrets {
+            if let Some(error) = &secret.error {
+                let what = format!("A secret cannot be read: {error}.");
+                self.add(
+                    what,
+                    "until then the value that was read last stays in use, if there is one",
+                );
+            }
+        }
+    }
+
+    fn instance(&mut self, report: &StatusReport) {
+        if let Some(reload) = &report.last_reload {
+            if let Some(error) = &reload.error {
+                let error = error.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                let what = format!("The configuration of {} is refused: {error}", reload.at);
+                self.add(
+                    what,
+                    "run bearer-proxy check; until it passes the one before stays in force",
+                );
+            }
+            if !reload.restart_needed.is_empty() {
+                let keys = reload.restart_needed.join(", ");
+                self.add(format!("New values of {keys} are not in force."), "restart the program");
+            }
+        }
+        if report.log_lines_dropped > 0 {
+            let what = format!("{} lines are missing in the log.", report.log_lines_dropped);
+            self.add(what, "the reader of stderr is too slow, or log.level is too low");
+        }
+    }
+}
+
+fn scopes(token: &TokenStatus) -> String {
+    match token.scopes_label() {
+        none if none.is_empty() => "no scopes".into(),
+        scopes => scopes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::{
+        RateLimitReport, ReloadStatus, ScopeReport, SecretStatus, UpstreamError,
+    };
+    use super::*;
+    use crate::admin::readiness::tests::token;
+
+    fn told(tokens: &[TokenStatus], report: &StatusReport) -> Vec<String> {
+        let points = attention(tokens, report, Moment::now());
+        assert!(points.iter().all(|point| !point.hint.is_empty()), "{points:?}");
+        points.into_iter().map(|point| format!("{} {}", point.what, point.hint)).collect()
+    }
+
+    /// Checks that there is one point, and that it has these parts.
+    fn one(tokens: &[TokenStatus], report: &StatusReport, parts: &[&str]) {
+        let told = told(tokens, report);
+        assert_eq!(told.len(), 1, "{told:?}");
+        parts.iter().for_each(|part| assert!(told[0].contains(part), "{part}: {told:?}"));
+    }
+
+    #[test]
+    fn nothing_is_said_while_nothing_is_wrong() {
+        let tokens = [token("a+"), token("b~?")];
+        assert_eq!(attention(&tokens, &StatusReport::default(), Moment::now()), []);
+    }
+
+    #[test]
+    fn each_trouble_of_a_token_is_told_with_a_remedy() {
+        let none = StatusReport::default();
+        let until = Some(Moment::now().after(Duration::from_secs(60)).wall);
+        let usable = || token("bank+");
+        let failing = |error: &str| TokenStatus {
+            last_error: Some("connect"),
+            error_text: Some(error.into()),
+            ..usable()
+        };
+        let row = |token: TokenStatus, parts: &[&str]| one(&[token], &none, parts);
+        row(failing("no route to host"), &["bank fail: no route to host.", "check --live"]);
+        let hint = Some("check token_url".to_owned());
+        row(TokenStatus { error_hint: hint, ..failing("status 404") }, &["check token_url"]);
+        let refused = TokenStatus { secret_refused: true, ..failing("invalid_client") };
+        row(refused, &["refused the client secret of bank", "POST /refresh?credential=bank"]);
+        let spent = TokenStatus { budget_spent_until: until, ..failing("x") };
+        row(spent, &["token_budget of bank is spent until 2", "raise token_budget"]);
+        let limited = TokenStatus { rate_limited_until: until, ..failing("status 429") };
+        row(limited, &["bank is rate limited by its token server until 2", "wait"]);
+        let missing = vec!["pay".to_owned(), "read".to_owned()];
+        let missing = TokenStatus { missing_scopes: missing, ..usable() };
+        row(missing, &["did not grant bank: pay read.", "ask the provider"]);
+        row(
+            TokenStatus { clock_offset: Some(-90.2), ..usable() },
+            &["differ by 90 s", "time server"],
+        );
+        let contended = TokenStatus { contended: true, siblings: 1, ..usable() };
+        row(contended.clone(), &["bank is contended", "each instance a client id of its own"]);
+        let own = TokenStatus { siblings: 2, ..contended };
+        row(own, &["has 2 tokens here", "tokens = \"union\""]);
+        row(token("bank"), &["bank has no usable token for no scopes"]);
+    }
+
+    #[test]
+    fn a_fault_of_a_credential_is_told_once_for_all_its_tokens() {
+        let refused = TokenStatus { secret_refused: true, ..token("bank+") };
+        let report = StatusReport::default();
+        one(&[refused.clone(), TokenStatus { token: "1".into(), ..refused }], &report, &[]);
+    }
+
+    #[test]
+    fn upstreams_sources_and_reloads_are_told() {
+        let now = Moment::now();
+        let at = date(now.wall);
+        let upstream = || UpstreamReport { name: "api".into(), ..UpstreamReport::default() };
+        let row = |upstream: UpstreamReport, parts: &[&str]| {
+            let upstreams = vec![upstream];
+            one(&[], &StatusReport { upstreams, ..StatusReport::default() }, parts);
+        };
+        let error = UpstreamError { at: at.clone(), code: "connect", detail: "refused".into() };
+        let failing = UpstreamReport { last_error: Some(error), ..upstream() };
+        row(failing.clone(), &["Upstream api fails since", "refused", "check --live"]);
+        let until = Some(date(now.after(Duration::from_secs(60)).wall));
+        let quota = "x-quota: 0".to_owned();
+        let last_rate_limit = Some(RateLimitReport { at: at.clone(), until, quota });
+        row(UpstreamReport { last_rate_limit, ..upstream() }, &["limited until 2", "x-quota: 0"]);
+        let lacking = |at: &str| {
+            let (at, route, scope) = (at.into(), "pay".into(), "payments".into());
+            let last_insufficient_scope = Some(ScopeReport { at, route, scope });
+            UpstreamReport { last_insufficient_scope, ..upstream() }
+        };
+        row(lacking(&at), &["token of route pay lacks payments", "scopes of api.pay"]);
+        let certificate_days_left = Some(3);
+        row(UpstreamReport { certificate_days_left, ..upstream() }, &["expires in 3 days"]);
+        let last_success = Some("2999-01-01T00:00:00Z".into());
+        let well = UpstreamReport { last_success, ..failing };
+        let upstreams = vec![well, lacking("2020-01-01T00:00:00Z")];
+        assert_eq!(told(&[], &StatusReport { upstreams, ..StatusReport::default() }).len(), 0);
+
+        let secret = SecretStatus {
+            source: "file /run/key".into(),
+            kind: "file",
+            last_read: at.clone(),
+            value_since: None,
+            error: Some("file /run/key does not exist".into()),
+        };
+        let secrets = vec![secret];
+        let report = StatusReport { secrets, ..StatusReport::default() };
+        one(&[], &report, &["file /run/key does not exist"]);
+        let reload = |error: Option<&str>, keys: &[&'static str]| {
+            let (error, restart_needed) = (error.map(str::to_owned), keys.to_vec());
+            let reload =
+                ReloadStatus { at: at.clone(), ok: error.is_none(), error, restart_needed };
+            StatusReport { last_reload: Some(reload), ..StatusReport::default() }
+        };
+        one(&[], &reload(Some("error: bad key\n at 3"), &[]), &["refused: bad key", "check"]);
+        one(&[], &reload(None, &["log.format"]), &["New values of log.format", "restart"]);
+        let dropped = StatusReport { log_lines_dropped: 7, ..StatusReport::default() };
+        one(&[], &dropped, &["7 lines are missing"]);
+    }
+}

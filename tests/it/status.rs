@@ -1,0 +1,240 @@
+//! What `/status` and the verb `status` say of trouble, and how long they say it.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bearer_proxy::sandbox::{Fault, Persona, Sandbox};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::forwarding::sidecar;
+use crate::support::{Extra, Fronted};
+use crate::support::{Proxy, client, collect, config, in_front_of, raw_server, soon};
+use crate::verbs::verb;
+
+/// Asks for the state until it is as wanted.
+async fn state(proxy: &Proxy, wanted: impl Fn(&Value) -> bool) -> Value {
+    let mut admin = client(proxy.admin_addr).await;
+    soon(async {
+        loop {
+            let status = admin.get("/status").await.json();
+            if wanted(&status) {
+                return status;
+            }
+        }
+    })
+    .await
+}
+
+/// The verb `status` in a folder without a configuration.
+async fn told(proxy: &Proxy) -> String {
+    let (dir, admin) = (TempDir::new().unwrap(), proxy.admin_addr.to_string());
+    verb(dir.path(), &["status", "--admin", &admin]).await.stdout
+}
+
+async fn refresh(proxy: &Proxy, credential: &str) {
+    let path = format!("/refresh?credential={credential}");
+    let answer = client(proxy.admin_addr).await.request("POST", &path, &[], b"").await;
+    assert_eq!(answer.status, 202);
+}
+
+fn token<'a>(status: &'a Value, credential: &str) -> &'a Value {
+    let tokens = status["tokens"].as_array().unwrap();
+    tokens.iter().find(|token| token["credential"] == credential).unwrap()
+}
+
+/// The points that need attention, each as one text.
+fn attention(status: &Value) -> Vec<String> {
+    let points = status["attention"].as_array().unwrap();
+    let text = |point: &Value| {
+        let word = |name: &str| point[name].as_str().unwrap().to_owned();
+        assert!(!word("hint").is_empty(), "{point}");
+        format!("{} {}", word("what"), word("hint"))
+    };
+    points.iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn a_refused_secret_is_told_at_every_token_while_the_held_ones_serve() {
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let status = state(&proxy, |_| true).await;
+    assert_eq!(attention(&status), Vec::<String>::new(), "all is well");
+    sandbox.bank(Persona::QBank).auth.accept_secrets(["another".to_owned()]);
+    refresh(&proxy, "qbank").await;
+    let status = state(&proxy, |status| token(status, "qbank")["secret_refused"] == true).await;
+    let tokens = status["tokens"].as_array().unwrap();
+    let qbank: Vec<&Value> = tokens.iter().filter(|token| token["credential"] == "qbank").collect();
+    assert!(qbank.len() > 1, "{status}");
+    for token in qbank {
+        assert_eq!((&token["usable"], &token["secret_refused"]), (&true.into(), &true.into()));
+        assert!(token["hint"].as_str().unwrap().contains("client_secret"), "{token}");
+    }
+    assert_eq!(token(&status, "sqr")["secret_refused"], false);
+    let points = attention(&status);
+    assert_eq!(points.len(), 1, "once for the credential: {points:?}");
+    assert!(points[0].contains("refused the client secret of qbank"), "{points:?}");
+    let told = told(&proxy).await;
+    assert!(told.contains("usable"), "{told}");
+    assert!(told.contains(", the client secret was refused"), "{told}");
+    assert!(told.contains("  ! The token server refused the client secret of qbank.\n    -> "));
+    assert!(!told.contains(sandbox.bank(Persona::QBank).auth.client_secret()));
+}
+
+#[tokio::test]
+async fn a_spent_budget_and_a_rate_limit_are_told_with_their_end() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let secrets = TempDir::new().unwrap();
+    let table = "[credentials.datacrunch]\n";
+    let text = config(&sandbox, &secrets).replace(table, &format!("{table}token_budget = 1\n"));
+    let proxy = Proxy::start(&text).await;
+    proxy.wait_ready().await;
+    let status = state(&proxy, |_| true).await;
+    let budget = &token(&status, "datacrunch")["budget"];
+    assert_eq!(
+        (&budget["limit"], &budget["spent"], &budget["left"]),
+        (&1.into(), &1.into(), &0.into())
+    );
+    assert!(budget["until"].is_string(), "{budget}");
+    let points = attention(&status);
+    assert!(points[0].contains("token_budget of datacrunch is spent until 2"), "{points:?}");
+    let spent = told(&proxy).await;
+    assert!(spent.contains(", all 1 calls spent until 2"), "{spent}");
+    assert_eq!(token(&status, "sqr")["budget"], Value::Null);
+
+    let retry_after = Duration::from_secs(120);
+    sandbox.bank(Persona::Sqr).auth.set_faults([Fault::TooMany { retry_after }]);
+    refresh(&proxy, "sqr").await;
+    let limited = |status: &Value| token(status, "sqr")["rate_limited_until"].is_string();
+    let status = state(&proxy, limited).await;
+    let points = attention(&status);
+    let limited = "sqr is rate limited by its token server until 2";
+    assert!(points.iter().any(|point| point.contains(limited)), "{points:?}");
+    assert!(told(&proxy).await.contains(", rate limited until 2"));
+    assert!(token(&status, "sqr")["error_text"].as_str().unwrap().contains("429"), "{status}");
+}
+
+#[tokio::test]
+async fn what_an_upstream_says_of_scopes_and_quotas_is_told_with_the_route() {
+    let bank = raw_server().await;
+    let proxy: Fronted = in_front_of(&format!("http://{}", bank.addr), Extra::default()).await;
+    let mut app = client(proxy.addr).await;
+    app.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut serving = bank.accept().await;
+    serving.read_head().await;
+    let challenge = "Bearer error=\"insufficient_scope\", scope=\"payments write\"";
+    let answer =
+        format!("HTTP/1.1 403 No\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n");
+    serving.send(answer).await;
+    assert_eq!(app.read("GET").await.status, 403);
+    app.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    serving.read_head().await;
+    let fields = "Retry-After: 90\r\nX-RateLimit-Remaining: 0\r\nContent-Length: 0";
+    serving.send(format!("HTTP/1.1 429 Slow\r\n{fields}\r\n\r\n")).await;
+    assert_eq!(app.read("GET").await.status, 429);
+    let status = state(&proxy, |_| true).await;
+    let upstream = &status["upstreams"][0];
+    let lacking = &upstream["last_insufficient_scope"];
+    assert_eq!((&lacking["route"], &lacking["scope"]), (&"all".into(), &"payments write".into()));
+    assert_eq!(upstream["rate_limited"], 1);
+    assert_eq!(upstream["last_rate_limit"]["quota"], "x-ratelimit-remaining: 0");
+    let points = attention(&status);
+    assert_eq!(points.len(), 2, "{points:?}");
+    assert!(points[0].contains("Upstream a is rate limited until 2"), "{points:?}");
+    assert!(points[1].contains("the token of route all lacks payments write."), "{points:?}");
+    let told = told(&proxy).await;
+    assert!(told.contains(", insufficient_scope on all: payments write"), "{told}");
+    assert!(told.contains(" (x-ratelimit-remaining: 0)"), "{told}");
+}
+
+#[tokio::test]
+async fn a_refused_reload_is_told_and_the_broken_file_still_leads_to_the_instance() {
+    let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let good = std::fs::read_to_string(&proxy.config_path).unwrap();
+    let admin = proxy.admin_addr.to_string();
+    let broken = good.replacen(
+        "[admin]\nlisten = \"127.0.0.1:0\"",
+        &format!("[admin]\nlisten = \"{admin}\""),
+        1,
+    );
+    assert_ne!(broken, good);
+    std::fs::write(&proxy.config_path, format!("{broken}\n[nonsense]\nkey = 1\n")).unwrap();
+    proxy.signal(Signal::HUP);
+    let status = state(&proxy, |status| status["last_reload"]["ok"] == false).await;
+    assert!(status["last_reload"]["error"].as_str().unwrap().contains("nonsense"), "{status}");
+    let points = attention(&status);
+    assert!(points[0].starts_with("The configuration of 2"), "{points:?}");
+    assert!(points[0].contains("run bearer-proxy check"), "{points:?}");
+    let file = proxy.config_path.to_str().unwrap();
+    let found = verb(std::path::Path::new("/"), &["status", "--config", file]).await;
+    assert_eq!(found.code, 0, "{}", found.stderr);
+    let process = format!("  pid {}, up ", proxy.id());
+    assert!(found.stdout.contains(&process), "{}", found.stdout);
+    assert!(found.stdout.contains(&format!(", {file}, reload refused 2")), "{}", found.stdout);
+    std::fs::write(&proxy.config_path, good).unwrap();
+    proxy.signal(Signal::HUP);
+    let status = state(&proxy, |status| status["last_reload"]["ok"] == true).await;
+    assert_eq!(attention(&status), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn sources_of_secrets_have_ages_and_their_failures_are_told() {
+    let (sandbox, proxy, secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let sources = |status: &Value| {
+        let secrets = status["secrets"].as_array().unwrap();
+        let of = secrets.iter().map(|secret| secret["source"].as_str().unwrap().to_owned());
+        of.collect::<Vec<_>>()
+    };
+    let status = state(&proxy, |_| true).await;
+    let folder = secrets.path().to_str().unwrap();
+    assert!(sources(&status).iter().any(|source| source.contains(folder)), "{status}");
+    for secret in status["secrets"].as_array().unwrap() {
+        assert!(secret["last_read"].is_string() && secret["value_since"].is_string(), "{secret}");
+    }
+    for file in std::fs::read_dir(secrets.path()).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    refresh(&proxy, "qbank").await;
+    let failed =
+        |status: &Value| attention(status).iter().any(|point| point.contains("cannot be read"));
+    let status = state(&proxy, failed).await;
+    assert_eq!(token(&status, "qbank")["last_error"], "secret_unreadable");
+    let told = told(&proxy).await;
+    assert!(told.contains(", FAILED: file "), "{told}");
+    for bank in sandbox.banks() {
+        assert!(!told.contains(bank.auth.client_secret()));
+    }
+}
+
+#[tokio::test]
+async fn the_state_is_shown_again_until_ctrl_c() {
+    let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    for (format, begins) in [("text", "bearer-proxy "), ("json", "{\"attention\":[")] {
+        let admin = proxy.admin_addr.to_string();
+        let mut watching = Command::new(env!("CARGO_BIN_EXE_bearer-proxy"))
+            .args(["status", "--watch=100ms", "-o", format, "--admin", &admin])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = collect(watching.stdout.take().unwrap());
+        let states =
+            |lines: &[String]| lines.iter().filter(|line| line.starts_with(begins)).count();
+        soon(lines.wait_for(|lines| states(lines) >= 3)).await.unwrap();
+        let id = i32::try_from(watching.id()).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(id, Signal::INT).unwrap();
+        soon(async { while lines.changed().await.is_ok() {} }).await;
+        assert_eq!(watching.wait().unwrap().code(), Some(0));
+        assert!(!lines.borrow().iter().any(|line| line.contains('\x1b')), "it is no terminal");
+    }
+}
+
+#[tokio::test]
+async fn without_an_instance_there_is_nothing_to_watch() {
+    let dir = TempDir::new().unwrap();
+    assert_eq!(verb(dir.path(), &["status", "--watch", "--admin", "127.0.0.1:9"]).await.code, 69);
+    assert_eq!(
+        verb(dir.path(), &["status", "--watch=1ms", "--admin", "127.0.0.1:9"]).await.code,
+        2
+    );
+}
