@@ -12,7 +12,8 @@ use crate::diagnostics::nearest;
 use crate::proxy::headers::rewrite::Rewrite;
 use crate::proxy::policy::plan::rules;
 use crate::proxy::policy::settings::AllowedClients;
-use crate::route::target::Target;
+use crate::proxy::request::AMBIGUOUS;
+use crate::route::target::{QuirkSet, Target};
 use crate::route::{Authority, Lookup, Table};
 
 /// Explains one request. The exit code is [`Exit::Refused`] where no listener would forward it.
@@ -23,14 +24,17 @@ pub(super) fn explain(path: Option<&Path>, method: &str, url: &str) -> anyhow::R
         return Ok(Exit::Usage);
     };
     let (host, target) = split(url);
-    if let Err(error) = Target::read(target) {
-        outln!("refused with 400 bad_target: {error}")?;
-        return Ok(Exit::Refused);
-    }
+    let target = match Target::read(target) {
+        Ok(target) => target,
+        Err(error) => {
+            outln!("refused with 400 bad_target: {error}")?;
+            return Ok(Exit::Refused);
+        }
+    };
     let mut exit = Exit::Refused;
     for (index, listener) in config.proxy.listeners.iter().enumerate() {
         outln!("listener {}", listener.listen)?;
-        match on_listener(&config, index, &host, &parsed, target) {
+        match on_listener(&config, index, &host, &parsed, &target) {
             Ok(route) => {
                 exit = Exit::Done;
                 out!("{route}")?;
@@ -60,17 +64,26 @@ fn on_listener(
     listener: usize,
     host: &str,
     method: &Method,
-    target: &str,
+    target: &Target<'_>,
 ) -> Result<String, String> {
     let rules = rules(&config.proxy, listener);
     let table = Table::build(rules).map_err(|_| "no route: two of them conflict")?;
-    let path = target.split('?').next().unwrap_or(target);
+    let bad_target = |detail: &dyn std::fmt::Display| format!("400 bad_target: {detail}");
+    let path = &*target.path;
     let found = match table.find(host, method, path) {
         Lookup::Found(found) => found,
+        Lookup::Ambiguous(found) => {
+            let allowed = config.proxy.upstreams[found.0].routes[found.1].allowed_quirks;
+            let quirk = target.quirks.refused(allowed).map(|quirk| bad_target(quirk));
+            return Err(quirk.unwrap_or_else(|| bad_target(&AMBIGUOUS)));
+        }
         Lookup::MethodNotAllowed(allow) => {
             return Err(format!("405 method: allowed here are {allow}"));
         }
         Lookup::NotFound => {
+            if let Some(quirk) = target.quirks.refused(QuirkSet::empty()) {
+                return Err(bad_target(quirk));
+            }
             let near = nearest_route(config, listener, path);
             let near = near.map(|near| format!("\n  nearest     {near}")).unwrap_or_default();
             return Err(format!("404 no_route: no route claims it{near}"));
@@ -78,9 +91,12 @@ fn on_listener(
     };
     let upstream = &config.proxy.upstreams[found.0];
     if upstream.case_insensitive && table.find_in_any_case(host, method, path) != Some(found) {
-        return Err("400 bad_target: another route claims it in another case".into());
+        return Err(bad_target(&"another route claims it in another case"));
     }
     let route = &upstream.routes[found.1];
+    if let Some(quirk) = target.quirks.refused(route.allowed_quirks) {
+        return Err(bad_target(quirk));
+    }
     let (name, origin) = (&upstream.connection.name, &upstream.connection.origin);
     let credential = route.credential.as_ref().unwrap_or(&upstream.credential);
     let scopes = if route.scopes.is_empty() { "(none)".into() } else { route.scopes.to_wire() };
@@ -90,7 +106,8 @@ fn on_listener(
         text += &format!("  clients     {clients}\n");
     }
     let rewrite = Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path);
-    if let Ok(outbound) = target.parse().map(|inbound| rewrite.apply(&inbound))
+    let query = target.query.map(|query| format!("?{query}")).unwrap_or_default();
+    if let Ok(outbound) = format!("{path}{query}").parse().map(|inbound| rewrite.apply(&inbound))
         && let Ok(outbound) = outbound
     {
         text += &format!("  forwarded   {method} {origin}{outbound}\n");

@@ -13,6 +13,7 @@ use crate::proxy::headers::AllowedTrailers;
 use crate::proxy::policy::settings::{
     AllowedClients, AtTokenExpiry, IncomingAuthorization, RetryUnsafe, RouteSettings, UpgradePolicy,
 };
+use crate::route::target::QuirkSet;
 use crate::route::{HostPattern, PathPattern};
 
 /// A route as written, and its settings if they can be used.
@@ -82,8 +83,7 @@ fn route<'c>(
     let scopes = scopes(section, context.incoming);
     let retry_unsafe = section.section("retry").choice("unsafe", &RETRIES, RetryUnsafe::default());
     let upgrade = upgrade(&section.section("upgrade"));
-    let allow_semicolon = section.bool("allow_semicolon", false);
-    let allow_encoded_slash = section.bool("allow_encoded_slash", false);
+    let allowed_quirks = allowed_quirks(section);
     let allow_override_headers = section.bool("allow_override_headers", false);
     let trailers = trailers(section);
     let required = name.zip(path).zip(methods).filter(|_| host.is_some() || host_item.is_none());
@@ -103,13 +103,23 @@ fn route<'c>(
         },
         retry_unsafe,
         upgrade,
-        allow_semicolon,
-        allow_encoded_slash,
+        allowed_quirks,
         allow_override_headers,
         trailers,
     });
     let path = path_item.unwrap_or_else(|| item.clone());
     Route { settings, at: section.at().to_owned(), path, credential, clients }
+}
+
+fn allowed_quirks(section: &Section<'_>) -> QuirkSet {
+    let keys = [
+        ("allow_semicolon", QuirkSet::SEMICOLON),
+        ("allow_encoded_slash", QuirkSet::ENCODED_SLASH),
+        ("allow_encoded_percent", QuirkSet::ENCODED_PERCENT),
+        ("allow_empty_segments", QuirkSet::EMPTY_SEGMENT),
+    ];
+    let allowed = keys.into_iter().filter(|(key, _)| section.bool(key, false));
+    allowed.fold(QuirkSet::empty(), |all, (_, quirk)| all | quirk)
 }
 
 fn upgrade(section: &Section<'_>) -> UpgradePolicy {

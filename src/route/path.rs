@@ -1,7 +1,7 @@
 //! `PathPattern`: exact, `{x}` for one segment, `/**` for a path and all below it.
 
 use super::host::PatternError;
-use super::target::{Target, normalize_segment};
+use super::target::{QuirkSet, Target, normalize_segment};
 
 /// A path pattern that has been checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,12 +33,16 @@ impl PathPattern {
         }
         let plain: String = text.replace(['{', '}'], "").replace("/**", "/x");
         match Target::read(&plain) {
-            Ok(target) if target.query.is_none() && !target.quirks.any() => {
-                Ok(Self(text.to_owned()))
+            Ok(Target { query: Some(_), .. }) => {
+                Err(PatternError::new("no request can match it: a path holds no `?`"))
             }
-            Ok(_) => {
-                Err(PatternError::new("a pattern holds neither `?` nor `;` nor an encoded slash"))
-            }
+            Ok(target) => match target.quirks.refused(QuirkSet::empty()) {
+                None => Ok(Self(text.to_owned())),
+                Some(quirk) => Err(PatternError::new(format!(
+                    "a pattern is written without it; {{name}} and /** match it where the route \
+                     allows it: {quirk}"
+                ))),
+            },
             Err(error) => Err(PatternError::new(format!("no request can match it: {error}"))),
         }
     }

@@ -53,6 +53,9 @@ pub enum Lookup<'a, T> {
     Found(&'a T),
     /// Rules claim the host and path, but not the method; holds the value of the Allow header.
     MethodNotAllowed(String),
+    /// A rule claims the path, and another one in another interpretation of it; holds the value of the
+    /// first.
+    Ambiguous(&'a T),
     /// No rule claims the host and path.
     NotFound,
 }
@@ -105,11 +108,13 @@ impl<T> Table<T> {
 
     /// Finds the rule that claims a request. `host` is in lower case without port, `path` is canonical.
     ///
-    /// A path that another rule would claim if its slashes were decoded or its parameters removed is
-    /// [`Lookup::NotFound`]: a token for one interpretation must not travel with the other.
+    /// A path that another rule would claim if its slashes were decoded or merged or its parameters
+    /// removed is [`Lookup::Ambiguous`]: a token for one interpretation must not travel with the other.
     pub fn find(&self, host: &str, method: &Method, path: &str) -> Lookup<'_, T> {
         match self.search(host, method, path, Case::Sensitive) {
-            Ok(index) if self.is_ambiguous(host, method, path, index) => Lookup::NotFound,
+            Ok(index) if self.is_ambiguous(host, method, path, index) => {
+                Lookup::Ambiguous(&self.entries[index].value)
+            }
             Ok(index) => Lookup::Found(&self.entries[index].value),
             Err(refused) if refused.is_empty() => Lookup::NotFound,
             Err(refused) => Lookup::MethodNotAllowed(self.allow(&refused)),
@@ -291,8 +296,11 @@ mod tests {
             (None, "/files/{name}", G),
         ]);
         let check = |path: &str, expected: Option<&str>| {
-            let expected = expected.as_ref().map_or(Lookup::NotFound, Lookup::Found);
-            assert_eq!(table.find("x", &Method::GET, path), expected, "{path}");
+            let found = table.find("x", &Method::GET, path);
+            match expected {
+                Some(expected) => assert_eq!(found, Lookup::Found(&expected), "{path}"),
+                None => assert!(matches!(found, Lookup::Ambiguous(_)), "{path}: {found:?}"),
+            }
         };
         check("/v1/pay%3aclose", Some("/v1/pay:close"));
         check("/v1/%c3%a9", Some("/v1/%C3%A9"));
@@ -302,6 +310,11 @@ mod tests {
         check("/v1/a%2Fb", None);
         check("/v1/x%2Fy", Some("/v1/**"));
         check("/files/a%2Fb", Some("/files/{name}"));
+        check("/files/a%252Fb", Some("/files/{name}"));
+        check("/files/%2F", Some("/files/{name}"));
+        check("/v1/x//y", Some("/v1/**"));
+        check("/v1//a/b", None);
+        check("/v1/a%252Fb", None);
     }
 
     #[test]

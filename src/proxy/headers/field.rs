@@ -43,8 +43,9 @@ bitflags! {
         const ALT_SVC = 1 << 15;
         /// Headers that only this proxy may set: `Bearer-Proxy-Forwarded`.
         const RESERVED = 1 << 16;
-        /// A name with `_`, which some servers take for `-`.
-        const UNDERSCORE = 1 << 17;
+        /// A name with `_`, with `http-` before it or with `-` behind it, which servers that pass fields
+        /// on as variables may take for another.
+        const FOLDED = 1 << 17;
         /// Transfer-Encoding: says how the message ends on this connection; made anew for the next.
         const CODING = 1 << 18;
         /// X-Request-Id: the app's name for a request.
@@ -103,8 +104,8 @@ impl FieldClass {
             class
         } else if name.starts_with(b"x-forwarded-") {
             Self::FORWARDING
-        } else if name.contains(&b'_') {
-            Self::UNDERSCORE
+        } else if name.contains(&b'_') || name.starts_with(b"http-") || name.ends_with(b"-") {
+            Self::FOLDED
         } else {
             class
         }
@@ -197,8 +198,8 @@ mod tests {
                 let open = name.starts_with("x-forwarded-");
                 check(&format!("{name}y"), if open { class } else { FieldClass::empty() });
                 let other = name.replacen(|_: char| true, "y", 1);
-                let unlike =
-                    if name.contains('_') { FieldClass::UNDERSCORE } else { FieldClass::empty() };
+                let folds = name.contains('_') || name.ends_with('-');
+                let unlike = if folds { FieldClass::FOLDED } else { FieldClass::empty() };
                 check(&other, unlike);
             }
         }
@@ -206,8 +207,10 @@ mod tests {
         for name in ["", "a", "accept", "user-agent", "content-type", "cookie", "x-forwarder-for"] {
             check(name, FieldClass::empty());
         }
-        for name in ["_", "content_length", "x_forwarded_for", "user_id"] {
-            check(name, FieldClass::UNDERSCORE);
+        for name in
+            ["_", "content_length", "x_forwarded_for", "user_id", "http-authorization", "via-"]
+        {
+            check(name, FieldClass::FOLDED);
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
 use super::field::FieldClass;
-use super::list::{dashed, remove_where};
+use super::list::{folded, remove_where};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -45,8 +45,8 @@ fn claims(name: &HeaderName) -> bool {
     let listed = || [FORWARDED, FOR, HOST, PROTO].contains(name);
     match FieldClass::classify(name) {
         FieldClass::FORWARDING => !listed(),
-        // Some servers take `_` for `-`.
-        FieldClass::UNDERSCORE => FieldClass::classify(dashed(name)) == FieldClass::FORWARDING,
+        // Servers may take such a name for another.
+        FieldClass::FOLDED => FieldClass::classify(folded(name)) == FieldClass::FORWARDING,
         _ => false,
     }
 }

@@ -17,9 +17,18 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// A name with each `_` replaced by `-`, as some servers read it.
-pub(super) fn dashed(name: impl AsRef<[u8]>) -> Vec<u8> {
-    name.as_ref().iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect()
+/// A name as servers may read it that pass fields on as variables, like CGI (RFC 3875 section 4.1.18):
+/// with `-` for `_`, and without `http-` before and `-` behind it.
+pub(super) fn folded(name: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut folded: Vec<u8> =
+        name.as_ref().iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+    while folded.starts_with(b"http-") {
+        folded.drain(..5);
+    }
+    while folded.last() == Some(&b'-') {
+        folded.pop();
+    }
+    folded
 }
 
 /// Removes the fields with a matching name. Allocates only if there is one.

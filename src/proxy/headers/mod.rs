@@ -16,7 +16,7 @@
 //! | `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `X-Client-IP`, `True-Client-IP` and their like | removed (`forwarding_headers`) | as they are |
 //! | local keys of `[clients]` | removed | as they are |
 //! | names of `set_headers` | replaced by the configured values | as they are |
-//! | any of the above, and `Host`, `Content-Length`, spelled with `_` | removed | as they are |
+//! | any of the above, and `Host`, `Content-Length`, with `_` for `-`, `HTTP_` before or `_` behind it | removed | as they are |
 //! | `Via` | the proxy's name added; if it names this process: 508 | the proxy's name added |
 //! | `Alt-Svc`, `Bearer-Proxy-Forwarded` | as they are | removed |
 //! | `Cache-Control` | as it is | `private` is added if there is none |

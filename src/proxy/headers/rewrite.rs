@@ -12,16 +12,19 @@ use crate::route::PathPattern;
 /// The difference between the targets of apps and those of one upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rewrite {
-    /// Bytes of the mount prefix that are removed.
+    /// Bytes of the mount prefix that is removed, as the configuration writes it.
     strip: usize,
+    /// Segments of that prefix.
+    segments: usize,
     base_path: String,
 }
 
 impl Rewrite {
     /// Removes `mount` if `strip_mount` is set, and prepends `base_path`.
     pub fn new(mount: &str, strip_mount: bool, base_path: &str) -> Self {
-        let strip = if strip_mount { mount.len() } else { 0 };
-        Self { strip, base_path: base_path.to_owned() }
+        let mount = if strip_mount { mount } else { "" };
+        let segments = mount.matches('/').count();
+        Self { strip: mount.len(), segments, base_path: base_path.to_owned() }
     }
 
     /// The upstream's target for a target below the mount. The query stays as it is, and a target that
@@ -33,11 +36,23 @@ impl Rewrite {
         if self.strip == 0 && self.base_path.is_empty() {
             return Ok(inbound.clone());
         }
-        let left = inbound.as_str().get(self.strip..).unwrap_or_default();
+        let left = self.below_mount(inbound.as_str());
         let slash = if left.is_empty() || left.starts_with('?') { "/" } else { "" };
         // The mount itself, without a slash, stands for the upstream's base path as it is configured.
         let slash = if self.base_path.is_empty() { slash } else { "" };
         PathAndQuery::try_from(format!("{}{slash}{left}", self.base_path))
+    }
+
+    /// The rest of a target below the mount. It is found by segments, since an app may spell those of the
+    /// mount at another length: `%3A` for `:`.
+    fn below_mount<'t>(&self, target: &'t str) -> &'t str {
+        if self.segments == 0 {
+            return target;
+        }
+        let path_end = target.find('?').unwrap_or(target.len());
+        let slashes = target.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
+        let end = slashes.map(|(at, _)| at).nth(self.segments).unwrap_or(path_end);
+        target.get(end.min(path_end)..).unwrap_or_default()
     }
 
     /// The path of an app by which a pattern reaches an upstream path; `None` if it does not.
@@ -282,6 +297,9 @@ mod tests {
         check("/qbank", true, "", "/qbank?a", "/?a");
         check("/core", true, "/api", "/core/v1", "/api/v1");
         check("/core", true, "/api", "/core", "/api");
+        check("/core", true, "/api", "/core//v1", "/api//v1");
+        check("/a:b/c", true, "", "/a%3ab/c/d?e=/f", "/d?e=/f");
+        check("/a:b", true, "", "/a%3Ab?e=/f", "/?e=/f");
         check("", true, "/api", "/v1", "/api/v1");
     }
 

@@ -8,7 +8,7 @@ use http::header::{
 };
 
 use super::field::FieldClass;
-use super::list::{dashed, members, remove_where};
+use super::list::{folded, members, remove_where};
 use super::message::is_grpc;
 use super::redact::redact_token;
 use super::trailer::AllowedTrailers;
@@ -46,7 +46,7 @@ pub struct HeaderPolicy {
     /// Forwards the app's `Forwarded`, `X-Forwarded-*` and their like.
     pub keep_forwarding: bool,
     /// Names that the proxy writes or reads itself. The app's fields of these names are removed, also if
-    /// spelled with `_`.
+    /// a server that passes fields on as variables takes them for these.
     pub reserved: ReservedNames,
     /// Trailers that are forwarded, in both directions.
     pub trailers: AllowedTrailers,
@@ -59,11 +59,11 @@ pub struct HeaderPolicy {
 pub struct ReservedNames(Vec<HeaderName>);
 
 impl FromIterator<HeaderName> for ReservedNames {
-    /// Keeps each name as it is spelled, and with `-` in place of `_`.
+    /// Keeps each name as it is spelled and as it is folded.
     fn from_iter<I: IntoIterator<Item = HeaderName>>(names: I) -> Self {
         let both = |name: HeaderName| {
-            let dashed = HeaderName::try_from(name.as_str().replace('_', "-")).ok();
-            dashed.filter(|dashed| *dashed != name).into_iter().chain([name])
+            let folded = HeaderName::from_bytes(&folded(&name)).ok();
+            folded.filter(|folded| *folded != name).into_iter().chain([name])
         };
         Self(names.into_iter().flat_map(both).collect())
     }
@@ -98,7 +98,7 @@ pub fn sanitize_request(
         headers.remove(name);
     }
     let to_strip = policy.to_strip();
-    if found.intersects(to_strip.difference(REMOVED_FIRST) | FieldClass::UNDERSCORE) {
+    if found.intersects(to_strip.difference(REMOVED_FIRST) | FieldClass::FOLDED) {
         remove_where(headers, |name| policy.strips(name, to_strip));
     }
     if found.intersects(FieldClass::TRAILER) {
@@ -123,16 +123,16 @@ impl HeaderPolicy {
         to_strip
     }
 
-    /// True if a field is removed. Some servers take `_` for `-`, so that a name spelled that way would
-    /// undo what is removed or set.
+    /// True if a field is removed. A name that servers take for another would undo what is removed or
+    /// set.
     fn strips(&self, name: &HeaderName, to_strip: FieldClass) -> bool {
         match FieldClass::classify(name) {
-            FieldClass::UNDERSCORE => {
-                let dashed = dashed(name);
+            FieldClass::FOLDED => {
+                let folded = folded(name);
                 let replaced =
                     FieldClass::HOST | FieldClass::LENGTH | FieldClass::TRAILER | FieldClass::VIA;
-                FieldClass::classify(&dashed).intersects(to_strip | replaced)
-                    || self.reserved.0.iter().any(|ours| ours.as_str().as_bytes() == dashed)
+                FieldClass::classify(&folded).intersects(to_strip | replaced)
+                    || self.reserved.0.iter().any(|ours| ours.as_str().as_bytes() == folded)
             }
             class => class.intersects(to_strip),
         }

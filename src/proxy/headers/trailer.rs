@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRAILER};
 
 use super::field::FieldClass;
-use super::list::{dashed, members, remove_where};
+use super::list::{folded, members, remove_where};
 use super::message::is_grpc;
 use super::redact::redact_token;
 
@@ -104,8 +104,8 @@ impl AllowedTrailers {
     }
 }
 
-/// True if a trailer of a gRPC call may be metadata. Its name may contain `_`, which some servers
-/// take for `-`, so that it is checked with both.
+/// True if a trailer of a gRPC call may be metadata. A name that servers may take for another is checked
+/// as that other too.
 fn is_metadata(name: &HeaderName) -> bool {
     let harmless = |name: &[u8]| {
         let steers = |field: &&str| field.as_bytes() == name;
@@ -114,7 +114,7 @@ fn is_metadata(name: &HeaderName) -> bool {
             && !NEVER_WITH_GRPC.iter().any(steers)
     };
     match FieldClass::classify(name) {
-        FieldClass::UNDERSCORE => harmless(&dashed(name)),
+        FieldClass::FOLDED => harmless(&folded(name)),
         _ => harmless(name.as_ref()),
     }
 }

@@ -22,7 +22,7 @@ use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
 use crate::proxy::headers;
 use crate::proxy::headers::rewrite::{ResponseRewrite, Rewrite};
 use crate::proxy::limits::web_origin::WebOrigin;
-use crate::route::target::could_alias;
+use crate::route::target::{QuirkSet, could_alias};
 use crate::route::{Authority, HostPattern, Methods, Rule, Table};
 use crate::telemetry::log::RequestLog;
 use crate::token::credential::MissingScopes;
@@ -117,10 +117,8 @@ pub struct RoutePlan {
     pub retry_unsafe: RetryUnsafe,
     /// The protocols that it allows an upgrade to.
     pub upgrade: UpgradePolicy,
-    /// Allows `;` in the path.
-    pub allow_semicolon: bool,
-    /// Allows an encoded slash in the path.
-    pub allow_encoded_slash: bool,
+    /// Features of paths that servers interpret differently and that it allows all the same.
+    pub allowed_quirks: QuirkSet,
     /// Set if its upstream takes `/Pay` for `/pay`.
     pub case_insensitive: bool,
     /// The header rules of its messages.
@@ -208,8 +206,7 @@ impl Plan {
                 rewrite: Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path),
                 retry_unsafe: route.retry_unsafe,
                 upgrade: route.upgrade,
-                allow_semicolon: route.allow_semicolon,
-                allow_encoded_slash: route.allow_encoded_slash,
+                allowed_quirks: route.allowed_quirks,
                 case_insensitive: upstream.case_insensitive,
                 header_policy: header_policy(settings, upstream, route),
                 metrics: metrics.route(

@@ -11,6 +11,7 @@ use crate::proxy::limits::web_origin::WebOrigin;
 
 use crate::listen::settings::{AllowedPeers, Listen, ServerTls};
 use crate::oauth::ScopeSet;
+use crate::route::target::QuirkSet;
 use crate::route::{HostPattern, PathPattern};
 use crate::secret::Reference;
 use crate::upstream;
@@ -244,10 +245,8 @@ pub struct RouteSettings {
     pub retry_unsafe: RetryUnsafe,
     /// The protocols that it allows an upgrade to.
     pub upgrade: UpgradePolicy,
-    /// Allows `;` in the path.
-    pub allow_semicolon: bool,
-    /// Allows `%2F` in the path.
-    pub allow_encoded_slash: bool,
+    /// Features of paths that servers interpret differently and that it allows all the same.
+    pub allowed_quirks: QuirkSet,
     /// Forwards fields by which some frameworks let a request name another method or path than it
     /// has: the route then restricts less than it seems to.
     pub allow_override_headers: bool,

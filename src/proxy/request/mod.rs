@@ -13,3 +13,5 @@ pub mod retry;
 pub mod routed;
 pub mod scope;
 pub mod upgrade;
+
+pub(crate) use routed::AMBIGUOUS;

@@ -2,7 +2,7 @@
 //! The only transition is to be routed.
 
 use http::header::{EXPECT, HOST};
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Body as _;
 
 use super::scope::ScopedRequest;
@@ -15,6 +15,8 @@ use crate::proxy::rejection::{Code, Rejection};
 use crate::route::Authority;
 use crate::route::target::{Quirks, Target};
 
+const NO_PATH: &str = "the request target has no path";
+
 /// A request whose head has been checked.
 pub struct Received {
     /// The request.
@@ -25,7 +27,7 @@ pub struct Received {
     pub host: Option<Authority>,
     /// Set if it came over TLS.
     pub tls: bool,
-    /// The parts of its target that servers read differently.
+    /// The parts of its path that servers read differently.
     pub quirks: Quirks,
 }
 
@@ -150,9 +152,10 @@ fn check_expectation(request: &Request<Body>) -> Result<(), Rejection> {
     Err(Rejection::new(Code::Expectation, "Expect says something else than 100-continue"))
 }
 
-fn read_target(request: &Request<Body>, limits: &RequestLimits) -> Result<Quirks, Rejection> {
+/// Reads the target, and puts the canonical path in place of the received one where they differ.
+fn read_target(request: &mut Request<Body>, limits: &RequestLimits) -> Result<Quirks, Rejection> {
     let Some(target) = request.uri().path_and_query() else {
-        return Err(Rejection::new(Code::BadTarget, "the request target has no path"));
+        return Err(Rejection::new(Code::BadTarget, NO_PATH));
     };
     if target.as_str().len() > limits.max_uri_bytes {
         return Err(Rejection::new(
@@ -160,7 +163,17 @@ fn read_target(request: &Request<Body>, limits: &RequestLimits) -> Result<Quirks
             format!("the target exceeds server.max_uri, {} bytes", limits.max_uri_bytes),
         ));
     }
-    let target = Target::read(target.as_str())
-        .map_err(|error| Rejection::new(Code::BadTarget, error.to_string()))?;
-    Ok(target.quirks)
+    let bad = |detail: String| Rejection::new(Code::BadTarget, detail);
+    let Target { path, query, quirks } =
+        Target::read(target.as_str()).map_err(|error| bad(error.to_string()))?;
+    if path != request.uri().path() {
+        let canonical = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.into_owned(),
+        };
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = Some(canonical.parse().map_err(|_| bad(NO_PATH.into()))?);
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad(NO_PATH.into()))?;
+    }
+    Ok(quirks)
 }

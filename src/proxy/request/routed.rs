@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::received::Received;
 use crate::proxy::policy::plan::{ListenerPlan, RoutePlan};
 use crate::proxy::rejection::{Code, Rejection};
-use crate::route::target::Quirks;
+use crate::route::target::{QuirkSet, Quirks};
 use crate::route::{Authority, Lookup};
 
 /// A request and the route that claims it.
@@ -35,9 +35,15 @@ impl Routed {
                 rejection.allow = Some(allow);
                 return Err(rejection);
             }
-            Lookup::NotFound => return Err(unrouted(received.quirks)),
+            Lookup::Ambiguous(route) => {
+                let quirk = refused(&received.quirks, route.allowed_quirks);
+                return Err(quirk.unwrap_or_else(|| Rejection::new(Code::BadTarget, AMBIGUOUS)));
+            }
+            Lookup::NotFound => return Err(unrouted(&received.quirks)),
         };
-        opted_in(received.quirks, &route)?;
+        if let Some(quirk) = refused(&received.quirks, route.allowed_quirks) {
+            return Err(quirk);
+        }
         if route.case_insensitive {
             let other = listener.table.find_in_any_case(host, method, path);
             if !other.is_some_and(|other| Arc::ptr_eq(other, &route)) {
@@ -51,30 +57,22 @@ impl Routed {
     }
 }
 
+/// The detail of a rejected path that a route claims, and another route in another interpretation.
+pub(crate) const AMBIGUOUS: &str = "some servers decode, merge or strip parts of this path, and then \
+     another route claims it";
+
 /// The rejection of a request that no route claims. An ambiguous path is rejected for that first.
-fn unrouted(quirks: Quirks) -> Rejection {
-    if quirks.semicolon || quirks.encoded_slash {
-        return quirk_refused(quirks);
-    }
-    Rejection::new(
-        Code::NoRoute,
-        "no route of the configuration claims this host and path; \
-         `bearer-proxy explain METHOD URL` shows what would",
-    )
+fn unrouted(quirks: &Quirks) -> Rejection {
+    refused(quirks, QuirkSet::empty()).unwrap_or_else(|| {
+        Rejection::new(
+            Code::NoRoute,
+            "no route of the configuration claims this host and path; \
+             `bearer-proxy explain METHOD URL` shows what would",
+        )
+    })
 }
 
-fn opted_in(quirks: Quirks, route: &RoutePlan) -> Result<(), Rejection> {
-    let refused = (quirks.semicolon && !route.allow_semicolon)
-        || (quirks.encoded_slash && !route.allow_encoded_slash);
-    if refused { Err(quirk_refused(quirks)) } else { Ok(()) }
-}
-
-fn quirk_refused(quirks: Quirks) -> Rejection {
-    let detail = if quirks.semicolon {
-        "the path holds `;`, which servers read differently; a route may set allow_semicolon"
-    } else {
-        "the path holds an encoded slash, which servers read differently; \
-         a route may set allow_encoded_slash"
-    };
-    Rejection::new(Code::BadTarget, detail)
+fn refused(quirks: &Quirks, allowed: QuirkSet) -> Option<Rejection> {
+    let quirk = quirks.refused(allowed)?;
+    Some(Rejection::new(Code::BadTarget, quirk.to_string()))
 }
