@@ -232,6 +232,29 @@ fn shipped_code_does_not_give_up() {
     none(&findings, "shipped code does without these:");
 }
 
+/// The `Debug` of a type is for programmers. A log line, an error and a report are read by operators, and
+/// say `drained` for `Drained`.
+#[test]
+fn log_lines_hold_no_debug_text() {
+    let mut findings = Vec::new();
+    for source in sources("src").into_iter().filter(|source| !for_tests(&source.path)) {
+        let mut depth = 0_isize;
+        for (number, line) in source.code() {
+            let begins = line.contains("tracing::") && line.contains("!(");
+            if depth <= 0 && !begins {
+                continue;
+            }
+            let call =
+                if depth <= 0 { line.split("tracing::").nth(1).unwrap_or(line) } else { line };
+            depth = depth.max(0);
+            depth += call.matches('(').count() as isize - call.matches(')').count() as isize;
+            let is_debug = ["(?", " ?", ":?}"].iter().any(|debug| call.contains(debug));
+            findings.extend(is_debug.then(|| format!("{}:{number}: {}", source.path, call.trim())));
+        }
+    }
+    none(&findings, "log lines say these in words:");
+}
+
 #[test]
 fn every_file_opens_with_its_purpose() {
     let files = ["src", "tests", "benches"].into_iter().flat_map(sources);

@@ -66,6 +66,11 @@ impl Admin {
         self.ready.send_replace(rule);
     }
 
+    /// True if `/readyz` answers 200.
+    pub fn is_ready(&self) -> bool {
+        self.readiness(None) == Readiness::Ready
+    }
+
     fn readiness(&self, credential: Option<&str>) -> Readiness {
         let rule = *self.ready.borrow();
         readiness(&*self.health, rule, credential)
@@ -248,7 +253,7 @@ impl Admin {
         let mut status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "now": date(now.wall),
-            "ready": self.readiness(None) == Readiness::Ready,
+            "ready": self.is_ready(),
             "started": is_started(&*self.health),
             "draining": self.health.draining(),
             "attention": attention,

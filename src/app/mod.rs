@@ -3,9 +3,11 @@
 //! [`build`] binds, registers and resolves, so every early failure happens there. [`run`] spawns, waits
 //! and shuts down in order. `reload` applies a new file completely or not at all; `listeners`, `workers`,
 //! `admin_listeners` and `headers` are the parts that it changes, `plan` compiles the rest. `systemd`
-//! notifies the service manager, `child_process` runs the command of `run -- CMD…`.
+//! notifies the service manager, `child_process` runs the command of `run -- CMD…`, `announcements` has the
+//! log lines about the whole.
 
 mod admin_listeners;
+mod announcements;
 pub mod build;
 mod child_process;
 mod error;

@@ -8,9 +8,11 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::admin_listeners::AdminListeners;
+use super::announcements;
 use super::build::App;
 use super::child_process::{ChildProcess, Environment};
 use super::listeners::{is_container_only, log_addresses};
@@ -18,7 +20,9 @@ use super::reload::{ReloadTrigger, Reloader, StartupOnly, changed};
 use super::signal::{Signal, Signals};
 use super::systemd;
 use super::workers::WorkerThreads;
+use crate::admin::Health as _;
 use crate::admin::service::Admin;
+use crate::clock::seconds;
 use crate::server::settings::ShutdownSettings;
 use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::log::LogGuard;
@@ -42,6 +46,18 @@ pub enum RunOutcome {
     Failed,
 }
 
+impl RunOutcome {
+    /// The outcome as a word for the log.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Drained => "drained",
+            Self::Command(_) => "command ended",
+            Self::Interrupted => "interrupted",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl App {
     /// Serves until a signal stops the program.
     pub async fn run(self, log: &LogGuard) -> RunOutcome {
@@ -55,14 +71,15 @@ impl App {
         let Ok(mut signals) = signals else { return RunOutcome::Failed };
         // It fails only on a second run, and an app runs once.
         let _ = self.dropped_lines.set(log.dropped());
+        announcements::starting(&self.config, self.health.tokens().len());
         let stop = self.shared.stop.clone();
         let settings = self.config.connections;
         let (limit, shared) = (&self.connection_limit, &self.shared);
         let workers = WorkerThreads::spawn(self.sockets, settings, limit, shared)
             .inspect_err(|error| tracing::error!(%error, "a worker thread cannot be started"));
         let Ok(workers) = workers else { return RunOutcome::Failed };
-        let admin = Admin::new(Arc::clone(&self.health) as _, self.registry);
-        let mut admin_listeners = AdminListeners::new(admin);
+        let pages = Admin::new(Arc::clone(&self.health) as _, self.registry);
+        let mut admin_listeners = AdminListeners::new(Arc::clone(&pages));
         admin_listeners.apply(&self.config.admin, self.admin_listeners);
         log_addresses(&self.listeners, admin_listeners.addresses());
         let listeners = self.config.proxy.listeners.iter().map(|listener| &listener.listen);
@@ -75,7 +92,10 @@ impl App {
         let admin = admin_listeners.addresses().next();
         let environment = Environment::new(&self.config, self.listeners.addresses(), admin);
         self.health.start(workers.heartbeats());
-        let watchdog = tokio::spawn(systemd::watchdog(workers.heartbeats()));
+        let mut background = JoinSet::new();
+        background.spawn(systemd::watchdog(workers.heartbeats()));
+        background.spawn(announcements::ready(pages));
+        background.spawn(announcements::dropped_lines(log.dropped()));
         let mut reloader = Reloader {
             text: std::fs::read(&self.config.path).ok(),
             startup_only: StartupOnly::of(&self.config),
@@ -125,8 +145,8 @@ impl App {
         manager.shutdown(matches!(outcome, RunOutcome::Drained | RunOutcome::Command(_))).await;
         // Last, so that probes are answered until the end.
         admin_listeners.close().await;
-        watchdog.abort();
-        tracing::info!(?outcome, "stopped");
+        background.shutdown().await;
+        tracing::info!(outcome = outcome.as_str(), "stopped");
         outcome
     }
 }
@@ -191,7 +211,10 @@ async fn drain(
         ShutdownReason::Failed => None,
     };
     if matches!(reason, ShutdownReason::Signal(Signal::Terminate)) && code.is_none() {
-        tracing::info!(lame_duck = ?settings.lame_duck, "leaving: not ready, still accepting");
+        tracing::info!(
+            lame_duck_s = seconds(settings.lame_duck),
+            "leaving: not ready, still accepting"
+        );
         stop.advance(ShutdownPhase::Retiring);
         let aborted = stop.reached(ShutdownPhase::Aborting);
         let _ = tokio::time::timeout(settings.lame_duck, aborted).await;
@@ -200,7 +223,10 @@ async fn drain(
         None => settings.drain_timeout,
         Some(_) => deadline.saturating_duration_since(Instant::now()).max(LAST_REQUESTS),
     };
-    tracing::info!(?drain_timeout, "leaving: finishing requests in flight");
+    tracing::info!(
+        drain_timeout_s = seconds(drain_timeout),
+        "leaving: finishing requests in flight"
+    );
     stop.advance(ShutdownPhase::Finishing);
     let mut joined = std::pin::pin!(workers.join());
     if tokio::time::timeout(drain_timeout, &mut joined).await.is_err() {

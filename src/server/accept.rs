@@ -312,7 +312,7 @@ fn log_close(reason: CloseReason, peer: &Peer) {
         CloseReason::Closed => {}
         CloseReason::BadHead(..) => {} // logged with its head
         CloseReason::TimedOut(phase) => {
-            tracing::debug!(%peer, ?phase, "client connection timed out")
+            tracing::debug!(%peer, phase = phase.as_str(), "client connection timed out")
         }
         CloseReason::ClientLeft => {
             tracing::debug!(%peer, "client disconnected before the response")

@@ -20,6 +20,16 @@ pub enum ConnectionPhase {
 }
 
 impl ConnectionPhase {
+    /// The phase as a word for the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Head => "head",
+            Self::Busy | Self::BusySafe => "busy",
+            Self::Stalled => "stalled",
+        }
+    }
+
     /// True while a request is under way.
     pub fn is_busy(self) -> bool {
         matches!(self, Self::Busy | Self::BusySafe | Self::Stalled)

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::begin;
 use super::journal::{self, JournalLines};
 use super::json::JsonLines;
+use super::text::text_fields;
 use tracing::Metadata;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -240,8 +241,10 @@ impl LineFormat {
         match (self.json, self.journal) {
             (true, false) => Box::new(layer.event_format(JsonLines)),
             (true, true) => Box::new(layer.event_format(JournalLines(JsonLines))),
-            (false, false) => Box::new(layer.event_format(text)),
-            (false, true) => Box::new(layer.event_format(JournalLines(text))),
+            (false, false) => Box::new(layer.fmt_fields(text_fields()).event_format(text)),
+            (false, true) => {
+                Box::new(layer.fmt_fields(text_fields()).event_format(JournalLines(text)))
+            }
         }
     }
 }
@@ -393,6 +396,16 @@ mod tests {
     fn text_is_one_line_without_colours() {
         let text = written(false, |_| tracing::warn!(port = 6750, "listening"));
         assert!(text.ends_with("WARN listening port=6750\n"), "{text:?}");
+    }
+
+    #[test]
+    fn values_with_blanks_are_quoted_once() {
+        let error = io::Error::other("no route to \"host\"\n");
+        let text = written(false, |_| {
+            tracing::warn!(%error, name = "a b", method = %"GET", port = 1, none = None::<u8>, "failed");
+        });
+        let expected = r#"WARN failed error="no route to \"host\"\n" name="a b" method=GET port=1"#;
+        assert!(text.trim_end().ends_with(expected), "{text}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod json;
 pub mod log;
 pub mod metrics;
 mod process;
+mod text;
 pub mod throttle;
 
 pub use metrics::Registry;

@@ -38,7 +38,16 @@ pub(super) async fn watch_clocks(tokens: ManagerHandle, metrics: TokenMetrics) {
             None => continue,
         };
         metrics.clock_jumps.with_label_values(&[kind]).inc();
-        tracing::warn!(kind, ?jump, late_s = seconds(late), "clock jump detected; checking tokens");
+        let jump_s = jump.map(|jump| match jump {
+            Jump::Ahead(by) => seconds(by),
+            Jump::Back(by) => -seconds(by),
+        });
+        tracing::warn!(
+            kind,
+            jump_s,
+            late_s = seconds(late),
+            "clock jump detected; checking tokens"
+        );
         tokens.wake();
     }
 }

@@ -57,8 +57,20 @@ fn wrong(
         (None, None | Some(pem::Error::NoItemsFound)) => {
             format!("{shown}: holds none; expected {expected}")
         }
-        (None, Some(error)) => format!("{shown}: is damaged ({error:?}); expected {expected}"),
+        (None, Some(error)) => {
+            format!("{shown}: is damaged ({}); expected {expected}", damage(error))
+        }
     })
+}
+
+/// The damage in words, without anything of the file: it may be a key.
+fn damage(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "its END line is missing",
+        pem::Error::IllegalSectionStart { .. } => "its BEGIN line is malformed",
+        pem::Error::Base64Decode(_) => "it is not base64 between BEGIN and END",
+        _ => "it cannot be read as PEM",
+    }
 }
 
 /// The format of a file that is not the expected PEM, and the command that converts it; `None` if the

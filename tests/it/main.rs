@@ -26,7 +26,6 @@ mod secrets;
 #[cfg(all(feature = "aws", feature = "azure", feature = "keyring"))]
 mod stores;
 mod token_answers;
-mod token_log;
 mod tokens;
 mod vendors;
 
@@ -39,6 +38,7 @@ mod header_combinations;
 mod headers;
 mod hostile;
 mod limits;
+mod log_lines;
 mod metrics;
 mod secret_leaks;
 mod trailers;

@@ -31,4 +31,7 @@ async fn log_lines_that_nobody_reads_are_counted() {
     let lines = metric(&proxy, dropped).await;
     drop(unread);
     assert!(lines.is_some_and(|lines| lines > 0), "{lines:?}");
+    let line = proxy.wait_log(|line| line.contains("log lines were dropped").then(|| line.into()));
+    let line: String = line.await;
+    assert!(line.contains(&format!("\"total\":{}", lines.unwrap_or_default())), "{line}");
 }

@@ -69,7 +69,7 @@ impl ClientUpgrade {
                     ended = carry(client, upstream, policy.idle, bearer.as_deref()) => ended,
                     () = reset(&probe) => Ended::Closed,
                 };
-                tracing::debug!(?ended, "a stream ended");
+                tracing::debug!(ended = ended.as_str(), "a stream ended");
             }
             drop((connection, scope));
         });
@@ -77,7 +77,6 @@ impl ClientUpgrade {
 }
 
 /// The reason why a stream ended.
-#[derive(Debug)]
 enum Ended {
     /// One or both sides closed it.
     Closed,
@@ -85,6 +84,17 @@ enum Ended {
     Idle,
     /// Its token has expired.
     Expired,
+}
+
+impl Ended {
+    /// The reason as a word for the log.
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Idle => "idle",
+            Self::Expired => "token expired",
+        }
+    }
 }
 
 /// Copies bytes in both directions until the stream ends.

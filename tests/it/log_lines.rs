@@ -1,4 +1,4 @@
-//! The log lines of a token: what happened, to which token, and what it means for requests.
+//! The log lines of a start and of a token: what happened, to which token, and what it means for requests.
 
 use std::time::Duration;
 
@@ -27,6 +27,27 @@ async fn start(life: u64, faults: impl IntoIterator<Item = Fault>) -> (Sandbox, 
     let secrets = TempDir::new().unwrap();
     let proxy = Proxy::start(&config(&sandbox, &secrets)).await;
     (sandbox, proxy, secrets)
+}
+
+#[tokio::test]
+async fn a_start_says_what_runs_and_when_it_is_ready() {
+    let (sandbox, proxy, _secrets) = soon(start(60, [])).await;
+    let begins = |message: &'static str| {
+        proxy.wait_log(move |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["message"] == message).then_some(line)
+        })
+    };
+    let starting = begins("starting").await;
+    assert_eq!(starting["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(starting["config"], proxy.config_path.to_str().unwrap());
+    assert_eq!(starting["credentials"], sandbox.banks().len());
+    assert!(starting["routes"].as_u64() >= starting["tokens"].as_u64(), "{starting}");
+    let ready = begins("ready").await;
+    assert!(ready["after_s"].is_f64(), "{ready}");
+    let log = proxy.log();
+    let at = |message: &str| log.find(&format!("\"message\":\"{message}\"")).unwrap();
+    assert!(at("starting") < at("listening") && at("listening") < at("ready"), "{log}");
 }
 
 #[tokio::test]

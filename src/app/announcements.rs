@@ -1,0 +1,65 @@
+//! Log lines about the program as a whole: that it starts, that it is ready, and that lines are missing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::admin::service::Admin;
+use crate::clock::seconds;
+use crate::config::Config;
+use crate::telemetry::log::DroppedLines;
+
+/// Pause between the first two looks at readiness; it grows up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Longest pause between two looks at readiness.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two looks at the count of dropped lines.
+const DROPPED_PAUSE: Duration = Duration::from_secs(10);
+
+/// Logs what is about to run: version, configuration, and how much it has to serve.
+pub(super) fn starting(config: &Config, tokens: usize) {
+    let upstreams = &config.proxy.upstreams;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        config = %config.path.display(),
+        listeners = config.proxy.listeners.len(),
+        upstreams = upstreams.len(),
+        routes = upstreams.iter().map(|upstream| upstream.routes.len()).sum::<usize>(),
+        credentials = config.credentials.len(),
+        tokens,
+        "starting"
+    );
+}
+
+/// Logs the first time at which the program is ready, by the rule of `/readyz`.
+pub(super) async fn ready(admin: Arc<Admin>) {
+    let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
+    while !admin.is_ready() {
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    tracing::info!(after_s = seconds(began.elapsed()), "ready");
+}
+
+/// Logs from time to time how many lines were dropped.
+pub(super) async fn dropped_lines(dropped: DroppedLines) {
+    let mut reported = 0;
+    loop {
+        sleep(DROPPED_PAUSE).await;
+        reported = report_dropped(&dropped, reported);
+    }
+}
+
+/// Logs the lines that were dropped since `reported` of them were; returns the number that is reported now.
+fn report_dropped(dropped: &DroppedLines, reported: usize) -> usize {
+    let total = dropped.get();
+    if total == reported {
+        return reported;
+    }
+    let lines = total - reported;
+    tracing::warn!(lines, total, "log lines were dropped: the reader of stderr is too slow");
+    // If this line was dropped too, all are reported the next time.
+    if dropped.get() == total { total } else { reported }
+}
