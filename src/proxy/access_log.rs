@@ -46,6 +46,10 @@ pub struct AccessRecord {
     forwarded_before: Forwarded,
     /// The phase of the request until it is sent.
     waits_for: RequestPhase,
+    /// The begin of the present wait before it is sent; `None` while there is none.
+    waits_since: Option<Instant>,
+    /// Time spent in such waits: for the rest of a body, a token, or a connection.
+    waited: Duration,
     /// Number of connections that got the request.
     attempts: u32,
     /// Time when the current attempt got its connection; `None` before and after an attempt.
@@ -99,6 +103,8 @@ impl AccessRecord {
             forwarded: Forwarded::No,
             forwarded_before: Forwarded::No,
             waits_for: RequestPhase::Received,
+            waits_since: None,
+            waited: Duration::ZERO,
             attempts: 0,
             sent_at: None,
             upstream_time: Duration::ZERO,
@@ -145,6 +151,14 @@ impl AccessRecord {
     /// Notes what the request waits for before it is sent.
     pub fn waits_for(&mut self, phase: RequestPhase) {
         self.waits_for = phase;
+        self.waits_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Notes that what the request waited for has come, or never will.
+    pub fn wait_ended(&mut self, now: Instant) {
+        if let Some(since) = self.waits_since.take() {
+            self.waited += now.saturating_duration_since(since);
+        }
     }
 
     /// Notes the client that sent the request.
@@ -162,6 +176,7 @@ impl AccessRecord {
         // Before the first byte: should this task be dropped in the middle of the write, the record must
         // not claim that nothing was sent.
         self.forwarded = Forwarded::Unknown;
+        self.wait_ended(now);
         self.attempts += 1;
         self.sent_at = Some(now);
         self.bearer = bearer.cloned();
@@ -190,7 +205,7 @@ impl AccessRecord {
     }
 
     /// Notes that an attempt has ended, by an answer's head or otherwise.
-    fn attempt_ended(&mut self, now: Instant) {
+    pub fn attempt_ended(&mut self, now: Instant) {
         if let Some(sent_at) = self.sent_at.take() {
             self.upstream_time += now.saturating_duration_since(sent_at);
         }
@@ -296,6 +311,9 @@ impl AccessRecord {
             }
         };
         if let Some((_, route)) = &self.route {
+            if answer.code.is_none() {
+                route.metrics.overhead(after.saturating_sub(self.upstream_time + self.waited));
+            }
             route.metrics.answered(&self.method, response.status(), after);
             metrics.history().answered(now, response.status().is_server_error());
         }

@@ -20,6 +20,7 @@ use super::request::retry::is_safe;
 use super::request::routed::Routed;
 use super::request::scope::{ResponseBodyScope, ScopedRequest};
 use super::request::upgrade;
+use super::requests::RequestPhase;
 use crate::body::Body;
 use crate::upstream::{Forwarded, Transport, UpstreamResponse};
 
@@ -136,7 +137,13 @@ async fn answer_challenge<T: Transport>(
     reader.report_rejected(generation);
     let Some(replay) = sent.replay else { return Ok(sent) };
     let deadline = Instant::now() + route.token_wait;
-    match reader.newer_than(generation, deadline).await {
+    exchange.scope.record(|record| {
+        record.attempt_ended(Instant::now());
+        record.waits_for(RequestPhase::WaitingForToken);
+    });
+    let newer = reader.newer_than(generation, deadline).await;
+    exchange.scope.record(|record| record.wait_ended(Instant::now()));
+    match newer {
         Ok(newer) if route.lacking(&newer).is_none() => {
             exchange.send_again(replay, newer, transport).await
         }

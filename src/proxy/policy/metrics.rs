@@ -13,7 +13,7 @@ use crate::proxy::code::Code;
 use crate::proxy::history::RequestHistory;
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
-use crate::telemetry::metrics::REQUEST_SECONDS;
+use crate::telemetry::metrics::{OVERHEAD_SECONDS, REQUEST_SECONDS};
 use crate::upstream::{UpstreamState, UpstreamStates};
 
 /// The metric families of the request path.
@@ -21,6 +21,7 @@ use crate::upstream::{UpstreamState, UpstreamStates};
 pub struct ProxyMetrics {
     requests: Counters,
     duration: Histograms,
+    overhead: Histograms,
     rejected: Counters,
     upstream_errors: Counters,
     unauthorized: Counters,
@@ -41,6 +42,7 @@ pub struct RouteMetrics {
     /// waits.
     counted: RwLock<Vec<(Method, StatusCode, Counter)>>,
     duration: Histogram,
+    overhead: Histogram,
     upstream_errors: Counters,
     /// 401 responses of the upstream that concern the token.
     pub unauthorized: Counter,
@@ -70,6 +72,13 @@ impl ProxyMetrics {
             &["upstream", "route"],
             REQUEST_SECONDS,
         )?;
+        let overhead = registry.histogram_vec(
+            "bearer_proxy_http_request_overhead_seconds",
+            "Time from the head of a request to the head of the upstream's answer that was spent in bearer-proxy \
+             itself: without the upstream, and without waits for a token, a connection, or the app's body.",
+            &["upstream"],
+            OVERHEAD_SECONDS,
+        )?;
         let in_flight = registry.gauge(
             "bearer_proxy_http_requests_in_flight",
             "Requests under way: each from its head until both its bodies have ended.",
@@ -81,6 +90,7 @@ impl ProxyMetrics {
                 &["upstream", "route", "method", "code"],
             )?,
             duration,
+            overhead,
             rejected: counter(
                 "bearer_proxy_requests_rejected_total",
                 "Requests answered by bearer-proxy itself, by reason.",
@@ -142,6 +152,7 @@ impl ProxyMetrics {
             route: Arc::clone(route),
             counted: RwLock::default(),
             duration: self.duration.with_label_values(&[&**upstream, &**route]),
+            overhead: self.overhead.with_label_values(&[&**upstream]),
             upstream_errors: self.upstream_errors.clone(),
             unauthorized: self.unauthorized.with_label_values(&[&**upstream, &**route]),
             insufficient_scope: self.insufficient_scope.with_label_values(&[&**upstream, &**route]),
@@ -216,6 +227,11 @@ impl RouteMetrics {
             return;
         }
         self.counter(method, status).inc();
+    }
+
+    /// Observes the time that a request which the upstream answered spent in this program itself.
+    pub fn overhead(&self, elapsed: Duration) {
+        self.overhead.observe(elapsed.as_secs_f64());
     }
 
     /// The state of the route's upstream.

@@ -89,7 +89,10 @@ impl Authorized {
         let mut whole_body = (body_length == BodyLength::None).then(Bytes::new);
         if draft.must_see_end() || draft.is_worth_buffering() {
             // In a box, since few requests do this: the others need not carry room for its future.
-            whole_body = Some(Box::pin(draft.read_body()).await?);
+            draft.exchange.scope.record(|record| record.waits_for(RequestPhase::Received));
+            let body = Box::pin(draft.read_body()).await;
+            draft.exchange.scope.record(|record| record.wait_ended(Instant::now()));
+            whole_body = Some(body?);
             waited = true;
         }
         let bearer = draft.attach_token(incoming, &mut waited).await?;
@@ -254,9 +257,9 @@ impl Draft {
                 self.exchange
                     .scope
                     .record(|record| record.waits_for(RequestPhase::WaitingForToken));
-                Box::pin(reader.wait_usable(Instant::now() + route.token_wait))
-                    .await
-                    .map_err(|unavailable| no_token(&unavailable))?
+                let found = Box::pin(reader.wait_usable(Instant::now() + route.token_wait)).await;
+                self.exchange.scope.record(|record| record.wait_ended(Instant::now()));
+                found.map_err(|unavailable| no_token(&unavailable))?
             }
         };
         if let Some(scopes) = route.lacking(&bearer) {
