@@ -1,118 +1,138 @@
 //! `explain`: which route a request takes, with which scopes, and what is sent upstream.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use http::Method;
+use http::header::HOST;
+use http::{Method, Request};
 
 use super::exit::Exit;
 use super::output::{errln, out, outln};
 use super::setup::load;
 use crate::config::Config;
 use crate::diagnostics::nearest;
-use crate::proxy::headers::rewrite::Rewrite;
-use crate::proxy::policy::plan::rules;
+use crate::listen::settings::Listen;
+use crate::proxy::policy::metrics::ProxyMetrics;
+use crate::proxy::policy::plan::{
+    BoundListener, ListenerPlan, Plan, PlanInputs, rules, token_specs,
+};
 use crate::proxy::policy::settings::AllowedClients;
-use crate::proxy::request::AMBIGUOUS;
-use crate::route::target::{QuirkSet, Target};
-use crate::route::{Authority, Lookup, Table};
+use crate::proxy::rejection::{Code, Rejection};
+use crate::proxy::request::decide::{Decision, decide};
+use crate::telemetry::Registry;
+use crate::token::TokenReaders;
 
 /// Explains one request. The exit code is [`Exit::Refused`] where no listener would forward it.
 pub(super) fn explain(path: Option<&Path>, method: &str, url: &str) -> anyhow::Result<Exit> {
     let config = load(path)?;
-    let Ok(parsed) = method.to_ascii_uppercase().parse::<Method>() else {
+    let Ok(method) = method.to_ascii_uppercase().parse::<Method>() else {
         errln!("error: `{method}` is not a method");
         return Ok(Exit::Usage);
     };
-    let (host, target) = split(url);
-    let target = match Target::read(target) {
-        Ok(target) => target,
-        Err(error) => {
-            outln!("refused with 400 bad_target: {error}")?;
-            return Ok(Exit::Refused);
-        }
-    };
+    let (authority, target) = split(url);
+    let plan = plan_without_tokens(&config)?;
     let mut exit = Exit::Refused;
-    for (index, listener) in config.proxy.listeners.iter().enumerate() {
+    for (listener, rules) in config.proxy.listeners.iter().zip(&plan.listeners) {
         outln!("listener {}", listener.listen)?;
-        match on_listener(&config, index, &host, &parsed, &target) {
-            Ok(route) => {
+        match decided(&plan, rules, &method, authority, target) {
+            Ok(decision) => {
                 exit = Exit::Done;
-                out!("{route}")?;
+                out!("{}", described(&config, &method, &decision))?;
             }
-            Err(refusal) => outln!("  refused with {refusal}")?,
+            Err(refusal) => {
+                outln!("  refused with {}", refused(&refusal))?;
+                let path = target.split('?').next().filter(|_| refusal.code == Code::NoRoute);
+                let near = path.and_then(|path| nearest_route(&config, rules.id, path));
+                near.map_or(Ok(()), |near| outln!("  nearest     {near}"))?;
+            }
         }
     }
     Ok(exit)
 }
 
-/// Splits a URL into host and target; a bare path is addressed to localhost.
-fn split(url: &str) -> (String, &str) {
+/// Splits a URL into authority and target; a bare path is addressed to localhost.
+fn split(url: &str) -> (&str, &str) {
     let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
-        return ("localhost".into(), url);
+        return ("localhost", url);
     };
-    let (authority, target) = match rest.find('/') {
+    match rest.find('/') {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
-    };
-    let host = Authority::parse(authority.as_bytes()).map(|found| found.host().to_owned());
-    (host.unwrap_or_else(|_| "localhost".into()), target)
+    }
 }
 
-/// The route that a request takes on one listener, line by line; or the answer that refuses it.
-fn on_listener(
-    config: &Config,
-    listener: usize,
-    host: &str,
-    method: &Method,
-    target: &Target<'_>,
-) -> Result<String, String> {
-    let rules = rules(&config.proxy, listener);
-    let table = Table::build(rules).map_err(|_| "no route: two of them conflict")?;
-    let bad_target = |detail: &dyn std::fmt::Display| format!("400 bad_target: {detail}");
-    let path = &*target.path;
-    let found = match table.find(host, method, path) {
-        Lookup::Found(found) => found,
-        Lookup::Ambiguous(found) => {
-            let allowed = config.proxy.upstreams[found.0].routes[found.1].allowed_quirks;
-            let quirk = target.quirks.refused(allowed).map(|quirk| bad_target(quirk));
-            return Err(quirk.unwrap_or_else(|| bad_target(&AMBIGUOUS)));
-        }
-        Lookup::MethodNotAllowed(allow) => {
-            return Err(format!("405 method: allowed here are {allow}"));
-        }
-        Lookup::NotFound => {
-            if let Some(quirk) = target.quirks.refused(QuirkSet::empty()) {
-                return Err(bad_target(quirk));
-            }
-            let near = nearest_route(config, listener, path);
-            let near = near.map(|near| format!("\n  nearest     {near}")).unwrap_or_default();
-            return Err(format!("404 no_route: no route claims it{near}"));
-        }
+/// The plan that `run` would have, without tokens and secrets: they decide nothing here.
+fn plan_without_tokens(config: &Config) -> anyhow::Result<Plan> {
+    let settings = &config.proxy;
+    let set_headers = settings.upstreams.iter().flat_map(|upstream| {
+        let owner = &upstream.connection.name;
+        upstream.set_headers.iter().map(|(name, _)| ((Arc::clone(owner), name.clone()), None))
+    });
+    let bound = settings.listeners.iter().enumerate().map(|(id, listener)| {
+        let addresses = match &listener.listen {
+            Listen::Tcp(address) => vec![*address],
+            Listen::Localhost(_) | Listen::All(_) | Listen::Unix(_) => Vec::new(),
+        };
+        (id, BoundListener { id, addresses })
+    });
+    let metrics = ProxyMetrics::register(&Registry::new())?;
+    let inputs = PlanInputs {
+        credentials: &config.credentials,
+        readers: TokenReaders::without_tokens(&token_specs(settings, &config.credentials)),
+        set_headers: set_headers.collect(),
+        local_keys: settings
+            .clients
+            .iter()
+            .map(|client| (Arc::clone(&client.name), None))
+            .collect(),
+        bound: bound.collect(),
+        metrics: &metrics,
+        request_log: config.log.requests,
     };
-    let upstream = &config.proxy.upstreams[found.0];
-    if upstream.case_insensitive && table.find_in_any_case(host, method, path) != Some(found) {
-        return Err(bad_target(&"another route claims it in another case"));
+    Ok(Plan::build(settings, inputs)?)
+}
+
+/// Decides about the request as if an app had sent it over HTTP/1.1.
+fn decided(
+    plan: &Plan,
+    listener: &ListenerPlan,
+    method: &Method,
+    authority: &str,
+    target: &str,
+) -> Result<Decision, Rejection> {
+    let request = Request::builder().method(method).uri(target).header(HOST, authority).body(());
+    let request = request.ok().filter(|request| request.uri().authority().is_none());
+    let request = request.ok_or_else(|| {
+        Rejection::new(Code::BadTarget, "the target is no path that a request can have")
+    })?;
+    decide(plan, listener, request)
+}
+
+fn refused(rejection: &Rejection) -> String {
+    let (status, code) = (rejection.code.status().as_u16(), rejection.code.as_str());
+    match (&rejection.allow, rejection.code) {
+        (Some(allow), _) => format!("{status} {code}: allowed here are {allow}"),
+        (None, Code::NoRoute) => format!("{status} {code}: no route claims it"),
+        (None, _) => format!("{status} {code}: {}", rejection.detail),
     }
-    let route = &upstream.routes[found.1];
-    if let Some(quirk) = target.quirks.refused(route.allowed_quirks) {
-        return Err(bad_target(quirk));
-    }
+}
+
+/// The route that a request takes, and what is sent upstream, line by line.
+fn described(config: &Config, method: &Method, decision: &Decision) -> String {
+    let Decision { route: found, outbound } = decision;
+    let upstream = &config.proxy.upstreams[found.upstream];
     let (name, origin) = (&upstream.connection.name, &upstream.connection.origin);
-    let credential = route.credential.as_ref().unwrap_or(&upstream.credential);
-    let scopes = if route.scopes.is_empty() { "(none)".into() } else { route.scopes.to_wire() };
-    let mut text = format!("  route       {name}.{} ({})\n", route.name, route.path);
-    text += &format!("  credential  {credential}\n  scopes      {scopes}\n");
-    if let Some(clients) = clients(config, &route.clients) {
-        text += &format!("  clients     {clients}\n");
+    let mut text = String::new();
+    if let Some(route) = upstream.routes.iter().find(|route| route.name == found.name) {
+        let credential = route.credential.as_ref().unwrap_or(&upstream.credential);
+        let scopes = if route.scopes.is_empty() { "(none)".into() } else { route.scopes.to_wire() };
+        text += &format!("  route       {name}.{} ({})\n", route.name, route.path);
+        text += &format!("  credential  {credential}\n  scopes      {scopes}\n");
+        if let Some(clients) = clients(config, &route.clients) {
+            text += &format!("  clients     {clients}\n");
+        }
     }
-    let rewrite = Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path);
-    let query = target.query.map(|query| format!("?{query}")).unwrap_or_default();
-    if let Ok(outbound) = format!("{path}{query}").parse().map(|inbound| rewrite.apply(&inbound))
-        && let Ok(outbound) = outbound
-    {
-        text += &format!("  forwarded   {method} {origin}{outbound}\n");
-    }
-    Ok(text)
+    text + &format!("  forwarded   {method} {origin}{outbound}\n")
 }
 
 /// The route whose path is spelt most like the requested one: its name, methods and path.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::credential::{Credential, Grouping};
-use super::token_cell::Reader;
+use super::token_cell::{self, Reader};
 use crate::oauth::ScopeSet;
 
 /// A token that a route needs.
@@ -48,6 +48,11 @@ impl TokenKey {
 pub struct TokenReaders(pub(super) HashMap<TokenKey, Reader>);
 
 impl TokenReaders {
+    /// Readers that never find a token, for a plan that serves no request.
+    pub fn without_tokens(specs: &[TokenSpec]) -> Self {
+        Self(specs.iter().map(|spec| (spec.key(), token_cell::channel().1)).collect())
+    }
+
     /// The reader of a token; `None` where the manager was not asked for that token.
     pub fn get(&self, key: &TokenKey) -> Option<&Reader> {
         self.0.get(key)

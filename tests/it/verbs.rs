@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncBufReadExt as _;
 
 use crate::forwarding::sidecar;
-use crate::support::{Proxy, config, secret_file, soon};
+use crate::support::{Proxy, client, config, secret_file, soon};
 
 /// How a verb ended.
 pub struct Ended {
@@ -53,6 +53,11 @@ async fn a_first_configuration_is_written_checked_and_explained() {
     check(&["explain", "GET", "/nowhere"], 4, "404 no_route", "").await;
     check(&["explain", "GET", "/sqr/v1/user-status"], 4, "405 method", "").await;
     check(&["explain", "GET", "/a//b"], 4, "400 bad_target", "").await;
+    check(&["explain", "POST", "http://localhost:9/sqr/v1/user-status"], 0, "read:users", "").await;
+    let foreign = ["explain", "POST", "http://bank.example/sqr/v1/user-status"];
+    check(&["explain", "CONNECT", "/sqr/v1/user-status"], 4, "400 bad_target", "").await;
+    assert_eq!(verb(dir.path(), &foreign).await.code, 4);
+    assert!(verb(dir.path(), &foreign).await.stdout.contains("421 foreign_host"));
     check(&["presets"], 0, "core-banking", "").await;
     check(&["presets", "qbank"], 0, "https://auth.qbankconnect.com/token", "").await;
     check(&["completions", "bash"], 0, "bearer-proxy", "").await;
@@ -366,5 +371,58 @@ async fn a_running_instance_answers_while_its_file_is_broken() {
         }
         let file = proxy.config_path.to_str().unwrap();
         assert_eq!(verb(secrets.path(), &["status", "-c", file]).await.code, 0, "{new}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_explained_is_what_run_does() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let secrets = TempDir::new().unwrap();
+    let bank = sandbox.bank(Persona::QBank);
+    // The API's origin is that of the token server too, and its route covers the token endpoint.
+    let text = format!(
+        "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\nmax_uri = \"1KiB\"\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n[credentials.qbank]\npreset = \"qbank\"\n\
+         token_url = \"{token_url}\"\nclient_id.file = {id:?}\nclient_secret.file = {key:?}\n\
+         [upstreams.qbank]\nurl = \"{origin}\"\ncredential = \"qbank\"\n\
+         query_access_token = \"reject\"\n[[upstreams.qbank.routes]]\nname = \"all\"\n\
+         path = \"/**\"\nmethods = [\"GET\", \"POST\"]\nscopes = [\"balances.read\"]\n\
+         [[upstreams.qbank.routes]]\nname = \"balances\"\npath = \"/v1/balances/{{id}}\"\n\
+         methods = [\"GET\"]\nscopes = [\"balances.read\"]\n",
+        token_url = bank.auth.token_url(),
+        origin = bank.auth.base_url(),
+        id = secret_file(secrets.path(), "id", bank.auth.client_id()),
+        key = secret_file(secrets.path(), "key", bank.auth.client_secret()),
+    );
+    let proxy = Proxy::start(&text).await;
+    proxy.wait_ready().await;
+    let dir = proxy.config_path.parent().unwrap();
+    let token_path = bank.auth.token_url().replace(&bank.auth.base_url(), "");
+    let long = format!("/{}", "a".repeat(2000));
+    for (method, target) in [
+        ("GET", "/v1/balances/42"),
+        ("GET", "/v1/balances/4%2e2"),
+        ("GET", "/v1/balances/4%2F2"),
+        ("GET", "/v1/balances/..%2f"),
+        ("GET", "/v1/a;b"),
+        ("GET", "/v1//b"),
+        ("GET", "/v1/a?access_token=x"),
+        ("POST", &token_path),
+        ("DELETE", "/v1/x"),
+        ("GET", &long),
+    ] {
+        let explained = verb(dir, &["explain", method, target]).await;
+        let mut app = client(proxy.addr).await;
+        let answer = soon(app.request(method, target, &[], b"")).await;
+        let problem = answer.header("content-type") == Some("application/problem+json");
+        let expected = match problem {
+            true => {
+                let problem = answer.json();
+                format!("refused with {} {}", answer.status, problem["code"].as_str().unwrap())
+            }
+            false => format!("forwarded   {method} "),
+        };
+        assert!(explained.stdout.contains(&expected), "{target}: {expected}: {}", explained.stdout);
+        assert_eq!(explained.code, if problem { 4 } else { 0 }, "{target}");
     }
 }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, EXPECT, HOST};
-use http::{HeaderValue, Method, Uri, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Uri, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::time::{Duration, Instant};
@@ -32,7 +33,7 @@ use crate::clock::Moment;
 use crate::proxy::headers::forwarding::{self, Hop};
 use crate::proxy::headers::{self, BodyLength, FieldClass, query};
 use crate::proxy::limits::body::{LimitError, LimitedBody};
-use crate::proxy::policy::plan::UpstreamPlan;
+use crate::proxy::policy::plan::{RoutePlan, UpstreamPlan};
 use crate::proxy::policy::settings::{IncomingAuthorization, QueryAccessToken};
 use crate::proxy::rejection::{Code, Rejection};
 use crate::proxy::requests::RequestPhase;
@@ -137,31 +138,7 @@ struct Draft {
 impl Draft {
     fn rewrite_target(&mut self) -> Result<(), Rejection> {
         let Exchange { route, upstream, .. } = &self.exchange;
-        let unusable = || Rejection::new(Code::BadTarget, "the target cannot be forwarded");
-        let inbound = self.inbound.request.uri().path_and_query();
-        let mut outbound =
-            inbound.and_then(|target| route.rewrite.apply(target).ok()).ok_or_else(unusable)?;
-        if outbound.query().is_some_and(query::has_access_token) {
-            match upstream.query_access_token {
-                QueryAccessToken::Pass => {}
-                QueryAccessToken::Strip => {
-                    outbound = query::strip_access_token(&outbound).ok_or_else(unusable)?;
-                }
-                QueryAccessToken::Reject => {
-                    return Err(Rejection::new(
-                        Code::AuthorizationPresent,
-                        "the query holds an access_token beside the one that bearer-proxy attaches; \
-                         see query_access_token of the upstream",
-                    ));
-                }
-            }
-        }
-        if route.is_token_endpoint(outbound.path()) {
-            return Err(Rejection::new(
-                Code::TokenEndpoint,
-                "tokens are obtained by bearer-proxy itself; this path is never forwarded",
-            ));
-        }
+        let outbound = outbound_target(&self.inbound.request, route, upstream)?;
         *self.inbound.request.uri_mut() = Uri::from(outbound);
         Ok(())
     }
@@ -312,6 +289,40 @@ impl Draft {
         let (request, route) = (&self.inbound.request, &self.exchange.route);
         may_repeat(request.method(), request.headers(), route.retry_unsafe)
     }
+}
+
+/// The target of a request as its upstream gets it.
+pub(super) fn outbound_target<B>(
+    request: &Request<B>,
+    route: &RoutePlan,
+    upstream: &UpstreamPlan,
+) -> Result<PathAndQuery, Rejection> {
+    let unusable = || Rejection::new(Code::BadTarget, "the target cannot be forwarded");
+    let inbound = request.uri().path_and_query();
+    let mut outbound =
+        inbound.and_then(|target| route.rewrite.apply(target).ok()).ok_or_else(unusable)?;
+    if outbound.query().is_some_and(query::has_access_token) {
+        match upstream.query_access_token {
+            QueryAccessToken::Pass => {}
+            QueryAccessToken::Strip => {
+                outbound = query::strip_access_token(&outbound).ok_or_else(unusable)?;
+            }
+            QueryAccessToken::Reject => {
+                return Err(Rejection::new(
+                    Code::AuthorizationPresent,
+                    "the query holds an access_token beside the one that bearer-proxy attaches; \
+                     see query_access_token of the upstream",
+                ));
+            }
+        }
+    }
+    if route.is_token_endpoint(outbound.path()) {
+        return Err(Rejection::new(
+            Code::TokenEndpoint,
+            "tokens are obtained by bearer-proxy itself; this path is never forwarded",
+        ));
+    }
+    Ok(outbound)
 }
 
 /// The rejection for scopes that the token lacks. They can change only with the next token.

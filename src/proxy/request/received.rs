@@ -73,8 +73,8 @@ impl Received {
 /// Checks that a request is addressed to a host of the listener, and returns that host. HTTP/1.1
 /// needs one valid Host (RFC 9112 section 3.2), which the authority of an absolute target overrides
 /// (section 3.2.2). Other hosts are rejected with 421 (RFC 9110 section 7.4).
-fn addressed_host(
-    request: &Request<Body>,
+pub(super) fn addressed_host<B>(
+    request: &Request<B>,
     listener: &ListenerPlan,
 ) -> Result<Option<Authority>, Rejection> {
     let bad = |detail: &'static str| Rejection::new(Code::BadRequest, detail);
@@ -153,7 +153,10 @@ fn check_expectation(request: &Request<Body>) -> Result<(), Rejection> {
 }
 
 /// Reads the target, and puts the canonical path in place of the received one where they differ.
-fn read_target(request: &mut Request<Body>, limits: &RequestLimits) -> Result<Quirks, Rejection> {
+pub(super) fn read_target<B>(
+    request: &mut Request<B>,
+    limits: &RequestLimits,
+) -> Result<Quirks, Rejection> {
     let Some(target) = request.uri().path_and_query() else {
         return Err(Rejection::new(Code::BadTarget, NO_PATH));
     };

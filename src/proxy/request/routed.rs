@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::Method;
+
 use super::received::Received;
 use crate::proxy::policy::plan::{ListenerPlan, RoutePlan};
 use crate::proxy::rejection::{Code, Rejection};
@@ -22,43 +24,55 @@ impl Routed {
     /// # Errors
     /// No route claims it, or the route does not allow a part of its target.
     pub fn claim(received: Received, listener: &ListenerPlan) -> Result<Self, Rejection> {
-        let host = received.host.as_ref().map_or("", Authority::host);
         let request = &received.inbound.request;
         let (method, path) = (request.method(), request.uri().path());
-        let route = match listener.table.find(host, method, path) {
-            Lookup::Found(route) => Arc::clone(route),
-            Lookup::MethodNotAllowed(allow) => {
-                let mut rejection = Rejection::new(
-                    Code::Method,
-                    "routes claim this path, but none of them lists this method",
-                );
-                rejection.allow = Some(allow);
-                return Err(rejection);
-            }
-            Lookup::Ambiguous(route) => {
-                let quirk = refused(&received.quirks, route.allowed_quirks);
-                return Err(quirk.unwrap_or_else(|| Rejection::new(Code::BadTarget, AMBIGUOUS)));
-            }
-            Lookup::NotFound => return Err(unrouted(&received.quirks)),
-        };
-        if let Some(quirk) = refused(&received.quirks, route.allowed_quirks) {
-            return Err(quirk);
-        }
-        if route.case_insensitive {
-            let other = listener.table.find_in_any_case(host, method, path);
-            if !other.is_some_and(|other| Arc::ptr_eq(other, &route)) {
-                return Err(Rejection::new(
-                    Code::BadTarget,
-                    "another route claims this path in another case, and to the upstream both are one",
-                ));
-            }
-        }
+        let route = find(listener, received.host.as_ref(), method, path, &received.quirks)?;
         Ok(Self { received, route })
     }
 }
 
+/// Finds the route of a listener that claims a host, method and canonical path.
+pub(super) fn find(
+    listener: &ListenerPlan,
+    host: Option<&Authority>,
+    method: &Method,
+    path: &str,
+    quirks: &Quirks,
+) -> Result<Arc<RoutePlan>, Rejection> {
+    let host = host.map_or("", Authority::host);
+    let route = match listener.table.find(host, method, path) {
+        Lookup::Found(route) => Arc::clone(route),
+        Lookup::MethodNotAllowed(allow) => {
+            let mut rejection = Rejection::new(
+                Code::Method,
+                "routes claim this path, but none of them lists this method",
+            );
+            rejection.allow = Some(allow);
+            return Err(rejection);
+        }
+        Lookup::Ambiguous(route) => {
+            let quirk = refused(quirks, route.allowed_quirks);
+            return Err(quirk.unwrap_or_else(|| Rejection::new(Code::BadTarget, AMBIGUOUS)));
+        }
+        Lookup::NotFound => return Err(unrouted(quirks)),
+    };
+    if let Some(quirk) = refused(quirks, route.allowed_quirks) {
+        return Err(quirk);
+    }
+    if route.case_insensitive {
+        let other = listener.table.find_in_any_case(host, method, path);
+        if !other.is_some_and(|other| Arc::ptr_eq(other, &route)) {
+            return Err(Rejection::new(
+                Code::BadTarget,
+                "another route claims this path in another case, and to the upstream both are one",
+            ));
+        }
+    }
+    Ok(route)
+}
+
 /// The detail of a rejected path that a route claims, and another route in another interpretation.
-pub(crate) const AMBIGUOUS: &str = "some servers decode, merge or strip parts of this path, and then \
+const AMBIGUOUS: &str = "some servers decode, merge or strip parts of this path, and then \
      another route claims it";
 
 /// The rejection of a request that no route claims. An ambiguous path is rejected for that first.
