@@ -60,6 +60,10 @@ pub enum SecretFault {
     Empty,
     /// The value is not UTF-8.
     NotUtf8,
+    /// The value is UTF-16.
+    Utf16,
+    /// The value holds what no id and no secret can hold (RFC 6749 appendix A).
+    Forbidden(&'static str),
     /// The value is longer than 64 KiB.
     TooLong,
     /// The path names a folder, pipe or device.
@@ -137,6 +141,8 @@ impl SecretError {
             SecretFault::Missing | SecretFault::NoCredentials => "missing",
             SecretFault::Empty => "empty",
             SecretFault::NotUtf8
+            | SecretFault::Utf16
+            | SecretFault::Forbidden(_)
             | SecretFault::TooLong
             | SecretFault::NotAFile
             | SecretFault::NotAnObject
@@ -186,6 +192,14 @@ impl SecretFault {
             },
             Self::Empty => "is empty; put the value into it",
             Self::NotUtf8 => "holds bytes that are no UTF-8; write text",
+            Self::Utf16 => "is UTF-16, which is never sent; save it as UTF-8 without a byte order mark",
+            Self::Forbidden(what) => {
+                return format!(
+                    "holds {what}, which no id and no secret can (RFC 6749 appendix A), and is never \
+                     sent; write it again, as one line of text"
+                )
+                .into();
+            }
             Self::TooLong => {
                 return format!("holds more than {} KiB; is it the right one?", MAX_BYTES / 1024)
                     .into();
@@ -194,7 +208,7 @@ impl SecretFault {
             Self::Exposed { path, mode } => {
                 return format!(
                     "may be read or replaced by every user of this machine (mode {mode:04o}); run \
-                     `chmod 600 {}`, or mount it read-only",
+                     `chmod 600 {}`, or put it on a read-only mount or a tmpfs",
                     path.display()
                 )
                 .into();

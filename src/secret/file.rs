@@ -5,17 +5,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::SecretFault;
-use super::text;
+use super::text::{self, ValueKind};
 use crate::sensitive::Sensitive;
 
 /// The permissions that a file must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileAccess {
-    /// Access for its owner and group only. Any mode passes on a read-only mount, whose owner has
-    /// chosen the readers: Kubernetes' own choice is 0644.
+    /// Access for its owner and group only. Other users may read it on a read-only mount or a tmpfs,
+    /// whose owner has chosen the readers: Kubernetes, the CSI driver for secret stores and Vault Agent
+    /// write files of mode 0644 there.
     Restricted,
     /// Any mode: the content is not secret, or systemd has settled who may read it.
     Any,
+}
+
+impl FileAccess {
+    pub(super) fn of(kind: ValueKind) -> Self {
+        if kind == ValueKind::Id { Self::Any } else { Self::Restricted }
+    }
 }
 
 /// Reads a file on the blocking pool, since a network file system may be slow.
@@ -48,14 +55,35 @@ fn check_permissions(path: &Path, file: &File) -> Result<(), SecretFault> {
     use std::os::unix::fs::PermissionsExt as _;
 
     let mode = file.metadata()?.permissions().mode() & 0o777;
-    let read_only = || {
-        let flags = rustix::fs::fstatvfs(file).map(|mount| mount.f_flag);
-        flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+    // To write to a tmpfs is still to replace the secret.
+    let permitted = match mode & 0o006 {
+        0 => true,
+        0o004 => on_read_only_mount(file) || on_tmpfs(file),
+        _ => on_read_only_mount(file),
     };
-    match mode & 0o006 == 0 || read_only() {
+    match permitted {
         true => Ok(()),
         false => Err(SecretFault::Exposed { path: path.to_owned(), mode }),
     }
+}
+
+#[cfg(unix)]
+fn on_read_only_mount(file: &File) -> bool {
+    let flags = rustix::fs::fstatvfs(file).map(|mount| mount.f_flag);
+    flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+#[cfg(target_os = "linux")]
+fn on_tmpfs(file: &File) -> bool {
+    /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of statfs(2).
+    const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+    // The type has another width and sign on other machines; its number fits 32 bits.
+    rustix::fs::fstatfs(file).is_ok_and(|mount| IN_MEMORY.contains(&(mount.f_type as u32)))
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+fn on_tmpfs(_: &File) -> bool {
+    false
 }
 
 /// Other systems use access lists, which a new file inherits from its folder.
@@ -106,7 +134,8 @@ mod tests {
             (Some("s+%&:\n".as_bytes()), Ok("s+%&:")),
             (Some(longest.as_bytes()), Ok(longest.trim_end())),
             (Some(long.as_bytes()), Err(SecretFault::TooLong)),
-            (Some(&[0xff, 0xfe]), Err(SecretFault::NotUtf8)),
+            (Some(&[0xff, 0xfe]), Err(SecretFault::Utf16)),
+            (Some(&[0xff, 0xff]), Err(SecretFault::NotUtf8)),
             (Some(b"\n"), Err(SecretFault::Empty)),
             (None, Err(SecretFault::Missing)),
         ] {
@@ -148,10 +177,28 @@ mod tests {
         }
         // An id is no secret (RFC 6749 section 2.2).
         write(&path, b"s", 0o644);
-        assert!(Reference::File(path.clone()).read_id().await.is_ok());
+        assert!(Reference::File(path.clone()).read_as(ValueKind::Id).await.is_ok());
         let fault = SecretFault::Exposed { path: "/run/id".into(), mode: 0o644 };
         let error = Reference::File("/run/id".into()).error(fault);
         assert!(error.to_string().contains("chmod 600 /run/id"), "{error}");
+    }
+
+    /// Where `/dev/shm` is no tmpfs, there is nothing to be shown.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn files_in_memory_may_be_readable_but_not_writable_by_all() {
+        let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return };
+        let path = folder.path().join("secret");
+        write(&path, b"s", 0o644);
+        if !on_tmpfs(&File::open(&path).unwrap()) {
+            return;
+        }
+        assert_eq!(fault_of(&path).await, None);
+        for mode in [0o646, 0o666, 0o602] {
+            write(&path, b"s", mode);
+            let expected = SecretFault::Exposed { path: path.clone(), mode };
+            assert_eq!(fault_of(&path).await, Some(expected), "{mode:o}");
+        }
     }
 
     /// `/proc/sys` and the like are read-only mounts on many machines; where there is none to be

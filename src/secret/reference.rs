@@ -15,7 +15,8 @@ use super::azure::AzureSecret;
 use super::error::{SecretError, SecretFault, SourceKind};
 use super::file::{self, FileAccess};
 use super::keyring::{self, KeyringSecret};
-use super::{env, exec, name, systemd, text};
+use super::text::{self, ValueKind};
+use super::{env, exec, name, systemd};
 use crate::net::egress::{ProxyAddress, ProxyCredentials, TunnelProxy};
 use crate::net::no_proxy::NoProxy;
 use crate::net::tls::TlsSettings;
@@ -29,7 +30,7 @@ const SHORTEST_RECHECK: Duration = Duration::from_secs(60);
 pub enum Reference {
     /// An environment variable of this process.
     Env(String),
-    /// A file that holds the value and nothing else; one trailing newline is not part of it.
+    /// A file that holds the value and nothing else; newlines at its end are not part of it.
     File(PathBuf),
     /// A credential that systemd passes to this service.
     Systemd(String),
@@ -66,9 +67,9 @@ pub fn missing_feature(kind: &str) -> Option<&'static str> {
 /// Reads a secret from stdin or another reader.
 ///
 /// # Errors
-/// The value is blank, longer than [`MAX_BYTES`](super::MAX_BYTES), or not UTF-8.
+/// The value is blank, longer than [`MAX_BYTES`](super::MAX_BYTES), not UTF-8, or can be no secret.
 pub fn read_from(reader: impl std::io::Read) -> Result<Sensitive, SecretFault> {
-    text::read(reader).and_then(|value| text::trim(&value))
+    text::read(reader).and_then(|value| text::accept(&value, ValueKind::Secret))
 }
 
 impl Reference {
@@ -77,19 +78,32 @@ impl Reference {
     /// # Errors
     /// The source has no value, or none that can be used; the error names the source, never the value.
     pub async fn read(&self) -> Result<Sensitive, SecretError> {
-        self.read_with(FileAccess::Restricted).await
+        self.read_as(ValueKind::Secret).await
     }
 
-    /// Reads a client id, which is no secret (RFC 6749 section 2.2): every user may read its file.
+    /// Reads a value as it is now.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub async fn read_id(&self) -> Result<Sensitive, SecretError> {
-        self.read_with(FileAccess::Any).await
+    pub async fn read_as(&self, kind: ValueKind) -> Result<Sensitive, SecretError> {
+        self.examine(kind).await.map(|(value, _)| value)
     }
 
-    pub(super) async fn read_with(&self, access: FileAccess) -> Result<Sensitive, SecretError> {
-        let found = match self {
+    /// Reads a value, and what may be a mistake in it.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn examine(
+        &self,
+        kind: ValueKind,
+    ) -> Result<(Sensitive, Vec<&'static str>), SecretError> {
+        let raw = self.read_raw(FileAccess::of(kind)).await.map_err(|fault| self.error(fault))?;
+        let value = text::accept(&raw, kind).map_err(|fault| self.error(fault))?;
+        Ok((value, text::likely_mistakes(&raw, kind)))
+    }
+
+    async fn read_raw(&self, access: FileAccess) -> Result<Sensitive, SecretFault> {
+        match self {
             Self::Env(name) => env::read(name),
             Self::File(path) => file::read(path, access).await,
             Self::Systemd(name) => systemd::read(name).await,
@@ -107,8 +121,7 @@ impl Reference {
             }
             #[cfg(not(feature = "azure"))]
             Self::AzureKeyVault { .. } => Err(SecretFault::NotBuilt("azure")),
-        };
-        found.and_then(|value| text::trim(&value)).map_err(|fault| self.error(fault))
+        }
     }
 
     /// The time for which a value may be cached; zero for a source on this machine.

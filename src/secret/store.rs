@@ -14,9 +14,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::SecretError;
-use super::file::FileAccess;
 use super::reference::Reference;
 use super::source_states::SourceStates;
+use super::text::ValueKind;
 use crate::sensitive::Sensitive;
 use crate::telemetry::Registry;
 use crate::telemetry::family::Counters;
@@ -73,39 +73,19 @@ impl Store {
         }
     }
 
-    /// Reads a secret.
+    /// Reads a value.
     ///
     /// # Errors
     /// As [`Reference::read`].
     pub async fn read(
         &self,
         reference: &Reference,
+        kind: ValueKind,
         freshness: Freshness,
-    ) -> Result<Sensitive, SecretError> {
-        self.read_with(reference, freshness, FileAccess::Restricted).await
-    }
-
-    /// Reads a client id.
-    ///
-    /// # Errors
-    /// As [`Reference::read_id`].
-    pub async fn read_id(
-        &self,
-        reference: &Reference,
-        freshness: Freshness,
-    ) -> Result<Sensitive, SecretError> {
-        self.read_with(reference, freshness, FileAccess::Any).await
-    }
-
-    async fn read_with(
-        &self,
-        reference: &Reference,
-        freshness: Freshness,
-        access: FileAccess,
     ) -> Result<Sensitive, SecretError> {
         let ttl = reference.cache_ttl();
         if ttl.is_zero() {
-            return self.read_source(reference, access).await;
+            return self.read_source(reference, kind).await;
         }
         let requested_at = Instant::now();
         let entry = self.entry(reference);
@@ -117,7 +97,7 @@ impl Store {
                 return Ok(value.clone());
             }
         }
-        match (self.read_source(reference, access).await, &*cached) {
+        match (self.read_source(reference, kind).await, &*cached) {
             (Ok(value), _) => {
                 *cached = Some(CachedSecret { value: value.clone(), read_at: Instant::now() });
                 Ok(value)
@@ -144,9 +124,9 @@ impl Store {
     async fn read_source(
         &self,
         reference: &Reference,
-        access: FileAccess,
+        kind: ValueKind,
     ) -> Result<Sensitive, SecretError> {
-        let found = reference.read_with(access).await;
+        let found = reference.read_as(kind).await;
         let result = found.as_ref().map_or_else(SecretError::result, |_| "ok");
         self.reads.with_label_values(&[reference.kind().as_str(), result]).inc();
         self.sources.note(reference, &found);

@@ -1,4 +1,5 @@
-//! The bytes of a source as the text of a secret: bounded, UTF-8, without one trailing newline.
+//! The bytes of a source as the text of a secret: bounded, UTF-8, without newlines at its end, and without
+//! what no secret holds.
 
 use std::io;
 
@@ -29,20 +30,112 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Sensitive, SecretFault> {
     if bytes.len() == READ_LIMIT {
         return Err(SecretFault::TooLong);
     }
-    std::str::from_utf8(bytes).map(Sensitive::new).map_err(|_| SecretFault::NotUtf8)
+    // The byte order marks of UTF-16, which no UTF-8 holds.
+    let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let fault = if utf16 { SecretFault::Utf16 } else { SecretFault::NotUtf8 };
+    std::str::from_utf8(bytes).map(Sensitive::new).map_err(|_| fault)
 }
 
-/// Removes one trailing newline, which editors and `echo` add, and refuses a blank or too long value.
-pub(super) fn trim(value: &Sensitive) -> Result<Sensitive, SecretFault> {
+/// The use of a value, which decides what it may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueKind {
+    /// A client id. Every user may read it (RFC 6749 section 2.2).
+    Id,
+    /// A secret in one line: a client secret, a password, the value of a header.
+    Secret,
+    /// A private key in PEM, which has lines.
+    PrivateKey,
+}
+
+/// The value itself: without the newlines at its end, which editors, `echo` and templates add.
+///
+/// # Errors
+/// The value is blank or too long, or holds what no id and no secret can hold (RFC 6749 appendix A.1 and
+/// A.2): such a value would only be refused by the server, and count as a wrong login.
+pub(super) fn accept(value: &Sensitive, kind: ValueKind) -> Result<Sensitive, SecretFault> {
     let text = value.expose();
-    let bare = text.strip_suffix('\n').map_or(text, |rest| rest.strip_suffix('\r').unwrap_or(rest));
+    let mut bare = text;
+    while let Some(rest) = bare.strip_suffix('\n') {
+        bare = rest.strip_suffix('\r').unwrap_or(rest);
+    }
     if bare.trim().is_empty() {
         return Err(SecretFault::Empty);
     }
     if bare.len() > MAX_BYTES {
         return Err(SecretFault::TooLong);
     }
+    if kind != ValueKind::PrivateKey
+        && let Some(fault) = forbidden(bare)
+    {
+        return Err(fault);
+    }
     Ok(Sensitive::new(bare))
+}
+
+/// The first defect that no id and no secret has.
+fn forbidden(text: &str) -> Option<SecretFault> {
+    if text.starts_with('\u{feff}') {
+        return Some(SecretFault::Forbidden("a byte order mark"));
+    }
+    if text.starts_with(PEM) && text.contains('\n') {
+        return Some(SecretFault::Forbidden("the lines of a PEM file"));
+    }
+    // UTF-16 of ASCII is valid UTF-8 with a NUL in each second place.
+    let nuls = text.bytes().filter(|byte| *byte == 0).count();
+    if nuls > 0 && nuls >= text.len() / 2 {
+        return Some(SecretFault::Utf16);
+    }
+    Some(SecretFault::Forbidden(
+        match text.chars().find(|c| c.is_control() || *c == '\u{feff}')? {
+            '\0' => "a NUL byte",
+            '\n' => "a newline inside",
+            '\r' => "a carriage return",
+            '\t' => "a tab",
+            '\u{feff}' => "a byte order mark",
+            _ => "a control character",
+        },
+    ))
+}
+
+/// The first line of a PEM file begins so (RFC 7468 section 2).
+const PEM: &str = "-----BEGIN ";
+
+/// What may be a mistake in a value that is sent as it is. `raw` is the value with its newlines.
+pub(super) fn likely_mistakes(raw: &Sensitive, kind: ValueKind) -> Vec<&'static str> {
+    let bare = raw.expose().trim_end_matches(['\r', '\n']);
+    let newlines = raw.expose()[bare.len()..].matches('\n').count();
+    let blank = |c: char| c.is_whitespace() || c == '\u{200b}';
+    let key = kind == ValueKind::PrivateKey;
+    let found = [
+        (bare.starts_with(blank) || bare.ends_with(blank), "blanks around it"),
+        (is_quoted(bare), "quotes around it"),
+        (is_assignment(bare), "it looks like KEY=value"),
+        (newlines > 1, "more than one newline at its end, which are not sent"),
+        (!key && bare.starts_with(PEM), "it looks like PEM, and a text belongs here"),
+        (!key && !bare.is_ascii(), "characters that are not ASCII"),
+    ];
+    found.into_iter().filter(|(is, _)| *is).map(|(_, note)| note).collect()
+}
+
+fn is_quoted(text: &str) -> bool {
+    let pairs = [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}')];
+    let text = text.trim();
+    text.chars().count() > 1
+        && pairs.iter().any(|(open, close)| text.starts_with(*open) && text.ends_with(*close))
+}
+
+/// Tells whether a text is a line of an environment file or of YAML. A name whose rest is `=` alone is
+/// more likely base64.
+fn is_assignment(text: &str) -> bool {
+    let text = text.trim_start().trim_start_matches("export ");
+    let Some((name, value)) = text.split_once('=').or_else(|| text.split_once(": ")) else {
+        return false;
+    };
+    let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let name = name.trim_end();
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(named)
+        && !value.trim_matches('=').is_empty()
 }
 
 #[cfg(test)]
@@ -50,23 +143,79 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_newline_goes() {
+    fn newlines_at_the_end_go_and_what_no_secret_holds_is_refused() {
+        let forbidden = |what| Err(SecretFault::Forbidden(what));
         for (found, expected) in [
             ("s", Ok("s")),
             ("s\n", Ok("s")),
             ("s\r\n", Ok("s")),
-            ("s\n\n", Ok("s\n")),
-            ("s\r", Ok("s\r")),
+            ("s\n\n", Ok("s")),
+            ("s\r\n\r\n", Ok("s")),
             (" s ", Ok(" s ")),
-            ("a\nb\n", Ok("a\nb")),
+            ("p\u{e4}ss", Ok("p\u{e4}ss")),
+            ("s\r", forbidden("a carriage return")),
+            ("a\nb\n", forbidden("a newline inside")),
+            ("a\r\nb", forbidden("a carriage return")),
+            ("\u{feff}s", forbidden("a byte order mark")),
+            ("s\u{feff}t", forbidden("a byte order mark")),
+            ("long secret\0", forbidden("a NUL byte")),
+            ("a\tb", forbidden("a tab")),
+            ("a\u{1b}[0m", forbidden("a control character")),
+            ("a\u{7f}", forbidden("a control character")),
+            ("a\u{85}", forbidden("a control character")),
+            ("s\0e\0c\0", Err(SecretFault::Utf16)),
+            ("\0s\0e\0c", Err(SecretFault::Utf16)),
+            ("-----BEGIN KEY-----\nx\n", forbidden("the lines of a PEM file")),
             ("", Err(SecretFault::Empty)),
             ("\n", Err(SecretFault::Empty)),
             (" \t\r\n", Err(SecretFault::Empty)),
         ] {
-            let trimmed = trim(&Sensitive::new(found));
-            assert_eq!(trimmed, expected.map(Sensitive::new), "{found:?}");
+            let value = Sensitive::new(found);
+            for kind in [ValueKind::Secret, ValueKind::Id] {
+                assert_eq!(accept(&value, kind), expected.clone().map(Sensitive::new), "{found:?}");
+            }
         }
-        assert_eq!(trim(&Sensitive::new("x".repeat(MAX_BYTES + 1))), Err(SecretFault::TooLong));
-        assert!(trim(&Sensitive::new("x".repeat(MAX_BYTES))).is_ok());
+        let lines = accept(&Sensitive::new("-----BEGIN KEY-----\nx\n"), ValueKind::PrivateKey);
+        assert_eq!(lines, Ok(Sensitive::new("-----BEGIN KEY-----\nx")));
+        let accept = |size| accept(&Sensitive::new("x".repeat(size)), ValueKind::Secret);
+        assert_eq!(accept(MAX_BYTES + 1), Err(SecretFault::TooLong));
+        assert!(accept(MAX_BYTES).is_ok());
+    }
+
+    #[test]
+    fn utf16_with_its_mark_is_named() {
+        for bytes in [b"\xff\xfes\0", b"\xfe\xff\0s"] {
+            assert_eq!(decode(bytes), Err(SecretFault::Utf16));
+        }
+        assert_eq!(decode(b"\xff"), Err(SecretFault::NotUtf8));
+    }
+
+    #[test]
+    fn likely_mistakes_are_noted() {
+        for (raw, expected) in [
+            ("s3cr+t/with=%&\n", &[][..]),
+            ("dGhlc2VjcmV0==", &[]),
+            ("aGVsbG8=", &[]),
+            ("8Q~a=b", &[]),
+            ("https://x/?a=b", &[]),
+            ("\"", &[]),
+            (" s", &["blanks around it"]),
+            ("s \n", &["blanks around it"]),
+            ("s\u{a0}", &["blanks around it", "characters that are not ASCII"]),
+            ("\"s\"", &["quotes around it"]),
+            ("'s'", &["quotes around it"]),
+            ("CLIENT_SECRET=s", &["it looks like KEY=value"]),
+            ("export CLIENT_SECRET=\"s\"", &["it looks like KEY=value"]),
+            ("client_secret: s", &["it looks like KEY=value"]),
+            ("s\n\n", &["more than one newline at its end, which are not sent"]),
+            ("s\r\n\r\n", &["more than one newline at its end, which are not sent"]),
+            ("-----BEGIN KEY-----", &["it looks like PEM, and a text belongs here"]),
+            ("p\u{e4}ss", &["characters that are not ASCII"]),
+        ] {
+            let raw = Sensitive::new(raw);
+            assert_eq!(likely_mistakes(&raw, ValueKind::Secret), expected, "{}", raw.expose());
+        }
+        let key = Sensitive::new("-----BEGIN KEY-----\nx");
+        assert!(likely_mistakes(&key, ValueKind::PrivateKey).is_empty());
     }
 }

@@ -3,7 +3,7 @@
 use super::credential::Credential;
 use super::fingerprint::Fingerprint;
 use crate::oauth::ClientCredentials;
-use crate::secret::{Freshness, SecretError, Store};
+use crate::secret::{Freshness, SecretError, Store, ValueKind};
 use crate::sensitive::Sensitive;
 
 /// An id and secret that were read.
@@ -20,9 +20,11 @@ impl LoadedCredentials {
         store: &Store,
         freshness: Freshness,
     ) -> Result<Self, SecretError> {
-        let id = store.read_id(&credential.client_id, freshness).await?;
+        let id = store.read(&credential.client_id, ValueKind::Id, freshness).await?;
         let secret = match &credential.client_secret {
-            Some(reference) => Some(store.read(reference, freshness).await?),
+            Some(reference) => {
+                Some(store.read(reference, credential.secret_kind(), freshness).await?)
+            }
             None => None,
         };
         let fingerprint = Fingerprint::of((id.expose(), secret.as_ref().map(Sensitive::expose)));

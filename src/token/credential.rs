@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::net::tls::TlsSettings;
 use crate::oauth::{ClientAuth, Dialect, TokenEndpoint};
-use crate::secret::{EgressProxy, Reference};
+use crate::secret::{EgressProxy, Reference, ValueKind};
 
 /// One client registration at one token endpoint, and how its tokens are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,14 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// The kind of value that `client_secret` is.
+    pub fn secret_kind(&self) -> ValueKind {
+        match self.auth {
+            ClientAuth::PrivateKeyJwt(_) => ValueKind::PrivateKey,
+            _ => ValueKind::Secret,
+        }
+    }
+
     /// Tells whether another configuration has the same client at the same endpoint, so that the
     /// server's verdict on one holds for the other.
     pub(super) fn same_client(&self, other: &Self) -> bool {

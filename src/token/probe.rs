@@ -20,6 +20,7 @@ use crate::net::control::{self, Limits};
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
 use crate::oauth::{ClientCredentials, ClientRequest, GrantType, ScopeSet, token_response};
+use crate::secret::ValueKind;
 use crate::sensitive::Sensitive;
 
 /// Length in bytes at which a part of a secret counts as the secret itself.
@@ -71,9 +72,11 @@ impl ClockOffset {
 /// The request failed; the error has a hint where a remedy is known.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
     let Credential { endpoint, dialect, auth, policy, .. } = credential;
-    let id = credential.client_id.read_id().await.map_err(FetchError::from)?;
+    let id = credential.client_id.read_as(ValueKind::Id).await.map_err(FetchError::from)?;
     let secret = match &credential.client_secret {
-        Some(reference) => Some(reference.read().await.map_err(FetchError::from)?),
+        Some(reference) => {
+            Some(reference.read_as(credential.secret_kind()).await.map_err(FetchError::from)?)
+        }
         None => None,
     };
     let client = ClientCredentials { id, secret };

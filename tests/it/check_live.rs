@@ -58,6 +58,28 @@ fn common_name(name: &str) -> impl FnOnce(&mut CertificateParams) {
 }
 
 #[tokio::test]
+async fn likely_mistakes_in_a_secret_are_noted_beside_its_length() {
+    let bank = Secured::start().await;
+    let config = bank.config(&Special::default());
+    let secret = bank.bank.auth.client_secret();
+    for (content, words) in [
+        (format!(" {secret}"), "blanks around it"),
+        (format!("\"{secret}\""), "quotes around it"),
+        (format!("SECRET={secret}"), "KEY=value"),
+        (format!("{secret}\n\n"), "more than one newline"),
+        ("-----BEGIN PRIVATE KEY-----".to_owned(), "PEM"),
+    ] {
+        secret_file(&bank.ca.file(""), "qbank_client_secret", &content);
+        let (_, steps) = steps(&bank, &config, "credential").await;
+        let step = steps.iter().find(|step| step["step"] == "client_secret").unwrap();
+        let found = step["found"].as_str().unwrap();
+        assert!(found.contains(" bytes, mode 0600; note: ") && found.contains(words), "{found}");
+        assert_eq!((&step["ok"], &step["status"]), (&true.into(), &"warning".into()));
+        assert!(!found.contains(secret));
+    }
+}
+
+#[tokio::test]
 async fn what_is_well_is_told_step_by_step() {
     let bank = Secured::start().await;
     let ended = live(&bank, &bank.config(&Special::default()), &[]).await;

@@ -20,10 +20,15 @@ struct Field {
 impl Field {
     /// Starts the proxy with further lines for its credential.
     async fn start(keys: &str) -> Self {
+        Self::start_with_secret(keys, "a-secret").await
+    }
+
+    /// The same with another content of the secret's file.
+    async fn start_with_secret(keys: &str, secret: &str) -> Self {
         let (tokens, api) = (raw_server().await, raw_server().await);
         let secrets = TempDir::new().unwrap();
         let id = secret_file(secrets.path(), "id", "an-id");
-        let secret = secret_file(secrets.path(), "secret", "a-secret");
+        let secret = secret_file(secrets.path(), "secret", secret);
         let text = format!(
             r#"version = 1
 server.listen = "127.0.0.1:0"
@@ -205,4 +210,31 @@ async fn requests_name_the_program_and_ask_for_no_content_coding() {
     let field = Field::start("[credentials.a.request]\nheaders = { User-Agent = \"erp/1\" }").await;
     let (_call, head, _) = field.answer(&framed("", br#"{"access_token":"t"}"#)).await;
     assert!(head.contains("\r\nuser-agent: erp/1\r\n"), "{head}");
+}
+
+/// No login is lost with a secret that cannot be right, and the log names what is wrong with it.
+#[tokio::test]
+async fn what_no_secret_holds_is_never_sent() {
+    for (secret, words) in [
+        ("\u{feff}a-secret", "holds a byte order mark"),
+        ("a-\0-secret", "holds a NUL byte"),
+        ("a-secret\nanother", "holds a newline inside"),
+        ("a\u{7}secret", "holds a control character"),
+        ("a\0-\0s\0", "is UTF-16"),
+    ] {
+        let field = Field::start_with_secret("", secret).await;
+        let line = field.proxy.wait_log(|line| line.contains(words).then(|| line.to_owned())).await;
+        assert!(!line.contains("another") && !line.contains("a-"), "{line}");
+        let call = tokio::time::timeout(std::time::Duration::ZERO, field.tokens.accept()).await;
+        assert!(call.is_err(), "a token request was made");
+    }
+}
+
+#[tokio::test]
+async fn newlines_at_the_end_of_a_secret_are_not_sent() {
+    for secret in ["a-secret\n", "a-secret\r\n", "a-secret\n\n"] {
+        let field = Field::start_with_secret("", secret).await;
+        let (_call, _, body) = field.answer(&framed("", br#"{"access_token":"t"}"#)).await;
+        assert!(body.contains("&client_secret=a-secret&"), "{body}");
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::result::CheckResult;
 use crate::net::tls::{ClientCertificate, TlsSettings};
-use crate::secret::{EgressLogin, EgressProxy, Reference, SecretError, SecretFault};
+use crate::secret::{EgressLogin, EgressProxy, Reference, SecretError, SecretFault, ValueKind};
 use crate::sensitive::Sensitive;
 use crate::x509::pem::{self, PemKind};
 
@@ -12,23 +12,23 @@ use super::network::validity;
 
 /// A secret.
 pub(super) async fn secret(name: &str, reference: &Reference) -> CheckResult {
-    read(name, reference, reference.read().await)
+    read(name, reference, reference.examine(ValueKind::Secret).await)
 }
 
 /// A client id: not a secret, so its rules are looser.
 pub(super) async fn id(name: &str, reference: &Reference) -> CheckResult {
-    read(name, reference, reference.read_id().await)
+    read(name, reference, reference.examine(ValueKind::Id).await)
 }
 
 /// A private key as a secret: on the first day it is often something else.
 pub(super) async fn private_key(name: &str, reference: &Reference) -> CheckResult {
-    let found = reference.read().await;
+    let found = reference.examine(ValueKind::PrivateKey).await;
     let path = match reference {
         Reference::File(path) => path.as_path(),
         _ => Path::new("FILE"),
     };
     let bytes = match (&found, reference) {
-        (Ok(text), _) => Some(zeroize::Zeroizing::new(text.expose().as_bytes().to_vec())),
+        (Ok((text, _)), _) => Some(zeroize::Zeroizing::new(text.expose().as_bytes().to_vec())),
         (Err(error), Reference::File(path)) if *error.fault() == SecretFault::NotUtf8 => {
             std::fs::read(path).ok().map(zeroize::Zeroizing::new)
         }
@@ -42,14 +42,25 @@ pub(super) async fn private_key(name: &str, reference: &Reference) -> CheckResul
     }
 }
 
-fn read(name: &str, reference: &Reference, found: Result<Sensitive, SecretError>) -> CheckResult {
+/// The outcome of one reading, with what may be a mistake in the value.
+fn read(
+    name: &str,
+    reference: &Reference,
+    found: Result<(Sensitive, Vec<&'static str>), SecretError>,
+) -> CheckResult {
     let source = reference.describe();
     match found {
-        Ok(value) => {
+        Ok((value, notes)) => {
             let mode = reference.mode().map(|mode| format!(", mode {mode:04o}"));
             let unit = if value.len() == 1 { "byte" } else { "bytes" };
             let mode = mode.unwrap_or_default();
-            CheckResult::ok(name, format!("{source}, {} {unit}{mode}", value.len()))
+            let found = format!("{source}, {} {unit}{mode}", value.len());
+            match notes.as_slice() {
+                [] => CheckResult::ok(name, found),
+                notes => CheckResult::ok(name, format!("{found}; note: {}", notes.join(", ")))
+                    .warning()
+                    .hint("it is sent as it is; if that is a mistake, write the value alone"),
+            }
         }
         Err(error) => {
             let step = CheckResult::from_error(name, &error);
