@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::SecretFault;
-use super::text::{self, ValueKind};
+use super::text::{self, CredentialPart};
 use crate::sensitive::Sensitive;
 
 /// The permissions that a file must have.
@@ -20,8 +20,8 @@ pub(super) enum FileAccess {
 }
 
 impl FileAccess {
-    pub(super) fn of(kind: ValueKind) -> Self {
-        if kind == ValueKind::Id { Self::Any } else { Self::Restricted }
+    pub(super) fn of(kind: CredentialPart) -> Self {
+        if kind == CredentialPart::Id { Self::Any } else { Self::Restricted }
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
         }
         // An id is no secret (RFC 6749 section 2.2).
         write(&path, b"s", 0o644);
-        assert!(Reference::File(path.clone()).read_as(ValueKind::Id).await.is_ok());
+        assert!(Reference::File(path.clone()).read_as(CredentialPart::Id).await.is_ok());
         let fault = SecretFault::Exposed { path: "/run/id".into(), mode: 0o644 };
         let error = Reference::File("/run/id".into()).error(fault);
         assert!(error.to_string().contains("chmod 600 /run/id"), "{error}");

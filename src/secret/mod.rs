@@ -35,4 +35,4 @@ pub use reference::{
 pub use source_states::{SourceState, SourceStates};
 pub use store::{Freshness, Store};
 pub use systemd::is_credential_name;
-pub use text::ValueKind;
+pub use text::CredentialPart;

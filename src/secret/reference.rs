@@ -15,7 +15,7 @@ use super::azure::AzureSecret;
 use super::error::{SecretError, SecretFault, SourceKind};
 use super::file::{self, FileAccess};
 use super::keyring::{self, KeyringSecret};
-use super::text::{self, ValueKind};
+use super::text::{self, CredentialPart};
 use super::{env, exec, name, systemd};
 use crate::net::egress::{ProxyAddress, ProxyCredentials, TunnelProxy};
 use crate::net::no_proxy::NoProxy;
@@ -69,7 +69,7 @@ pub fn missing_feature(kind: &str) -> Option<&'static str> {
 /// # Errors
 /// The value is blank, longer than [`MAX_BYTES`](super::MAX_BYTES), not UTF-8, or can be no secret.
 pub fn read_from(reader: impl std::io::Read) -> Result<Sensitive, SecretFault> {
-    text::read(reader).and_then(|value| text::accept(&value, ValueKind::Secret))
+    text::read(reader).and_then(|value| text::accept(&value, CredentialPart::Secret))
 }
 
 impl Reference {
@@ -78,14 +78,14 @@ impl Reference {
     /// # Errors
     /// The source has no value, or none that can be used; the error names the source, never the value.
     pub async fn read(&self) -> Result<Sensitive, SecretError> {
-        self.read_as(ValueKind::Secret).await
+        self.read_as(CredentialPart::Secret).await
     }
 
     /// Reads a value as it is now.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub async fn read_as(&self, kind: ValueKind) -> Result<Sensitive, SecretError> {
+    pub async fn read_as(&self, kind: CredentialPart) -> Result<Sensitive, SecretError> {
         self.examine(kind).await.map(|(value, _)| value)
     }
 
@@ -95,7 +95,7 @@ impl Reference {
     /// As [`Self::read`].
     pub async fn examine(
         &self,
-        kind: ValueKind,
+        kind: CredentialPart,
     ) -> Result<(Sensitive, Vec<&'static str>), SecretError> {
         let raw = self.read_raw(FileAccess::of(kind)).await.map_err(|fault| self.error(fault))?;
         let value = text::accept(&raw, kind).map_err(|fault| self.error(fault))?;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::error::SecretError;
 use super::reference::Reference;
 use super::source_states::SourceStates;
-use super::text::ValueKind;
+use super::text::CredentialPart;
 use crate::sensitive::Sensitive;
 use crate::telemetry::Registry;
 use crate::telemetry::family::Counters;
@@ -80,7 +80,7 @@ impl Store {
     pub async fn read(
         &self,
         reference: &Reference,
-        kind: ValueKind,
+        kind: CredentialPart,
         freshness: Freshness,
     ) -> Result<Sensitive, SecretError> {
         let ttl = reference.cache_ttl();
@@ -124,7 +124,7 @@ impl Store {
     async fn read_source(
         &self,
         reference: &Reference,
-        kind: ValueKind,
+        kind: CredentialPart,
     ) -> Result<Sensitive, SecretError> {
         let found = reference.read_as(kind).await;
         let result = found.as_ref().map_or_else(SecretError::result, |_| "ok");

@@ -36,9 +36,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Sensitive, SecretFault> {
     std::str::from_utf8(bytes).map(Sensitive::new).map_err(|_| fault)
 }
 
-/// The use of a value, which decides what it may hold.
+/// A part of a client's credentials, which decides what its value may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ValueKind {
+pub enum CredentialPart {
     /// A client id. Every user may read it (RFC 6749 section 2.2).
     Id,
     /// A secret in one line: a client secret, a password, the value of a header.
@@ -52,7 +52,7 @@ pub enum ValueKind {
 /// # Errors
 /// The value is blank or too long, or holds what no id and no secret can hold (RFC 6749 appendix A.1 and
 /// A.2): such a value would only be refused by the server, and count as a wrong login.
-pub(super) fn accept(value: &Sensitive, kind: ValueKind) -> Result<Sensitive, SecretFault> {
+pub(super) fn accept(value: &Sensitive, kind: CredentialPart) -> Result<Sensitive, SecretFault> {
     let text = value.expose();
     let mut bare = text;
     while let Some(rest) = bare.strip_suffix('\n') {
@@ -64,7 +64,7 @@ pub(super) fn accept(value: &Sensitive, kind: ValueKind) -> Result<Sensitive, Se
     if bare.len() > MAX_BYTES {
         return Err(SecretFault::TooLong);
     }
-    if kind != ValueKind::PrivateKey
+    if kind != CredentialPart::PrivateKey
         && let Some(fault) = forbidden(bare)
     {
         return Err(fault);
@@ -101,11 +101,11 @@ fn forbidden(text: &str) -> Option<SecretFault> {
 const PEM: &str = "-----BEGIN ";
 
 /// What may be a mistake in a value that is sent as it is. `raw` is the value with its newlines.
-pub(super) fn likely_mistakes(raw: &Sensitive, kind: ValueKind) -> Vec<&'static str> {
+pub(super) fn likely_mistakes(raw: &Sensitive, kind: CredentialPart) -> Vec<&'static str> {
     let bare = raw.expose().trim_end_matches(['\r', '\n']);
     let newlines = raw.expose()[bare.len()..].matches('\n').count();
     let blank = |c: char| c.is_whitespace() || c == '\u{200b}';
-    let key = kind == ValueKind::PrivateKey;
+    let key = kind == CredentialPart::PrivateKey;
     let found = [
         (bare.starts_with(blank) || bare.ends_with(blank), "blanks around it"),
         (is_quoted(bare), "quotes around it"),
@@ -171,13 +171,13 @@ mod tests {
             (" \t\r\n", Err(SecretFault::Empty)),
         ] {
             let value = Sensitive::new(found);
-            for kind in [ValueKind::Secret, ValueKind::Id] {
+            for kind in [CredentialPart::Secret, CredentialPart::Id] {
                 assert_eq!(accept(&value, kind), expected.clone().map(Sensitive::new), "{found:?}");
             }
         }
-        let lines = accept(&Sensitive::new("-----BEGIN KEY-----\nx\n"), ValueKind::PrivateKey);
+        let lines = accept(&Sensitive::new("-----BEGIN KEY-----\nx\n"), CredentialPart::PrivateKey);
         assert_eq!(lines, Ok(Sensitive::new("-----BEGIN KEY-----\nx")));
-        let accept = |size| accept(&Sensitive::new("x".repeat(size)), ValueKind::Secret);
+        let accept = |size| accept(&Sensitive::new("x".repeat(size)), CredentialPart::Secret);
         assert_eq!(accept(MAX_BYTES + 1), Err(SecretFault::TooLong));
         assert!(accept(MAX_BYTES).is_ok());
     }
@@ -213,9 +213,9 @@ mod tests {
             ("p\u{e4}ss", &["characters that are not ASCII"]),
         ] {
             let raw = Sensitive::new(raw);
-            assert_eq!(likely_mistakes(&raw, ValueKind::Secret), expected, "{}", raw.expose());
+            assert_eq!(likely_mistakes(&raw, CredentialPart::Secret), expected, "{}", raw.expose());
         }
         let key = Sensitive::new("-----BEGIN KEY-----\nx");
-        assert!(likely_mistakes(&key, ValueKind::PrivateKey).is_empty());
+        assert!(likely_mistakes(&key, CredentialPart::PrivateKey).is_empty());
     }
 }

@@ -3,7 +3,7 @@
 use super::credential::Credential;
 use super::fingerprint::Fingerprint;
 use crate::oauth::ClientCredentials;
-use crate::secret::{Freshness, SecretError, Store, ValueKind};
+use crate::secret::{CredentialPart, Freshness, SecretError, Store};
 use crate::sensitive::Sensitive;
 
 /// An id and secret that were read.
@@ -20,7 +20,7 @@ impl LoadedCredentials {
         store: &Store,
         freshness: Freshness,
     ) -> Result<Self, SecretError> {
-        let id = store.read(&credential.client_id, ValueKind::Id, freshness).await?;
+        let id = store.read(&credential.client_id, CredentialPart::Id, freshness).await?;
         let secret = match &credential.client_secret {
             Some(reference) => {
                 Some(store.read(reference, credential.secret_kind(), freshness).await?)

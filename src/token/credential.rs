@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::net::tls::TlsSettings;
 use crate::oauth::{ClientAuth, Dialect, TokenEndpoint};
-use crate::secret::{EgressProxy, Reference, ValueKind};
+use crate::secret::{CredentialPart, EgressProxy, Reference};
 
 /// One client registration at one token endpoint, and how its tokens are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +37,10 @@ pub struct Credential {
 
 impl Credential {
     /// The kind of value that `client_secret` is.
-    pub fn secret_kind(&self) -> ValueKind {
+    pub fn secret_kind(&self) -> CredentialPart {
         match self.auth {
-            ClientAuth::PrivateKeyJwt(_) => ValueKind::PrivateKey,
-            _ => ValueKind::Secret,
+            ClientAuth::PrivateKeyJwt(_) => CredentialPart::PrivateKey,
+            _ => CredentialPart::Secret,
         }
     }
 

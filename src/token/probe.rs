@@ -20,7 +20,7 @@ use crate::net::control::{self, Limits};
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
 use crate::oauth::{ClientCredentials, ClientRequest, GrantType, ScopeSet, token_response};
-use crate::secret::ValueKind;
+use crate::secret::CredentialPart;
 use crate::sensitive::Sensitive;
 
 /// Length in bytes at which a part of a secret counts as the secret itself.
@@ -72,7 +72,7 @@ impl ClockOffset {
 /// The request failed; the error has a hint where a remedy is known.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
     let Credential { endpoint, dialect, auth, policy, .. } = credential;
-    let id = credential.client_id.read_as(ValueKind::Id).await.map_err(FetchError::from)?;
+    let id = credential.client_id.read_as(CredentialPart::Id).await.map_err(FetchError::from)?;
     let secret = match &credential.client_secret {
         Some(reference) => {
             Some(reference.read_as(credential.secret_kind()).await.map_err(FetchError::from)?)

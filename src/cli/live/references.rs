@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::result::CheckResult;
 use crate::net::tls::{ClientCertificate, TlsSettings};
-use crate::secret::{EgressLogin, EgressProxy, Reference, SecretError, SecretFault, ValueKind};
+use crate::secret::{
+    CredentialPart, EgressLogin, EgressProxy, Reference, SecretError, SecretFault,
+};
 use crate::sensitive::Sensitive;
 use crate::x509::pem::{self, PemKind};
 
@@ -12,17 +14,17 @@ use super::network::validity;
 
 /// A secret.
 pub(super) async fn secret(name: &str, reference: &Reference) -> CheckResult {
-    read(name, reference, reference.examine(ValueKind::Secret).await)
+    read(name, reference, reference.examine(CredentialPart::Secret).await)
 }
 
 /// A client id: not a secret, so its rules are looser.
 pub(super) async fn id(name: &str, reference: &Reference) -> CheckResult {
-    read(name, reference, reference.examine(ValueKind::Id).await)
+    read(name, reference, reference.examine(CredentialPart::Id).await)
 }
 
 /// A private key as a secret: on the first day it is often something else.
 pub(super) async fn private_key(name: &str, reference: &Reference) -> CheckResult {
-    let found = reference.examine(ValueKind::PrivateKey).await;
+    let found = reference.examine(CredentialPart::PrivateKey).await;
     let path = match reference {
         Reference::File(path) => path.as_path(),
         _ => Path::new("FILE"),
