@@ -4,6 +4,7 @@ use super::settings::ReadinessRule;
 use std::future::Future;
 use std::pin::Pin;
 
+use super::bundle::BundleParts;
 use super::report::StatusReport;
 use crate::clock::Moment;
 use crate::token::TokenStatus;
@@ -18,6 +19,8 @@ pub trait Health: Send + Sync + 'static {
     fn tokens(&self) -> Vec<TokenStatus>;
     /// Makes the part of `/status` that is not tokens. It may wait for workers, within a bound.
     fn report(&self) -> Pin<Box<dyn Future<Output = StatusReport> + Send + '_>>;
+    /// What a support bundle has beside the status.
+    fn bundle_parts(&self) -> BundleParts;
     /// Requests the missing tokens of a credential, or of all that are not lazy.
     fn ask(&self, credential: Option<&str>);
     /// Forces a refresh of all tokens of a credential; returns their number.
@@ -106,6 +109,9 @@ pub(super) mod tests {
         }
         fn report(&self) -> Pin<Box<dyn Future<Output = StatusReport> + Send + '_>> {
             Box::pin(std::future::ready(StatusReport::default()))
+        }
+        fn bundle_parts(&self) -> BundleParts {
+            BundleParts::default()
         }
         fn ask(&self, _: Option<&str>) {}
         fn refresh(&self, credential: &str) -> usize {

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::either::Either;
 
 use super::attention::attention;
+use super::bundle::bundle;
 use super::guard::{AccessError, Reach};
 use super::page;
 use super::readiness::{Health, Readiness, is_started, readiness};
@@ -169,7 +170,8 @@ impl Admin {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match (request.uri().path(), view.shows_control()) {
             ("/refresh", true) => self.refresh(request.method(), query),
-            ("/livez" | "/readyz" | "/startupz" | "/metrics", _) | ("/" | "/status", true)
+            ("/livez" | "/readyz" | "/startupz" | "/metrics", _)
+            | ("/" | "/status" | "/bundle", true)
                 if !reads =>
             {
                 not_allowed("method not allowed", "use GET or HEAD", "GET, HEAD")
@@ -178,7 +180,10 @@ impl Admin {
             ("/readyz", _) => self.readyz(query),
             ("/startupz", _) => self.startupz(),
             ("/metrics", _) => self.metrics(),
-            ("/status", true) => self.status().await,
+            ("/status", true) => {
+                response(StatusCode::OK, JSON, format!("{:#}\n", self.status().await))
+            }
+            ("/bundle", true) => self.bundle().await,
             ("/", true) => page::page(),
             _ => problem(StatusCode::NOT_FOUND, "no such page", PAGES),
         }
@@ -244,7 +249,15 @@ impl Admin {
         response(StatusCode::OK, content_type, self.registry.render())
     }
 
-    async fn status(&self) -> Response<Full<Bytes>> {
+    async fn bundle(&self) -> Response<Full<Bytes>> {
+        let status = self.status().await;
+        let metrics = String::from_utf8_lossy(&self.registry.render()).into_owned();
+        let parts = self.health.bundle_parts();
+        let bundle = bundle(&parts, status, &metrics, Moment::now().wall);
+        response(StatusCode::OK, JSON, format!("{bundle:#}\n"))
+    }
+
+    async fn status(&self) -> Value {
         let report = self.health.report().await;
         let now = Moment::now();
         let tokens = self.health.tokens();
@@ -265,12 +278,12 @@ impl Admin {
         {
             status.extend(report);
         }
-        response(StatusCode::OK, JSON, format!("{status:#}\n"))
+        status
     }
 }
 
 const PAGES: &str = "there are /livez, /readyz, /startupz and /metrics, and on the control listener the status page \
-     at /, /status and /refresh";
+     at /, /status, /bundle and /refresh";
 
 type Acceptor = Either<TcpListener, UnixListener>;
 
@@ -435,6 +448,8 @@ mod tests {
             ("POST /refresh", fake(&["a"]), 400, "missing parameter credential"),
             ("GET /refresh?credential=a", fake(&["a"]), 405, "use POST"),
             ("GET /", fake(&[]), 200, "<title>bearer-proxy</title>"),
+            ("GET /bundle", fake(&["a+"]), 200, "\"bundle\": 1"),
+            ("POST /bundle", fake(&[]), 405, "GET or HEAD"),
             ("GET /nowhere", fake(&[]), 404, "no such page"),
             ("POST /nowhere", fake(&[]), 404, "no such page"),
         ];
@@ -477,6 +492,7 @@ mod tests {
         check(LOOPBACK, "/", &[own, ("sec-fetch-site", "cross-site")], 403).await;
         check(Reach::Remote, "/", &[own], 404).await;
         check(Reach::Remote, "/status", &[own], 404).await;
+        check(Reach::Remote, "/bundle", &[own], 404).await;
         check(Reach::Remote, "/refresh", &[own], 404).await;
         check(Reach::Remote, "/metrics", &[], 200).await;
     }

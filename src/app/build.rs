@@ -25,6 +25,7 @@ use crate::server::{ConnectionLimit, StopSignal, WorkerListener};
 use crate::telemetry::Registry;
 use crate::telemetry::log::DroppedLines;
 use crate::telemetry::metrics::MetricDescription;
+use crate::telemetry::recent::RecentLines;
 use crate::token::{TokenManager, TokenMetrics};
 use tokio::time::Instant;
 
@@ -45,6 +46,8 @@ pub struct App {
     pub(super) reload: ReloadMetrics,
     /// The log's count of dropped lines; empty until the program runs.
     pub(super) dropped_lines: Arc<OnceLock<DroppedLines>>,
+    /// The newest lines of the log; empty until the program runs.
+    pub(super) recent_lines: Arc<OnceLock<RecentLines>>,
 }
 
 impl App {
@@ -92,6 +95,7 @@ impl App {
             inspector: Inspector::default(),
             workers: config.workers.count(),
         };
+        let recent_lines = Arc::new(OnceLock::new());
         let reporter = Reporter {
             config: config.path.clone(),
             started: Instant::now(),
@@ -99,6 +103,7 @@ impl App {
             last_reload: reload.last(),
             sources: sources.clone(),
             dropped_lines: Arc::clone(&dropped_lines),
+            recent_lines: Arc::clone(&recent_lines),
         };
         let health = Arc::new(AppHealth::new(manager.handle(), reporter));
         Ok(Self {
@@ -115,6 +120,7 @@ impl App {
             health,
             reload,
             dropped_lines,
+            recent_lines,
         })
     }
 

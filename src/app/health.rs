@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::report::Reporter;
 use super::systemd::all_responsive;
 use crate::admin::Health;
+use crate::admin::bundle::BundleParts;
 use crate::admin::report::StatusReport;
 use crate::server::worker::Heartbeat;
 use crate::token::{ManagerHandle, TokenStatus};
@@ -57,6 +58,10 @@ impl Health for AppHealth {
 
     fn report(&self) -> Pin<Box<dyn Future<Output = StatusReport> + Send + '_>> {
         Box::pin(self.reporter.report())
+    }
+
+    fn bundle_parts(&self) -> BundleParts {
+        self.reporter.bundle_parts()
     }
 
     fn ask(&self, credential: Option<&str>) {

@@ -6,16 +6,19 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use crate::admin::bundle::BundleParts;
 use crate::admin::report::{
     History, MAX_REQUESTS, MAX_ROUTES, RateLimitReport, RefusalStatus, ReloadStatus, RequestStatus,
     RouteStatus, ScopeReport, SecretStatus, StatusReport, UpstreamError, UpstreamReport,
 };
 use crate::clock::date;
+use crate::config;
 use crate::proxy::policy::plan::{Plan, UpstreamPlan};
 use crate::proxy::requests::{RequestInFlight, WorkerReport};
 use crate::proxy::snapshot::SharedState;
 use crate::secret::{SourceState, SourceStates};
 use crate::telemetry::log::DroppedLines;
+use crate::telemetry::recent::RecentLines;
 use crate::upstream::UpstreamStatus;
 
 /// The last reload that was tried.
@@ -41,6 +44,8 @@ pub(super) struct Reporter {
     pub(super) sources: SourceStates,
     /// Empty until the program runs.
     pub(super) dropped_lines: Arc<OnceLock<DroppedLines>>,
+    /// Empty until the program runs.
+    pub(super) recent_lines: Arc<OnceLock<RecentLines>>,
 }
 
 impl Reporter {
@@ -82,6 +87,12 @@ impl Reporter {
                 errors: minutes.iter().map(|minute| minute.errors).collect(),
             },
         }
+    }
+
+    /// The file is read at this moment: where a reload was refused, it is the refused one that support needs.
+    pub(super) fn bundle_parts(&self) -> BundleParts {
+        let log = self.recent_lines.get().map(RecentLines::snapshot).unwrap_or_default();
+        BundleParts { configuration: config::masked(&self.config), log }
     }
 
     fn upstreams(&self, plan: &Plan, workers: &WorkerReport) -> Vec<UpstreamReport> {

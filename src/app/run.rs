@@ -69,8 +69,9 @@ impl App {
         let signals = Signals::listen()
             .inspect_err(|error| tracing::error!(%error, "signals cannot be listened to"));
         let Ok(mut signals) = signals else { return RunOutcome::Failed };
-        // It fails only on a second run, and an app runs once.
+        // They fail only on a second run, and an app runs once.
         let _ = self.dropped_lines.set(log.dropped());
+        let _ = self.recent_lines.set(log.recent());
         announcements::starting(&self.config, self.health.tokens().len());
         let stop = self.shared.stop.clone();
         let settings = self.config.connections;

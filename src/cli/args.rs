@@ -193,6 +193,11 @@ pub struct StatusFlags {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "1s", value_parser = interval)]
     pub watch: Option<Duration>,
+    /// Write a support bundle: masked configuration, state, metrics and the newest log lines, without any secret
+    /// or token. The file must not exist; - is stdout [default: bearer-proxy-bundle.json]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, value_hint = ValueHint::FilePath)]
+    #[arg(default_missing_value = "bearer-proxy-bundle.json", conflicts_with_all = ["watch", "output"])]
+    pub bundle: Option<PathBuf>,
 }
 
 /// Flags of `init`.

@@ -22,8 +22,8 @@ use crate::listen::settings::Listen;
 
 /// Time for one question.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Largest answer that is read.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// Largest answer that is read: a bundle has all metrics and 500 lines of the log.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// Pause between two questions of `wait`.
 const PAUSE: Duration = Duration::from_millis(100);
 

@@ -1,6 +1,8 @@
 //! `status`: the state of a running instance, once or again and again.
 
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use serde_json::Value;
 use super::args::{OutputFormat, StatusFlags};
 use super::exit::Exit;
 use super::operate::{Page, admin_address, ask, get, unreachable};
-use super::output::{errln, out};
+use super::output::{errln, out, outln};
 use super::setup::runtime;
 
 /// Takes the cursor to the first column of the first line, and clears the rest of the screen.
@@ -22,6 +24,9 @@ pub(super) fn status(path: Option<&Path>, flags: StatusFlags) -> anyhow::Result<
     if let Some(interval) = flags.watch {
         return runtime()?.block_on(watch(&address, flags.output, interval));
     }
+    if let Some(file) = flags.bundle {
+        return bundle(&address, &file);
+    }
     match ask(&address, "/status") {
         Ok((200, body)) => out!("{}", shown(&address, &body, flags.output)?)?,
         Ok((code, body)) => return Ok(refused(&address, code, &body)),
@@ -30,8 +35,29 @@ pub(super) fn status(path: Option<&Path>, flags: StatusFlags) -> anyhow::Result<
     Ok(Exit::Done)
 }
 
+/// Writes the support bundle of a running instance into a new file, or to stdout.
+fn bundle(address: &str, file: &Path) -> anyhow::Result<Exit> {
+    let body = match ask(address, "/bundle") {
+        Ok((200, body)) => body,
+        Ok((code, body)) => return Ok(refused(address, code, &body)),
+        Err(error) => return Ok(unreachable(address, &error)),
+    };
+    if file == Path::new("-") {
+        out!("{body}")?;
+        return Ok(Exit::Done);
+    }
+    let shown = file.display();
+    // For its owner alone: it holds no secret, but names hosts, routes and clients.
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    created
+        .and_then(|mut file| file.write_all(body.as_bytes()))
+        .with_context(|| format!("cannot write {shown}"))?;
+    outln!("wrote {shown}: read it before you send it")?;
+    Ok(Exit::Done)
+}
+
 fn refused(address: &str, code: u16, body: &str) -> Exit {
-    errln!("error: {address} answers /status with {code}: {}", body.trim_end());
+    errln!("error: {address} answers with {code}: {}", body.trim_end());
     Exit::Failed
 }
 

@@ -81,6 +81,25 @@ pub fn parse(
     }
 }
 
+/// The text of a file as it may be shown: without comments, and with a mask in place of each value that may be
+/// a secret. Where it cannot be read, the reason.
+pub fn masked(path: &Path) -> String {
+    let bytes = match read_file(path) {
+        Ok(bytes) => bytes,
+        Err(why) => return format!("it cannot be read: {why}"),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let source = MaskedSource::new(&text);
+    let (root, errors) = DeTable::parse_recoverable(&text);
+    if !errors.is_empty() {
+        return source.whole(&Visibility::Words(&VOCABULARY));
+    }
+    let env = |name: &str| std::env::var(name).ok();
+    let context = Context::new(source, &env, &VOCABULARY, root.get_ref());
+    file::config(&context, path);
+    context.finish_masked()
+}
+
 /// The admin settings of a file, as far as they can be read: whatever else is wrong with the file, an
 /// instance that was started before may still be asked.
 pub fn load_admin(path: &Path) -> Option<AdminSettings> {

@@ -29,5 +29,5 @@ mod tls;
 mod upstreams;
 mod vocabulary;
 
-pub use load::{Loaded, find_file, load, load_admin, parse};
+pub use load::{Loaded, find_file, load, load_admin, masked, parse};
 pub use model::Config;

@@ -77,6 +77,14 @@ impl<'c> Context<'c> {
         self.problems.into_inner().into_iter().map(place).collect()
     }
 
+    /// The whole file, masked; the problems are given up.
+    pub(crate) fn finish_masked(self) -> String {
+        self.find_unknown_keys("", "", self.root);
+        let (mut masked, shown) = (self.masked.into_inner(), self.shown.into_inner());
+        masked.sort_by_key(|span| span.start);
+        self.source.whole(&Visibility::Values { masked, shown })
+    }
+
     /// Reports each key of a table, and of those below it, that the vocabulary does not have.
     fn find_unknown_keys(&self, above: &str, path: &str, table: &DeTable<'_>) {
         let Some(known) = self.vocabulary.keys(path) else { return };

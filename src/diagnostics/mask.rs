@@ -67,6 +67,18 @@ impl<'t> MaskedSource<'t> {
         self.draw(line.start..end, &hidden, span)
     }
 
+    /// All lines, masked.
+    pub(crate) fn whole(&self, visibility: &Visibility<'_>) -> String {
+        let mut start = 0;
+        let mut masked = String::new();
+        for line in self.text.split_inclusive('\n') {
+            masked += self.excerpt(start..start, visibility).line.trim_end();
+            masked.push('\n');
+            start += line.len();
+        }
+        masked
+    }
+
     /// The part of a line after the words of the file format. A line that may be inside a string of
     /// several lines is hidden whole.
     fn after_words(&self, line: Range<usize>, words: &Vocabulary) -> Vec<Range<usize>> {

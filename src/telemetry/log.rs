@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::begin;
 use super::journal::{self, JournalLines};
 use super::json::JsonLines;
+use super::recent::{RecentLines, Tee};
 use super::text::text_fields;
 use tracing::Metadata;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -154,6 +155,7 @@ fn build(
     out: impl Write + Send + 'static,
     at_once: WriteAtOnce,
 ) -> Result<(impl tracing::Subscriber + Send + Sync, LogGuard), LogError> {
+    let recent = RecentLines::default();
     let (filter, reload) = reload::Layer::new(targets(level)?);
     let (writer, worker) = NonBlockingBuilder::default()
         .buffered_lines_limit(QUEUE)
@@ -161,13 +163,14 @@ fn build(
         .lossy(true)
         .thread_name("log")
         // The thread flushes when the queue is empty, so a burst of lines becomes one write.
-        .finish(BufWriter::new(out));
+        .finish(Tee { out: BufWriter::new(out), recent: recent.clone() });
     let skipped = Arc::new(AtomicUsize::new(0));
     let dropped = DroppedLines { queue: writer.error_counter(), skipped: Arc::clone(&skipped) };
+    let at_once = keeping(at_once, recent.clone());
     let writer = LogWriter { queue: writer, at_once, skipped };
     let subscriber =
         Registry::default().with(filter).with(hide_secrets()).with(format.layer(writer));
-    Ok((subscriber, LogGuard { worker: Some(worker), reload, dropped }))
+    Ok((subscriber, LogGuard { worker: Some(worker), reload, dropped, recent }))
 }
 
 fn hide_secrets() -> Targets {
@@ -179,6 +182,14 @@ fn hide_secrets() -> Targets {
 
 /// Writes a line past the queue; see [`begin::write_now`].
 type WriteAtOnce = Arc<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>;
+
+/// Keeps the lines that are written at once among the recent ones.
+fn keeping(at_once: WriteAtOnce, recent: RecentLines) -> WriteAtOnce {
+    Arc::new(move |line| {
+        recent.push(line);
+        at_once(line)
+    })
+}
 
 /// Puts lines into the queue, but writes those of the target [`begin::TARGET`] at once.
 struct LogWriter {
@@ -254,6 +265,7 @@ pub struct LogGuard {
     worker: Option<WorkerGuard>,
     reload: reload::Handle<Targets, Registry>,
     dropped: DroppedLines,
+    recent: RecentLines,
 }
 
 impl LogGuard {
@@ -270,6 +282,11 @@ impl LogGuard {
     /// The count of dropped lines.
     pub fn dropped(&self) -> DroppedLines {
         self.dropped.clone()
+    }
+
+    /// The newest lines.
+    pub fn recent(&self) -> RecentLines {
+        self.recent.clone()
     }
 }
 

@@ -7,6 +7,7 @@ mod json;
 pub mod log;
 pub mod metrics;
 mod process;
+pub mod recent;
 mod text;
 pub mod throttle;
 

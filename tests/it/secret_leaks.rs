@@ -241,13 +241,16 @@ async fn neither_secret_nor_token_is_ever_said() {
     proxy.wait_log(|line| line.contains("new configuration is refused").then_some(())).await;
 
     let mut admin = client(proxy.admin_addr).await;
-    for page in ["/", "/livez", "/readyz", "/startupz", "/status", "/metrics", "/nothing"] {
+    for page in
+        ["/", "/livez", "/readyz", "/startupz", "/status", "/bundle", "/metrics", "/nothing"]
+    {
         let answer = admin.get(page).await;
         heard.answer(page, &answer);
     }
     let at = proxy.admin_addr.to_string();
     heard.verb(&file, &["status", "--admin", &at]).await;
     heard.verb(&file, &["status", "--admin", &at, "-o", "json"]).await;
+    heard.verb(&file, &["status", "--admin", &at, "--bundle", "-"]).await;
     proxy.signal(Signal::INT);
     proxy.wait_exit().await;
     heard.add("log", proxy.log());

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::forwarding::sidecar;
 use crate::support::{Extra, Fronted};
-use crate::support::{Proxy, client, collect, config, in_front_of, raw_server, soon};
+use crate::support::{Proxy, client, collect, config, in_front_of, raw_server, secret_file, soon};
 use crate::verbs::verb;
 
 /// Asks for the state until it is as wanted.
@@ -237,4 +237,111 @@ async fn without_an_instance_there_is_nothing_to_watch() {
         verb(dir.path(), &["status", "--watch=1ms", "--admin", "127.0.0.1:9"]).await.code,
         2
     );
+}
+
+/// A secret for each place where one could be, in the configuration or beside it.
+const PLANTED: [&str; 8] = [
+    "pLaNtEd-comment",
+    "pLaNtEd-subscription",
+    "pLaNtEd-local-key",
+    "pLaNtEd-proxy-password",
+    "pLaNtEd-environment",
+    "pLaNtEd-wrong-place",
+    "pLaNtEd-wrong-name",
+    "pLaNtEd-tenant",
+];
+
+#[tokio::test]
+async fn a_support_bundle_has_everything_but_secrets() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let secrets = TempDir::new().unwrap();
+    let [comment, subscription, local, proxy_password, environment, place, name, tenant] = PLANTED;
+    let key = secret_file(secrets.path(), "subscription", subscription);
+    let local = secret_file(secrets.path(), "local", local);
+    let text = config(&sandbox, &secrets)
+        .replace(
+            "[upstreams.sqr]\n",
+            &format!(
+                "[upstreams.sqr] # {comment}\nset_headers = {{ X-Key = {{ file = {key:?} }} }}\n"
+            ),
+        )
+        .replace(
+            "[credentials.sqr]\n",
+            &format!(
+                "[credentials.sqr]\nrequest = {{ headers = {{ X-Tenant = \"{tenant}\", X-Env = \"${{PLANTED}}\" }} }}\n"
+            ),
+        )
+        + &format!(
+            "\n[clients.erp]\nlocal_key = {{ header = \"X-Local\", value.file = {local:?} }}\n"
+        );
+    let proxy = Proxy::start_in(&text, &[("PLANTED", environment)]).await;
+    proxy.wait_ready().await;
+    let auth = &sandbox.bank(Persona::QBank).auth;
+    let mut app = client(proxy.addr).await;
+    let own = [("X-Local", PLANTED[2]), ("Authorization", PLANTED[0])];
+    app.request("POST", "/qbank/v1/payments/ach", &own, b"{}").await;
+    // A rotation, whose log line has fingerprints of both secrets.
+    auth.accept_secrets([PLANTED[0].to_owned()]);
+    for file in std::fs::read_dir(secrets.path()).unwrap() {
+        let path = file.unwrap().path();
+        if std::fs::read_to_string(&path).unwrap() == auth.client_secret() {
+            secret_file(secrets.path(), path.file_name().unwrap().to_str().unwrap(), PLANTED[0]);
+        }
+    }
+    refresh(&proxy, "qbank").await;
+    soon(proxy.wait_log(|line| line.contains("client secret is accepted").then_some(()))).await;
+
+    let (dir, admin) = (TempDir::new().unwrap(), proxy.admin_addr.to_string());
+    let written = verb(dir.path(), &["status", "--bundle", "--admin", &admin]).await;
+    assert_eq!(written.code, 0, "{}", written.stderr);
+    let file = dir.path().join("bearer-proxy-bundle.json");
+    let bundle = std::fs::read_to_string(&file).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let again = verb(dir.path(), &["status", "--bundle", "--admin", &admin]).await;
+    assert_eq!(again.code, 1, "an existing file is not overwritten: {}", again.stderr);
+    let parts: Value = serde_json::from_str(&bundle).unwrap();
+    let has = |part: &str, words: &str| {
+        let lines = parts[part].as_array().unwrap();
+        assert!(
+            lines.iter().any(|line| line.as_str().unwrap().contains(words)),
+            "{words} in {part}"
+        );
+    };
+    has("configuration", "[upstreams.sqr]");
+    has("configuration", "client_secret");
+    has("metrics", "bearer_proxy_token_usable{");
+    has("log", "client secret is accepted");
+    has("log", "payments");
+    assert_eq!(parts["status"]["ready"], true);
+
+    // The file with mistakes: a key that does not exist, a URL with a password; then one that is no TOML.
+    let wrong = format!(
+        "{text}\n[egress]\nproxy = \"http://user:{proxy_password}@proxy.example:3128\"\n\
+         client_secret = \"{place}\"\n\"{name}\" = 1\n"
+    );
+    let mut bundles = vec![bundle];
+    for broken in [wrong.clone(), format!("{wrong}\nsecret = '{place}\n")] {
+        std::fs::write(&proxy.config_path, broken).unwrap();
+        bundles
+            .push(verb(dir.path(), &["status", "--bundle", "-", "--admin", &admin]).await.stdout);
+    }
+    let log = proxy.log();
+    let hashes: Vec<&str> = ["\"fingerprint\":\"", "\"was\":\"", "\"token\":\""]
+        .iter()
+        .flat_map(|field| log.split(field).skip(1).map(|rest| &rest[..8]))
+        .collect();
+    assert!(hashes.len() > 6, "{log}");
+    for bundle in &bundles {
+        assert!(bundle.contains("\"bundle\": 1"), "{bundle}");
+        assert!(!bundle.contains("pLaNtEd"), "{bundle}");
+        for bank in sandbox.banks() {
+            let mut said = vec![bank.auth.client_secret().to_owned()];
+            said.extend(bank.auth.ledger().issued().into_iter().map(|issued| issued.token));
+            assert!(!said.iter().any(|secret| bundle.contains(secret)), "{bundle}");
+        }
+        for hash in &hashes {
+            assert!(!bundle.contains(hash), "{hash} in {bundle}");
+        }
+    }
 }
