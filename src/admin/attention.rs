@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::report::{StatusReport, UpstreamReport};
+use super::report::{OpenFiles, StatusReport, UpstreamReport};
 use crate::clock::{Moment, date};
 use crate::token::TokenStatus;
 
@@ -18,6 +18,10 @@ const RECENT: Duration = Duration::from_secs(900);
 
 /// The remedy where nothing more is known.
 const CHECK_LIVE: &str = "run bearer-proxy check --live, which goes step by step";
+
+/// The remedy for a shortage of descriptors.
+const RAISE_LIMIT: &str = "raise the limit (LimitNOFILE of systemd, ulimit -n), or lower server.max_connections and \
+     max_connections of the upstreams";
 
 /// One point that needs an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -208,6 +212,14 @@ impl Points {
                 self.add(format!("New values of {keys} are not in force."), "restart the program");
             }
         }
+        let OpenFiles { open, limit, needed } = report.open_files;
+        if let Some((open, limit)) = open.zip(limit).filter(|(open, limit)| open * 10 > limit * 9) {
+            self.add(format!("{open} of {limit} file descriptors are in use."), RAISE_LIMIT);
+        } else if let Some(limit) = limit.filter(|limit| *limit < needed) {
+            let what =
+                format!("The limit of open files is {limit}, and the settings may need {needed}.");
+            self.add(what, RAISE_LIMIT);
+        }
         if report.log_lines_dropped > 0 {
             let what = format!("{} lines are missing in the log.", report.log_lines_dropped);
             self.add(what, "the reader of stderr is too slow, or log.level is too low");
@@ -337,6 +349,14 @@ mod tests {
         };
         one(&[], &reload(Some("error: bad key\n at 3"), &[]), &["refused: bad key", "check"]);
         one(&[], &reload(None, &["log.format"]), &["New values of log.format", "restart"]);
+        let files = |open, limit, needed| {
+            let open_files = OpenFiles { open, limit, needed };
+            StatusReport { open_files, ..StatusReport::default() }
+        };
+        one(&[], &files(Some(95), Some(100), 50), &["95 of 100 file descriptors", "LimitNOFILE"]);
+        one(&[], &files(Some(10), Some(100), 200), &["limit of open files is 100", "need 200"]);
+        assert_eq!(told(&[], &files(Some(90), Some(100), 100)), Vec::<String>::new());
+        assert_eq!(told(&[], &files(None, None, 100)), Vec::<String>::new());
         let dropped = StatusReport { log_lines_dropped: 7, ..StatusReport::default() };
         one(&[], &dropped, &["7 lines are missing"]);
     }

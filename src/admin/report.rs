@@ -16,6 +16,8 @@ pub struct StatusReport {
     pub config: String,
     /// The last reload; absent before the first.
     pub last_reload: Option<ReloadStatus>,
+    /// File descriptors.
+    pub open_files: OpenFiles,
     /// Lines that are not in the log, because its reader was too slow.
     pub log_lines_dropped: usize,
     /// The sources of secrets and client ids that were read.
@@ -38,6 +40,17 @@ pub struct StatusReport {
 pub const MAX_REQUESTS: usize = 100;
 /// Routes that a report lists.
 pub const MAX_ROUTES: usize = 500;
+
+/// The file descriptors of the process.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct OpenFiles {
+    /// Those that are open; absent where the system does not tell.
+    pub open: Option<u64>,
+    /// The number that may be open; absent without a limit.
+    pub limit: Option<u64>,
+    /// The number that the settings may use.
+    pub needed: u64,
+}
 
 /// The last reload of the configuration.
 #[derive(Debug, Clone, Serialize)]

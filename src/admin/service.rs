@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +28,9 @@ use super::settings::ReadinessRule;
 use super::token_report::token_report;
 use crate::clock::{Moment, date};
 use crate::listen::Listener;
+use crate::listen::descriptors::{self, ReservedDescriptors};
 use crate::server::{ShutdownPhase, StopSignal};
+use crate::telemetry::throttle::Throttle;
 use crate::telemetry::{Registry, metrics};
 use crate::token::TokenStatus;
 
@@ -54,12 +56,16 @@ pub struct Admin {
     health: Arc<dyn Health>,
     registry: Registry,
     ready: watch::Sender<ReadinessRule>,
+    descriptors: ReservedDescriptors,
+    failures: Mutex<Throttle>,
 }
 
 impl Admin {
     /// A service for this program.
     pub fn new(health: Arc<dyn Health>, registry: Registry) -> Arc<Self> {
-        Arc::new(Self { health, registry, ready: watch::Sender::default() })
+        let (ready, descriptors) = (watch::Sender::default(), ReservedDescriptors::new());
+        let failures = Mutex::default();
+        Arc::new(Self { health, registry, ready, descriptors, failures })
     }
 
     /// Changes the condition under which `/readyz` answers 200; a reload may.
@@ -108,7 +114,10 @@ impl Admin {
             let accepted = tokio::select! {
                 biased;
                 () = stop.reached(ShutdownPhase::Finishing) => break,
-                Some(_) = connections.join_next() => continue,
+                Some(_) = connections.join_next() => {
+                    self.descriptors.refill();
+                    continue;
+                }
                 accepted = accept_one(&listener, &slots) => accepted,
             };
             match accepted {
@@ -119,16 +128,34 @@ impl Admin {
                         drop(permit);
                     });
                 }
-                Err(error) => {
-                    tracing::debug!(%error, "accepting an admin connection failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+                Err(error) => self.recover(&error).await,
             }
         }
         drop(listener);
         tokio::select! {
             () = stop.reached(ShutdownPhase::Aborting) => {}
             () = async { while connections.join_next().await.is_some() {} } => {}
+        }
+    }
+
+    /// After a failed accept. Without a free descriptor one that was held back is set free, and the next accept
+    /// has it unless a worker is faster; where none is left, it waits a moment.
+    async fn recover(&self, error: &io::Error) {
+        let exhausted = descriptors::is_exhausted(error);
+        if !exhausted {
+            tracing::debug!(%error, "accepting an admin connection failed");
+        } else if let Some(suppressed) =
+            self.failures.lock().unwrap_or_else(PoisonError::into_inner).allow()
+        {
+            tracing::warn!(
+                limit = descriptors::limit(),
+                suppressed,
+                "too many open files: an admin connection needs a descriptor that was held back"
+            );
+        }
+        if !(exhausted && self.descriptors.release()) {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            self.descriptors.refill();
         }
     }
 
@@ -179,7 +206,11 @@ impl Admin {
             ("/livez", _) => self.livez(),
             ("/readyz", _) => self.readyz(query),
             ("/startupz", _) => self.startupz(),
-            ("/metrics", _) => self.metrics(),
+            ("/metrics", _) => {
+                // Metrics of the process are read from files.
+                let _spare = self.descriptors.spare();
+                self.metrics()
+            }
             ("/status", true) => {
                 response(StatusCode::OK, JSON, format!("{:#}\n", self.status().await))
             }
@@ -252,6 +283,7 @@ impl Admin {
     async fn bundle(&self) -> Response<Full<Bytes>> {
         let status = self.status().await;
         let metrics = String::from_utf8_lossy(&self.registry.render()).into_owned();
+        let _spare = self.descriptors.spare();
         let parts = self.health.bundle_parts();
         let bundle = bundle(&parts, status, &metrics, Moment::now().wall);
         response(StatusCode::OK, JSON, format!("{bundle:#}\n"))

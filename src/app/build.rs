@@ -12,6 +12,7 @@ use super::headers::HeaderValues;
 use super::health::AppHealth;
 use super::listeners::Listeners;
 use super::metrics::ReloadMetrics;
+use super::open_files::OpenFilesNeed;
 use super::plan::build_plan;
 use super::report::Reporter;
 use crate::config::Config;
@@ -46,6 +47,7 @@ pub struct App {
     pub(super) reload: ReloadMetrics,
     /// The log's count of dropped lines; empty until the program runs.
     pub(super) dropped_lines: Arc<OnceLock<DroppedLines>>,
+    pub(super) open_files: OpenFilesNeed,
     /// The newest lines of the log; empty until the program runs.
     pub(super) recent_lines: Arc<OnceLock<RecentLines>>,
 }
@@ -96,6 +98,7 @@ impl App {
             workers: config.workers.count(),
         };
         let recent_lines = Arc::new(OnceLock::new());
+        let open_files = OpenFilesNeed::default();
         let reporter = Reporter {
             config: config.path.clone(),
             started: Instant::now(),
@@ -104,6 +107,7 @@ impl App {
             sources: sources.clone(),
             dropped_lines: Arc::clone(&dropped_lines),
             recent_lines: Arc::clone(&recent_lines),
+            open_files: open_files.clone(),
         };
         let health = Arc::new(AppHealth::new(manager.handle(), reporter));
         Ok(Self {
@@ -121,6 +125,7 @@ impl App {
             reload,
             dropped_lines,
             recent_lines,
+            open_files,
         })
     }
 

@@ -3,8 +3,8 @@
 //! [`build`] binds, registers and resolves, so every early failure happens there. [`run`] spawns, waits
 //! and shuts down in order. `reload` applies a new file completely or not at all; `listeners`, `workers`,
 //! `admin_listeners` and `headers` are the parts that it changes, `plan` compiles the rest. `systemd`
-//! notifies the service manager, `child_process` runs the command of `run -- CMD…`, `announcements` has the
-//! log lines about the whole.
+//! notifies the service manager, `child_process` runs the command of `run -- CMD…`, `open_files` compares
+//! their limit with the need, `announcements` has the log lines about the whole.
 
 mod admin_listeners;
 mod announcements;
@@ -15,6 +15,7 @@ mod headers;
 mod health;
 mod listeners;
 mod metrics;
+mod open_files;
 mod plan;
 mod reload;
 mod report;

@@ -17,6 +17,7 @@ use super::error::StartError;
 use super::headers::HeaderValues;
 use super::listeners::{ListenerChange, Listeners, log_addresses};
 use super::metrics::{RESTART_KEYS, ReloadMetrics};
+use super::open_files::OpenFilesNeed;
 use super::plan::build_plan;
 use super::systemd;
 use super::workers::WorkerThreads;
@@ -41,6 +42,7 @@ pub(super) struct Reloader {
     pub(super) manager: TokenManager,
     pub(super) headers: HeaderValues,
     pub(super) sources: SourceStates,
+    pub(super) open_files: OpenFilesNeed,
     pub(super) shared: SharedState,
     pub(super) connection_limit: ConnectionLimit,
     pub(super) listeners: Listeners,
@@ -162,6 +164,7 @@ impl Reloader {
             tracing::error!(%error, "log level unchanged: invalid filter");
         }
         self.headers = headers;
+        self.open_files.check(&new);
         self.config = new;
         self.report();
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::open_files::OpenFilesNeed;
 use crate::admin::bundle::BundleParts;
 use crate::admin::report::{
     History, MAX_REQUESTS, MAX_ROUTES, RateLimitReport, RefusalStatus, ReloadStatus, RequestStatus,
@@ -42,6 +43,7 @@ pub(super) struct Reporter {
     pub(super) shared: SharedState,
     pub(super) last_reload: LastReload,
     pub(super) sources: SourceStates,
+    pub(super) open_files: OpenFilesNeed,
     /// Empty until the program runs.
     pub(super) dropped_lines: Arc<OnceLock<DroppedLines>>,
     /// Empty until the program runs.
@@ -65,6 +67,7 @@ impl Reporter {
                 error: reload.error,
                 restart_needed: reload.restart_needed,
             }),
+            open_files: self.open_files.report(),
             log_lines_dropped: self.dropped_lines.get().map_or(0, DroppedLines::get),
             secrets: self.sources.snapshot().into_iter().map(secret).collect(),
             requests_in_flight: workers.requests.len(),

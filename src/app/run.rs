@@ -97,6 +97,7 @@ impl App {
         background.spawn(systemd::watchdog(workers.heartbeats()));
         background.spawn(announcements::ready(pages));
         background.spawn(announcements::dropped_lines(log.dropped()));
+        self.open_files.check(&self.config);
         let mut reloader = Reloader {
             text: std::fs::read(&self.config.path).ok(),
             startup_only: StartupOnly::of(&self.config),
@@ -104,6 +105,7 @@ impl App {
             manager: self.manager,
             headers: self.headers,
             sources: self.sources,
+            open_files: self.open_files,
             shared: self.shared,
             connection_limit: self.connection_limit,
             listeners: self.listeners,

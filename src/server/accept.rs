@@ -25,6 +25,7 @@ use super::phase::CloseReason;
 use super::settings::ConnectionSettings;
 use super::shutdown::{ShutdownPhase, StopSignal};
 use crate::listen::TlsCell;
+use crate::listen::descriptors;
 use crate::listen::peer::{Peer, UnixPeer};
 use crate::listen::sockets::Listener;
 use crate::telemetry::throttle::Throttle;
@@ -233,7 +234,7 @@ impl<S: RequestService> Accept<S> {
             Err(error) if is_peer_error(&error) => {}
             Err(error) => {
                 if let Some(suppressed) = self.failures.allow() {
-                    tracing::error!(%error, suppressed, "accepting a connection failed; trying again");
+                    log_failure(&error, suppressed);
                 }
                 // The connection stays in the kernel's queue, and would be ready again at once.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -304,6 +305,19 @@ impl<S: RequestService> Accept<S> {
             let reason = serve(io, info, service, &settings, &refused, handle).await;
             log_close(reason, &connection.peer);
         });
+    }
+}
+
+fn log_failure(error: &io::Error, suppressed: u64) {
+    if descriptors::is_exhausted(error) {
+        tracing::error!(
+            %error,
+            limit = descriptors::limit(),
+            suppressed,
+            "accepting a connection failed: too many open files; trying again"
+        );
+    } else {
+        tracing::error!(%error, suppressed, "accepting a connection failed; trying again");
     }
 }
 

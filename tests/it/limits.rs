@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::http2::{frames, head};
 use crate::support::{Client, Extra, Fronted, Proxy, RawServer, client, config, in_front_of};
-use crate::support::{raw_server, soon};
+use crate::support::{collect, raw_server, secret_file, soon};
 
 const BALANCE: &str = "/qbank/v1/balances/42";
 
@@ -170,8 +170,44 @@ async fn a_shortage_of_descriptors_ends_nothing_and_spins_nowhere() {
     waiting.send(format!("GET {BALANCE} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     soon(proxy.wait_log(|line| line.contains("accepting a connection failed").then_some(()))).await;
     assert_eq!(open.get("/nowhere").await.status, 404, "open connections go on");
+    proxy.wait_log(|line| line.contains("failed: too many open files").then_some(())).await;
+    // Some descriptors are held back for operators, also for one after the other.
+    for _ in 0..2 * bearer_proxy::listen::descriptors::RESERVED {
+        assert_eq!(soon(client(proxy.admin_addr).await.get("/livez")).await.status, 200);
+    }
+    let mut admin = client(proxy.admin_addr).await;
+    let metrics = soon(admin.get("/metrics")).await.text();
+    assert!(metrics.contains(&format!("\nprocess_max_fds {used}\n")), "{metrics}");
+    let status = soon(admin.get("/status")).await.json();
+    let words = format!(" of {used} file descriptors are in use.");
+    let point = status["attention"][0]["what"].as_str().unwrap().to_owned();
+    assert!(point.ends_with(&words), "{point}");
     limit(512);
     assert_eq!(waiting.read("GET").await.status, 200);
     let told = proxy.log().matches("accepting a connection failed").count();
     assert!(told <= 2, "{told} lines");
+}
+
+#[tokio::test]
+async fn a_limit_of_open_files_that_the_settings_may_exceed_is_told_at_the_start() {
+    let sandbox = Sandbox::start(Duration::from_secs(60)).await.unwrap();
+    let secrets = TempDir::new().unwrap();
+    let file = secret_file(secrets.path(), "config.toml", &config(&sandbox, &secrets));
+    let run = format!("ulimit -n 700 && exec \"$0\" run --config {file:?}");
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", &run, env!("CARGO_BIN_EXE_bearer-proxy")])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = collect(child.stderr.take().unwrap());
+    let told = |lines: &Vec<String>| {
+        lines.iter().find(|line| line.contains("the limit of open files is below")).cloned()
+    };
+    let line = told(&soon(log.wait_for(|lines| told(lines).is_some())).await.unwrap()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // 512 for apps, 256 for each of four upstreams, and those of the program itself.
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["level"], &line["limit"]), (&"WARN".into(), &700.into()));
+    assert!(line["needed"].as_u64().unwrap() > 512 + 4 * 256, "{line}");
 }
