@@ -15,7 +15,7 @@ use super::signal::{Signal, at_terminal};
 use crate::config::Config;
 use crate::listen::BoundAddress;
 use crate::proxy::policy::settings::HeaderText;
-use crate::secret::{EgressLogin, EgressProxy, Reference};
+use crate::secret::{CredentialPart, EgressLogin, EgressProxy, Reference};
 
 /// Variables of a service manager that are meant for the program itself and not for its children.
 const SERVICE_MANAGER_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
@@ -138,7 +138,11 @@ fn url(local: &BoundAddress, tls: bool) -> String {
 /// Variables that only the proxy may see: secrets, except the local keys, which belong to clients.
 fn secrets(config: &Config) -> BTreeSet<String> {
     let credentials = config.credentials.iter();
-    let own = credentials.clone().filter_map(|credential| credential.client_secret.as_ref());
+    let own = credentials
+        .clone()
+        .flat_map(|credential| credential.references())
+        .filter(|(_, part)| *part != CredentialPart::Id)
+        .map(|(reference, _)| reference);
     let upstreams = config.proxy.upstreams.iter();
     let headers = upstreams.clone().flat_map(|upstream| &upstream.set_headers).filter_map(secret);
     let egress = credentials

@@ -14,8 +14,10 @@ use crate::net::tls::TlsSettings;
 use crate::oauth::TokenEndpoint;
 use crate::oauth::client_auth::{BasicEncoding, ClientAuth, SigningAlgorithm};
 use crate::oauth::presets::{self, Preset};
+use crate::secret::StoreHttpSettings;
+use crate::sensitive::Sensitive;
 use crate::token::Credential;
-use crate::token::credential::{Grouping, MissingScopes, RefreshPolicy};
+use crate::token::credential::{ClientIdSource, Grouping, MissingScopes, RefreshPolicy};
 
 /// A credential that the file names, and its settings if they can be used.
 pub(super) struct ParsedCredential<'c> {
@@ -76,12 +78,12 @@ fn credential<'c>(
     let endpoint = endpoint(section, &preset);
     let stores = egress.store_http(base);
     let reference = |item: Option<Item<'_>>| references::read(&item?, &stores);
-    let id = section
-        .required("client_id", "write  client_id.env = \"NAME\"  or  client_id.file = \"/path\"");
-    let client_id = reference(id);
+    let hint =
+        "write  client_id = \"TEXT\", client_id.env = \"NAME\"  or  client_id.file = \"/path\"";
+    let client_id = section.required("client_id", hint).and_then(|item| client_id(&item, &stores));
     let client_secret = reference(section.item("client_secret"));
     let auth = client_auth(section, &preset);
-    let dialect = dialect::read(section, &preset);
+    let (dialect, secret_headers) = dialect::read(section, &preset, auth, &stores);
     let tls = tls::read(&section.section("tls"), base);
     let egress = egress::read(&section.section("egress"), egress, &stores);
     let grouping = section.choice("tokens", &GROUPINGS, Grouping::default());
@@ -96,6 +98,7 @@ fn credential<'c>(
         endpoint,
         client_id,
         client_secret,
+        secret_headers,
         auth,
         dialect,
         tls,
@@ -104,6 +107,20 @@ fn credential<'c>(
         revocation,
         policy,
     })
+}
+
+/// An id as text, or the reference of one. RFC 6749 appendix A.1: printable ASCII.
+fn client_id(item: &Item<'_>, http: &StoreHttpSettings) -> Option<ClientIdSource> {
+    if item.is_table() {
+        return references::read(item, http).map(ClientIdSource::Referenced);
+    }
+    let printable = |c: char| c == ' ' || c.is_ascii_graphic();
+    let id = item.parse(|text| match text {
+        _ if text.trim().is_empty() => Err("a client id is not empty"),
+        _ if !text.chars().all(printable) => Err("a client id is printable ASCII"),
+        _ => Ok(Sensitive::new(text)),
+    });
+    id.map(ClientIdSource::Text)
 }
 
 /// `token_url`, or `base_url` and a path, or the address that the preset knows.

@@ -5,11 +5,20 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::references;
 use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::oauth::dialect::{AssertionSettings, BodyEncoding};
-use crate::oauth::{Dialect, FieldPath, Preset};
+use crate::oauth::{ClientAuth, Dialect, FieldPath, Preset};
+use crate::proxy::policy::settings::HeaderText;
+use crate::secret::{Reference, StoreHttpSettings};
 
-pub(super) fn read(section: &Section<'_>, preset: &Preset) -> Dialect {
+/// The dialect, and the headers of token requests whose values are secret.
+pub(super) fn read(
+    section: &Section<'_>,
+    preset: &Preset,
+    auth: Option<ClientAuth>,
+    http: &StoreHttpSettings,
+) -> (Dialect, Vec<(HeaderName, Reference)>) {
     let mut dialect = preset.dialect.clone();
     client_id_field(section, preset, &mut dialect);
     dialect.send_scope = section.bool("send_scope", dialect.send_scope);
@@ -32,10 +41,10 @@ pub(super) fn read(section: &Section<'_>, preset: &Preset) -> Dialect {
     }
     resources(section, &mut dialect);
     dialect.assertion = assertion(&section.section("assertion"), &dialect.assertion);
-    request(&section.section("request"), &mut dialect);
+    let secret_headers = request(&section.section("request"), &mut dialect, http);
     response(&section.section("response"), &mut dialect);
-    unique_parameters(section, &dialect);
-    dialect
+    unique_parameters(section, &dialect, auth);
+    (dialect, secret_headers)
 }
 
 /// The one field that a vendor's document spells in two ways. Both are never sent, nor tried in turn.
@@ -77,7 +86,11 @@ fn assertion(section: &Section<'_>, base: &AssertionSettings) -> AssertionSettin
     }
 }
 
-fn request(section: &Section<'_>, dialect: &mut Dialect) {
+fn request(
+    section: &Section<'_>,
+    dialect: &mut Dialect,
+    http: &StoreHttpSettings,
+) -> Vec<(HeaderName, Reference)> {
     let encodings = [("form", BodyEncoding::Form), ("json", BodyEncoding::Json)];
     dialect.encoding = section.choice("encoding", &encodings, dialect.encoding);
     let fields = section.section("fields");
@@ -88,18 +101,36 @@ fn request(section: &Section<'_>, dialect: &mut Dialect) {
     rename(&fields, "scope", &mut request.scope);
     rename(&fields, "refresh_token", &mut request.refresh_token);
     for item in section.list("omit") {
-        match item.choice(&[("grant_type", true), ("scope", false)]) {
-            Some(true) => dialect.send_grant_type = false,
-            Some(false) => dialect.send_scope = false,
+        match item.choice(&[("grant_type", 0), ("scope", 1), ("client_id", 2)]) {
+            Some(0) => dialect.send_grant_type = false,
+            Some(1) => dialect.send_scope = false,
+            Some(_) => dialect.send_client_id = false,
             None => {}
         }
     }
     for (name, item) in section.section("extra").entries() {
         extra_parameter(name, &item, dialect);
     }
+    let mut secret_headers = Vec::new();
     for (name, item) in section.section("headers").entries() {
-        let header = header_name(&name, &item).zip(item.parse(header_value));
-        dialect.extra_headers.extend(header);
+        let text = match item.is_table() {
+            true => header_text(&item, http),
+            false => item.parse(header_value).map(HeaderText::Value),
+        };
+        match header_name(&name, &item).zip(text) {
+            Some((name, HeaderText::Value(value))) => dialect.extra_headers.push((name, value)),
+            Some((name, HeaderText::Secret(reference))) => secret_headers.push((name, reference)),
+            None => {}
+        }
+    }
+    secret_headers
+}
+
+/// `{ value = "…" }`, or a reference.
+pub(super) fn header_text(item: &Item<'_>, http: &StoreHttpSettings) -> Option<HeaderText> {
+    match item.section()?.without_text().entries().as_slice() {
+        [(key, value)] if key == "value" => value.parse(header_value).map(HeaderText::Value),
+        _ => references::read(item, http).map(HeaderText::Secret),
     }
 }
 
@@ -175,11 +206,19 @@ fn rename(section: &Section<'_>, key: &str, field: &mut String) {
 }
 
 /// RFC 6749 section 3.2: parameters must not be included more than once.
-fn unique_parameters(section: &Section<'_>, dialect: &Dialect) {
+fn unique_parameters(section: &Section<'_>, dialect: &Dialect, auth: Option<ClientAuth>) {
     let request = &dialect.request;
-    let ours = [&request.grant_type, &request.client_id, &request.client_secret, &request.scope];
+    // HTTP Basic leaves no trace in the body.
+    let in_body = !matches!(auth, Some(ClientAuth::ClientSecretBasic(_)));
+    let ours = [
+        (&request.grant_type, dialect.send_grant_type),
+        (&request.client_id, dialect.send_client_id && in_body),
+        (&request.client_secret, in_body),
+        (&request.scope, dialect.send_scope),
+    ];
     let mut seen = HashSet::new();
-    let names = ours.into_iter().chain(dialect.extra_parameters.iter().map(|(name, _)| name));
+    let sent = ours.into_iter().filter(|(_, sent)| *sent).map(|(name, _)| name);
+    let names = sent.chain(dialect.extra_parameters.iter().map(|(name, _)| name));
     if names.into_iter().any(|name| !seen.insert(name.as_str())) {
         section.fail(
             Diagnostic::error("two parameters of the token request have the same name")

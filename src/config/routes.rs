@@ -10,6 +10,7 @@ use crate::diagnostics::units::POSITIVE;
 use crate::diagnostics::{Diagnostic, Item, Section, nearest};
 use crate::oauth::{Scope, ScopeSet};
 use crate::proxy::headers::AllowedTrailers;
+use crate::proxy::headers::challenge::RenewOn;
 use crate::proxy::policy::settings::{
     AllowedClients, AtTokenExpiry, IncomingAuthorization, RetryUnsafe, RouteSettings, UpgradePolicy,
 };
@@ -34,6 +35,8 @@ pub(super) struct RouteContext<'a> {
     /// The clients of routes that name none.
     pub(super) clients: &'a AllowedClients,
     pub(super) mount: &'a str,
+    /// The statuses after which a newer token is tried, for routes that name none.
+    pub(super) renew_on: RenewOn,
 }
 
 const COMMON: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -82,6 +85,7 @@ fn route<'c>(
     let clients = clients_item.as_ref().map(clients).unwrap_or_default();
     let scopes = scopes(section, context.incoming);
     let retry_unsafe = section.section("retry").choice("unsafe", &RETRIES, RetryUnsafe::default());
+    let renew_on = renew_on(section, context.renew_on);
     let upgrade = upgrade(&section.section("upgrade"));
     let allowed_quirks = allowed_quirks(section);
     let allow_override_headers = section.bool("allow_override_headers", false);
@@ -102,6 +106,7 @@ fn route<'c>(
             ),
         },
         retry_unsafe,
+        renew_on,
         upgrade,
         allowed_quirks,
         allow_override_headers,
@@ -109,6 +114,21 @@ fn route<'c>(
     });
     let path = path_item.unwrap_or_else(|| item.clone());
     Route { settings, at: section.at().to_owned(), path, credential, clients }
+}
+
+/// The statuses after which a newer token is tried. Others say nothing about the token.
+pub(super) fn renew_on(section: &Section<'_>, default: RenewOn) -> RenewOn {
+    let Some(item) = section.item("renew_on") else { return default };
+    let mut renew_on = RenewOn { unauthorized: false, forbidden: false };
+    for item in item.list().unwrap_or_default() {
+        match item.integer::<u16>(401..=403) {
+            Some(401) => renew_on.unauthorized = true,
+            Some(403) => renew_on.forbidden = true,
+            Some(_) => item.reject("expected 401 or 403"),
+            None => {}
+        }
+    }
+    renew_on
 }
 
 fn allowed_quirks(section: &Section<'_>) -> QuirkSet {

@@ -180,6 +180,9 @@ fn insert(node: &mut Value, path: &[&str], what: Value) {
     let Some((name, rest)) = path.split_first() else {
         if node.is_null() {
             *node = what;
+        } else if *node == reference() && what["type"] == "string" {
+            // A client id may be written out or referred to.
+            *node = json!({ "anyOf": [reference(), what] });
         }
         return;
     };
@@ -304,6 +307,8 @@ mod tests {
         let credential = &schema["properties"]["credentials"]["additionalProperties"];
         assert_eq!(credential["additionalProperties"], json!(false));
         assert_eq!(credential["properties"]["client_secret"], reference());
+        let id = &credential["properties"]["client_id"]["anyOf"];
+        assert_eq!((&id[0], &id[1]["type"]), (&reference(), &json!("string")));
         let dialects = &credential["properties"]["request"]["properties"]["encoding"]["enum"];
         assert_eq!(*dialects, json!(["form", "json"]));
         let upstream = &schema["properties"]["upstreams"]["additionalProperties"]["properties"];

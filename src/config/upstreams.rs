@@ -9,13 +9,14 @@ use super::egress::{self, EgressSettings};
 use super::name::check_name;
 use super::routes::{self, Route, RouteContext};
 use super::server::{HEAD_BYTES, ServerSection};
-use super::{dialect, listen, references, tls};
+use super::{dialect, listen, tls};
 use crate::admin::settings::AdminSettings;
 use crate::diagnostics::units::POSITIVE;
 use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::listen::settings::Listen;
 use crate::net::Origin;
 use crate::net::tls::TlsSettings;
+use crate::proxy::headers::challenge::RenewOn;
 use crate::proxy::policy::settings::{
     ForwardingHeaders, HeaderText, IncomingAuthorization, ListenerSettings, QueryAccessToken,
     UpstreamSettings,
@@ -123,7 +124,8 @@ fn upstream<'c>(
     let strip_mount = section.bool("strip_mount", true);
     let stores = egress.store_http(tls);
     let set_headers = set_headers(&section.section("set_headers"), &stores);
-    let context = RouteContext { incoming, clients: &server.clients, mount: &mount };
+    let renew_on = routes::renew_on(section, RenewOn::default());
+    let context = RouteContext { incoming, clients: &server.clients, mount: &mount, renew_on };
     let routes = routes::read(section, &context);
     let egress = egress::read(&section.section("egress"), egress, &stores);
     let tls = tls::read(&section.section("tls"), tls);
@@ -235,12 +237,7 @@ fn header_text(item: &Item<'_>, http: &StoreHttpSettings) -> Option<HeaderText> 
         item.fail(problem.label("may this be seen?").hint(hint));
         return None;
     }
-    match item.section()?.without_text().entries().as_slice() {
-        [(key, value)] if key == "value" => {
-            value.parse(dialect::header_value).map(HeaderText::Value)
-        }
-        _ => references::read(item, http).map(HeaderText::Secret),
-    }
+    dialect::header_text(item, http)
 }
 
 /// The settings of connections. Without a usable URL they are read for a host that cannot exist

@@ -19,6 +19,8 @@ pub struct Dialect {
     pub response: ResponseFields,
     /// Set to send `grant_type` with the client-credentials grant.
     pub send_grant_type: bool,
+    /// Set to send `client_id` in the body, where the authentication method has it there.
+    pub send_client_id: bool,
     /// Set to send `scope`. Without it, all routes of a credential share one token.
     pub send_scope: bool,
     /// Extra parameters of each request, in this order, after the standard ones.
@@ -113,6 +115,7 @@ impl Default for Dialect {
             request: RequestFields::default(),
             response: ResponseFields::default(),
             send_grant_type: true,
+            send_client_id: true,
             send_scope: true,
             extra_parameters: Vec::new(),
             extra_headers: Vec::new(),
@@ -155,11 +158,13 @@ impl Default for ResponseFields {
     }
 }
 
-/// The id and secret of a client, read from their references just before a request.
+/// The id and the secrets of a client, read from their references just before a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCredentials {
     /// The client id; redacted too, because some servers treat it as half a secret.
     pub id: Sensitive,
     /// The client secret, or the PEM private key with `private_key_jwt`.
     pub secret: Option<Sensitive>,
+    /// Headers of each request whose values are secret.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }

@@ -130,10 +130,15 @@ impl ClientRequest<'_> {
             BodyEncoding::Form => encode::form(&parameters),
             BodyEncoding::Json => encode::json(&parameters).map_err(|_| RequestError::Encoding)?,
         };
+        let empty = body.is_empty();
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.uri().clone();
         *request.headers_mut() = self.headers(authenticate)?;
+        // hyper states no length for an empty body, and servers may refuse a POST without one.
+        if empty {
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         Ok(request)
     }
 
@@ -148,7 +153,9 @@ impl ClientRequest<'_> {
             return Ok(());
         }
         let names = &self.dialect.request;
-        parameters.push((&names.client_id, self.client.id.expose()));
+        if self.dialect.send_client_id {
+            parameters.push((&names.client_id, self.client.id.expose()));
+        }
         if self.auth == ClientAuth::ClientSecretPost {
             parameters.push((&names.client_secret, self.secret()?.expose()));
         }
@@ -163,7 +170,11 @@ impl ClientRequest<'_> {
     /// (RFC 8707 section 2).
     fn push_extra<'p>(&'p self, parameters: &mut Parameters<'p>) -> Result<(), RequestError> {
         let Dialect { extra_parameters, resources, .. } = self.dialect;
-        parameters.extend(extra_parameters.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+        // A grant type of the settings belongs to the client's own grant, not to a refresh.
+        let grant_type = self.dialect.request.grant_type.as_str();
+        let refreshes = parameters.contains(&(grant_type, "refresh_token"));
+        let extra = extra_parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        parameters.extend(extra.filter(|(name, _)| !refreshes || *name != grant_type));
         let resource = resources.first().map(|_| "resource");
         let names: Vec<&str> = parameters.iter().map(|(name, _)| *name).chain(resource).collect();
         for (index, name) in names.iter().enumerate() {
@@ -181,7 +192,7 @@ impl ClientRequest<'_> {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         // Some firewalls refuse requests without it.
         headers.insert(USER_AGENT, HeaderValue::from_static(PRODUCT));
-        for (name, value) in &self.dialect.extra_headers {
+        for (name, value) in self.dialect.extra_headers.iter().chain(&self.client.headers) {
             if FRAMING_HEADERS.contains(name) {
                 return Err(RequestError::ReservedHeader(name.clone()));
             }
@@ -282,7 +293,11 @@ mod tests {
     use crate::oauth::presets::preset;
 
     fn client(id: &str, secret: &str) -> ClientCredentials {
-        ClientCredentials { id: Sensitive::new(id), secret: Some(Sensitive::new(secret)) }
+        ClientCredentials {
+            id: Sensitive::new(id),
+            secret: Some(Sensitive::new(secret)),
+            headers: Vec::new(),
+        }
     }
 
     fn request(
@@ -404,7 +419,7 @@ mod tests {
 
     #[test]
     fn other_proofs() {
-        let bare = ClientCredentials { id: Sensitive::new("me"), secret: None };
+        let bare = ClientCredentials { secret: None, ..client("me", "") };
         for auth in
             [ClientAuth::None, ClientAuth::TlsClientAuth, ClientAuth::SelfSignedTlsClientAuth]
         {
@@ -472,10 +487,37 @@ mod tests {
     }
 
     #[test]
+    fn omitted_fields_may_be_written_as_extras() {
+        let mut dialect = Dialect {
+            send_grant_type: false,
+            send_client_id: false,
+            send_scope: false,
+            extra_parameters: vec![
+                ("grant_type".into(), "account_credentials".into()),
+                ("client_id".into(), "other".into()),
+            ],
+            ..Dialect::default()
+        };
+        let mut me = client("me", "s");
+        me.headers = vec![(HeaderName::from_static("x-api-key"), HeaderValue::from_static("k"))];
+        let built =
+            request(&dialect, ClientAuth::ClientSecretPost, &me, GrantType::ClientCredentials);
+        let built = built.unwrap();
+        assert_eq!(text(&built), "client_secret=s&grant_type=account_credentials&client_id=other");
+        assert_eq!(built.headers()["x-api-key"], "k");
+        dialect.send_client_id = true;
+        dialect.extra_parameters.pop();
+        let token = Sensitive::new("r");
+        let grant = GrantType::RefreshToken(&token);
+        let built = request(&dialect, ClientAuth::ClientSecretPost, &me, grant).unwrap();
+        let expected = "grant_type=refresh_token&refresh_token=r&client_id=me&client_secret=s";
+        assert_eq!(text(&built), expected);
+    }
+
+    #[test]
     fn a_form_with_the_clients_own_proof() {
         let endpoint = TokenEndpoint::parse("https://auth.example/revoke").unwrap();
-        let client =
-            ClientCredentials { id: Sensitive::new("me"), secret: Some(Sensitive::new("a+b")) };
+        let client = client("me", "a+b");
         let dialect = Dialect {
             encoding: BodyEncoding::Json,
             resources: vec!["https://api.example".into()],

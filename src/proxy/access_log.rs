@@ -14,7 +14,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::headers::FieldClass;
-use super::headers::challenge::{Challenge, challenged_scope, classify_challenge};
+use super::headers::challenge::{Challenge, RenewOn, challenged_scope, classify_challenge};
 use super::history::{RefusalRecord, RequestHistory};
 use super::policy::metrics::ProxyMetrics;
 use super::policy::plan::{RoutePlan, UpstreamPlan};
@@ -337,7 +337,7 @@ impl AccessRecord {
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             let challenge = response.headers().get(WWW_AUTHENTICATE);
             upstream.challenged(status, challenge.map(HeaderValue::as_bytes));
-            if classify_challenge(response) == Challenge::InsufficientScope {
+            if classify_challenge(response, RenewOn::default()) == Challenge::InsufficientScope {
                 upstream.lacks_scope(&route.name, &challenged_scope(response));
             }
         }

@@ -94,7 +94,7 @@ async fn send<T: Transport>(
     let upgrade = authorized.upgrade.take();
     let mut sent = authorized.send(transport).await?;
     let exchange = authorized.exchange();
-    let challenge = classify_challenge(&sent.answer.response);
+    let challenge = classify_challenge(&sent.answer.response, exchange.route.renew_on);
     if challenge != Challenge::None {
         // In a box, since it is rare: other requests need not carry room for its future.
         sent = Box::pin(answer_challenge(sent, challenge, exchange, transport)).await?;

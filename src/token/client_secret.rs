@@ -1,33 +1,68 @@
-//! The id and secret of a client, as their sources hold them now.
+//! The id and secrets of a client, as their sources hold them now.
 
-use super::credential::Credential;
+use http::HeaderValue;
+
+use super::credential::{ClientIdSource, Credential};
 use super::fingerprint::Fingerprint;
 use crate::oauth::ClientCredentials;
-use crate::secret::{CredentialPart, Freshness, SecretError, Store};
+use crate::secret::{CredentialPart, Freshness, Reference, SecretError, SecretFault, Store};
 use crate::sensitive::Sensitive;
 
-/// An id and secret that were read.
+/// An id and secrets that were read.
 pub(super) struct LoadedCredentials {
     pub(super) client: ClientCredentials,
-    /// The fingerprint of both together.
+    /// The fingerprint of all together.
     pub(super) fingerprint: Fingerprint,
 }
 
 impl LoadedCredentials {
-    /// Reads the id and secret of a credential.
+    /// Reads the id and secrets of a credential.
     pub(super) async fn load(
         credential: &Credential,
         store: &Store,
         freshness: Freshness,
     ) -> Result<Self, SecretError> {
-        let id = store.read(&credential.client_id, CredentialPart::Id, freshness).await?;
-        let secret = match &credential.client_secret {
-            Some(reference) => {
-                Some(store.read(reference, credential.secret_kind(), freshness).await?)
-            }
-            None => None,
-        };
-        let fingerprint = Fingerprint::of((id.expose(), secret.as_ref().map(Sensitive::expose)));
-        Ok(Self { client: ClientCredentials { id, secret }, fingerprint })
+        let client = read_client(credential, Some((store, freshness))).await?;
+        let headers: Vec<_> = client.headers.iter().map(|(_, value)| value.as_bytes()).collect();
+        let secret = client.secret.as_ref().map(Sensitive::expose);
+        let fingerprint = Fingerprint::of((client.id.expose(), secret, headers));
+        Ok(Self { client, fingerprint })
     }
+}
+
+/// Reads the id and secrets of a credential, past any cache where there is no store.
+pub(super) async fn read_client(
+    credential: &Credential,
+    store: Option<(&Store, Freshness)>,
+) -> Result<ClientCredentials, SecretError> {
+    let id = match &credential.client_id {
+        ClientIdSource::Text(id) => id.clone(),
+        ClientIdSource::Referenced(reference) => read(store, reference, CredentialPart::Id).await?,
+    };
+    let secret = match &credential.client_secret {
+        Some(reference) => Some(read(store, reference, credential.secret_kind()).await?),
+        None => None,
+    };
+    let mut headers = Vec::with_capacity(credential.secret_headers.len());
+    for (name, reference) in &credential.secret_headers {
+        let text = read(store, reference, CredentialPart::Secret).await?;
+        headers.push((name.clone(), header_value(&text, reference)?));
+    }
+    Ok(ClientCredentials { id, secret, headers })
+}
+
+async fn read(
+    store: Option<(&Store, Freshness)>,
+    reference: &Reference,
+    part: CredentialPart,
+) -> Result<Sensitive, SecretError> {
+    match store {
+        Some((store, freshness)) => store.read(reference, part, freshness).await,
+        None => reference.read_as(part).await,
+    }
+}
+
+fn header_value(text: &Sensitive, reference: &Reference) -> Result<HeaderValue, SecretError> {
+    let fault = || reference.error(SecretFault::Forbidden("characters that are not ASCII"));
+    text.header("").ok_or_else(fault)
 }

@@ -4,9 +4,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::net::tls::TlsSettings;
 use crate::oauth::{ClientAuth, Dialect, TokenEndpoint};
 use crate::secret::{CredentialPart, EgressProxy, Reference};
+use crate::sensitive::Sensitive;
 
 /// One client registration at one token endpoint, and how its tokens are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,10 +18,12 @@ pub struct Credential {
     pub name: Arc<str>,
     /// The token endpoint (RFC 6749 section 3.2).
     pub endpoint: TokenEndpoint,
-    /// The source of the client id.
-    pub client_id: Reference,
+    /// The client id, or its source.
+    pub client_id: ClientIdSource,
     /// The source of the client secret, or of the private key of `private_key_jwt`.
     pub client_secret: Option<Reference>,
+    /// Headers of each token request whose values are secret, and their sources.
+    pub secret_headers: Vec<(HeaderName, Reference)>,
     /// The client authentication method.
     pub auth: ClientAuth,
     /// The deviations of this token server from RFC 6749.
@@ -36,6 +41,14 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// The sources of all that a token request needs, with what each of them holds.
+    pub fn references(&self) -> impl Iterator<Item = (&Reference, CredentialPart)> {
+        let id = self.client_id.reference().map(|id| (id, CredentialPart::Id));
+        let secret = self.client_secret.as_ref().map(|secret| (secret, self.secret_kind()));
+        let headers = self.secret_headers.iter().map(|(_, text)| (text, CredentialPart::Secret));
+        id.into_iter().chain(secret).chain(headers)
+    }
+
     /// The kind of value that `client_secret` is.
     pub fn secret_kind(&self) -> CredentialPart {
         match self.auth {
@@ -50,7 +63,27 @@ impl Credential {
         self.endpoint == other.endpoint
             && self.client_id == other.client_id
             && self.client_secret == other.client_secret
+            && self.secret_headers == other.secret_headers
             && self.auth == other.auth
+    }
+}
+
+/// A client id, which is no secret (RFC 6749 section 2.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientIdSource {
+    /// The id as the configuration states it.
+    Text(Sensitive),
+    /// The source of the id, for those who keep it apart.
+    Referenced(Reference),
+}
+
+impl ClientIdSource {
+    /// The source; `None` for an id that is stated.
+    pub fn reference(&self) -> Option<&Reference> {
+        match self {
+            Self::Text(_) => None,
+            Self::Referenced(reference) => Some(reference),
+        }
     }
 }
 

@@ -83,8 +83,7 @@ impl MakeFetch for TokenClients {
     type Fetch = TokenClient;
 
     fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> TokenClient {
-        let Credential { client_id, client_secret, .. } = &**credential;
-        for reference in std::iter::once(client_id).chain(client_secret) {
+        for (reference, _) in credential.references() {
             self.store.register_counters(reference);
         }
         let (credential, store) = (Arc::clone(credential), Arc::clone(&self.store));

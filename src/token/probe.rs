@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
 use http::header::DATE;
+use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 
+use super::client_secret::read_client;
 use super::credential::Credential;
 use super::endpoint_client::MAX_RESPONSE_BYTES;
 pub use super::endpoint_client::connector;
@@ -20,7 +21,6 @@ use crate::net::control::{self, Limits};
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
 use crate::oauth::{ClientCredentials, ClientRequest, GrantType, ScopeSet, token_response};
-use crate::secret::CredentialPart;
 use crate::sensitive::Sensitive;
 
 /// Length in bytes at which a part of a secret counts as the secret itself.
@@ -72,14 +72,7 @@ impl ClockOffset {
 /// The request failed; the error has a hint where a remedy is known.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
     let Credential { endpoint, dialect, auth, policy, .. } = credential;
-    let id = credential.client_id.read_as(CredentialPart::Id).await.map_err(FetchError::from)?;
-    let secret = match &credential.client_secret {
-        Some(reference) => {
-            Some(reference.read_as(credential.secret_kind()).await.map_err(FetchError::from)?)
-        }
-        None => None,
-    };
-    let client = ClientCredentials { id, secret };
+    let client = read_client(credential, None).await.map_err(FetchError::from)?;
     let now = SystemTime::now();
     let request = ClientRequest { endpoint, dialect, auth: *auth, client: &client, now };
     let request = request.token(GrantType::ClientCredentials, scopes).map_err(FetchError::from)?;
@@ -151,6 +144,12 @@ impl std::error::Error for ProbeError {}
 /// Tells whether a text of the server repeats the secret or a part of it: as it is, form-encoded, or as
 /// Basic credentials.
 fn contains_secret(text: &str, client: &ClientCredentials) -> bool {
+    let header = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|value| contains_part(text.as_bytes(), &Sensitive::new(value)))
+    };
+    if client.headers.iter().any(|(_, value)| header(value)) {
+        return true;
+    }
     let Some(secret) = &client.secret else { return false };
     let pair = Sensitive::new(format!("{}:{}", client.id.expose(), secret.expose()));
     let basic = Sensitive::new(STANDARD.encode(pair.expose()));
@@ -173,7 +172,7 @@ mod tests {
     #[test]
     fn descriptions_that_repeat_the_secret() {
         let (id, secret) = (Sensitive::new("erp"), Some(Sensitive::new("s3cr+t/with%more")));
-        let client = ClientCredentials { id, secret };
+        let client = ClientCredentials { id, secret, headers: Vec::new() };
         for (words, expected) in [
             ("AADSTS7000215: invalid client secret", false),
             ("the secret of erp has expired", false),
@@ -184,6 +183,10 @@ mod tests {
         ] {
             assert_eq!(contains_secret(words, &client), expected, "{words}");
         }
+        let api_key =
+            (http::HeaderName::from_static("x-api-key"), HeaderValue::from_static("k3y-f0r"));
+        let keyed = ClientCredentials { headers: vec![api_key], ..client.clone() };
+        assert!(contains_secret("no such key: k3y-f0r", &keyed));
         let client = ClientCredentials { secret: Some(Sensitive::new("x9")), ..client };
         assert!(
             contains_secret("bad secret x9", &client) && !contains_secret("bad secret", &client)

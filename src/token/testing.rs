@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::credential::{Credential, Grouping, RefreshPolicy};
+use super::credential::{ClientIdSource, Credential, Grouping, RefreshPolicy};
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
 use super::fingerprint::Fingerprint;
 use super::manager::TokenManager;
@@ -299,7 +299,8 @@ pub fn credential(policy: RefreshPolicy) -> Credential {
     Credential {
         name: "bank".into(),
         endpoint: TokenEndpoint::parse("https://auth.example/token").unwrap(),
-        client_id: Reference::Env("ID".into()),
+        client_id: ClientIdSource::Referenced(Reference::Env("ID".into())),
+        secret_headers: Vec::new(),
         client_secret: None,
         auth: ClientAuth::None,
         dialect: Dialect::default(),

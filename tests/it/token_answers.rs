@@ -20,14 +20,13 @@ struct Field {
 impl Field {
     /// Starts the proxy with further lines for its credential.
     async fn start(keys: &str) -> Self {
-        Self::start_with_secret(keys, "a-secret").await
+        Self::start_with(keys, "", "a-secret").await
     }
 
-    /// The same with another content of the secret's file.
-    async fn start_with_secret(keys: &str, secret: &str) -> Self {
+    /// The same with further lines for its upstream, and another content of the secret's file.
+    async fn start_with(keys: &str, upstream: &str, secret: &str) -> Self {
         let (tokens, api) = (raw_server().await, raw_server().await);
         let secrets = TempDir::new().unwrap();
-        let id = secret_file(secrets.path(), "id", "an-id");
         let secret = secret_file(secrets.path(), "secret", secret);
         let text = format!(
             r#"version = 1
@@ -35,12 +34,13 @@ server.listen = "127.0.0.1:0"
 admin.listen = "127.0.0.1:0"
 [credentials.a]
 token_url = "http://{}/token"
-client_id.file = {id:?}
+client_id = "an-id"
 client_secret.file = {secret:?}
 {keys}
 [upstreams.a]
 url = "http://{}"
 credential = "a"
+{upstream}
 routes = [{{ name = "all", path = "/**", methods = ["GET", "POST"], scopes = ["a", "b"] }}]
 "#,
             tokens.addr, api.addr
@@ -222,7 +222,7 @@ async fn what_no_secret_holds_is_never_sent() {
         ("a\u{7}secret", "holds a control character"),
         ("a\0-\0s\0", "is UTF-16"),
     ] {
-        let field = Field::start_with_secret("", secret).await;
+        let field = Field::start_with("", "", secret).await;
         let line = field.proxy.wait_log(|line| line.contains(words).then(|| line.to_owned())).await;
         assert!(!line.contains("another") && !line.contains("a-"), "{line}");
         let call = tokio::time::timeout(std::time::Duration::ZERO, field.tokens.accept()).await;
@@ -233,8 +233,78 @@ async fn what_no_secret_holds_is_never_sent() {
 #[tokio::test]
 async fn newlines_at_the_end_of_a_secret_are_not_sent() {
     for secret in ["a-secret\n", "a-secret\r\n", "a-secret\n\n"] {
-        let field = Field::start_with_secret("", secret).await;
+        let field = Field::start_with("", "", secret).await;
         let (_call, _, body) = field.answer(&framed("", br#"{"access_token":"t"}"#)).await;
         assert!(body.contains("&client_secret=a-secret&"), "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_field_that_is_omitted_may_have_a_text_of_its_own() {
+    let keys = "client_auth = \"client_secret_basic\"\n[credentials.a.request]\nomit = [\"grant_type\", \
+                \"scope\"]\nextra = { grant_type = \"account_credentials\", account_id = \"7\", \
+                client_id = \"other\" }";
+    let field = Field::start(keys).await;
+    let (_call, head, body) = field.answer(&framed("", br#"{"access_token":"t"}"#)).await;
+    assert!(head.contains("\r\nauthorization: Basic "), "{head}");
+    let expected = ["account_id=7", "client_id=other", "grant_type=account_credentials"];
+    let mut found: Vec<_> = body.split('&').collect();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn secret_headers_and_an_id_in_the_file() {
+    let dir = TempDir::new().unwrap();
+    let key = secret_file(dir.path(), "key", "k-1");
+    let keys = format!(
+        "client_auth = \"none\"\n[credentials.a.request]\nomit = [\"grant_type\", \"scope\", \
+         \"client_id\"]\nheaders = {{ x-client-id = \"me\", x-api-key = {{ file = {key:?} }} }}"
+    );
+    let field = Field::start(&keys).await;
+    let (_call, head, body) =
+        field.answer(&framed("", br#"{"access_token":"t","expires_in":2}"#)).await;
+    assert!(head.contains("\r\nx-api-key: k-1\r\n") && body.is_empty(), "{head}{body}");
+    assert!(head.contains("\r\nx-client-id: me\r\n"), "{head}");
+    secret_file(dir.path(), "key", "k-2");
+    let (_call, head, _) = field.answer(&framed("", br#"{"access_token":"u"}"#)).await;
+    assert!(head.contains("\r\nx-api-key: k-2\r\n"), "{head}");
+    assert!(!field.proxy.log().contains("k-1"));
+}
+
+#[tokio::test]
+async fn a_403_renews_the_token_where_the_settings_say_so() {
+    let field = Field::start_with("", "renew_on = [401, 403]", "a-secret").await;
+    let _call = field.answer(&framed("", br#"{"access_token":"t1"}"#)).await;
+    field.proxy.wait_ready().await;
+    let mut app = client(field.proxy.addr).await;
+    app.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut seen = field.api.accept().await;
+    assert!(seen.read_head().await.contains("Bearer t1"));
+    seen.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
+    let _call = field.answer(&framed("", br#"{"access_token":"t2"}"#)).await;
+    assert!(seen.read_head().await.contains("Bearer t2"));
+    seen.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    assert_eq!(soon(app.read("GET")).await.text(), "ok");
+    // An unsafe request is not sent again: the app gets the answer as it is.
+    app.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(seen.read_head().await.contains("Bearer t2"));
+    seen.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(soon(app.read("POST")).await.status, 403);
+    let _call = field.answer(&framed("", br#"{"access_token":"t3"}"#)).await;
+}
+
+#[tokio::test]
+async fn a_403_passes_by_default() {
+    let field = Field::start("").await;
+    let _call = field.answer(&framed("", br#"{"access_token":"t1"}"#)).await;
+    field.proxy.wait_ready().await;
+    let mut app = client(field.proxy.addr).await;
+    app.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut seen = field.api.accept().await;
+    seen.read_head().await;
+    seen.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(soon(app.read("GET")).await.status, 403);
+    let series = r#"bearer_proxy_token_requests_total{credential="a",result="ok"}"#;
+    assert_eq!(field.metric(series).await.as_deref(), Some("1"));
 }

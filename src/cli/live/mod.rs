@@ -96,6 +96,9 @@ async fn check_credential(
     running: Option<&RunningInstance>,
 ) -> CheckGroup {
     let mut steps = vec![references::id("client_id", &credential.client_id).await];
+    for (name, reference) in &credential.secret_headers {
+        steps.push(references::secret(&format!("request.headers.{name}"), reference).await);
+    }
     match (&credential.client_secret, credential.auth) {
         (Some(key), ClientAuth::PrivateKeyJwt(_)) => {
             steps.push(references::private_key("client_secret", key).await);

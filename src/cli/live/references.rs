@@ -8,6 +8,7 @@ use crate::secret::{
     CredentialPart, EgressLogin, EgressProxy, Reference, SecretError, SecretFault,
 };
 use crate::sensitive::Sensitive;
+use crate::token::credential::ClientIdSource;
 use crate::x509::pem::{self, PemKind};
 
 use super::network::validity;
@@ -18,7 +19,11 @@ pub(super) async fn secret(name: &str, reference: &Reference) -> CheckResult {
 }
 
 /// A client id: not a secret, so its rules are looser.
-pub(super) async fn id(name: &str, reference: &Reference) -> CheckResult {
+pub(super) async fn id(name: &str, id: &ClientIdSource) -> CheckResult {
+    let reference = match id {
+        ClientIdSource::Referenced(reference) => reference,
+        ClientIdSource::Text(_) => return CheckResult::ok(name, "the configuration states it"),
+    };
     read(name, reference, reference.examine(CredentialPart::Id).await)
 }
 

@@ -166,6 +166,7 @@ fn settings() -> ProxySettings {
         credential: None,
         clients: Default::default(),
         retry_unsafe,
+        renew_on: Default::default(),
         allowed_quirks: Default::default(),
         allow_override_headers: false,
         trailers: Default::default(),

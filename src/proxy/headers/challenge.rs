@@ -25,8 +25,33 @@ pub enum Challenge {
     Other,
 }
 
+/// The statuses after which a newer token is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RenewOn {
+    /// 401, as RFC 6750 section 3.1 has it.
+    pub unauthorized: bool,
+    /// 403, for servers that answer an expired token so.
+    pub forbidden: bool,
+}
+
+impl Default for RenewOn {
+    fn default() -> Self {
+        Self { unauthorized: true, forbidden: false }
+    }
+}
+
+impl RenewOn {
+    fn includes(self, status: StatusCode) -> bool {
+        match status {
+            StatusCode::UNAUTHORIZED => self.unauthorized,
+            StatusCode::FORBIDDEN => self.forbidden,
+            _ => false,
+        }
+    }
+}
+
 /// Classifies a response by its status and its Bearer challenges.
-pub fn classify_challenge<B>(response: &Response<B>) -> Challenge {
+pub fn classify_challenge<B>(response: &Response<B>, renew_on: RenewOn) -> Challenge {
     match response.status() {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
             if has_error_code(response, "insufficient_scope") =>
@@ -34,7 +59,8 @@ pub fn classify_challenge<B>(response: &Response<B>) -> Challenge {
             Challenge::InsufficientScope
         }
         StatusCode::UNAUTHORIZED if has_error_code(response, "invalid_request") => Challenge::Other,
-        StatusCode::UNAUTHORIZED => Challenge::InvalidToken,
+        status if renew_on.includes(status) => Challenge::InvalidToken,
+        StatusCode::UNAUTHORIZED => Challenge::Other,
         _ => Challenge::None,
     }
 }
@@ -83,10 +109,28 @@ mod tests {
     }
 
     #[test]
+    fn the_statuses_after_which_a_token_is_renewed_are_chosen() {
+        let check = |unauthorized, forbidden, status, challenges: &[&str], expected| {
+            let renew_on = RenewOn { unauthorized, forbidden };
+            let found = classify_challenge(&answer(status, challenges), renew_on);
+            assert_eq!(found, expected, "{renew_on:?} {status} {challenges:?}");
+        };
+        let lacking = "Bearer error=\"insufficient_scope\"";
+        check(true, true, 403, &[], Challenge::InvalidToken);
+        check(true, true, 403, &["Bearer error=\"invalid_token\""], Challenge::InvalidToken);
+        check(true, true, 403, &[lacking], Challenge::InsufficientScope);
+        check(true, true, 401, &[], Challenge::InvalidToken);
+        check(true, true, 404, &[], Challenge::None);
+        check(false, true, 401, &[], Challenge::Other);
+        check(false, true, 403, &[], Challenge::InvalidToken);
+        check(false, false, 403, &[], Challenge::None);
+    }
+
+    #[test]
     fn challenges_are_told_apart() {
         let check = |status: u16, challenges: &[&str], expected: Challenge| {
             assert_eq!(
-                classify_challenge(&answer(status, challenges)),
+                classify_challenge(&answer(status, challenges), RenewOn::default()),
                 expected,
                 "{status} {challenges:?}"
             );

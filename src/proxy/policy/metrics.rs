@@ -44,7 +44,7 @@ pub struct RouteMetrics {
     duration: Histogram,
     overhead: Histogram,
     upstream_errors: Counters,
-    /// 401 responses of the upstream that concern the token.
+    /// 401 responses of the upstream that concern the token, and 403 where `renew_on` lists it.
     pub unauthorized: Counter,
     /// Responses that say that the token lacks a scope.
     pub insufficient_scope: Counter,
@@ -103,7 +103,7 @@ impl ProxyMetrics {
             )?,
             unauthorized: counter(
                 "bearer_proxy_upstream_unauthorized_total",
-                "401 responses received from the upstream.",
+                "401 responses received from the upstream, and 403 where renew_on lists it.",
                 &["upstream", "route"],
             )?,
             insufficient_scope: counter(

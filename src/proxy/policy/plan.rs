@@ -20,6 +20,7 @@ use super::settings::{
 use crate::listen::settings::AllowedPeers;
 use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
 use crate::proxy::headers;
+use crate::proxy::headers::challenge::RenewOn;
 use crate::proxy::headers::rewrite::{ResponseRewrite, Rewrite};
 use crate::proxy::limits::web_origin::WebOrigin;
 use crate::route::target::{QuirkSet, could_alias};
@@ -115,6 +116,8 @@ pub struct RoutePlan {
     pub rewrite: Rewrite,
     /// Condition for sending a request with an unsafe method a second time.
     pub retry_unsafe: RetryUnsafe,
+    /// The statuses after which a newer token is tried.
+    pub renew_on: RenewOn,
     /// The protocols that it allows an upgrade to.
     pub upgrade: UpgradePolicy,
     /// Features of paths that servers interpret differently and that it allows all the same.
@@ -205,6 +208,7 @@ impl Plan {
                     .map(|_| route.scopes.clone()),
                 rewrite: Rewrite::new(&upstream.mount, upstream.strip_mount, &upstream.base_path),
                 retry_unsafe: route.retry_unsafe,
+                renew_on: route.renew_on,
                 upgrade: route.upgrade,
                 allowed_quirks: route.allowed_quirks,
                 case_insensitive: upstream.case_insensitive,

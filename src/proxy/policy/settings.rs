@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
+use crate::proxy::headers::challenge::RenewOn;
 use crate::proxy::headers::{AllowedTrailers, Pseudonym};
 use crate::proxy::limits::web_origin::WebOrigin;
 
@@ -243,6 +244,8 @@ pub struct RouteSettings {
     pub clients: AllowedClients,
     /// Condition for sending a request with an unsafe method a second time.
     pub retry_unsafe: RetryUnsafe,
+    /// The statuses after which a newer token is tried.
+    pub renew_on: RenewOn,
     /// The protocols that it allows an upgrade to.
     pub upgrade: UpgradePolicy,
     /// Features of paths that servers interpret differently and that it allows all the same.
