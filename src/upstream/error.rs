@@ -3,7 +3,10 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use rustls::AlertDescription;
+
 use crate::net::connect::ConnectError;
+use crate::x509::diagnosis;
 
 /// The certainty that a request reached the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +50,12 @@ pub enum SendErrorKind {
     /// The connection ended without a byte of a response.
     #[error("the upstream closed the connection without an answer")]
     Closed,
+    /// The server ended TLS with a fatal alert.
+    #[error("{}", tls_alert(*.0))]
+    TlsAlert(AlertDescription),
+    /// The server answered plain HTTP with a TLS alert.
+    #[error("the upstream speaks TLS and was asked in plain HTTP: is it https://?")]
+    AnsweredInTls,
     /// The server promised not to have processed the request (RFC 9113 section 8.7).
     #[error("the upstream refused the request unprocessed")]
     Refused,
@@ -67,6 +76,12 @@ pub enum SendErrorKind {
         "the upstream's answer has too many header fields; see max_response_headers of the upstream"
     )]
     TooManyHeaders,
+}
+
+fn tls_alert(alert: AlertDescription) -> String {
+    let name = diagnosis::alert_name(alert);
+    let meaning = diagnosis::of_alert(alert).map(|meaning| format!(": {meaning}"));
+    format!("the upstream ended TLS with the alert {name}{}", meaning.unwrap_or_default())
 }
 
 fn exchange_failed(error: &hyper::Error) -> String {
@@ -111,7 +126,7 @@ impl SendError {
     /// closed it before it saw this request.
     pub fn is_stale(&self) -> bool {
         let cut = match &self.kind {
-            SendErrorKind::Closed => true,
+            SendErrorKind::Closed | SendErrorKind::TlsAlert(_) => true,
             SendErrorKind::Exchange(error) => !error.is_parse() && !error.is_user(),
             _ => false,
         };

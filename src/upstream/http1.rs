@@ -228,7 +228,21 @@ impl Http1Connection {
                 Some(Err(mut failed)) => {
                     let unsent = failed.take_message();
                     let silent = exchange.io.read() == read;
-                    return Err(SendFailure::new(unsent, error(kind(failed.into_error(), silent))));
+                    let failed = failed.into_error();
+                    let found = match exchange.io.alert() {
+                        Some(alert) => {
+                            let found = error(SendErrorKind::TlsAlert(alert.description));
+                            match alert.refused_handshake {
+                                true => SendError { forwarded: Forwarded::No, ..found },
+                                false => found,
+                            }
+                        }
+                        None if exchange.io.answered_in_tls() => {
+                            error(SendErrorKind::AnsweredInTls)
+                        }
+                        None => error(kind(failed, silent)),
+                    };
+                    return Err(SendFailure::new(unsent, found));
                 }
                 None => return Err(SendFailure::Failed(error(SendErrorKind::TooManyInterim))),
             };

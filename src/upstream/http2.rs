@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::error::{Forwarded, SendError, SendErrorKind};
 use super::exchange::{SendFailure, UpstreamResponse};
-use super::io::{OnWriteError, SocketGuard, UpstreamIo};
+use super::io::{IoHandle, OnWriteError, SocketGuard, UpstreamIo};
 use super::response_check::check_http2;
 use super::settings::Settings;
 use crate::body::{Body, BodyError, BodyFilter, Filtered, PollFrame};
@@ -59,8 +59,7 @@ pub(super) struct Http2Connection {
 struct ConnectionState {
     /// `None` once it has ended: hyper closes its sender only when its connection is dropped.
     driven: RefCell<Option<Driven>>,
-    /// The address of the upstream, or of the egress proxy.
-    peer: Option<SocketAddr>,
+    io: IoHandle,
     /// Requests whose responses have not ended.
     streams: Cell<usize>,
     /// The time of the last frame from the server.
@@ -157,7 +156,7 @@ impl Http2Connections {
         retire_at: Instant,
         guard: SocketGuard,
     ) -> Result<Http2Connection, SendError> {
-        let peer = guard.peer;
+        let (socket, io) = UpstreamIo::new(stream, OnWriteError::Report, guard);
         let header_list = u32::try_from(settings.max_response_header_bytes).unwrap_or(u32::MAX);
         let (sender, driven) = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
@@ -168,7 +167,7 @@ impl Http2Connections {
             // A ping after this silence while a response is due, and as long for its acknowledgement.
             .keep_alive_interval(settings.ping)
             .keep_alive_timeout(settings.ping)
-            .handshake(TokioIo::new(UpstreamIo::new(stream, OnWriteError::Report, guard).0))
+            .handshake(TokioIo::new(socket))
             .await
             .map_err(|error| SendError::unsent(SendErrorKind::Exchange(error)))?;
         let state = Rc::new(ConnectionState {
@@ -176,7 +175,7 @@ impl Http2Connections {
             streams: Cell::new(0),
             last_frame: Cell::new(Instant::now()),
             retire_at,
-            peer,
+            io,
         });
         let driving = Rc::clone(&state);
         spawn_local(async move {
@@ -229,7 +228,7 @@ impl ConnectionState {
 impl Http2Connection {
     /// The address that it leads to.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.state.peer
+        self.state.io.peer()
     }
 
     fn is_open(&self) -> bool {
@@ -252,6 +251,17 @@ impl Http2Connection {
         let response = self.sender.try_send_request(request).await.map_err(|mut failed| {
             let unsent = failed.take_message();
             let error = failure(failed.into_error(), unsent.is_some(), reused);
+            let error = match self.state.io.alert() {
+                Some(alert) => SendError {
+                    kind: SendErrorKind::TlsAlert(alert.description),
+                    forwarded: match alert.refused_handshake {
+                        true => Forwarded::No,
+                        false => error.forwarded,
+                    },
+                    ..error
+                },
+                None => error,
+            };
             SendFailure::new(unsent, error)
         })?;
         self.state.last_frame.set(Instant::now());

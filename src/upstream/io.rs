@@ -10,9 +10,10 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
+use rustls::{AlertDescription, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::either::Either;
@@ -21,6 +22,10 @@ use super::state::OpenConnection;
 use crate::net::connect::MaybeTlsStream;
 use crate::net::poll::pending_events;
 use crate::net::stream::poll_write_pieces;
+use crate::x509::diagnosis;
+
+/// The first bytes of a TLS alert (RFC 8446 section 5.1): what a server with TLS answers to plain HTTP.
+const TLS_ALERT: [u8; 2] = [21, 3];
 
 /// The socket as hyper owns it.
 pub(super) struct UpstreamIo {
@@ -76,6 +81,20 @@ struct Counters {
     hides_write_errors: AtomicBool,
     /// Set by a write whose error was not reported.
     write_failed: AtomicBool,
+    /// The fatal alert with which the server ended TLS.
+    alert: OnceLock<TlsAlert>,
+    /// Set if the first bytes on a connection without TLS were a TLS alert.
+    answered_in_tls: AtomicBool,
+}
+
+/// A fatal TLS alert of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TlsAlert {
+    /// Its description (RFC 8446 section 6).
+    pub description: AlertDescription,
+    /// True if the server has read no request: it refused the handshake, and sent nothing after its own
+    /// part of that.
+    pub refused_handshake: bool,
 }
 
 impl UpstreamIo {
@@ -135,6 +154,16 @@ impl IoHandle {
         self.write_failed()
     }
 
+    /// The fatal alert with which the server ended TLS.
+    pub fn alert(&self) -> Option<TlsAlert> {
+        self.counters.alert.get().copied()
+    }
+
+    /// True if the first bytes on a connection without TLS were a TLS alert.
+    pub fn answered_in_tls(&self) -> bool {
+        self.counters.answered_in_tls.load(Relaxed)
+    }
+
     /// True if a write has failed and its error was not reported.
     pub fn write_failed(&self) -> bool {
         self.counters.write_failed.load(Relaxed)
@@ -163,6 +192,50 @@ impl Counters {
         self.write_failed.load(Relaxed) && self.hides_write_errors.load(Relaxed)
     }
 
+    /// Notes the alert in the error of a read. In TLS 1.3 a client ends its handshake before the server has
+    /// checked its certificate, so that the refusal comes after a request was written. The server has not
+    /// read that request if its alert is the first thing that it sent: no answer and no session ticket,
+    /// which only a server sends that has accepted the client (RFC 8446 section 4.6.1).
+    fn note_alert(&self, error: &io::Error, stream: &MaybeTlsStream) {
+        let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let (Some(rustls::Error::AlertReceived(description)), Either::Right(tls)) =
+            (cause, stream)
+        {
+            let session = tls.get_ref().1;
+            let refused_handshake = diagnosis::refuses_handshake(*description)
+                && session.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+                && session.tls13_tickets_received() == 0
+                && self.read.load(Relaxed) == 0;
+            // An alert ends its connection, so that none comes before another.
+            let _first = self.alert.set(TlsAlert { description: *description, refused_handshake });
+        }
+    }
+
+    /// After a failed write: the alert that the server sent before it closed, which is the better error.
+    /// What else it sent is lost with the connection.
+    fn alert_behind<T>(
+        &self,
+        stream: &mut MaybeTlsStream,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let hidden = self.hides_write_errors.load(Relaxed);
+        if hidden || !matches!(written, Poll::Ready(Err(_))) || matches!(stream, Either::Left(_)) {
+            return written;
+        }
+        let mut space = [0; 1024];
+        let mut buf = ReadBuf::new(&mut space);
+        if let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_read(cx, &mut buf) {
+            self.note_alert(&error, stream);
+            if self.alert.get().is_some() {
+                return Poll::Ready(Err(error));
+            }
+        }
+        // Data before the alert: the server had read something.
+        self.read.fetch_add(buf.filled().len() as u64, Relaxed);
+        written
+    }
+
     /// Turns a failed write into a pending one, where write errors are not reported.
     ///
     /// An upstream may answer and close before it has read the whole request (413, 401). The write then
@@ -188,8 +261,18 @@ impl AsyncRead for UpstreamIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut lock(&self.socket).stream).poll_read(cx, buf))?;
-        self.counters.read.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        let mut socket = lock(&self.socket);
+        let stream = &mut socket.stream;
+        // The socket's read registers the waker; what follows looks at its result and adds no wait.
+        if let Err(error) = ready!(Pin::new(&mut *stream).poll_read(cx, buf)) {
+            self.counters.note_alert(&error, stream);
+            return Poll::Ready(Err(error));
+        }
+        let read = buf.filled().get(before..).unwrap_or_default();
+        let first = self.counters.read.fetch_add(read.len() as u64, Relaxed) == 0;
+        if first && read.starts_with(&TLS_ALERT) && matches!(stream, Either::Left(_)) {
+            self.counters.answered_in_tls.store(true, Relaxed);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -224,6 +307,7 @@ impl AsyncWrite for UpstreamIo {
             // Cleared by a write that took bytes only: a pending one is checked again.
             awaits_first_byte.store(false, Relaxed);
         }
+        let written = self.counters.alert_behind(&mut socket.stream, cx, written);
         self.counters.hide_failure(written)
     }
 
@@ -237,6 +321,7 @@ impl AsyncWrite for UpstreamIo {
             return Poll::Pending; // as in `hide_failure`
         }
         let flushed = Pin::new(&mut socket.stream).poll_flush(cx);
+        let flushed = self.counters.alert_behind(&mut socket.stream, cx, flushed);
         self.counters.hide_failure(flushed)
     }
 

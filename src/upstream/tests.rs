@@ -24,7 +24,7 @@ use super::{
 };
 use crate::body::{Body, BodyError};
 use crate::net::testing::{Authority, Reply, Script, Scripted, ServerSetup, origin};
-use crate::net::tls::TlsCache;
+use crate::net::tls::{TlsCache, TlsSettings};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const EMPTY: &str = "HTTP/1.1 204 No Content\r\n\r\n";
@@ -518,6 +518,52 @@ async fn a_connection_whose_request_cannot_be_written_ends_with_its_answer() {
         }
     })
     .await;
+}
+
+/// A TLS 1.3 server refuses a client certificate after the client has ended its handshake and written a
+/// request, which the server then has not read.
+#[tokio::test]
+async fn a_refused_client_certificate_is_told_in_words_and_nothing_was_forwarded() {
+    LocalSet::new()
+        .run_until(async {
+            let (ca, other) = (Authority::new(), Authority::named("another"));
+            let foreign = Some(other.client_certificate());
+            for (certificate, alert, meaning) in [
+                (None, "certificate_required", "was shown none"),
+                (foreign, "unknown_ca", "does not know the authority"),
+            ] {
+                for (alpn, protocol) in [("http/1.1", Protocol::Http1), ("h2", Protocol::Http2)] {
+                    let versions: &[_] = &[&rustls::version::TLS13];
+                    let alpn = &[alpn];
+                    let setup = ServerSetup { alpn, versions, ..ServerSetup::default() };
+                    let tls = ca.server(ServerSetup { asks_for_client: true, ..setup });
+                    let server = Scripted::with_tls(|_, _| Reply::Answer(OK), tls).await;
+                    let client_certificate = certificate.clone();
+                    let url = format!("https://localhost:{}", server.address.port());
+                    let pool = pool(&url, |settings| {
+                        settings.tls = TlsSettings { client_certificate, ..ca.trusted() };
+                        settings.protocol = protocol;
+                    });
+                    let error = send(&pool, get(), Reuse::Any).await.err().unwrap();
+                    let text = error.to_string();
+                    assert!(text.contains(alert) && text.contains(meaning), "{protocol:?}: {text}");
+                    assert_eq!(error.forwarded, Forwarded::No, "{protocol:?}: {text}");
+                }
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_server_with_tls_that_is_asked_in_plain_http_is_recognised() {
+    LocalSet::new()
+        .run_until(async {
+            let tls = Authority::new().server(ServerSetup::default());
+            let server = Scripted::with_tls(|_, _| Reply::Answer(OK), tls).await;
+            let error = send(&pool(&server.http(), |_| ()), get(), Reuse::Any).await.err().unwrap();
+            assert!(error.to_string().contains("is it https://?"), "{error}");
+        })
+        .await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ pub(crate) struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
     pub(crate) const INTEGER: u8 = 0x02;
+    pub(crate) const BITS: u8 = 0x03;
     pub(crate) const OCTETS: u8 = 0x04;
     pub(crate) const OID: u8 = 0x06;
     pub(crate) const UTF8: u8 = 0x0c;

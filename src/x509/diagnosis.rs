@@ -8,7 +8,7 @@ use std::io;
 use rustls::{AlertDescription as Alert, CertificateError as Bad, Error, PeerIncompatible};
 
 use super::certificate::{Certificate, short};
-use super::verify::UnpinnedKey;
+use super::verify::{UnpinnedKey, WeakKey};
 
 type Hint = Cow<'static, str>;
 
@@ -38,31 +38,89 @@ pub(crate) fn of_exchange(error: &(dyn std::error::Error + 'static)) -> Option<&
 fn of_peer(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::InvalidMessage(_) => {
-            "what answered does not speak TLS; is the port right, or is a proxy in between?"
+            "the server does not speak TLS: is it http://? else check the port, and whether a proxy \
+             is in between"
         }
         Error::PeerIncompatible(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig) => {
             "the server takes no TLS version that is accepted here; see tls.min_version"
         }
-        Error::AlertReceived(Alert::ProtocolVersion) | Error::PeerIncompatible(_) => OLD_VERSION,
-        Error::AlertReceived(Alert::HandshakeFailure | Alert::InsufficientSecurity) => OLD_CIPHERS,
-        Error::AlertReceived(
-            Alert::CertificateRequired
-            | Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateUnknown
-            | Alert::CertificateExpired
-            | Alert::CertificateRevoked
-            | Alert::UnknownCA
-            | Alert::AccessDenied,
-        ) => "the server wants another client certificate; see tls.client_certificate_file",
-        Error::AlertReceived(Alert::UnrecognisedName) => {
-            "the server serves no such name; is the URL's host right?"
-        }
-        Error::NoApplicationProtocol | Error::AlertReceived(Alert::NoApplicationProtocol) => {
-            "the server does not take the HTTP version that is offered; see http of the upstream"
-        }
+        Error::PeerIncompatible(_) => OLD_VERSION,
+        Error::NoApplicationProtocol => OTHER_PROTOCOL,
+        Error::AlertReceived(alert) => return of_alert(*alert),
         _ => return None,
     })
+}
+
+/// Explains an alert of the server (RFC 8446 section 6.2).
+pub(crate) fn of_alert(alert: Alert) -> Option<&'static str> {
+    Some(match alert {
+        Alert::ProtocolVersion => OLD_VERSION,
+        Alert::HandshakeFailure | Alert::InsufficientSecurity => OLD_CIPHERS,
+        Alert::CertificateRequired => {
+            "the server asks for a client certificate and was shown none, or wants another client \
+             certificate; see tls.client_certificate_file"
+        }
+        Alert::UnknownCA => {
+            "the server does not know the authority that issued our client certificate, or its file \
+             lacks an intermediate; the server wants another client certificate; see \
+             tls.client_certificate_file"
+        }
+        Alert::CertificateExpired => {
+            "our client certificate has expired; renew it; see tls.client_certificate_file"
+        }
+        Alert::CertificateRevoked => {
+            "our client certificate was revoked; the server wants another client certificate; see \
+             tls.client_certificate_file"
+        }
+        Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::CertificateUnknown => {
+            "the server does not accept our client certificate; the server wants another client \
+             certificate; see tls.client_certificate_file"
+        }
+        Alert::AccessDenied => {
+            "the server knows our client certificate and gives it no access; ask the API's owner, or \
+             use another client certificate; see tls.client_certificate_file"
+        }
+        Alert::DecryptError => {
+            "the server could not verify our signature: do tls.client_certificate_file and \
+             tls.client_key_file belong together?"
+        }
+        Alert::UnrecognisedName => "the server serves no such name; is the URL's host right?",
+        Alert::NoApplicationProtocol => OTHER_PROTOCOL,
+        Alert::InternalError => "the server failed within TLS; ask the API's owner",
+        _ => return None,
+    })
+}
+
+/// True for an alert by which a TLS 1.3 server refuses a handshake that the client has ended already: it
+/// concerns the client's certificate or its Finished message, which a server checks before it reads a
+/// request (RFC 8446 section 4.4).
+pub(crate) fn refuses_handshake(alert: Alert) -> bool {
+    matches!(
+        alert,
+        Alert::CertificateRequired
+            | Alert::UnknownCA
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::AccessDenied
+            | Alert::DecryptError
+            | Alert::HandshakeFailure
+    )
+}
+
+/// The name of an alert as RFC 8446 section 6 writes it, such as `certificate_required`.
+pub(crate) fn alert_name(alert: Alert) -> String {
+    let debug = format!("{alert:?}").replace("CA", "Ca").replace("Recognised", "Recognized");
+    let mut name = String::new();
+    for character in debug.chars() {
+        if character.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(character.to_ascii_lowercase());
+    }
+    name
 }
 
 /// Explains a connection that was closed during the handshake.
@@ -78,6 +136,9 @@ pub(crate) fn of_break(error: &io::Error) -> Option<Hint> {
          through (see [egress]), or a server that knows no TLS 1.2",
     ))
 }
+
+const OTHER_PROTOCOL: &str =
+    "the server does not take the HTTP version that is offered; see http of the upstream";
 
 const OLD_VERSION: &str = "the server takes no TLS version that is accepted here; TLS 1.1 and older \
      are broken (RFC 8996): ask the API's owner to switch TLS 1.2 or 1.3 on, or see tls.min_version";
@@ -109,6 +170,12 @@ fn of_certificate(bad: &Bad, host: &str, chain: &[Certificate]) -> Option<Hint> 
 }
 
 fn of_other(other: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<Hint> {
+    if let Some(WeakKey { .. }) = other.downcast_ref() {
+        return Some(Cow::Borrowed(
+            "such a key can be broken: ask the API's owner for a certificate with an RSA key of 2048 \
+             bits or more, or an elliptic one",
+        ));
+    }
     if let Some(UnpinnedKey { found }) = other.downcast_ref() {
         return Some(Cow::Owned(format!(
             "somebody is in between, or the server has a new key: ask the API's owner, and only \
@@ -239,7 +306,17 @@ mod tests {
         let old = PeerIncompatible::ServerDoesNotSupportTls12Or13;
         check(Error::PeerIncompatible(old), "TLS 1.1 and older");
         check(Error::AlertReceived(Alert::CertificateRequired), "another client certificate");
+        check(Error::AlertReceived(Alert::UnknownCA), "the authority that issued");
+        check(Error::AlertReceived(Alert::CertificateExpired), "has expired");
+        check(Error::AlertReceived(Alert::CertificateRevoked), "was revoked");
+        check(Error::AlertReceived(Alert::AccessDenied), "gives it no access");
+        check(Error::AlertReceived(Alert::DecryptError), "belong together");
+        let clear = Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        check(clear, "the server does not speak TLS: is it http://?");
+        check(Bad::Other(OtherError(Arc::new(WeakKey { bits: 1024 }))).into(), "2048 bits");
         check(Error::AlertReceived(Alert::UnrecognisedName), "serves no such name");
+        assert_eq!(alert_name(Alert::UnknownCA), "unknown_ca");
+        assert_eq!(alert_name(Alert::CertificateRequired), "certificate_required");
         let other = |text: &str| Bad::Other(OtherError(Arc::from(Box::from(text)))).into();
         check(other("CaUsedAsEndEntity"), "CA:FALSE");
         check(other("something"), "");

@@ -4,6 +4,7 @@
 //! verified.
 
 use std::fmt;
+use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,6 +16,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
 use super::certificate::Certificate;
+use super::der::Der;
 
 /// A pinned server key: SHA-256 of its SubjectPublicKeyInfo (RFC 7469 section 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +61,51 @@ pub(crate) struct UnpinnedKey {
     pub(crate) found: Pin,
 }
 
+/// A key of the server's chain is too short for its signatures to count.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the server's certificate, or one of its chain, has a weak key: RSA of {bits} bits, and the least \
+     that is accepted is {LEAST_RSA_BITS}"
+)]
+pub(crate) struct WeakKey {
+    /// Length of its modulus.
+    pub(crate) bits: usize,
+}
+
+/// Bits of the shortest RSA key whose signatures rustls accepts.
+const LEAST_RSA_BITS: usize = 2048;
+
+/// The error of a signature that does not count, with the reason where it is a weak key: webpki says only
+/// that the signature is bad.
+fn explained<'c>(error: Error, chain: impl IntoIterator<Item = &'c CertificateDer<'c>>) -> Error {
+    if !matches!(error, Error::InvalidCertificate(CertificateError::BadSignature)) {
+        return error;
+    }
+    let mut lengths = chain.into_iter().filter_map(|certificate| rsa_bits(certificate));
+    match lengths.find(|bits| *bits < LEAST_RSA_BITS) {
+        Some(bits) => CertificateError::Other(OtherError(Arc::new(WeakKey { bits }))).into(),
+        None => error,
+    }
+}
+
+/// The length of a certificate's RSA key (RFC 8017 appendix A.1.1); `None` for other keys.
+fn rsa_bits(certificate: &CertificateDer<'_>) -> Option<usize> {
+    let info = ParsedCertificate::try_from(certificate).ok()?.subject_public_key_info();
+    let mut fields = Der::new(&info).enter(Der::SEQUENCE)?;
+    let algorithm = Der::new(fields.take(Der::SEQUENCE)?).take(Der::OID)?;
+    if !algorithm.starts_with(RSA) {
+        return None;
+    }
+    // The first byte of a bit string counts the bits that are left over: none here.
+    let (_, key) = fields.take(Der::BITS)?.split_first()?;
+    let modulus = Der::new(key).enter(Der::SEQUENCE)?.take(Der::INTEGER)?;
+    let modulus = modulus.strip_prefix(&[0]).unwrap_or(modulus);
+    Some(modulus.len() * 8 - usize::try_from(modulus.first()?.leading_zeros()).ok()?)
+}
+
+/// Object identifiers of RSA keys begin with this: 1.2.840.113549.1.1.
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1];
+
 /// Verifies the chain with `inner`, then compares the key with `pins` if there are any.
 #[derive(Debug)]
 struct PinnedVerifier {
@@ -67,12 +114,9 @@ struct PinnedVerifier {
     recorder: Option<ChainRecorder>,
 }
 
-/// A verifier that also requires one of the pinned keys; `inner` itself if there are no pins.
+/// A verifier that says more of a weak key, and requires one of the pinned keys if there are any.
 pub fn pinned(inner: Arc<dyn ServerCertVerifier>, pins: &[Pin]) -> Arc<dyn ServerCertVerifier> {
-    match pins {
-        [] => inner,
-        pins => Arc::new(PinnedVerifier { inner, pins: pins.to_vec(), recorder: None }),
-    }
+    Arc::new(PinnedVerifier { inner, pins: pins.to_vec(), recorder: None })
 }
 
 /// Records the chain that one server presents, trusted or not. Clones share the record.
@@ -109,7 +153,9 @@ impl ServerCertVerifier for PinnedVerifier {
         if let Some(recorder) = &self.recorder {
             recorder.record(leaf, others);
         }
-        let verified = self.inner.verify_server_cert(leaf, others, name, ocsp, now)?;
+        let verified = self.inner.verify_server_cert(leaf, others, name, ocsp, now);
+        let verified =
+            verified.map_err(|error| explained(error, iter::once(leaf).chain(others)))?;
         if !self.pins.is_empty() {
             let found = Pin::of(leaf)?;
             if !self.pins.contains(&found) {
@@ -126,7 +172,8 @@ impl ServerCertVerifier for PinnedVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, certificate, signed)
+        let verified = self.inner.verify_tls12_signature(message, certificate, signed);
+        verified.map_err(|error| explained(error, [certificate]))
     }
 
     fn verify_tls13_signature(
@@ -135,7 +182,8 @@ impl ServerCertVerifier for PinnedVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, certificate, signed)
+        let verified = self.inner.verify_tls13_signature(message, certificate, signed);
+        verified.map_err(|error| explained(error, [certificate]))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -159,5 +207,21 @@ mod tests {
         for wrong in ["", "sha256//", &text[..40], "AAECAw==", "md5/AAECAw==", "sha1//AAAA"] {
             assert_eq!(Pin::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_weak_key_is_named_where_a_signature_does_not_count() {
+        use rustls::pki_types::pem::PemObject as _;
+        let pem = include_bytes!("../../tests/fixtures/tls/rsa-1024.pem");
+        let weak = CertificateDer::from_pem_slice(pem).unwrap();
+        assert_eq!(rsa_bits(&weak), Some(1024));
+        let check = |error: CertificateError, expected: &str| {
+            let text = format!("{:?}", explained(error.into(), [&weak]));
+            assert!(text.contains(expected), "{text}");
+        };
+        check(CertificateError::BadSignature, "WeakKey { bits: 1024 }");
+        check(CertificateError::Revoked, "Revoked");
+        let key = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        assert_eq!(rsa_bits(key.cert.der()), None);
     }
 }

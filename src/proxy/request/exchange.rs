@@ -15,7 +15,7 @@ use super::retry::{Replay, is_safe};
 use super::scope::{RequestBodyScope, RequestScope};
 use crate::body::Body;
 use crate::clock::Moment;
-use crate::net::connect::ConnectError;
+use crate::net::connect::{ConnectError, ConnectPhase};
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::headers;
 use crate::proxy::limits::body::{BodyObserver, BodyProgress, LimitError, LimitedBody};
@@ -311,6 +311,11 @@ impl Exchange {
                 Rejection::new(Code::Overloaded, error.to_string())
                     .retry_after(OVERLOADED_RETRY_AFTER)
             }
+            (None, SendErrorKind::TlsAlert(_)) => {
+                let alert =
+                    ConnectFailure { proxy_error: "tls_alert_received", egress_answer: None };
+                Rejection::new(Code::UpstreamReset, error.to_string()).about_connect(alert)
+            }
             (None, _) => Rejection::new(Code::UpstreamReset, error.to_string()),
         };
         if matches!(rejection.code, Code::Connect | Code::UpstreamReset | Code::Overloaded) {
@@ -349,10 +354,13 @@ fn client_left() -> Rejection {
     Rejection::new(Code::ClientLeft, "the client closed its connection before the request was sent")
 }
 
-/// The rejection of a request for which no connection could be made. It has no hints: those are for
-/// the operator, in the log and `check --live`.
+/// The rejection of a request for which no connection could be made. The remedies of TLS are told to the
+/// app too, since few of its errors explain themselves; those of networks are for the operator, in the
+/// log and `check --live`.
 fn not_connected(failure: &ConnectError) -> Rejection {
-    Rejection::new(Code::Connect, failure.to_string()).about_connect(ConnectFailure {
+    let remedy = failure.hint().filter(|_| failure.phase == ConnectPhase::Tls);
+    let remedy = remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
+    Rejection::new(Code::Connect, format!("{failure}{remedy}")).about_connect(ConnectFailure {
         proxy_error: failure.proxy_error(),
         egress_answer: failure.proxy_answer().map(str::to_owned),
     })
