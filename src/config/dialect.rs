@@ -147,26 +147,33 @@ pub(super) fn header_value(text: &str) -> Result<HeaderValue, &'static str> {
     HeaderValue::from_str(text).map_err(|_| "a header holds no control characters")
 }
 
+/// Headers that frame the message, steer the connection, or carry credentials.
+const OURS: [&str; 10] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// True for a header that this program writes itself, so that no setting may set it.
+pub(super) fn is_ours(header: &HeaderName) -> bool {
+    OURS.contains(&header.as_str())
+}
+
 /// The name of a header that may be set: not one that frames the message or steers the connection.
 pub(super) fn header_name(name: &str, item: &Item<'_>) -> Option<HeaderName> {
-    const OURS: [&str; 10] = [
-        "authorization",
-        "connection",
-        "content-length",
-        "content-type",
-        "host",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
     let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
         let problem = Diagnostic::error("this is not the name of a header");
         item.fail_at_hidden_key(problem.label("expected letters, digits and `-`"));
         return None;
     };
-    if OURS.contains(&header.as_str()) {
+    if is_ours(&header) {
         let problem = Diagnostic::error(format!("`{header}` cannot be set"));
         item.fail_at_key(problem.label("bearer-proxy writes it"));
         return None;

@@ -124,6 +124,9 @@ fn upstream<'c>(
     let strip_mount = section.bool("strip_mount", true);
     let stores = egress.store_http(tls);
     let set_headers = set_headers(&section.section("set_headers"), &stores);
+    let request_id_header = section.item("request_id_header");
+    let request_id_header =
+        request_id_header.and_then(|item| request_id_header_name(&item, &set_headers));
     let renew_on = routes::renew_on(section, RenewOn::default());
     let context = RouteContext { incoming, clients: &server.clients, mount: &mount, renew_on };
     let routes = routes::read(section, &context);
@@ -146,6 +149,7 @@ fn upstream<'c>(
         },
         credential: credential.as_ref().map(|(name, _)| name.as_str()).unwrap_or_default().into(),
         set_headers,
+        request_id_header,
         incoming_authorization: incoming,
         query_access_token: section.choice("query_access_token", &QUERY_TOKENS, query_access_token),
         forwarding_headers: section.choice(
@@ -218,6 +222,21 @@ fn mount(item: &Item<'_>) -> Option<String> {
             Ok(_) => Err("a mount is a plain path: no {x}, no /**".to_owned()),
             Err(error) => Err(error.to_string()),
         },
+    })
+}
+
+/// A header that `set_headers` sets too would be sent with its fixed text alone.
+fn request_id_header_name(
+    item: &Item<'_>,
+    set_headers: &[(HeaderName, HeaderText)],
+) -> Option<HeaderName> {
+    item.parse(|text| match HeaderName::from_bytes(text.as_bytes()) {
+        Err(_) => Err("a name has letters, digits and `-`"),
+        Ok(name) if dialect::is_ours(&name) => Err("bearer-proxy writes this header itself"),
+        Ok(name) if set_headers.iter().any(|(set, _)| *set == name) => {
+            Err("set_headers sets it too; write it in one of the two places")
+        }
+        Ok(name) => Ok(name),
     })
 }
 

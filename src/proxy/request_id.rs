@@ -15,7 +15,11 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The id of a request: the app's own if it is fit to be logged, else a random number of 128 bits, made
 /// when it is first needed.
 #[derive(Default)]
-pub struct RequestId(OnceCell<HeaderValue>);
+pub struct RequestId {
+    value: OnceCell<HeaderValue>,
+    /// Set for an id that the app sent.
+    is_own: bool,
+}
 
 impl RequestId {
     /// Longest id that is accepted, in bytes.
@@ -23,18 +27,27 @@ impl RequestId {
 
     /// Takes the id from `X-Request-Id`, if it is printable and short.
     pub fn of(headers: &HeaderMap, fields: FieldClass) -> Self {
-        let id = Self::default();
+        let mut id = Self::default();
         if fields.intersects(FieldClass::REQUEST_ID)
             && let Some(own) = headers.get(X_REQUEST_ID).filter(|own| is_acceptable(own.as_bytes()))
         {
-            let _ = id.0.set(own.clone());
+            id = Self { value: OnceCell::from(own.clone()), is_own: true };
         }
         id
     }
 
     /// The id as a header value.
     pub fn value(&self) -> &HeaderValue {
-        self.0.get_or_init(random)
+        self.value.get_or_init(random)
+    }
+
+    /// Tells the upstream the id in this header. An id that the app sent leaves the app's own header of this
+    /// name as it is, since it may be another id of the app; one that was made here replaces it.
+    pub fn attach(&self, headers: &mut HeaderMap, name: &HeaderName) {
+        if self.is_own && headers.contains_key(name) {
+            return;
+        }
+        headers.insert(name.clone(), self.value().clone());
     }
 
     /// The id's text.
@@ -79,6 +92,28 @@ mod tests {
         check("", false);
         check("two words", false);
         check("quo\"ted", false);
+        let attached = |fields: &[(&'static str, &'static str)], name: &'static str| {
+            let field = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            let mut headers: HeaderMap = fields.iter().map(field).collect();
+            let id = RequestId::of(&headers, FieldClass::classify_all(&headers));
+            id.attach(&mut headers, &HeaderName::from_static(name));
+            let found: Vec<_> = headers.get_all(name).iter().cloned().collect();
+            (found, id.value().clone())
+        };
+        let taken = [("x-request-id", "pay-1"), ("x-trace", "t-1")];
+        assert_eq!(attached(&taken, "x-request-id").0, ["pay-1"]);
+        assert_eq!(attached(&taken, "x-trace").0, ["t-1"], "the app's own stays");
+        assert_eq!(attached(&taken[..1], "x-trace").0, ["pay-1"]);
+        for (fields, name) in [
+            (&[("x-request-id", "no id")][..], "x-request-id"),
+            (&taken[1..], "x-trace"),
+            (&[], "x-trace"),
+        ] {
+            let (found, made) = attached(fields, name);
+            assert_eq!(found, [made], "{fields:?} {name}");
+        }
         let made = RequestId::default();
         assert_eq!(made.as_str(), made.as_str());
         assert_ne!(made.as_str(), RequestId::default().as_str());

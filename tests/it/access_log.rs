@@ -341,3 +341,37 @@ async fn a_download_that_its_app_gives_up_is_no_failure() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0]["method"], "DELETE");
 }
+
+#[tokio::test]
+async fn the_upstream_is_told_the_id_of_a_request_where_a_setting_says_so() {
+    let bank = raw_server().await;
+    let url = format!("http://{}", bank.addr);
+    let told = async |proxy: &Fronted, fields: &str| {
+        let mut app = client(proxy.addr).await;
+        app.send(format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n")).await;
+        let mut serving = bank.accept().await;
+        let head = serving.read_head().await;
+        serving.send("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+        let id = app.read("GET").await.header("bearer-proxy-request-id").unwrap().to_owned();
+        let field = |name: &str| {
+            let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+            let found = lines.find(|(found, _)| found.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.to_owned())
+        };
+        (id, field("x-request-id"), field("x-trace"))
+    };
+    let proxy = in_front_of(&url, Extra::default()).await;
+    let (_, request_id, trace) = told(&proxy, "").await;
+    assert_eq!((request_id, trace), (None, None), "off by default");
+    let upstream = "request_id_header = \"X-Trace\"";
+    let proxy = in_front_of(&url, Extra { upstream, ..Extra::default() }).await;
+    let (id, request_id, trace) = told(&proxy, "").await;
+    assert_eq!((request_id, trace), (None, Some(id)));
+    let (id, _, trace) = told(&proxy, "X-Trace: of-the-app\r\n").await;
+    assert_eq!(trace, Some(id), "an id that was made here replaces it");
+    let (id, request_id, trace) = told(&proxy, "X-Request-Id: pay-1\r\n").await;
+    assert_eq!((id.as_str(), request_id.as_deref()), ("pay-1", Some("pay-1")));
+    assert_eq!(trace.as_deref(), Some("pay-1"));
+    let (_, _, trace) = told(&proxy, "X-Request-Id: pay-1\r\nX-Trace: t-1\r\n").await;
+    assert_eq!(trace.as_deref(), Some("t-1"));
+}

@@ -194,6 +194,7 @@ fn settings() -> ProxySettings {
             incoming_authorization: Default::default(),
             query_access_token: Default::default(),
             forwarding_headers: Default::default(),
+            request_id_header: None,
             rewrite_cookies: false,
             response_timeout: RESPONSE_TIMEOUT,
             body_idle_timeout: RESPONSE_TIMEOUT,

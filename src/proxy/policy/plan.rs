@@ -80,6 +80,8 @@ pub struct UpstreamPlan {
     pub host: HeaderValue,
     /// Fixed headers; `None` for a secret that could not be read.
     pub set_headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// The header for the id of a request.
+    pub request_id_header: Option<HeaderName>,
     /// Handling of an Authorization header of the app.
     pub incoming_authorization: IncomingAuthorization,
     /// Handling of an `access_token` in the query.
@@ -283,6 +285,7 @@ impl UpstreamPlan {
             connection: Arc::new(settings.connection.clone()),
             host: HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static("")),
             set_headers,
+            request_id_header: settings.request_id_header.clone(),
             incoming_authorization: settings.incoming_authorization,
             query_access_token: settings.query_access_token,
             append_forwarding: settings.forwarding_headers == ForwardingHeaders::Append,

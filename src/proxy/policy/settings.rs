@@ -157,6 +157,9 @@ pub struct UpstreamSettings {
     pub credential: Arc<str>,
     /// Fixed headers, which replace those of the app.
     pub set_headers: Vec<(HeaderName, HeaderText)>,
+    /// The header that tells the upstream the id of a request; none by default. An id that the app sent
+    /// leaves the app's own header of this name as it is; an id that was made here replaces it.
+    pub request_id_header: Option<HeaderName>,
     /// Handling of an Authorization header of the app.
     pub incoming_authorization: IncomingAuthorization,
     /// Handling of an `access_token` in the query.

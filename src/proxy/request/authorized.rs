@@ -197,6 +197,9 @@ impl Draft {
             forwarding::append(headers, Hop { client, host, tls: self.tls });
         }
         headers.insert(HOST, upstream.host.clone());
+        if let Some(name) = &upstream.request_id_header {
+            self.exchange.scope.record(|record| record.id().attach(headers, name));
+        }
         for (name, value) in &upstream.set_headers {
             let value = value.as_ref().ok_or_else(|| {
                 Rejection::new(

@@ -64,6 +64,7 @@ fn upstream(name: &str, listener: usize, routes: Vec<RouteSettings>) -> Upstream
         forwarding_headers: Default::default(),
         response_timeout: Duration::from_secs(60),
         body_idle_timeout: Duration::from_secs(60),
+        request_id_header: None,
         rewrite_cookies: false,
         routes,
     }
