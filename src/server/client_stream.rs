@@ -43,6 +43,9 @@ pub trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// The state of the client as the kernel knows it.
     fn peer_state(&self) -> PeerState;
 
+    /// True if the client has reset the connection: it reads nothing of what was sent.
+    fn was_reset(&self) -> bool;
+
     /// Watches for a client that leaves, and takes none of its bytes.
     fn poll_peer(&mut self, cx: &mut Context<'_>) -> PeerWatch;
 
@@ -74,6 +77,10 @@ macro_rules! client_socket {
 
             fn peer_state(&self) -> PeerState {
                 peer_of(self).0
+            }
+
+            fn was_reset(&self) -> bool {
+                pending_events(self.as_fd()).is_ok_and(|events| events.contains(PollFlags::ERR))
             }
 
             fn poll_peer(&mut self, cx: &mut Context<'_>) -> PeerWatch {
@@ -122,6 +129,10 @@ impl<I: ClientStream> ClientStream for TlsStream<I> {
         self.get_ref().0.peer_state()
     }
 
+    fn was_reset(&self) -> bool {
+        self.get_ref().0.was_reset()
+    }
+
     /// Decrypts what has come, because the end of TLS is a message of its own (`close_notify`). Decrypted
     /// bytes stay in the session until they are read.
     fn poll_peer(&mut self, cx: &mut Context<'_>) -> PeerWatch {
@@ -154,6 +165,10 @@ impl ClientStream for tokio::io::DuplexStream {
 
     fn peer_state(&self) -> PeerState {
         PeerState::Connected // in memory there is no kernel to ask
+    }
+
+    fn was_reset(&self) -> bool {
+        false
     }
 
     fn poll_peer(&mut self, _: &mut Context<'_>) -> PeerWatch {

@@ -19,9 +19,10 @@ use hyper::server::conn::http1::{Builder, UpgradeableConnection};
 use hyper::service::{HttpService, service_fn};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::time::sleep;
+use tokio::time::{Duration, Instant, sleep};
 use tower::util::Oneshot;
 
+use super::client_stream::PeerState;
 use super::drain::{Drain, DrainHandle};
 use super::head_error::HeadError;
 use super::inbound::{ClientProbe, ConnectionInfo, Inbound, RequestService};
@@ -40,6 +41,12 @@ const MIN_BUFFER: usize = 8 * 1024;
 const MAX_BUFFER: usize = 64 * 1024;
 /// The number of header lines up to which hyper keeps its table on the stack.
 const DEFAULT_MAX_HEADERS: usize = 100;
+
+/// Longest wait for the reset of a client that had closed its sending side before its response: a round
+/// trip on the way to the app.
+const RESET_TIME: Duration = Duration::from_millis(300);
+/// Time between two looks for it.
+const RESET_CHECK: Duration = Duration::from_millis(10);
 
 fn builder(settings: &ConnectionSettings) -> Builder {
     let mut builder = Builder::new();
@@ -87,6 +94,7 @@ pub(super) async fn serve<S: RequestService>(
         let served = builder(settings).serve_connection(TokioIo::new(io.clone()), serve_request);
         drive(pin!(served.with_upgrades()), &current, settings, handle).await
     };
+    current.confirm().await;
     // No more of the responses is flushed from here on.
     current.unflushed.take().into_iter().for_each(|pending| pending.abandon(&io));
     close(&reason, io, &current).await;
@@ -191,6 +199,8 @@ struct Exchange {
     close_after_response: Cell<bool>,
     /// Responses that hyper has taken to their end, but the kernel may not have yet.
     unflushed: RefCell<Vec<PendingDelivery>>,
+    /// Responses that the kernel has, to a client that may be gone.
+    unconfirmed: RefCell<Vec<PendingDelivery>>,
 }
 
 /// A response of which the client may not have all.
@@ -198,6 +208,8 @@ struct PendingDelivery {
     observer: Rc<dyn DeliveryObserver>,
     /// Bytes that the socket had taken when the response began.
     written_before: u64,
+    /// True if the client had closed its sending side when the response began.
+    half_closed: bool,
 }
 
 impl PendingDelivery {
@@ -212,16 +224,43 @@ impl PendingDelivery {
 impl Exchange {
     fn new(io: SharedIo) -> Self {
         let [is_receiving, upgrade_offered, switched, close_after_response] = Default::default();
-        let unflushed = RefCell::default();
-        Self { io, is_receiving, upgrade_offered, switched, close_after_response, unflushed }
+        let (unflushed, unconfirmed) = Default::default();
+        Self {
+            io,
+            is_receiving,
+            upgrade_offered,
+            switched,
+            close_after_response,
+            unflushed,
+            unconfirmed,
+        }
     }
 
     /// Reports the responses whose last byte the kernel has taken meanwhile.
     fn report_flushed(&self) {
         if !self.unflushed.borrow().is_empty() && self.io.is_flushed() {
             for pending in self.unflushed.take() {
-                pending.observer.delivered(Delivery::Complete);
+                match pending.half_closed {
+                    true => self.unconfirmed.borrow_mut().push(pending),
+                    false => pending.observer.delivered(Delivery::Complete),
+                }
             }
+        }
+    }
+
+    /// Reports the responses to a client that had closed its sending side, once it is known whether it has
+    /// closed the other side too: then its system answers our bytes with a reset.
+    async fn confirm(&self) {
+        let pending = self.unconfirmed.take();
+        if pending.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + RESET_TIME;
+        while !self.io.was_reset() && Instant::now() < deadline {
+            sleep(RESET_CHECK).await;
+        }
+        if !self.io.was_reset() {
+            pending.iter().for_each(|pending| pending.observer.delivered(Delivery::Complete));
         }
     }
 
@@ -302,7 +341,11 @@ fn respond(
     }
     let written_before = busy.0.io.written();
     let observer = response.body_mut().take_observer();
-    let delivery = observer.map(|observer| PendingDelivery { observer, written_before });
+    // The kernel is asked for unsafe requests alone: a payment that nobody hears of is worth a system call.
+    let is_unsafe = busy.0.io.phase() == ConnectionPhase::Busy;
+    let half_closed = is_unsafe && busy.0.io.peer_state() == PeerState::HalfClosed;
+    let delivery =
+        observer.map(|observer| PendingDelivery { observer, written_before, half_closed });
     // hyper drops the body of such a response without polling it.
     let ended = request.is_head
         || response.body().is_end_stream()

@@ -96,6 +96,16 @@ impl SharedIo {
         })))
     }
 
+    /// The state of the client as the kernel knows it.
+    pub fn peer_state(&self) -> PeerState {
+        self.downgrade().peer_state()
+    }
+
+    /// True if the client has reset the connection.
+    pub fn was_reset(&self) -> bool {
+        self.lock().stream.was_reset()
+    }
+
     /// A handle for holders that may outlive the connection.
     pub fn downgrade(&self) -> WeakIo {
         WeakIo(Arc::downgrade(&self.0))

@@ -130,6 +130,34 @@ async fn an_answer_for_which_nobody_waits_any_more_is_not_delivered() {
     assert!(line["detail"].as_str().unwrap().contains("did not get the whole answer"), "{line}");
 }
 
+/// A close sends the same FIN as an app that has sent all and waits. Only the reset that answers our bytes
+/// tells that nobody reads them.
+#[tokio::test]
+async fn an_answer_to_an_app_that_has_closed_its_connection_is_not_delivered() {
+    for waits in [false, true] {
+        let bank = raw_server().await;
+        let proxy = logged(&format!("http://{}", bank.addr), "").await;
+        let mut app = client(proxy.addr).await;
+        app.send(POST).await;
+        let mut serving = paid(&bank).await;
+        app.finish().await;
+        let app = waits.then_some(app);
+        serving.send(CREATED).await;
+        if let Some(mut app) = app {
+            assert_eq!(app.read("POST").await.text(), "ok");
+        }
+        let line = line(&proxy).await;
+        let (level, delivered) = if waits { ("INFO", "yes") } else { ("WARN", "no") };
+        let expected = [
+            ("level", level.into()),
+            ("status", 201.into()),
+            ("forwarded", "yes".into()),
+            ("delivered", delivered.into()),
+        ];
+        check(&line, &expected);
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_the_app_takes_in_part_is_delivered_partly() {
     const LONG: usize = 64 * 1024 * 1024;
