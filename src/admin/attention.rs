@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::report::{OpenFiles, StatusReport, UpstreamReport};
+use super::report::{OpenFiles, REFUSALS_IN_A_ROW, StatusReport, UpstreamReport};
 use crate::clock::{Moment, date};
 use crate::token::TokenStatus;
 
@@ -150,11 +150,19 @@ impl Points {
         let (name, now) = (&upstream.name, date(now.wall));
         // Dates of RFC 3339 in UTC compare as text.
         if let Some(error) = &upstream.last_error
-            && upstream.last_success.as_ref().is_none_or(|success| *success < error.at)
+            // In the same second the error came last: an answer's head comes before its body breaks off.
+            && upstream.last_success.as_ref().is_none_or(|success| *success <= error.at)
         {
             self.add(
                 format!("Upstream {name} fails since {}: {}.", error.at, error.detail),
                 CHECK_LIVE,
+            );
+        }
+        if upstream.unauthorized_in_a_row >= REFUSALS_IN_A_ROW {
+            let times = upstream.unauthorized_in_a_row;
+            self.add(
+                format!("Upstream {name} answers nothing but 401, {times} times in a row."),
+                "it does not accept the tokens: do token_url, client and scopes belong to this API?",
             );
         }
         if let Some(limit) = &upstream.last_rate_limit
@@ -200,7 +208,10 @@ impl Points {
     fn instance(&mut self, report: &StatusReport) {
         if let Some(reload) = &report.last_reload {
             if let Some(error) = &reload.error {
-                let error = error.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                // Warnings may stand before the error.
+                let first = error.lines().find(|line| line.starts_with("error"));
+                let error = first.or(error.lines().next()).unwrap_or_default();
+                let error = error.trim_start_matches("error: ");
                 let what = format!("The configuration of {} is refused: {error}", reload.at);
                 self.add(
                     what,
@@ -317,6 +328,10 @@ mod tests {
         let until = Some(date(now.after(Duration::from_secs(60)).wall));
         let quota = "x-quota: 0".to_owned();
         let last_rate_limit = Some(RateLimitReport { at: at.clone(), until, quota });
+        row(
+            UpstreamReport { unauthorized_in_a_row: 3, ..upstream() },
+            &["nothing but 401, 3 times"],
+        );
         row(UpstreamReport { last_rate_limit, ..upstream() }, &["limited until 2", "x-quota: 0"]);
         let lacking = |at: &str| {
             let (at, route, scope) = (at.into(), "pay".into(), "payments".into());

@@ -38,6 +38,8 @@ pub struct StatusReport {
 
 /// Requests that a report lists.
 pub const MAX_REQUESTS: usize = 100;
+/// Answers 401 in a row from which an upstream counts as one that accepts no token.
+pub const REFUSALS_IN_A_ROW: u64 = 3;
 /// Routes that a report lists.
 pub const MAX_ROUTES: usize = 500;
 
@@ -161,7 +163,8 @@ pub struct ScopeReport {
 pub struct UpstreamError {
     /// When it failed, as RFC 3339.
     pub at: String,
-    /// The code of the app's problem document.
+    /// The code of the app's problem document; `upstream_status` for an answer of the upstream with a status
+    /// of 500 or above.
     pub code: &'static str,
     /// The words of the app's problem document.
     pub detail: String,

@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::time::Duration;
-
-use rustls::CertificateError;
 
 use super::Origin;
 use super::connect::ConnectReport;
@@ -88,9 +87,18 @@ impl ConnectError {
         Self { timed_out: true, ..Self::new(phase, message, Some(hint)) }
     }
 
-    pub(super) fn dns(host: &str, error: &io::Error) -> Self {
-        let message = format!("the name {host} cannot be resolved: {error}");
-        Self::new(ConnectPhase::Dns, message, Some(DNS_HINT))
+    pub(super) fn dns(host: &str, error: &impl fmt::Display) -> Self {
+        match has_file_descriptors() {
+            true => {
+                let message = format!("the name {host} cannot be resolved: {error}");
+                Self::new(ConnectPhase::Dns, message, Some(DNS_HINT))
+            }
+            // The system's resolver says anything then, such as that a device is busy.
+            false => {
+                let message = format!("the name {host} cannot be resolved: too many open files");
+                Self::new(ConnectPhase::Dns, message, Some(FILES_HINT))
+            }
+        }
     }
 
     /// `host` and `authority` are the origin's, or those of its egress proxy.
@@ -100,8 +108,7 @@ impl ConnectError {
         let mut hint = None;
         while let Some(current) = source {
             if let Some(dns) = current.downcast_ref::<DnsError>() {
-                let message = format!("the name {host} cannot be resolved: {dns}");
-                return Self::new(ConnectPhase::Dns, message, Some(DNS_HINT));
+                return Self::dns(host, dns);
             }
             if current.downcast_ref().is_some_and(refused) {
                 hint = Some("nothing listens there: check host and port");
@@ -127,9 +134,8 @@ impl ConnectError {
             None => diagnosis::of_break(error),
         };
         let why = match cause {
-            // rustls prints foreign reasons with their inner structure.
-            Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
-                format!("invalid peer certificate: {}", other.0)
+            Some(rustls::Error::InvalidCertificate(why)) => {
+                format!("invalid peer certificate: {}", diagnosis::certificate_words(why))
             }
             _ => error.to_string(),
         };
@@ -184,6 +190,17 @@ impl ConnectError {
 }
 
 const DNS_HINT: &str = "check the host name, and the DNS of this machine or pod";
+
+const FILES_HINT: &str = "raise the limit of open files (LimitNOFILE, ulimit -n)";
+
+/// True if the process may open another file.
+fn has_file_descriptors() -> bool {
+    let opened = std::fs::File::open("/dev/null");
+    !opened.is_err_and(|error| {
+        let error = rustix::io::Errno::from_io_error(&error);
+        matches!(error, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+    })
+}
 
 fn refused(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ConnectionRefused

@@ -81,6 +81,8 @@ struct AnswerRecord {
     /// True if the upstream broke it off, or let it rest for too long. An app that leaves in the middle
     /// makes an answer incomplete too, and is no fault of anybody's.
     broke_off: bool,
+    /// True if the upstream answered that it failed, or that it does not accept the token.
+    refused: bool,
 }
 
 impl AccessRecord {
@@ -281,7 +283,8 @@ impl AccessRecord {
         let (mut response, answer) = match outcome {
             Ok(response) => {
                 self.forwarded = Forwarded::Yes;
-                self.note_answer(&response, now);
+                let detail = self.note_answer(&response, now);
+                let refused = detail.is_some();
                 let body = response.body();
                 let complete = Some(body.is_end_stream() || body.is_whole());
                 let status = response.status();
@@ -290,10 +293,11 @@ impl AccessRecord {
                     AnswerRecord {
                         status,
                         code: None,
-                        detail: None,
+                        detail,
                         after,
                         complete,
                         broke_off: false,
+                        refused,
                     },
                 )
             }
@@ -306,7 +310,15 @@ impl AccessRecord {
                 let status = response.status();
                 (
                     response,
-                    AnswerRecord { status, code, detail, after, complete: None, broke_off: false },
+                    AnswerRecord {
+                        status,
+                        code,
+                        detail,
+                        after,
+                        complete: None,
+                        broke_off: false,
+                        refused: false,
+                    },
                 )
             }
         };
@@ -329,21 +341,33 @@ impl AccessRecord {
         response
     }
 
-    /// Notes a response in the state of its upstream.
-    fn note_answer(&self, response: &Response<Body>, now: Instant) {
-        let Some((_, route)) = &self.route else { return };
+    /// Notes a response in the state of its upstream. Returns what an operator must know of it: that the
+    /// upstream failed, or does not accept the token.
+    fn note_answer(&self, response: &Response<Body>, now: Instant) -> Option<Cow<'static, str>> {
+        let (_, route) = self.route.as_ref()?;
         let (upstream, status) = (route.metrics.upstream(), response.status());
         upstream.answered(now, status);
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             let challenge = response.headers().get(WWW_AUTHENTICATE);
             upstream.challenged(status, challenge.map(HeaderValue::as_bytes));
-            if classify_challenge(response, RenewOn::default()) == Challenge::InsufficientScope {
-                upstream.lacks_scope(&route.name, &challenged_scope(response));
-            }
         }
+        let refusal = match classify_challenge(response, RenewOn::default()) {
+            Challenge::InsufficientScope => {
+                upstream.lacks_scope(&route.name, &challenged_scope(response));
+                Some("the upstream says that the token lacks a scope (insufficient_scope)".into())
+            }
+            Challenge::InvalidToken => Some("the upstream does not accept the token".into()),
+            Challenge::None | Challenge::Other => None,
+        };
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN) {
             upstream.rate_limited(status, response.headers());
         }
+        if status.is_server_error() {
+            let detail = format!("the upstream answered with status {}", status.as_u16());
+            upstream.failed("upstream_status", &detail);
+            return Some(detail.into());
+        }
+        refusal
     }
 
     /// Notes a failed exchange in the state of its upstream, and each refusal among the recent ones.
@@ -368,7 +392,7 @@ impl AccessRecord {
     }
 
     fn write(&self, answer: &AnswerRecord) {
-        let AnswerRecord { status, code, detail, after, complete, broke_off } = answer;
+        let AnswerRecord { status, code, detail, after, complete, broke_off, refused } = answer;
         let unsafe_method = !is_safe(&self.method);
         let client_left = *code == Some(Code::ClientLeft);
         let failed = status.is_server_error() || code.is_some() && !client_left || *broke_off;
@@ -427,7 +451,7 @@ impl AccessRecord {
                 )
             };
         }
-        if unsettled || *broke_off || code.is_some_and(Code::needs_operator) {
+        if unsettled || *broke_off || *refused || code.is_some_and(Code::needs_operator) {
             line!(warn);
         } else {
             line!(info);
@@ -446,6 +470,8 @@ impl Drop for AccessRecord {
     fn drop(&mut self) {
         // Asked at the end and not when the response was made: a response that was complete for hyper may
         // still be in our buffers when a second signal ends the program.
+        // An attempt whose task was dropped has waited for the upstream until now.
+        self.attempt_ended(Instant::now());
         let aborting = self.stop.phase() == ShutdownPhase::Aborting;
         let mut answer = self.answer.take().unwrap_or_else(|| {
             // Dropped before its response: by a shutdown, or because the client has left.
@@ -457,6 +483,7 @@ impl Drop for AccessRecord {
                 after: self.started.elapsed(),
                 complete: None,
                 broke_off: false,
+                refused: false,
             }
         });
         // A shutdown has cut the response of an upstream.

@@ -90,7 +90,8 @@ pub struct InsufficientScope {
 pub struct UpstreamFailure {
     /// When it failed.
     pub at: SystemTime,
-    /// The code of the refusal that the app was given, such as `connect`.
+    /// The code of the refusal that the app was given, such as `connect`; `upstream_status` for an answer
+    /// of the upstream with a status of 500 or above.
     pub code: &'static str,
     /// The same words as in the app's problem document.
     pub detail: String,

@@ -9,6 +9,7 @@ use rustls::{AlertDescription as Alert, CertificateError as Bad, Error, PeerInco
 
 use super::certificate::{Certificate, short};
 use super::verify::{UnpinnedKey, WeakKey};
+use crate::clock::date;
 
 type Hint = Cow<'static, str>;
 
@@ -256,6 +257,37 @@ fn other_name(host: &str, chain: &[Certificate]) -> Hint {
             short(&leaf.subject)
         )),
         _ => Cow::Borrowed("the certificate is for another name; is the URL's host right?"),
+    }
+}
+
+/// The reason for which a certificate is refused. rustls prints most of them as the names of its variants,
+/// which stay in brackets for a search.
+pub(crate) fn certificate_words(why: &Bad) -> Cow<'static, str> {
+    let at = |time: &rustls::pki_types::UnixTime| {
+        let time = std::time::Duration::from_secs(time.as_secs());
+        date(std::time::UNIX_EPOCH.checked_add(time).unwrap_or(std::time::UNIX_EPOCH))
+    };
+    match why {
+        Bad::Expired => "it has expired (Expired)".into(),
+        Bad::ExpiredContext { not_after, .. } => {
+            format!("it has expired at {} (Expired)", at(not_after)).into()
+        }
+        Bad::NotValidYet => "it is not valid yet (NotValidYet)".into(),
+        Bad::NotValidYetContext { not_before, .. } => {
+            format!("it is not valid before {} (NotValidYet)", at(not_before)).into()
+        }
+        Bad::UnknownIssuer => "its issuer is not trusted (UnknownIssuer)".into(),
+        Bad::BadSignature => "a signature in its chain is wrong (BadSignature)".into(),
+        Bad::BadEncoding => "it cannot be read (BadEncoding)".into(),
+        Bad::Revoked => "it was revoked (Revoked)".into(),
+        // rustls prints foreign reasons with their inner structure.
+        Bad::Other(other) => match other.to_string().as_str() {
+            "CaUsedAsEndEntity" => {
+                "a CA's certificate is used as that of a server (CaUsedAsEndEntity)".into()
+            }
+            other => other.to_owned().into(),
+        },
+        other => other.to_string().into(),
     }
 }
 

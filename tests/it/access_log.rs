@@ -225,6 +225,41 @@ async fn what_a_second_signal_or_the_drain_timeout_cuts_is_in_the_log() {
             ("delivered", "no".into()),
         ];
         check(&found[0], &expected);
+        // It was the bank that was waited for.
+        let spent = |name: &str| found[0][name].as_f64().unwrap();
+        assert!(spent("upstream_ms") > spent("proxy_ms"), "{}", found[0]);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_the_upstreams_or_the_tokens_fault_is_a_warning() {
+    const SCOPE: &str =
+        "WWW-Authenticate: Bearer error=\"insufficient_scope\", scope=\"admin\"\r\n";
+    for (status, header, detail) in [
+        (503, "", Some("answered with status 503")),
+        (401, "", Some("does not accept the token")),
+        (403, SCOPE, Some("insufficient_scope")),
+        (403, "", None),
+        (409, "", None),
+    ] {
+        let bank = raw_server().await;
+        let proxy = logged(&format!("http://{}", bank.addr), "").await;
+        let mut app = client(proxy.addr).await;
+        app.send(POST).await;
+        let mut serving = paid(&bank).await;
+        let answer = format!("HTTP/1.1 {status} X\r\n{header}Content-Length: 0\r\n\r\n");
+        serving.send(answer).await;
+        assert_eq!(app.read("POST").await.status, status);
+        let line = line(&proxy).await;
+        let level = if detail.is_some() { "WARN" } else { "INFO" };
+        check(&line, &[("level", level.into()), ("forwarded", "yes".into()), ("code", "".into())]);
+        let said = line["detail"].as_str();
+        assert!(detail.is_none_or(|words| said.is_some_and(|said| said.contains(words))), "{line}");
+        assert_eq!(said.is_some(), detail.is_some(), "{line}");
+        let status_page = client(proxy.admin_addr).await.get("/status").await.json();
+        let error = status_page["upstreams"][0]["last_error"]["detail"].as_str();
+        let expected = (status >= 500).then_some("the upstream answered with status 503");
+        assert_eq!(error, expected, "{status_page}");
     }
 }
 

@@ -3,11 +3,9 @@
 use serde_json::Value;
 
 use super::result::{CheckGroup, CheckResult};
+use crate::admin::report::REFUSALS_IN_A_ROW;
 use crate::cli::running_instance::RunningInstance;
 use crate::token::SLOW_CALL;
-
-/// Answers 401 in a row that mean that an upstream accepts no token, whatever it answered before.
-const REFUSALS: u64 = 3;
 
 /// The instance itself: where it answers, which file it runs with, and its last reload.
 pub(super) fn group(running: &RunningInstance) -> CheckGroup {
@@ -106,7 +104,11 @@ fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
         "the instance at {address} holds no usable one; its calls fail{since}: {}{with}",
         last_error(token)
     );
-    advised(CheckResult::failed("token", found), token, "ask the API's owner, with time and status")
+    let otherwise = match text(token, "last_error") {
+        Some("token_budget") => "wait, or raise token_budget of the credential",
+        _ => "ask the API's owner, with time and status",
+    };
+    advised(CheckResult::failed("token", found), token, otherwise)
 }
 
 /// The last error in words, else as its word of the fixed list.
@@ -120,13 +122,13 @@ fn advised(step: CheckResult, token: &Value, otherwise: &str) -> CheckResult {
 }
 
 /// What the instance knows of one of its upstreams: what it answered and what failed last.
-pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value) {
+pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value, now: &Value) {
     let in_a_row = upstream["unauthorized_in_a_row"].as_u64().unwrap_or_default();
     let never_accepted = text(upstream, "last_accepted").is_none();
     let challenge = text(upstream, "last_challenge");
     let challenge = challenge.map(|said| format!(", and says: {said}")).unwrap_or_default();
     let answered = text(upstream, "last_success");
-    if in_a_row >= REFUSALS || in_a_row > 0 && never_accepted {
+    if in_a_row >= REFUSALS_IN_A_ROW || in_a_row > 0 && never_accepted {
         let times = if in_a_row == 1 { "time" } else { "times" };
         let found = format!("it answers nothing but 401, {in_a_row} {times} in a row{challenge}");
         let hint =
@@ -135,16 +137,33 @@ pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value) {
     } else if let Some(at) = answered {
         steps.push(CheckResult::ok("answers", format!("the last one came at {at}")));
     }
+    let lacking = &upstream["last_insufficient_scope"];
+    if let (Some(at), Some(route)) = (text(lacking, "at"), text(lacking, "route"))
+        && is_recent(at, now)
+    {
+        let scope = text(lacking, "scope").unwrap_or_default();
+        let found = format!("at {at} the token of route {route} lacked a scope: {scope}");
+        let hint = "add it to scopes of the route, and ask the API's owner to approve it";
+        steps.push(CheckResult::failed("scopes", found.trim_end_matches(": ")).hint(hint));
+    }
     let error = &upstream["last_error"];
     let Some(at) = text(error, "at") else { return };
     // Both are RFC 3339 in UTC of the same length: their order is that of time.
-    if answered.is_none_or(|answered| answered < at) {
+    // In the same second the error came last: an answer's head comes before its body breaks off.
+    if answered.is_none_or(|answered| answered <= at) {
         let (code, detail) = (text(error, "code"), text(error, "detail"));
         let (code, detail) = (code.unwrap_or("?"), detail.unwrap_or_default());
         let found = format!("the last request failed at {at}: {code}: {detail}");
         let step = CheckResult::ok("requests", found).warning();
         steps.push(step.hint("its line in the log says whether the upstream had it"));
     }
+}
+
+/// True for a date of the hour before `now`.
+fn is_recent(at: &str, now: &Value) -> bool {
+    let parsed = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let times = now.as_str().and_then(parsed).zip(parsed(at));
+    times.is_some_and(|(now, at)| now.duration_since(at) < jiff::SignedDuration::from_hours(1))
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
@@ -201,7 +220,7 @@ mod tests {
     fn an_upstream_that_answers_nothing_but_401_is_a_failed_step() {
         let check = |upstream_: Value, expected: &[&str], words: &str| {
             let mut steps = Vec::new();
-            upstream(&mut steps, &upstream_);
+            upstream(&mut steps, &upstream_, &json!("2026-01-02T00:00:00Z"));
             assert_eq!(failed(&steps), expected, "{upstream_}");
             let all: String = steps.iter().map(|step| format!("{}\n", step.found)).collect();
             assert!(all.contains(words), "{all}");
@@ -214,6 +233,14 @@ mod tests {
         let error = json!({ "at": "2026-02", "code": "connect", "detail": "no connection" });
         let broken = json!({ "last_success": "2026-01", "last_error": error });
         check(broken.clone(), &[], "failed at 2026-02: connect: no connection");
+        let lacking = json!({ "at": "2026-01-01T23:30:00Z", "route": "pay", "scope": "admin" });
+        check(
+            json!({ "last_insufficient_scope": lacking }),
+            &["scopes"],
+            "route pay lacked a scope: admin",
+        );
+        let old = json!({ "at": "2026-01-01T22:30:00Z", "route": "pay", "scope": "admin" });
+        check(json!({ "last_insufficient_scope": old }), &[], "");
         let recovered = json!({ "last_success": "2026-03", "last_error": error });
         check(recovered, &[], "the last one came at 2026-03");
     }

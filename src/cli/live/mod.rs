@@ -133,10 +133,10 @@ async fn check_upstream(
     if references::client_certificate(&mut steps, &settings.tls) {
         network::connect(&mut steps, settings.connector(&Default::default())).await;
     }
-    let known =
-        running.and_then(|running| running.upstream(&settings.name, &settings.origin.to_string()));
-    if let Some(known) = known {
-        instance::upstream(&mut steps, known);
+    if let Some(running) = running
+        && let Some(known) = running.upstream(&settings.name, &settings.origin.to_string())
+    {
+        instance::upstream(&mut steps, known, &running.status["now"]);
     }
     let url = Some(format!("{}{}", settings.origin, upstream.base_path));
     CheckGroup { kind: "upstream", name: settings.name.to_string(), url, steps }
