@@ -1,14 +1,26 @@
-//! `Sensitive`: text that must never be printed. [`looks_random`]: a test for text that may be a secret.
+//! `Sensitive`: text that must never be printed. [`private_file`]: files for it. [`looks_random`]: a test for
+//! text that may be a secret.
 //!
 //! `Sensitive` is a newtype over `zeroize`, so a secret redacts itself wherever it is passed. It has no
 //! `Display` and no `Serialize`. The only access to the text is [`Sensitive::expose`], which is easy to find
 //! in a review.
 
 use std::fmt;
+use std::fs::OpenOptions;
 
 use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
+
+/// Options to write a file that its owner alone may read and write, where files have modes. Add how it is
+/// opened.
+pub fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
 
 /// Secret text: wiped from memory when dropped, shown as `[redacted]` by `Debug`.
 #[derive(Clone, PartialEq, Eq)]

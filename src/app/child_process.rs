@@ -8,10 +8,9 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use http::HeaderName;
-use rustix::process::{Pid, Signal as Number, kill_process};
 use tokio::process::{Child, Command};
 
-use super::signal::{Signal, at_terminal};
+use super::signal::Signal;
 use crate::config::Config;
 use crate::listen::BoundAddress;
 use crate::proxy::policy::settings::HeaderText;
@@ -71,11 +70,13 @@ impl ChildProcess {
     }
 }
 
-/// Forwards a signal. An interrupt that was typed at a terminal has reached the child already.
+/// Forwards a signal, where there are signals. An interrupt that was typed at a terminal has reached the child already.
+#[cfg(unix)]
 fn send_signal(child: &Child, signal: Signal) {
+    use rustix::process::{Pid, Signal as Number, kill_process};
     let number = match signal {
         Signal::Terminate => Number::TERM,
-        Signal::Interrupt if !at_terminal() => Number::INT,
+        Signal::Interrupt if !super::signal::at_terminal() => Number::INT,
         Signal::Interrupt | Signal::Reload => return,
     };
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -84,10 +85,17 @@ fn send_signal(child: &Child, signal: Signal) {
     }
 }
 
+/// Windows has no signals: the child has `patience` to end by itself.
+#[cfg(windows)]
+fn send_signal(_: &Child, _: Signal) {}
+
 /// The exit code as a shell reports it: 128 plus the number of a signal that ended the child.
 fn code(status: ExitStatus) -> u8 {
-    use std::os::unix::process::ExitStatusExt;
-    let signalled = status.signal().map(|number| number.saturating_add(128));
+    #[cfg(unix)]
+    let signalled = std::os::unix::process::ExitStatusExt::signal(&status)
+        .map(|number| number.saturating_add(128));
+    #[cfg(windows)]
+    let signalled = None;
     status.code().or(signalled).and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 

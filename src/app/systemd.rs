@@ -1,7 +1,9 @@
 //! Notifications to the service manager, if one listens (`NOTIFY_SOCKET`, sd_notify(3)).
 
+#[cfg(unix)]
 use std::time::Duration;
 
+#[cfg(unix)]
 use sd_notify::NotifyState;
 
 use crate::server::worker::Heartbeat;
@@ -10,11 +12,13 @@ use crate::server::worker::Heartbeat;
 const MISSED_HEARTBEATS: u32 = 4;
 
 /// The program serves; also ends a reload.
+#[cfg(unix)]
 pub(super) fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
 /// A reload has begun; [`ready`] ends it. systemd 253 and later match the two by the time.
+#[cfg(unix)]
 pub(super) fn reloading() {
     let mut states = vec![NotifyState::Reloading];
     states.extend(NotifyState::monotonic_usec_now());
@@ -22,11 +26,13 @@ pub(super) fn reloading() {
 }
 
 /// The program is shutting down.
+#[cfg(unix)]
 pub(super) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
 /// Pings the systemd watchdog while all workers are responsive. Never returns.
+#[cfg(unix)]
 pub(super) async fn watchdog(heartbeats: Vec<Heartbeat>) {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     let mut ticks = tokio::time::interval((timeout / 2).max(Duration::from_millis(10)));
@@ -47,8 +53,28 @@ pub(super) fn all_responsive(heartbeats: &[Heartbeat]) -> bool {
 }
 
 /// Sends a notification. The program works without a service manager, so a failure is only logged.
+#[cfg(unix)]
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager cannot be notified");
+    }
+}
+
+#[cfg(windows)]
+pub(super) use elsewhere::{ready, reloading, stopping, watchdog};
+
+/// Nothing listens on a system without systemd.
+#[cfg(windows)]
+mod elsewhere {
+    use super::Heartbeat;
+
+    pub fn ready() {}
+
+    pub fn reloading() {}
+
+    pub fn stopping() {}
+
+    pub async fn watchdog(_: Vec<Heartbeat>) {
+        std::future::pending().await
     }
 }

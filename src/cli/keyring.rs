@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal};
 
 use anyhow::bail;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use super::args::{self, Keyring};
@@ -44,11 +43,7 @@ fn ask() -> anyhow::Result<Sensitive> {
     let stdin = io::stdin();
     let value = if stdin.is_terminal() {
         err!("value (not shown): ");
-        let hidden = HiddenInput::begin();
-        let mut line = Zeroizing::new(String::with_capacity(secret::MAX_BYTES));
-        stdin.read_line(&mut line)?;
-        drop(hidden);
-        err!("\n");
+        let line = Zeroizing::new(rpassword::read_password()?);
         secret::read_from(line.as_bytes())
     } else {
         secret::read_from(stdin.lock())
@@ -58,30 +53,5 @@ fn ask() -> anyhow::Result<Sensitive> {
         Err(SecretFault::Empty) => bail!("stdin held no value; nothing was written"),
         Err(SecretFault::TooLong) => bail!("stdin held more than 64 KiB; nothing was written"),
         Err(_) => bail!("stdin held no text (UTF-8); nothing was written"),
-    }
-}
-
-/// While it lives, the terminal does not show what is typed.
-struct HiddenInput(Option<Termios>);
-
-impl HiddenInput {
-    fn begin() -> Self {
-        let before = tcgetattr(io::stdin()).ok();
-        if let Some(before) = &before {
-            let mut silent = before.clone();
-            silent.local_modes.remove(LocalModes::ECHO);
-            // A terminal that cannot be silenced shows the value to the one who types it.
-            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &silent);
-        }
-        Self(before)
-    }
-}
-
-impl Drop for HiddenInput {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            // Nothing better is at hand than the terminal as it is.
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
-        }
     }
 }

@@ -74,16 +74,22 @@ pub fn main() -> ExitCode {
 /// A core file would hold secrets and tokens, and so does the memory that a debugger of the same user
 /// could read.
 fn keep_memory_private() {
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
-        errln!("warning: core dumps could not be switched off: {error}");
-    }
+    #[cfg(unix)]
+    keep_core_empty();
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
         if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
             errln!("warning: memory is open to debuggers: {error}");
         }
+    }
+}
+
+#[cfg(unix)]
+fn keep_core_empty() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
+        errln!("warning: core dumps could not be switched off: {error}");
     }
 }
 

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use super::exit::Exit;
 use super::output::errln;
@@ -123,8 +123,9 @@ pub(super) fn ask(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
 pub(super) async fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
     let answer = async {
         match address.strip_prefix("unix:") {
-            Some(file) => get_over(UnixStream::connect(file).await?, path).await,
-            None => get_over(TcpStream::connect(address).await?, path).await,
+            #[cfg(unix)]
+            Some(file) => get_over(tokio::net::UnixStream::connect(file).await?, path).await,
+            _ => get_over(TcpStream::connect(address).await?, path).await,
         }
     };
     tokio::time::timeout(PATIENCE, answer).await.context("no answer in time")?

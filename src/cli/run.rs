@@ -17,6 +17,7 @@ use crate::telemetry::log::{self, LogFormat};
 pub(super) fn run(path: Option<&Path>, command: &[OsString]) -> anyhow::Result<Exit> {
     let config = load(path)?;
     let log = log::init(&config.log, colors())?;
+    #[cfg(unix)]
     all_descriptors();
     // Programs that read the log get nothing else.
     let for_people = config.log.format != LogFormat::Json && std::io::stderr().is_terminal();
@@ -80,6 +81,7 @@ impl Banner {
 }
 
 /// Most shells allow few open files at first, for programs that use select(2), and more on demand.
+#[cfg(unix)]
 fn all_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

@@ -1,8 +1,6 @@
 //! `status`: the state of a running instance, once or again and again.
 
-use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +12,7 @@ use super::exit::Exit;
 use super::operate::{Page, admin_address, ask, get, unreachable};
 use super::output::{errln, out, outln};
 use super::setup::runtime;
+use crate::sensitive::private_file;
 
 /// Takes the cursor to the first column of the first line, and clears the rest of the screen.
 const REDRAW: &str = "\x1b[H\x1b[J";
@@ -48,7 +47,7 @@ fn bundle(address: &str, file: &Path) -> anyhow::Result<Exit> {
     }
     let shown = file.display();
     // For its owner alone: it holds no secret, but names hosts, routes and clients.
-    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    let created = private_file().create_new(true).open(file);
     created
         .and_then(|mut file| file.write_all(body.as_bytes()))
         .with_context(|| format!("cannot write {shown}"))?;

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::settings::Listen;
-use super::unix_socket::OwnerError;
 
 /// One address that a listener is bound to, or could not be bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,4 +120,20 @@ impl BindError {
     fn is_owner_error(&self) -> bool {
         self.cause.get_ref().is_some_and(|cause| cause.is::<OwnerError>())
     }
+}
+
+/// The file of a socket could not be given to its configured owner or group.
+#[derive(Debug, thiserror::Error)]
+#[error("the socket cannot be given to{}{}: {cause}", named("user", *.owner), named("group", *.group))]
+pub(super) struct OwnerError {
+    /// The user that does not own it yet.
+    pub(super) owner: Option<u32>,
+    /// The group that does not own it yet.
+    pub(super) group: Option<u32>,
+    #[source]
+    pub(super) cause: io::Error,
+}
+
+fn named(kind: &str, id: Option<u32>) -> String {
+    id.map(|id| format!(" {kind} {id}")).unwrap_or_default()
 }

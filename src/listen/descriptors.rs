@@ -5,21 +5,26 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 
 /// Descriptors that are held back.
 pub const RESERVED: usize = 4;
 
 /// True for an error that says that the process or the machine has no descriptor left (accept(2)).
 pub fn is_exhausted(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    // Windows has one limit, which rustix knows by this name.
+    #[cfg(windows)]
+    const EXHAUSTED: [Errno; 1] = [Errno::MFILE];
+    #[cfg(unix)]
+    const EXHAUSTED: [Errno; 2] = [Errno::MFILE, Errno::NFILE];
+    EXHAUSTED.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// The number of descriptors that this process may have open; `None` for no limit.
 pub fn limit() -> Option<u64> {
-    getrlimit(Resource::Nofile).current
+    #[cfg(unix)]
+    return rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    #[cfg(windows)]
+    None
 }
 
 /// The number of descriptors that this process has open, where the system tells.

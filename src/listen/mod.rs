@@ -11,6 +11,7 @@ pub mod peer_certificate;
 pub mod settings;
 pub mod sockets;
 pub mod tls;
+#[cfg_attr(windows, path = "unix_socket_windows.rs")]
 mod unix_socket;
 
 pub use bind_error::{BindError, BoundAddress};

@@ -3,13 +3,13 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
-use std::os::unix::net::UnixListener;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::bind_error::{BindError, BoundAddress};
 use super::settings::Listen;
 use super::unix_socket::{self, BACKLOG, SocketFile};
+use crate::net::unix::StdUnixListener;
 
 /// A listener that is bound, before its sockets go to the workers.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub enum Listener {
     /// Accepts TCP connections.
     Tcp(TcpListener),
     /// Accepts connections of processes on this machine.
-    Unix(UnixListener),
+    Unix(StdUnixListener),
 }
 
 /// Keeps other instances from listening on an address, until it is dropped.
@@ -141,7 +141,7 @@ impl Bound {
 #[derive(Debug)]
 pub struct PortLock {
     #[cfg(target_os = "linux")]
-    _name: UnixListener,
+    _name: StdUnixListener,
 }
 
 impl PortLock {
@@ -150,7 +150,7 @@ impl PortLock {
         use std::os::linux::net::SocketAddrExt;
         use std::os::unix::net::SocketAddr as UnixAddr;
         let name = UnixAddr::from_abstract_name(format!("bearer-proxy/{address}"))?;
-        Ok(Self { _name: UnixListener::bind_addr(&name)? })
+        Ok(Self { _name: StdUnixListener::bind_addr(&name)? })
     }
 
     /// Elsewhere a port is shared for tests of several workers only.
@@ -163,7 +163,12 @@ impl PortLock {
 fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    #[cfg(unix)]
     socket.set_reuse_port(reuse_port)?;
+    #[cfg(windows)]
+    if reuse_port {
+        return Err(io::ErrorKind::Unsupported.into()); // several workers cannot share a port
+    }
     // Accepted sockets inherit it on Linux: one system call less for each connection.
     socket.set_tcp_nodelay(true)?;
     if address.is_ipv6() {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::bind_error::OwnerError;
 use super::settings::{Account, UnixSocket};
 
 /// Connections that wait in the kernel's queue, such as while the connection limit is reached.
@@ -67,22 +68,6 @@ impl UnixSocket {
         }
         fs::set_permissions(&self.path, Permissions::from_mode(self.mode))
     }
-}
-
-/// The file of a socket could not be given to its configured owner or group.
-#[derive(Debug, thiserror::Error)]
-#[error("the socket cannot be given to{}{}: {cause}", named("user", *.owner), named("group", *.group))]
-pub(super) struct OwnerError {
-    /// The user that does not own it yet.
-    owner: Option<u32>,
-    /// The group that does not own it yet.
-    group: Option<u32>,
-    #[source]
-    cause: io::Error,
-}
-
-fn named(kind: &str, id: Option<u32>) -> String {
-    id.map(|id| format!(" {kind} {id}")).unwrap_or_default()
 }
 
 impl Account {

@@ -16,5 +16,6 @@ pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;
+pub mod unix;
 
 pub use origin::{Origin, OriginError};

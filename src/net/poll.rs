@@ -1,14 +1,14 @@
 //! The state of a socket as the kernel knows it at this moment.
 
-use std::os::fd::BorrowedFd;
-
 pub use rustix::event::PollFlags;
 use rustix::event::{PollFd, Timespec, poll};
+use rustix::fd::BorrowedFd;
 
 /// The event of a peer that has closed its sending side. Systems other than Linux do not tell it from the
 /// end of both sides.
 #[cfg(target_os = "linux")]
 pub const PEER_SHUTDOWN: PollFlags = PollFlags::RDHUP;
+/// The event of a peer that has closed its sending side.
 #[cfg(not(target_os = "linux"))]
 pub const PEER_SHUTDOWN: PollFlags = PollFlags::HUP;
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio_util::task::TaskTracker;
@@ -26,8 +26,9 @@ use super::settings::ConnectionSettings;
 use super::shutdown::{ShutdownPhase, StopSignal};
 use crate::listen::TlsCell;
 use crate::listen::descriptors;
-use crate::listen::peer::{Peer, UnixPeer};
+use crate::listen::peer::Peer;
 use crate::listen::sockets::Listener;
+use crate::net::unix::{UnixListener, UnixStream};
 use crate::telemetry::throttle::Throttle;
 
 /// The wait after an accept that failed for lack of a resource (files, memory), so that the resource can
@@ -249,10 +250,17 @@ impl<S: RequestService> Accept<S> {
                 let _ = stream.set_nodelay(true); // not inherited from the listener there
                 self.spawn(listener, stream, Peer::tcp(peer));
             }
+            #[cfg(windows)]
+            Accepted::Unix(stream) => drop(stream), // none is accepted there
+            #[cfg(unix)]
             Accepted::Unix(stream) => match stream.peer_cred() {
                 Ok(found) => {
                     let (uid, gid, pid) = (found.uid(), found.gid(), found.pid());
-                    self.spawn(listener, stream, Peer::unix(UnixPeer { uid, gid, pid }));
+                    self.spawn(
+                        listener,
+                        stream,
+                        Peer::unix(crate::listen::UnixPeer { uid, gid, pid }),
+                    );
                 }
                 Err(error) => {
                     tracing::debug!(%error, "peer credentials unavailable; connection dropped")

@@ -1,15 +1,17 @@
 //! Byte streams to clients, one for each kind of listener, and the presence of the client.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::fd::AsFd;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::net::poll::{PEER_SHUTDOWN, PollFlags, pending_events};
+#[cfg(unix)]
+use crate::net::unix::UnixStream;
 
 /// The presence of a client at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +119,7 @@ client_socket!(
         let _ = self.set_zero_linger();
     }
 );
+#[cfg(unix)]
 client_socket!(UnixStream); // which has no reset
 
 impl<I: ClientStream> ClientStream for TlsStream<I> {

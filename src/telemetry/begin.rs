@@ -6,10 +6,12 @@
 //! most [`LONGEST_WAIT`] where the reader of the log is slow; then the line is skipped and counted.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
+#[cfg(unix)]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+#[cfg(unix)]
+use rustix::fd::AsFd;
 
 /// The target of events whose lines are written at once.
 pub const TARGET: &str = "bearer_proxy::begin";
@@ -29,6 +31,7 @@ const LONGEST_LINE: usize = 4096;
 /// # Errors
 /// `out` cannot be written to, or has no room within [`LONGEST_WAIT`] (`TimedOut`), or the line is longer
 /// than 4,096 bytes (`InvalidInput`).
+#[cfg(unix)]
 pub fn write_now(out: impl AsFd, line: &[u8]) -> io::Result<()> {
     if line.len() > LONGEST_LINE {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -41,6 +44,18 @@ pub fn write_now(out: impl AsFd, line: &[u8]) -> io::Result<()> {
     match rustix::io::write(&out, line)? {
         written if written == line.len() => Ok(()),
         _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Writes a line.
+///
+/// # Errors
+/// `out` cannot be written to, or the line is longer than 4,096 bytes (`InvalidInput`).
+#[cfg(windows)]
+pub fn write_now(mut out: impl io::Write, line: &[u8]) -> io::Result<()> {
+    match line.len() > LONGEST_LINE {
+        true => Err(io::ErrorKind::InvalidInput.into()),
+        false => out.write_all(line),
     }
 }
 

@@ -5,9 +5,6 @@
 //! none of them.
 
 use std::fmt::{self, Write};
-use std::io::stderr;
-
-use rustix::fs::fstat;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -37,12 +34,19 @@ impl From<Level> for Priority {
 ///
 /// systemd names that stream's device and inode in `JOURNAL_STREAM` (systemd.exec(5)). A redirected
 /// stderr has others; its reader would see the priorities as text.
+#[cfg(unix)]
 pub fn is_stderr() -> bool {
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let numbers = stream.as_deref().and_then(|stream| stream.split_once(':'));
-    numbers.zip(fstat(stderr()).ok()).is_some_and(|((device, inode), stat)| {
+    numbers.zip(rustix::fs::fstat(std::io::stderr()).ok()).is_some_and(|((device, inode), stat)| {
         device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
     })
+}
+
+/// False: there is no systemd.
+#[cfg(windows)]
+pub fn is_stderr() -> bool {
+    false
 }
 
 /// Adds the priority to each line of another format.

@@ -12,7 +12,6 @@ use prometheus::{
 };
 
 use super::family::{Counters, Family, Gauges, Histograms};
-use super::process::ProcessCollector;
 
 /// The media type of [`Registry::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -67,7 +66,8 @@ impl Registry {
     /// A registry with `bearer_proxy_build_info` and the `process_*` metrics.
     pub fn with_process() -> MetricResult<Self> {
         let registry = Self::new();
-        registry.add(ProcessCollector::new()?)?;
+        #[cfg(unix)]
+        registry.add(super::process::ProcessCollector::new()?)?;
         let labels = ["version", "revision", "tls_provider"];
         let info = registry.gauge_vec("bearer_proxy_build_info", "Build information.", &labels)?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION"), REVISION, "aws-lc-rs"]).set(1);

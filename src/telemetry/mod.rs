@@ -6,6 +6,7 @@ pub mod journal;
 mod json;
 pub mod log;
 pub mod metrics;
+#[cfg(unix)]
 mod process;
 pub mod recent;
 mod text;
