@@ -39,7 +39,7 @@
 //! A folder imports only folders further right in this list, never its neighbours
 //! (`tests/tidy.rs` checks it):
 //! cli → app → config → {proxy, admin} → {token, upstream, server} → {listen, secret} → {net} →
-//! {x509, route, oauth, telemetry, diagnostics} → {body, clock, sensitive}. `sandbox` uses none of them.
+//! {x509, route, oauth, telemetry, diagnostics} → {body, cleartext, clock, sensitive}. `sandbox` uses none of them.
 //!
 //! # Invariants
 //!
@@ -84,6 +84,7 @@
 //! | worker | [`server::WorkerHandle`]: a thread with its own tokio runtime and upstream connections | tokio `current_thread` |
 
 pub mod body;
+pub mod cleartext;
 pub mod clock;
 pub mod sensitive;
 

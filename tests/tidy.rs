@@ -21,7 +21,7 @@ const RANKS: [&[&str]; 9] = [
     &["listen", "secret"],
     &["net"],
     &["x509", "route", "oauth", "telemetry", "diagnostics"],
-    &["body", "clock", "sensitive"],
+    &["body", "cleartext", "clock", "sensitive"],
 ];
 
 /// One source file.

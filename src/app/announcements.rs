@@ -8,7 +8,9 @@ use tokio::time::{Instant, sleep};
 use crate::admin::service::Admin;
 use crate::clock::seconds;
 use crate::config::Config;
+use crate::net::Origin;
 use crate::telemetry::log::DroppedLines;
+use crate::upstream::settings::Settings;
 
 /// Pause between the first two looks at readiness; it grows up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -31,6 +33,25 @@ pub(super) fn starting(config: &Config, tokens: usize) {
         tokens,
         "starting"
     );
+}
+
+/// Warns of each server to which tokens or secrets go in the clear.
+pub(super) fn cleartext(config: &Config) {
+    for credential in &config.credentials {
+        let endpoints = std::iter::once(&credential.endpoint).chain(&credential.revocation);
+        for endpoint in endpoints {
+            let origin = Origin::with_cleartext(endpoint.uri(), endpoint.cleartext());
+            if origin.is_ok_and(|origin| origin.is_cleartext()) {
+                tracing::warn!(credential = %credential.name, url = %endpoint, "secrets and tokens leave this machine in the clear");
+            }
+        }
+    }
+    for upstream in &config.proxy.upstreams {
+        let Settings { name, origin, .. } = &upstream.connection;
+        if origin.is_cleartext() {
+            tracing::warn!(upstream = %name, url = %origin, "secrets and tokens leave this machine in the clear");
+        }
+    }
 }
 
 /// Logs the first time at which the program is ready, by the rule of `/readyz`.

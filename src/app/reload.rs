@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin_listeners::{AdminListeners, BoundAdminListeners};
+use super::announcements;
 use super::error::StartError;
 use super::headers::HeaderValues;
 use super::listeners::{ListenerChange, Listeners, log_addresses};
@@ -165,6 +166,7 @@ impl Reloader {
         }
         self.headers = headers;
         self.open_files.check(&new);
+        announcements::cleartext(&new);
         self.config = new;
         self.report();
     }

@@ -129,7 +129,8 @@ fn token_endpoints(upstreams: &[ParsedUpstream<'_>], credentials: &[ParsedCreden
 }
 
 fn same_origin(endpoint: &TokenEndpoint, upstream: &UpstreamSettings) -> bool {
-    Origin::of(endpoint.uri()).is_ok_and(|origin| origin == upstream.connection.origin)
+    Origin::with_cleartext(endpoint.uri(), endpoint.cleartext())
+        .is_ok_and(|origin| origin == upstream.connection.origin)
 }
 
 fn reached(pattern: &PathPattern, credential: &str) -> Diagnostic {

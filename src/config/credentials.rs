@@ -7,9 +7,11 @@ use std::time::Duration;
 use super::egress::{self, EgressSettings};
 use super::name::check_name;
 use super::{dialect, references, tls};
+use crate::cleartext::Cleartext;
 use crate::diagnostics::units::POSITIVE;
 use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::net::Origin;
+use crate::net::origin::NOT_IN_CLUSTER;
 use crate::net::tls::TlsSettings;
 use crate::oauth::TokenEndpoint;
 use crate::oauth::client_auth::{BasicEncoding, ClientAuth, SigningAlgorithm};
@@ -75,7 +77,8 @@ fn credential<'c>(
 ) -> Option<Credential> {
     let known: Vec<_> = presets::all().into_iter().map(|preset| (preset.name, preset)).collect();
     let preset = section.choice("preset", &known, Preset::default());
-    let endpoint = endpoint(section, &preset);
+    let cleartext = cleartext(section);
+    let endpoint = endpoint(section, &preset, cleartext);
     let stores = egress.store_http(base);
     let reference = |item: Option<Item<'_>>| references::read(&item?, &stores);
     let hint =
@@ -87,12 +90,15 @@ fn credential<'c>(
     let tls = tls::read(&section.section("tls"), base);
     let egress = egress::read(&section.section("egress"), egress, &stores);
     let grouping = section.choice("tokens", &GROUPINGS, Grouping::default());
-    let revocation = section.parse("revocation_url", parse_endpoint);
+    let revocation = section.item("revocation_url").and_then(|item| {
+        item.parse(|url| parse_endpoint(url, cleartext))
+            .inspect(|url| warn_of_cleartext(&item, url))
+    });
     let policy = policy(section);
     let auth = auth?;
     check_proof(section, auth, &tls);
     let (endpoint, client_id) = (endpoint?, client_id?);
-    let egress = Origin::of(endpoint.uri()).ok().and_then(|origin| egress.towards(&origin));
+    let egress = origin(&endpoint).and_then(|origin| egress.towards(&origin));
     Some(Credential {
         name: Arc::from(name),
         endpoint,
@@ -124,16 +130,17 @@ fn client_id(item: &Item<'_>, http: &StoreHttpSettings) -> Option<ClientIdSource
 }
 
 /// `token_url`, or `base_url` and a path, or the address that the preset knows.
-fn endpoint(section: &Section<'_>, preset: &Preset) -> Option<TokenEndpoint> {
+fn endpoint(section: &Section<'_>, preset: &Preset, cleartext: Cleartext) -> Option<TokenEndpoint> {
     let (url, base, path) =
         (section.item("token_url"), section.item("base_url"), section.item("token_path"));
     match (url, base, path) {
         (Some(url), None, None) => {
-            let endpoint = url.parse(parse_endpoint)?;
+            let endpoint = url.parse(|url| parse_endpoint(url, cleartext))?;
+            warn_of_cleartext(&url, &endpoint);
             warn_of_doubled_path(&url, "", endpoint.path());
             Some(endpoint)
         }
-        (None, Some(base), path) => below(&base, path.as_ref(), preset),
+        (None, Some(base), path) => below(&base, path.as_ref(), preset, cleartext),
         (Some(_), Some(base), _) => {
             base.reject("token_url is written as well; one of the two is the token endpoint");
             None
@@ -167,7 +174,12 @@ fn known_endpoint(section: &Section<'_>, preset: &Preset) -> Option<TokenEndpoin
     None
 }
 
-fn below(base: &Item<'_>, path: Option<&Item<'_>>, preset: &Preset) -> Option<TokenEndpoint> {
+fn below(
+    base: &Item<'_>,
+    path: Option<&Item<'_>>,
+    preset: &Preset,
+    cleartext: Cleartext,
+) -> Option<TokenEndpoint> {
     let rooted = |path: &str| match path.starts_with('/') {
         true => Ok(path.to_owned()),
         false => Err("a path begins with a slash"),
@@ -184,8 +196,9 @@ fn below(base: &Item<'_>, path: Option<&Item<'_>>, preset: &Preset) -> Option<To
     };
     let endpoint = base.parse(|text| match text.trim_end_matches('/') {
         text if text.contains(['?', '#']) => Err("a base URL has neither query nor fragment"),
-        text => parse_endpoint(&format!("{text}{path}")),
+        text => parse_endpoint(&format!("{text}{path}"), cleartext),
     })?;
+    warn_of_cleartext(base, &endpoint);
     let above = endpoint.path().strip_suffix(&path).unwrap_or_default();
     warn_of_doubled_path(base, above, &path);
     Some(endpoint)
@@ -205,9 +218,9 @@ pub(super) fn warn_of_doubled_path(item: &Item<'_>, above: &str, path: &str) {
 
 /// Reads a token endpoint. Its own error may repeat parts of the URL, so the reason is found again
 /// here.
-fn parse_endpoint(url: &str) -> Result<TokenEndpoint, &'static str> {
-    TokenEndpoint::parse(url).map_err(|_| match () {
-        () if url.starts_with("http://") => CLEARTEXT,
+fn parse_endpoint(url: &str, cleartext: Cleartext) -> Result<TokenEndpoint, &'static str> {
+    TokenEndpoint::with_cleartext(url, cleartext).map_err(|_| match () {
+        () if url.starts_with("http://") => no_cleartext(cleartext),
         () if !url.starts_with("https://") => "expected a URL that begins with https://",
         () if url.contains('@') => {
             "a URL may hold no user name or password; name secrets by reference"
@@ -218,9 +231,39 @@ fn parse_endpoint(url: &str) -> Result<TokenEndpoint, &'static str> {
     })
 }
 
-/// The answer to an `http://` URL of another machine, with the way out in a service mesh.
-pub(super) const CLEARTEXT: &str = "http:// sends secrets in the clear: write https://, \
-    or in a service mesh http://127.0.0.1:PORT, a listener of its sidecar";
+/// The destinations that `http://` may have.
+pub(super) fn cleartext(section: &Section<'_>) -> Cleartext {
+    let choices = [("loopback", Cleartext::Loopback), ("in-cluster", Cleartext::InCluster)];
+    section.choice("allow_cleartext", &choices, Cleartext::default())
+}
+
+/// The answer to an `http://` URL of another machine, with the ways out in a service mesh.
+pub(super) fn no_cleartext(cleartext: Cleartext) -> &'static str {
+    match cleartext {
+        Cleartext::Loopback => {
+            "http:// sends secrets in the clear: write https://, or in a service mesh \
+             http://127.0.0.1:PORT, a listener of its sidecar, or allow_cleartext = \"in-cluster\""
+        }
+        Cleartext::InCluster => NOT_IN_CLUSTER,
+    }
+}
+
+fn origin(endpoint: &TokenEndpoint) -> Option<Origin> {
+    Origin::with_cleartext(endpoint.uri(), endpoint.cleartext()).ok()
+}
+
+fn warn_of_cleartext(item: &Item<'_>, endpoint: &TokenEndpoint) {
+    if origin(endpoint).is_some_and(|origin| origin.is_cleartext()) {
+        warn_in_clear(item);
+    }
+}
+
+/// Warns of an `http://` URL that leads beyond this machine.
+pub(super) fn warn_in_clear(item: &Item<'_>) {
+    let message = "secrets and tokens leave this machine in the clear";
+    let hint = "write https://, unless a service mesh encrypts on the way";
+    item.warn(message, "http:// within the cluster", hint);
+}
 
 fn client_auth(section: &Section<'_>, preset: &Preset) -> Option<ClientAuth> {
     let (encoding, algorithm) = (section.item("basic_encoding"), section.item("signing_algorithm"));

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
-use super::credentials::{CLEARTEXT, warn_of_doubled_path};
+use super::credentials::{cleartext, no_cleartext, warn_in_clear, warn_of_doubled_path};
 use super::egress::{self, EgressSettings};
 use super::name::check_name;
 use super::routes::{self, Route, RouteContext};
 use super::server::{HEAD_BYTES, ServerSection};
 use super::{dialect, listen, tls};
 use crate::admin::settings::AdminSettings;
+use crate::cleartext::Cleartext;
 use crate::diagnostics::units::POSITIVE;
 use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::listen::settings::Listen;
@@ -105,7 +106,8 @@ fn upstream<'c>(
     taken: &Taken<'_>,
 ) -> ParsedUpstream<'c> {
     let url_item = section.required("url", "write  url = \"https://host\"");
-    let url = url_item.as_ref().and_then(url);
+    let cleartext = cleartext(section);
+    let url = url_item.as_ref().and_then(|item| url(item, cleartext));
     let hint = "write  credential = \"NAME\"  of a [credentials.NAME]";
     let credential = section.required("credential", hint);
     let credential = credential.and_then(|item| Some((item.text()?, item)));
@@ -180,7 +182,7 @@ fn warn_of_doubled_paths(url: &Item<'_>, settings: &UpstreamSettings) {
 }
 
 /// Origin and base path. A URL is shown only once it is known to hold no password.
-fn url(item: &Item<'_>) -> Option<(Origin, String)> {
+fn url(item: &Item<'_>, cleartext: Cleartext) -> Option<(Origin, String)> {
     let text = item.hidden_text()?;
     if text.contains(['?', '#', '@']) {
         item.reject(
@@ -194,13 +196,16 @@ fn url(item: &Item<'_>) -> Option<(Origin, String)> {
         text.parse::<Uri>().map_err(|_| wrong)
     })?;
     let encrypted = text.replacen("http://", "https://", 1).parse().map(|uri| Origin::of(&uri));
-    let origin = item.parse_or(fixed, |_| match Origin::of(&uri) {
+    let origin = item.parse_or(fixed, |_| match Origin::with_cleartext(&uri, cleartext) {
         // Only the scheme is wrong.
         Err(_) if text.starts_with("http://") && matches!(encrypted, Ok(Ok(_))) => {
-            Err(CLEARTEXT.to_owned())
+            Err(no_cleartext(cleartext).to_owned())
         }
         origin => origin.map_err(|error| error.to_string()),
     })?;
+    if origin.is_cleartext() {
+        warn_in_clear(item);
+    }
     let base = uri.path().trim_end_matches('/').to_owned();
     let literal = PathPattern::parse(&format!("{base}/")).is_ok_and(|pattern| pattern.is_literal());
     if !literal {

@@ -144,6 +144,7 @@ impl Connector {
         }
         let mut tcp = self.tcp().await?;
         progress.report.peer = tcp.peer_addr().ok();
+        self.check_peer(progress.report.peer)?;
         progress.report.tcp = started.elapsed();
         if let Some(egress) = &self.egress {
             progress.phase = ConnectPhase::Tunnel;
@@ -162,6 +163,17 @@ impl Connector {
         let http2 = session.alpn_protocol() == Some(b"h2");
         progress.report.tls = Some(TlsReport::of(session, chain));
         Ok((Either::Right(Box::new(stream)), http2))
+    }
+
+    /// Checks the address that a connection leads to, before anything is sent: the resolver may have
+    /// answered with any.
+    fn check_peer(&self, peer: Option<SocketAddr>) -> Result<(), ConnectError> {
+        let permitted = |peer: SocketAddr| self.origin.permits_address(peer.ip());
+        // Through an egress proxy there is TLS to the origin.
+        match self.egress.is_some() || self.origin.is_https() || peer.is_some_and(permitted) {
+            true => Ok(()),
+            false => Err(ConnectError::not_private(&self.origin, peer)),
+        }
     }
 
     /// The addresses that the name of the next hop resolves to.
@@ -325,6 +337,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::cleartext::Cleartext;
     use crate::net::testing::{Authority, Reply, Scripted, ServerSetup, origin};
 
     const PATIENT: ConnectSettings = ConnectSettings {
@@ -345,6 +358,30 @@ mod tests {
     fn failure(connected: Result<Connection, ConnectError>) -> (&'static str, String) {
         let error = connected.err().unwrap();
         (error.label(), format!("{error}: {}", error.hint().unwrap_or_default()))
+    }
+
+    #[test]
+    fn cleartext_leads_to_private_addresses_only() {
+        let check = |uri: &str, peer: &str, permitted: bool| {
+            let uri = uri.parse().unwrap();
+            let origin = Origin::with_cleartext(&uri, Cleartext::InCluster).unwrap();
+            let tls = TlsSettings::default();
+            let connector = Connector::new(&TlsCache::default(), origin, &tls, Alpn::Both, PATIENT);
+            let found = connector.unwrap().check_peer(Some(peer.parse().unwrap()));
+            assert_eq!(found.is_ok(), permitted, "{uri} {peer}");
+            if let Err(error) = found {
+                assert!(error.to_string().contains("nothing is sent in the clear"), "{error}");
+                assert_eq!((error.label(), error.hint().is_some()), ("connect", true));
+            }
+        };
+        check("http://auth.bank.svc", "10.0.0.7:80", true);
+        check("http://auth.bank.svc", "[fd00::7]:80", true);
+        check("http://auth.bank.svc", "127.0.0.1:80", true);
+        check("http://auth.bank.svc", "[::ffff:10.0.0.7]:80", true);
+        check("http://auth.bank.svc", "93.184.215.14:80", false);
+        check("http://metadata.google.internal", "169.254.169.254:80", false);
+        check("http://localhost", "10.0.0.7:80", false);
+        check("https://bank.example", "93.184.215.14:443", true);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Origin;
@@ -117,6 +118,14 @@ impl ConnectError {
             source = current.source();
         }
         Self::new(ConnectPhase::Tcp, format!("no connection to {authority}: {last}"), hint)
+    }
+
+    /// An origin in the clear leads to an address beyond the cluster.
+    pub(super) fn not_private(origin: &Origin, peer: Option<SocketAddr>) -> Self {
+        let address = peer.map_or_else(|| "an unknown address".to_owned(), |p| p.ip().to_string());
+        let message = format!("{origin} leads to {address}, to which nothing is sent in the clear");
+        let hint = "http:// is for loopback and private addresses; write https://";
+        Self::new(ConnectPhase::Tcp, message, Some(hint))
     }
 
     pub(super) fn tunnel(egress: &TunnelProxy, target: &str, error: &TunnelError) -> Self {

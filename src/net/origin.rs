@@ -3,10 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// A destination of requests: `https` anywhere, `http` on loopback only.
+use crate::cleartext::{Cleartext, is_loopback};
+
+/// A destination of requests: `https` anywhere, `http` on loopback, or where [`Cleartext`] permits it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     https: bool,
+    /// The addresses that connections may lead to; `None` for all.
+    addresses: Option<Cleartext>,
     host: String,
     port: u16,
 }
@@ -15,12 +19,24 @@ pub struct Origin {
 const METADATA: [&str; 5] =
     ["169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd00:ec2::23"];
 
+/// The reason why a host is no destination of `http` within a cluster.
+pub const NOT_IN_CLUSTER: &str = "http is allowed within the cluster only: for names of one label, *.svc, \
+    *.svc.cluster.local, *.internal, *.local, and private addresses";
+
 impl Origin {
     /// The origin of a URI; path and query are ignored.
     ///
     /// # Errors
     /// A sentence on what is wrong with the URI, without its user information.
     pub fn of(uri: &http::Uri) -> Result<Self, OriginError> {
+        Self::with_cleartext(uri, Cleartext::Loopback)
+    }
+
+    /// The origin of a URI whose scheme may be `http` where `cleartext` permits it.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn with_cleartext(uri: &http::Uri, cleartext: Cleartext) -> Result<Self, OriginError> {
         let https = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
@@ -39,13 +55,18 @@ impl Origin {
         let written = port(authority)
             .ok_or_else(|| OriginError::new("the port is no number between 1 and 65535"))?;
         let port = written.unwrap_or(default_port(https));
-        let origin = Self { https, host, port };
-        if !https && !origin.is_loopback() {
-            return Err(OriginError::new(
-                "http would send tokens in the clear; write https (http is accepted on loopback only)",
-            ));
+        if !https && !cleartext.permits_host(&host) {
+            return Err(OriginError::new(match cleartext {
+                Cleartext::Loopback => {
+                    "http would send tokens in the clear; write https (http is accepted on loopback only)"
+                }
+                Cleartext::InCluster => NOT_IN_CLUSTER,
+            }));
         }
-        Ok(origin)
+        // The narrowest rule, so that equal URIs have equal origins.
+        let narrowest = if is_loopback(&host) { Cleartext::Loopback } else { cleartext };
+        let addresses = (!https).then_some(narrowest);
+        Ok(Self { https, addresses, host, port })
     }
 
     /// The metadata service of the machine's own cloud, which is link-local and never has TLS. Only the
@@ -55,7 +76,8 @@ impl Origin {
         if uri.scheme_str() != Some("http") || !METADATA.contains(&host.as_str()) {
             return None;
         }
-        Some(Self { https: false, host, port: uri.port_u16().unwrap_or(80) })
+        let port = uri.port_u16().unwrap_or(80);
+        Some(Self { https: false, addresses: None, host, port })
     }
 
     /// True for `https`.
@@ -85,12 +107,19 @@ impl Origin {
         }
     }
 
-    /// True if the host is `localhost` or a loopback address.
+    /// True if the host is `localhost`, a name below it, or a loopback address.
     pub fn is_loopback(&self) -> bool {
-        match self.host.parse::<IpAddr>() {
-            Ok(address) => address.is_loopback(),
-            Err(_) => self.host == "localhost",
-        }
+        is_loopback(&self.host)
+    }
+
+    /// True if requests leave this machine in the clear.
+    pub fn is_cleartext(&self) -> bool {
+        self.addresses == Some(Cleartext::InCluster)
+    }
+
+    /// True if a connection to this address may carry requests.
+    pub fn permits_address(&self, address: IpAddr) -> bool {
+        self.addresses.is_none_or(|cleartext| cleartext.permits_address(address))
     }
 }
 
@@ -154,6 +183,8 @@ mod tests {
         check("http://localhost", Some("http://localhost"));
         check("http://bank.example", None);
         check("http://localhost.bank.example", None);
+        check("http://idp.localhost:81", Some("http://idp.localhost:81"));
+        check("http://auth.bank.svc", None);
         check("https://user:pw@bank.example", None);
         check("ftp://bank.example", None);
         check("/path", None);
@@ -161,6 +192,22 @@ mod tests {
         check("https://bank.example:0", None);
         check("https://bank.example:", None);
         check("http://169.254.169.254", None);
+        let in_cluster = |uri: &str| {
+            let uri = uri.parse().unwrap();
+            Origin::with_cleartext(&uri, Cleartext::InCluster)
+        };
+        let service = in_cluster("http://auth.bank.svc:8080/x").unwrap();
+        assert_eq!(service.to_string(), "http://auth.bank.svc:8080");
+        assert!(service.is_cleartext());
+        assert!(service.permits_address("10.1.2.3".parse().unwrap()));
+        assert!(!service.permits_address("8.8.8.8".parse().unwrap()));
+        assert!(in_cluster("http://bank.example").is_err());
+        // The rule that is not needed leaves no trace.
+        let local = "http://127.0.0.1:80";
+        assert_eq!(in_cluster(local), Origin::of(&local.parse().unwrap()));
+        assert!(!in_cluster(local).unwrap().is_cleartext());
+        let encrypted = in_cluster("https://bank.example").unwrap();
+        assert!(encrypted.permits_address("8.8.8.8".parse().unwrap()));
         let metadata = |uri: &str| {
             let origin = Origin::of_metadata(&uri.parse().unwrap());
             origin.map(|origin| origin.to_string())

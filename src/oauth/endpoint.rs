@@ -1,13 +1,17 @@
 //! `TokenEndpoint`: the URL tokens are asked from (RFC 6749 section 3.2).
 
 use std::fmt;
-use std::net::IpAddr;
 
 use http::uri::Authority;
 
-/// A token endpoint: https, or http on loopback; no user information, no fragment.
+use crate::cleartext::Cleartext;
+
+/// A token endpoint: https, or http where [`Cleartext`] permits it; no user information, no fragment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TokenEndpoint(http::Uri);
+pub struct TokenEndpoint {
+    uri: http::Uri,
+    cleartext: Cleartext,
+}
 
 impl TokenEndpoint {
     /// Checks a URL.
@@ -15,6 +19,14 @@ impl TokenEndpoint {
     /// # Errors
     /// The URL cannot be used; the message does not repeat parts that may hold a secret.
     pub fn parse(url: &str) -> Result<Self, EndpointError> {
+        Self::with_cleartext(url, Cleartext::Loopback)
+    }
+
+    /// Checks a URL whose scheme may be `http` where `cleartext` permits it.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn with_cleartext(url: &str, cleartext: Cleartext) -> Result<Self, EndpointError> {
         check_text(url)?;
         let uri: http::Uri =
             url.parse().map_err(|error| fault(format!("the token URL is no URL: {error}")))?;
@@ -22,25 +34,30 @@ impl TokenEndpoint {
             .authority()
             .ok_or_else(|| fault("the token URL names no host; write https://host/path"))?;
         check_authority(authority)?;
-        check_scheme(uri.scheme_str(), authority)?;
+        check_scheme(uri.scheme_str(), authority, cleartext)?;
         check_query(uri.query())?;
-        Ok(Self(uri))
+        Ok(Self { uri, cleartext })
     }
 
     /// The URL of the request.
     pub fn uri(&self) -> &http::Uri {
-        &self.0
+        &self.uri
+    }
+
+    /// The destinations that `http` may have.
+    pub fn cleartext(&self) -> Cleartext {
+        self.cleartext
     }
 
     /// The path alone, at least `/`.
     pub fn path(&self) -> &str {
-        self.0.path()
+        self.uri.path()
     }
 }
 
 impl fmt::Display for TokenEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.uri.fmt(f)
     }
 }
 
@@ -90,13 +107,18 @@ fn host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte)
 }
 
-fn check_scheme(scheme: Option<&str>, authority: &Authority) -> Result<(), EndpointError> {
+fn check_scheme(
+    scheme: Option<&str>,
+    authority: &Authority,
+    cleartext: Cleartext,
+) -> Result<(), EndpointError> {
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     match scheme {
         Some("https") => Ok(()),
-        Some("http") if is_loopback(authority.host()) => Ok(()),
+        Some("http") if cleartext.permits_host(host) => Ok(()),
         Some("http") => Err(fault(format!(
             "the token URL would send the client secret to {} without TLS; write https:// \
-             (http:// is for loopback only)",
+             (http:// is for this machine, or the cluster where that is allowed)",
             authority.host()
         ))),
         Some(other) => Err(fault(format!("the token URL starts with {other}://; write https://"))),
@@ -113,14 +135,6 @@ fn check_query(query: Option<&str>) -> Result<(), EndpointError> {
         ))),
         None => Ok(()),
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let name = host.to_ascii_lowercase();
-    bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        || name == "localhost"
-        || name.ends_with(".localhost")
 }
 
 fn fault(message: impl Into<String>) -> EndpointError {
@@ -154,6 +168,15 @@ mod tests {
         ] {
             assert_eq!(TokenEndpoint::parse(url).unwrap().path(), path, "{url}");
         }
+    }
+
+    #[test]
+    fn cleartext_within_the_cluster() {
+        let parse = |url| TokenEndpoint::with_cleartext(url, Cleartext::InCluster);
+        for url in ["http://auth/token", "http://[fd00::1]:81/", "http://auth.x.svc:8080/token"] {
+            assert_eq!(parse(url).unwrap().to_string(), url);
+        }
+        assert!(parse("http://auth.example/token").is_err());
     }
 
     #[test]

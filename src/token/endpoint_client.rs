@@ -23,7 +23,8 @@ pub fn connector(
     credential: &Credential,
     endpoint: &TokenEndpoint,
 ) -> Result<Connector, TlsSetupError> {
-    let origin = Origin::of(endpoint.uri()).map_err(|error| TlsSetupError::new(error.message))?;
+    let origin = Origin::with_cleartext(endpoint.uri(), endpoint.cleartext())
+        .map_err(|error| TlsSetupError::new(error.message))?;
     let timeout = credential.policy.connect_timeout;
     let settings = ConnectSettings { timeout, tcp_user_timeout: TCP_USER_TIMEOUT };
     Connector::new(&TlsCache::default(), origin, &credential.tls, Alpn::Both, settings)?

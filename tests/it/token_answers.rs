@@ -8,6 +8,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use tempfile::TempDir;
 
 use crate::support::{Answer, Client, Proxy, RawServer, client, raw_server, secret_file, soon};
+use crate::verbs::verb;
 
 /// A proxy between a token server and an API, with one route that needs the scopes `a` and `b`.
 struct Field {
@@ -307,4 +308,52 @@ async fn a_403_passes_by_default() {
     assert_eq!(soon(app.read("GET")).await.status, 403);
     let series = r#"bearer_proxy_token_requests_total{credential="a",result="ok"}"#;
     assert_eq!(field.metric(series).await.as_deref(), Some("1"));
+}
+
+/// The number is another spelling of 127.0.0.1 to the resolver, and a name of one label to the rules.
+#[tokio::test]
+async fn cleartext_within_the_cluster_is_used_and_warned_of() {
+    let tokens = raw_server().await;
+    let api = raw_server().await;
+    let secrets = TempDir::new().unwrap();
+    let secret = secret_file(secrets.path(), "secret", "a-secret");
+    let config = |allowed: &str| {
+        format!(
+            r#"version = 1
+server.listen = "127.0.0.1:0"
+admin.listen = "127.0.0.1:0"
+[credentials.a]
+token_url = "http://2130706433:{}/token"
+{allowed}
+client_id = "an-id"
+client_secret.file = {secret:?}
+[upstreams.a]
+url = "http://2130706433:{}"
+{allowed}
+credential = "a"
+routes = [{{ name = "all", path = "/**", methods = ["GET"] }}]
+"#,
+            tokens.addr.port(),
+            api.addr.port()
+        )
+    };
+    std::fs::write(secrets.path().join("bearer-proxy.toml"), config("")).unwrap();
+    let ended = verb(secrets.path(), &["check"]).await;
+    assert_eq!(ended.code, 78);
+    assert!(ended.stderr.contains("allow_cleartext = \"in-cluster\""), "{}", ended.stderr);
+    let allowed = config("allow_cleartext = \"in-cluster\"");
+    std::fs::write(secrets.path().join("bearer-proxy.toml"), &allowed).unwrap();
+    let ended = verb(secrets.path(), &["check"]).await;
+    assert_eq!((ended.code, ended.stderr.matches("in the clear").count()), (0, 2));
+    let proxy = Proxy::start(&allowed).await;
+    let field = Field { tokens, api, proxy, _secrets: secrets };
+    let _call = field.answer(&framed("", br#"{"access_token":"t"}"#)).await;
+    assert_eq!(field.authorization().await, "Bearer t");
+    for owner in ["credential", "upstream"] {
+        let warned = |line: &str| {
+            (line.contains("WARN") && line.contains("in the clear") && line.contains(owner))
+                .then_some(())
+        };
+        field.proxy.wait_log(warned).await;
+    }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use http::header::{CONTENT_LOCATION, HeaderMap, HeaderValue, LINK, LOCATION, REFRESH, SET_COOKIE};
 use http::uri::{InvalidUri, PathAndQuery};
 
+use crate::cleartext::Cleartext;
 use crate::net::Origin;
 use crate::route::PathPattern;
 
@@ -110,7 +111,8 @@ impl ResponseRewrite {
                 true => format!("http:{text}").parse().ok()?,
                 false => text.parse().ok()?,
             };
-            let within = Origin::of(&uri).is_ok_and(|origin| origin == self.origin);
+            let within = Origin::with_cleartext(&uri, Cleartext::InCluster)
+                .is_ok_and(|origin| origin == self.origin);
             within.then(|| self.target(uri.path_and_query()?.as_str())).flatten()?
         };
         Some(format!("{ours}{fragment}"))

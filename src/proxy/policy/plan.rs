@@ -379,7 +379,7 @@ fn reader(
 /// Paths of all token endpoints on an upstream's origin.
 fn token_paths(upstream: &UpstreamSettings, credentials: &[Arc<Credential>]) -> Arc<[String]> {
     let same_origin = |endpoint: &TokenEndpoint| {
-        crate::net::Origin::of(endpoint.uri())
+        crate::net::Origin::with_cleartext(endpoint.uri(), endpoint.cleartext())
             .is_ok_and(|origin| origin == upstream.connection.origin)
     };
     credentials
