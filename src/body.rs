@@ -227,6 +227,16 @@ impl fmt::Debug for Body {
     }
 }
 
+/// An error and the innermost of its sources: hyper says what it did, the system why it failed.
+pub fn with_root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    let (outer, inner) = (error.to_string(), root.to_string());
+    if outer.contains(&inner) { outer } else { format!("{outer}: {inner}") }
+}
+
 /// A body ended before it was complete; the source says why.
 #[derive(Debug, thiserror::Error)]
 #[error("the body ended before it was complete")]
@@ -234,8 +244,8 @@ pub struct BodyError(#[source] BoxError);
 
 impl BodyError {
     /// The cause in words.
-    pub fn reason(&self) -> impl fmt::Display {
-        &self.0
+    pub fn reason(&self) -> String {
+        with_root_cause(&*self.0)
     }
 
     /// Wraps the cause of the early end.

@@ -158,10 +158,11 @@ impl Points {
                 CHECK_LIVE,
             );
         }
-        if upstream.unauthorized_in_a_row >= REFUSALS_IN_A_ROW {
-            let times = upstream.unauthorized_in_a_row;
+        let in_a_row = upstream.unauthorized_in_a_row;
+        let only = in_a_row > 0 && upstream.last_accepted.is_none();
+        if only || in_a_row >= REFUSALS_IN_A_ROW {
             self.add(
-                format!("Upstream {name} answers nothing but 401, {times} times in a row."),
+                format!("Upstream {name} answers nothing but 401: {in_a_row} in a row."),
                 "it does not accept the tokens: do token_url, client and scopes belong to this API?",
             );
         }
@@ -330,7 +331,7 @@ mod tests {
         let last_rate_limit = Some(RateLimitReport { at: at.clone(), until, quota });
         row(
             UpstreamReport { unauthorized_in_a_row: 3, ..upstream() },
-            &["nothing but 401, 3 times"],
+            &["nothing but 401: 3 in a row"],
         );
         row(UpstreamReport { last_rate_limit, ..upstream() }, &["limited until 2", "x-quota: 0"]);
         let lacking = |at: &str| {

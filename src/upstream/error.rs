@@ -5,6 +5,7 @@ use std::fmt;
 
 use rustls::AlertDescription;
 
+use crate::body::with_root_cause;
 use crate::net::connect::ConnectError;
 use crate::x509::diagnosis;
 
@@ -92,7 +93,7 @@ fn exchange_failed(error: &hyper::Error) -> String {
     } else if error.is_parse() {
         format!("the upstream's answer is not valid HTTP: {error}")
     } else {
-        "the exchange with the upstream broke off".to_owned()
+        format!("the exchange with the upstream broke off: {}", with_root_cause(error))
     }
 }
 

@@ -37,7 +37,19 @@ pub(super) fn group(running: &RunningInstance) -> CheckGroup {
             }
         });
     }
+    if let Some(step) = open_files(&status["open_files"]) {
+        steps.push(step);
+    }
     CheckGroup { kind: "instance", name: running.address.clone(), url: None, steps }
+}
+
+/// A failure if nearly all file descriptors are in use: then connections are neither accepted nor made.
+fn open_files(files: &Value) -> Option<CheckResult> {
+    let (open, limit) = (files["open"].as_u64()?, files["limit"].as_u64()?);
+    let found = format!("{open} of {limit} file descriptors are in use");
+    let hint =
+        "raise the limit (LimitNOFILE of systemd, ulimit -n), or lower server.max_connections";
+    (open >= limit / 10 * 9).then(|| CheckResult::failed("open files", found).hint(hint))
 }
 
 /// What the instance knows of one of its tokens. `with` names the scopes.
@@ -246,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_reload_is_a_failed_step() {
+    fn a_refused_reload_and_a_lack_of_descriptors_are_failed_steps() {
         let running = |status| RunningInstance { address: "localhost:1".into(), status };
         let status = json!({ "version": "1", "pid": 7, "uptime_s": 8, "config": "/a.toml" });
         let group_ = group(&running(status));
@@ -254,6 +266,12 @@ mod tests {
             group_.steps[0].found,
             "bearer-proxy 1 at localhost:1, pid 7, up 8 s, with /a.toml"
         );
+        let check = |open: u64, expected: &[&str]| {
+            let status = json!({ "open_files": { "open": open, "limit": 100 } });
+            assert_eq!(failed(&group(&running(status)).steps), expected, "{open}");
+        };
+        check(89, &[]);
+        check(90, &["open files"]);
         let reload = json!({ "last_reload": { "at": "2026", "ok": false, "error": "no routes" } });
         let steps = group(&running(reload)).steps;
         assert_eq!(failed(&steps), ["reload"]);
