@@ -29,6 +29,7 @@ use super::token_report::token_report;
 use crate::clock::{Moment, date};
 use crate::listen::Listener;
 use crate::listen::descriptors::{self, ReservedDescriptors};
+use crate::net::poll::lacks_descriptor;
 use crate::net::unix::{UnixListener, UnixStream};
 use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::throttle::Throttle;
@@ -142,7 +143,7 @@ impl Admin {
     /// After a failed accept. Without a free descriptor one that was held back is set free, and the next accept
     /// has it unless a worker is faster; where none is left, it waits a moment.
     async fn recover(&self, error: &io::Error) {
-        let exhausted = descriptors::is_exhausted(error);
+        let exhausted = lacks_descriptor(error);
         if !exhausted {
             tracing::debug!(%error, "accepting an admin connection failed");
         } else if let Some(suppressed) =

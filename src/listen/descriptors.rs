@@ -1,23 +1,12 @@
 //! File descriptors: what a process without any can still do.
 
 use std::fs::File;
-use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::io::Errno;
+use crate::net::poll::lacks_descriptor;
 
 /// Descriptors that are held back.
 pub const RESERVED: usize = 4;
-
-/// True for an error that says that the process or the machine has no descriptor left (accept(2)).
-pub fn is_exhausted(error: &io::Error) -> bool {
-    // Windows has one limit, which rustix knows by this name.
-    #[cfg(windows)]
-    const EXHAUSTED: [Errno; 1] = [Errno::MFILE];
-    #[cfg(unix)]
-    const EXHAUSTED: [Errno; 2] = [Errno::MFILE, Errno::NFILE];
-    EXHAUSTED.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
 
 /// The number of descriptors that this process may have open; `None` for no limit.
 pub fn limit() -> Option<u64> {
@@ -32,7 +21,7 @@ pub fn open() -> Option<u64> {
     match std::fs::read_dir("/proc/self/fd") {
         Ok(entries) => u64::try_from(entries.count()).ok(),
         // To count them takes one, and there is none.
-        Err(error) if is_exhausted(&error) => limit(),
+        Err(error) if lacks_descriptor(&error) => limit(),
         Err(_) => None,
     }
 }
@@ -104,13 +93,5 @@ mod tests {
         assert!(!reserved.release());
         reserved.refill();
         assert!(reserved.release());
-    }
-
-    #[test]
-    fn a_shortage_is_told_from_other_errors() {
-        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
-        assert!(is_exhausted(&error(Errno::MFILE)) && is_exhausted(&error(Errno::NFILE)));
-        assert!(!is_exhausted(&error(Errno::NOMEM)));
-        assert!(!is_exhausted(&io::ErrorKind::ConnectionAborted.into()));
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Origin;
 use super::connect::ConnectReport;
 use super::egress::{TunnelError, TunnelProxy};
+use super::poll::lacks_descriptor;
 use super::resolve::DnsError;
 use crate::x509::certificate::Certificate;
 use crate::x509::diagnosis;
@@ -204,11 +205,7 @@ const FILES_HINT: &str = "raise the limit of open files (LimitNOFILE, ulimit -n)
 
 /// True if the process may open another file.
 fn has_file_descriptors() -> bool {
-    let opened = std::fs::File::open("/dev/null");
-    !opened.is_err_and(|error| {
-        let error = rustix::io::Errno::from_io_error(&error);
-        matches!(error, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
-    })
+    !std::fs::File::open("/dev/null").is_err_and(|error| lacks_descriptor(&error))
 }
 
 fn refused(error: &io::Error) -> bool {

@@ -1,8 +1,12 @@
-//! The state of a socket as the kernel knows it at this moment.
+//! The state of a socket as the kernel knows it at this moment, and the error of a process that can open no
+//! more of them.
+
+use std::io;
 
 pub use rustix::event::PollFlags;
 use rustix::event::{PollFd, Timespec, poll};
 use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
 
 /// The event of a peer that has closed its sending side. Systems other than Linux do not tell it from the
 /// end of both sides.
@@ -24,4 +28,27 @@ pub fn pending_events(socket: BorrowedFd<'_>) -> rustix::io::Result<PollFlags> {
     let mut sockets = [PollFd::from_borrowed_fd(socket, PollFlags::IN | PEER_SHUTDOWN)];
     poll(&mut sockets, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     Ok(sockets[0].revents())
+}
+
+/// True for an error that says that the process or the machine has no descriptor left (accept(2)).
+pub fn lacks_descriptor(error: &io::Error) -> bool {
+    // Windows has one limit, which rustix knows by this name.
+    #[cfg(windows)]
+    const EXHAUSTED: [Errno; 1] = [Errno::MFILE];
+    #[cfg(unix)]
+    const EXHAUSTED: [Errno; 2] = [Errno::MFILE, Errno::NFILE];
+    Errno::from_io_error(error).is_some_and(|errno| EXHAUSTED.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_is_told_from_other_errors() {
+        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        assert!(lacks_descriptor(&error(Errno::MFILE)) && lacks_descriptor(&error(Errno::NFILE)));
+        assert!(!lacks_descriptor(&error(Errno::NOMEM)));
+        assert!(!lacks_descriptor(&io::ErrorKind::ConnectionAborted.into()));
+    }
 }

@@ -28,6 +28,7 @@ use crate::listen::TlsCell;
 use crate::listen::descriptors;
 use crate::listen::peer::Peer;
 use crate::listen::sockets::Listener;
+use crate::net::poll::lacks_descriptor;
 use crate::net::unix::{UnixListener, UnixStream};
 use crate::telemetry::throttle::Throttle;
 
@@ -317,7 +318,7 @@ impl<S: RequestService> Accept<S> {
 }
 
 fn log_failure(error: &io::Error, suppressed: u64) {
-    if descriptors::is_exhausted(error) {
+    if lacks_descriptor(error) {
         tracing::error!(
             %error,
             limit = descriptors::limit(),
