@@ -29,7 +29,7 @@ pub(super) fn group(running: &RunningInstance) -> CheckGroup {
         steps.push(match reload["ok"] == true {
             true => CheckResult::ok("reload", format!("the file was applied at {at}")),
             false => {
-                let why = text(reload, "error").map(|why| format!(": {why}")).unwrap_or_default();
+                let why = text(reload, "error").map(first_error).unwrap_or_default();
                 let found = format!(
                     "the file was refused at {at}, and the configuration before it is in force{why}"
                 );
@@ -41,6 +41,13 @@ pub(super) fn group(running: &RunningInstance) -> CheckGroup {
         steps.push(step);
     }
     CheckGroup { kind: "instance", name: running.address.clone(), url: None, steps }
+}
+
+/// The first error of a rendered report, after a colon. Warnings may stand before it.
+fn first_error(report: &str) -> String {
+    let error = report.lines().find(|line| line.starts_with("error")).or(report.lines().next());
+    let error = error.unwrap_or_default();
+    format!(": {}", error.trim_start_matches("error: "))
 }
 
 /// A failure if nearly all file descriptors are in use: then connections are neither accepted nor made.
@@ -83,8 +90,9 @@ pub(super) fn token(steps: &mut Vec<CheckResult>, token: &Value, with: &str, add
         let hint = "which clients ask for tokens? see bearer_proxy_token_requests_total";
         steps.push(CheckResult::failed("budget", found).hint(hint));
     }
-    if let Some(took) = token["last_call_s"].as_f64().filter(|took| *took > SLOW_CALL.as_secs_f64())
-    {
+    // A call that failed is told by its error.
+    let took = token["last_call_s"].as_f64().filter(|_| failures == 0);
+    if let Some(took) = took.filter(|took| *took > SLOW_CALL.as_secs_f64()) {
         let found = format!("the last token call took {took:.1} s{with}");
         let hint = "requests wait as long for their first token; ask the API's owner";
         steps.push(CheckResult::failed("slow", found).hint(hint));
@@ -218,6 +226,7 @@ mod tests {
         check(usable(json!({ "missing_scopes": ["b"] })), &["scopes"], "not granted: b");
         check(usable(json!({ "last_call_s": 2.5 })), &["slow"], "took 2.5 s");
         check(usable(json!({ "last_call_s": 1.9 })), &[], "");
+        check(usable(json!({ "last_call_s": 9.9, "failures": 1 })), &["renewal"], "");
         check(usable(json!({ "secret_refused": true })), &["secret"], "refused the client secret");
         let failing = json!({ "failures": 3, "failing_since": "2026", "error_text": "status 500",
             "error_hint": "wait" });
@@ -272,7 +281,8 @@ mod tests {
         };
         check(89, &[]);
         check(90, &["open files"]);
-        let reload = json!({ "last_reload": { "at": "2026", "ok": false, "error": "no routes" } });
+        let reload = json!({ "last_reload": { "at": "2026", "ok": false,
+            "error": "warning: odd\n --> a\nerror: no routes\n --> b" } });
         let steps = group(&running(reload)).steps;
         assert_eq!(failed(&steps), ["reload"]);
         assert!(steps[1].found.ends_with("is in force: no routes"), "{}", steps[1].found);
