@@ -19,9 +19,16 @@ const RECENT: Duration = Duration::from_secs(900);
 /// The remedy where nothing more is known.
 const CHECK_LIVE: &str = "run bearer-proxy check --live, which goes step by step";
 
+/// Answers 401 in a row of an upstream that are worth a look.
+const UNAUTHORIZED_IN_A_ROW: u64 = 3;
+
 /// The remedy for a shortage of descriptors.
 const RAISE_LIMIT: &str = "raise the limit (LimitNOFILE of systemd, ulimit -n), or lower server.max_connections and \
      max_connections of the upstreams";
+
+/// The remedy for scopes that were not granted.
+const NOT_GRANTED: &str =
+    "ask the provider to approve these scopes for the client, or take them off the routes";
 
 /// One point that needs an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,7 +42,8 @@ pub struct Attention {
 /// All points, those about tokens first.
 pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> Vec<Attention> {
     let mut points = Points(Vec::new());
-    tokens.iter().for_each(|token| points.token(token, now));
+    points.unusable(tokens, now);
+    tokens.iter().for_each(|token| points.token(token));
     report.upstreams.iter().for_each(|upstream| points.upstream(upstream, now));
     points.sources(report);
     points.instance(report);
@@ -51,16 +59,18 @@ pub fn token_hint(token: &TokenStatus) -> Option<String> {
              itself, the same one after POST /refresh?credential={credential}"
         ));
     }
+    let fewer_calls = if token.tokens_of_credential > 1 {
+        ", or spend fewer with tokens = \"union\""
+    } else {
+        ""
+    };
     if token.budget_spent_until.is_some() {
         return Some(format!(
-            "wait, raise token_budget of credential {credential}, or spend fewer calls with tokens = \"union\""
+            "wait, or raise token_budget of credential {credential}{fewer_calls}"
         ));
     }
     if token.rate_limited_until.is_some() {
-        return Some(
-            "wait; fewer calls are made with tokens = \"union\", and by fewer instances with this client id"
-                .into(),
-        );
+        return Some(format!("wait, let fewer instances use this client id{fewer_calls}"));
     }
     if token.contended {
         return Some(contended_hint(token));
@@ -71,15 +81,12 @@ pub fn token_hint(token: &TokenStatus) -> Option<String> {
     if token.last_error.is_some() {
         return Some(CHECK_LIVE.into());
     }
-    (!token.missing_scopes.is_empty()).then(|| {
-        "ask the provider to approve these scopes for the client, or take them off the routes"
-            .into()
-    })
+    (!token.missing_scopes.is_empty()).then(|| NOT_GRANTED.into())
 }
 
 /// Which of the causes of `contended` can be seen from here.
 pub fn contended_cause(token: &TokenStatus) -> Option<&'static str> {
-    token.contended.then_some(match token.siblings {
+    token.contended.then_some(match token.tokens_of_credential {
         0 | 1 => "another_instance",
         _ => "own_second_token",
     })
@@ -89,7 +96,7 @@ fn contended_hint(token: &TokenStatus) -> String {
     match contended_cause(token) {
         Some("own_second_token") => format!(
             "credential {} has {} tokens here, and the server may keep one per client: set tokens = \"union\"",
-            token.credential, token.siblings
+            token.credential, token.tokens_of_credential
         ),
         _ => "give each instance a client id of its own, or let all apps share one instance; \
               else the API does not accept this client"
@@ -108,7 +115,7 @@ impl Points {
         }
     }
 
-    fn token(&mut self, token: &TokenStatus, now: Moment) {
+    fn token(&mut self, token: &TokenStatus) {
         let name = &token.credential;
         let hint = || token_hint(token).unwrap_or_else(|| CHECK_LIVE.to_owned());
         let until = |time: Option<_>| time.map(date).unwrap_or_default();
@@ -123,10 +130,6 @@ impl Points {
         } else if let Some(error) = token.error_text.as_deref().or(token.last_error) {
             self.add(format!("Token requests of {name} fail: {error}."), hint());
         }
-        if token.attempted && token.wanted() && !token.usable(now) {
-            let scopes = scopes(token);
-            self.add(format!("{name} has no usable token for {scopes}: requests get 503."), hint());
-        }
         if token.contended {
             let what =
                 format!("{name} is contended: upstreams refuse tokens that are still valid.");
@@ -134,7 +137,7 @@ impl Points {
         }
         if !token.missing_scopes.is_empty() {
             let missing = token.missing_scopes.join(" ");
-            self.add(format!("The token server did not grant {name}: {missing}."), hint());
+            self.add(format!("The token server did not grant {name}: {missing}."), NOT_GRANTED);
         }
         if let Some(offset) = token.clock_offset.filter(|offset| offset.abs() >= CLOCK_OFFSET) {
             let what = format!(
@@ -142,6 +145,22 @@ impl Points {
                 offset.abs()
             );
             self.add(what, "compare this machine's time with a time server");
+        }
+    }
+
+    /// One point for each credential whose requests are refused now.
+    fn unusable(&mut self, tokens: &[TokenStatus], now: Moment) {
+        let is_missing =
+            |token: &&TokenStatus| token.attempted && token.wanted() && !token.usable(now);
+        for first in tokens.iter().filter(is_missing) {
+            let name = &first.credential;
+            let same = tokens.iter().filter(is_missing).filter(|token| token.credential == *name);
+            let scopes: Vec<String> = same.map(scopes).collect();
+            let what = format!(
+                "Requests that need {name} get 503: no usable token for {}.",
+                scopes.join("; ")
+            );
+            self.add(what, token_hint(first).unwrap_or_else(|| CHECK_LIVE.to_owned()));
         }
     }
 
@@ -173,6 +192,15 @@ impl Points {
             let what =
                 format!("Upstream {name} is rate limited until {until}{quota}{}.", limit.quota);
             self.add(what, "send fewer requests, or ask the provider for a higher limit");
+        }
+        if upstream.unauthorized_in_a_row >= UNAUTHORIZED_IN_A_ROW {
+            let count = upstream.unauthorized_in_a_row;
+            let challenge = upstream.last_challenge.as_deref().unwrap_or("no challenge");
+            self.add(
+                format!("The last {count} answers of upstream {name} are 401 ({challenge})."),
+                "the API does not accept tokens that the token server issues: bearer-proxy token --route \
+                 UPSTREAM.ROUTE shows what they grant; ask the provider",
+            );
         }
         if let Some(lacking) = &upstream.last_insufficient_scope
             && lacking.at > recent
@@ -213,7 +241,7 @@ impl Points {
                 let first = error.lines().find(|line| line.starts_with("error"));
                 let error = first.or(error.lines().next()).unwrap_or_default();
                 let error = error.trim_start_matches("error: ");
-                let what = format!("The configuration of {} is refused: {error}", reload.at);
+                let what = format!("The configuration file was refused at {}: {error}", reload.at);
                 self.add(
                     what,
                     "run bearer-proxy check; until it passes the one before stays in force",
@@ -290,7 +318,10 @@ mod tests {
         let refused = TokenStatus { secret_refused: true, ..failing("invalid_client") };
         row(refused, &["refused the client secret of bank", "POST /refresh?credential=bank"]);
         let spent = TokenStatus { budget_spent_until: until, ..failing("x") };
-        row(spent, &["token_budget of bank is spent until 2", "raise token_budget"]);
+        row(
+            spent,
+            &["token_budget of bank is spent until 2", "raise token_budget of credential bank"],
+        );
         let limited = TokenStatus { rate_limited_until: until, ..failing("status 429") };
         row(limited, &["bank is rate limited by its token server until 2", "wait"]);
         let missing = vec!["pay".to_owned(), "read".to_owned()];
@@ -300,11 +331,13 @@ mod tests {
             TokenStatus { clock_offset: Some(-90.2), ..usable() },
             &["differ by 90 s", "time server"],
         );
-        let contended = TokenStatus { contended: true, siblings: 1, ..usable() };
+        let contended = TokenStatus { contended: true, tokens_of_credential: 1, ..usable() };
         row(contended.clone(), &["bank is contended", "each instance a client id of its own"]);
-        let own = TokenStatus { siblings: 2, ..contended };
+        let own = TokenStatus { tokens_of_credential: 2, ..contended };
         row(own, &["has 2 tokens here", "tokens = \"union\""]);
-        row(token("bank"), &["bank has no usable token for no scopes"]);
+        row(token("bank"), &["need bank get 503: no usable token for no scopes."]);
+        let with = |scope: &str| TokenStatus { scopes: vec![scope.into()], ..token("bank") };
+        one(&[with("a"), with("b")], &none, &["need bank get 503: no usable token for a; b."]);
     }
 
     #[test]
@@ -340,6 +373,11 @@ mod tests {
             UpstreamReport { last_insufficient_scope, ..upstream() }
         };
         row(lacking(&at), &["token of route pay lacks payments", "scopes of api.pay"]);
+        let unauthorized_in_a_row = 3;
+        row(
+            UpstreamReport { unauthorized_in_a_row, ..upstream() },
+            &["last 3 answers of upstream api are 401"],
+        );
         let certificate_days_left = Some(3);
         row(UpstreamReport { certificate_days_left, ..upstream() }, &["expires in 3 days"]);
         let last_success = Some("2999-01-01T00:00:00Z".into());
@@ -363,7 +401,11 @@ mod tests {
                 ReloadStatus { at: at.clone(), ok: error.is_none(), error, restart_needed };
             StatusReport { last_reload: Some(reload), ..StatusReport::default() }
         };
-        one(&[], &reload(Some("error: bad key\n at 3"), &[]), &["refused: bad key", "check"]);
+        one(
+            &[],
+            &reload(Some("error: bad key\n at 3"), &[]),
+            &["was refused at 2", ": bad key", "check"],
+        );
         one(&[], &reload(None, &["log.format"]), &["New values of log.format", "restart"]);
         let files = |open, limit, needed| {
             let open_files = OpenFiles { open, limit, needed };

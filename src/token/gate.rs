@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +30,8 @@ pub(super) struct Gate {
     probe: Semaphore,
     /// Held for moments only, never across a call.
     state: Mutex<State>,
+    /// Number of tokens of the credential.
+    tokens: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +81,7 @@ pub(super) struct CallPermit<'a>(#[expect(dead_code, reason = "held")] Option<Se
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { probe: Semaphore::new(1), state: Mutex::default() }
+        Self { probe: Semaphore::new(1), state: Mutex::default(), tokens: AtomicUsize::new(1) }
     }
 }
 
@@ -193,6 +196,17 @@ impl Gate {
     /// The calls that are left of an hourly budget.
     pub(super) fn calls_left(&self, now: Instant, budget: NonZeroU32) -> u32 {
         self.lock().calls_left(now, budget)
+    }
+
+    /// Notes the number of tokens of the credential.
+    pub(super) fn set_tokens(&self, tokens: usize) {
+        self.tokens.store(tokens, Ordering::Relaxed);
+    }
+
+    /// The number of tokens of the credential: each one may end another at a server that keeps one for each
+    /// client.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens.load(Ordering::Relaxed)
     }
 
     /// The time at which the next call is free, if an hourly budget is spent.

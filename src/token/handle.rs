@@ -32,6 +32,7 @@ impl ManagedToken {
             .gate
             .spent_until(now, status.budget)
             .map(|until| SystemTime::now() + until.saturating_duration_since(now));
+        status.tokens_of_credential = self.gate.tokens();
         status.secret_refused = self.gate.refuses();
         status.secret_changed = self.gate.rotated_at();
         status
@@ -41,13 +42,7 @@ impl ManagedToken {
 impl ManagerHandle {
     /// The state of each token.
     pub fn statuses(&self) -> Vec<TokenStatus> {
-        let mut statuses: Vec<TokenStatus> = self.lock().iter().map(ManagedToken::status).collect();
-        let names: Vec<Arc<str>> =
-            statuses.iter().map(|status| Arc::clone(&status.credential)).collect();
-        for status in &mut statuses {
-            status.siblings = names.iter().filter(|name| **name == status.credential).count();
-        }
-        statuses
+        self.lock().iter().map(ManagedToken::status).collect()
     }
 
     /// Fetches new tokens for a credential, whatever the age of the held ones, and tries a refused

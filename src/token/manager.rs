@@ -101,6 +101,10 @@ impl<M: MakeFetch> TokenManager<M> {
             let key = spec.key();
             readers.0.insert(key, self.keep(&unions.effective(spec)));
         }
+        for managed in &self.managed {
+            let same = |other: &&Managed<_>| other.credential.name == managed.credential.name;
+            managed.gate.set_tokens(self.managed.iter().filter(same).count());
+        }
         let entry = |managed: &Managed<_>| ManagedToken {
             status: Arc::clone(&managed.status),
             reader: managed.reader.clone(),

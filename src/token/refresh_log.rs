@@ -167,16 +167,27 @@ impl RefreshLog {
         tracing::info!(%credential, scopes, "lazy token dropped after idle period");
     }
 
-    /// Upstreams refuse each new token.
-    pub(super) fn contended(&self) {
+    /// Upstreams refuse each new token; the credential has this many tokens.
+    pub(super) fn contended(&self, tokens: usize) {
         let Self { credential, scopes, .. } = self;
-        tracing::warn!(
-            %credential,
-            scopes,
-            "contended: the upstream has refused three tokens within one life. Another \
-             instance with the same client id may revoke ours, or the API does not accept \
-             this client"
-        );
+        if tokens > 1 {
+            tracing::warn!(
+                %credential,
+                scopes,
+                tokens,
+                "contended: the upstream has refused three tokens within one life. The credential's own second \
+                 token may revoke this one, which tokens = \"union\" avoids; or another instance does, or the API \
+                 does not accept this client"
+            );
+        } else {
+            tracing::warn!(
+                %credential,
+                scopes,
+                "contended: the upstream has refused three tokens within one life. Another \
+                 instance with the same client id may revoke ours, or the API does not accept \
+                 this client"
+            );
+        }
     }
 
     /// The budget of the hour is spent; another call is possible after this time.

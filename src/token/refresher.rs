@@ -181,7 +181,7 @@ impl<F: Fetch> Refresher<F> {
             RejectionResponse::Contended(until) => {
                 self.metrics.contended();
                 self.schedule.force_at(until);
-                self.log.contended();
+                self.log.contended(self.gate.tokens());
             }
         }
     }

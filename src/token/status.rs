@@ -39,7 +39,7 @@ pub struct TokenStatus {
     /// The time of the next call, where none is left.
     pub budget_spent_until: Option<SystemTime>,
     /// Number of tokens of the credential: each one may end another at a server that keeps one per client.
-    pub siblings: usize,
+    pub tokens_of_credential: usize,
     /// Set when the token server refused the credential's client secret last.
     pub secret_refused: bool,
     /// The time of the server's first verdict on the last changed client secret.

@@ -163,7 +163,7 @@ async fn a_refused_reload_is_told_and_the_broken_file_still_leads_to_the_instanc
     let status = state(&proxy, |status| status["last_reload"]["ok"] == false).await;
     assert!(status["last_reload"]["error"].as_str().unwrap().contains("nonsense"), "{status}");
     let points = attention(&status);
-    assert!(points[0].starts_with("The configuration of 2"), "{points:?}");
+    assert!(points[0].starts_with("The configuration file was refused at 2"), "{points:?}");
     assert!(points[0].contains("run bearer-proxy check"), "{points:?}");
     let file = proxy.config_path.to_str().unwrap();
     let found = verb(std::path::Path::new("/"), &["status", "--config", file]).await;
@@ -344,4 +344,35 @@ async fn a_support_bundle_has_everything_but_secrets() {
             assert!(!bundle.contains(hash), "{hash} in {bundle}");
         }
     }
+}
+
+#[tokio::test]
+async fn on_a_terminal_each_state_replaces_the_one_before() {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let side = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OpenptFlags::NOCTTY.bits().cast_signed())
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let admin = proxy.admin_addr.to_string();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_bearer-proxy"));
+    command.args(["status", "--watch=100ms", "--admin", &admin]).stdin(Stdio::null());
+    command.stdout(side).stderr(Stdio::null()).kill_on_drop(true);
+    let mut watching = command.spawn().unwrap();
+    let lines = collect(std::fs::File::from(terminal));
+    let redrawn = |lines: &Vec<String>| {
+        lines.iter().filter(|line| line.starts_with("\x1b[H\x1b[Jbearer-proxy ")).count() >= 3
+    };
+    soon(lines.clone().wait_for(redrawn)).await.unwrap();
+    let id = watching.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).unwrap();
+    kill_process(id, Signal::INT).unwrap();
+    assert_eq!(soon(watching.wait()).await.unwrap().code(), Some(0));
 }
