@@ -11,9 +11,13 @@ use super::exit::Exit;
 use super::output::{errln, out, outln};
 use super::setup::{program, quoted};
 use crate::config::schema::{self, KeyDoc, ValueKind};
-use crate::oauth::FieldPath;
+use crate::oauth::client_auth::{BasicEncoding, ClientAuth};
 use crate::oauth::dialect::BodyEncoding;
 use crate::oauth::presets::{self, Preset};
+use crate::oauth::{
+    FieldPath,
+    vendors::{VENDORS, Vendor},
+};
 
 /// Examples of `config/`, which tests load, by the preset that they use.
 const EXAMPLES: [(&str, &str); 4] = [
@@ -54,12 +58,53 @@ pub(super) fn init(config: Option<&Path>, flags: &Init) -> anyhow::Result<Exit> 
 
 /// The example for a preset, whose comments speak of the file that it is written to.
 fn first_config(preset: &str, file: &str) -> String {
-    let text = match EXAMPLES.iter().find(|(name, _)| *name == preset) {
-        Some((_, text)) => (*text).to_owned(),
-        None => ANY_BANK.replace("\"rfc6749\"", &format!("{:9}", Value::from(preset).to_string())),
+    let vendor = VENDORS.iter().find(|vendor| vendor.name == preset);
+    let text = match (EXAMPLES.iter().find(|(name, _)| *name == preset), vendor) {
+        (Some((_, text)), _) => (*text).to_owned(),
+        (None, Some(vendor)) => of_vendor(vendor),
+        (None, None) => {
+            ANY_BANK.replace("\"rfc6749\"", &format!("{:9}", Value::from(preset).to_string()))
+        }
     };
     text.replace(&format!("--config {preset}.toml"), &format!("--config {file}"))
         .replace("--config rfc6749.toml", &format!("--config {file}"))
+}
+
+/// The first configuration for a row of the table of vendors.
+fn of_vendor(vendor: &Vendor) -> String {
+    let Vendor { name, about, document, token_url, api: (api, path), method, .. } = *vendor;
+    let (variable, file) = (name.to_uppercase().replace('-', "_"), name.replace('-', "_"));
+    let fixed = presets::preset(name).is_some_and(|preset| preset.token_url.is_some());
+    let token_url = if fixed { String::new() } else { format!("token_url = \"{token_url}\"\n") };
+    let proof = match vendor.auth {
+        ClientAuth::None => String::new(),
+        _ => format!(
+            "client_id.env = \"{variable}_CLIENT_ID\"\n\
+             client_secret.file = \"/run/secrets/{file}_client_secret\"\n"
+        ),
+    };
+    let lines = |text: &str| if text.is_empty() { String::new() } else { format!("{text}\n") };
+    let request = match vendor.request {
+        "" => String::new(),
+        request => format!("\n[credentials.{name}.request]\n{request}\n"),
+    };
+    let scopes = match vendor.scope {
+        "" => String::new(),
+        scope => format!("scopes = [\"{scope}\"]\n"),
+    };
+    let notes: String = vendor.notes.iter().map(|note| format!("# - {note}\n")).collect();
+    format!(
+        "# {about}\n#\n#   bearer-proxy check --config {name}.toml\n\
+         #   curl http://localhost:6750/{name}{path}\n#\n\
+         # To replace: words in capitals, the places of the id and the secret, and the routes.\n\
+         # The vendor's document: {document}\n{notes}version = 1\n\n\
+         [credentials.{name}]\npreset = \"{name}\"\n{token_url}{proof}{}{request}\n\
+         [upstreams.{name}]\nurl = \"{api}\"\ncredential = \"{name}\"\nmount = \"/{name}\"\n{}\n\
+         [[upstreams.{name}.routes]]\nname = \"first\"\npath = \"{path}\"\n\
+         methods = [\"{method}\"]\n{scopes}",
+        lines(vendor.keys),
+        lines(vendor.upstream),
+    )
 }
 
 /// Lists the presets, or prints one.
@@ -123,15 +168,38 @@ fn keys_of(preset: &Preset) -> String {
         BodyEncoding::Form => "form",
         BodyEncoding::Json => "json",
     };
-    let omit = if dialect.send_grant_type { "" } else { "omit = [\"grant_type\"]\n" };
+    let omitted = [(dialect.send_grant_type, "grant_type"), (dialect.send_client_id, "client_id")];
+    let omitted: Vec<_> =
+        omitted.into_iter().filter(|(sent, _)| !sent).map(|(_, name)| name).collect();
+    let list = |key: &str, items: Value| match items.as_array().is_some_and(Vec::is_empty) {
+        true => String::new(),
+        false => format!("{key} = {items}\n"),
+    };
+    let omit = list("omit", Value::from(omitted));
+    let token_types = list("accept_token_types", Value::from(dialect.accept_token_types.clone()));
+    let (auth, encoding_of_basic) = match preset.auth {
+        ClientAuth::ClientSecretBasic(BasicEncoding::Raw) => ("client_secret_basic", Some("raw")),
+        ClientAuth::ClientSecretBasic(BasicEncoding::Rfc6749) => ("client_secret_basic", None),
+        ClientAuth::None => ("none", None),
+        _ => ("client_secret_post", None),
+    };
+    let extra: Vec<_> = dialect.extra_parameters.iter().collect();
+    let extra: String = extra.iter().map(|(k, v)| format!("extra.{k} = {}\n", text(v))).collect();
+    let document =
+        preset.vendor.map(|vendor| format!("# {}\n", vendor.document)).unwrap_or_default();
+    let notes: String = preset.notes.iter().map(|note| format!("# - {note}\n")).collect();
     format!(
-        "# {}: {}\n{}send_scope = {}\nuse_refresh_token = {}\n\n[request]\n{}\
-         fields = {{ client_id = {}, client_secret = {} }}\n{omit}\n[response]\n{}{}{}{}",
+        "# {}: {}\n{document}{notes}{}{}{}{token_types}send_scope = {}\nuse_refresh_token = {}\n\
+         default_lifetime = \"{}s\"\n\n[request]\n{}\
+         fields = {{ client_id = {}, client_secret = {} }}\n{omit}{extra}\n[response]\n{}{}{}{}",
         preset.name,
         preset.about,
         line("token_url", preset.token_url),
+        line("client_auth", Some(auth)),
+        line("basic_encoding", encoding_of_basic),
         dialect.send_scope,
         dialect.use_refresh_token,
+        dialect.default_lifetime.as_secs(),
         line("encoding", Some(encoding)),
         text(&request.client_id),
         text(&request.client_secret),

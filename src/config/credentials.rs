@@ -284,7 +284,11 @@ fn client_auth(section: &Section<'_>, preset: &Preset) -> Option<ClientAuth> {
     }
     match auth {
         ClientAuth::ClientSecretBasic(_) => {
-            let chosen = encoding.and_then(|item| item.choice(&ENCODINGS)).unwrap_or_default();
+            let usual = match preset.auth {
+                ClientAuth::ClientSecretBasic(usual) => usual,
+                _ => BasicEncoding::default(),
+            };
+            let chosen = encoding.and_then(|item| item.choice(&ENCODINGS)).unwrap_or(usual);
             Some(ClientAuth::ClientSecretBasic(chosen))
         }
         ClientAuth::PrivateKeyJwt(_) => {

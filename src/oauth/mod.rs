@@ -17,6 +17,7 @@ pub mod presets;
 pub mod request;
 pub mod scope;
 pub mod token_response;
+pub mod vendors;
 
 pub use client_auth::ClientAuth;
 pub use dialect::{ClientCredentials, Dialect};

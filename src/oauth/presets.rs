@@ -1,9 +1,12 @@
 //! Token servers known by name. Each is data: a [`Dialect`], a client authentication method, and the
 //! contradictions of its vendor's document.
 
+use std::time::Duration;
+
 use super::client_auth::ClientAuth;
 use super::dialect::{BodyEncoding, Dialect, RequestFields, ResponseFields};
 use super::field_path::FieldPath;
+use super::vendors::{VENDORS, Vendor};
 
 /// A token server known by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +29,14 @@ pub struct Preset {
     pub client_id_fields: &'static [&'static str],
     /// Contradictions and gaps of the vendor's document, and what was chosen.
     pub notes: &'static [&'static str],
+    /// The row of the table of vendors that it is made of, if it is one of those.
+    pub vendor: Option<&'static Vendor>,
 }
 
-/// The names, in the order in which they are shown.
-pub const NAMES: [&str; 6] = ["rfc6749", "json", "qbank", "sqr", "core-banking", "datacrunch"];
-
-/// All presets, in the order of [`NAMES`].
-pub fn all() -> [Preset; 6] {
-    [Preset::default(), json(), qbank(), sqr(), core_banking(), datacrunch()]
+/// All presets, in the order in which they are shown.
+pub fn all() -> Vec<Preset> {
+    let first = [Preset::default(), json(), qbank(), sqr(), core_banking(), datacrunch()];
+    first.into_iter().chain(VENDORS.iter().map(of_vendor)).collect()
 }
 
 /// The preset of a name.
@@ -54,8 +57,48 @@ impl Default for Preset {
             api_url: None,
             client_id_fields: &[],
             notes: &[],
+            vendor: None,
         }
     }
+}
+
+fn of_vendor(vendor: &'static Vendor) -> Preset {
+    let mut dialect = Dialect {
+        encoding: if vendor.json { BodyEncoding::Json } else { BodyEncoding::Form },
+        send_grant_type: vendor.grant_type == Some("client_credentials"),
+        send_client_id: vendor.id_and_secret.is_some(),
+        send_scope: vendor.send_scope,
+        accept_token_types: vendor.token_types.iter().map(|name| (*name).to_owned()).collect(),
+        default_lifetime: Duration::from_secs(vendor.default_lifetime),
+        ..Dialect::default()
+    };
+    if let Some(grant_type) = vendor.grant_type.filter(|_| !dialect.send_grant_type) {
+        dialect.extra_parameters.push(("grant_type".into(), grant_type.into()));
+    }
+    if let Some((id, secret)) = vendor.id_and_secret {
+        dialect.request.client_id = id.into();
+        dialect.request.client_secret = secret.into();
+    }
+    let (token, life) = vendor.token_and_life;
+    dialect.response.access_token = FieldPath::name(token);
+    dialect.response.expires_in = FieldPath::name(life);
+    dialect.response.expires_at = vendor.expires_at.map(FieldPath::name);
+    Preset {
+        name: vendor.name,
+        about: vendor.about,
+        dialect,
+        auth: vendor.auth,
+        token_url: Some(vendor.token_url).filter(|url| is_fixed(url)),
+        api_url: Some(vendor.api.0).filter(|url| is_fixed(url)),
+        notes: vendor.notes,
+        vendor: Some(vendor),
+        ..Preset::default()
+    }
+}
+
+/// True if a URL holds no word in capitals, which a customer would have to fill in.
+fn is_fixed(url: &str) -> bool {
+    !url.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 fn json() -> Preset {
@@ -172,7 +215,8 @@ mod tests {
 
     #[test]
     fn every_name_has_its_preset() {
-        assert_eq!(all().iter().map(|preset| preset.name).collect::<Vec<_>>(), NAMES);
+        let names: std::collections::HashSet<_> = all().iter().map(|preset| preset.name).collect();
+        assert_eq!(names.len(), 6 + VENDORS.len());
         assert_eq!(preset("nobody"), None);
         for preset in all() {
             if let Some(url) = preset.token_url {
@@ -180,6 +224,7 @@ mod tests {
             }
             assert!(preset.token_path.is_none_or(|path| path.starts_with('/')));
             assert!(!preset.about.ends_with('.') && preset.about.len() < 100);
+            assert!(preset.vendor.is_none_or(|vendor| vendor.document.starts_with("https://")));
             let field = preset.client_id_fields.first();
             assert!(field.is_none_or(|field| *field == preset.dialect.request.client_id));
         }

@@ -6,6 +6,8 @@ use std::path::Path;
 use bearer_proxy::app::App;
 use bearer_proxy::cli::args::Args;
 use bearer_proxy::config::schema::{KeyDoc, ValueKind, keys};
+use bearer_proxy::oauth::presets;
+use bearer_proxy::oauth::vendors::{VENDORS, Vendor};
 use bearer_proxy::proxy::code::{Code, Retryable};
 use clap::CommandFactory;
 
@@ -69,6 +71,31 @@ fn problem_codes() {
     };
     let head = ["code", "status", "title", "try again", "forwarded", "`Proxy-Status` error"];
     page("problem-codes.md", &table(head, Code::ALL.map(row)));
+}
+
+/// The gallery of the guide.
+#[test]
+fn vendors() {
+    let mut text = String::new();
+    for vendor in VENDORS {
+        let Vendor { name, about, document, token_url, .. } = vendor;
+        let preset = presets::preset(name).unwrap();
+        let mut fill_in = vec![match preset.token_url {
+            Some(_) => "the id and the secret".to_owned(),
+            None => format!("`token_url = \"{token_url}\"`, the id and the secret"),
+        }];
+        let lines = [vendor.keys, vendor.request, vendor.upstream].map(str::lines);
+        let lines = lines.into_iter().flatten().filter(|line| !line.starts_with('#'));
+        fill_in.extend(lines.map(code));
+        text += &format!("## {name}\n\n{}. [The vendor's document]({document}).\n\n", plain(about));
+        text += &format!("- To fill in: {}.\n", fill_in.join(", "));
+        if preset.token_url.is_some() {
+            text += &format!("- Token endpoint: `{token_url}`\n");
+        }
+        text += &vendor.notes.iter().map(|note| format!("- {}\n", plain(note))).collect::<String>();
+        text += "\n";
+    }
+    page("../guide/vendors.md", &text);
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod verbs;
 // Tokens: how they are obtained, renewed and shared, and where the secrets for them come from.
 mod client_auth;
 mod oidc_provider;
+mod presets;
 mod secrets;
 #[cfg(all(feature = "aws", feature = "azure", feature = "keyring"))]
 mod stores;

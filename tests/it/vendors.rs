@@ -57,7 +57,7 @@ impl Vendor {
 }
 
 /// Puts the id `an+id` and the secret `a secret&more` where the file looks for them.
-fn with_secrets(text: &str, dir: &TempDir) -> String {
+pub fn with_secrets(text: &str, dir: &TempDir) -> String {
     secret_file(dir.path(), "id", "an+id");
     secret_file(dir.path(), "secret", "a secret&more\n");
     let line = |line: &str| match line.split(['.', ' ']).next() {
@@ -71,7 +71,7 @@ fn with_secrets(text: &str, dir: &TempDir) -> String {
 }
 
 /// The value of a header in a head.
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let of = |line: &'a str| {
         let (known, value) = line.split_once(':')?;
         known.eq_ignore_ascii_case(name).then(|| value.trim())
@@ -80,7 +80,7 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Answers a token call with a JSON body.
-async fn answer(call: &mut Client, body: &str) {
+pub async fn answer(call: &mut Client, body: &str) {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length";
     call.send(format!("{head}: {}\r\n\r\n{body}", body.len())).await;
 }
