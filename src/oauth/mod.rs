@@ -1,8 +1,8 @@
 //! RFC 6749 client credentials as values and bytes: no socket, no clock.
 //!
 //! `scope`, `endpoint` and `client_auth` define the terms, `dialect` and `presets` the deviations of
-//! known servers. `request` writes requests, `token_response` reads answers, whose parts `content_coding`
-//! and `field_path` find, `lifetime` computes the life of a token, and `error` classifies failures.
+//! known servers. `request` writes requests, `token_response` reads answers, with `content_coding`,
+//! `field_path` and `json_time`, `lifetime` computes the life of a token, and `error` classifies failures.
 
 pub mod assertion;
 pub mod client_auth;
@@ -12,6 +12,7 @@ mod encode;
 pub mod endpoint;
 pub mod error;
 pub mod field_path;
+mod json_time;
 pub mod lifetime;
 pub mod presets;
 pub mod request;
