@@ -19,9 +19,6 @@ const RECENT: Duration = Duration::from_secs(900);
 /// The remedy where nothing more is known.
 const CHECK_LIVE: &str = "run bearer-proxy check --live, which goes step by step";
 
-/// Answers 401 in a row of an upstream that are worth a look.
-const UNAUTHORIZED_IN_A_ROW: u64 = 3;
-
 /// The remedy for a shortage of descriptors.
 const RAISE_LIMIT: &str = "raise the limit (LimitNOFILE of systemd, ulimit -n), or lower server.max_connections and \
      max_connections of the upstreams";
@@ -192,15 +189,6 @@ impl Points {
             let what =
                 format!("Upstream {name} is rate limited until {until}{quota}{}.", limit.quota);
             self.add(what, "send fewer requests, or ask the provider for a higher limit");
-        }
-        if upstream.unauthorized_in_a_row >= UNAUTHORIZED_IN_A_ROW {
-            let count = upstream.unauthorized_in_a_row;
-            let challenge = upstream.last_challenge.as_deref().unwrap_or("no challenge");
-            self.add(
-                format!("The last {count} answers of upstream {name} are 401 ({challenge})."),
-                "the API does not accept tokens that the token server issues: bearer-proxy token --route \
-                 UPSTREAM.ROUTE shows what they grant; ask the provider",
-            );
         }
         if let Some(lacking) = &upstream.last_insufficient_scope
             && lacking.at > recent
@@ -373,11 +361,6 @@ mod tests {
             UpstreamReport { last_insufficient_scope, ..upstream() }
         };
         row(lacking(&at), &["token of route pay lacks payments", "scopes of api.pay"]);
-        let unauthorized_in_a_row = 3;
-        row(
-            UpstreamReport { unauthorized_in_a_row, ..upstream() },
-            &["last 3 answers of upstream api are 401"],
-        );
         let certificate_days_left = Some(3);
         row(UpstreamReport { certificate_days_left, ..upstream() }, &["expires in 3 days"]);
         let last_success = Some("2999-01-01T00:00:00Z".into());
