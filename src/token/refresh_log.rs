@@ -138,7 +138,7 @@ impl RefreshLog {
         match held {
             Some(held) => {
                 let until = date(held.usable_until.wall);
-                line!("token renewal failed, the held token serves until {until}");
+                line!("token request failed: renewal failed, the held token serves until {until}");
             }
             None => line!("token request failed"),
         }

@@ -75,7 +75,8 @@ async fn a_renewal_that_fails_says_until_when_the_held_token_serves() {
     let mut admin = client(proxy.admin_addr).await;
     let path = format!("/refresh?credential={}", Persona::Sqr.mount());
     assert_eq!(admin.request("POST", &path, &[], b"").await.status, 202);
-    let line = line(&proxy, "token renewal failed, the held token serves until 20").await;
+    let line =
+        line(&proxy, "token request failed: renewal failed, the held token serves until 20").await;
     assert_eq!((&line["usable"], &line["level"]), (&true.into(), &"WARN".into()));
     assert!(!proxy.log().contains("token unusable"), "{}", proxy.log());
 }
