@@ -220,7 +220,10 @@ pub(super) fn warn_of_doubled_path(item: &Item<'_>, above: &str, path: &str) {
 /// here.
 fn parse_endpoint(url: &str, cleartext: Cleartext) -> Result<TokenEndpoint, &'static str> {
     TokenEndpoint::with_cleartext(url, cleartext).map_err(|_| match () {
-        () if url.starts_with("http://") => no_cleartext(cleartext),
+        () if url.starts_with("http://") => {
+            let in_cluster = TokenEndpoint::with_cleartext(url, Cleartext::InCluster).is_ok();
+            no_cleartext(cleartext, in_cluster)
+        }
         () if !url.starts_with("https://") => "expected a URL that begins with https://",
         () if url.contains('@') => {
             "a URL may hold no user name or password; name secrets by reference"
@@ -237,14 +240,19 @@ pub(super) fn cleartext(section: &Section<'_>) -> Cleartext {
     section.choice("allow_cleartext", &choices, Cleartext::default())
 }
 
-/// The answer to an `http://` URL of another machine, with the ways out in a service mesh.
-pub(super) fn no_cleartext(cleartext: Cleartext) -> &'static str {
-    match cleartext {
-        Cleartext::Loopback => {
+/// The answer to an `http://` URL of another machine, with the ways out in a service mesh. `in_cluster`
+/// is true if `allow_cleartext` would accept the URL.
+pub(super) fn no_cleartext(cleartext: Cleartext, in_cluster: bool) -> &'static str {
+    match (cleartext, in_cluster) {
+        (Cleartext::Loopback, true) => {
             "http:// sends secrets in the clear: write https://, or in a service mesh \
              http://127.0.0.1:PORT, a listener of its sidecar, or allow_cleartext = \"in-cluster\""
         }
-        Cleartext::InCluster => NOT_IN_CLUSTER,
+        (Cleartext::Loopback, false) => {
+            "http:// sends secrets in the clear: write https://, or in a service mesh \
+             http://127.0.0.1:PORT, a listener of its sidecar"
+        }
+        (Cleartext::InCluster, _) => NOT_IN_CLUSTER,
     }
 }
 

@@ -230,7 +230,7 @@ fn unique_parameters(section: &Section<'_>, dialect: &Dialect, auth: Option<Clie
         section.fail(
             Diagnostic::error("two parameters of the token request have the same name")
                 .label("see audience, request.fields and request.extra")
-                .hint("RFC 6749 section 3.2 allows each once"),
+                .hint("RFC 6749 section 3.2 allows each once; request.omit leaves ours out"),
         );
     }
 }

@@ -199,7 +199,8 @@ fn url(item: &Item<'_>, cleartext: Cleartext) -> Option<(Origin, String)> {
     let origin = item.parse_or(fixed, |_| match Origin::with_cleartext(&uri, cleartext) {
         // Only the scheme is wrong.
         Err(_) if text.starts_with("http://") && matches!(encrypted, Ok(Ok(_))) => {
-            Err(no_cleartext(cleartext).to_owned())
+            let in_cluster = Origin::with_cleartext(&uri, Cleartext::InCluster).is_ok();
+            Err(no_cleartext(cleartext, in_cluster).to_owned())
         }
         origin => origin.map_err(|error| error.to_string()),
     })?;

@@ -64,7 +64,7 @@ pub fn parse(
     let names = &dialect.response;
     let text = text(headers, body);
     if !status.is_success() {
-        let text = text.unwrap_or_default();
+        let text = text.and_then(form_if_it_looks_like_one).unwrap_or_default();
         return Err(error_response(names, status, headers, &fields(&text).unwrap_or_default()));
     }
     let text = text.map_err(TokenError::Malformed)?;
@@ -151,6 +151,14 @@ fn fields(text: &str) -> Result<Fields<'_>, MalformedResponse> {
         }
         Err(_) => Err(MalformedResponse::NotJson),
     }
+}
+
+/// An error response is read as a form even if its content type does not say so: its code decides
+/// whether the client is tried again.
+fn form_if_it_looks_like_one(
+    text: Zeroizing<String>,
+) -> Result<Zeroizing<String>, MalformedResponse> {
+    if looks_like_form(&text) { form_object(&text) } else { Ok(text) }
 }
 
 /// Tells whether a text begins like a form: a name and `=`.

@@ -338,6 +338,8 @@ fn failures() {
         ),
         (401, r#"{"error":"invalid_client"}"#, Some(ErrorCode::InvalidClient)),
         (200, r#"{"error":"invalid_client"}"#, Some(ErrorCode::InvalidClient)),
+        (400, "error=invalid_client&x=1", Some(ErrorCode::InvalidClient)),
+        (400, "x=hunter2", None),
         (400, r#"{"error":"hunter2"}"#, Some(ErrorCode::Other)),
         (400, r#"{"error":{"code":"x"}}"#, None),
         (302, r#"{"error":"invalid_client"}"#, None),
