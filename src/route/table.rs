@@ -12,7 +12,7 @@ use http::Method;
 use super::host::HostPattern;
 use super::path::PatternSegment;
 use super::rule::{Methods, Rule};
-use super::target::{lenient_interpretations, normalize_segment};
+use super::target::{Interpretations, lenient_interpretations, normalize_segment};
 
 /// Rules and their values.
 #[derive(Debug)]
@@ -110,25 +110,46 @@ impl<T> Table<T> {
     ///
     /// A path that another rule would claim if its slashes were decoded or merged or its parameters
     /// removed is [`Lookup::Ambiguous`]: a token for one interpretation must not travel with the other.
-    pub fn find(&self, host: &str, method: &Method, path: &str) -> Lookup<'_, T> {
+    /// `alike` says of two rules that a server may take one for the other without harm.
+    pub fn find(
+        &self,
+        host: &str,
+        method: &Method,
+        path: &str,
+        alike: impl Fn(&T, &T) -> bool,
+    ) -> Lookup<'_, T> {
         match self.search(host, method, path, Case::Sensitive) {
-            Ok(index) if self.is_ambiguous(host, method, path, index) => {
-                Lookup::Ambiguous(&self.entries[index].value)
+            Ok(index) => {
+                let value = &self.entries[index].value;
+                let alike = |other: usize| alike(value, &self.entries[other].value);
+                match self.is_ambiguous(host, method, path, index, alike) {
+                    true => Lookup::Ambiguous(value),
+                    false => Lookup::Found(value),
+                }
             }
-            Ok(index) => Lookup::Found(&self.entries[index].value),
             Err(refused) if refused.is_empty() => Lookup::NotFound,
             Err(refused) => Lookup::MethodNotAllowed(self.allow(&refused)),
         }
     }
 
-    /// True if a lenient server could read the path as one that other rules claim.
-    fn is_ambiguous(&self, host: &str, method: &Method, path: &str, index: usize) -> bool {
-        lenient_interpretations(path).iter().any(|other| {
-            match self.search(host, method, other, Case::Sensitive) {
-                Ok(found) => found != index,
-                Err(refused) => !refused.is_empty(),
-            }
-        })
+    /// True if a lenient server could read the path as one that other rules claim. Of servers that merge
+    /// slashes which they have decoded, only those rules count that are not alike: RabbitMQ's default
+    /// vhost is `%2F`, and `/queues/%2F/q` must not be refused because of a rule for `/queues/{vhost}`.
+    fn is_ambiguous(
+        &self,
+        host: &str,
+        method: &Method,
+        path: &str,
+        index: usize,
+        alike: impl Fn(usize) -> bool,
+    ) -> bool {
+        let claimed = |other: &String| match self.search(host, method, other, Case::Sensitive) {
+            Ok(found) => (found != index).then_some(Some(found)),
+            Err(refused) => (!refused.is_empty()).then_some(None),
+        };
+        let Interpretations { decoded, merged } = lenient_interpretations(path);
+        decoded.iter().any(|other| claimed(other).is_some())
+            || merged.iter().filter_map(claimed).any(|found| !found.is_some_and(&alike))
     }
 
     /// Finds the rule that claims a request at an upstream that ignores case in paths: an exact literal
@@ -265,7 +286,7 @@ mod tests {
         ]);
         let check = |host: &str, method: Method, path: &str, expected: &str| {
             assert_eq!(
-                table.find(host, &method, path),
+                table.find(host, &method, path, |_, _| false),
                 Lookup::Found(&expected),
                 "{method} {path}"
             );
@@ -279,7 +300,7 @@ mod tests {
         check("erp.local", Method::GET, "/v1/b", "/v1/{b}");
         check("x", Method::GET, "/", "/**");
         assert_eq!(
-            table.find("x", &Method::DELETE, "/v1/b/x"),
+            table.find("x", &Method::DELETE, "/v1/b/x", |_, _| false),
             Lookup::MethodNotAllowed("GET, HEAD, POST, PUT".into())
         );
     }
@@ -296,7 +317,7 @@ mod tests {
             (None, "/files/{name}", G),
         ]);
         let check = |path: &str, expected: Option<&str>| {
-            let found = table.find("x", &Method::GET, path);
+            let found = table.find("x", &Method::GET, path, |_, _| false);
             match expected {
                 Some(expected) => assert_eq!(found, Lookup::Found(&expected), "{path}"),
                 None => assert!(matches!(found, Lookup::Ambiguous(_)), "{path}: {found:?}"),
@@ -315,6 +336,11 @@ mod tests {
         check("/v1/x//y", Some("/v1/**"));
         check("/v1//a/b", None);
         check("/v1/a%252Fb", None);
+        check("/v1/a%2F%2Fb", None);
+        let alike = |path| table.find("x", &Method::GET, path, |_, other| *other == "/v1/a/b");
+        assert_eq!(alike("/v1/a%2F%2Fb"), Lookup::Found(&"/v1/**"));
+        assert_eq!(alike("/v1/a%2Fb"), Lookup::Ambiguous(&"/v1/**"));
+        assert_eq!(alike("/v1//a/b"), Lookup::Ambiguous(&"/v1/**"));
     }
 
     #[test]
@@ -369,7 +395,7 @@ mod tests {
             let Ok(table) = Table::build(rules) else { return Ok(()) };
             let naive = patterns.iter().filter(|pattern| pattern.covers(&path))
                 .min_by(|a, b| compare(a, b)).map(|pattern| pattern.as_str().to_owned());
-            match (table.find("", &Method::GET, &path), naive) {
+            match (table.find("", &Method::GET, &path, |_, _| false), naive) {
                 (Lookup::Found(found), Some(expected)) => prop_assert_eq!(found, &expected),
                 (Lookup::NotFound, None) => {}
                 (found, expected) => prop_assert!(false, "{:?} but {:?}", found, expected),

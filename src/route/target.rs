@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use character::is_pchar;
 pub use error::{Flaw, QuirkSet, Quirks, TargetError};
 pub use lenient::could_alias;
-pub(super) use lenient::lenient_interpretations;
+pub(super) use lenient::{Interpretations, lenient_interpretations};
 use spelled::Spelled;
 
 /// A target with one interpretation only.

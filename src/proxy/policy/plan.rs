@@ -27,7 +27,7 @@ use crate::route::target::{QuirkSet, could_alias};
 use crate::route::{Authority, HostPattern, Methods, Rule, Table};
 use crate::telemetry::log::RequestLog;
 use crate::token::credential::MissingScopes;
-use crate::token::{Bearer, Credential, Reader, TokenReaders, TokenSpec};
+use crate::token::{Bearer, Credential, Reader, TokenKey, TokenReaders, TokenSpec};
 use crate::upstream;
 
 mod inputs;
@@ -108,6 +108,8 @@ pub struct RoutePlan {
     pub upstream: usize,
     /// The clients that may use it.
     pub admission: Admission,
+    /// Names its token; `None` if the app's own Authorization is kept.
+    token_key: Option<TokenKey>,
     /// Reads its token; `None` if the app's own Authorization is kept.
     pub token: Option<Reader>,
     /// Longest time that a request waits for a token.
@@ -140,6 +142,15 @@ impl RoutePlan {
         let missing = bearer.lacks(self.required_scopes.as_ref()?);
         let names: Vec<_> = missing.into_iter().map(Scope::as_str).collect();
         (!names.is_empty()).then(|| names.join(" "))
+    }
+
+    /// True if a request may be taken for one of the other route without harm: both go to one upstream,
+    /// for the same clients, with the same token and the same headers.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.upstream == other.upstream
+            && self.token_key == other.token_key
+            && self.admission == other.admission
+            && self.header_policy == other.header_policy
     }
 
     /// True if an upstream path is that of a token endpoint, in any spelling that some server may
@@ -203,6 +214,7 @@ impl Plan {
                 methods: route.methods.clone().into(),
                 upstream: index,
                 admission: clients.admission(&route.clients),
+                token_key: needed.as_ref().map(TokenSpec::key),
                 token: token.transpose()?,
                 token_wait: policy.map_or(Duration::ZERO, |policy| policy.wait),
                 required_scopes: policy

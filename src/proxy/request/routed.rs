@@ -40,7 +40,7 @@ pub(super) fn find(
     quirks: &Quirks,
 ) -> Result<Arc<RoutePlan>, Rejection> {
     let host = host.map_or("", Authority::host);
-    let route = match listener.table.find(host, method, path) {
+    let route = match listener.table.find(host, method, path, |one, other| one.is_like(other)) {
         Lookup::Found(route) => Arc::clone(route),
         Lookup::MethodNotAllowed(allow) => {
             let mut rejection = Rejection::new(

@@ -3,24 +3,45 @@
 use std::borrow::Cow;
 use std::iter;
 
-/// Changes that servers are known to make before they look for a resource.
-const STEPS: [fn(&str) -> String; 5] =
-    [decode_delimiters, decode_semicolons, strip_parameters, merge_slashes, decode_percent];
+/// A change that servers are known to make before they look for a resource.
+type Step = fn(&str) -> String;
+
+const DECODING: [Step; 4] =
+    [decode_delimiters, decode_semicolons, strip_parameters, decode_percent];
+const ALL: [Step; 5] =
+    [decode_delimiters, decode_semicolons, strip_parameters, decode_percent, merge_slashes];
 
 /// Other interpretations of a canonical path, by servers that decode slashes, semicolons or a second
 /// time, strip parameters, merge slashes, or do several of these in any order. Empty if all of them are
 /// the path itself.
-pub(in crate::route) fn lenient_interpretations(path: &str) -> Vec<String> {
-    let merged = path.as_bytes().windows(2).any(|pair| pair == b"//");
-    if is_plain(path) && !merged {
-        return Vec::new();
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::route) struct Interpretations {
+    /// Those of servers that merge only slashes that were sent as such.
+    pub decoded: Vec<String>,
+    /// Those of servers that also merge slashes that they have decoded.
+    pub merged: Vec<String>,
+}
+
+/// The other interpretations of a canonical path.
+pub(in crate::route) fn lenient_interpretations(path: &str) -> Interpretations {
+    let empty = path.as_bytes().windows(2).any(|pair| pair == b"//");
+    if is_plain(path) && !empty {
+        return Interpretations::default();
     }
-    let mut all = vec![path.to_owned()];
+    let decoded = interpretations(vec![path.to_owned(), merge_slashes(path)], &DECODING);
+    let mut merged = interpretations(decoded.clone(), &ALL);
+    merged.retain(|reading| !decoded.contains(reading));
+    let others = decoded.into_iter().filter(|reading| reading != path);
+    Interpretations { decoded: others.collect(), merged }
+}
+
+/// All that these steps make of some paths, in any order; sorted.
+fn interpretations(mut all: Vec<String>, steps: &[Step]) -> Vec<String> {
     let mut next = 0;
     // Each step shortens the text that it changes, and a canonical path is encoded twice at most, so that
     // there is an end, and soon.
     while let Some(reading) = all.get(next).cloned() {
-        for step in STEPS {
+        for step in steps {
             let changed = step(&reading);
             if !all.contains(&changed) {
                 all.push(changed);
@@ -28,8 +49,8 @@ pub(in crate::route) fn lenient_interpretations(path: &str) -> Vec<String> {
         }
         next += 1;
     }
-    all.retain(|reading| reading != path);
     all.sort_unstable();
+    all.dedup();
     all
 }
 
@@ -44,7 +65,8 @@ pub fn could_alias(path: &str, resource: &str) -> bool {
     }
     let resource = plain(resource);
     let matches = |path: &str| fold(&plain(path)).eq(fold(&resource));
-    matches(path) || lenient_interpretations(path).iter().any(|path| matches(path))
+    let Interpretations { decoded, merged } = lenient_interpretations(path);
+    matches(path) || decoded.iter().chain(&merged).any(|path| matches(path))
 }
 
 /// True if a path is ASCII and holds nothing that servers decode or strip.

@@ -121,7 +121,10 @@ fn quirks_are_left_to_the_route() {
 fn readings_of_lenient_servers_are_known() {
     assert_eq!(normalize_segment("a%3ab%c3%2f%25"), "a:b%C3%2F%25");
     let check = |path: &str, expected: &[&str]| {
-        assert_eq!(lenient_interpretations(path), expected, "{path}");
+        let Interpretations { decoded, merged } = lenient_interpretations(path);
+        let mut all = [decoded, merged].concat();
+        all.sort_unstable();
+        assert_eq!(all, expected, "{path}");
     };
     check("/a;x%2fb%3by", &["/a", "/a/b", "/a;x%2fb;y", "/a;x/b;y"]);
     check("/a%20b", &[]);
