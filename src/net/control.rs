@@ -221,6 +221,9 @@ impl CallError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Connect(error) => error.hint().map(str::to_owned),
+            Self::Exchange(error) if error.is_parse() => Some(
+                "what answered does not speak HTTP: is it https://? else check the port".into(),
+            ),
             Self::Exchange(error) => diagnosis::of_exchange(error).map(str::to_owned),
             _ => None,
         }
@@ -310,6 +313,8 @@ mod tests {
         )
         .await;
         check(|_, _| Say::Last("SSH-2.0-x\r\n\r\n"), Err("exchange")).await;
+        let other = outcome(|_, _| Say::Last("SSH-2.0-x\r\n\r\n"), PATIENT).await.err().unwrap();
+        assert!(other.hint().is_some_and(|hint| hint.contains("is it https://?")), "{other}");
         check(|_, _| Say::Last(""), Err("exchange")).await;
     }
 

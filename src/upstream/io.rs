@@ -170,6 +170,12 @@ impl IoHandle {
     }
 }
 
+/// True for the error of a write to a socket that the peer has closed.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
+}
+
 fn lock(socket: &Mutex<Socket>) -> MutexGuard<'_, Socket> {
     socket.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -219,17 +225,27 @@ impl Counters {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        let closed = match &written {
+            Poll::Ready(Err(error)) => is_closed(error),
+            _ => false,
+        };
         let hidden = self.hides_write_errors.load(Relaxed);
-        if hidden || !matches!(written, Poll::Ready(Err(_))) || matches!(stream, Either::Left(_)) {
+        if hidden || !closed || matches!(stream, Either::Left(_)) {
             return written;
         }
         let mut space = [0; 1024];
         let mut buf = ReadBuf::new(&mut space);
-        if let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_read(cx, &mut buf) {
-            self.note_alert(&error, stream);
-            if self.alert.get().is_some() {
-                return Poll::Ready(Err(error));
+        match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
+            // The read has registered the waker. It is called, since a socket that its peer has closed is
+            // readable: the event is on its way.
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(error)) => {
+                self.note_alert(&error, stream);
+                if self.alert.get().is_some() {
+                    return Poll::Ready(Err(error));
+                }
             }
+            Poll::Ready(Ok(())) => {}
         }
         // Data before the alert: the server had read something.
         self.read.fetch_add(buf.filled().len() as u64, Relaxed);

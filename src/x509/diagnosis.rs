@@ -87,6 +87,9 @@ pub(crate) fn of_alert(alert: Alert) -> Option<&'static str> {
         }
         Alert::UnrecognisedName => "the server serves no such name; is the URL's host right?",
         Alert::NoApplicationProtocol => OTHER_PROTOCOL,
+        Alert::BadRecordMac | Alert::DecodeError => {
+            "what was sent did not arrive as it was; is something in between that changes it?"
+        }
         Alert::InternalError => "the server failed within TLS; ask the API's owner",
         _ => return None,
     })
