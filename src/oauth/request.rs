@@ -128,6 +128,8 @@ impl ClientRequest<'_> {
         self.push_extra(&mut parameters)?;
         let body = match self.dialect.encoding {
             BodyEncoding::Form => encode::form(&parameters),
+            // As in a form, no parameter makes no body: the documents of such servers show none.
+            BodyEncoding::Json if parameters.is_empty() => Bytes::new(),
             BodyEncoding::Json => encode::json(&parameters).map_err(|_| RequestError::Encoding)?,
         };
         let empty = body.is_empty();

@@ -413,7 +413,7 @@ pub const VENDORS: [Vendor; 26] = [
     Vendor {
         name: "airwallex",
         about: "Airwallex: id and API key in headers, answer token and expires_at",
-        document: "https://www.airwallex.com/docs/api#/Authentication/API_Access",
+        document: "https://www.airwallex.com/docs/api/authentication/api_access_token",
         token_url: "https://api.airwallex.com/api/v1/authentication/login",
         auth: ClientAuth::None,
         json: true,
@@ -427,7 +427,8 @@ pub const VENDORS: [Vendor; 26] = [
                   x-api-key = { file = \"/run/secrets/airwallex_api_key\" } }",
         api: ("https://api.airwallex.com", "/api/v1/balances/current"),
         notes: &[
-            "The end of a token's life is an ISO 8601 date, corrected by the Date of the answer.",
+            "A token lives 30 minutes; its end is an ISO 8601 date, corrected by the Date of the answer.",
+            "A scoped key for several accounts wants x-login-as among the headers.",
             "The demo host is https://api-demo.airwallex.com/api/v1/authentication/login.",
         ],
         ..USUAL

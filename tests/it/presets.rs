@@ -9,7 +9,7 @@ use bearer_proxy::oauth::vendors::{VENDORS, Vendor};
 use tempfile::TempDir;
 
 use crate::support::{Proxy, client, raw_server, soon};
-use crate::vendors::{answer, field, with_secrets};
+use crate::vendors::{answer_with, field, with_secrets};
 
 /// How a client proves itself, in the words of the vendor's document.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -197,7 +197,7 @@ const DOCUMENTED: [(&str, Proof, &str, &str, &str); VENDORS.len()] = [
     (
         "airwallex",
         Headers,
-        "{}",
+        "",
         r#"{"expires_at":"2099-01-01T00:00:00+0000","token":"eyJ.aw"}"#,
         "eyJ.aw",
     ),
@@ -254,7 +254,7 @@ async fn each_vendor_is_spoken_to_as_its_document_says() {
         let line = format!("POST {} HTTP/1.1", path_of(vendor.token_url));
         assert_eq!(head.lines().next(), Some(&*line), "{name}");
         assert_eq!(sent, body.replace("{client}", ID_AND_SECRET), "{name}");
-        let json = body.starts_with('{') && !body.starts_with("{client}");
+        let json = proof == Headers || body.starts_with('{');
         let kind = if json { "application/json" } else { "application/x-www-form-urlencoded" };
         assert_eq!(field(&head, "content-type"), Some(kind), "{name}");
         let basic = format!("Basic {}", STANDARD.encode("an+id:a secret&more"));
@@ -267,7 +267,8 @@ async fn each_vendor_is_spoken_to_as_its_document_says() {
         if name == "ups" {
             assert_eq!(field(&head, "x-merchant-id"), Some("ACCOUNT_NUMBER"));
         }
-        answer(&mut call, document).await;
+        let status = if proof == Headers { "201 Created" } else { "200 OK" };
+        answer_with(&mut call, status, document).await;
         let path =
             vendor.api.1.split('/').map(|part| if part.starts_with('{') { "1" } else { part });
         let path = path.collect::<Vec<_>>().join("/");

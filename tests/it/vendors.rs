@@ -80,8 +80,13 @@ pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Answers a token call with a JSON body.
-pub async fn answer(call: &mut Client, body: &str) {
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length";
+async fn answer(call: &mut Client, body: &str) {
+    answer_with(call, "200 OK", body).await;
+}
+
+/// The same, with this status.
+pub async fn answer_with(call: &mut Client, status: &str, body: &str) {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length");
     call.send(format!("{head}: {}\r\n\r\n{body}", body.len())).await;
 }
 
