@@ -28,7 +28,7 @@ use super::settings::ReadinessRule;
 use super::token_report::token_report;
 use crate::clock::{Moment, date};
 use crate::listen::Listener;
-use crate::listen::descriptors::{self, ReservedDescriptors};
+use crate::listen::descriptors::{self, RESERVED_DESCRIPTORS};
 use crate::net::poll::lacks_descriptor;
 use crate::net::unix::{UnixListener, UnixStream};
 use crate::server::{ShutdownPhase, StopSignal};
@@ -58,16 +58,15 @@ pub struct Admin {
     health: Arc<dyn Health>,
     registry: Registry,
     ready: watch::Sender<ReadinessRule>,
-    descriptors: ReservedDescriptors,
     failures: Mutex<Throttle>,
 }
 
 impl Admin {
     /// A service for this program.
     pub fn new(health: Arc<dyn Health>, registry: Registry) -> Arc<Self> {
-        let (ready, descriptors) = (watch::Sender::default(), ReservedDescriptors::new());
-        let failures = Mutex::default();
-        Arc::new(Self { health, registry, ready, descriptors, failures })
+        let (ready, failures) = (watch::Sender::default(), Mutex::default());
+        RESERVED_DESCRIPTORS.hold();
+        Arc::new(Self { health, registry, ready, failures })
     }
 
     /// Changes the condition under which `/readyz` answers 200; a reload may.
@@ -117,7 +116,7 @@ impl Admin {
                 biased;
                 () = stop.reached(ShutdownPhase::Finishing) => break,
                 Some(_) = connections.join_next() => {
-                    self.descriptors.refill();
+                    RESERVED_DESCRIPTORS.refill();
                     continue;
                 }
                 accepted = accept_one(&listener, &slots) => accepted,
@@ -155,9 +154,9 @@ impl Admin {
                 "too many open files: an admin connection needs a descriptor that was held back"
             );
         }
-        if !(exhausted && self.descriptors.release()) {
+        if !(exhausted && RESERVED_DESCRIPTORS.release()) {
             tokio::time::sleep(ACCEPT_PAUSE).await;
-            self.descriptors.refill();
+            RESERVED_DESCRIPTORS.refill();
         }
     }
 
@@ -208,11 +207,7 @@ impl Admin {
             ("/livez", _) => self.livez(),
             ("/readyz", _) => self.readyz(query),
             ("/startupz", _) => self.startupz(),
-            ("/metrics", _) => {
-                // Metrics of the process are read from files.
-                let _spare = self.descriptors.spare();
-                self.metrics()
-            }
+            ("/metrics", _) => self.metrics(),
             ("/status", true) => {
                 response(StatusCode::OK, JSON, format!("{:#}\n", self.status().await))
             }
@@ -285,7 +280,7 @@ impl Admin {
     async fn bundle(&self) -> Response<Full<Bytes>> {
         let status = self.status().await;
         let metrics = String::from_utf8_lossy(&self.registry.render()).into_owned();
-        let _spare = self.descriptors.spare();
+        let _spare = RESERVED_DESCRIPTORS.spare();
         let parts = self.health.bundle_parts();
         let bundle = bundle(&parts, status, &metrics, Moment::now().wall);
         response(StatusCode::OK, JSON, format!("{bundle:#}\n"))

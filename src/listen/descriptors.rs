@@ -26,22 +26,34 @@ pub fn open() -> Option<u64> {
     }
 }
 
-/// Descriptors that are held back, so that operators are answered even when apps have taken all others.
+/// Descriptors that are held back, so that operators are answered even when apps have taken all others. They
+/// belong to the process, as the limit does.
+pub static RESERVED_DESCRIPTORS: ReservedDescriptors = ReservedDescriptors::new();
+
+/// Descriptors that are held back; none before the first [`hold`](Self::hold).
 #[derive(Debug)]
-pub struct ReservedDescriptors(Mutex<Vec<File>>);
+pub struct ReservedDescriptors(Mutex<Reserve>);
+
+#[derive(Debug)]
+struct Reserve {
+    held: Vec<File>,
+    wanted: usize,
+}
 
 impl ReservedDescriptors {
-    /// Holds back as many as there are, at most [`RESERVED`].
-    #[must_use]
-    pub fn new() -> Self {
-        let reserved = Self(Mutex::new(Vec::with_capacity(RESERVED)));
-        reserved.refill();
-        reserved
+    const fn new() -> Self {
+        Self(Mutex::new(Reserve { held: Vec::new(), wanted: 0 }))
+    }
+
+    /// Holds back [`RESERVED`] from now on.
+    pub fn hold(&self) {
+        self.lock().wanted = RESERVED;
+        self.refill();
     }
 
     /// Gives one back to the process; false if none is left.
     pub fn release(&self) -> bool {
-        self.lock().pop().is_some()
+        self.lock().held.pop().is_some()
     }
 
     /// Gives one back until what is returned is dropped, for files that are read meanwhile.
@@ -50,17 +62,18 @@ impl ReservedDescriptors {
         SpareDescriptor(self)
     }
 
-    /// Holds back again what was released, as far as there are descriptors.
-    pub fn refill(&self) {
-        let mut held = self.lock();
-        while held.len() < RESERVED {
+    /// Holds back again what was released, as far as there are descriptors; true if that is all of it.
+    pub fn refill(&self) -> bool {
+        let mut reserve = self.lock();
+        while reserve.held.len() < reserve.wanted {
             // Any file will do; this one is everywhere.
-            let Ok(file) = File::open("/dev/null") else { return };
-            held.push(file);
+            let Ok(file) = File::open("/dev/null") else { return false };
+            reserve.held.push(file);
         }
+        true
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<File>> {
+    fn lock(&self) -> MutexGuard<'_, Reserve> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -74,12 +87,6 @@ impl Drop for SpareDescriptor<'_> {
     }
 }
 
-impl Default for ReservedDescriptors {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,11 +94,13 @@ mod tests {
     #[test]
     fn what_was_released_is_held_back_again() {
         let reserved = ReservedDescriptors::new();
+        assert!(reserved.refill() && !reserved.release(), "none is held back yet");
+        reserved.hold();
         for _ in 0..RESERVED {
             assert!(reserved.release());
         }
         assert!(!reserved.release());
-        reserved.refill();
+        assert!(reserved.refill());
         assert!(reserved.release());
     }
 }

@@ -25,7 +25,7 @@ use super::phase::CloseReason;
 use super::settings::ConnectionSettings;
 use super::shutdown::{ShutdownPhase, StopSignal};
 use crate::listen::TlsCell;
-use crate::listen::descriptors;
+use crate::listen::descriptors::{self, RESERVED_DESCRIPTORS};
 use crate::listen::peer::Peer;
 use crate::listen::sockets::Listener;
 use crate::net::poll::lacks_descriptor;
@@ -107,6 +107,8 @@ pub(super) struct Accept<S> {
     limit: ConnectionLimit,
     service: S,
     failures: Throttle,
+    /// Set after an accept that found no descriptor.
+    is_short: bool,
 }
 
 impl<S: RequestService> Accept<S> {
@@ -127,6 +129,7 @@ impl<S: RequestService> Accept<S> {
             limit,
             service,
             failures: Throttle::default(),
+            is_short: false,
         };
         listeners.into_iter().for_each(|listener| accept.add(listener));
         accept
@@ -216,6 +219,10 @@ impl<S: RequestService> Accept<S> {
     /// permit, further ones stay in the kernel's queue.
     async fn accept(&mut self) -> (usize, io::Result<Accepted>) {
         self.admission.wait().await;
+        // Descriptors that come free are held back for operators first: this loop would take each of them.
+        while self.is_short && !RESERVED_DESCRIPTORS.refill() {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
         std::future::poll_fn(|cx| {
             // All are polled until one is ready, so that each has registered the task's waker.
             for step in 0..self.listeners.len() {
@@ -232,9 +239,13 @@ impl<S: RequestService> Accept<S> {
 
     async fn welcome(&mut self, at: usize, accepted: io::Result<Accepted>) {
         match accepted {
-            Ok(accepted) => self.start(&self.listeners[at], accepted),
+            Ok(accepted) => {
+                self.is_short = false;
+                self.start(&self.listeners[at], accepted);
+            }
             Err(error) if is_peer_error(&error) => {}
             Err(error) => {
+                self.is_short = lacks_descriptor(&error);
                 if let Some(suppressed) = self.failures.allow() {
                     log_failure(&error, suppressed);
                 }

@@ -1,16 +1,21 @@
 //! The standard `process_*` metrics, read from /proc at each scrape. Without /proc there are none.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Error, Gauge};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 /// The value that Prometheus client libraries report for "no limit".
 const UNLIMITED: u64 = u64::MAX;
+
+/// The file with the figures of this process (proc(5)).
+const STAT: &str = "/proc/self/stat";
 
 /// Computes the value of a gauge.
 type Value = fn(&Stat) -> f64;
@@ -20,6 +25,8 @@ pub struct ProcessCollector {
     cpu: Counter,
     /// Held while the counter is updated, so that two scrapes at once do not add the same time twice.
     update: Mutex<()>,
+    /// /proc/self/stat, kept open: the shortage of descriptors is seen in these metrics too.
+    stat: Option<File>,
     /// Each gauge with the function that computes its value.
     gauges: Vec<(Gauge, Value)>,
     /// `None` if it cannot be computed: no start time is better than 1970.
@@ -28,9 +35,7 @@ pub struct ProcessCollector {
 
 /// Name, help text and value of each gauge.
 const GAUGES: [(&str, &str, Value); 5] = [
-    ("process_open_fds", "Number of open file descriptors.", |_| {
-        to_f64(fs::read_dir("/proc/self/fd").into_iter().flatten().count() as u64)
-    }),
+    ("process_open_fds", "Number of open file descriptors.", |_| open_descriptors()),
     ("process_max_fds", "Maximum number of open file descriptors.", |_| limit(Resource::Nofile)),
     ("process_virtual_memory_bytes", "Virtual memory size in bytes.", |stat| {
         to_f64(stat.virtual_bytes)
@@ -57,7 +62,8 @@ impl ProcessCollector {
             let help = "Start time of the process since unix epoch in seconds.";
             Gauge::new("process_start_time_seconds", help).inspect(|gauge| gauge.set(seconds))
         });
-        Ok(Self { cpu, update: Mutex::new(()), gauges, start_time: start_time.transpose()? })
+        let (stat, update) = (File::open(STAT).ok(), Mutex::new(()));
+        Ok(Self { cpu, update, stat, gauges, start_time: start_time.transpose()? })
     }
 }
 
@@ -68,7 +74,7 @@ impl Collector for ProcessCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Some(stat) = Stat::read() else { return Vec::new() };
+        let Some(stat) = self.stat.as_ref().and_then(Stat::read_again) else { return Vec::new() };
         if let Ok(_guard) = self.update.lock() {
             // A negative increment would panic in debug builds.
             self.cpu.inc_by((seconds(stat.cpu_ticks) - self.cpu.get()).max(0.0));
@@ -94,7 +100,14 @@ struct Stat {
 
 impl Stat {
     fn read() -> Option<Self> {
-        Self::parse(&fs::read_to_string("/proc/self/stat").ok()?)
+        Self::parse(&fs::read_to_string(STAT).ok()?)
+    }
+
+    /// Reads the file from its start, as it is now. The fields take far less room than there is here.
+    fn read_again(file: &File) -> Option<Self> {
+        let mut text = [0; 2048];
+        let length = file.read_at(&mut text, 0).ok()?;
+        Self::parse(std::str::from_utf8(&text[..length]).ok()?)
     }
 
     /// The second field is the program's name in brackets, which may itself hold brackets and spaces.
@@ -128,6 +141,16 @@ fn started_at() -> Option<f64> {
 #[cfg(not(target_os = "linux"))]
 fn started_at() -> Option<f64> {
     None
+}
+
+/// To count them takes one; where there is none, all are open.
+fn open_descriptors() -> f64 {
+    match fs::read_dir("/proc/self/fd") {
+        Err(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
+            limit(Resource::Nofile)
+        }
+        entries => to_f64(entries.into_iter().flatten().count() as u64),
+    }
 }
 
 fn limit(resource: Resource) -> f64 {
