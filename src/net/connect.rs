@@ -28,7 +28,7 @@ use crate::x509::TlsSetupError;
 use crate::x509::certificate::Certificate;
 use crate::x509::verify::ChainRecorder;
 
-pub use super::failure::{ConnectError, ConnectPhase};
+pub use super::failure::{ConnectError, ConnectFailureReason, ConnectPhase};
 pub use super::stream::MaybeTlsStream;
 
 /// Makes connections to one origin.
@@ -357,7 +357,7 @@ mod tests {
 
     fn failure(connected: Result<Connection, ConnectError>) -> (&'static str, String) {
         let error = connected.err().unwrap();
-        (error.label(), format!("{error}: {}", error.hint().unwrap_or_default()))
+        (error.reason().as_str(), format!("{error}: {}", error.hint().unwrap_or_default()))
     }
 
     #[test]
@@ -371,7 +371,7 @@ mod tests {
             assert_eq!(found.is_ok(), permitted, "{uri} {peer}");
             if let Err(error) = found {
                 assert!(error.to_string().contains("nothing is sent in the clear"), "{error}");
-                assert_eq!((error.label(), error.hint().is_some()), ("connect", true));
+                assert_eq!((error.phase, error.hint().is_some()), (ConnectPhase::Tcp, true));
             }
         };
         check("http://auth.bank.svc", "10.0.0.7:80", true);
@@ -451,12 +451,12 @@ mod tests {
         let plain = TlsSettings::default();
         let refused = connect(&format!("http://127.0.0.1:{port}"), &plain, Alpn::Http1).await;
         let (label, text) = failure(refused);
-        assert!(label == "connect" && text.contains("nothing listens there"), "{label}, {text}");
+        assert!(label == "refused" && text.contains("nothing listens there"), "{label}, {text}");
 
         let ca = Authority::new();
         let unknown = connect("https://nowhere.invalid", &ca.trusted(), Alpn::Both).await;
         let (label, text) = failure(unknown);
-        assert!(label == "dns" && text.contains("nowhere.invalid"), "{label}, {text}");
+        assert!(label == "unreachable" && text.contains("nowhere.invalid"), "{label}, {text}");
     }
 
     #[tokio::test]
@@ -488,8 +488,8 @@ mod tests {
         let connector = Connector::new(&cache, origin(&uri), &tls, Alpn::Both, settings).unwrap();
         let error = connector.connect().await.err().unwrap();
         assert_eq!(
-            (error.phase, error.timed_out, error.label()),
-            (ConnectPhase::Tls, true, "timeout")
+            (error.phase, error.timed_out, error.reason()),
+            (ConnectPhase::Tls, true, ConnectFailureReason::Tls)
         );
         assert!(error.to_string().contains("the TLS handshake did not finish within 50ms"));
 

@@ -16,7 +16,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use zeroize::Zeroizing;
 
-use super::connect::{ConnectError, ConnectReport, Connection, Connector};
+use super::connect::{ConnectError, ConnectFailureReason, ConnectReport, Connection, Connector};
 use crate::x509::diagnosis;
 
 /// Header lines of a response, in HTTP/1 and HTTP/2. Token servers behind gateways send some dozens.
@@ -202,19 +202,17 @@ impl CallError {
         if error.is_parse_too_large() { Self::HeadTooLarge } else { Self::Exchange(error) }
     }
 
-    /// A label for metrics and for the steps of `check --live`.
+    /// The `result` label of metrics, and the word in `/status`.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Connect(error) => error.label(),
+            Self::Connect(error) => error.reason().as_str(),
             Self::Timeout(_) => "timeout",
-            Self::Exchange(_) | Self::Incomplete => "exchange",
-            Self::HeadTooLarge | Self::TooLarge(_) => "too_large",
+            // A TLS 1.3 server refuses a client certificate only after the handshake.
+            Self::Exchange(error) if diagnosis::is_tls(error) => ConnectFailureReason::Tls.as_str(),
+            Self::Exchange(_) | Self::Incomplete | Self::HeadTooLarge | Self::TooLarge(_) => {
+                "error"
+            }
         }
-    }
-
-    /// True if a time limit ended the call.
-    pub fn is_timeout(&self) -> bool {
-        self.label() == "timeout"
     }
 
     /// A remedy, if one is known.
@@ -289,7 +287,7 @@ mod tests {
         .await;
         check(
             |_, _| Say::Answer("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n123456789"),
-            Err("too_large"),
+            Err("error"),
         )
         .await;
         check(
@@ -298,10 +296,10 @@ mod tests {
                     "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\n123456789\r\n",
                 )
             },
-            Err("too_large"),
+            Err("error"),
         )
         .await;
-        check(|_, _| Say::Last("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n123"), Err("exchange"))
+        check(|_, _| Say::Last("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n123"), Err("error"))
             .await;
         // A body that is whole by its own form needs no other proof.
         check(|_, _| Say::Last("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n{}"), Ok((200, "{}")))
@@ -312,10 +310,10 @@ mod tests {
             Ok((200, "{}")),
         )
         .await;
-        check(|_, _| Say::Last("SSH-2.0-x\r\n\r\n"), Err("exchange")).await;
+        check(|_, _| Say::Last("SSH-2.0-x\r\n\r\n"), Err("error")).await;
         let other = outcome(|_, _| Say::Last("SSH-2.0-x\r\n\r\n"), PATIENT).await.err().unwrap();
         assert!(other.hint().is_some_and(|hint| hint.contains("is it https://?")), "{other}");
-        check(|_, _| Say::Last(""), Err("exchange")).await;
+        check(|_, _| Say::Last(""), Err("error")).await;
     }
 
     /// The server closes TCP and sends no close_notify.
@@ -340,8 +338,8 @@ mod tests {
             assert_eq!(found.map_err(|error| error.label()), expected.map(Bytes::from_static));
         };
         check("{}", Ok(b"{}")).await;
-        check("{", Err("exchange")).await;
-        check("{}\r\n ", Err("exchange")).await;
+        check("{", Err("error")).await;
+        check("{}\r\n ", Err("error")).await;
     }
 
     const TOO_LARGE: &str = "the head of the answer has more than 256 lines or 65536 bytes";
@@ -359,7 +357,7 @@ mod tests {
             let outcome = outcome(script, PATIENT).await;
             let found = outcome.map(|reply| reply.response.headers().len());
             let found = found.map_err(|error| (error.label(), error.to_string()));
-            assert_eq!(found, expected.map_err(|text| ("too_large", text.to_owned())));
+            assert_eq!(found, expected.map_err(|text| ("error", text.to_owned())));
         };
         check(|_, _| head(250, 1), Ok(250)).await;
         check(|_, _| head(256, 1), Ok(256)).await;
@@ -413,7 +411,7 @@ mod tests {
     #[tokio::test]
     async fn one_deadline_covers_the_call() {
         let error = outcome(|_, _| Say::Silence, Duration::from_millis(50)).await.err().unwrap();
-        assert!(error.is_timeout());
+        assert_eq!(error.label(), "timeout");
         assert_eq!(error.to_string(), "no whole answer within 50ms");
     }
 

@@ -28,6 +28,28 @@ pub enum ConnectPhase {
     Tls,
 }
 
+/// The reason for a failed connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectFailureReason {
+    /// The name, the address or the way through the egress proxy led nowhere.
+    Unreachable,
+    /// Nothing listens at the address.
+    Refused,
+    /// TLS failed.
+    Tls,
+}
+
+impl ConnectFailureReason {
+    /// The value of a metric's label, and the word in `/status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 /// No connection was opened, so nothing of a request has been sent.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
@@ -39,6 +61,8 @@ pub struct ConnectError {
     message: String,
     hint: Option<Cow<'static, str>>,
     answer: Option<String>,
+    /// True if the machine refused the connection: nothing listens there.
+    refused: bool,
     /// True if the server's certificate was rejected.
     certificate_rejected: bool,
     reached: Option<Box<ConnectReport>>,
@@ -57,6 +81,7 @@ impl ConnectError {
             message,
             hint,
             answer: None,
+            refused: false,
             certificate_rejected: false,
             reached: None,
         }
@@ -107,18 +132,18 @@ impl ConnectError {
     pub(super) fn tcp(host: &str, authority: &str, error: &(dyn StdError + 'static)) -> Self {
         let mut source = Some(error);
         let mut last = error.to_string();
-        let mut hint = None;
+        let mut refused = false;
         while let Some(current) = source {
             if let Some(dns) = current.downcast_ref::<DnsError>() {
                 return Self::dns(host, dns);
             }
-            if current.downcast_ref().is_some_and(refused) {
-                hint = Some("nothing listens there: check host and port");
-            }
+            refused |= current.downcast_ref().is_some_and(is_refusal);
             last = current.to_string();
             source = current.source();
         }
-        Self::new(ConnectPhase::Tcp, format!("no connection to {authority}: {last}"), hint)
+        let hint = refused.then_some("nothing listens there: check host and port");
+        let message = format!("no connection to {authority}: {last}");
+        Self { refused, ..Self::new(ConnectPhase::Tcp, message, hint) }
     }
 
     /// An origin in the clear leads to an address beyond the cluster.
@@ -160,14 +185,15 @@ impl ConnectError {
         self
     }
 
-    /// A label for metrics.
-    pub fn label(&self) -> &'static str {
-        match (self.timed_out, self.phase) {
-            (true, _) => "timeout",
-            (false, ConnectPhase::Dns) => "dns",
-            (false, ConnectPhase::Tcp) => "connect",
-            (false, ConnectPhase::Tunnel) => "proxy",
-            (false, ConnectPhase::Tls) => "tls",
+    /// The reason as metrics and `/status` name it; the same for a phase that failed and one that took
+    /// too long.
+    pub fn reason(&self) -> ConnectFailureReason {
+        match self.phase {
+            ConnectPhase::Tls => ConnectFailureReason::Tls,
+            _ if self.refused => ConnectFailureReason::Refused,
+            ConnectPhase::Dns | ConnectPhase::Tcp | ConnectPhase::Tunnel => {
+                ConnectFailureReason::Unreachable
+            }
         }
     }
 
@@ -208,6 +234,6 @@ fn has_file_descriptors() -> bool {
     !std::fs::File::open("/dev/null").is_err_and(|error| lacks_descriptor(&error))
 }
 
-fn refused(error: &io::Error) -> bool {
+fn is_refusal(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ConnectionRefused
 }

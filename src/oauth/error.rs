@@ -79,11 +79,13 @@ impl TokenError {
 
     /// The `result` label of `bearer_proxy_token_requests_total`.
     pub fn label(&self) -> &'static str {
+        if self.response().is_some_and(|response| response.status.is_redirection()) {
+            return "redirect";
+        }
         match self.class() {
             FailureClass::Transient => "error",
-            FailureClass::RateLimited | FailureClass::ClientRejected | FailureClass::Rejected => {
-                "denied"
-            }
+            FailureClass::RateLimited => "rate_limited",
+            FailureClass::ClientRejected | FailureClass::Rejected => "denied",
             FailureClass::Malformed => "malformed",
         }
     }
@@ -92,7 +94,6 @@ impl TokenError {
     pub fn word(&self) -> &'static str {
         match self.code() {
             Some(code) if code != ErrorCode::Other => code.as_str(),
-            _ if self.class() == FailureClass::RateLimited => "rate_limited",
             _ => self.label(),
         }
     }
@@ -418,18 +419,18 @@ mod tests {
             (refused("invalid_scope", 400), Rejected, "denied"),
             (refused("invalid_grant", 400), Rejected, "denied"),
             (refused("invalid_target", 400), Rejected, "denied"),
-            (refused("invalid_request", 429), RateLimited, "denied"),
-            (refused("slow_down", 400), RateLimited, "denied"),
+            (refused("invalid_request", 429), RateLimited, "rate_limited"),
+            (refused("slow_down", 400), RateLimited, "rate_limited"),
             (refused("temporarily_unavailable", 400), Transient, "error"),
             (refused("whatever", 400), Rejected, "denied"),
             (status(500), Transient, "error"),
             (status(503), Transient, "error"),
-            (status(429), RateLimited, "denied"),
+            (status(429), RateLimited, "rate_limited"),
             (status(408), Transient, "error"),
             (status(401), ClientRejected, "denied"),
             (status(403), Rejected, "denied"),
             (status(404), Rejected, "denied"),
-            (status(302), Rejected, "denied"),
+            (status(302), Rejected, "redirect"),
             (TokenError::Malformed(MalformedResponse::NotJson), Malformed, "malformed"),
         ] {
             assert_eq!((error.class(), error.label()), (class, label), "{error}");

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::headers::FieldClass;
 use super::headers::challenge::{Challenge, RenewOn, challenged_scope, classify_challenge};
 use super::history::{RefusalRecord, RequestHistory};
-use super::policy::metrics::ProxyMetrics;
+use super::policy::metrics::{ProxyMetrics, UpstreamErrorReason};
 use super::policy::plan::{RoutePlan, UpstreamPlan};
 use super::problem::problem;
 use super::rejection::{Code, Rejection};
@@ -255,8 +255,8 @@ impl AccessRecord {
             format!("the upstream's answer broke off: {}", why.reason()).into()
         });
         if let Some((_, route)) = &self.route {
+            route.metrics.upstream_error(UpstreamErrorReason::Reset);
             let code = Code::UpstreamReset.as_str();
-            route.metrics.upstream_error(code);
             route.metrics.upstream().failed(code, answer.detail.as_deref().unwrap_or_default());
         }
     }

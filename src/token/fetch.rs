@@ -253,7 +253,7 @@ impl FetchError {
     /// The `result` label of metrics.
     pub fn result(&self) -> &'static str {
         match self {
-            Self::Call(error) if error.is_timeout() => "timeout",
+            Self::Call(error) => error.label(),
             Self::Refused { error, .. } => error.label(),
             Self::SecretSuppressed => "denied",
             _ => "error",
@@ -266,7 +266,6 @@ impl FetchError {
             Self::Secret(_) => "secret_unreadable",
             Self::SecretSuppressed => "secret_refused",
             Self::Request(_) | Self::Tls(_) | Self::Header | Self::Revocation(_) => "settings",
-            Self::Call(CallError::Connect(_)) => "connect",
             Self::Call(_) => self.result(),
             Self::Refused { error, .. } => error.word(),
         }

@@ -12,8 +12,19 @@ use crate::telemetry::Registry;
 use crate::telemetry::family::{Counters, Histograms};
 use crate::telemetry::metrics::TOKEN_SECONDS;
 
-/// Values of the `result` label.
-const RESULTS: [&str; 5] = ["ok", "denied", "error", "timeout", "malformed"];
+/// Values of the `result` label: `ok`, and those of [`FetchError::result`].
+const RESULTS: [&str; 10] = [
+    "ok",
+    "denied",
+    "rate_limited",
+    "redirect",
+    "malformed",
+    "unreachable",
+    "refused",
+    "tls",
+    "timeout",
+    "error",
+];
 /// The `result` label of a rotation to a secret that the token server accepted.
 pub(super) const ACCEPTED: &str = "accepted";
 /// The `result` label of a rotation to a secret that the token server refused.
@@ -113,7 +124,9 @@ impl TokenMetrics {
             tokens,
             requests: registry.counter_vec(
                 "bearer_proxy_token_requests_total",
-                "Token requests, by result.",
+                "Token requests, by result: ok, denied (a 4xx of the token server), rate_limited, redirect, \
+                 malformed, unreachable (DNS, TCP, egress proxy), refused (nothing listens there), tls, timeout, or \
+                 error (5xx, a broken exchange, a secret that cannot be read).",
                 &["credential", "result"],
             )?,
             duration: registry.histogram_vec(

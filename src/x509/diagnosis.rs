@@ -25,10 +25,19 @@ pub(crate) fn of_tls(error: &Error, host: &str, chain: &[Certificate]) -> Option
 /// Explains an exchange that ended early: a TLS 1.3 server rejects a client certificate only after the
 /// handshake.
 pub(crate) fn of_exchange(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    tls_cause(error).and_then(of_peer)
+}
+
+/// True for an exchange that TLS ended.
+pub(crate) fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    tls_cause(error).is_some()
+}
+
+fn tls_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
     let mut source = Some(error);
     while let Some(current) = source {
         if let Some(error) = current.downcast_ref::<io::Error>() {
-            return error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(of_peer);
+            return error.get_ref().and_then(|inner| inner.downcast_ref());
         }
         source = current.source();
     }

@@ -1,11 +1,14 @@
 //! Metrics of which no other story tells.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bearer_proxy::sandbox::{Fault, Persona, Sandbox};
 use tempfile::TempDir;
 
-use crate::support::{Extra, Fronted, Proxy, client, config, in_front_of, raw_server, soon};
+use crate::support::{
+    Extra, Fronted, Proxy, client, config, in_front_of, raw_server, secret_file, soon,
+};
 
 /// More lines than the log's queue and the pipe behind it hold.
 const REQUESTS: usize = 12_000;
@@ -89,4 +92,131 @@ async fn the_overhead_holds_neither_the_upstreams_time_nor_waits_for_a_token() {
     assert_eq!(app.read("GET").await.status, 204);
     let (count, sum) = histogram(&proxy, OVERHEAD, "a").await;
     assert!(count == 1 && sum < SLOW.as_secs_f64(), "{count} {sum}");
+}
+
+/// Answers the first bytes of each connection with these.
+async fn answers(bytes: impl Into<String>) -> SocketAddr {
+    let (server, bytes) = (raw_server().await, bytes.into());
+    let addr = server.addr;
+    tokio::spawn(async move {
+        loop {
+            let (mut caller, bytes) = (server.accept().await, bytes.clone());
+            tokio::spawn(async move {
+                caller.read_bytes(1).await;
+                caller.send(&bytes).await;
+                caller.finish().await;
+                // Bytes that stay unread would cut the answer with a reset.
+                let _end = caller.read_to_end().await;
+            });
+        }
+    });
+    addr
+}
+
+/// An address at which nothing listens.
+async fn nobody() -> SocketAddr {
+    raw_server().await.addr
+}
+
+/// The series of a family, each with its value.
+async fn series(proxy: &Proxy, name: &str) -> Vec<String> {
+    let metrics = client(proxy.admin_addr).await.get("/metrics").await.text();
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix(name));
+    lines.filter(|line| line.starts_with('{')).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn failed_token_requests_are_counted_by_their_cause() {
+    const RESULTS: &str = "bearer_proxy_token_requests_total";
+    const LABELS: [&str; 10] = [
+        "denied",
+        "error",
+        "malformed",
+        "ok",
+        "rate_limited",
+        "redirect",
+        "refused",
+        "timeout",
+        "tls",
+        "unreachable",
+    ];
+    let secrets = TempDir::new().unwrap();
+    let secret = secret_file(secrets.path(), "secret", "a-secret");
+    let plain = answers("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").await;
+    let server = async |status: &str, body: &str| {
+        let head = format!("HTTP/1.1 {status}\r\nLocation: /x\r\nContent-Length: {}", body.len());
+        format!("http://{}", answers(format!("{head}\r\n\r\n{body}")).await)
+    };
+    let cases = [
+        (format!("http://{plain}"), "denied", "denied"),
+        (server("429 Slow", "").await, "rate_limited", "rate_limited"),
+        (server("302 Found", "").await, "redirect", "redirect"),
+        (server("500 Oops", "").await, "error", "error"),
+        (server("200 OK", "?").await, "malformed", "malformed"),
+        (server("400 No", r#"{"error":"invalid_scope"}"#).await, "denied", "invalid_scope"),
+        (format!("http://{}", nobody().await), "refused", "refused"),
+        (format!("https://{plain}"), "tls", "tls"),
+        ("https://nowhere.invalid".to_owned(), "unreachable", "unreachable"),
+    ];
+    let mut text =
+        "version = 1\nserver.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n".to_owned();
+    for (index, (url, ..)) in cases.iter().enumerate() {
+        text += &format!(
+            "[credentials.c{index}]\ntoken_url = \"{url}/token\"\nclient_id = \"an-id\"\n\
+             client_secret.file = {secret:?}\n\
+             [upstreams.u{index}]\nurl = \"http://{plain}\"\ncredential = \"c{index}\"\n\
+             routes = [{{ name = \"all\", path = \"/u{index}/**\", methods = [\"GET\"], scopes = [\"a\"] }}]\n"
+        );
+    }
+    let proxy = Proxy::start(&text).await;
+    assert_eq!(series(&proxy, RESULTS).await.len(), cases.len() * LABELS.len());
+    for (index, (url, label, word)) in cases.iter().enumerate() {
+        let name = format!("c{index}");
+        let error = async || {
+            let status = client(proxy.admin_addr).await.get("/status").await.json();
+            let tokens = status["tokens"].as_array().unwrap();
+            let token = tokens.iter().find(|token| token["credential"] == *name).unwrap();
+            token["last_error"].as_str().map(str::to_owned)
+        };
+        let error = soon(async {
+            loop {
+                if let Some(error) = error().await {
+                    return error;
+                }
+            }
+        });
+        assert_eq!(error.await, *word, "{url}");
+        let all = series(&proxy, RESULTS).await;
+        for result in LABELS {
+            let labels = format!("{{credential=\"{name}\",result=\"{result}\"}} ");
+            let count = all.iter().find_map(|line| line.strip_prefix(&labels)).unwrap();
+            assert_eq!(count != "0", result == *label, "{url} {all:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn failed_exchanges_are_counted_by_their_cause() {
+    const ERRORS: &str = "bearer_proxy_upstream_errors_total";
+    const REASONS: [&str; 6] =
+        ["overloaded", "refused", "timeout", "tls", "unreachable", "upstream_reset"];
+    let plain = answers("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let alert = answers("\x15\x03\x03\0\x02\x02\x28").await;
+    let extra = || Extra { upstream: "timeouts = { connect = \"1s\" }", ..Extra::default() };
+    let check = async |url: String, code: &str, counted: &str| {
+        let proxy = in_front_of(&url, extra()).await;
+        let zero = REASONS.map(|reason| format!("{{reason=\"{reason}\",upstream=\"a\"}} 0"));
+        assert_eq!(series(&proxy, ERRORS).await, zero);
+        let answer = client(proxy.addr).await.get("/x").await;
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (502, Some(code)), "{url}");
+        let one = format!("{{reason=\"{counted}\",upstream=\"a\"}} 1");
+        let found = series(&proxy, ERRORS).await;
+        assert_eq!(found.iter().filter(|line| !line.ends_with(" 0")).collect::<Vec<_>>(), [&one]);
+    };
+    check(format!("http://{}", nobody().await), "connect", "refused").await;
+    check(format!("https://{plain}"), "connect", "tls").await;
+    check(format!("http://{alert}"), "upstream_reset", "tls").await;
+    check("https://nowhere.invalid".to_owned(), "connect", "unreachable").await;
+    let closing = answers("").await;
+    check(format!("http://{closing}"), "upstream_reset", "upstream_reset").await;
 }

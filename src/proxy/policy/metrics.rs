@@ -9,12 +9,13 @@ use prometheus::IntGauge;
 
 use super::clients::ClientId;
 use super::settings::ClientSettings;
+use crate::net::connect::ConnectFailureReason;
 use crate::proxy::code::Code;
 use crate::proxy::history::RequestHistory;
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
 use crate::telemetry::metrics::{OVERHEAD_SECONDS, REQUEST_SECONDS};
-use crate::upstream::{UpstreamState, UpstreamStates};
+use crate::upstream::{SendErrorKind, UpstreamState, UpstreamStates};
 
 /// The metric families of the request path.
 #[derive(Clone)]
@@ -55,8 +56,53 @@ pub struct RouteMetrics {
     clients: Box<[Counter]>,
 }
 
-/// Reasons why an exchange with an upstream fails: label values of `upstream_errors_total`.
-const UPSTREAM_ERRORS: [&str; 4] = ["connect", "overloaded", "upstream_reset", "timeout"];
+/// The reason why an exchange with an upstream failed: finer than the code of the app's problem document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamErrorReason {
+    /// No connection was made.
+    Connect(ConnectFailureReason),
+    /// All connections to the upstream were in use.
+    Overloaded,
+    /// The exchange broke off.
+    Reset,
+    /// No answer came in time.
+    Timeout,
+}
+
+impl UpstreamErrorReason {
+    /// All reasons, for counters that start at 0.
+    const ALL: [Self; 6] = [
+        Self::Connect(ConnectFailureReason::Unreachable),
+        Self::Connect(ConnectFailureReason::Refused),
+        Self::Connect(ConnectFailureReason::Tls),
+        Self::Overloaded,
+        Self::Reset,
+        Self::Timeout,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect(reason) => reason.as_str(),
+            Self::Overloaded => "overloaded",
+            Self::Reset => "upstream_reset",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl From<&SendErrorKind> for UpstreamErrorReason {
+    fn from(kind: &SendErrorKind) -> Self {
+        match kind {
+            SendErrorKind::Connect(error) => Self::Connect(error.reason()),
+            // A TLS 1.3 server refuses a client certificate only after the handshake.
+            SendErrorKind::TlsAlert(_) | SendErrorKind::AnsweredInTls => {
+                Self::Connect(ConnectFailureReason::Tls)
+            }
+            SendErrorKind::Overloaded => Self::Overloaded,
+            _ => Self::Reset,
+        }
+    }
+}
 
 impl ProxyMetrics {
     /// Registers the families.
@@ -98,7 +144,9 @@ impl ProxyMetrics {
             )?,
             upstream_errors: counter(
                 "bearer_proxy_upstream_errors_total",
-                "Exchanges with an upstream that failed, by reason.",
+                "Exchanges with an upstream that failed, by reason: unreachable (DNS, TCP, egress proxy), refused \
+                 (nothing listens there), tls, overloaded (max_connections), upstream_reset (broke off), or timeout (no \
+                 answer in time).",
                 &["upstream", "reason"],
             )?,
             unauthorized: counter(
@@ -143,8 +191,8 @@ impl ProxyMetrics {
         let of_client = |client: &ClientSettings| {
             self.client_requests.with_label_values(&[&*client.name, &**upstream, &**route])
         };
-        for reason in UPSTREAM_ERRORS {
-            self.upstream_errors.with_label_values(&[&**upstream, reason]);
+        for reason in UpstreamErrorReason::ALL {
+            self.upstream_errors.with_label_values(&[&**upstream, reason.as_str()]);
         }
         let handles = RouteMetrics {
             requests: self.requests.clone(),
@@ -262,8 +310,8 @@ impl RouteMetrics {
     }
 
     /// Counts a failed exchange.
-    pub fn upstream_error(&self, reason: &str) {
-        self.upstream_errors.with_label_values(&[&*self.upstream, reason]).inc();
+    pub fn upstream_error(&self, reason: UpstreamErrorReason) {
+        self.upstream_errors.with_label_values(&[&*self.upstream, reason.as_str()]).inc();
     }
 
     fn counter(&self, method: &Method, status: StatusCode) -> Counter {

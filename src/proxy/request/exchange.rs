@@ -19,6 +19,7 @@ use crate::net::connect::{ConnectError, ConnectPhase};
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::headers;
 use crate::proxy::limits::body::{BodyObserver, BodyProgress, LimitError, LimitedBody};
+use crate::proxy::policy::metrics::UpstreamErrorReason;
 use crate::proxy::policy::plan::{RoutePlan, UpstreamPlan};
 use crate::proxy::rejection::{Code, ConnectFailure, Rejection};
 use crate::proxy::requests::RequestPhase;
@@ -319,13 +320,13 @@ impl Exchange {
             (None, _) => Rejection::new(Code::UpstreamReset, error.to_string()),
         };
         if matches!(rejection.code, Code::Connect | Code::UpstreamReset | Code::Overloaded) {
-            self.route.metrics.upstream_error(rejection.code.as_str());
+            self.route.metrics.upstream_error(UpstreamErrorReason::from(&error.kind));
         }
         FailedTry { rejection: rejection.forwarded(error.forwarded), may_repeat }
     }
 
     fn timed_out(&self) -> FailedTry {
-        self.route.metrics.upstream_error("timeout");
+        self.route.metrics.upstream_error(UpstreamErrorReason::Timeout);
         let detail = format!(
             "no answer within timeouts.response, {:?}; the upstream may have acted on the request",
             self.upstream.response_timeout
