@@ -225,10 +225,8 @@ impl Points {
     fn instance(&mut self, report: &StatusReport) {
         if let Some(reload) = &report.last_reload {
             if let Some(error) = &reload.error {
-                // Warnings may stand before the error.
-                let first = error.lines().find(|line| line.starts_with("error"));
-                let error = first.or(error.lines().next()).unwrap_or_default();
-                let error = error.trim_start_matches("error: ");
+                // The first error stands first.
+                let error = error.lines().next().unwrap_or_default().trim_start_matches("error: ");
                 let what = format!("The configuration file was refused at {}: {error}", reload.at);
                 self.add(
                     what,

@@ -112,7 +112,7 @@ impl Reloader {
                 Ok(prepared) => self.apply(loaded.config, prepared, log).await,
                 Err(error) => self.refuse(&error),
             },
-            Err(problems) => self.refuse(&problems.render(false)),
+            Err(problems) => self.refuse(&problems.errors_first()),
         }
         systemd::ready();
     }

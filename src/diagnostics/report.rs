@@ -21,6 +21,13 @@ impl Report {
         Self { path: path.to_owned(), list }
     }
 
+    /// The same with the errors before the warnings and notes, for readers who see its beginning alone.
+    pub fn errors_first(mut self) -> Self {
+        // Stable: the order of the lines stays within each group.
+        self.list.sort_by_key(|diagnostic| diagnostic.severity != Severity::Error);
+        self
+    }
+
     /// The number of errors.
     pub fn errors(&self) -> usize {
         self.count(Severity::Error)

@@ -51,6 +51,25 @@ async fn a_reload_changes_what_a_banks_outage_does_to_readiness() {
     assert_eq!(admin.get("/readyz?credential=sqr").await.status, 503);
 }
 
+/// A reader of a log may see the beginning of a long text alone.
+#[tokio::test]
+async fn a_refused_file_is_told_by_its_first_error() {
+    let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    // The warning, about a credential that nothing uses, stands on a line before that of the error.
+    let spare = "[credentials.spare]\ntoken_url = \"http://127.0.0.1:1/\"\nclient_id = \"x\"\nclient_secret.env = \"X\"";
+    edit(&proxy, |text| format!("{text}\n{spare}\n[log]\nodd = 1\n"));
+    let why = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        line["why"].as_str().map(str::to_owned)
+    };
+    let why = soon(proxy.wait_log(why)).await;
+    assert!(why.starts_with("error: "), "{why}");
+    let warning = why.find("\nwarning: ").expect("there is a warning");
+    assert!(why.rfind("\nerror: ").is_none_or(|error| error < warning), "{why}");
+    let status = client(proxy.admin_addr).await.get("/status").await.json();
+    assert_eq!(status["last_reload"]["error"], why);
+}
+
 /// A port that was free a moment ago.
 async fn free_address() -> std::net::SocketAddr {
     raw_server().await.addr

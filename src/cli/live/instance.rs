@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::result::{CheckGroup, CheckResult};
 use crate::admin::report::REFUSALS_IN_A_ROW;
 use crate::cli::running_instance::RunningInstance;
+use crate::proxy::code::Code;
 use crate::token::SLOW_CALL;
 
 /// The instance itself: where it answers, which file it runs with, and its last reload.
@@ -37,17 +38,31 @@ pub(super) fn group(running: &RunningInstance) -> CheckGroup {
             }
         });
     }
-    if let Some(step) = open_files(&status["open_files"]) {
-        steps.push(step);
-    }
+    steps.extend(open_files(&status["open_files"]));
+    steps.extend(overload(status));
     CheckGroup { kind: "instance", name: running.address.clone(), url: None, steps }
 }
 
-/// The first error of a rendered report, after a colon. Warnings may stand before it.
+/// The first error of a rendered report, with which it begins, after a colon.
 fn first_error(report: &str) -> String {
-    let error = report.lines().find(|line| line.starts_with("error")).or(report.lines().next());
-    let error = error.unwrap_or_default();
+    let error = report.lines().next().unwrap_or_default();
     format!(": {}", error.trim_start_matches("error: "))
+}
+
+/// A warning if requests of the last hour were refused because a limit of ours was reached.
+fn overload(status: &Value) -> Option<CheckResult> {
+    let refusals = status["refusals"].as_array()?;
+    let is_overload = |refusal: &&Value| refusal["code"] == Code::Overloaded.as_str();
+    // The newest stands first.
+    let last = refusals.iter().find(is_overload)?;
+    let at = text(last, "at").filter(|at| is_recent(at, &status["now"]))?;
+    let of = text(last, "upstream").filter(|name| !name.is_empty());
+    let of = of.map(|name| format!(" of upstream {name}")).unwrap_or_default();
+    let detail = text(last, "detail").unwrap_or_default();
+    let found = format!("a request{of} was refused with 503 overloaded at {at}: {detail}");
+    let hint =
+        "is an upstream slow? else raise server.max_in_flight or max_connections of the upstream";
+    Some(CheckResult::ok("overload", found).warning().hint(hint))
 }
 
 /// A failure if nearly all file descriptors are in use: then connections are neither accepted nor made.
@@ -166,6 +181,7 @@ pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value, now: &Val
         let hint = "add it to scopes of the route, and ask the API's owner to approve it";
         steps.push(CheckResult::failed("scopes", found.trim_end_matches(": ")).hint(hint));
     }
+    steps.extend(rate_limit(upstream, now));
     let error = &upstream["last_error"];
     let Some(at) = text(error, "at") else { return };
     // Both are RFC 3339 in UTC of the same length: their order is that of time.
@@ -177,6 +193,23 @@ pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value, now: &Val
         let step = CheckResult::ok("requests", found).warning();
         steps.push(step.hint("its line in the log says whether the upstream had it"));
     }
+}
+
+/// A warning if the upstream asked for fewer requests, in the last hour or for a time that has not ended.
+fn rate_limit(upstream: &Value, now: &Value) -> Option<CheckResult> {
+    let limit = &upstream["last_rate_limit"];
+    let at = text(limit, "at")?;
+    // Both are RFC 3339 in UTC of the same length: their order is that of time.
+    let until = text(limit, "until").filter(|until| now.as_str().is_some_and(|now| *until > now));
+    if until.is_none() && !is_recent(at, now) {
+        return None;
+    }
+    let mut found = format!("it wants fewer requests: rate limited at {at}");
+    found += &until.map(|until| format!(" until {until}")).unwrap_or_default();
+    let quota = text(limit, "quota").filter(|quota| !quota.is_empty());
+    found += &quota.map(|quota| format!("; {quota}")).unwrap_or_default();
+    let hint = "send fewer requests, or ask the API's owner for a higher limit";
+    Some(CheckResult::ok("rate limit", found).warning().hint(hint))
 }
 
 /// True for a date of the hour before `now`.
@@ -198,6 +231,7 @@ fn strings(value: &Value) -> impl Iterator<Item = &str> {
 mod tests {
     use serde_json::json;
 
+    use super::super::result::CheckStatus;
     use super::*;
 
     fn failed(steps: &[CheckResult]) -> Vec<&str> {
@@ -267,6 +301,46 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_were_reached_are_warnings() {
+        let now = json!("2026-01-02T00:00:00Z");
+        let limited = |at: &str, until: Value| {
+            let limit = json!({ "at": at, "until": until, "quota": "x-left: 0" });
+            let mut steps = Vec::new();
+            upstream(&mut steps, &json!({ "last_rate_limit": limit }), &now);
+            steps.into_iter().map(|step| (step.outcome, step.found)).collect::<Vec<_>>()
+        };
+        let (recent, old) = ("2026-01-01T23:30:00Z", "2026-01-01T01:00:00Z");
+        let found = |end: &str| {
+            (
+                CheckStatus::Warning,
+                format!("it wants fewer requests: rate limited at {end}; x-left: 0"),
+            )
+        };
+        assert_eq!(limited(recent, Value::Null), [found(recent)]);
+        assert_eq!(limited(recent, json!("2026-01-01T23:31:00Z")), [found(recent)]);
+        let until = "2026-01-02T03:00:00Z";
+        assert_eq!(limited(old, json!(until)), [found(&format!("{old} until {until}"))]);
+        assert_eq!(limited(old, Value::Null), []);
+
+        let refused = |at: &str, code: &str, name: &str| {
+            let refusal = json!({ "at": at, "code": code, "upstream": name, "detail": "no room" });
+            overload(
+                &json!({ "now": now, "refusals": [{ "code": "no_route", "at": recent }, refusal] }),
+            )
+            .map(|step| (step.outcome, step.found))
+        };
+        let found = |of: &str| {
+            let found =
+                format!("a request{of} was refused with 503 overloaded at {recent}: no room");
+            Some((CheckStatus::Warning, found))
+        };
+        assert_eq!(refused(recent, "overloaded", ""), found(""));
+        assert_eq!(refused(recent, "overloaded", "bank"), found(" of upstream bank"));
+        assert_eq!(refused(old, "overloaded", "bank"), None);
+        assert_eq!(refused(recent, "connect", "bank"), None);
+    }
+
+    #[test]
     fn a_refused_reload_and_a_lack_of_descriptors_are_failed_steps() {
         let running = |status| RunningInstance { address: "localhost:1".into(), status };
         let status = json!({ "version": "1", "pid": 7, "uptime_s": 8, "config": "/a.toml" });
@@ -282,7 +356,7 @@ mod tests {
         check(89, &[]);
         check(90, &["open files"]);
         let reload = json!({ "last_reload": { "at": "2026", "ok": false,
-            "error": "warning: odd\n --> a\nerror: no routes\n --> b" } });
+            "error": "error: no routes\n --> b\nwarning: odd\n --> a" } });
         let steps = group(&running(reload)).steps;
         assert_eq!(failed(&steps), ["reload"]);
         assert!(steps[1].found.ends_with("is in force: no routes"), "{}", steps[1].found);
