@@ -14,7 +14,7 @@ use super::signal::Signal;
 use crate::config::Config;
 use crate::listen::BoundAddress;
 use crate::proxy::policy::settings::HeaderText;
-use crate::secret::{CredentialPart, EgressLogin, EgressProxy, Reference};
+use crate::secret::{EgressLogin, EgressProxy, Reference};
 
 /// Variables of a service manager that are meant for the program itself and not for its children.
 const SERVICE_MANAGER_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
@@ -149,7 +149,7 @@ fn secrets(config: &Config) -> BTreeSet<String> {
     let own = credentials
         .clone()
         .flat_map(|credential| credential.references())
-        .filter(|(_, part)| *part != CredentialPart::Id)
+        .filter(|(_, part)| !part.is_public())
         .map(|(reference, _)| reference);
     let upstreams = config.proxy.upstreams.iter();
     let headers = upstreams.clone().flat_map(|upstream| &upstream.set_headers).filter_map(secret);

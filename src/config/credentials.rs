@@ -14,9 +14,10 @@ use crate::net::Origin;
 use crate::net::origin::NOT_IN_CLUSTER;
 use crate::net::tls::TlsSettings;
 use crate::oauth::TokenEndpoint;
-use crate::oauth::client_auth::{BasicEncoding, ClientAuth, SigningAlgorithm};
+use crate::oauth::client_auth::{BasicEncoding, ClientAuth};
+use crate::oauth::jws::{MacAlgorithm, SigningAlgorithm};
 use crate::oauth::presets::{self, Preset};
-use crate::secret::StoreHttpSettings;
+use crate::secret::{Reference, StoreHttpSettings};
 use crate::sensitive::Sensitive;
 use crate::token::Credential;
 use crate::token::credential::{ClientIdSource, Grouping, MissingScopes, RefreshPolicy};
@@ -38,7 +39,7 @@ const MISSING_SCOPES: [(&str, MissingScopes); 2] =
 const METHODS: [(&str, ClientAuth); 7] = [
     ("client_secret_post", ClientAuth::ClientSecretPost),
     ("client_secret_basic", ClientAuth::ClientSecretBasic(BasicEncoding::Rfc6749)),
-    ("client_secret_jwt", ClientAuth::ClientSecretJwt),
+    ("client_secret_jwt", ClientAuth::ClientSecretJwt(MacAlgorithm::Hs256)),
     ("private_key_jwt", ClientAuth::PrivateKeyJwt(SigningAlgorithm::Rs256)),
     ("tls_client_auth", ClientAuth::TlsClientAuth),
     ("self_signed_tls_client_auth", ClientAuth::SelfSignedTlsClientAuth),
@@ -48,11 +49,23 @@ const METHODS: [(&str, ClientAuth); 7] = [
 const ENCODINGS: [(&str, BasicEncoding); 2] =
     [("rfc6749", BasicEncoding::Rfc6749), ("raw", BasicEncoding::Raw)];
 
-const ALGORITHMS: [(&str, SigningAlgorithm); 4] = [
+const ALGORITHMS: [(&str, SigningAlgorithm); 10] = [
     ("RS256", SigningAlgorithm::Rs256),
+    ("RS384", SigningAlgorithm::Rs384),
+    ("RS512", SigningAlgorithm::Rs512),
     ("PS256", SigningAlgorithm::Ps256),
+    ("PS384", SigningAlgorithm::Ps384),
+    ("PS512", SigningAlgorithm::Ps512),
     ("ES256", SigningAlgorithm::Es256),
+    ("ES384", SigningAlgorithm::Es384),
+    ("ES512", SigningAlgorithm::Es512),
     ("EdDSA", SigningAlgorithm::EdDsa),
+];
+
+const MAC_ALGORITHMS: [(&str, MacAlgorithm); 3] = [
+    ("HS256", MacAlgorithm::Hs256),
+    ("HS384", MacAlgorithm::Hs384),
+    ("HS512", MacAlgorithm::Hs512),
 ];
 
 pub(super) fn read<'c>(
@@ -87,6 +100,7 @@ fn credential<'c>(
     let client_secret = reference(section.item("client_secret"));
     let auth = client_auth(section, &preset);
     let (dialect, secret_headers) = dialect::read(section, &preset, auth, &stores);
+    let certificate = certificate(&section.section("assertion"), auth);
     let tls = tls::read(&section.section("tls"), base);
     let egress = egress::read(&section.section("egress"), egress, &stores);
     let grouping = section.choice("tokens", &GROUPINGS, Grouping::default());
@@ -104,6 +118,7 @@ fn credential<'c>(
         endpoint,
         client_id,
         client_secret,
+        certificate,
         secret_headers,
         auth,
         dialect,
@@ -287,7 +302,7 @@ fn client_auth(section: &Section<'_>, preset: &Preset) -> Option<ClientAuth> {
     if !matches!(auth, ClientAuth::ClientSecretBasic(_)) {
         only_with(&encoding, "client_secret_basic");
     }
-    if !matches!(auth, ClientAuth::PrivateKeyJwt(_)) {
+    if !matches!(auth, ClientAuth::PrivateKeyJwt(_) | ClientAuth::ClientSecretJwt(_)) {
         only_with(&algorithm, "private_key_jwt");
     }
     match auth {
@@ -299,13 +314,37 @@ fn client_auth(section: &Section<'_>, preset: &Preset) -> Option<ClientAuth> {
             let chosen = encoding.and_then(|item| item.choice(&ENCODINGS)).unwrap_or(usual);
             Some(ClientAuth::ClientSecretBasic(chosen))
         }
+        ClientAuth::ClientSecretJwt(_) => {
+            let chosen = algorithm
+                .map_or(Some(MacAlgorithm::default()), |item| item.choice(&MAC_ALGORITHMS));
+            chosen.map(ClientAuth::ClientSecretJwt)
+        }
         ClientAuth::PrivateKeyJwt(_) => {
-            let hint = "write  signing_algorithm = \"RS256\", or PS256, ES256, EdDSA: the one that the key is registered for";
+            let hint = "write  signing_algorithm = \"RS256\", or another RS, PS or ES, or EdDSA: the one that the key is registered for";
             let item = section.required("signing_algorithm", hint)?;
             item.choice(&ALGORITHMS).map(ClientAuth::PrivateKeyJwt)
         }
         other => Some(other),
     }
+}
+
+/// The certificates of the private key that signs client assertions.
+fn certificate(assertion: &Section<'_>, auth: Option<ClientAuth>) -> Option<Reference> {
+    let (file, headers) =
+        (assertion.item("certificate_file"), assertion.item("certificate_headers"));
+    if file.is_none()
+        && let Some(headers) = headers
+    {
+        headers.reject("they are made of certificate_file, which is missing");
+    }
+    let file = file?;
+    if let Some(auth) = auth
+        && !matches!(auth, ClientAuth::PrivateKeyJwt(_))
+    {
+        file.reject("it goes with  client_auth = \"private_key_jwt\"  only");
+        return None;
+    }
+    file.path().map(Reference::File)
 }
 
 /// Reports what the client authentication needs and the file does not have.

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use super::references;
 use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::oauth::dialect::{AssertionSettings, BodyEncoding};
+use crate::oauth::jws::CertificateHeaders;
 use crate::oauth::{ClientAuth, Dialect, FieldPath, Preset};
 use crate::proxy::policy::settings::HeaderText;
 use crate::secret::{Reference, StoreHttpSettings};
@@ -83,7 +84,19 @@ fn assertion(section: &Section<'_>, base: &AssertionSettings) -> AssertionSettin
         audience: section.text("audience").or_else(|| base.audience.clone()),
         key_id: section.text("key_id").or_else(|| base.key_id.clone()),
         lifetime: section.duration("lifetime", lifetimes, base.lifetime),
+        certificate_headers: certificate_headers(section, base.certificate_headers),
     }
+}
+
+fn certificate_headers(section: &Section<'_>, base: CertificateHeaders) -> CertificateHeaders {
+    let Some(item) = section.item("certificate_headers") else { return base };
+    let known = [("x5t#S256", false), ("x5c", true)];
+    let items = item.list().unwrap_or_default();
+    let chosen: Vec<_> = items.iter().filter_map(|item| item.choice(&known)).collect();
+    if items.is_empty() {
+        item.reject("name x5t#S256, x5c or both");
+    }
+    CertificateHeaders { x5t_s256: chosen.contains(&false), x5c: chosen.contains(&true) }
 }
 
 fn request(

@@ -1,6 +1,8 @@
 //! Client authentication at the token endpoint, by the names registered for
 //! `token_endpoint_auth_method` (RFC 7591 section 2, RFC 8705 section 2).
 
+use super::jws::{MacAlgorithm, SigningAlgorithm};
+
 /// The client authentication method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ClientAuth {
@@ -9,8 +11,8 @@ pub enum ClientAuth {
     ClientSecretPost,
     /// Id and secret in HTTP Basic, each form-encoded first (RFC 6749 section 2.3.1).
     ClientSecretBasic(BasicEncoding),
-    /// A JWT signed with the client secret (RFC 7523, HS256).
-    ClientSecretJwt,
+    /// A JWT signed with the client secret (RFC 7523).
+    ClientSecretJwt(MacAlgorithm),
     /// A JWT signed with a private key (RFC 7523).
     PrivateKeyJwt(SigningAlgorithm),
     /// A client certificate issued by a CA (RFC 8705 section 2.1); `client_id` is still sent.
@@ -29,17 +31,4 @@ pub enum BasicEncoding {
     Rfc6749,
     /// No encoding, for servers that do not decode them.
     Raw,
-}
-
-/// Signature algorithms of client assertions (RFC 7518 section 3.1, RFC 8037).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SigningAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// RSASSA-PSS with SHA-256.
-    Ps256,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-    /// Ed25519.
-    EdDsa,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::field_path::FieldPath;
+use super::jws::CertificateHeaders;
 use crate::sensitive::Sensitive;
 
 /// The deviations of one kind of token server. [`Dialect::default`] is RFC 6749 as written.
@@ -54,11 +55,18 @@ pub struct AssertionSettings {
     pub key_id: Option<String>,
     /// Time until `exp`; kept between 60 s and 300 s.
     pub lifetime: Duration,
+    /// Header parameters that are made of the client's certificate, if there is one.
+    pub certificate_headers: CertificateHeaders,
 }
 
 impl Default for AssertionSettings {
     fn default() -> Self {
-        Self { audience: None, key_id: None, lifetime: Duration::from_secs(60) }
+        Self {
+            audience: None,
+            key_id: None,
+            lifetime: Duration::from_secs(60),
+            certificate_headers: CertificateHeaders::default(),
+        }
     }
 }
 
@@ -165,6 +173,8 @@ pub struct ClientCredentials {
     pub id: Sensitive,
     /// The client secret, or the PEM private key with `private_key_jwt`.
     pub secret: Option<Sensitive>,
+    /// The certificates of the private key as PEM, its own first.
+    pub certificate: Option<Sensitive>,
     /// Headers of each request whose values are secret.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }

@@ -1,6 +1,6 @@
 //! RFC 6749 client credentials as values and bytes: no socket, no clock.
 //!
-//! `scope`, `endpoint` and `client_auth` define the terms, `dialect` and `presets` the deviations of
+//! `scope`, `endpoint` and `client_auth` define the terms, `jws` signs assertions, `dialect` and `presets` the deviations of
 //! known servers. `request` writes requests, `token_response` reads answers, with `content_coding`,
 //! `field_path` and `json_time`, `lifetime` computes the life of a token, and `error` classifies failures.
 
@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod error;
 pub mod field_path;
 mod json_time;
+pub mod jws;
 pub mod lifetime;
 pub mod presets;
 pub mod request;

@@ -13,11 +13,12 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use zeroize::Zeroizing;
 
-use super::assertion::{self, AssertionError};
+use super::assertion;
 use super::client_auth::{BasicEncoding, ClientAuth};
 use super::dialect::{BodyEncoding, ClientCredentials, Dialect};
 use super::encode::{self, Parameters};
 use super::endpoint::TokenEndpoint;
+use super::jws::{AssertionError, SigningKey};
 use super::scope::ScopeSet;
 use crate::sensitive::Sensitive;
 
@@ -238,14 +239,12 @@ impl ClientRequest<'_> {
 
     fn assertion(&self) -> Result<Option<Sensitive>, RequestError> {
         let key = match self.auth {
-            ClientAuth::ClientSecretJwt => assertion::SigningKey::Secret(self.secret()?),
-            ClientAuth::PrivateKeyJwt(algorithm) => {
-                assertion::SigningKey::Private(algorithm, self.secret()?)
-            }
+            ClientAuth::ClientSecretJwt(algorithm) => SigningKey::Secret(algorithm, self.secret()?),
+            ClientAuth::PrivateKeyJwt(algorithm) => SigningKey::Private(algorithm, self.secret()?),
             _ => return Ok(None),
         };
         let settings = &self.dialect.assertion;
-        Ok(Some(assertion::sign(settings, self.endpoint, &self.client.id, key, self.now)?))
+        Ok(Some(assertion::sign(settings, self.endpoint, self.client, key, self.now)?))
     }
 
     fn secret(&self) -> Result<&Sensitive, RequestError> {
@@ -291,13 +290,14 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::oauth::client_auth::SigningAlgorithm;
+    use crate::oauth::jws::{MacAlgorithm, SigningAlgorithm};
     use crate::oauth::presets::preset;
 
     fn client(id: &str, secret: &str) -> ClientCredentials {
         ClientCredentials {
             id: Sensitive::new(id),
             secret: Some(Sensitive::new(secret)),
+            certificate: None,
             headers: Vec::new(),
         }
     }
@@ -432,7 +432,7 @@ mod tests {
         for auth in [
             ClientAuth::ClientSecretPost,
             ClientAuth::ClientSecretBasic(BasicEncoding::Raw),
-            ClientAuth::ClientSecretJwt,
+            ClientAuth::ClientSecretJwt(MacAlgorithm::Hs256),
             ClientAuth::PrivateKeyJwt(SigningAlgorithm::Es256),
         ] {
             let found = request(&Dialect::default(), auth, &bare, GrantType::ClientCredentials);
@@ -440,7 +440,7 @@ mod tests {
         }
         let built = request(
             &Dialect::default(),
-            ClientAuth::ClientSecretJwt,
+            ClientAuth::ClientSecretJwt(MacAlgorithm::Hs256),
             &client("me", "s"),
             GrantType::ClientCredentials,
         )

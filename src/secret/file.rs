@@ -21,7 +21,7 @@ pub(super) enum FileAccess {
 
 impl FileAccess {
     pub(super) fn of(kind: CredentialPart) -> Self {
-        if kind == CredentialPart::Id { Self::Any } else { Self::Restricted }
+        if kind.is_public() { Self::Any } else { Self::Restricted }
     }
 }
 

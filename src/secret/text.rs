@@ -45,6 +45,20 @@ pub enum CredentialPart {
     Secret,
     /// A private key in PEM, which has lines.
     PrivateKey,
+    /// Certificates in PEM, which every user may read.
+    Certificate,
+}
+
+impl CredentialPart {
+    /// Tells whether the value is PEM, which has lines.
+    fn has_lines(self) -> bool {
+        matches!(self, Self::PrivateKey | Self::Certificate)
+    }
+
+    /// Tells whether every user may read the value.
+    pub fn is_public(self) -> bool {
+        matches!(self, Self::Id | Self::Certificate)
+    }
 }
 
 /// The value itself: without the newlines at its end, which editors, `echo` and templates add.
@@ -64,7 +78,7 @@ pub(super) fn accept(value: &Sensitive, kind: CredentialPart) -> Result<Sensitiv
     if bare.len() > MAX_BYTES {
         return Err(SecretFault::TooLong);
     }
-    if kind != CredentialPart::PrivateKey
+    if !kind.has_lines()
         && let Some(fault) = forbidden(bare)
     {
         return Err(fault);
@@ -104,7 +118,7 @@ pub(super) fn likely_mistakes(raw: &Sensitive, kind: CredentialPart) -> Vec<&'st
     let bare = raw.expose().trim_end_matches(['\r', '\n']);
     let newlines = raw.expose()[bare.len()..].matches('\n').count();
     let blank = char::is_whitespace;
-    let key = kind == CredentialPart::PrivateKey;
+    let key = kind.has_lines();
     let found = [
         (bare.starts_with(blank) || bare.ends_with(blank), "blanks around it"),
         (is_quoted(bare), "quotes around it"),

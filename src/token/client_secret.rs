@@ -9,6 +9,7 @@ use crate::secret::{CredentialPart, Freshness, Reference, SecretError, SecretFau
 use crate::sensitive::Sensitive;
 
 /// An id and secrets that were read.
+#[derive(Clone)]
 pub(super) struct LoadedCredentials {
     pub(super) client: ClientCredentials,
     /// The fingerprint of all together.
@@ -25,7 +26,8 @@ impl LoadedCredentials {
         let client = read_client(credential, Some((store, freshness))).await?;
         let headers: Vec<_> = client.headers.iter().map(|(_, value)| value.as_bytes()).collect();
         let secret = client.secret.as_ref().map(Sensitive::expose);
-        let fingerprint = Fingerprint::of((client.id.expose(), secret, headers));
+        let certificate = client.certificate.as_ref().map(Sensitive::expose);
+        let fingerprint = Fingerprint::of((client.id.expose(), secret, certificate, headers));
         Ok(Self { client, fingerprint })
     }
 }
@@ -43,12 +45,16 @@ pub(super) async fn read_client(
         Some(reference) => Some(read(store, reference, credential.secret_kind()).await?),
         None => None,
     };
+    let certificate = match &credential.certificate {
+        Some(file) => Some(read(store, file, CredentialPart::Certificate).await?),
+        None => None,
+    };
     let mut headers = Vec::with_capacity(credential.secret_headers.len());
     for (name, reference) in &credential.secret_headers {
         let text = read(store, reference, CredentialPart::Secret).await?;
         headers.push((name.clone(), header_value(&text, reference)?));
     }
-    Ok(ClientCredentials { id, secret, headers })
+    Ok(ClientCredentials { id, secret, certificate, headers })
 }
 
 async fn read(

@@ -22,6 +22,8 @@ pub struct Credential {
     pub client_id: ClientIdSource,
     /// The source of the client secret, or of the private key of `private_key_jwt`.
     pub client_secret: Option<Reference>,
+    /// The source of the certificates that belong to the private key of `private_key_jwt`.
+    pub certificate: Option<Reference>,
     /// Headers of each token request whose values are secret, and their sources.
     pub secret_headers: Vec<(HeaderName, Reference)>,
     /// The client authentication method.
@@ -46,7 +48,8 @@ impl Credential {
         let id = self.client_id.reference().map(|id| (id, CredentialPart::Id));
         let secret = self.client_secret.as_ref().map(|secret| (secret, self.secret_kind()));
         let headers = self.secret_headers.iter().map(|(_, text)| (text, CredentialPart::Secret));
-        id.into_iter().chain(secret).chain(headers)
+        let certificate = self.certificate.iter().map(|file| (file, CredentialPart::Certificate));
+        id.into_iter().chain(secret).chain(certificate).chain(headers)
     }
 
     /// The kind of value that `client_secret` is.
@@ -57,12 +60,18 @@ impl Credential {
         }
     }
 
+    /// Tells whether token requests are signed with a private key.
+    pub(super) fn signs_with_private_key(&self) -> bool {
+        matches!(self.auth, ClientAuth::PrivateKeyJwt(_))
+    }
+
     /// Tells whether another configuration has the same client at the same endpoint, so that the
     /// server's verdict on one holds for the other.
     pub(super) fn same_client(&self, other: &Self) -> bool {
         self.endpoint == other.endpoint
             && self.client_id == other.client_id
             && self.client_secret == other.client_secret
+            && self.certificate == other.certificate
             && self.secret_headers == other.secret_headers
             && self.auth == other.auth
     }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -87,7 +87,7 @@ impl MakeFetch for TokenClients {
             self.store.register_counters(reference);
         }
         let (credential, store) = (Arc::clone(credential), Arc::clone(&self.store));
-        TokenClient { credential, scopes: scopes.clone(), store }
+        TokenClient { credential, scopes: scopes.clone(), store, accepted: Mutex::default() }
     }
 }
 
@@ -96,6 +96,9 @@ pub struct TokenClient {
     credential: Arc<Credential>,
     scopes: ScopeSet,
     store: Arc<Store>,
+    /// The private key that the server accepted last, with the client id. While a key that replaced it
+    /// does not work, this one stays in use.
+    accepted: Mutex<Option<LoadedCredentials>>,
 }
 
 impl Fetch for TokenClient {
@@ -109,18 +112,29 @@ impl Fetch for TokenClient {
         let loaded = self.load(freshness).await?;
         let began = Instant::now();
         let refused = match self.request_token(&loaded, refresh, suppressed).await {
-            Err(error) if error.refused_secret().is_some() => error,
+            Err(error) if error.is_about_secret() => error,
             outcome => return outcome,
         };
+        self.forget(loaded.fingerprint);
         // The secret may have been rotated since it was read, or between the readings of id and
         // secret. Then the new one is tried as soon as another call may be made, and its outcome
         // counts; the same secret is never sent twice.
-        match self.load(Freshness::Fresh).await {
+        let outcome = match self.load(Freshness::Fresh).await {
             Ok(newer) if newer.fingerprint != loaded.fingerprint => {
                 tokio::time::sleep_until(began + MIN_CALL_INTERVAL).await;
-                self.request_token(&newer, refresh, suppressed).await
+                let outcome = self.request_token(&newer, refresh, suppressed).await;
+                if outcome.as_ref().is_err_and(FetchError::is_about_secret) {
+                    self.forget(newer.fingerprint);
+                }
+                outcome
             }
             _ => Err(refused),
+        };
+        match outcome {
+            Err(error) if error.is_about_secret() => {
+                self.request_with_accepted(error, refresh, suppressed).await
+            }
+            outcome => outcome,
         }
     }
 
@@ -136,6 +150,47 @@ impl Fetch for TokenClient {
 impl TokenClient {
     async fn load(&self, freshness: Freshness) -> Result<LoadedCredentials, SecretError> {
         LoadedCredentials::load(&self.credential, &self.store, freshness).await
+    }
+
+    /// Keeps a private key that the server has just accepted.
+    fn keep(&self, loaded: &LoadedCredentials) {
+        if self.credential.signs_with_private_key() {
+            *self.accepted() = Some(loaded.clone());
+        }
+    }
+
+    /// Drops the accepted key if it is the one that was just refused.
+    fn forget(&self, refused: Fingerprint) {
+        self.accepted().take_if(|accepted| accepted.fingerprint == refused);
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, Option<LoadedCredentials>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests a token with the private key that the server accepted last, because the present one
+    /// failed with `error`. That error stays if there is no such key or it fails too.
+    async fn request_with_accepted(
+        &self,
+        error: FetchError,
+        refresh: Option<&Sensitive>,
+        suppressed: Option<Fingerprint>,
+    ) -> Result<Fetched, FetchError> {
+        let Some(accepted) = self.accepted().clone() else { return Err(error) };
+        tokio::time::sleep(MIN_CALL_INTERVAL).await;
+        match self.request_token(&accepted, refresh, suppressed).await {
+            Ok(fetched) => {
+                tracing::warn!(credential = %self.credential.name, %error,
+                    "the new private key does not work; the one before it stays in use");
+                Ok(fetched)
+            }
+            Err(other) => {
+                if other.is_about_secret() {
+                    self.forget(accepted.fingerprint);
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn request_token(
@@ -167,6 +222,9 @@ impl TokenClient {
             return Err(refused(TokenError::Malformed(MalformedResponse::Ended)));
         }
         let clock_offset = issued.date.map(|date| clock_offset(date, sent.wall, received));
+        if refresh.is_none() {
+            self.keep(loaded);
+        }
         let secret = refresh.is_none().then_some(secret);
         Ok(Fetched { issued, lifetime, sent, clock_offset, secret })
     }
@@ -297,6 +355,11 @@ impl FetchError {
             }
             _ => None,
         }
+    }
+
+    /// Tells whether another secret or key could make the request succeed.
+    fn is_about_secret(&self) -> bool {
+        self.refused_secret().is_some() || matches!(self, Self::Request(RequestError::Assertion(_)))
     }
 
     /// Tells whether the server said that the client makes too many calls.

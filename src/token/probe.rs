@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn descriptions_that_repeat_the_secret() {
         let (id, secret) = (Sensitive::new("erp"), Some(Sensitive::new("s3cr+t/with%more")));
-        let client = ClientCredentials { id, secret, headers: Vec::new() };
+        let client = ClientCredentials { id, secret, certificate: None, headers: Vec::new() };
         for (words, expected) in [
             ("AADSTS7000215: invalid client secret", false),
             ("the secret of erp has expired", false),

@@ -302,6 +302,7 @@ pub fn credential(policy: RefreshPolicy) -> Credential {
         client_id: ClientIdSource::Referenced(Reference::Env("ID".into())),
         secret_headers: Vec::new(),
         client_secret: None,
+        certificate: None,
         auth: ClientAuth::None,
         dialect: Dialect::default(),
         tls: TlsSettings::default(),

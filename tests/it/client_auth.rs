@@ -1,20 +1,25 @@
 //! How a client proves itself to servers that look: by certificate (RFC 8705) and by JWT (RFC 7523).
 
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
-    UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request, Response};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm};
+use rcgen::{
+    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
+    SignatureAlgorithm,
+};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::support::secured::{Secured, Special};
 use crate::support::service::Service;
@@ -165,9 +170,9 @@ async fn judged(
     let server = Service::start(None, move |request| judge.answer(request)).await;
     let identity = bank.ca.issue(&["localhost"], |_| {});
     bank.auth = Front::start(&identity, None, server.addr).await;
-    let signing = match method {
-        "private_key_jwt" => format!("signing_algorithm = \"{algorithm}\"\n"),
-        _ => String::new(),
+    let signing = match algorithm {
+        "HS256" => String::new(),
+        _ => format!("signing_algorithm = \"{algorithm}\"\n"),
     };
     let credential = format!(
         "client_auth = \"{method}\"\n{signing}client_secret.file = \"{}\"\n\
@@ -190,18 +195,22 @@ async fn judged(
 #[tokio::test]
 async fn an_assertion_signed_with_the_secret_is_accepted_by_a_server_that_verifies() {
     let secret = "a shared secret of more than thirty-two bytes";
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    let verify = move |message: &[u8], tag: &[u8]| hmac::verify(&key, message, tag).is_ok();
-    judged("client_secret_jwt", "HS256", secret, verify).await;
+    for (name, algorithm) in [("HS256", hmac::HMAC_SHA256), ("HS512", hmac::HMAC_SHA512)] {
+        let key = hmac::Key::new(algorithm, secret.as_bytes());
+        let verify = move |message: &[u8], tag: &[u8]| hmac::verify(&key, message, tag).is_ok();
+        judged("client_secret_jwt", name, secret, verify).await;
+    }
 }
 
 #[tokio::test]
 async fn assertions_signed_with_a_private_key_are_accepted_by_a_server_that_verifies() {
-    let rows: [(_, &'static SignatureAlgorithm, &'static dyn VerificationAlgorithm); 4] = [
+    let rows: [(_, &'static SignatureAlgorithm, &'static dyn VerificationAlgorithm); 6] = [
         ("ES256", &PKCS_ECDSA_P256_SHA256, &ECDSA_P256_SHA256_FIXED),
+        ("ES384", &PKCS_ECDSA_P384_SHA384, &ECDSA_P384_SHA384_FIXED),
         ("EdDSA", &PKCS_ED25519, &ED25519),
         ("RS256", &PKCS_RSA_SHA256, &RSA_PKCS1_2048_8192_SHA256),
         ("PS256", &PKCS_RSA_SHA256, &RSA_PSS_2048_8192_SHA256),
+        ("PS512", &PKCS_RSA_SHA256, &RSA_PSS_2048_8192_SHA512),
     ];
     for (name, kind, algorithm) in rows {
         let pair = KeyPair::generate_for(kind).unwrap();
@@ -211,4 +220,96 @@ async fn assertions_signed_with_a_private_key_are_accepted_by_a_server_that_veri
         };
         judged("private_key_jwt", name, &pair.serialize_pem(), verify).await;
     }
+}
+
+/// A server that knows one public key at a time, and the assertions that it was sent.
+#[derive(Default)]
+struct Registered {
+    public: Mutex<Vec<u8>>,
+    assertions: Mutex<Vec<String>>,
+    failures: AtomicUsize,
+    granted: watch::Sender<usize>,
+}
+
+impl Registered {
+    fn answer(&self, request: &Request<Bytes>) -> Response<String> {
+        let assertion = field(request.body(), "client_assertion").unwrap();
+        self.assertions.lock().unwrap().push(assertion.clone());
+        let failures = &self.failures;
+        let counted = |left: usize| left.checked_sub(1);
+        if failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, counted).is_ok() {
+            return Response::builder().status(503).body(String::new()).unwrap();
+        }
+        let (message, signature) = assertion.rsplit_once('.').unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let public = self.public.lock().unwrap().clone();
+        let known = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &public);
+        match known.verify(message.as_bytes(), &signature) {
+            Ok(()) => {
+                self.granted.send_modify(|granted| *granted += 1);
+                let answer = issued();
+                let count = *self.granted.borrow();
+                answer.map(|body| body.replace(TOKEN, &format!("{TOKEN}-{count}")))
+            }
+            Err(_) => refused("no such key"),
+        }
+    }
+
+    fn identifiers(&self) -> Vec<String> {
+        let claims = |assertion: &String| {
+            let claims = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1).unwrap()).unwrap();
+            let claims: Value = serde_json::from_slice(&claims).unwrap();
+            claims["jti"].as_str().unwrap().to_owned()
+        };
+        self.assertions.lock().unwrap().iter().map(claims).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_private_key_is_replaced_while_the_proxy_runs_and_the_old_one_serves_until_the_new_works()
+{
+    let [old, new] = [(); 2].map(|()| KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap());
+    let mut bank = Secured::start().await;
+    secret_file(&bank.ca.file(""), "key", &old.serialize_pem());
+    let registered = Arc::new(Registered::default());
+    *registered.public.lock().unwrap() = old.public_key_raw().to_vec();
+    registered.failures.store(1, Ordering::SeqCst);
+    let server = Arc::clone(&registered);
+    let server = Service::start(None, move |request| server.answer(request)).await;
+    let identity = bank.ca.issue(&["localhost"], |_| {});
+    bank.auth = Front::start(&identity, None, server.addr).await;
+    let credential = format!(
+        "client_auth = \"private_key_jwt\"\nsigning_algorithm = \"ES256\"\n\
+         client_secret.file = \"{}\"",
+        bank.ca.file("key").display()
+    );
+    let config = bank.config(&Special { credential: &credential, ..<_>::default() });
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_ready().await;
+    let calls = || registered.assertions.lock().unwrap().len();
+    assert!(calls() >= 2, "the first call failed and was made again");
+    let renew = async || {
+        let before = (calls(), *registered.granted.borrow());
+        let path = "/refresh?credential=qbank";
+        let answer = client(proxy.admin_addr).await.request("POST", path, &[], b"").await;
+        assert_eq!(answer.status, 202);
+        let mut granted = registered.granted.subscribe();
+        soon(granted.wait_for(|granted| *granted > before.1)).await.unwrap();
+        calls() - before.0
+    };
+
+    // The server does not know the new key yet, and then the file is no key at all.
+    for (text, expected) in [(new.serialize_pem(), 2), ("half a key".to_owned(), 1)] {
+        secret_file(&bank.ca.file(""), "key", &text);
+        assert_eq!(renew().await, expected);
+    }
+    let unknown = "the new private key does not work; the one before it stays in use";
+    proxy.wait_log(|line| line.contains(unknown).then_some(())).await;
+    assert!(!proxy.log().contains("half a key"));
+
+    secret_file(&bank.ca.file(""), "key", &new.serialize_pem());
+    *registered.public.lock().unwrap() = new.public_key_raw().to_vec();
+    assert_eq!(renew().await, 1, "the new key works at once");
+    let identifiers = registered.identifiers();
+    assert_eq!(identifiers.iter().collect::<HashSet<_>>().len(), identifiers.len());
 }

@@ -106,6 +106,9 @@ async fn check_credential(
         (Some(secret), _) => steps.push(references::secret("client_secret", secret).await),
         (None, _) => {}
     }
+    if let Some(file) = &credential.certificate {
+        steps.push(references::assertion_certificate(file).await);
+    }
     references::egress(&mut steps, credential.egress.as_ref()).await;
     let readable = !steps.iter().any(CheckResult::has_failed);
     if references::client_certificate(&mut steps, &credential.tls) {

@@ -49,6 +49,12 @@ pub(super) async fn private_key(name: &str, reference: &Reference) -> CheckResul
     }
 }
 
+/// The certificates whose hash or chain client assertions carry.
+pub(super) async fn assertion_certificate(reference: &Reference) -> CheckResult {
+    let found = reference.examine(CredentialPart::Certificate).await;
+    read("assertion.certificate_file", reference, found)
+}
+
 /// The outcome of one reading, with what may be a mistake in the value.
 fn read(
     name: &str,

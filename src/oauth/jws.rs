@@ -1,0 +1,315 @@
+//! JSON Web Signatures in compact form (RFC 7515), signed with a client secret or a private key.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding,
+    RsaKeyPair,
+};
+use aws_lc_rs::{digest, error::KeyRejected, hmac};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use memchr::memmem;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use crate::sensitive::Sensitive;
+
+/// RFC 7518 section 3.3 asks for RSA keys of at least 2048 bits.
+const MIN_RSA_BYTES: usize = 256;
+
+/// Signature algorithms of private keys (RFC 7518 section 3.1, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SigningAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    Rs384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    Rs512,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// RSASSA-PSS with SHA-384.
+    Ps384,
+    /// RSASSA-PSS with SHA-512.
+    Ps512,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
+    /// ECDSA on P-521 with SHA-512.
+    Es512,
+    /// Ed25519.
+    EdDsa,
+}
+
+/// Algorithms of shared secrets (RFC 7518 section 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum MacAlgorithm {
+    /// HMAC with SHA-256.
+    #[default]
+    Hs256,
+    /// HMAC with SHA-384.
+    Hs384,
+    /// HMAC with SHA-512.
+    Hs512,
+}
+
+/// The key that signs.
+#[derive(Debug, Clone, Copy)]
+pub enum SigningKey<'a> {
+    /// The client secret.
+    Secret(MacAlgorithm, &'a Sensitive),
+    /// A private key as PKCS#8 PEM.
+    Private(SigningAlgorithm, &'a Sensitive),
+}
+
+/// Header parameters by which a server finds the public key (RFC 7515 section 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CertificateHeaders {
+    /// Set to send `x5t#S256`, the SHA-256 of the first certificate.
+    pub x5t_s256: bool,
+    /// Set to send `x5c`, all certificates.
+    pub x5c: bool,
+}
+
+impl Default for CertificateHeaders {
+    fn default() -> Self {
+        Self { x5t_s256: true, x5c: false }
+    }
+}
+
+/// The certificates of a private key, as PEM with the key's own certificate first.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyCertificate<'a> {
+    /// The PEM text.
+    pub pem: &'a Sensitive,
+    /// The header parameters that are made of it.
+    pub headers: CertificateHeaders,
+}
+
+/// Signs claims. `kid` of the header is `key_id`.
+///
+/// # Errors
+/// The key cannot be read, does not fit the algorithm or is not that of the certificate.
+pub fn sign(
+    claims: &Map<String, Value>,
+    key: SigningKey<'_>,
+    key_id: Option<&str>,
+    certificate: Option<KeyCertificate<'_>>,
+) -> Result<Sensitive, AssertionError> {
+    let signer = Signer::new(key)?;
+    let mut header = json!({ "alg": algorithm_name(key), "typ": "JWT" });
+    if let Some(id) = key_id {
+        header["kid"] = json!(id);
+    }
+    if let Some(certificate) = certificate {
+        certificate.add_to(&mut header, signer.public_key())?;
+    }
+    let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
+    token.push('.');
+    let claims = serde_json::to_string(claims).map_err(|_| AssertionError::Signing)?;
+    URL_SAFE_NO_PAD.encode_string(claims.as_bytes(), &mut token);
+    let signature = signer.sign(token.as_bytes())?;
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    Ok(Sensitive::new(token))
+}
+
+fn algorithm_name(key: SigningKey<'_>) -> &'static str {
+    match key {
+        SigningKey::Secret(MacAlgorithm::Hs256, _) => "HS256",
+        SigningKey::Secret(MacAlgorithm::Hs384, _) => "HS384",
+        SigningKey::Secret(MacAlgorithm::Hs512, _) => "HS512",
+        SigningKey::Private(SigningAlgorithm::Rs256, _) => "RS256",
+        SigningKey::Private(SigningAlgorithm::Rs384, _) => "RS384",
+        SigningKey::Private(SigningAlgorithm::Rs512, _) => "RS512",
+        SigningKey::Private(SigningAlgorithm::Ps256, _) => "PS256",
+        SigningKey::Private(SigningAlgorithm::Ps384, _) => "PS384",
+        SigningKey::Private(SigningAlgorithm::Ps512, _) => "PS512",
+        SigningKey::Private(SigningAlgorithm::Es256, _) => "ES256",
+        SigningKey::Private(SigningAlgorithm::Es384, _) => "ES384",
+        SigningKey::Private(SigningAlgorithm::Es512, _) => "ES512",
+        SigningKey::Private(SigningAlgorithm::EdDsa, _) => "EdDSA",
+    }
+}
+
+/// A key as the library holds it.
+enum Signer {
+    Mac(Box<hmac::Key>),
+    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
+    Ec(EcdsaKeyPair),
+    Ed(Ed25519KeyPair),
+}
+
+impl Signer {
+    fn new(key: SigningKey<'_>) -> Result<Self, AssertionError> {
+        let (algorithm, pem) = match key {
+            SigningKey::Secret(algorithm, secret) => {
+                let algorithm = match algorithm {
+                    MacAlgorithm::Hs256 => hmac::HMAC_SHA256,
+                    MacAlgorithm::Hs384 => hmac::HMAC_SHA384,
+                    MacAlgorithm::Hs512 => hmac::HMAC_SHA512,
+                };
+                let key = hmac::Key::new(algorithm, secret.expose().as_bytes());
+                return Ok(Self::Mac(Box::new(key)));
+            }
+            SigningKey::Private(algorithm, pem) => (algorithm, pem),
+        };
+        let der = pkcs8(pem)?;
+        match algorithm {
+            SigningAlgorithm::Rs256 => rsa(&der, &signature::RSA_PKCS1_SHA256),
+            SigningAlgorithm::Rs384 => rsa(&der, &signature::RSA_PKCS1_SHA384),
+            SigningAlgorithm::Rs512 => rsa(&der, &signature::RSA_PKCS1_SHA512),
+            SigningAlgorithm::Ps256 => rsa(&der, &signature::RSA_PSS_SHA256),
+            SigningAlgorithm::Ps384 => rsa(&der, &signature::RSA_PSS_SHA384),
+            SigningAlgorithm::Ps512 => rsa(&der, &signature::RSA_PSS_SHA512),
+            SigningAlgorithm::Es256 => {
+                ec(&der, &signature::ECDSA_P256_SHA256_FIXED_SIGNING, "an EC key on P-256")
+            }
+            SigningAlgorithm::Es384 => {
+                ec(&der, &signature::ECDSA_P384_SHA384_FIXED_SIGNING, "an EC key on P-384")
+            }
+            SigningAlgorithm::Es512 => {
+                ec(&der, &signature::ECDSA_P521_SHA512_FIXED_SIGNING, "an EC key on P-521")
+            }
+            SigningAlgorithm::EdDsa => Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
+                .map(Self::Ed)
+                .map_err(wrong_key("an Ed25519 key")),
+        }
+    }
+
+    /// The public key as a certificate holds it in its `subjectPublicKey`; empty for a secret.
+    fn public_key(&self) -> &[u8] {
+        match self {
+            Self::Mac(_) => &[],
+            Self::Rsa(pair, _) => pair.public_key().as_ref(),
+            Self::Ec(pair) => pair.public_key().as_ref(),
+            Self::Ed(pair) => pair.public_key().as_ref(),
+        }
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, AssertionError> {
+        let random = SystemRandom::new();
+        Ok(match self {
+            Self::Mac(key) => hmac::sign(key, message).as_ref().to_vec(),
+            Self::Rsa(pair, encoding) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(*encoding, &random, message, &mut signature)
+                    .map_err(|_| AssertionError::Signing)?;
+                signature
+            }
+            Self::Ec(pair) => {
+                let signature = pair.sign(&random, message);
+                signature.map_err(|_| AssertionError::Signing)?.as_ref().to_vec()
+            }
+            Self::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+        })
+    }
+}
+
+fn rsa(der: &[u8], encoding: &'static dyn RsaEncoding) -> Result<Signer, AssertionError> {
+    let expected = "an RSA key of 2048 to 8192 bits";
+    let pair = RsaKeyPair::from_pkcs8(der).map_err(wrong_key(expected))?;
+    match pair.public_modulus_len() < MIN_RSA_BYTES {
+        true => Err(AssertionError::Key { expected }),
+        false => Ok(Signer::Rsa(pair, encoding)),
+    }
+}
+
+fn ec(
+    der: &[u8],
+    algorithm: &'static EcdsaSigningAlgorithm,
+    expected: &'static str,
+) -> Result<Signer, AssertionError> {
+    EcdsaKeyPair::from_pkcs8(algorithm, der).map(Signer::Ec).map_err(wrong_key(expected))
+}
+
+/// The rejection of a key; the library's reason is dropped, because it does not help to repair it.
+fn wrong_key(expected: &'static str) -> impl FnOnce(KeyRejected) -> AssertionError {
+    move |_| AssertionError::Key { expected }
+}
+
+/// The DER bytes of the first block `PRIVATE KEY` (RFC 7468 section 10).
+fn pkcs8(pem: &Sensitive) -> Result<Zeroizing<Vec<u8>>, AssertionError> {
+    let text = pem.expose();
+    let start = text.find("-----BEGIN ").ok_or(AssertionError::NotPem)?;
+    let (label, rest) =
+        text[start + "-----BEGIN ".len()..].split_once("-----").ok_or(AssertionError::NotPem)?;
+    match label {
+        "PRIVATE KEY" => {}
+        "RSA PRIVATE KEY" | "EC PRIVATE KEY" => return Err(AssertionError::OldPem),
+        "ENCRYPTED PRIVATE KEY" => return Err(AssertionError::EncryptedPem),
+        _ => return Err(AssertionError::NotPem),
+    }
+    let (body, _) = rest.split_once("-----END PRIVATE KEY-----").ok_or(AssertionError::NotPem)?;
+    let mut packed = Zeroizing::new(String::with_capacity(body.len()));
+    packed.extend(body.chars().filter(|c| !c.is_ascii_whitespace()));
+    STANDARD.decode(packed.as_bytes()).map(Zeroizing::new).map_err(|_| AssertionError::NotPem)
+}
+
+impl KeyCertificate<'_> {
+    fn add_to(&self, header: &mut Value, public_key: &[u8]) -> Result<(), AssertionError> {
+        let certificates: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(self.pem.expose().as_bytes()).collect();
+        let certificates = certificates.map_err(|_| AssertionError::Certificate)?;
+        let first = certificates.first().ok_or(AssertionError::Certificate)?;
+        // A certificate holds its public key byte for byte. One of another key means that only one of
+        // two files has been replaced yet; the server would refuse such an assertion.
+        if memmem::find(first, public_key).is_none() {
+            return Err(AssertionError::OtherCertificate);
+        }
+        if self.headers.x5t_s256 {
+            let hash = digest::digest(&digest::SHA256, first);
+            header["x5t#S256"] = json!(URL_SAFE_NO_PAD.encode(hash));
+        }
+        if self.headers.x5c {
+            // RFC 7515 section 4.1.6: base64, not base64url.
+            let chain: Vec<_> = certificates.iter().map(|der| STANDARD.encode(der)).collect();
+            header["x5c"] = json!(chain);
+        }
+        Ok(())
+    }
+}
+
+/// The reason why no assertion can be signed; never holds a part of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AssertionError {
+    /// No private key in PEM was found.
+    #[error("the private key is no PKCS#8 PEM; it begins with -----BEGIN PRIVATE KEY-----")]
+    NotPem,
+    /// A key in the older format of one algorithm.
+    #[error(
+        "the private key is in an older PEM format; convert it with: \
+         openssl pkcs8 -topk8 -nocrypt -in old.pem -out key.pem"
+    )]
+    OldPem,
+    /// A key under a passphrase.
+    #[error(
+        "the private key is encrypted and no passphrase can be given; convert it with: \
+         openssl pkcs8 -in old.pem -out key.pem"
+    )]
+    EncryptedPem,
+    /// A key that does not fit the algorithm.
+    #[error("the private key does not fit the algorithm, which needs {expected}")]
+    Key {
+        /// The kind of key that the algorithm needs.
+        expected: &'static str,
+    },
+    /// No certificate in PEM was found.
+    #[error("assertion.certificate_file holds no PEM certificate (-----BEGIN CERTIFICATE-----)")]
+    Certificate,
+    /// The certificate is not that of the private key.
+    #[error(
+        "the first certificate of assertion.certificate_file is not that of the private key; \
+         replace both files together"
+    )]
+    OtherCertificate,
+    /// The clock stands before 1970.
+    #[error("the clock stands before 1970; set it")]
+    Clock,
+    /// The library failed to sign.
+    #[error("the assertion could not be signed")]
+    Signing,
+}
