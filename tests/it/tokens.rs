@@ -232,7 +232,7 @@ async fn a_page_of_html_is_the_servers_fault_and_not_our_logins() {
     story.auth().accept_secrets(["another".to_owned()]);
     let mut admin = client(story.proxy.admin_addr).await;
     admin.request("POST", "/refresh?credential=sqr", &[], b"").await;
-    soon(story.proxy.wait_log(|line| line.contains("token renewal failed").then_some(()))).await;
+    soon(story.proxy.wait_log(|line| line.contains("renewal failed").then_some(()))).await;
     assert!(!story.proxy.log().contains("html"));
     story.auth().accept_secrets([secret]);
     let issued = story.auth().ledger().issued().len();
