@@ -208,7 +208,9 @@ impl CallError {
             Self::Connect(error) => error.reason().as_str(),
             Self::Timeout(_) => "timeout",
             // A TLS 1.3 server refuses a client certificate only after the handshake.
-            Self::Exchange(error) if diagnosis::is_tls(error) => ConnectFailureReason::Tls.as_str(),
+            Self::Exchange(error) if diagnosis::tls_cause(error).is_some() => {
+                ConnectFailureReason::Tls.as_str()
+            }
             Self::Exchange(_) | Self::Incomplete | Self::HeadTooLarge | Self::TooLarge(_) => {
                 "error"
             }
@@ -230,7 +232,10 @@ impl CallError {
 
 /// Message of the cause of an error: hyper prints each level by itself.
 fn cause(error: &hyper::Error) -> String {
-    error.source().map_or_else(String::new, |cause| format!(": {cause}"))
+    match diagnosis::tls_cause(error) {
+        Some(tls) => format!(": {}", diagnosis::tls_words(tls)),
+        None => error.source().map_or_else(String::new, |cause| format!(": {cause}")),
+    }
 }
 
 #[cfg(test)]
@@ -340,6 +345,23 @@ mod tests {
         check("{}", Ok(b"{}")).await;
         check("{", Err("error")).await;
         check("{}\r\n ", Err("error")).await;
+    }
+
+    /// In TLS 1.3 the client writes its request before it hears of the refusal.
+    #[tokio::test]
+    async fn a_refused_client_certificate_is_told_in_words() {
+        let ca = Authority::new();
+        let tls = ca.server(ServerSetup { asks_for_client: true, ..ServerSetup::default() });
+        let server = Scripted::with_tls(|_, _| Say::Silence, tls).await;
+        let uri = format!("https://localhost:{}", server.address.port());
+        let connector = connector(&uri, &ca.trusted());
+        let error = call(&connector, request(&uri), LIMITS, |_, _| false).await.err().unwrap();
+        assert_eq!(error.label(), "tls", "{error}");
+        assert!(
+            error.to_string().ends_with("received fatal alert: certificate_required"),
+            "{error}"
+        );
+        assert!(error.hint().is_some_and(|hint| hint.contains("client_certificate_file")));
     }
 
     const TOO_LARGE: &str = "the head of the answer has more than 256 lines or 65536 bytes";

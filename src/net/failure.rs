@@ -163,17 +163,12 @@ impl ConnectError {
 
     /// `chain` is the server's chain; empty without diagnostics.
     pub(super) fn tls(origin: &Origin, error: &io::Error, chain: &[Certificate]) -> Self {
-        let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let cause = diagnosis::of_io(error);
         let hint = match cause {
             Some(cause) => diagnosis::of_tls(cause, origin.host(), chain),
             None => diagnosis::of_break(error),
         };
-        let why = match cause {
-            Some(rustls::Error::InvalidCertificate(why)) => {
-                format!("invalid peer certificate: {}", diagnosis::certificate_words(why))
-            }
-            _ => error.to_string(),
-        };
+        let why = diagnosis::io_words(error);
         let message = format!("TLS with {} failed: {why}", origin.authority());
         let certificate_rejected = matches!(cause, Some(rustls::Error::InvalidCertificate(_)));
         Self { certificate_rejected, ..Self::new(ConnectPhase::Tls, message, hint) }

@@ -31,6 +31,7 @@ use crate::listen::sockets::Listener;
 use crate::net::poll::lacks_descriptor;
 use crate::net::unix::{UnixListener, UnixStream};
 use crate::telemetry::throttle::Throttle;
+use crate::x509::diagnosis;
 
 /// The wait after an accept that failed for lack of a resource (files, memory), so that the resource can
 /// come back and the loop does not spin.
@@ -314,6 +315,7 @@ impl<S: RequestService> Accept<S> {
                             SharedIo::new(stream, Some(permit))
                         }
                         Err(error) => {
+                            let error = diagnosis::io_words(&error);
                             tracing::debug!(%peer, %error, "a TLS handshake failed");
                             return;
                         }

@@ -203,9 +203,8 @@ impl Counters {
     /// read that request if its alert is the first thing that it sent: no answer and no session ticket,
     /// which only a server sends that has accepted the client (RFC 8446 section 4.6.1).
     fn note_alert(&self, error: &io::Error, stream: &MaybeTlsStream) {
-        let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         if let (Some(rustls::Error::AlertReceived(description)), Either::Right(tls)) =
-            (cause, stream)
+            (diagnosis::of_io(error), stream)
         {
             let session = tls.get_ref().1;
             let refused_handshake = diagnosis::refuses_handshake(*description)

@@ -28,16 +28,12 @@ pub(crate) fn of_exchange(error: &(dyn std::error::Error + 'static)) -> Option<&
     tls_cause(error).and_then(of_peer)
 }
 
-/// True for an exchange that TLS ended.
-pub(crate) fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    tls_cause(error).is_some()
-}
-
-fn tls_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+/// The error of TLS that ended an exchange.
+pub(crate) fn tls_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
     let mut source = Some(error);
     while let Some(current) = source {
-        if let Some(error) = current.downcast_ref::<io::Error>() {
-            return error.get_ref().and_then(|inner| inner.downcast_ref());
+        if let Some(error) = current.downcast_ref() {
+            return of_io(error);
         }
         source = current.source();
     }
@@ -126,14 +122,44 @@ pub(crate) fn refuses_handshake(alert: Alert) -> bool {
 /// The name of an alert as RFC 8446 section 6 writes it, such as `certificate_required`.
 pub(crate) fn alert_name(alert: Alert) -> String {
     let debug = format!("{alert:?}").replace("CA", "Ca").replace("Recognised", "Recognized");
-    let mut name = String::new();
-    for character in debug.chars() {
-        if character.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
+    separated(&debug, '_')
+}
+
+/// The words for an error of TLS. rustls prints parts of them as the names of its variants.
+pub(crate) fn tls_words(error: &Error) -> String {
+    let words = |why: &dyn std::fmt::Debug| separated(&format!("{why:?}"), ' ');
+    match error {
+        Error::AlertReceived(alert) => format!("received fatal alert: {}", alert_name(*alert)),
+        Error::InvalidCertificate(why) => {
+            format!("invalid peer certificate: {}", certificate_words(why))
         }
-        name.push(character.to_ascii_lowercase());
+        Error::InvalidMessage(why) => format!("received corrupt message: {}", words(why)),
+        Error::PeerIncompatible(why) => format!("peer is incompatible: {}", words(why)),
+        Error::PeerMisbehaved(why) => format!("peer misbehaved: {}", words(why)),
+        other => other.to_string(),
     }
-    name
+}
+
+/// The message of an error of reading or writing: that of TLS in words.
+pub(crate) fn io_words(error: &io::Error) -> String {
+    of_io(error).map_or_else(|| error.to_string(), tls_words)
+}
+
+/// The error of TLS behind one of reading or writing.
+pub(crate) fn of_io(error: &io::Error) -> Option<&Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
+/// The name of a variant in lower case, with this character between its words.
+fn separated(name: &str, between: char) -> String {
+    let mut words = String::new();
+    for character in name.chars() {
+        if character.is_ascii_uppercase() && !words.is_empty() {
+            words.push(between);
+        }
+        words.push(character.to_ascii_lowercase());
+    }
+    words
 }
 
 /// Explains a connection that was closed during the handshake.
@@ -274,7 +300,7 @@ fn other_name(host: &str, chain: &[Certificate]) -> Hint {
 
 /// The reason for which a certificate is refused. rustls prints most of them as the names of its variants,
 /// which stay in brackets for a search.
-pub(crate) fn certificate_words(why: &Bad) -> Cow<'static, str> {
+fn certificate_words(why: &Bad) -> Cow<'static, str> {
     let at = |time: &rustls::pki_types::UnixTime| {
         let time = std::time::Duration::from_secs(time.as_secs());
         date(std::time::UNIX_EPOCH.checked_add(time).unwrap_or(std::time::UNIX_EPOCH))
@@ -361,6 +387,25 @@ mod tests {
         check(Error::AlertReceived(Alert::UnrecognisedName), "serves no such name");
         assert_eq!(alert_name(Alert::UnknownCA), "unknown_ca");
         assert_eq!(alert_name(Alert::CertificateRequired), "certificate_required");
+        let old = PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig;
+        for (error, words) in [
+            (
+                Error::AlertReceived(Alert::HandshakeFailure),
+                "received fatal alert: handshake_failure",
+            ),
+            (
+                Error::PeerIncompatible(old),
+                "peer is incompatible: server tls version is disabled by our config",
+            ),
+            (
+                Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
+                "received corrupt message: invalid content type",
+            ),
+            (Error::DecryptError, "cannot decrypt peer's message"),
+        ] {
+            assert_eq!(io_words(&io::Error::other(error)), words);
+        }
+        assert_eq!(io_words(&io::Error::other("plain")), "plain");
         let other = |text: &str| Bad::Other(OtherError(Arc::from(Box::from(text)))).into();
         check(other("CaUsedAsEndEntity"), "CA:FALSE");
         check(other("something"), "");
