@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::egress::{self, EgressSettings};
 use super::name::check_name;
-use super::{dialect, references, tls};
+use super::{dialect, grant, references, tls};
 use crate::cleartext::Cleartext;
 use crate::diagnostics::units::POSITIVE;
 use crate::diagnostics::{Diagnostic, Item, Section};
@@ -15,6 +15,7 @@ use crate::net::origin::NOT_IN_CLUSTER;
 use crate::net::tls::TlsSettings;
 use crate::oauth::TokenEndpoint;
 use crate::oauth::client_auth::{BasicEncoding, ClientAuth};
+use crate::oauth::dialect::{Grant, KeyFormat};
 use crate::oauth::jws::{MacAlgorithm, SigningAlgorithm};
 use crate::oauth::presets::{self, Preset};
 use crate::secret::{Reference, StoreHttpSettings};
@@ -49,19 +50,6 @@ const METHODS: [(&str, ClientAuth); 7] = [
 const ENCODINGS: [(&str, BasicEncoding); 2] =
     [("rfc6749", BasicEncoding::Rfc6749), ("raw", BasicEncoding::Raw)];
 
-const ALGORITHMS: [(&str, SigningAlgorithm); 10] = [
-    ("RS256", SigningAlgorithm::Rs256),
-    ("RS384", SigningAlgorithm::Rs384),
-    ("RS512", SigningAlgorithm::Rs512),
-    ("PS256", SigningAlgorithm::Ps256),
-    ("PS384", SigningAlgorithm::Ps384),
-    ("PS512", SigningAlgorithm::Ps512),
-    ("ES256", SigningAlgorithm::Es256),
-    ("ES384", SigningAlgorithm::Es384),
-    ("ES512", SigningAlgorithm::Es512),
-    ("EdDSA", SigningAlgorithm::EdDsa),
-];
-
 const MAC_ALGORITHMS: [(&str, MacAlgorithm); 3] = [
     ("HS256", MacAlgorithm::Hs256),
     ("HS384", MacAlgorithm::Hs384),
@@ -90,13 +78,23 @@ fn credential<'c>(
 ) -> Option<Credential> {
     let known: Vec<_> = presets::all().into_iter().map(|preset| (preset.name, preset)).collect();
     let preset = section.choice("preset", &known, Preset::default());
+    let preset = grant::read(section, preset);
     let cleartext = cleartext(section);
     let endpoint = endpoint(section, &preset, cleartext);
     let stores = egress.store_http(base);
     let reference = |item: Option<Item<'_>>| references::read(&item?, &stores);
     let hint =
         "write  client_id = \"TEXT\", client_id.env = \"NAME\"  or  client_id.file = \"/path\"";
-    let client_id = section.required("client_id", hint).and_then(|item| client_id(&item, &stores));
+    let client_id = match &preset.dialect.grant {
+        Grant::JwtBearer(grant) if grant.key_format == KeyFormat::GoogleServiceAccount => {
+            if let Some(item) = section.item("client_id") {
+                item.reject("the key file of the grant names the client, as client_email");
+            }
+            Some(ClientIdSource::GrantKeyFile)
+        }
+        _ => section.required("client_id", hint).and_then(|item| client_id(&item, &stores)),
+    };
+    let grant_key = grant::key(section, &preset.dialect.grant, &stores);
     let client_secret = reference(section.item("client_secret"));
     let auth = client_auth(section, &preset);
     let (dialect, secret_headers) = dialect::read(section, &preset, auth, &stores);
@@ -111,6 +109,9 @@ fn credential<'c>(
     let policy = policy(section);
     let auth = auth?;
     check_proof(section, auth, &tls);
+    if grant_key.is_none() && matches!(dialect.grant, Grant::JwtBearer(_)) {
+        return None;
+    }
     let (endpoint, client_id) = (endpoint?, client_id?);
     let egress = origin(&endpoint).and_then(|origin| egress.towards(&origin));
     Some(Credential {
@@ -119,6 +120,7 @@ fn credential<'c>(
         client_id,
         client_secret,
         certificate,
+        grant_key,
         secret_headers,
         auth,
         dialect,
@@ -322,7 +324,7 @@ fn client_auth(section: &Section<'_>, preset: &Preset) -> Option<ClientAuth> {
         ClientAuth::PrivateKeyJwt(_) => {
             let hint = "write  signing_algorithm = \"RS256\", or another RS, PS or ES, or EdDSA: the one that the key is registered for";
             let item = section.required("signing_algorithm", hint)?;
-            item.choice(&ALGORITHMS).map(ClientAuth::PrivateKeyJwt)
+            item.choice(&grant::ALGORITHMS).map(ClientAuth::PrivateKeyJwt)
         }
         other => Some(other),
     }

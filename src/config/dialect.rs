@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::references;
 use crate::diagnostics::{Diagnostic, Item, Section};
-use crate::oauth::dialect::{AssertionSettings, BodyEncoding};
+use crate::oauth::dialect::{AssertionSettings, BodyEncoding, Grant};
 use crate::oauth::jws::CertificateHeaders;
 use crate::oauth::{ClientAuth, Dialect, FieldPath, Preset};
 use crate::proxy::policy::settings::HeaderText;
@@ -238,6 +238,8 @@ fn unique_parameters(section: &Section<'_>, dialect: &Dialect, auth: Option<Clie
     ];
     let mut seen = HashSet::new();
     let sent = ours.into_iter().filter(|(_, sent)| *sent).map(|(name, _)| name);
+    let assertion = matches!(dialect.grant, Grant::JwtBearer(_)).then_some("assertion".to_owned());
+    let sent = sent.chain(&assertion);
     let names = sent.chain(dialect.extra_parameters.iter().map(|(name, _)| name));
     if names.into_iter().any(|name| !seen.insert(name.as_str())) {
         section.fail(

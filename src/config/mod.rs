@@ -11,6 +11,7 @@ mod credentials;
 mod dialect;
 mod egress;
 mod file;
+mod grant;
 mod listen;
 mod load;
 mod log;

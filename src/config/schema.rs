@@ -12,8 +12,8 @@ use crate::diagnostics::{NAME, nearest};
 const ANNOTATED: &str = include_str!("../../config/annotated.toml");
 
 /// Tables whose keys are names that the user chooses.
-pub(super) const NAMED: [&str; 6] =
-    ["clients", "credentials", "extra", "headers", "set_headers", "upstreams"];
+pub(super) const NAMED: [&str; 7] =
+    ["claims", "clients", "credentials", "extra", "headers", "set_headers", "upstreams"];
 
 /// Tables of which there may be several.
 const LISTS: [&str; 1] = ["routes"];

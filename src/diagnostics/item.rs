@@ -313,6 +313,20 @@ impl<'c> Item<'c> {
         None
     }
 
+    /// A text, a whole number, a boolean or a list of them.
+    pub(crate) fn json(&self) -> Option<serde_json::Value> {
+        match self.value.get_ref() {
+            DeValue::String(_) => self.text().map(Into::into),
+            DeValue::Boolean(_) => self.bool().map(Into::into),
+            DeValue::Integer(_) => self.integer::<u64>(..=u64::MAX).map(Into::into),
+            DeValue::Array(_) => self.list()?.iter().map(Self::json).collect(),
+            _ => {
+                self.expected_type("a text, a whole number, a boolean or a list of them");
+                None
+            }
+        }
+    }
+
     pub(crate) fn path(&self) -> Option<PathBuf> {
         self.parse(|path| match path {
             "" => Err("the path of a file is empty"),

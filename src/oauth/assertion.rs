@@ -1,5 +1,5 @@
-//! Client assertions: JWTs that authenticate the client (RFC 7523), signed with the client secret or
-//! with a private key.
+//! Assertions (RFC 7523): JWTs that authenticate the client, signed with the client secret or with a
+//! private key, and JWTs that are the grant, signed with a private key.
 //!
 //! The time is an argument; only the `jti` is random, since RFC 7523 section 3 lets servers refuse an
 //! assertion they have seen.
@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::dialect::{AssertionSettings, ClientCredentials};
+use super::dialect::{AssertionSettings, ClientCredentials, GrantAssertion};
 use super::endpoint::TokenEndpoint;
 use super::jws::{self, AssertionError, KeyCertificate, SigningKey};
 use crate::sensitive::Sensitive;
@@ -40,6 +40,40 @@ pub fn sign(
     let headers = settings.certificate_headers;
     let certificate = client.certificate.as_ref().map(|pem| KeyCertificate { pem, headers });
     jws::sign(&claims, key, settings.key_id.as_deref(), certificate)
+}
+
+/// Makes a new assertion that is the grant (RFC 7523 section 2.1); each is good for one request. `scope`
+/// is the claim of that name.
+///
+/// # Errors
+/// There is no key, it cannot be read or does not fit the algorithm, or it is for another token server.
+pub fn sign_grant(
+    settings: &GrantAssertion,
+    endpoint: &TokenEndpoint,
+    client: &ClientCredentials,
+    scope: Option<&str>,
+    now: SystemTime,
+) -> Result<Sensitive, AssertionError> {
+    let key = client.grant_key.as_ref().ok_or(AssertionError::NotPem)?;
+    let url = endpoint.uri().to_string();
+    // A key file that names another server than the settings is a mistake, unless they say who is meant.
+    let foreign = key.token_uri.as_ref().is_some_and(|uri| *uri != url);
+    if foreign && settings.audience.is_none() {
+        return Err(AssertionError::OtherTokenUri);
+    }
+    let issuer = settings.issuer.as_deref().unwrap_or_else(|| client.id.expose());
+    let mut claims: Map<String, Value> = settings.claims.iter().cloned().collect();
+    claims.insert("iss".into(), json!(issuer));
+    if let Some(subject) = &settings.subject {
+        claims.insert("sub".into(), json!(subject));
+    }
+    claims.insert("aud".into(), json!(settings.audience.as_ref().unwrap_or(&url)));
+    if let Some(scope) = scope {
+        claims.insert("scope".into(), json!(scope));
+    }
+    stamp(&mut claims, settings.lifetime, now)?;
+    let key_id = settings.key_id.as_deref().or(key.key_id.as_deref());
+    jws::sign(&claims, SigningKey::Private(settings.algorithm, &key.private_key), key_id, None)
 }
 
 /// Adds the times and a `jti` that no other assertion has.
@@ -74,6 +108,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::oauth::dialect::GrantKey;
     use crate::oauth::jws::{CertificateHeaders, MacAlgorithm, SigningAlgorithm};
 
     const NOW: u64 = 1_800_000_000;
@@ -90,7 +125,13 @@ mod tests {
 
     fn client(certificate: Option<&str>) -> ClientCredentials {
         let certificate = certificate.map(Sensitive::new);
-        ClientCredentials { id: Sensitive::new("me"), secret: None, certificate, headers: vec![] }
+        ClientCredentials {
+            id: Sensitive::new("me"),
+            secret: None,
+            certificate,
+            grant_key: None,
+            headers: vec![],
+        }
     }
 
     fn signed(settings: &AssertionSettings, key: SigningKey<'_>) -> Result<String, AssertionError> {
@@ -247,6 +288,54 @@ mod tests {
             let none = sign("no certificate", both, algorithm, &key);
             assert_eq!(none, Err(AssertionError::Certificate));
         }
+    }
+
+    #[test]
+    fn a_grant_has_the_claims_of_its_settings() {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let endpoint = TokenEndpoint::parse("https://auth.example/token").unwrap();
+        let key = |token_uri: Option<&str>| GrantKey {
+            private_key: Sensitive::new(pair.serialize_pem()),
+            key_id: Some("from-file".into()),
+            token_uri: token_uri.map(str::to_owned),
+        };
+        let sign = |settings: &GrantAssertion, key: GrantKey, scope| {
+            let client = ClientCredentials { grant_key: Some(key), ..client(None) };
+            let now = UNIX_EPOCH + Duration::from_secs(NOW);
+            sign_grant(settings, &endpoint, &client, scope, now)
+                .map(|token| (value(token.expose(), 0), value(token.expose(), 1)))
+        };
+        let settings = GrantAssertion::default();
+        let (header, claims) = sign(&settings, key(None), None).unwrap();
+        assert_eq!((&header["alg"], &header["kid"]), (&json!("RS256"), &json!("from-file")));
+        assert_eq!(
+            (&claims["iss"], &claims["aud"]),
+            (&json!("me"), &json!("https://auth.example/token"))
+        );
+        assert_eq!((&claims["iat"], &claims["exp"]), (&json!(NOW), &json!(NOW + 60)));
+        assert!(claims.get("sub").is_none() && claims.get("scope").is_none());
+        let settings = GrantAssertion {
+            issuer: Some("them".into()),
+            subject: Some("user".into()),
+            audience: Some("aud".into()),
+            key_id: Some("kid".into()),
+            lifetime: Duration::from_secs(3600),
+            claims: vec![("box_sub_type".into(), json!("enterprise"))],
+            ..settings
+        };
+        let (header, claims) =
+            sign(&settings, key(Some("https://other.example")), Some("a b")).unwrap();
+        assert_eq!(header["kid"], "kid");
+        assert_ne!(claims["jti"], Value::Null);
+        let mut rest = claims.as_object().unwrap().clone();
+        rest.remove("jti");
+        let expected = json!({ "iss": "them", "sub": "user", "aud": "aud", "scope": "a b",
+            "iat": NOW, "exp": NOW + 3600, "box_sub_type": "enterprise" });
+        assert_eq!(Value::Object(rest), expected);
+        let foreign = sign(&GrantAssertion::default(), key(Some("https://other.example")), None);
+        assert_eq!(foreign, Err(AssertionError::OtherTokenUri));
+        let same = key(Some("https://auth.example/token"));
+        assert!(sign(&GrantAssertion::default(), same, None).is_ok());
     }
 
     #[test]

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use serde_json::Value;
 
 use super::field_path::FieldPath;
-use super::jws::CertificateHeaders;
+use super::jws::{CertificateHeaders, SigningAlgorithm};
 use crate::sensitive::Sensitive;
 
 /// The deviations of one kind of token server. [`Dialect::default`] is RFC 6749 as written.
@@ -42,6 +43,8 @@ pub struct Dialect {
     pub authenticate_refresh: bool,
     /// The life of a token whose answer states none.
     pub default_lifetime: Duration,
+    /// The grant of the client's own token requests.
+    pub grant: Grant,
     /// The claims of client assertions, for the two JWT authentication methods.
     pub assertion: AssertionSettings,
 }
@@ -68,6 +71,75 @@ impl Default for AssertionSettings {
             certificate_headers: CertificateHeaders::default(),
         }
     }
+}
+
+/// The grant of the client's own token requests.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Grant {
+    /// Client credentials (RFC 6749 section 4.4).
+    #[default]
+    ClientCredentials,
+    /// A signed assertion (RFC 7523 section 2.1).
+    JwtBearer(Box<GrantAssertion>),
+}
+
+/// The settings of an assertion that is the grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantAssertion {
+    /// The signature algorithm of the key.
+    pub algorithm: SigningAlgorithm,
+    /// The format of the key's source.
+    pub key_format: KeyFormat,
+    /// `iss`; `None` means the client id.
+    pub issuer: Option<String>,
+    /// `sub`. RFC 7523 section 3 requires it; Google alone does without.
+    pub subject: Option<String>,
+    /// `aud`; `None` means the token URL.
+    pub audience: Option<String>,
+    /// `kid` of the header; `None` means that of the key file, if it has one.
+    pub key_id: Option<String>,
+    /// Time until `exp`.
+    pub lifetime: Duration,
+    /// Set to send the scopes as the claim `scope` in place of the parameter.
+    pub scope_claim: bool,
+    /// Further claims.
+    pub claims: Vec<(String, Value)>,
+}
+
+impl Default for GrantAssertion {
+    fn default() -> Self {
+        Self {
+            algorithm: SigningAlgorithm::Rs256,
+            key_format: KeyFormat::Pem,
+            issuer: None,
+            subject: None,
+            audience: None,
+            key_id: None,
+            lifetime: Duration::from_secs(60),
+            scope_claim: false,
+            claims: Vec::new(),
+        }
+    }
+}
+
+/// The format in which the source of a grant's key holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyFormat {
+    /// PKCS#8 PEM.
+    Pem,
+    /// The JSON key file of a Google service account, which holds the issuer too.
+    GoogleServiceAccount,
+}
+
+/// The key that signs the assertion of a grant, and what its file says beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantKey {
+    /// The private key as PKCS#8 PEM.
+    pub private_key: Sensitive,
+    /// The id of the key.
+    pub key_id: Option<String>,
+    /// The token endpoint that the key is for.
+    pub token_uri: Option<String>,
 }
 
 /// The encoding of the body of a token request.
@@ -134,6 +206,7 @@ impl Default for Dialect {
             use_refresh_token: false,
             authenticate_refresh: true,
             default_lifetime: Duration::from_secs(300),
+            grant: Grant::ClientCredentials,
             assertion: AssertionSettings::default(),
         }
     }
@@ -175,6 +248,8 @@ pub struct ClientCredentials {
     pub secret: Option<Sensitive>,
     /// The certificates of the private key as PEM, its own first.
     pub certificate: Option<Sensitive>,
+    /// The key of the JWT bearer grant.
+    pub grant_key: Option<GrantKey>,
     /// Headers of each request whose values are secret.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }

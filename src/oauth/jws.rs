@@ -306,6 +306,12 @@ pub enum AssertionError {
          replace both files together"
     )]
     OtherCertificate,
+    /// The key file is for another token server.
+    #[error(
+        "the key file names another token_uri than this token endpoint; set token_url to it, or \
+         grant_assertion.audience"
+    )]
+    OtherTokenUri,
     /// The clock stands before 1970.
     #[error("the clock stands before 1970; set it")]
     Clock,

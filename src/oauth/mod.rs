@@ -12,6 +12,7 @@ mod encode;
 pub mod endpoint;
 pub mod error;
 pub mod field_path;
+pub mod google_key;
 mod json_time;
 pub mod jws;
 pub mod lifetime;

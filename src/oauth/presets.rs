@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::client_auth::ClientAuth;
-use super::dialect::{BodyEncoding, Dialect, RequestFields, ResponseFields};
+use super::dialect::{
+    BodyEncoding, Dialect, Grant, GrantAssertion, KeyFormat, RequestFields, ResponseFields,
+};
 use super::field_path::FieldPath;
 use super::vendors::{VENDORS, Vendor};
 
@@ -36,7 +38,8 @@ pub struct Preset {
 /// All presets, in the order in which they are shown.
 pub fn all() -> Vec<Preset> {
     let first = [Preset::default(), json(), qbank(), sqr(), core_banking(), datacrunch()];
-    first.into_iter().chain(VENDORS.iter().map(of_vendor)).collect()
+    let signed = [google_service_account(), docusign(), box_platform(), salesforce_jwt()];
+    first.into_iter().chain(VENDORS.iter().map(of_vendor)).chain(signed).collect()
 }
 
 /// The preset of a name.
@@ -208,6 +211,107 @@ fn datacrunch() -> Preset {
     }
 }
 
+/// A vendor whose grant is a signed assertion, without further proof of the client.
+fn jwt_bearer(assertion: GrantAssertion) -> Preset {
+    Preset {
+        dialect: Dialect {
+            grant: Grant::JwtBearer(Box::new(assertion)),
+            send_client_id: false,
+            ..Dialect::default()
+        },
+        auth: ClientAuth::None,
+        ..Preset::default()
+    }
+}
+
+fn google_service_account() -> Preset {
+    let assertion = GrantAssertion {
+        key_format: KeyFormat::GoogleServiceAccount,
+        lifetime: Duration::from_secs(3600),
+        scope_claim: true,
+        ..GrantAssertion::default()
+    };
+    Preset {
+        name: "google-service-account",
+        about: "Google service account: JWT bearer grant with its JSON key file, scope as a claim",
+        token_url: Some("https://oauth2.googleapis.com/token"),
+        notes: &[
+            "The key file is used as it is downloaded: client_email is the issuer, private_key_id the \
+             kid, and token_uri must be the token endpoint.",
+            "grant_assertion.subject names the user for domain-wide delegation; without it the token \
+             is that of the service account.",
+        ],
+        ..jwt_bearer(assertion)
+    }
+}
+
+fn docusign() -> Preset {
+    let assertion = GrantAssertion {
+        audience: Some("account.docusign.com".into()),
+        lifetime: Duration::from_secs(3600),
+        scope_claim: true,
+        ..GrantAssertion::default()
+    };
+    Preset {
+        name: "docusign",
+        about: "DocuSign: JWT bearer grant for one user, scope as a claim",
+        token_url: Some("https://account.docusign.com/oauth/token"),
+        notes: &[
+            "client_id is the integration key, and grant_assertion.subject the GUID of the user; the \
+             scopes are signature and impersonation.",
+            "The developer environment has token_url = \"https://account-d.docusign.com/oauth/token\" \
+             and audience = \"account-d.docusign.com\", a host without https://.",
+            "The downloaded key begins with BEGIN RSA PRIVATE KEY; convert it with openssl pkcs8 \
+             -topk8 -nocrypt.",
+            "consent_required means that the user has not yet allowed the app to act for them.",
+        ],
+        ..jwt_bearer(assertion)
+    }
+}
+
+fn box_platform() -> Preset {
+    let assertion =
+        GrantAssertion { lifetime: Duration::from_secs(45), ..GrantAssertion::default() };
+    let preset = jwt_bearer(assertion);
+    Preset {
+        name: "box",
+        about: "Box: JWT bearer grant for an enterprise or a user, beside id and secret",
+        dialect: Dialect { send_client_id: true, send_scope: false, ..preset.dialect },
+        auth: ClientAuth::ClientSecretPost,
+        token_url: Some("https://api.box.com/oauth2/token"),
+        api_url: Some("https://api.box.com"),
+        notes: &[
+            "grant_assertion.subject is the id of the enterprise or the user, and the claim \
+             box_sub_type is enterprise or user.",
+            "grant_assertion.key_id is the publicKeyID of the app's settings. Their private key has a \
+             passphrase; convert it with openssl pkcs8 -in old.pem -out key.pem.",
+            "An assertion may live for 60 s; 45 s leave room for clocks that differ.",
+        ],
+        ..preset
+    }
+}
+
+fn salesforce_jwt() -> Preset {
+    let assertion = GrantAssertion {
+        audience: Some("https://login.salesforce.com".into()),
+        lifetime: Duration::from_secs(180),
+        ..GrantAssertion::default()
+    };
+    let preset = jwt_bearer(assertion);
+    Preset {
+        name: "salesforce-jwt",
+        about: "Salesforce JWT bearer flow: no scope, no lifetime in the answer",
+        dialect: Dialect { send_scope: false, ..preset.dialect },
+        notes: &[
+            "client_id is the consumer key, and grant_assertion.subject the user name.",
+            "A sandbox has audience = \"https://test.salesforce.com\"; an Experience Cloud site its \
+             own URL.",
+            "The answer states no lifetime; default_lifetime counts, and a 401 renews the token.",
+        ],
+        ..preset
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,7 +320,7 @@ mod tests {
     #[test]
     fn every_name_has_its_preset() {
         let names: std::collections::HashSet<_> = all().iter().map(|preset| preset.name).collect();
-        assert_eq!(names.len(), 6 + VENDORS.len());
+        assert_eq!(names.len(), 10 + VENDORS.len());
         assert_eq!(preset("nobody"), None);
         for preset in all() {
             if let Some(url) = preset.token_url {

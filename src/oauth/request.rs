@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::assertion;
 use super::client_auth::{BasicEncoding, ClientAuth};
-use super::dialect::{BodyEncoding, ClientCredentials, Dialect};
+use super::dialect::{BodyEncoding, ClientCredentials, Dialect, Grant, GrantAssertion};
 use super::encode::{self, Parameters};
 use super::endpoint::TokenEndpoint;
 use super::jws::{AssertionError, SigningKey};
@@ -25,6 +25,9 @@ use crate::sensitive::Sensitive;
 /// The `client_assertion_type` of RFC 7523 section 2.2.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
+/// The `grant_type` of RFC 7523 section 2.1.
+const JWT_BEARER_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
 /// The `User-Agent` of requests to token servers.
 const PRODUCT: &str = concat!("bearer-proxy/", env!("CARGO_PKG_VERSION"));
 
@@ -33,9 +36,21 @@ const PRODUCT: &str = concat!("bearer-proxy/", env!("CARGO_PKG_VERSION"));
 pub enum GrantType<'a> {
     /// Client credentials (RFC 6749 section 4.4).
     ClientCredentials,
+    /// A signed assertion (RFC 7523 section 2.1).
+    JwtBearer(&'a GrantAssertion),
     /// A refresh token of an earlier answer (RFC 6749 section 6). No scope is sent with it: the
     /// server then grants the earlier scopes, never more.
     RefreshToken(&'a Sensitive),
+}
+
+impl<'a> GrantType<'a> {
+    /// The grant of the client's own token requests.
+    pub fn of(dialect: &'a Dialect) -> Self {
+        match &dialect.grant {
+            Grant::ClientCredentials => Self::ClientCredentials,
+            Grant::JwtBearer(settings) => Self::JwtBearer(settings),
+        }
+    }
 }
 
 /// The token that a revocation request names.
@@ -64,7 +79,7 @@ pub struct ClientRequest<'a> {
 }
 
 impl ClientRequest<'_> {
-    /// An access token request. Scopes go with client credentials only.
+    /// An access token request. Scopes go with the client's own grant only.
     ///
     /// # Errors
     /// The credentials do not fit the authentication method, or a parameter would be sent twice.
@@ -75,13 +90,24 @@ impl ClientRequest<'_> {
     ) -> Result<Request<Bytes>, RequestError> {
         let names = &self.dialect.request;
         let scope = scopes.to_wire();
+        let scope = (self.dialect.send_scope && !scope.is_empty()).then_some(scope.as_str());
+        let parameter = |scope| (names.scope.as_str(), scope);
         match grant {
             GrantType::ClientCredentials => {
                 let grant_type = (names.grant_type.as_str(), "client_credentials");
                 let first = self.dialect.send_grant_type.then_some(grant_type);
-                let sent = self.dialect.send_scope && !scope.is_empty();
-                let scope = sent.then_some((names.scope.as_str(), scope.as_str()));
-                self.build(first.into_iter().collect(), true, scope)
+                self.build(first.into_iter().collect(), true, scope.map(parameter))
+            }
+            GrantType::JwtBearer(settings) => {
+                let (claim, scope) =
+                    if settings.scope_claim { (scope, None) } else { (None, scope) };
+                let assertion =
+                    assertion::sign_grant(settings, self.endpoint, self.client, claim, self.now)?;
+                let first = vec![
+                    (names.grant_type.as_str(), JWT_BEARER_GRANT),
+                    ("assertion", assertion.expose()),
+                ];
+                self.build(first, true, scope.map(parameter))
             }
             GrantType::RefreshToken(token) => {
                 let first = vec![
@@ -289,7 +315,10 @@ pub enum RequestError {
 mod tests {
     use std::time::UNIX_EPOCH;
 
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
+    use crate::oauth::dialect::GrantKey;
     use crate::oauth::jws::{MacAlgorithm, SigningAlgorithm};
     use crate::oauth::presets::preset;
 
@@ -298,6 +327,7 @@ mod tests {
             id: Sensitive::new(id),
             secret: Some(Sensitive::new(secret)),
             certificate: None,
+            grant_key: None,
             headers: Vec::new(),
         }
     }
@@ -390,6 +420,44 @@ mod tests {
             assert_eq!(text(&built), expected);
             assert!(!built.headers().contains_key(AUTHORIZATION));
         }
+    }
+
+    #[test]
+    fn assertions_as_grant() {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let grant_key = GrantKey {
+            private_key: Sensitive::new(pair.serialize_pem()),
+            key_id: None,
+            token_uri: None,
+        };
+        let me = ClientCredentials { grant_key: Some(grant_key), ..client("me", "s") };
+        let start = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=ey";
+        for (name, rest, claim) in [
+            ("google-service-account", "", Some("b a")),
+            ("docusign", "", Some("b a")),
+            ("box", "&client_id=me&client_secret=s", None),
+            ("salesforce-jwt", "", None),
+        ] {
+            let preset = preset(name).unwrap();
+            let grant = GrantType::of(&preset.dialect);
+            let built = request(&preset.dialect, preset.auth, &me, grant).unwrap();
+            let text = text(&built);
+            assert!(text.starts_with(start), "{text}");
+            let (assertion, after) = text[start.len()..]
+                .split_at(text[start.len()..].find('&').unwrap_or(text.len() - start.len()));
+            assert_eq!(after, rest, "{name}");
+            let claims = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1).unwrap()).unwrap();
+            let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+            assert_eq!(claims["scope"].as_str(), claim, "{name}");
+        }
+        let mut dialect = preset("docusign").unwrap().dialect;
+        let Grant::JwtBearer(settings) = &mut dialect.grant else { panic!() };
+        settings.scope_claim = false;
+        let built = request(&dialect, ClientAuth::None, &me, GrantType::of(&dialect)).unwrap();
+        assert!(text(&built).ends_with("&scope=b+a"));
+        let bare = client("me", "s");
+        let found = request(&dialect, ClientAuth::None, &bare, GrantType::of(&dialect));
+        assert_eq!(found.unwrap_err(), RequestError::Assertion(AssertionError::NotPem));
     }
 
     #[test]

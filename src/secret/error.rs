@@ -87,6 +87,8 @@ pub enum SecretFault {
     NotBuilt(&'static str),
     /// The value is not a JSON object, or the value of the key is not a string.
     NotAnObject,
+    /// The value is not the JSON key file of a Google service account.
+    NotServiceAccount,
     /// The JSON object lacks the key.
     NoSuchKey,
     /// The value is binary.
@@ -146,6 +148,7 @@ impl SecretError {
             | SecretFault::TooLong
             | SecretFault::NotAFile
             | SecretFault::NotAnObject
+            | SecretFault::NotServiceAccount
             | SecretFault::NoSuchKey
             | SecretFault::Binary => "invalid",
             SecretFault::Exposed { .. } => "exposed",
@@ -238,6 +241,9 @@ impl SecretFault {
                 .into();
             }
             Self::NotAnObject => "is no JSON object with texts, of which a key could be taken",
+            Self::NotServiceAccount => {
+                "is no key file of a Google service account; download it as JSON and use it as it is"
+            }
             Self::NoSuchKey => "has no such key; see `key`",
             Self::Binary => "is binary; store it as text",
             Self::NoRegion => "is in no region; write `region`, or set AWS_REGION",

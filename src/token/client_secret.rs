@@ -5,6 +5,8 @@ use http::HeaderValue;
 use super::credential::{ClientIdSource, Credential};
 use super::fingerprint::Fingerprint;
 use crate::oauth::ClientCredentials;
+use crate::oauth::dialect::{Grant, GrantKey, KeyFormat};
+use crate::oauth::google_key::service_account_key;
 use crate::secret::{CredentialPart, Freshness, Reference, SecretError, SecretFault, Store};
 use crate::sensitive::Sensitive;
 
@@ -27,7 +29,11 @@ impl LoadedCredentials {
         let headers: Vec<_> = client.headers.iter().map(|(_, value)| value.as_bytes()).collect();
         let secret = client.secret.as_ref().map(Sensitive::expose);
         let certificate = client.certificate.as_ref().map(Sensitive::expose);
-        let fingerprint = Fingerprint::of((client.id.expose(), secret, certificate, headers));
+        let grant_key = client.grant_key.as_ref();
+        let grant_key =
+            grant_key.map(|key| (key.private_key.expose(), &key.key_id, &key.token_uri));
+        let fingerprint =
+            Fingerprint::of((client.id.expose(), secret, certificate, grant_key, headers));
         Ok(Self { client, fingerprint })
     }
 }
@@ -40,6 +46,7 @@ pub(super) async fn read_client(
     let id = match &credential.client_id {
         ClientIdSource::Text(id) => id.clone(),
         ClientIdSource::Referenced(reference) => read(store, reference, CredentialPart::Id).await?,
+        ClientIdSource::GrantKeyFile => Sensitive::new(""),
     };
     let secret = match &credential.client_secret {
         Some(reference) => Some(read(store, reference, credential.secret_kind()).await?),
@@ -54,7 +61,30 @@ pub(super) async fn read_client(
         let text = read(store, reference, CredentialPart::Secret).await?;
         headers.push((name.clone(), header_value(&text, reference)?));
     }
-    Ok(ClientCredentials { id, secret, certificate, headers })
+    let (id, grant_key) = match &credential.grant_key {
+        Some(reference) => {
+            let text = read(store, reference, CredentialPart::PrivateKey).await?;
+            let (issuer, key) =
+                grant_key(credential, text).map_err(|fault| reference.error(fault))?;
+            (issuer.unwrap_or(id), Some(key))
+        }
+        None => (id, None),
+    };
+    Ok(ClientCredentials { id, secret, certificate, grant_key, headers })
+}
+
+/// The key of a grant, and the client that its file names.
+fn grant_key(
+    credential: &Credential,
+    text: Sensitive,
+) -> Result<(Option<Sensitive>, GrantKey), SecretFault> {
+    match &credential.dialect.grant {
+        Grant::JwtBearer(settings) if settings.key_format == KeyFormat::GoogleServiceAccount => {
+            let (email, key) = service_account_key(&text).ok_or(SecretFault::NotServiceAccount)?;
+            Ok((Some(email), key))
+        }
+        _ => Ok((None, GrantKey { private_key: text, key_id: None, token_uri: None })),
+    }
 }
 
 async fn read(

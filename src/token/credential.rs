@@ -24,6 +24,8 @@ pub struct Credential {
     pub client_secret: Option<Reference>,
     /// The source of the certificates that belong to the private key of `private_key_jwt`.
     pub certificate: Option<Reference>,
+    /// The source of the key that signs the assertion of the JWT bearer grant.
+    pub grant_key: Option<Reference>,
     /// Headers of each token request whose values are secret, and their sources.
     pub secret_headers: Vec<(HeaderName, Reference)>,
     /// The client authentication method.
@@ -49,7 +51,8 @@ impl Credential {
         let secret = self.client_secret.as_ref().map(|secret| (secret, self.secret_kind()));
         let headers = self.secret_headers.iter().map(|(_, text)| (text, CredentialPart::Secret));
         let certificate = self.certificate.iter().map(|file| (file, CredentialPart::Certificate));
-        id.into_iter().chain(secret).chain(certificate).chain(headers)
+        let grant_key = self.grant_key.iter().map(|key| (key, CredentialPart::PrivateKey));
+        id.into_iter().chain(secret).chain(certificate).chain(grant_key).chain(headers)
     }
 
     /// The kind of value that `client_secret` is.
@@ -62,7 +65,7 @@ impl Credential {
 
     /// Tells whether token requests are signed with a private key.
     pub(super) fn signs_with_private_key(&self) -> bool {
-        matches!(self.auth, ClientAuth::PrivateKeyJwt(_))
+        matches!(self.auth, ClientAuth::PrivateKeyJwt(_)) || self.grant_key.is_some()
     }
 
     /// Tells whether another configuration has the same client at the same endpoint, so that the
@@ -72,6 +75,7 @@ impl Credential {
             && self.client_id == other.client_id
             && self.client_secret == other.client_secret
             && self.certificate == other.certificate
+            && self.grant_key == other.grant_key
             && self.secret_headers == other.secret_headers
             && self.auth == other.auth
     }
@@ -84,13 +88,15 @@ pub enum ClientIdSource {
     Text(Sensitive),
     /// The source of the id, for those who keep it apart.
     Referenced(Reference),
+    /// The key file of the grant, which names the client.
+    GrantKeyFile,
 }
 
 impl ClientIdSource {
     /// The source; `None` for an id that is stated.
     pub fn reference(&self) -> Option<&Reference> {
         match self {
-            Self::Text(_) => None,
+            Self::Text(_) | Self::GrantKeyFile => None,
             Self::Referenced(reference) => Some(reference),
         }
     }

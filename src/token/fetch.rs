@@ -112,7 +112,7 @@ impl Fetch for TokenClient {
         let loaded = self.load(freshness).await?;
         let began = Instant::now();
         let refused = match self.request_token(&loaded, refresh, suppressed).await {
-            Err(error) if error.is_about_secret() => error,
+            Err(error) if self.is_about_secret(&error, refresh) => error,
             outcome => return outcome,
         };
         self.forget(loaded.fingerprint);
@@ -123,7 +123,8 @@ impl Fetch for TokenClient {
             Ok(newer) if newer.fingerprint != loaded.fingerprint => {
                 tokio::time::sleep_until(began + MIN_CALL_INTERVAL).await;
                 let outcome = self.request_token(&newer, refresh, suppressed).await;
-                if outcome.as_ref().is_err_and(FetchError::is_about_secret) {
+                let failed = outcome.as_ref().err();
+                if failed.is_some_and(|error| self.is_about_secret(error, refresh)) {
                     self.forget(newer.fingerprint);
                 }
                 outcome
@@ -131,7 +132,7 @@ impl Fetch for TokenClient {
             _ => Err(refused),
         };
         match outcome {
-            Err(error) if error.is_about_secret() => {
+            Err(error) if self.is_about_secret(&error, refresh) => {
                 self.request_with_accepted(error, refresh, suppressed).await
             }
             outcome => outcome,
@@ -150,6 +151,16 @@ impl Fetch for TokenClient {
 impl TokenClient {
     async fn load(&self, freshness: Freshness) -> Result<LoadedCredentials, SecretError> {
         LoadedCredentials::load(&self.credential, &self.store, freshness).await
+    }
+
+    /// Tells whether another secret or key could make the request succeed.
+    fn is_about_secret(&self, error: &FetchError, refresh: Option<&Sensitive>) -> bool {
+        // `invalid_grant` refuses the assertion of a JWT bearer grant, or else a refresh token.
+        let signed = self.credential.grant_key.is_some() && refresh.is_none();
+        let code = error.token_error().and_then(TokenError::code);
+        error.refused_secret().is_some()
+            || matches!(error, FetchError::Request(RequestError::Assertion(_)))
+            || signed && code == Some(ErrorCode::InvalidGrant)
     }
 
     /// Keeps a private key that the server has just accepted.
@@ -185,7 +196,7 @@ impl TokenClient {
                 Ok(fetched)
             }
             Err(other) => {
-                if other.is_about_secret() {
+                if self.is_about_secret(&other, refresh) {
                     self.forget(accepted.fingerprint);
                 }
                 Err(error)
@@ -205,7 +216,7 @@ impl TokenClient {
         }
         let Credential { endpoint, dialect, .. } = &*self.credential;
         let sent = Moment::now();
-        let grant = refresh.map_or(GrantType::ClientCredentials, GrantType::RefreshToken);
+        let grant = refresh.map_or_else(|| GrantType::of(dialect), GrantType::RefreshToken);
         let request = self.request(endpoint, loaded, sent.wall).token(grant, &self.scopes)?;
         let refused = |error| FetchError::Refused { error, secret };
         let mut response = self.call(endpoint, request).await?;
@@ -355,11 +366,6 @@ impl FetchError {
             }
             _ => None,
         }
-    }
-
-    /// Tells whether another secret or key could make the request succeed.
-    fn is_about_secret(&self) -> bool {
-        self.refused_secret().is_some() || matches!(self, Self::Request(RequestError::Assertion(_)))
     }
 
     /// Tells whether the server said that the client makes too many calls.

@@ -75,7 +75,7 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     let client = read_client(credential, None).await.map_err(FetchError::from)?;
     let now = SystemTime::now();
     let request = ClientRequest { endpoint, dialect, auth: *auth, client: &client, now };
-    let request = request.token(GrantType::ClientCredentials, scopes).map_err(FetchError::from)?;
+    let request = request.token(GrantType::of(dialect), scopes).map_err(FetchError::from)?;
     let connector = connector(credential, endpoint).map_err(FetchError::from)?.with_diagnostics();
     let limits = Limits { time: policy.timeout, body_bytes: MAX_RESPONSE_BYTES };
     let answer = control::call(&connector, request, limits, token_response::is_whole)
@@ -172,7 +172,13 @@ mod tests {
     #[test]
     fn descriptions_that_repeat_the_secret() {
         let (id, secret) = (Sensitive::new("erp"), Some(Sensitive::new("s3cr+t/with%more")));
-        let client = ClientCredentials { id, secret, certificate: None, headers: Vec::new() };
+        let client = ClientCredentials {
+            id,
+            secret,
+            certificate: None,
+            grant_key: None,
+            headers: Vec::new(),
+        };
         for (words, expected) in [
             ("AADSTS7000215: invalid client secret", false),
             ("the secret of erp has expired", false),

@@ -303,6 +303,7 @@ pub fn credential(policy: RefreshPolicy) -> Credential {
         secret_headers: Vec::new(),
         client_secret: None,
         certificate: None,
+        grant_key: None,
         auth: ClientAuth::None,
         dialect: Dialect::default(),
         tls: TlsSettings::default(),

@@ -18,7 +18,7 @@ use rcgen::{
     KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
     SignatureAlgorithm,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::support::secured::{Secured, Special};
@@ -312,4 +312,117 @@ async fn a_private_key_is_replaced_while_the_proxy_runs_and_the_old_one_serves_u
     assert_eq!(renew().await, 1, "the new key works at once");
     let identifiers = registered.identifiers();
     assert_eq!(identifiers.iter().collect::<HashSet<_>>().len(), identifiers.len());
+}
+
+/// What a server must know to judge the assertion of a grant, and the header and claims of the last one.
+struct Granting {
+    public: Mutex<Vec<u8>>,
+    expected: Value,
+    last: Mutex<(Value, String)>,
+    seen: Mutex<HashSet<String>>,
+}
+
+impl Granting {
+    fn answer(&self, request: &Request<Bytes>) -> Response<String> {
+        let form = request.body();
+        let assertion = field(form, "assertion").unwrap();
+        let (message, signature) = assertion.rsplit_once('.').unwrap();
+        let json = |part: &str| -> Value {
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+        };
+        let (header, claims) = message.split_once('.').unwrap();
+        let mut claims = json(claims);
+        let public = self.public.lock().unwrap().clone();
+        let known = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &public);
+        let good = known.verify(message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap());
+        let kind = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+        let claims = claims.as_object_mut().unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let [issued_at, ends, id] = ["iat", "exp", "jti"].map(|name| claims.remove(name).unwrap());
+        let lives = issued_at.as_u64().unwrap() <= now && now < ends.as_u64().unwrap();
+        let fresh = self.seen.lock().unwrap().insert(id.as_str().unwrap().to_owned());
+        let expected = Value::Object(claims.clone()) == self.expected;
+        let rest = String::from_utf8(form.to_vec()).unwrap().replace(&assertion, "");
+        *self.last.lock().unwrap() = (json(header), rest);
+        if good.is_ok()
+            && field(form, "grant_type").as_deref() == Some(kind)
+            && lives
+            && fresh
+            && expected
+        {
+            return issued();
+        }
+        let body = r#"{"error":"invalid_grant","error_description":"Invalid JWT"}"#;
+        let answer = Response::builder().status(400).header("content-type", "application/json");
+        answer.body(body.into()).unwrap()
+    }
+}
+
+/// A server that grants by assertion, behind the token endpoint of the bank.
+async fn granting(bank: &mut Secured, key: &KeyPair, expected: Value) -> (Arc<Granting>, Service) {
+    let granting = Arc::new(Granting {
+        public: Mutex::new(key.public_key_raw().to_vec()),
+        expected,
+        last: Mutex::default(),
+        seen: Mutex::default(),
+    });
+    let server = Arc::clone(&granting);
+    let server = Service::start(None, move |request| server.answer(request)).await;
+    let identity = bank.ca.issue(&["localhost"], |_| {});
+    bank.auth = Front::start(&identity, None, server.addr).await;
+    (granting, server)
+}
+
+#[tokio::test]
+async fn the_key_file_of_a_google_service_account_brings_a_token_as_it_is_downloaded() {
+    let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    let mut bank = Secured::start().await;
+    let email = "erp@project.iam.gserviceaccount.com";
+    let audience = "https://oauth2.googleapis.com/token";
+    let expected = json!({ "iss": email, "aud": audience, "scope": "balances.read" });
+    let (granting, _server) = granting(&mut bank, &key, expected).await;
+    let file = json!({
+        "type": "service_account", "project_id": "project", "private_key_id": "k1",
+        "private_key": key.serialize_pem(), "client_email": email, "client_id": "1042",
+        "auth_uri": "https://accounts.google.com/o/oauth2/auth", "token_uri": audience,
+    });
+    let path = secret_file(&bank.ca.file(""), "key.json", &file.to_string());
+    let config = bank.config(&Special::default());
+    let credential = |audience: &str| {
+        let url = format!("https://localhost:{}/token", bank.auth.addr.port());
+        format!(
+            "preset = \"google-service-account\"\ntoken_url = \"{url}\"\n\
+             grant_assertion = {{ key.file = {path:?}{audience} }}\n"
+        )
+    };
+    let with = |audience: &str| replace_credential(&config, &credential(audience));
+    let dir = bank.ca.file("");
+    let flags = ["token", "qbank", "--scopes", "balances.read", "--reveal"];
+
+    // The key is for Google, and this is another server: a mistake, unless it is written.
+    std::fs::write(dir.join("bearer-proxy.toml"), with("")).unwrap();
+    let ended = verb(&dir, &flags).await;
+    assert!(ended.code != 0 && ended.stderr.contains("another token_uri"), "{}", ended.stderr);
+    std::fs::write(dir.join("bearer-proxy.toml"), with(&format!(", audience = \"{audience}\"")))
+        .unwrap();
+    let ended = verb(&dir, &flags).await;
+    assert_eq!((ended.code, ended.stdout.trim()), (0, TOKEN), "{}", ended.stderr);
+    let (header, rest) = granting.last.lock().unwrap().clone();
+    assert_eq!(header, json!({ "alg": "RS256", "typ": "JWT", "kid": "k1" }));
+    let grant = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=";
+    assert_eq!(rest, grant, "neither scope nor client in the form");
+
+    let proxy = Proxy::start(&with(&format!(", audience = \"{audience}\""))).await;
+    proxy.wait_ready().await;
+    assert!(!proxy.log().contains("PRIVATE KEY"));
+    secret_file(&dir, "key.json", r#"{"type":"authorized_user"}"#);
+    let ended = verb(&dir, &["token", "qbank", "--fresh"]).await;
+    assert!(ended.stderr.contains("no key file of a Google service account"), "{}", ended.stderr);
+}
+
+/// A configuration whose credential has these lines and no others.
+fn replace_credential(config: &str, lines: &str) -> String {
+    let start = config.find("[credentials.qbank]\n").unwrap() + "[credentials.qbank]\n".len();
+    let end = start + config[start..].find("\n[").unwrap();
+    format!("{}{lines}{}", &config[..start], &config[end..])
 }

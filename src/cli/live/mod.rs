@@ -106,6 +106,9 @@ async fn check_credential(
         (Some(secret), _) => steps.push(references::secret("client_secret", secret).await),
         (None, _) => {}
     }
+    if let Some(key) = &credential.grant_key {
+        steps.push(references::private_key("grant_assertion.key", key).await);
+    }
     if let Some(file) = &credential.certificate {
         steps.push(references::assertion_certificate(file).await);
     }

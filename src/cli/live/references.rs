@@ -22,6 +22,9 @@ pub(super) async fn secret(name: &str, reference: &Reference) -> CheckResult {
 pub(super) async fn id(name: &str, id: &ClientIdSource) -> CheckResult {
     let reference = match id {
         ClientIdSource::Referenced(reference) => reference,
+        ClientIdSource::GrantKeyFile => {
+            return CheckResult::ok(name, "the key file of the grant names it");
+        }
         ClientIdSource::Text(_) => return CheckResult::ok(name, "the configuration states it"),
     };
     read(name, reference, reference.examine(CredentialPart::Id).await)
