@@ -164,11 +164,7 @@ impl Points {
     fn upstream(&mut self, upstream: &UpstreamReport, now: Moment) {
         let recent = date(now.wall.checked_sub(RECENT).unwrap_or(now.wall));
         let (name, now) = (&upstream.name, date(now.wall));
-        // Dates of RFC 3339 in UTC compare as text.
-        if let Some(error) = &upstream.last_error
-            // In the same second the error came last: an answer's head comes before its body breaks off.
-            && upstream.last_success.as_ref().is_none_or(|success| *success <= error.at)
-        {
+        if let Some(error) = upstream.last_error.as_ref().filter(|_| upstream.failing) {
             self.add(
                 format!("Upstream {name} fails since {}: {}.", error.at, error.detail),
                 CHECK_LIVE,
@@ -183,6 +179,7 @@ impl Points {
             );
         }
         if let Some(limit) = &upstream.last_rate_limit
+            // Dates of RFC 3339 in UTC compare as text.
             && let Some(until) = limit.until.as_ref().filter(|until| **until > now)
         {
             let quota = if limit.quota.is_empty() { "" } else { "; " };
@@ -343,7 +340,7 @@ mod tests {
             one(&[], &StatusReport { upstreams, ..StatusReport::default() }, parts);
         };
         let error = UpstreamError { at: at.clone(), code: "connect", detail: "refused".into() };
-        let failing = UpstreamReport { last_error: Some(error), ..upstream() };
+        let failing = UpstreamReport { last_error: Some(error), failing: true, ..upstream() };
         row(failing.clone(), &["Upstream api fails since", "refused", "check --live"]);
         let until = Some(date(now.after(Duration::from_secs(60)).wall));
         let quota = "x-quota: 0".to_owned();
@@ -361,8 +358,7 @@ mod tests {
         row(lacking(&at), &["token of route pay lacks payments", "scopes of api.pay"]);
         let certificate_days_left = Some(3);
         row(UpstreamReport { certificate_days_left, ..upstream() }, &["expires in 3 days"]);
-        let last_success = Some("2999-01-01T00:00:00Z".into());
-        let well = UpstreamReport { last_success, ..failing };
+        let well = UpstreamReport { failing: false, ..failing };
         let upstreams = vec![well, lacking("2020-01-01T00:00:00Z")];
         assert_eq!(told(&[], &StatusReport { upstreams, ..StatusReport::default() }).len(), 0);
 

@@ -114,6 +114,8 @@ pub struct UpstreamReport {
     pub last_accepted: Option<String>,
     /// Its last failed exchange.
     pub last_error: Option<UpstreamError>,
+    /// True if no answer came after that.
+    pub failing: bool,
     /// Open connections of all workers.
     pub connections_open: usize,
     /// Those of them that wait for a request.

@@ -128,6 +128,7 @@ fn upstream_report(
             code: error.code,
             detail: error.detail,
         }),
+        failing: status.failing,
         connections_open: status.connections_open,
         connections_idle: idle,
         certificate_days_left: status.certificate_expires.map(|expires| days(expires) / 86_400),

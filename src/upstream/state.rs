@@ -57,6 +57,8 @@ pub struct UpstreamState {
 #[derive(Default, Clone)]
 struct Rare {
     last_error: Option<UpstreamFailure>,
+    /// When that was, counted like `answered`: the wall clock may be set between the two.
+    failed: u64,
     last_challenge: Option<String>,
     last_rate_limit: Option<RateLimit>,
     last_insufficient_scope: Option<InsufficientScope>,
@@ -106,6 +108,8 @@ pub struct UpstreamStatus {
     pub last_accepted: Option<SystemTime>,
     /// Its last failure.
     pub last_error: Option<UpstreamFailure>,
+    /// True if no answer came after its last failure.
+    pub failing: bool,
     /// Connections that are open, over all workers.
     pub connections_open: usize,
     /// Answers 401 since the start.
@@ -149,9 +153,7 @@ impl UpstreamState {
 
     /// Notes that an answer's head arrived.
     pub fn answered(&self, at: Instant, status: StatusCode) {
-        let since = at.saturating_duration_since(self.started).as_millis();
-        // Plus one, so that an answer in the first millisecond is not taken for none.
-        let since = u64::try_from(since).unwrap_or(u64::MAX - 1) + 1;
+        let since = self.since_start(at);
         // Relaxed: each value stands for itself, nothing else is read because of it.
         self.answered.store(since, Ordering::Relaxed);
         if status == StatusCode::UNAUTHORIZED {
@@ -165,7 +167,16 @@ impl UpstreamState {
     /// Notes a failed exchange.
     pub fn failed(&self, code: &'static str, detail: &str) {
         let detail = detail.chars().take(LONGEST_TEXT).collect();
-        self.rare().last_error = Some(UpstreamFailure { at: SystemTime::now(), code, detail });
+        let failed = self.since_start(Instant::now());
+        let mut rare = self.rare();
+        rare.last_error = Some(UpstreamFailure { at: SystemTime::now(), code, detail });
+        rare.failed = failed;
+    }
+
+    fn since_start(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.started).as_millis();
+        // Plus one, so that what came in the first millisecond is not taken for none.
+        u64::try_from(since).unwrap_or(u64::MAX - 1) + 1
     }
 
     /// Notes a 401 or 403 and its challenge, whose bytes that are no visible ASCII are replaced.
@@ -222,6 +233,7 @@ impl UpstreamState {
         };
         let Rare {
             last_error,
+            failed,
             last_challenge,
             last_rate_limit,
             last_insufficient_scope,
@@ -230,6 +242,8 @@ impl UpstreamState {
         UpstreamStatus {
             last_success: time(&self.answered),
             last_accepted: time(&self.accepted),
+            // In the same millisecond the failure came last: an answer's head comes before its body breaks off.
+            failing: last_error.is_some() && failed >= self.answered.load(Ordering::Relaxed),
             last_error,
             connections_open: self.open.load(Ordering::Relaxed),
             unauthorized: self.unauthorized.load(Ordering::Relaxed),
@@ -294,6 +308,20 @@ mod tests {
         let status = state.status();
         assert_eq!((status.unauthorized, status.unauthorized_in_a_row), (1, 0));
         assert!(status.last_accepted.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_fails_until_it_answers() {
+        let state = UpstreamState::default();
+        let answers = || state.answered(Instant::now(), StatusCode::OK);
+        assert!(!state.status().failing);
+        answers();
+        assert!(!state.status().failing);
+        state.failed("upstream_reset", "the answer broke off");
+        assert!(state.status().failing, "the head of an answer came, and the rest did not");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        answers();
+        assert!(!state.status().failing, "within one second");
     }
 
     #[test]

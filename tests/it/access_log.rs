@@ -262,6 +262,7 @@ async fn an_answer_that_is_the_upstreams_or_the_tokens_fault_is_a_warning() {
         let error = status_page["upstreams"][0]["last_error"]["detail"].as_str();
         let expected = (status >= 500).then_some("the upstream answered with status 503");
         assert_eq!(error, expected, "{status_page}");
+        assert_eq!(status_page["upstreams"][0]["failing"], status >= 500, "{status_page}");
     }
 }
 
@@ -373,6 +374,7 @@ async fn requests_in_flight_and_the_state_of_upstreams_are_in_the_status() {
     drop((serving, bank));
     let refused = app.request("POST", "/pay", &[], b"pay").await;
     let status = admin.get("/status").await.json();
+    assert_eq!(status["upstreams"][0]["failing"], true, "{status}");
     check(&status["upstreams"][0]["last_error"], &[("detail", refused.json()["detail"].clone())]);
     let expected = [
         ("code", refused.json()["code"].clone()),

@@ -184,9 +184,7 @@ pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value, now: &Val
     steps.extend(rate_limit(upstream, now));
     let error = &upstream["last_error"];
     let Some(at) = text(error, "at") else { return };
-    // Both are RFC 3339 in UTC of the same length: their order is that of time.
-    // In the same second the error came last: an answer's head comes before its body breaks off.
-    if answered.is_none_or(|answered| answered <= at) {
+    if upstream["failing"] == true {
         let (code, detail) = (text(error, "code"), text(error, "detail"));
         let (code, detail) = (code.unwrap_or("?"), detail.unwrap_or_default());
         let found = format!("the last request failed at {at}: {code}: {detail}");
@@ -286,7 +284,7 @@ mod tests {
         check(json!({ "unauthorized_in_a_row": 2, "last_accepted": "2026" }), &[], "");
         check(json!({ "unauthorized_in_a_row": 3, "last_accepted": "2026" }), &["answers"], "3");
         let error = json!({ "at": "2026-02", "code": "connect", "detail": "no connection" });
-        let broken = json!({ "last_success": "2026-01", "last_error": error });
+        let broken = json!({ "last_success": "2026-01", "last_error": error, "failing": true });
         check(broken.clone(), &[], "failed at 2026-02: connect: no connection");
         let lacking = json!({ "at": "2026-01-01T23:30:00Z", "route": "pay", "scope": "admin" });
         check(
@@ -296,7 +294,7 @@ mod tests {
         );
         let old = json!({ "at": "2026-01-01T22:30:00Z", "route": "pay", "scope": "admin" });
         check(json!({ "last_insufficient_scope": old }), &[], "");
-        let recovered = json!({ "last_success": "2026-03", "last_error": error });
+        let recovered = json!({ "last_success": "2026-03", "last_error": error, "failing": false });
         check(recovered, &[], "the last one came at 2026-03");
     }
 
