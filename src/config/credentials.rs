@@ -95,7 +95,7 @@ fn credential<'c>(
         _ => section.required("client_id", hint).and_then(|item| client_id(&item, &stores)),
     };
     let grant_key = grant::key(section, &preset.dialect.grant, &stores);
-    let client_secret = reference(section.item("client_secret"));
+    let client_secret = reference(proof(section));
     let auth = client_auth(section, &preset);
     let (dialect, secret_headers) = dialect::read(section, &preset, auth, &stores);
     let certificate = certificate(&section.section("assertion"), auth);
@@ -130,6 +130,17 @@ fn credential<'c>(
         revocation,
         policy,
     })
+}
+
+/// The place of what proves the client: `client_assertion` or `client_secret`.
+fn proof<'c>(section: &Section<'c>) -> Option<Item<'c>> {
+    let (assertion, secret) = (section.item("client_assertion"), section.item("client_secret"));
+    if assertion.is_some()
+        && let Some(secret) = &secret
+    {
+        secret.reject("client_assertion proves the client already; remove one of the two");
+    }
+    assertion.or(secret)
 }
 
 /// An id as text, or the reference of one. RFC 6749 appendix A.1: printable ASCII.
@@ -292,9 +303,14 @@ pub(super) fn warn_in_clear(item: &Item<'_>) {
 
 fn client_auth(section: &Section<'_>, preset: &Preset) -> Option<ClientAuth> {
     let (encoding, algorithm) = (section.item("basic_encoding"), section.item("signing_algorithm"));
-    let auth = match section.item("client_auth") {
-        None => preset.auth,
-        Some(item) => item.choice(&METHODS)?,
+    let auth = match (section.item("client_auth"), section.item("client_assertion")) {
+        (None, None) => preset.auth,
+        (Some(item), None) => item.choice(&METHODS)?,
+        (None, Some(_)) => ClientAuth::ClientAssertion,
+        (Some(item), Some(_)) => {
+            item.reject("client_assertion proves the client already; remove one of the two");
+            return None;
+        }
     };
     let only_with = |item: &Option<Item<'_>>, method: &str| {
         if let Some(item) = item {
@@ -352,7 +368,7 @@ fn certificate(assertion: &Section<'_>, auth: Option<ClientAuth>) -> Option<Refe
 /// Reports what the client authentication needs and the file does not have.
 fn check_proof(section: &Section<'_>, auth: ClientAuth, tls: &TlsSettings) {
     let (key, hint) = match auth {
-        ClientAuth::None => return,
+        ClientAuth::None | ClientAuth::ClientAssertion => return,
         ClientAuth::TlsClientAuth | ClientAuth::SelfSignedTlsClientAuth => {
             if tls.client_certificate.is_none() {
                 let hint = "this client_auth proves itself with a certificate";

@@ -15,6 +15,9 @@ pub enum ClientAuth {
     ClientSecretJwt(MacAlgorithm),
     /// A JWT signed with a private key (RFC 7523).
     PrivateKeyJwt(SigningAlgorithm),
+    /// A JWT of another issuer that names the client (RFC 7523 section 2.2), as workload identity
+    /// federation hands it out.
+    ClientAssertion,
     /// A client certificate issued by a CA (RFC 8705 section 2.1); `client_id` is still sent.
     TlsClientAuth,
     /// A self-signed client certificate that the server knows (RFC 8705 section 2.2).

@@ -244,7 +244,7 @@ impl Default for ResponseFields {
 pub struct ClientCredentials {
     /// The client id; redacted too, because some servers treat it as half a secret.
     pub id: Sensitive,
-    /// The client secret, or the PEM private key with `private_key_jwt`.
+    /// The client secret, the PEM private key with `private_key_jwt`, or the assertion of another issuer.
     pub secret: Option<Sensitive>,
     /// The certificates of the private key as PEM, its own first.
     pub certificate: Option<Sensitive>,

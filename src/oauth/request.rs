@@ -267,6 +267,7 @@ impl ClientRequest<'_> {
         let key = match self.auth {
             ClientAuth::ClientSecretJwt(algorithm) => SigningKey::Secret(algorithm, self.secret()?),
             ClientAuth::PrivateKeyJwt(algorithm) => SigningKey::Private(algorithm, self.secret()?),
+            ClientAuth::ClientAssertion => return self.secret().cloned().map(Some),
             _ => return Ok(None),
         };
         let settings = &self.dialect.assertion;
@@ -502,6 +503,7 @@ mod tests {
             ClientAuth::ClientSecretBasic(BasicEncoding::Raw),
             ClientAuth::ClientSecretJwt(MacAlgorithm::Hs256),
             ClientAuth::PrivateKeyJwt(SigningAlgorithm::Es256),
+            ClientAuth::ClientAssertion,
         ] {
             let found = request(&Dialect::default(), auth, &bare, GrantType::ClientCredentials);
             assert_eq!(found.unwrap_err(), RequestError::NoSecret);
@@ -513,6 +515,19 @@ mod tests {
             GrantType::ClientCredentials,
         )
         .unwrap();
+        let assertion = request(
+            &Dialect::default(),
+            ClientAuth::ClientAssertion,
+            &client("me", "ey.x.y"),
+            GrantType::ClientCredentials,
+        )
+        .unwrap();
+        assert_eq!(
+            text(&assertion),
+            "grant_type=client_credentials&client_id=me&client_assertion_type=\
+             urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer\
+             &client_assertion=ey.x.y&scope=b+a"
+        );
         assert!(text(&built).starts_with(
             "grant_type=client_credentials&client_id=me&client_assertion_type=\
              urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&client_assertion=ey"

@@ -20,7 +20,8 @@ pub struct Credential {
     pub endpoint: TokenEndpoint,
     /// The client id, or its source.
     pub client_id: ClientIdSource,
-    /// The source of the client secret, or of the private key of `private_key_jwt`.
+    /// The source of the client secret, of the private key of `private_key_jwt`, or of the assertion of
+    /// another issuer.
     pub client_secret: Option<Reference>,
     /// The source of the certificates that belong to the private key of `private_key_jwt`.
     pub certificate: Option<Reference>,

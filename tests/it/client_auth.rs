@@ -426,3 +426,37 @@ fn replace_credential(config: &str, lines: &str) -> String {
     let end = start + config[start..].find("\n[").unwrap();
     format!("{}{lines}{}", &config[..start], &config[end..])
 }
+
+#[tokio::test]
+async fn the_assertion_of_another_issuer_is_read_for_each_token_request() {
+    let mut bank = Secured::start().await;
+    let path = secret_file(&bank.ca.file(""), "projected", "ey.first.x\n");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let ledger = Arc::clone(&seen);
+    let server = Service::start(None, move |request| {
+        let of = |name: &str| field(request.body(), name);
+        let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        let good = of("client_assertion_type").as_deref() == Some(kind)
+            && of("client_id").is_some()
+            && of("client_secret").is_none();
+        ledger.lock().unwrap().extend(of("client_assertion"));
+        if good { issued() } else { refused("no assertion") }
+    })
+    .await;
+    let identity = bank.ca.issue(&["localhost"], |_| {});
+    bank.auth = Front::start(&identity, None, server.addr).await;
+    let config = bank.config(&Special::default());
+    let url = format!("https://localhost:{}/token", bank.auth.addr.port());
+    let lines =
+        format!("token_url = \"{url}\"\nclient_id = \"erp\"\nclient_assertion.file = {path:?}\n");
+    let dir = bank.ca.file("");
+    std::fs::write(dir.join("bearer-proxy.toml"), replace_credential(&config, &lines)).unwrap();
+    let proxy = Proxy::start(&replace_credential(&config, &lines)).await;
+    proxy.wait_ready().await;
+    secret_file(&dir, "projected", "ey.second.y\n");
+    let flags = ["token", "qbank", "--scopes", "balances.read", "--reveal"];
+    let ended = verb(&dir, &flags).await;
+    assert_eq!((ended.code, ended.stdout.trim()), (0, TOKEN), "{}", ended.stderr);
+    assert_eq!(*seen.lock().unwrap(), ["ey.first.x", "ey.second.y"]);
+    assert!(!proxy.log().contains("ey.first"));
+}

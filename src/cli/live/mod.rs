@@ -103,6 +103,9 @@ async fn check_credential(
         (Some(key), ClientAuth::PrivateKeyJwt(_)) => {
             steps.push(references::private_key("client_secret", key).await);
         }
+        (Some(file), ClientAuth::ClientAssertion) => {
+            steps.push(references::secret("client_assertion", file).await);
+        }
         (Some(secret), _) => steps.push(references::secret("client_secret", secret).await),
         (None, _) => {}
     }
