@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bearer_proxy::clock::Moment;
 use bearer_proxy::sensitive::Sensitive;
-use bearer_proxy::token::Bearer;
 use bearer_proxy::token::token_cell::{Writer, channel};
+use bearer_proxy::token::{Bearer, TokenHeader};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn bearer(generation: u64) -> Arc<Bearer> {
     let (token, life) = (Sensitive::new("tok-0123456789abcdef"), Duration::from_secs(3600));
-    let bearer = Bearer::new(&token, generation, Moment::now(), life);
+    let bearer = Bearer::new(&token, &TokenHeader::default(), generation, Moment::now(), life);
     Arc::new(bearer.unwrap_or_else(|| unreachable!("the token is a header value")))
 }
 

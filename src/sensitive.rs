@@ -39,7 +39,7 @@ impl Sensitive {
 
     /// A header value of a scheme, such as `"Bearer "`, and the text. It is marked sensitive and wiped when
     /// its last copy is dropped. `None` if the text holds anything but visible ASCII, spaces and tabs.
-    pub fn header(&self, scheme: &'static str) -> Option<HeaderValue> {
+    pub fn header(&self, scheme: &str) -> Option<HeaderValue> {
         let visible = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
         if !self.expose().bytes().all(visible) {
             return None;

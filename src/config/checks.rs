@@ -8,7 +8,9 @@ use super::upstreams::ParsedUpstream;
 use crate::diagnostics::{Diagnostic, Item, Section, nearest};
 use crate::net::Origin;
 use crate::oauth::TokenEndpoint;
-use crate::proxy::policy::settings::{AllowedClients, RouteSettings, UpstreamSettings};
+use crate::proxy::policy::settings::{
+    AllowedClients, ClientCredential, RouteSettings, UpstreamSettings,
+};
 use crate::route::{Methods, PathPattern, Rule, Table};
 
 /// Reports every problem that only the whole file shows. If a section is misspelt, the problems that
@@ -51,6 +53,36 @@ pub(super) fn all(
     }
     conflicts(upstreams);
     token_endpoints(upstreams, credentials);
+    token_headers(upstreams, credentials, clients);
+}
+
+/// A header that carries the token may have no second source, and no trailer may have its name.
+fn token_headers(
+    upstreams: &[ParsedUpstream<'_>],
+    credentials: &[ParsedCredential<'_>],
+    clients: &[ParsedClient<'_>],
+) {
+    for (upstream, route, written) in usable(upstreams) {
+        let name = route.credential.as_ref().unwrap_or(&upstream.credential);
+        let credential = credentials.iter().filter_map(|found| found.credential.as_ref());
+        let Some(credential) = { credential }.find(|credential| credential.name == *name) else {
+            continue;
+        };
+        let header = &credential.attach.name;
+        let is_local_key = clients.iter().filter_map(|found| found.settings.as_ref()).any(|client| {
+            matches!(&client.credential, ClientCredential::LocalKey { header: key, .. } if key == header)
+        });
+        let other = match () {
+            () if upstream.set_headers.iter().any(|(set, _)| set == header) => "set_headers",
+            () if upstream.request_id_header.as_ref() == Some(header) => "request_id_header",
+            () if is_local_key => "local_key of a client",
+            () if route.trailers.allows(header) => "trailers",
+            () => continue,
+        };
+        let problem = Diagnostic::error("a header is written twice");
+        let label = format!("{other} names `{header}` too, which carries the token of this route");
+        written.path.fail(problem.label(label).hint("see attach of the credential"));
+    }
 }
 
 /// Reports names that the file does not define.

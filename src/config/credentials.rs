@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::egress::{self, EgressSettings};
 use super::name::check_name;
-use super::{dialect, grant, references, tls};
+use super::{attach, dialect, grant, references, tls};
 use crate::cleartext::Cleartext;
 use crate::diagnostics::units::POSITIVE;
 use crate::diagnostics::{Diagnostic, Item, Section};
@@ -99,6 +99,7 @@ fn credential<'c>(
     let auth = client_auth(section, &preset);
     let (dialect, secret_headers) = dialect::read(section, &preset, auth, &stores);
     let certificate = certificate(&section.section("assertion"), auth);
+    let attach = attach::read(&section.section("attach"));
     let tls = tls::read(&section.section("tls"), base);
     let egress = egress::read(&section.section("egress"), egress, &stores);
     let grouping = section.choice("tokens", &GROUPINGS, Grouping::default());
@@ -122,6 +123,7 @@ fn credential<'c>(
         certificate,
         grant_key,
         secret_headers,
+        attach,
         auth,
         dialect,
         tls,

@@ -5,6 +5,7 @@
 //! the whole file can tell. How problems are found and shown is in [`diagnostics`](crate::diagnostics).
 
 mod admin;
+mod attach;
 mod checks;
 mod clients;
 mod credentials;

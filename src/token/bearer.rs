@@ -3,17 +3,37 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fingerprint::Fingerprint;
 use crate::clock::Moment;
 use crate::oauth::{Scope, ScopeSet};
 use crate::sensitive::Sensitive;
 
+/// The place of a token in a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TokenHeader {
+    /// The header.
+    pub name: HeaderName,
+    /// The text before the token, with its blank; empty for a token that stands alone.
+    pub scheme: Box<str>,
+}
+
+impl Default for TokenHeader {
+    /// RFC 6750 section 2.1.
+    fn default() -> Self {
+        Self { name: AUTHORIZATION, scheme: "Bearer ".into() }
+    }
+}
+
 /// A token in use.
 #[derive(Clone)]
 pub struct Bearer {
+    name: HeaderName,
     header: HeaderValue,
+    /// Length of the scheme in `header`.
+    scheme_len: usize,
     generation: u64,
     /// The end of its use, on both clocks.
     pub(super) usable_until: Moment,
@@ -23,8 +43,6 @@ pub struct Bearer {
     /// The scopes of the answer.
     granted: Option<ScopeSet>,
 }
-
-const SCHEME: &str = "Bearer ";
 
 /// Largest difference of two expiries of one token: servers state whole seconds.
 const SAME_EXPIRY: Duration = Duration::from_secs(1);
@@ -42,12 +60,28 @@ pub(super) enum Renewal {
 impl Bearer {
     /// A token that was requested at `sent` and lives for `life` from then; `None` where it is not a
     /// header value, which a token of a checked answer always is.
-    pub fn new(token: &Sensitive, generation: u64, sent: Moment, life: Duration) -> Option<Self> {
-        let header = token.header(SCHEME)?;
+    pub fn new(
+        token: &Sensitive,
+        place: &TokenHeader,
+        generation: u64,
+        sent: Moment,
+        life: Duration,
+    ) -> Option<Self> {
+        let header = token.header(&place.scheme)?;
+        let (name, scheme_len) = (place.name.clone(), place.scheme.len());
         let usable_until = sent.after(life.saturating_sub(margin(life)));
         let fingerprint = Fingerprint::of(token.expose()).to_string();
         let (ends, granted) = (sent.after(life), None);
-        Some(Self { header, generation, usable_until, ends, fingerprint, granted })
+        Some(Self {
+            name,
+            header,
+            scheme_len,
+            generation,
+            usable_until,
+            ends,
+            fingerprint,
+            granted,
+        })
     }
 
     /// The token with the scopes of its answer; `None` means the requested scopes (RFC 6749
@@ -68,14 +102,19 @@ impl Bearer {
         Self { usable_until, ends, ..self.clone() }
     }
 
-    /// Value of the Authorization header (RFC 6750 section 2.1).
+    /// Sets the header that carries the token. Neither name nor value is copied: both are shared.
+    pub fn attach(&self, headers: &mut HeaderMap) {
+        headers.insert(self.name.clone(), self.header.clone());
+    }
+
+    /// Value of the header that carries the token.
     pub fn header(&self) -> &HeaderValue {
         &self.header
     }
 
     /// The token's own bytes, to find where an upstream echoes them.
     pub fn token_bytes(&self) -> &[u8] {
-        self.header.as_bytes().get(SCHEME.len()..).unwrap_or_default()
+        self.header.as_bytes().get(self.scheme_len..).unwrap_or_default()
     }
 
     /// The relation to the held token. `rejected` tells whether an upstream rejected a generation.

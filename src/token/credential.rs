@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::bearer::TokenHeader;
 use crate::net::tls::TlsSettings;
 use crate::oauth::{ClientAuth, Dialect, TokenEndpoint};
 use crate::secret::{CredentialPart, EgressProxy, Reference};
@@ -29,6 +30,8 @@ pub struct Credential {
     pub grant_key: Option<Reference>,
     /// Headers of each token request whose values are secret, and their sources.
     pub secret_headers: Vec<(HeaderName, Reference)>,
+    /// The place of its tokens in requests to upstreams.
+    pub attach: TokenHeader,
     /// The client authentication method.
     pub auth: ClientAuth,
     /// The deviations of this token server from RFC 6749.

@@ -30,7 +30,7 @@ pub(crate) mod testing;
 mod tests;
 pub mod token_cell;
 
-pub use bearer::Bearer;
+pub use bearer::{Bearer, TokenHeader};
 pub use credential::Credential;
 pub use fingerprint::Fingerprint;
 pub use handle::ManagerHandle;

@@ -256,7 +256,13 @@ impl<F: Fetch> Refresher<F> {
             self.metrics.disagreement();
             self.log.ignored_expiry(reason);
         }
-        let bearer = Bearer::new(&issued.access_token, self.generation + 1, sent, lifetime.life);
+        let bearer = Bearer::new(
+            &issued.access_token,
+            &self.credential.attach,
+            self.generation + 1,
+            sent,
+            lifetime.life,
+        );
         // Anchored, because a clock may have jumped during the call.
         let bearer = bearer.map(|bearer| bearer.granting(issued.scope).anchored(Moment::now()));
         let Some(bearer) = bearer else {

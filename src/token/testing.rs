@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::bearer::TokenHeader;
 use super::credential::{ClientIdSource, Credential, Grouping, RefreshPolicy};
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
 use super::fingerprint::Fingerprint;
@@ -304,6 +305,7 @@ pub fn credential(policy: RefreshPolicy) -> Credential {
         client_secret: None,
         certificate: None,
         grant_key: None,
+        attach: TokenHeader::default(),
         auth: ClientAuth::None,
         dialect: Dialect::default(),
         tls: TlsSettings::default(),

@@ -286,6 +286,7 @@ impl std::error::Error for TokenUnavailable {}
 
 #[cfg(test)]
 mod tests {
+    use super::super::bearer::TokenHeader;
     use super::*;
     use crate::sensitive::Sensitive;
 
@@ -293,7 +294,9 @@ mod tests {
 
     fn bearer(generation: u64) -> Arc<Bearer> {
         let token = Sensitive::new(format!("t{generation}"));
-        Arc::new(Bearer::new(&token, generation, Moment::now(), LIFE).unwrap())
+        Arc::new(
+            Bearer::new(&token, &TokenHeader::default(), generation, Moment::now(), LIFE).unwrap(),
+        )
     }
 
     fn soon() -> Instant {

@@ -32,6 +32,7 @@ mod vendors;
 
 // Requests: what is forwarded, with which headers, and what is refused.
 mod access_log;
+mod attach;
 mod browser_origin;
 mod clients;
 mod forwarding;

@@ -67,12 +67,15 @@ const NEVER_WITH_GRPC: [&str; 4] =
 
 /// The allow-list of a route: the usual trailers, and those of its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct AllowedTrailers(Arc<[HeaderName]>);
+pub struct AllowedTrailers {
+    more: Arc<[HeaderName]>,
+    never: Option<HeaderName>,
+}
 
 impl AllowedTrailers {
     /// Allows these trailers beside the usual ones.
     pub fn new(more: impl IntoIterator<Item = HeaderName>) -> Self {
-        Self(more.into_iter().collect())
+        Self { more: more.into_iter().collect(), never: None }
     }
 
     /// True if a configuration may allow a trailer of this name.
@@ -81,13 +84,27 @@ impl AllowedTrailers {
             && !STEERING.contains(&name.as_str())
     }
 
+    /// The list without the header that carries the token, which no trailer may imitate.
+    #[must_use]
+    pub fn without(self, token_header: Option<&HeaderName>) -> Self {
+        Self { never: token_header.cloned(), ..self }
+    }
+
+    /// True if the configuration allows a trailer of this name.
+    pub fn allows(&self, name: &HeaderName) -> bool {
+        self.more.contains(name)
+    }
+
     /// True if the configuration allows more than the usual trailers.
     pub(super) fn has_more(&self) -> bool {
-        !self.0.is_empty()
+        !self.more.is_empty()
     }
 
     fn passes(&self, name: &HeaderName, grpc: bool) -> bool {
-        USUAL.contains(&name.as_str()) || self.0.contains(name) || (grpc && is_metadata(name))
+        let allowed = USUAL.contains(&name.as_str())
+            || self.more.contains(name)
+            || (grpc && is_metadata(name));
+        allowed && self.never.as_ref() != Some(name)
     }
 
     /// Removes from `Trailer` the names that do not pass, so that it announces what comes.

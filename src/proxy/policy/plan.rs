@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::clients::{Admission, Clients};
@@ -112,6 +113,8 @@ pub struct RoutePlan {
     token_key: Option<TokenKey>,
     /// Reads its token; `None` if the app's own Authorization is kept.
     pub token: Option<Reader>,
+    /// The header that carries its token, if it is not Authorization.
+    pub token_header: Option<HeaderName>,
     /// Longest time that a request waits for a token.
     pub token_wait: Duration,
     /// Scopes without which a token is not used; `None` if the credential does not ask for that.
@@ -208,6 +211,9 @@ impl Plan {
             let needed = token_spec(upstream, route, credentials)?;
             let token = needed.as_ref().map(|needed| reader(upstream, route, needed, &readers));
             let policy = needed.as_ref().map(|needed| &needed.credential.policy);
+            let token_header = needed.as_ref().map(|needed| needed.credential.attach.name.clone());
+            let token_header = token_header.filter(|name| *name != AUTHORIZATION);
+            let header_policy = header_policy(settings, upstream, route, token_header.as_ref());
             let plan = RoutePlan {
                 name: Arc::clone(&route.name),
                 path: rule(upstream, route).path.to_string().into(),
@@ -216,6 +222,7 @@ impl Plan {
                 admission: clients.admission(&route.clients),
                 token_key: needed.as_ref().map(TokenSpec::key),
                 token: token.transpose()?,
+                token_header,
                 token_wait: policy.map_or(Duration::ZERO, |policy| policy.wait),
                 required_scopes: policy
                     .filter(|policy| policy.missing_scopes == MissingScopes::Refuse)
@@ -226,7 +233,7 @@ impl Plan {
                 upgrade: route.upgrade,
                 allowed_quirks: route.allowed_quirks,
                 case_insensitive: upstream.case_insensitive,
-                header_policy: header_policy(settings, upstream, route),
+                header_policy,
                 metrics: metrics.route(
                     &upstream.connection.name,
                     &route.name,
@@ -337,16 +344,18 @@ fn header_policy(
     settings: &ProxySettings,
     upstream: &UpstreamSettings,
     route: &RouteSettings,
+    token_header: Option<&HeaderName>,
 ) -> headers::HeaderPolicy {
     let keys = settings.clients.iter().filter_map(|client| match &client.credential {
         ClientCredential::LocalKey { header, .. } => Some(header),
         ClientCredential::Certificate(_) | ClientCredential::Process { .. } => None,
     });
+    let fixed = upstream.set_headers.iter().map(|(name, _)| name);
     headers::HeaderPolicy {
         keep_overrides: route.allow_override_headers,
         keep_forwarding: upstream.forwarding_headers != ForwardingHeaders::Drop,
-        reserved: upstream.set_headers.iter().map(|(name, _)| name).chain(keys).cloned().collect(),
-        trailers: route.trailers.clone(),
+        reserved: fixed.chain(keys).chain(token_header).cloned().collect(),
+        trailers: route.trailers.clone().without(token_header),
         via: headers::Via::new(settings.via.clone(), *INSTANCE),
     }
 }

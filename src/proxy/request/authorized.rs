@@ -169,6 +169,9 @@ impl Draft {
                 "more than one Authorization, and the upstream's setting is to keep it",
             ));
         }
+        // A header other than Authorization that carries the token is treated as Authorization is.
+        let sent_own = fields.intersects(FieldClass::AUTHORIZATION)
+            || route.token_header.as_ref().is_some_and(|name| headers.contains_key(name));
         let sanitized = headers::sanitize_request(headers, fields, version, &route.header_policy);
         if sanitized.looped {
             return Err(Rejection::new(
@@ -177,7 +180,7 @@ impl Draft {
                  takes comments off Via, two instances in a row need different names, server.via",
             ));
         }
-        if fields.intersects(FieldClass::AUTHORIZATION) {
+        if sent_own {
             route.metrics.authorization_seen.inc();
             if upstream.incoming_authorization == IncomingAuthorization::Reject {
                 return Err(Rejection::new(
@@ -246,7 +249,7 @@ impl Draft {
             return Err(missing_scopes(&scopes));
         }
         debug_assert!(upstream.incoming_authorization != IncomingAuthorization::Keep);
-        headers.insert(AUTHORIZATION, bearer.header().clone());
+        bearer.attach(headers);
         Ok(Some(bearer))
     }
 

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 
@@ -57,7 +56,7 @@ impl Replay {
 
     /// Attaches another token.
     pub fn set_bearer(&mut self, bearer: Arc<Bearer>) {
-        self.head.headers.insert(AUTHORIZATION, bearer.header().clone());
+        bearer.attach(&mut self.head.headers);
         self.bearer = Some(bearer);
     }
 

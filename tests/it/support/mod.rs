@@ -111,6 +111,7 @@ impl std::ops::Deref for Fronted {
 #[derive(Default)]
 pub struct Extra<'a> {
     pub server: &'a str,
+    pub credential: &'a str,
     pub upstream: &'a str,
     pub route: &'a str,
     /// Tables of their own.
@@ -121,7 +122,7 @@ pub struct Extra<'a> {
 
 /// Puts a proxy in front of `url` and waits until it holds a token.
 pub async fn in_front_of(url: &str, extra: Extra<'_>) -> Fronted {
-    let Extra { server, upstream, route, more, lifetime } = extra;
+    let Extra { server, credential, upstream, route, more, lifetime } = extra;
     let mut options = AuthOptions::for_persona(Persona::Sqr);
     options.lifetime = lifetime.unwrap_or(options.lifetime);
     let auth = AuthServer::start(Persona::Sqr, options).await.unwrap();
@@ -140,6 +141,7 @@ preset = "sqr"
 token_url = "{token_url}"
 client_id.file = {id:?}
 client_secret.file = {key:?}
+{credential}
 [upstreams.a]
 url = "{url}"
 credential = "a"
