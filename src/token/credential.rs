@@ -80,6 +80,8 @@ impl Credential {
             && self.client_secret == other.client_secret
             && self.certificate == other.certificate
             && self.grant_key == other.grant_key
+            && self.dialect.grant == other.dialect.grant
+            && self.dialect.assertion == other.dialect.assertion
             && self.secret_headers == other.secret_headers
             && self.auth == other.auth
     }
@@ -161,5 +163,28 @@ impl Default for RefreshPolicy {
             budget: None,
             lazy: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::dialect::{Grant, GrantAssertion};
+    use crate::token::testing::credential;
+
+    #[test]
+    fn a_verdict_holds_for_the_same_proof_only() {
+        let base = credential(RefreshPolicy::default());
+        let changed = |change: fn(&mut Credential)| {
+            let mut other = base.clone();
+            change(&mut other);
+            !base.same_client(&other)
+        };
+        assert!(!changed(|other| other.policy.refresh_at = 0.5));
+        assert!(changed(|other| other.dialect.assertion.key_id = Some("k2".into())));
+        assert!(changed(|other| {
+            other.dialect.grant = Grant::JwtBearer(Box::new(GrantAssertion::default()));
+        }));
+        assert!(changed(|other| other.certificate = Some(Reference::File("/run/c.pem".into()))));
     }
 }
