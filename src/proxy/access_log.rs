@@ -439,7 +439,7 @@ impl AccessRecord {
                     delivered,
                     complete = *complete,
                     bytes_in = self.bytes_in,
-                    bytes_out = self.bytes_out,
+                    bytes_out = self.delivery.map_or(0, |_| self.bytes_out),
                     attempts = self.attempts,
                     upstream_addr = self.upstream_address.map(tracing::field::display),
                     token = self.bearer.as_ref().map(|bearer| bearer.fingerprint()),
@@ -476,10 +476,19 @@ impl Drop for AccessRecord {
         let mut answer = self.answer.take().unwrap_or_else(|| {
             // Dropped before its response: by a shutdown, or because the client has left.
             let code = if aborting { Code::CutByShutdown } else { Code::ClientLeft };
+            let detail = match (code, self.forwarded) {
+                (Code::ClientLeft, Forwarded::Yes | Forwarded::Unknown) => {
+                    "the client closed its connection while the upstream's answer was awaited"
+                }
+                (Code::ClientLeft, Forwarded::No) => {
+                    "the client closed its connection before the request was sent"
+                }
+                _ => code.title(),
+            };
             AnswerRecord {
                 status: code.status(),
                 code: Some(code),
-                detail: Some(code.title().into()),
+                detail: Some(detail.into()),
                 after: self.started.elapsed(),
                 complete: None,
                 broke_off: false,

@@ -46,7 +46,7 @@ codes! {
     LocalKey = "local_key", 403, "The local key is missing or wrong", No, [No], "http_request_denied";
     PeerNotAllowed = "peer_not_allowed", 403, "This client is not allowed here", No, [No], "http_request_denied";
     AuthorizationPresent = "authorization", 403, "The route rejects client-supplied Authorization", No, [No], "http_request_denied";
-    ClientLeft = "client_left", 499, "The client closed its connection before the request was sent", Later, [No], "connection_terminated";
+    ClientLeft = "client_left", 499, "The client closed its connection before it had its answer", IfIdempotent, [No, Unknown, Yes], "connection_terminated";
     CutByShutdown = "cut_by_shutdown", 503, "bearer-proxy shut down before the exchange had ended", IfIdempotent, [No, Unknown, Yes], "proxy_internal_error";
     Loop = "loop", 508, "The request has passed through this proxy before", No, [No], "proxy_loop_detected";
     BodyTooLarge = "body_too_large", 413, "The request body is too large", No, [No, Unknown], "http_request_error";

@@ -113,7 +113,7 @@ pub type Reply = oneshot::Sender<WorkerReport>;
 pub struct WorkerReport {
     /// Requests in flight, the oldest first.
     pub requests: Vec<RequestInFlight>,
-    /// Idle HTTP/1 connections by the upstream's name.
+    /// Idle connections by the upstream's name.
     pub idle_connections: BTreeMap<Arc<str>, usize>,
 }
 

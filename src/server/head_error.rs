@@ -54,7 +54,7 @@ impl RefusedHeads {
             ),
             HeadError::TooLarge => tracing::warn!(
                 %peer, %error, suppressed,
-                "request head refused: its target has more than 65,534 bytes, or it exceeds \
+                "request head refused: its target has more than 65,534 bytes, its Content-Length is near 2^64, or it exceeds \
                  server.max_header_bytes or server.max_headers"
             ),
             HeadError::Malformed => {

@@ -6,6 +6,7 @@
 //! most [`LONGEST_WAIT`] where the reader of the log is slow; then the line is skipped and counted.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[cfg(unix)]
@@ -29,14 +30,14 @@ const LONGEST_LINE: usize = 4096;
 /// reader that is stuck.
 ///
 /// # Errors
-/// `out` cannot be written to, or has no room within [`LONGEST_WAIT`] (`TimedOut`), or the line is longer
-/// than 4,096 bytes (`InvalidInput`).
+/// `out` cannot be written to, or has no room within `wait` (`TimedOut`), or the line is longer than 4,096
+/// bytes (`InvalidInput`).
 #[cfg(unix)]
-pub fn write_now(out: impl AsFd, line: &[u8]) -> io::Result<()> {
+pub fn write_now(out: impl AsFd, line: &[u8], wait: Duration) -> io::Result<()> {
     if line.len() > LONGEST_LINE {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let wait = Timespec { tv_sec: 0, tv_nsec: LONGEST_WAIT.as_nanos().try_into().unwrap_or(0) };
+    let wait = Timespec::try_from(wait).map_err(|_| io::ErrorKind::InvalidInput)?;
     // Regular files are always ready; a pipe is once it has room for `PIPE_BUF` bytes.
     if poll(&mut [PollFd::new(&out, PollFlags::OUT)], Some(&wait))? == 0 {
         return Err(io::ErrorKind::TimedOut.into());
@@ -52,10 +53,30 @@ pub fn write_now(out: impl AsFd, line: &[u8]) -> io::Result<()> {
 /// # Errors
 /// `out` cannot be written to, or the line is longer than 4,096 bytes (`InvalidInput`).
 #[cfg(windows)]
-pub fn write_now(mut out: impl io::Write, line: &[u8]) -> io::Result<()> {
+pub fn write_now(mut out: impl io::Write, line: &[u8], _: Duration) -> io::Result<()> {
     match line.len() > LONGEST_LINE {
         true => Err(io::ErrorKind::InvalidInput.into()),
         false => out.write_all(line),
+    }
+}
+
+/// Waits for a slow reader of the log once, and not again until it has read: each wait holds up all
+/// requests of a worker.
+#[derive(Default)]
+pub struct Patience(AtomicBool);
+
+impl Patience {
+    /// Calls `write` with the time that it may wait.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub fn write(&self, write: impl FnOnce(Duration) -> io::Result<()>) -> io::Result<()> {
+        // Relaxed: two threads that both wait once do no harm.
+        let wait = if self.0.load(Ordering::Relaxed) { Duration::ZERO } else { LONGEST_WAIT };
+        let written = write(wait);
+        let stuck = written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
+        self.0.store(stuck, Ordering::Relaxed);
+        written
     }
 }
 
@@ -78,7 +99,7 @@ mod tests {
     #[test]
     fn a_line_is_there_when_the_call_returns() {
         let (mut reader, writer) = pipe();
-        write_now(&writer, b"{}\n").unwrap();
+        write_now(&writer, b"{}\n", LONGEST_WAIT).unwrap();
         let mut line = [0; 3];
         reader.read_exact(&mut line).unwrap();
         assert_eq!(&line, b"{}\n");
@@ -90,7 +111,7 @@ mod tests {
         let line = [b'x'; LONGEST_LINE];
         let started = Instant::now();
         let error = loop {
-            if let Err(error) = write_now(&writer, &line) {
+            if let Err(error) = write_now(&writer, &line, LONGEST_WAIT) {
                 break error;
             }
         };
@@ -101,7 +122,21 @@ mod tests {
     #[test]
     fn a_line_that_could_be_torn_is_refused() {
         let (_reader, writer) = pipe();
-        let error = write_now(&writer, &[b'x'; LONGEST_LINE + 1]).unwrap_err();
+        let error = write_now(&writer, &[b'x'; LONGEST_LINE + 1], LONGEST_WAIT).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_reader_that_is_stuck_is_waited_for_once() {
+        let patience = Patience::default();
+        let stuck = |_| Err(io::ErrorKind::TimedOut.into());
+        let mut waits = Vec::new();
+        for written in [stuck, stuck, |_| Ok(()), |_| Ok(())] {
+            let _ = patience.write(|wait| {
+                waits.push(wait);
+                written(wait)
+            });
+        }
+        assert_eq!(waits, [LONGEST_WAIT, Duration::ZERO, Duration::ZERO, LONGEST_WAIT]);
     }
 }

@@ -143,7 +143,9 @@ pub fn init(settings: &LogSettings, color: bool) -> Result<LogGuard, LogError> {
         LogFormat::Json => true,
     };
     let format = LineFormat { json, color, journal: journal::is_stderr() };
-    let at_once = Arc::new(|line: &[u8]| begin::write_now(stderr(), line));
+    let patience = begin::Patience::default();
+    let at_once =
+        Arc::new(move |line: &[u8]| patience.write(|wait| begin::write_now(stderr(), line, wait)));
     let (subscriber, guard) = build(&settings.level, format, stderr(), at_once)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Started)?;
     Ok(guard)

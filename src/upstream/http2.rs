@@ -19,7 +19,7 @@ use http::{Request, Uri, Version};
 use http_body::Body as _;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
@@ -47,6 +47,8 @@ pub(super) struct Http2Connections {
     /// True if the last connection that was made spoke HTTP/2, so that the next one will.
     expected: Cell<bool>,
     connecting: RefCell<Option<watch::Receiver<Option<ConnectError>>>>,
+    /// Notified when a request on any of them has ended, which makes room for another.
+    pub released: Rc<Notify>,
 }
 
 /// One connection; clones share it.
@@ -66,6 +68,7 @@ struct ConnectionState {
     last_frame: Cell<Instant>,
     /// No request is sent on it from then on.
     retire_at: Instant,
+    released: Rc<Notify>,
 }
 
 /// hyper's side of a connection, driven by a task of its own.
@@ -176,6 +179,7 @@ impl Http2Connections {
             last_frame: Cell::new(Instant::now()),
             retire_at,
             io,
+            released: Rc::clone(&self.released),
         });
         let driving = Rc::clone(&state);
         spawn_local(async move {
@@ -204,6 +208,12 @@ impl Http2Connections {
             let in_use = state.streams.get() > 0 || state.silence(now) < keep;
             connection.is_open() && state.retire_at > now && in_use
         });
+    }
+
+    /// The number of connections that carry no request.
+    pub fn idle(&self) -> usize {
+        let open = self.open.borrow();
+        open.iter().filter(|it| it.is_open() && it.state.streams.get() == 0).count()
     }
 
     /// Forgets all connections. Requests on them go on.
@@ -355,6 +365,8 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
+        // After the count, so that the request that is woken finds the room.
+        self.0.released.notify_one();
     }
 }
 

@@ -111,9 +111,9 @@ impl Pool {
         self.0.http2.clear();
     }
 
-    /// The number of idle HTTP/1 connections.
+    /// The number of idle connections.
     pub fn idle(&self) -> usize {
-        self.0.http1.idle()
+        self.0.http1.idle() + self.0.http2.idle()
     }
 }
 
@@ -220,7 +220,7 @@ impl PoolInner {
         loop {
             // Made before the look at the connections: `notify_one` keeps a permit for a release that
             // comes between the two, so that it is not missed.
-            let released = self.http1.released.notified();
+            let released = (self.http1.released.notified(), self.http2.released.notified());
             if let Some(acquired) = self.checkout(reuse, Instant::now()) {
                 return Ok(acquired);
             }
@@ -231,7 +231,8 @@ impl PoolInner {
             let next = async {
                 tokio::select! {
                     permit = permits.acquire_owned() => permit.ok(),
-                    () = released => None,
+                    () = released.0 => None,
+                    () = released.1 => None,
                 }
             };
             match timeout_at(deadline, next).await {

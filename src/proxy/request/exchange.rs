@@ -24,6 +24,7 @@ use crate::proxy::policy::plan::{RoutePlan, UpstreamPlan};
 use crate::proxy::rejection::{Code, ConnectFailure, Rejection};
 use crate::proxy::requests::RequestPhase;
 use crate::server::ClientProbe;
+use crate::telemetry::log::BeginLog;
 use crate::token::Bearer;
 use crate::upstream::{
     Forwarded, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
@@ -140,7 +141,12 @@ impl Exchange {
     ) -> Result<Sent, Rejection> {
         replay.set_bearer(Arc::clone(&newer));
         let mut request = replay.request();
-        self.send(&mut request, Some(newer), None, true, transport).await
+        let sent = self.send(&mut request, Some(newer), None, true, transport).await;
+        // The upstream has answered the first try, whatever became of this one.
+        sent.map_err(|rejection| match rejection.forwarded {
+            Forwarded::No => rejection.forwarded(Forwarded::Yes),
+            Forwarded::Yes | Forwarded::Unknown => rejection,
+        })
     }
 
     /// One try, on further connections where one hands the request back unsent.
@@ -179,6 +185,16 @@ impl Exchange {
                     return Err(FailedTry { rejection: client_left(), may_repeat: false });
                 }
                 let started = self.record_sending(&connection, bearer);
+                // To put it on record may have waited for a reader of the log. In a box, since it is rare:
+                // other requests need not carry room for it.
+                if !is_safe
+                    && self.scope.plan().request_log.begin == BeginLog::Unsafe
+                    && Box::pin(self.client.has_left(false)).await
+                {
+                    connection.release();
+                    self.scope.record(AccessRecord::returned);
+                    return Err(FailedTry { rejection: client_left(), may_repeat: false });
+                }
                 let sent = {
                     let sending = pin!(connection.send(std::mem::take(request)));
                     self.in_time(sending, started, progress).await
