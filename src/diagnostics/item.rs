@@ -369,7 +369,14 @@ impl<'c> Item<'c> {
     /// The items of a list.
     pub(crate) fn list(&self) -> Option<Vec<Item<'c>>> {
         let Some(array) = self.value.get_ref().as_array() else {
-            self.expected_type("a list");
+            // The usual slip is one pair of brackets where TOML wants two.
+            match self.is_table() {
+                true => self.wrong_type(format!(
+                    "expected a list of tables: write [[…{}]] with two brackets",
+                    self.key
+                )),
+                false => self.expected_type("a list"),
+            }
             return None;
         };
         let item = |(index, value): (usize, &'c Spanned<DeValue<'c>>)| {

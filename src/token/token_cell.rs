@@ -272,10 +272,22 @@ impl TokenUnavailable {
 
 impl fmt::Display for TokenUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reason {
+        match &self.reason {
             UnavailableReason::Pending => f.write_str("the token endpoint has not answered yet"),
             UnavailableReason::Failing(word) => {
-                write!(f, "the last call of the token endpoint failed ({word})")
+                let what = match *word {
+                    "error" => "a server error, or no whole answer",
+                    "unreachable" => "it cannot be reached",
+                    "refused" => "nothing listens there",
+                    "tls" => "no TLS connection",
+                    "timeout" => "no answer in time",
+                    "rate_limited" => "it asks for fewer calls",
+                    "redirect" => "it leads elsewhere, which is not followed",
+                    "malformed" => "its answer holds no token that can be used",
+                    // An error code of an RFC says it all.
+                    code => code,
+                };
+                write!(f, "the last call of the token endpoint failed ({what})")
             }
             UnavailableReason::BudgetSpent => f.write_str("token_budget is spent for this hour"),
         }
