@@ -311,15 +311,10 @@ impl AsyncWrite for UpstreamIo {
             return Poll::Pending; // as in `hide_failure`
         }
         let Counters { written: total, awaits_first_byte, .. } = &*self.counters;
-        // Checked here, between hyper's encoder and the socket, because a check any earlier would leave
-        // time for the upstream's FIN or for stray bytes to arrive before the first byte goes out.
-        if awaits_first_byte.load(Relaxed) && !socket.is_quiet() {
-            return Poll::Ready(Err(io::Error::other("bytes or an end came before the request")));
-        }
         let written = poll_write_pieces(&mut socket.stream, cx, pieces);
         if let Poll::Ready(Ok(bytes)) = written {
             total.fetch_add(bytes as u64, Relaxed);
-            // Cleared by a write that took bytes only: a pending one is checked again.
+            // Cleared by a write that took bytes only: until then `is_stale` looks again before each poll.
             awaits_first_byte.store(false, Relaxed);
         }
         let written = self.counters.alert_behind(&mut socket.stream, cx, written);
