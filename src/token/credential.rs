@@ -183,7 +183,7 @@ mod tests {
         assert!(!changed(|other| other.policy.refresh_at = 0.5));
         assert!(changed(|other| other.dialect.assertion.key_id = Some("k2".into())));
         assert!(changed(|other| {
-            other.dialect.grant = Grant::JwtBearer(Box::new(GrantAssertion::default()));
+            other.dialect.grant = Grant::JwtBearer(Box::default());
         }));
         assert!(changed(|other| other.certificate = Some(Reference::File("/run/c.pem".into()))));
     }
