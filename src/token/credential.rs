@@ -169,7 +169,7 @@ impl Default for RefreshPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::dialect::{Grant, GrantAssertion};
+    use crate::oauth::dialect::Grant;
     use crate::token::testing::credential;
 
     #[test]
