@@ -76,6 +76,8 @@ fn written(attribute: &AttributeTypeAndValue<'_>) -> String {
         "2.5.4.11" => "OU",
         "0.9.2342.19200300.100.1.1" => "UID",
         "0.9.2342.19200300.100.1.25" => "DC",
+        // `x509-parser` writes the OID of one zero byte so, which is 0.0 (X.690 section 8.19.4).
+        "0" => "0.0",
         oid => oid,
     };
     let value = attribute.attr_value();
