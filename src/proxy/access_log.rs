@@ -468,10 +468,10 @@ fn milliseconds(duration: Duration) -> f64 {
 /// of the record is the body, the exchange or the connection, whichever is dropped last.
 impl Drop for AccessRecord {
     fn drop(&mut self) {
-        // Asked at the end and not when the response was made: a response that was complete for hyper may
-        // still be in our buffers when a second signal ends the program.
         // An attempt whose task was dropped has waited for the upstream until now.
         self.attempt_ended(Instant::now());
+        // Asked at the end and not when the response was made: a response that was complete for hyper may
+        // still be in our buffers when a second signal ends the program.
         let aborting = self.stop.phase() == ShutdownPhase::Aborting;
         let mut answer = self.answer.take().unwrap_or_else(|| {
             // Dropped before its response: by a shutdown, or because the client has left.

@@ -409,15 +409,21 @@ async fn an_early_answer_does_not_free_a_connection_whose_request_goes_on() {
     .await;
 }
 
+/// A bank that the story plays itself, a pool for it, and the state that counts its connections.
+async fn watched() -> (TcpListener, Pool, Arc<UpstreamState>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let state = Arc::<UpstreamState>::default();
+    let settings = Arc::new(Settings::new("bank", origin(&uri)));
+    let pool = Pool::new(&TlsCache::default(), settings, 8, Arc::clone(&state)).unwrap();
+    (listener, pool, state)
+}
+
 /// The write fails unseen, and nothing else would wake hyper's task.
 #[tokio::test]
 async fn a_connection_whose_answer_is_given_up_ends_although_its_request_goes_on() {
     local(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::<UpstreamState>::default();
-        let settings = Arc::new(Settings::new("bank", origin(&uri)));
-        let pool = Pool::new(&TlsCache::default(), settings, 8, Arc::clone(&state)).unwrap();
+        let (listener, pool, state) = watched().await;
         let (tell, body) = told();
         tell.send(Ok("first")).unwrap();
         let serving = async {
@@ -445,11 +451,7 @@ async fn a_connection_whose_answer_is_given_up_ends_although_its_request_goes_on
 #[tokio::test]
 async fn a_connection_whose_last_write_failed_is_not_kept() {
     local(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::<UpstreamState>::default();
-        let settings = Arc::new(Settings::new("bank", origin(&uri)));
-        let pool = Pool::new(&TlsCache::default(), settings, 8, Arc::clone(&state)).unwrap();
+        let (listener, pool, state) = watched().await;
         let (tell, body) = told();
         tell.send(Ok("first")).unwrap();
         let serving = async {
@@ -479,11 +481,7 @@ async fn a_connection_whose_last_write_failed_is_not_kept() {
 async fn a_connection_whose_request_cannot_be_written_ends_with_its_answer() {
     local(async {
         for reset_first in [true, false] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let uri = format!("http://{}", listener.local_addr().unwrap());
-            let state = Arc::<UpstreamState>::default();
-            let settings = Arc::new(Settings::new("bank", origin(&uri)));
-            let pool = Pool::new(&TlsCache::default(), settings, 8, Arc::clone(&state)).unwrap();
+            let (listener, pool, state) = watched().await;
             let (tell, body) = told();
             tell.send(Ok("first")).unwrap();
             let serving = async {
