@@ -6,9 +6,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
 use super::dialect::{AssertionSettings, ClientCredentials, GrantAssertion};
@@ -82,12 +79,11 @@ fn stamp(
     life: Duration,
     now: SystemTime,
 ) -> Result<(), AssertionError> {
-    let mut jti = [0; 16];
-    SystemRandom::new().fill(&mut jti).map_err(|_| AssertionError::Signing)?;
+    let jti = jws::random_id()?;
     let issued = now.duration_since(UNIX_EPOCH).map_err(|_| AssertionError::Clock)?.as_secs();
     claims.insert("iat".into(), json!(issued));
     claims.insert("exp".into(), json!(issued.saturating_add(life.as_secs())));
-    claims.insert("jti".into(), json!(URL_SAFE_NO_PAD.encode(jti)));
+    claims.insert("jti".into(), json!(jti));
     Ok(())
 }
 
@@ -104,7 +100,8 @@ mod tests {
         VerificationAlgorithm,
     };
     use aws_lc_rs::{digest, hmac};
-    use base64::engine::general_purpose::STANDARD;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
     use serde_json::Value;
 
     use super::*;

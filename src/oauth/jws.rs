@@ -1,6 +1,6 @@
 //! JSON Web Signatures in compact form (RFC 7515), signed with a client secret or a private key.
 
-use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::signature::{
     self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding,
     RsaKeyPair,
@@ -135,8 +135,15 @@ fn algorithm_name(key: SigningKey<'_>) -> &'static str {
     }
 }
 
+/// A `jti` that no other JWT has: 128 random bits.
+pub(super) fn random_id() -> Result<String, AssertionError> {
+    let mut id = [0; 16];
+    SystemRandom::new().fill(&mut id).map_err(|_| AssertionError::Signing)?;
+    Ok(URL_SAFE_NO_PAD.encode(id))
+}
+
 /// A key as the library holds it.
-enum Signer {
+pub(super) enum Signer {
     Mac(Box<hmac::Key>),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Ec(EcdsaKeyPair),
@@ -144,7 +151,7 @@ enum Signer {
 }
 
 impl Signer {
-    fn new(key: SigningKey<'_>) -> Result<Self, AssertionError> {
+    pub(super) fn new(key: SigningKey<'_>) -> Result<Self, AssertionError> {
         let (algorithm, pem) = match key {
             SigningKey::Secret(algorithm, secret) => {
                 let algorithm = match algorithm {
@@ -180,8 +187,19 @@ impl Signer {
         }
     }
 
+    /// A new key pair on P-256.
+    pub(super) fn generate_es256() -> Result<Self, AssertionError> {
+        let pair = EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING);
+        pair.map(Self::Ec).map_err(|_| AssertionError::Signing)
+    }
+
+    /// A new key pair of Ed25519.
+    pub(super) fn generate_eddsa() -> Result<Self, AssertionError> {
+        Ed25519KeyPair::generate().map(Self::Ed).map_err(|_| AssertionError::Signing)
+    }
+
     /// The public key as a certificate holds it in its `subjectPublicKey`; empty for a secret.
-    fn public_key(&self) -> &[u8] {
+    pub(super) fn public_key(&self) -> &[u8] {
         match self {
             Self::Mac(_) => &[],
             Self::Rsa(pair, _) => pair.public_key().as_ref(),
@@ -190,7 +208,7 @@ impl Signer {
         }
     }
 
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, AssertionError> {
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, AssertionError> {
         let random = SystemRandom::new();
         Ok(match self {
             Self::Mac(key) => hmac::sign(key, message).as_ref().to_vec(),

@@ -1,6 +1,6 @@
 //! RFC 6749 client credentials as values and bytes: no socket, no clock.
 //!
-//! `scope`, `endpoint` and `client_auth` define the terms, `jws` signs assertions, `dialect` and `presets` the deviations of
+//! `scope`, `endpoint` and `client_auth` define the terms, `jws` signs assertions and `dpop` proofs, `dialect` and `presets` the deviations of
 //! known servers. `request` writes requests, `token_response` reads answers, with `content_coding`,
 //! `field_path` and `json_time`, `lifetime` computes the life of a token, and `error` classifies failures.
 
@@ -8,6 +8,7 @@ pub mod assertion;
 pub mod client_auth;
 mod content_coding;
 pub mod dialect;
+pub mod dpop;
 mod encode;
 pub mod endpoint;
 pub mod error;
