@@ -53,13 +53,16 @@ fn is_internal_name(host: &str) -> bool {
     !name.is_empty() && (!name.contains('.') || INTERNAL_DOMAINS.iter().any(|domain| below(domain)))
 }
 
-/// RFC 1918, RFC 6598 and RFC 4193. Link-local addresses are not among them: the metadata services of
-/// clouds have those.
+/// RFC 1918, RFC 6598 and RFC 4193, and the addresses that Google Kubernetes Engine gives to Services
+/// by default: 34.118.224.0/20, which leads nowhere outside of a cluster. Link-local addresses are not
+/// among them: the metadata services of clouds have those.
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            address.is_private() || first == 100 && (64..128).contains(&second)
+            let [first, second, third, _] = address.octets();
+            address.is_private()
+                || first == 100 && (64..128).contains(&second)
+                || (first, second) == (34, 118) && (224..240).contains(&third)
         }
         IpAddr::V6(address) => address.is_unique_local(),
     }
@@ -88,6 +91,8 @@ mod tests {
             "172.16.0.1",
             "192.168.1.1",
             "100.64.0.1",
+            "34.118.224.1",
+            "34.118.239.254",
             "fd00::1",
             "::ffff:10.0.0.1",
         ] {
@@ -108,6 +113,8 @@ mod tests {
             "8.8.8.8",
             "172.32.0.1",
             "100.128.0.1",
+            "34.118.223.255",
+            "34.118.240.0",
             "169.254.169.254",
             "0.0.0.0",
             "2001:db8::1",

@@ -81,7 +81,8 @@ struct AnswerRecord {
     /// True if the upstream broke it off, or let it rest for too long. An app that leaves in the middle
     /// makes an answer incomplete too, and is no fault of anybody's.
     broke_off: bool,
-    /// True if the upstream answered that it failed, or that it does not accept the token.
+    /// True if the upstream answered that it failed, that it does not accept the token, or that it wants
+    /// fewer requests.
     refused: bool,
 }
 
@@ -342,7 +343,7 @@ impl AccessRecord {
     }
 
     /// Notes a response in the state of its upstream. Returns what an operator must know of it: that the
-    /// upstream failed, or does not accept the token.
+    /// upstream failed, does not accept the token, or wants fewer requests.
     fn note_answer(&self, response: &Response<Body>, now: Instant) -> Option<Cow<'static, str>> {
         let (_, route) = self.route.as_ref()?;
         let (upstream, status) = (route.metrics.upstream(), response.status());
@@ -359,15 +360,14 @@ impl AccessRecord {
             Challenge::InvalidToken => Some("the upstream does not accept the token".into()),
             Challenge::None | Challenge::Other => None,
         };
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN) {
-            upstream.rate_limited(status, response.headers());
-        }
+        let is_limit = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN)
+            && upstream.rate_limited(status, response.headers());
         if status.is_server_error() {
             let detail = format!("the upstream answered with status {}", status.as_u16());
             upstream.failed("upstream_status", &detail);
             return Some(detail.into());
         }
-        refusal
+        refusal.or(is_limit.then_some("the upstream wants fewer requests (rate limit)".into()))
     }
 
     /// Notes a failed exchange in the state of its upstream, and each refusal among the recent ones.

@@ -190,17 +190,18 @@ impl UpstreamState {
     }
 
     /// Notes an answer that wants fewer requests: a 429, or a 403 with `Retry-After`, with which API
-    /// gateways tell that a quota is used up. Other answers are ignored.
-    pub fn rate_limited(&self, status: StatusCode, headers: &HeaderMap) {
+    /// gateways tell that a quota is used up. Other answers are ignored. Returns true if it was noted.
+    pub fn rate_limited(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let is_limit = status == StatusCode::TOO_MANY_REQUESTS
             || status == StatusCode::FORBIDDEN && headers.contains_key(RETRY_AFTER);
         if !is_limit {
-            return;
+            return false;
         }
         self.rate_limited.fetch_add(1, Ordering::Relaxed);
         let at = SystemTime::now();
         let until = retry_after(headers).and_then(|wait| at.checked_add(wait));
         self.rare().last_rate_limit = Some(RateLimit { at, until, quota: quota(headers) });
+        true
     }
 
     /// Notes an answer to a request of a route that says that the token lacks a scope.

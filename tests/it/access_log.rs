@@ -241,6 +241,8 @@ async fn an_answer_that_is_the_upstreams_or_the_tokens_fault_is_a_warning() {
         (503, "", Some("answered with status 503")),
         (401, "", Some("does not accept the token")),
         (403, SCOPE, Some("insufficient_scope")),
+        (429, "", Some("wants fewer requests")),
+        (403, "Retry-After: 60\r\n", Some("wants fewer requests")),
         (403, "", None),
         (409, "", None),
     ] {
