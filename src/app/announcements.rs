@@ -9,6 +9,7 @@ use crate::admin::service::Admin;
 use crate::clock::seconds;
 use crate::config::Config;
 use crate::net::Origin;
+use crate::oauth::dialect::Grant;
 use crate::telemetry::log::DroppedLines;
 use crate::upstream::settings::Settings;
 
@@ -50,6 +51,18 @@ pub(super) fn cleartext(config: &Config) {
         let Settings { name, origin, .. } = &upstream.connection;
         if origin.is_cleartext() {
             tracing::warn!(upstream = %name, url = %origin, "secrets and tokens leave this machine in the clear");
+        }
+    }
+}
+
+/// Warns of each credential whose grant is a user's password.
+pub(super) fn password_grants(config: &Config) {
+    for credential in &config.credentials {
+        if credential.dialect.grant == Grant::Password {
+            tracing::warn!(
+                credential = %credential.name,
+                "the password grant is insecure, and RFC 9700 section 2.4 forbids it"
+            );
         }
     }
 }

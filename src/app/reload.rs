@@ -167,6 +167,7 @@ impl Reloader {
         self.headers = headers;
         self.open_files.check(&new);
         announcements::cleartext(&new);
+        announcements::password_grants(&new);
         self.config = new;
         self.report();
     }

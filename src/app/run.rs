@@ -99,6 +99,7 @@ impl App {
         background.spawn(announcements::dropped_lines(log.dropped()));
         self.open_files.check(&self.config);
         announcements::cleartext(&self.config);
+        announcements::password_grants(&self.config);
         let mut reloader = Reloader {
             text: std::fs::read(&self.config.path).ok(),
             startup_only: StartupOnly::of(&self.config),

@@ -20,7 +20,7 @@ use crate::oauth::{
 };
 
 /// Examples of `config/`, which tests load, by the preset that they use.
-const EXAMPLES: [(&str, &str); 8] = [
+const EXAMPLES: [(&str, &str); 9] = [
     ("qbank", include_str!("../../config/qbank.toml")),
     ("sqr", include_str!("../../config/sqr.toml")),
     ("core-banking", include_str!("../../config/core-banking.toml")),
@@ -29,6 +29,7 @@ const EXAMPLES: [(&str, &str); 8] = [
     ("docusign", include_str!("../../config/docusign.toml")),
     ("box", include_str!("../../config/box.toml")),
     ("salesforce-jwt", include_str!("../../config/salesforce-jwt.toml")),
+    ("salesforce-password", include_str!("../../config/salesforce-password.toml")),
 ];
 /// The example for a token server that has no preset of its own; it uses `rfc6749`.
 const ANY_BANK: &str = include_str!("../../config/rfc6749.toml");

@@ -78,7 +78,7 @@ fn credential<'c>(
 ) -> Option<Credential> {
     let known: Vec<_> = presets::all().into_iter().map(|preset| (preset.name, preset)).collect();
     let preset = section.choice("preset", &known, Preset::default());
-    let preset = grant::read(section, preset);
+    let mut preset = grant::read(section, preset);
     let cleartext = cleartext(section);
     let endpoint = endpoint(section, &preset, cleartext);
     let stores = egress.store_http(base);
@@ -92,8 +92,15 @@ fn credential<'c>(
             }
             Some(ClientIdSource::GrantKeyFile)
         }
+        Grant::TokenExchange(_) if section.item("client_id").is_none() => {
+            Some(ClientIdSource::Absent)
+        }
         _ => section.required("client_id", hint).and_then(|item| client_id(&item, &stores)),
     };
+    if client_id == Some(ClientIdSource::Absent) {
+        preset.dialect.send_client_id = false;
+    }
+    let grant_parameters = grant::parameters(section, &preset.dialect.grant, &stores);
     let grant_key = grant::key(section, &preset.dialect.grant, &stores);
     let client_secret = reference(proof(section));
     let auth = client_auth(section, &preset);
@@ -113,7 +120,7 @@ fn credential<'c>(
     if grant_key.is_none() && matches!(dialect.grant, Grant::JwtBearer(_)) {
         return None;
     }
-    let (endpoint, client_id) = (endpoint?, client_id?);
+    let (endpoint, client_id, grant_parameters) = (endpoint?, client_id?, grant_parameters?);
     let egress = origin(&endpoint).and_then(|origin| egress.towards(&origin));
     Some(Credential {
         name: Arc::from(name),
@@ -122,6 +129,7 @@ fn credential<'c>(
         client_secret,
         certificate,
         grant_key,
+        grant_parameters,
         secret_headers,
         attach,
         auth,

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::references;
 use crate::diagnostics::{Diagnostic, Item, Section};
-use crate::oauth::dialect::{AssertionSettings, BodyEncoding, Grant};
+use crate::oauth::dialect::{AssertionSettings, BodyEncoding};
 use crate::oauth::jws::CertificateHeaders;
 use crate::oauth::{ClientAuth, Dialect, FieldPath, Preset};
 use crate::proxy::policy::settings::HeaderText;
@@ -147,8 +147,19 @@ pub(super) fn header_text(item: &Item<'_>, http: &StoreHttpSettings) -> Option<H
     }
 }
 
+/// Parameters of token requests whose values are secret.
+const SECRET_PARAMETERS: [&str; 7] = [
+    "actor_token",
+    "assertion",
+    "client_assertion",
+    "client_secret",
+    "password",
+    "refresh_token",
+    "subject_token",
+];
+
 fn extra_parameter(name: String, item: &Item<'_>, dialect: &mut Dialect) {
-    if ["client_secret", "client_assertion", "password", "refresh_token"].contains(&name.as_str()) {
+    if SECRET_PARAMETERS.contains(&name.as_str()) {
         item.reject("a secret may not be written into this file; see client_secret");
         return;
     }
@@ -238,10 +249,9 @@ fn unique_parameters(section: &Section<'_>, dialect: &Dialect, auth: Option<Clie
     ];
     let mut seen = HashSet::new();
     let sent = ours.into_iter().filter(|(_, sent)| *sent).map(|(name, _)| name);
-    let assertion = matches!(dialect.grant, Grant::JwtBearer(_)).then_some("assertion".to_owned());
-    let sent = sent.chain(&assertion);
-    let names = sent.chain(dialect.extra_parameters.iter().map(|(name, _)| name));
-    if names.into_iter().any(|name| !seen.insert(name.as_str())) {
+    let sent = sent.map(String::as_str).chain(dialect.grant.parameters().iter().copied());
+    let mut names = sent.chain(dialect.extra_parameters.iter().map(|(name, _)| name.as_str()));
+    if names.any(|name| !seen.insert(name)) {
         section.fail(
             Diagnostic::error("two parameters of the token request have the same name")
                 .label("see audience, request.fields and request.extra")

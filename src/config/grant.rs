@@ -1,4 +1,5 @@
-//! `grant` and `grant_assertion`: the authorization grant of a credential, and the assertion that it is.
+//! `grant` and the keys that go with one: the authorization grant of a credential, and the assertion, the
+//! tokens or the user that it is.
 
 use std::time::Duration;
 
@@ -6,8 +7,9 @@ use serde_json::Value;
 
 use super::references;
 use crate::diagnostics::{Diagnostic, Item, Section};
-use crate::oauth::dialect::{Dialect, Grant, GrantAssertion, KeyFormat};
+use crate::oauth::dialect::{Grant, GrantAssertion, GrantKind, GrantParameter, KeyFormat};
 use crate::oauth::jws::SigningAlgorithm;
+use crate::oauth::token_exchange::{TokenExchange, requested_token_type, token_type};
 use crate::oauth::{ClientAuth, Preset};
 use crate::secret::{Reference, StoreHttpSettings};
 
@@ -28,26 +30,136 @@ pub(super) const ALGORITHMS: [(&str, SigningAlgorithm); 10] = [
 /// Claims that have keys of their own, or that each assertion has anew.
 const OURS: [&str; 8] = ["aud", "exp", "iat", "iss", "jti", "nbf", "scope", "sub"];
 
+/// Keys that go with one grant only.
+const OWN_KEYS: [(&str, GrantKind); 8] = [
+    ("grant_assertion", GrantKind::JwtBearer),
+    ("subject_token", GrantKind::TokenExchange),
+    ("subject_token_type", GrantKind::TokenExchange),
+    ("actor_token", GrantKind::TokenExchange),
+    ("actor_token_type", GrantKind::TokenExchange),
+    ("requested_token_type", GrantKind::TokenExchange),
+    ("username", GrantKind::Password),
+    ("password", GrantKind::Password),
+];
+
+const KINDS: [(&str, GrantKind); 4] = [
+    ("client_credentials", GrantKind::ClientCredentials),
+    ("jwt_bearer", GrantKind::JwtBearer),
+    ("token_exchange", GrantKind::TokenExchange),
+    ("password", GrantKind::Password),
+];
+
 /// The preset with the grant of the file in place of its own.
 pub(super) fn read(section: &Section<'_>, mut preset: Preset) -> Preset {
-    let signed = matches!(preset.dialect.grant, Grant::JwtBearer(_));
-    let wanted =
-        section.choice("grant", &[("client_credentials", false), ("jwt_bearer", true)], signed);
-    let table = section.section("grant_assertion");
-    if !wanted {
-        if let Some((_, item)) = table.entries().first() {
-            item.reject("it goes with  grant = \"jwt_bearer\"  only");
-        }
-        preset.dialect.grant = Grant::ClientCredentials;
-        return preset;
+    let base = std::mem::take(&mut preset.dialect.grant);
+    let kind = section.choice("grant", &KINDS, base.kind());
+    reject_keys_of_other_grants(section, kind);
+    // Without client authentication an assertion or a token alone proves the client (RFC 7521
+    // section 4.1, RFC 8693 section 2.1).
+    let proven = section.item("client_secret").is_some() || kind == base.kind();
+    match kind {
+        GrantKind::JwtBearer if base.kind() != kind => preset.auth = ClientAuth::None,
+        GrantKind::TokenExchange | GrantKind::Password if !proven => preset.auth = ClientAuth::None,
+        _ => {}
     }
-    // Without client authentication the assertion alone proves the client (RFC 7521 section 4.1).
-    let (base, auth) = match std::mem::take(&mut preset.dialect.grant) {
-        Grant::JwtBearer(base) => (*base, preset.auth),
-        Grant::ClientCredentials => (GrantAssertion::default(), ClientAuth::None),
+    preset.dialect.grant = match (kind, base) {
+        (GrantKind::JwtBearer, base) => {
+            let base = match base {
+                Grant::JwtBearer(base) => *base,
+                _ => GrantAssertion::default(),
+            };
+            Grant::JwtBearer(Box::new(assertion(&section.section("grant_assertion"), base)))
+        }
+        (GrantKind::TokenExchange, _) => Grant::TokenExchange(Box::new(exchange(section))),
+        (GrantKind::Password, _) => {
+            warn_of_password(section);
+            Grant::Password
+        }
+        (GrantKind::ClientCredentials | GrantKind::RefreshToken, _) => Grant::ClientCredentials,
     };
-    let grant = Grant::JwtBearer(Box::new(assertion(&table, base)));
-    Preset { auth, dialect: Dialect { grant, ..preset.dialect }, ..preset }
+    preset
+}
+
+fn reject_keys_of_other_grants(section: &Section<'_>, kind: GrantKind) {
+    for (key, of) in OWN_KEYS.into_iter().filter(|(_, of)| *of != kind) {
+        let Some(item) = section.item(key) else { continue };
+        let name = KINDS.iter().find(|(_, kind)| *kind == of).map_or("", |(name, _)| *name);
+        let why = format!("it goes with  grant = \"{name}\"  only");
+        match key {
+            "grant_assertion" => {
+                if let Some((_, first)) = section.section(key).entries().first() {
+                    first.reject(why);
+                }
+            }
+            "password" => {
+                item.reject(format!("{why}; for the client write  client_secret.file = \"/path\""))
+            }
+            _ => item.reject(why),
+        }
+    }
+}
+
+fn exchange(section: &Section<'_>) -> TokenExchange {
+    let hint = "write  subject_token_type = \"jwt\", or another type: what the subject token is";
+    let subject = section.required("subject_token_type", hint);
+    let actor = match section.item("actor_token") {
+        Some(_) => {
+            let hint =
+                "write  actor_token_type = \"jwt\", or another type: what the actor token is";
+            section.required("actor_token_type", hint)
+        }
+        None => {
+            if let Some(item) = section.item("actor_token_type") {
+                item.reject("it is the type of actor_token, which is missing");
+            }
+            None
+        }
+    };
+    TokenExchange {
+        subject_token_type: subject.and_then(|item| item.parse(token_type)).unwrap_or_default(),
+        actor_token_type: actor.and_then(|item| item.parse(token_type)),
+        requested_token_type: section.parse("requested_token_type", requested_token_type),
+    }
+}
+
+/// RFC 9700 section 2.4: this grant must not be used.
+fn warn_of_password(section: &Section<'_>) {
+    let Some(item) = section.item("grant").or_else(|| section.item("username")) else { return };
+    let hint = "RFC 9700 section 2.4 forbids this grant: it shows a user's password to the client \
+                and knows no second factor; use it only where the vendor has nothing else";
+    item.warn("the password grant is insecure", "a user's password is the grant", hint);
+}
+
+/// The sources of the parameters of the grant whose values are secret; `None` if one is missing or
+/// cannot be read.
+pub(super) fn parameters(
+    section: &Section<'_>,
+    grant: &Grant,
+    http: &StoreHttpSettings,
+) -> Option<Vec<(GrantParameter, Reference)>> {
+    let (required, optional): (&[_], _) = match grant {
+        Grant::ClientCredentials | Grant::JwtBearer(_) => return Some(Vec::new()),
+        Grant::TokenExchange(_) => {
+            (&[GrantParameter::SubjectToken], Some(GrantParameter::ActorToken))
+        }
+        Grant::Password => (&[GrantParameter::Username, GrantParameter::Password], None),
+    };
+    let mut missing = false;
+    let mut found = Vec::new();
+    for name in required.iter().copied().chain(optional) {
+        let key = name.as_str();
+        let item = match required.contains(&name) {
+            true => section.required(key, &format!("write  {key}.file = \"/path\"")),
+            false => section.item(key),
+        };
+        missing |= item.is_none() && required.contains(&name);
+        let Some(item) = item else { continue };
+        match references::read(&item, http) {
+            Some(reference) => found.push((name, reference)),
+            None => missing = true,
+        }
+    }
+    (!missing).then_some(found)
 }
 
 fn assertion(table: &Section<'_>, base: GrantAssertion) -> GrantAssertion {

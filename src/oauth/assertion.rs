@@ -127,6 +127,7 @@ mod tests {
             secret: None,
             certificate,
             grant_key: None,
+            grant_parameters: vec![],
             headers: vec![],
         }
     }

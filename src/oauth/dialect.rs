@@ -6,8 +6,10 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
+use super::error::ErrorCode;
 use super::field_path::FieldPath;
 use super::jws::{CertificateHeaders, SigningAlgorithm};
+use super::token_exchange::TokenExchange;
 use crate::sensitive::Sensitive;
 
 /// The deviations of one kind of token server. [`Dialect::default`] is RFC 6749 as written.
@@ -81,6 +83,110 @@ pub enum Grant {
     ClientCredentials,
     /// A signed assertion (RFC 7523 section 2.1).
     JwtBearer(Box<GrantAssertion>),
+    /// A token of another issuer (RFC 8693).
+    TokenExchange(Box<TokenExchange>),
+    /// The user name and password of a user (RFC 6749 section 4.3).
+    Password,
+}
+
+impl Grant {
+    /// The kind of grant, without its settings.
+    pub fn kind(&self) -> GrantKind {
+        match self {
+            Self::ClientCredentials => GrantKind::ClientCredentials,
+            Self::JwtBearer(_) => GrantKind::JwtBearer,
+            Self::TokenExchange(_) => GrantKind::TokenExchange,
+            Self::Password => GrantKind::Password,
+        }
+    }
+
+    /// The names of the parameters that are the grant.
+    pub fn parameters(&self) -> &'static [&'static str] {
+        match self {
+            Self::ClientCredentials => &[],
+            Self::JwtBearer(_) => &["assertion"],
+            Self::TokenExchange(_) => &[
+                "subject_token",
+                "actor_token",
+                "subject_token_type",
+                "actor_token_type",
+                "requested_token_type",
+            ],
+            Self::Password => &["username", "password"],
+        }
+    }
+}
+
+/// The kind of grant of a token request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantKind {
+    /// [`Grant::ClientCredentials`].
+    ClientCredentials,
+    /// [`Grant::JwtBearer`].
+    JwtBearer,
+    /// [`Grant::TokenExchange`].
+    TokenExchange,
+    /// [`Grant::Password`].
+    Password,
+    /// A refresh token of an earlier answer.
+    RefreshToken,
+}
+
+impl GrantKind {
+    /// Tells whether an error code refuses what was presented as the grant, and not the client.
+    pub fn is_refused_by(self, code: ErrorCode) -> bool {
+        match (self, code) {
+            (Self::ClientCredentials | Self::RefreshToken, _) => false,
+            (_, ErrorCode::InvalidGrant) => true,
+            // RFC 8693 section 2.2.2 has this code for a subject or actor token that is refused.
+            (Self::TokenExchange, ErrorCode::InvalidRequest) => true,
+            _ => false,
+        }
+    }
+
+    /// The remedy where the grant itself was refused.
+    pub fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::ClientCredentials | Self::RefreshToken => None,
+            Self::JwtBearer => Some(
+                "the server does not accept the assertion: its key, issuer, subject or audience, or \
+                 this machine's clock; `check --live` tells more",
+            ),
+            Self::TokenExchange => Some(
+                "the server does not accept the subject token or the actor token: it may have \
+                 expired, be of an issuer or for an audience that the server does not trust, or \
+                 have another type than subject_token_type says",
+            ),
+            Self::Password => {
+                Some("the server does not accept the user; check username and password")
+            }
+        }
+    }
+}
+
+/// A parameter that is a grant, or a part of it, and whose value is secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GrantParameter {
+    /// The token that is exchanged.
+    SubjectToken,
+    /// The token of the party that acts for the subject.
+    ActorToken,
+    /// The name of the user.
+    Username,
+    /// The password of the user.
+    Password,
+}
+
+impl GrantParameter {
+    /// The name of the parameter, and of the key in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SubjectToken => "subject_token",
+            Self::ActorToken => "actor_token",
+            Self::Username => "username",
+            Self::Password => "password",
+        }
+    }
 }
 
 /// The settings of an assertion that is the grant.
@@ -250,6 +356,8 @@ pub struct ClientCredentials {
     pub certificate: Option<Sensitive>,
     /// The key of the JWT bearer grant.
     pub grant_key: Option<GrantKey>,
+    /// The parameters of the grant whose values are secret.
+    pub grant_parameters: Vec<(GrantParameter, Sensitive)>,
     /// Headers of each request whose values are secret.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }

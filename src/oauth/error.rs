@@ -213,6 +213,12 @@ pub enum MalformedResponse {
     /// The `token_type` is neither `Bearer` nor accepted by the settings.
     #[error("its token type is neither Bearer nor in accept_token_types")]
     TokenType,
+    /// The token cannot be used as an access token (RFC 8693 section 2.2.1).
+    #[error("its token is no access token (token_type N_A)")]
+    NotAccessToken,
+    /// The `issued_token_type` is neither an access token's nor the requested one.
+    #[error("its issued_token_type is neither access_token nor jwt nor the requested one")]
+    IssuedTokenType,
     /// The lifetime is not a number of seconds above zero.
     #[error("its lifetime is no number of seconds above zero")]
     Lifetime,
@@ -241,6 +247,9 @@ impl MalformedResponse {
             Self::Expiry => Some("check expires_at under response"),
             Self::NoAccessToken => Some("check preset and the names under response"),
             Self::TokenType => Some("add the type to accept_token_types if it is used like Bearer"),
+            Self::NotAccessToken | Self::IssuedTokenType => Some(
+                "set requested_token_type to access_token, or to what the server issues for APIs",
+            ),
             Self::Ended => Some("compare this machine's clock with the server's"),
             Self::NoTokenType => Some("unset require_token_type if the server never sends it"),
             _ => None,

@@ -20,6 +20,7 @@ pub mod lifetime;
 pub mod presets;
 pub mod request;
 pub mod scope;
+pub mod token_exchange;
 pub mod token_response;
 pub mod vendors;
 

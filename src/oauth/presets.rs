@@ -38,8 +38,14 @@ pub struct Preset {
 /// All presets, in the order in which they are shown.
 pub fn all() -> Vec<Preset> {
     let first = [Preset::default(), json(), qbank(), sqr(), core_banking(), datacrunch()];
-    let signed = [google_service_account(), docusign(), box_platform(), salesforce_jwt()];
-    first.into_iter().chain(VENDORS.iter().map(of_vendor)).chain(signed).collect()
+    let grants = [
+        google_service_account(),
+        docusign(),
+        box_platform(),
+        salesforce_jwt(),
+        salesforce_password(),
+    ];
+    first.into_iter().chain(VENDORS.iter().map(of_vendor)).chain(grants).collect()
 }
 
 /// The preset of a name.
@@ -312,6 +318,22 @@ fn salesforce_jwt() -> Preset {
     }
 }
 
+fn salesforce_password() -> Preset {
+    Preset {
+        name: "salesforce-password",
+        about: "Salesforce username-password flow: no scope, no lifetime in the answer",
+        dialect: Dialect { grant: Grant::Password, send_scope: false, ..Dialect::default() },
+        notes: &[
+            "RFC 9700 forbids this grant, and Salesforce blocks it in new orgs: the presets salesforce \
+             and salesforce-jwt are the way to go where the org allows them.",
+            "password is the password of the user with the security token of the user after it, unless \
+             the network address is trusted.",
+            "The answer states no lifetime; default_lifetime counts, and a 401 renews the token.",
+        ],
+        ..Preset::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,7 +342,7 @@ mod tests {
     #[test]
     fn every_name_has_its_preset() {
         let names: std::collections::HashSet<_> = all().iter().map(|preset| preset.name).collect();
-        assert_eq!(names.len(), 10 + VENDORS.len());
+        assert_eq!(names.len(), 11 + VENDORS.len());
         assert_eq!(preset("nobody"), None);
         for preset in all() {
             if let Some(url) = preset.token_url {

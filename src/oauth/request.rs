@@ -20,6 +20,7 @@ use super::encode::{self, Parameters};
 use super::endpoint::TokenEndpoint;
 use super::jws::{AssertionError, SigningKey};
 use super::scope::ScopeSet;
+use super::token_exchange::TokenExchange;
 use crate::sensitive::Sensitive;
 
 /// The `client_assertion_type` of RFC 7523 section 2.2.
@@ -27,6 +28,9 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 
 /// The `grant_type` of RFC 7523 section 2.1.
 const JWT_BEARER_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
+/// The `grant_type` of RFC 8693 section 2.1.
+const TOKEN_EXCHANGE_GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 /// The `User-Agent` of requests to token servers.
 const PRODUCT: &str = concat!("bearer-proxy/", env!("CARGO_PKG_VERSION"));
@@ -38,6 +42,10 @@ pub enum GrantType<'a> {
     ClientCredentials,
     /// A signed assertion (RFC 7523 section 2.1).
     JwtBearer(&'a GrantAssertion),
+    /// A token of another issuer (RFC 8693).
+    TokenExchange(&'a TokenExchange),
+    /// The user name and password of a user (RFC 6749 section 4.3).
+    Password,
     /// A refresh token of an earlier answer (RFC 6749 section 6). No scope is sent with it: the
     /// server then grants the earlier scopes, never more.
     RefreshToken(&'a Sensitive),
@@ -49,6 +57,8 @@ impl<'a> GrantType<'a> {
         match &dialect.grant {
             Grant::ClientCredentials => Self::ClientCredentials,
             Grant::JwtBearer(settings) => Self::JwtBearer(settings),
+            Grant::TokenExchange(settings) => Self::TokenExchange(settings),
+            Grant::Password => Self::Password,
         }
     }
 }
@@ -107,6 +117,17 @@ impl ClientRequest<'_> {
                     (names.grant_type.as_str(), JWT_BEARER_GRANT),
                     ("assertion", assertion.expose()),
                 ];
+                self.build(first, true, scope.map(parameter))
+            }
+            GrantType::TokenExchange(settings) => {
+                let mut first = vec![(names.grant_type.as_str(), TOKEN_EXCHANGE_GRANT)];
+                first.extend(self.grant_parameters());
+                first.extend(settings.parameters());
+                self.build(first, true, scope.map(parameter))
+            }
+            GrantType::Password => {
+                let mut first = vec![(names.grant_type.as_str(), "password")];
+                first.extend(self.grant_parameters());
                 self.build(first, true, scope.map(parameter))
             }
             GrantType::RefreshToken(token) => {
@@ -274,6 +295,12 @@ impl ClientRequest<'_> {
         Ok(Some(assertion::sign(settings, self.endpoint, self.client, key, self.now)?))
     }
 
+    /// The parameters of the grant whose values are secret.
+    fn grant_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let parameters = self.client.grant_parameters.iter();
+        parameters.map(|(name, value)| (name.as_str(), value.expose()))
+    }
+
     fn secret(&self) -> Result<&Sensitive, RequestError> {
         self.client.secret.as_ref().ok_or(RequestError::NoSecret)
     }
@@ -319,7 +346,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
-    use crate::oauth::dialect::GrantKey;
+    use crate::oauth::dialect::{GrantKey, GrantParameter};
     use crate::oauth::jws::{MacAlgorithm, SigningAlgorithm};
     use crate::oauth::presets::preset;
 
@@ -329,6 +356,7 @@ mod tests {
             secret: Some(Sensitive::new(secret)),
             certificate: None,
             grant_key: None,
+            grant_parameters: Vec::new(),
             headers: Vec::new(),
         }
     }
@@ -459,6 +487,43 @@ mod tests {
         let bare = client("me", "s");
         let found = request(&dialect, ClientAuth::None, &bare, GrantType::of(&dialect));
         assert_eq!(found.unwrap_err(), RequestError::Assertion(AssertionError::NotPem));
+    }
+
+    #[test]
+    fn grants_that_are_secret_parameters() {
+        let with = |parameters: &[(GrantParameter, &str)]| ClientCredentials {
+            grant_parameters: parameters
+                .iter()
+                .map(|(name, value)| (*name, Sensitive::new(*value)))
+                .collect(),
+            ..client("me", "s")
+        };
+        let exchange = TokenExchange {
+            subject_token_type: "urn:ietf:params:oauth:token-type:jwt".into(),
+            actor_token_type: Some("urn:x:actor".into()),
+            requested_token_type: None,
+        };
+        let tokens =
+            with(&[(GrantParameter::SubjectToken, "ey.a+b"), (GrantParameter::ActorToken, "ey.c")]);
+        let dialect =
+            Dialect { grant: Grant::TokenExchange(Box::new(exchange)), ..Dialect::default() };
+        let built = request(&dialect, ClientAuth::None, &tokens, GrantType::of(&dialect)).unwrap();
+        assert_eq!(
+            text(&built),
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange\
+             &subject_token=ey.a%2Bb&actor_token=ey.c\
+             &subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt\
+             &actor_token_type=urn%3Ax%3Aactor&client_id=me&scope=b+a"
+        );
+        let user = with(&[(GrantParameter::Username, "erp@x"), (GrantParameter::Password, "p&+")]);
+        let dialect = Dialect { grant: Grant::Password, ..Dialect::default() };
+        let auth = ClientAuth::ClientSecretPost;
+        let built = request(&dialect, auth, &user, GrantType::of(&dialect)).unwrap();
+        assert_eq!(
+            text(&built),
+            "grant_type=password&username=erp%40x&password=p%26%2B&client_id=me&client_secret=s\
+             &scope=b+a"
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::content_coding;
-use super::dialect::{Dialect, ResponseFields};
+use super::dialect::{Dialect, Grant, ResponseFields};
 use super::error::{
     ErrorCode, ErrorDescription, MalformedResponse, TokenError, TokenErrorResponse,
 };
@@ -94,6 +94,10 @@ fn issued(
     let names = &dialect.response;
     let access_token = access_token(value(fields, &names.access_token), dialect.max_token_bytes)?;
     check_type(dialect, value(fields, &names.token_type).as_ref())?;
+    if let Grant::TokenExchange(exchange) = &dialect.grant {
+        let issued = value(fields, &FieldPath::name("issued_token_type"));
+        exchange.check_issued(issued.as_ref())?;
+    }
     let expires_in = expires_in(names, fields)?;
     let expires_at = expires_at(names, fields, expires_in.is_some())?;
     let refresh_token = refresh_token(value(fields, &names.refresh_token), dialect.max_token_bytes);
@@ -198,6 +202,7 @@ fn check_type(dialect: &Dialect, value: Option<&Value>) -> Result<(), MalformedR
         None if dialect.require_token_type => Err(MalformedResponse::NoTokenType),
         None => Ok(()),
         Some(value) if value.as_str().is_some_and(accepted) => Ok(()),
+        Some(value) if value.as_str() == Some("N_A") => Err(MalformedResponse::NotAccessToken),
         Some(_) => Err(MalformedResponse::TokenType),
     }
 }

@@ -32,8 +32,10 @@ impl LoadedCredentials {
         let grant_key = client.grant_key.as_ref();
         let grant_key =
             grant_key.map(|key| (key.private_key.expose(), &key.key_id, &key.token_uri));
-        let fingerprint =
-            Fingerprint::of((client.id.expose(), secret, certificate, grant_key, headers));
+        let parameters: Vec<_> =
+            client.grant_parameters.iter().map(|(_, value)| value.expose()).collect();
+        let all = (client.id.expose(), secret, certificate, grant_key, parameters, headers);
+        let fingerprint = Fingerprint::of(all);
         Ok(Self { client, fingerprint })
     }
 }
@@ -46,7 +48,7 @@ pub(super) async fn read_client(
     let id = match &credential.client_id {
         ClientIdSource::Text(id) => id.clone(),
         ClientIdSource::Referenced(reference) => read(store, reference, CredentialPart::Id).await?,
-        ClientIdSource::GrantKeyFile => Sensitive::new(""),
+        ClientIdSource::GrantKeyFile | ClientIdSource::Absent => Sensitive::new(""),
     };
     let secret = match &credential.client_secret {
         Some(reference) => Some(read(store, reference, credential.secret_kind()).await?),
@@ -70,7 +72,11 @@ pub(super) async fn read_client(
         }
         None => (id, None),
     };
-    Ok(ClientCredentials { id, secret, certificate, grant_key, headers })
+    let mut grant_parameters = Vec::with_capacity(credential.grant_parameters.len());
+    for (name, reference) in &credential.grant_parameters {
+        grant_parameters.push((*name, read(store, reference, CredentialPart::Secret).await?));
+    }
+    Ok(ClientCredentials { id, secret, certificate, grant_key, grant_parameters, headers })
 }
 
 /// The key of a grant, and the client that its file names.

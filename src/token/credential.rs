@@ -8,6 +8,7 @@ use http::HeaderName;
 
 use super::bearer::TokenHeader;
 use crate::net::tls::TlsSettings;
+use crate::oauth::dialect::GrantParameter;
 use crate::oauth::{ClientAuth, Dialect, TokenEndpoint};
 use crate::secret::{CredentialPart, EgressProxy, Reference};
 use crate::sensitive::Sensitive;
@@ -28,6 +29,8 @@ pub struct Credential {
     pub certificate: Option<Reference>,
     /// The source of the key that signs the assertion of the JWT bearer grant.
     pub grant_key: Option<Reference>,
+    /// The sources of the parameters of the grant whose values are secret.
+    pub grant_parameters: Vec<(GrantParameter, Reference)>,
     /// Headers of each token request whose values are secret, and their sources.
     pub secret_headers: Vec<(HeaderName, Reference)>,
     /// The place of its tokens in requests to upstreams.
@@ -56,7 +59,14 @@ impl Credential {
         let headers = self.secret_headers.iter().map(|(_, text)| (text, CredentialPart::Secret));
         let certificate = self.certificate.iter().map(|file| (file, CredentialPart::Certificate));
         let grant_key = self.grant_key.iter().map(|key| (key, CredentialPart::PrivateKey));
-        id.into_iter().chain(secret).chain(certificate).chain(grant_key).chain(headers)
+        let parameters = self.grant_parameters.iter();
+        let parameters = parameters.map(|(_, source)| (source, CredentialPart::Secret));
+        id.into_iter()
+            .chain(secret)
+            .chain(certificate)
+            .chain(grant_key)
+            .chain(parameters)
+            .chain(headers)
     }
 
     /// The kind of value that `client_secret` is.
@@ -80,6 +90,7 @@ impl Credential {
             && self.client_secret == other.client_secret
             && self.certificate == other.certificate
             && self.grant_key == other.grant_key
+            && self.grant_parameters == other.grant_parameters
             && self.dialect.grant == other.dialect.grant
             && self.dialect.assertion == other.dialect.assertion
             && self.secret_headers == other.secret_headers
@@ -96,13 +107,15 @@ pub enum ClientIdSource {
     Referenced(Reference),
     /// The key file of the grant, which names the client.
     GrantKeyFile,
+    /// There is none: the grant alone says enough (RFC 8693 section 2.1).
+    Absent,
 }
 
 impl ClientIdSource {
     /// The source; `None` for an id that is stated.
     pub fn reference(&self) -> Option<&Reference> {
         match self {
-            Self::Text(_) | Self::GrantKeyFile => None,
+            Self::Text(_) | Self::GrantKeyFile | Self::Absent => None,
             Self::Referenced(reference) => Some(reference),
         }
     }

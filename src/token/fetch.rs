@@ -18,6 +18,7 @@ use super::fingerprint::Fingerprint;
 use super::schedule::MIN_CALL_INTERVAL;
 use crate::clock::{Moment, seconds};
 use crate::net::control::{self, CallError, Limits};
+use crate::oauth::dialect::GrantKind;
 use crate::oauth::error::{ErrorCode, FailureClass, MalformedResponse, TokenError};
 use crate::oauth::lifetime::{Lifetime, lifetime};
 use crate::oauth::request::RequestError;
@@ -37,7 +38,8 @@ pub struct Fetched {
     pub sent: Moment,
     /// The seconds by which the server's clock is ahead of ours, for an answer with a `Date`.
     pub clock_offset: Option<f64>,
-    /// The secret that the server accepted; `None` for a refresh grant, which may go without one.
+    /// The secret that the server accepted; `None` for a refresh grant, which may go without one, and for
+    /// a token exchange, whose subject token changes by itself.
     pub secret: Option<Fingerprint>,
 }
 
@@ -155,12 +157,9 @@ impl TokenClient {
 
     /// Tells whether another secret or key could make the request succeed.
     fn is_about_secret(&self, error: &FetchError, refresh: Option<&Sensitive>) -> bool {
-        // `invalid_grant` refuses the assertion of a JWT bearer grant, or else a refresh token.
-        let signed = self.credential.grant_key.is_some() && refresh.is_none();
-        let code = error.token_error().and_then(TokenError::code);
         error.refused_secret().is_some()
             || matches!(error, FetchError::Request(RequestError::Assertion(_)))
-            || signed && code == Some(ErrorCode::InvalidGrant)
+            || refresh.is_none() && error.refuses_grant()
     }
 
     /// Keeps a private key that the server has just accepted.
@@ -218,7 +217,11 @@ impl TokenClient {
         let sent = Moment::now();
         let grant = refresh.map_or_else(|| GrantType::of(dialect), GrantType::RefreshToken);
         let request = self.request(endpoint, loaded, sent.wall).token(grant, &self.scopes)?;
-        let refused = |error| FetchError::Refused { error, secret };
+        let kind = match refresh {
+            Some(_) => GrantKind::RefreshToken,
+            None => dialect.grant.kind(),
+        };
+        let refused = |error| FetchError::Refused { error, secret, grant: kind };
         let mut response = self.call(endpoint, request).await?;
         if !response.status().is_success() {
             ensure_date(response.headers_mut(), SystemTime::now());
@@ -236,7 +239,9 @@ impl TokenClient {
         if refresh.is_none() {
             self.keep(loaded);
         }
-        let secret = refresh.is_none().then_some(secret);
+        // Subject tokens change by themselves: a new one is no rotation of the client's secret.
+        let proven = matches!(kind, GrantKind::RefreshToken | GrantKind::TokenExchange);
+        let secret = (!proven).then_some(secret);
         Ok(Fetched { issued, lifetime, sent, clock_offset, secret })
     }
 
@@ -315,6 +320,8 @@ pub enum FetchError {
         error: TokenError,
         /// The secret of the request.
         secret: Fingerprint,
+        /// The grant of the request.
+        grant: GrantKind,
     },
 }
 
@@ -361,10 +368,24 @@ impl FetchError {
     /// The secret, where the server refused to authenticate the client.
     pub fn refused_secret(&self) -> Option<Fingerprint> {
         match self {
-            Self::Refused { error, secret } if error.class() == FailureClass::ClientRejected => {
-                Some(*secret)
+            Self::Refused { error, secret, grant } => {
+                // A wrong password locks its user out after a few attempts, as a wrong secret does the
+                // client.
+                let user = *grant == GrantKind::Password && self.refuses_grant();
+                (user || error.class() == FailureClass::ClientRejected).then_some(*secret)
             }
             _ => None,
+        }
+    }
+
+    /// Tells whether the server refused what was presented as the grant: an assertion, a subject token,
+    /// a user.
+    fn refuses_grant(&self) -> bool {
+        match self {
+            Self::Refused { error, grant, .. } => {
+                error.code().is_some_and(|code| grant.is_refused_by(code))
+            }
+            _ => false,
         }
     }
 
@@ -383,6 +404,7 @@ impl FetchError {
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Call(error) => error.hint().map(Cow::Owned),
+            Self::Refused { grant, .. } if self.refuses_grant() => grant.hint().map(Cow::Borrowed),
             _ => self.token_error()?.hint().map(Cow::Borrowed),
         }
     }

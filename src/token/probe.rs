@@ -18,6 +18,7 @@ pub use super::endpoint_client::connector;
 use super::fetch::FetchError;
 use super::fingerprint::Fingerprint;
 use crate::net::control::{self, Limits};
+use crate::oauth::dialect::GrantKind;
 use crate::oauth::error::TokenError;
 use crate::oauth::lifetime::lifetime;
 use crate::oauth::{ClientCredentials, ClientRequest, GrantType, ScopeSet, token_response};
@@ -84,7 +85,7 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     let (parts, body) = answer.response.into_parts();
     let offset = ClockOffset::of(&parts.headers, SystemTime::now());
     let issued = token_response::parse(dialect, scopes, parts.status, &parts.headers, &body)
-        .map_err(|error| ProbeError::refused(error, &client, offset))?;
+        .map_err(|error| ProbeError::refused(error, &client, dialect.grant.kind(), offset))?;
     let life = lifetime(&issued, now, SystemTime::now(), dialect.default_lifetime).life;
     Ok(Probe { token: issued.access_token, life, granted: issued.scope, offset })
 }
@@ -105,7 +106,12 @@ impl From<FetchError> for ProbeError {
 }
 
 impl ProbeError {
-    fn refused(error: TokenError, client: &ClientCredentials, offset: Option<ClockOffset>) -> Self {
+    fn refused(
+        error: TokenError,
+        client: &ClientCredentials,
+        grant: GrantKind,
+        offset: Option<ClockOffset>,
+    ) -> Self {
         let description = match error.description() {
             Some(description) if contains_secret(description.text(), client) => {
                 " (its description repeats the secret and is not shown)".to_owned()
@@ -114,7 +120,7 @@ impl ProbeError {
             None => String::new(),
         };
         let secret = Fingerprint::of(client.id.expose());
-        Self { error: FetchError::Refused { error, secret }, description, offset }
+        Self { error: FetchError::Refused { error, secret, grant }, description, offset }
     }
 
     /// Tells whether the server refused the client itself, whatever its scopes.
@@ -150,6 +156,10 @@ fn contains_secret(text: &str, client: &ClientCredentials) -> bool {
     if client.headers.iter().any(|(_, value)| header(value)) {
         return true;
     }
+    let mut parameters = client.grant_parameters.iter().map(|(_, value)| value);
+    if parameters.any(|value| contains_part(text.as_bytes(), value)) {
+        return true;
+    }
     let Some(secret) = &client.secret else { return false };
     let pair = Sensitive::new(format!("{}:{}", client.id.expose(), secret.expose()));
     let basic = Sensitive::new(STANDARD.encode(pair.expose()));
@@ -177,6 +187,7 @@ mod tests {
             secret,
             certificate: None,
             grant_key: None,
+            grant_parameters: Vec::new(),
             headers: Vec::new(),
         };
         for (words, expected) in [

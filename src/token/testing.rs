@@ -20,6 +20,7 @@ use crate::clock::Moment;
 use crate::net::control::CallError;
 use crate::net::testing::connect_error;
 use crate::net::tls::TlsSettings;
+use crate::oauth::dialect::GrantKind;
 use crate::oauth::error::{ErrorCode, MalformedResponse, TokenError, TokenErrorResponse};
 use crate::oauth::lifetime::Lifetime;
 use crate::oauth::{ClientAuth, Dialect, IssuedToken, RevokedToken, ScopeSet, TokenEndpoint};
@@ -239,7 +240,8 @@ impl Fetch for Fetcher {
         };
         tokio::time::sleep(latency / 2).await;
         self.server.world().calls[call].ended = Some(Instant::now());
-        let refused = |error| Err(FetchError::Refused { error, secret });
+        let grant = GrantKind::ClientCredentials;
+        let refused = |error| Err(FetchError::Refused { error, secret, grant });
         match (mood, given) {
             (_, Some((token, life))) => {
                 let secret = refresh.is_none().then_some(secret);
@@ -305,6 +307,7 @@ pub fn credential(policy: RefreshPolicy) -> Credential {
         client_secret: None,
         certificate: None,
         grant_key: None,
+        grant_parameters: Vec::new(),
         attach: TokenHeader::default(),
         auth: ClientAuth::None,
         dialect: Dialect::default(),

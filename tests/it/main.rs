@@ -21,6 +21,7 @@ mod verbs;
 
 // Tokens: how they are obtained, renewed and shared, and where the secrets for them come from.
 mod client_auth;
+mod grants;
 mod oidc_provider;
 mod presets;
 mod secrets;

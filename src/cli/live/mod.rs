@@ -112,6 +112,9 @@ async fn check_credential(
     if let Some(key) = &credential.grant_key {
         steps.push(references::private_key("grant_assertion.key", key).await);
     }
+    for (name, reference) in &credential.grant_parameters {
+        steps.push(references::secret(name.as_str(), reference).await);
+    }
     if let Some(file) = &credential.certificate {
         steps.push(references::assertion_certificate(file).await);
     }

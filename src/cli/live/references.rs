@@ -25,6 +25,7 @@ pub(super) async fn id(name: &str, id: &ClientIdSource) -> CheckResult {
         ClientIdSource::GrantKeyFile => {
             return CheckResult::ok(name, "the key file of the grant names it");
         }
+        ClientIdSource::Absent => return CheckResult::ok(name, "the grant needs none"),
         ClientIdSource::Text(_) => return CheckResult::ok(name, "the configuration states it"),
     };
     read(name, reference, reference.examine(CredentialPart::Id).await)

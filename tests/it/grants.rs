@@ -1,0 +1,222 @@
+//! Grants beside client credentials, against servers that look at each parameter: token exchange
+//! (RFC 8693) and a user's password (RFC 6749 section 4.3).
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tempfile::TempDir;
+
+use crate::support::service::Service;
+use crate::support::{Proxy, client, secret_file, soon};
+use crate::verbs::verb;
+
+/// The fields of a form, decoded, in their order.
+type Form = Vec<(String, String)>;
+
+fn form(body: &[u8]) -> Form {
+    let decode = |text: &str| {
+        let spaced = text.replace('+', " ");
+        percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    };
+    let pairs = std::str::from_utf8(body).unwrap().split('&').filter_map(|one| one.split_once('='));
+    pairs.map(|(name, value)| (decode(name), decode(value))).collect()
+}
+
+fn of<'a>(form: &'a Form, name: &str) -> &'a str {
+    form.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+}
+
+fn json(status: u16, body: &str) -> Response<String> {
+    let answer = Response::builder().status(status).header("content-type", "application/json");
+    answer.body(body.to_owned()).unwrap()
+}
+
+/// A token server that gives its forms to a function, the forms, and an API that echoes the token.
+struct World {
+    dir: TempDir,
+    forms: Arc<Mutex<Vec<Form>>>,
+    auth: Service,
+    api: Service,
+}
+
+impl World {
+    async fn start(answer: impl Fn(&Form) -> Response<String> + Send + Sync + 'static) -> Self {
+        let forms = Arc::new(Mutex::new(Vec::new()));
+        let ledger = Arc::clone(&forms);
+        let auth = Service::start(None, move |request: &Request<Bytes>| {
+            let form = form(request.body());
+            let answer = answer(&form);
+            ledger.lock().unwrap().push(form);
+            answer
+        })
+        .await;
+        let api = Service::start(None, |request: &Request<Bytes>| {
+            let token = request.headers().get("authorization").unwrap().to_str().unwrap();
+            Response::new(token.trim_start_matches("Bearer ").to_owned())
+        })
+        .await;
+        Self { dir: tempfile::tempdir().unwrap(), forms, auth, api }
+    }
+
+    /// A file of a secret; its name in quotes.
+    fn secret(&self, name: &str, text: &str) -> String {
+        format!("{:?}", secret_file(self.dir.path(), name, text))
+    }
+
+    /// Writes the configuration for the verbs, and returns it.
+    fn config(&self, credential: &str) -> String {
+        let text = format!(
+            "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+             [credentials.a]\ntoken_url = \"http://{}/token\"\n{credential}\n\
+             [upstreams.a]\nurl = \"http://{}\"\ncredential = \"a\"\n\
+             [[upstreams.a.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\"]\n",
+            self.auth.addr, self.api.addr
+        );
+        std::fs::write(self.dir.path().join("bearer-proxy.toml"), &text).unwrap();
+        text
+    }
+
+    fn last(&self) -> Form {
+        self.forms.lock().unwrap().last().cloned().unwrap_or_default()
+    }
+}
+
+/// Forces a new token.
+async fn refresh(proxy: &Proxy) {
+    let mut admin = client(proxy.admin_addr).await;
+    let answer = soon(admin.request("POST", "/refresh?credential=a", &[], b"")).await;
+    assert_eq!(answer.status, 202);
+}
+
+const EXCHANGED: &str = r#"{"access_token":"exchanged","token_type":"Bearer","expires_in":3600,
+    "issued_token_type":"urn:ietf:params:oauth:token-type:access_token"}"#;
+
+#[tokio::test]
+async fn a_subject_token_is_exchanged_and_read_again_for_each_request() {
+    let world = World::start(|form| match of(form, "subject_token") {
+        "ey.first.x" | "ey.second.x" => json(200, EXCHANGED),
+        _ => json(400, r#"{"error":"invalid_request","error_description":"expired"}"#),
+    })
+    .await;
+    let config = world.config(&format!(
+        "grant = \"token_exchange\"\nsubject_token.file = {}\nsubject_token_type = \"jwt\"\n\
+         actor_token.file = {}\nactor_token_type = \"access_token\"\n\
+         requested_token_type = \"access_token\"\naudience = \"https://api.example\"\n\
+         resource = \"https://api.example/v1\"\n",
+        world.secret("subject", "ey.first.x\n"),
+        world.secret("actor", "ey.actor.x\n"),
+    ));
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_ready().await;
+    let answer = soon(client(proxy.addr).await.request("GET", "/x", &[], b"")).await;
+    assert_eq!((answer.status, answer.body.as_slice()), (200, b"exchanged".as_slice()));
+    let expected: Form = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", "ey.first.x"),
+        ("actor_token", "ey.actor.x"),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+        ("actor_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("audience", "https://api.example"),
+        ("resource", "https://api.example/v1"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    assert_eq!(world.last(), expected, "neither id nor secret");
+
+    world.secret("subject", "ey.second.x");
+    refresh(&proxy).await;
+    proxy.wait_log(|line| line.contains("same token again").then_some(())).await;
+    assert_eq!(of(&world.last(), "subject_token"), "ey.second.x");
+    assert!(!proxy.log().contains("changed client secret"), "it changes by itself");
+
+    // A subject token that is refused is told as such, and another one is tried at once.
+    world.secret("subject", "ey.third.x");
+    let ended = verb(world.dir.path(), &["check", "--live", "--fresh"]).await;
+    assert_eq!(ended.code, 3, "{}", ended.stdout);
+    assert!(ended.stdout.contains("does not accept the subject token"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("ey."), "{}", ended.stdout);
+    assert!(["ey.first", "ey.second", "ey.actor"].iter().all(|part| !proxy.log().contains(part)));
+}
+
+#[tokio::test]
+async fn a_token_that_is_no_access_token_is_refused_in_words() {
+    let kind = Arc::new(Mutex::new(("N_A", "access_token")));
+    let issued = Arc::clone(&kind);
+    let world = World::start(move |_| {
+        let (token_type, issued) = *issued.lock().unwrap();
+        json(
+            200,
+            &format!(
+                r#"{{"access_token":"exchanged","token_type":"{token_type}","expires_in":60,
+                "issued_token_type":"urn:ietf:params:oauth:token-type:{issued}"}}"#
+            ),
+        )
+    })
+    .await;
+    world.config(&format!(
+        "grant = \"token_exchange\"\nsubject_token.file = {}\nsubject_token_type = \"saml2\"\n",
+        world.secret("subject", "PHNhbWw"),
+    ));
+    let flags = ["token", "a", "--reveal"];
+    for (found, words) in [
+        (("N_A", "access_token"), "no access token (token_type N_A)"),
+        (("Bearer", "id_token"), "issued_token_type is neither access_token"),
+    ] {
+        *kind.lock().unwrap() = found;
+        let ended = verb(world.dir.path(), &flags).await;
+        assert!(ended.code == 1 && ended.stderr.contains(words), "{}", ended.stderr);
+        assert!(ended.stderr.contains("set requested_token_type"), "{}", ended.stderr);
+    }
+    *kind.lock().unwrap() = ("bearer", "jwt");
+    let ended = verb(world.dir.path(), &flags).await;
+    assert_eq!((ended.code, ended.stdout.trim()), (0, "exchanged"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_users_password_is_the_grant_with_a_warning_and_a_wrong_one_rests_as_a_wrong_secret_does()
+{
+    let right = Arc::new(Mutex::new("p+s&word"));
+    let known = Arc::clone(&right);
+    let world = World::start(move |form| {
+        let good = of(form, "username") == "erp@example.com"
+            && of(form, "password") == *known.lock().unwrap()
+            && of(form, "client_id") == "erp"
+            && of(form, "client_secret") == "s";
+        match good {
+            true => json(200, r#"{"access_token":"of-the-user","token_type":"Bearer"}"#),
+            false => json(400, r#"{"error":"invalid_grant"}"#),
+        }
+    })
+    .await;
+    let config = world.config(&format!(
+        "grant = \"password\"\nclient_id = \"erp\"\nclient_secret.file = {}\n\
+         username.file = {}\npassword.file = {}\n",
+        world.secret("key", "s"),
+        world.secret("user", "erp@example.com\n"),
+        world.secret("password", "p+s&word\n"),
+    ));
+    let ended = verb(world.dir.path(), &["check"]).await;
+    assert!(
+        ended.code == 0 && ended.stderr.contains("RFC 9700"),
+        "{}{}",
+        ended.stdout,
+        ended.stderr
+    );
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_ready().await;
+    proxy.wait_log(|line| line.contains("the password grant is insecure").then_some(())).await;
+    assert_eq!(of(&world.last(), "grant_type"), "password");
+
+    *right.lock().unwrap() = "changed";
+    refresh(&proxy).await;
+    proxy
+        .wait_log(|line| {
+            let told = line.contains("check username and password");
+            // The pause after a refused login, so that the user is not locked out.
+            (told && line.contains("refusals_of_this_secret")).then_some(())
+        })
+        .await;
+    assert!(!proxy.log().contains("p+s&word"));
+}
