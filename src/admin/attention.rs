@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::report::{OpenFiles, REFUSALS_IN_A_ROW, StatusReport, UpstreamReport};
+use super::report::{
+    OpenFiles, REFUSALS_IN_A_ROW, RENEW_CERTIFICATE_DAYS, StatusReport, UpstreamReport,
+};
 use crate::clock::{Moment, date};
 use crate::token::TokenStatus;
 
@@ -43,6 +45,7 @@ pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> 
     tokens.iter().for_each(|token| points.token(token));
     report.upstreams.iter().for_each(|upstream| points.upstream(upstream, now));
     points.sources(report);
+    points.client_certificates(report);
     points.instance(report);
     points.0
 }
@@ -219,6 +222,25 @@ impl Points {
         }
     }
 
+    fn client_certificates(&mut self, report: &StatusReport) {
+        for certificate in &report.client_certificates {
+            let of = format!("The client certificate of {} {}", certificate.kind, certificate.name);
+            if let Some(error) = &certificate.error {
+                let hint =
+                    "until then no new token is requested with it; connections that need it fail";
+                self.add(format!("{of} cannot be used: {error}."), hint);
+            }
+            if let Some(days) = certificate.days_left.filter(|days| *days < RENEW_CERTIFICATE_DAYS)
+            {
+                let what = match days {
+                    0 => format!("{of} has expired, or does so today."),
+                    days => format!("{of} expires in {days} days."),
+                };
+                self.add(what, "ask its issuer for the renewal, and replace both files");
+            }
+        }
+    }
+
     fn instance(&mut self, report: &StatusReport) {
         if let Some(reload) = &report.last_reload {
             if let Some(error) = &reload.error {
@@ -260,7 +282,8 @@ fn scopes(token: &TokenStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::report::{
-        RateLimitReport, ReloadStatus, ScopeReport, SecretStatus, UpstreamError,
+        ClientCertificateStatus, RateLimitReport, ReloadStatus, ScopeReport, SecretStatus,
+        UpstreamError,
     };
     use super::*;
     use crate::admin::readiness::tests::token;
@@ -321,6 +344,31 @@ mod tests {
         row(token("bank"), &["need bank get 503: no usable token for no scopes."]);
         let with = |scope: &str| TokenStatus { scopes: vec![scope.into()], ..token("bank") };
         one(&[with("a"), with("b")], &none, &["need bank get 503: no usable token for a; b."]);
+    }
+
+    #[test]
+    fn client_certificates_are_told_from_30_days_before_their_end() {
+        let check = |days_left, error: Option<&str>, expected: &str| {
+            let certificate = ClientCertificateStatus {
+                kind: "credential",
+                name: "bank".into(),
+                expires: None,
+                days_left,
+                error: error.map(str::to_owned),
+            };
+            let client_certificates = vec![certificate];
+            let report = StatusReport { client_certificates, ..StatusReport::default() };
+            match expected {
+                "" => assert_eq!(told(&[], &report).len(), 0),
+                expected => {
+                    one(&[], &report, &["The client certificate of credential bank", expected])
+                }
+            }
+        };
+        check(Some(30), None, "");
+        check(Some(29), None, "expires in 29 days.");
+        check(Some(0), None, "has expired, or does so today.");
+        check(None, Some("it is damaged"), "cannot be used: it is damaged.");
     }
 
     #[test]

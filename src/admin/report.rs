@@ -22,6 +22,8 @@ pub struct StatusReport {
     pub log_lines_dropped: usize,
     /// The sources of secrets and client ids that were read.
     pub secrets: Vec<SecretStatus>,
+    /// The client certificates of credentials and upstreams.
+    pub client_certificates: Vec<ClientCertificateStatus>,
     /// Requests in flight.
     pub requests_in_flight: usize,
     /// The oldest requests in flight, at most [`MAX_REQUESTS`].
@@ -40,6 +42,8 @@ pub struct StatusReport {
 pub const MAX_REQUESTS: usize = 100;
 /// Answers 401 in a row from which an upstream counts as one that accepts no token.
 pub const REFUSALS_IN_A_ROW: u64 = 3;
+/// Days before the expiry of a client certificate from which it should be renewed.
+pub const RENEW_CERTIFICATE_DAYS: u64 = 30;
 /// Routes that a report lists.
 pub const MAX_ROUTES: usize = 500;
 
@@ -78,6 +82,21 @@ pub struct SecretStatus {
     pub last_read: String,
     /// When its present value was first read.
     pub value_since: Option<String>,
+    /// The error of the last reading; absent if it succeeded.
+    pub error: Option<String>,
+}
+
+/// The client certificate of a credential or an upstream.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClientCertificateStatus {
+    /// `credential` or `upstream`.
+    pub kind: &'static str,
+    /// The name of the credential or upstream.
+    pub name: String,
+    /// When it expires, as RFC 3339; absent if it was never read.
+    pub expires: Option<String>,
+    /// Whole days until it expires, 0 once it has expired; absent if it was never read.
+    pub days_left: Option<u64>,
     /// The error of the last reading; absent if it succeeded.
     pub error: Option<String>,
 }

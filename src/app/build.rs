@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 
 use super::admin_listeners::BoundAdminListeners;
+use super::client_certificates::ClientCertificateWatch;
 use super::error::StartError;
 use super::headers::HeaderValues;
 use super::health::AppHealth;
@@ -36,6 +37,7 @@ pub struct App {
     pub(super) registry: Registry,
     pub(super) manager: TokenManager,
     pub(super) headers: HeaderValues,
+    pub(super) client_certificates: ClientCertificateWatch,
     /// The states of all sources of secrets.
     pub(super) sources: SourceStates,
     pub(super) shared: SharedState,
@@ -70,6 +72,7 @@ impl App {
         let sources = secrets.sources().clone();
         let mut manager = TokenManager::new(TokenMetrics::register(&registry)?, secrets);
         let reload = ReloadMetrics::register(&registry)?;
+        let client_certificates = ClientCertificateWatch::register(&registry)?;
         let connection_limit = ConnectionLimit::new(config.connections.max_connections);
         let counted = connection_limit.clone();
         registry.polled_gauge(
@@ -108,6 +111,7 @@ impl App {
             dropped_lines: Arc::clone(&dropped_lines),
             recent_lines: Arc::clone(&recent_lines),
             open_files: open_files.clone(),
+            client_certificates: client_certificates.statuses(),
         };
         let health = Arc::new(AppHealth::new(manager.handle(), reporter));
         Ok(Self {
@@ -115,6 +119,7 @@ impl App {
             registry,
             manager,
             headers,
+            client_certificates,
             sources,
             shared,
             connection_limit,

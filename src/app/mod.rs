@@ -10,6 +10,7 @@ mod admin_listeners;
 mod announcements;
 pub mod build;
 mod child_process;
+mod client_certificates;
 mod error;
 mod headers;
 mod health;

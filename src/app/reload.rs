@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::admin_listeners::{AdminListeners, BoundAdminListeners};
 use super::announcements;
+use super::client_certificates::ClientCertificateWatch;
 use super::error::StartError;
 use super::headers::HeaderValues;
 use super::listeners::{ListenerChange, Listeners, log_addresses};
@@ -29,7 +30,7 @@ use crate::secret::SourceStates;
 use crate::server::settings::{ShutdownSettings, WorkerCount};
 use crate::server::{ConnectionLimit, WorkerCommand};
 use crate::telemetry::log::{LogFormat, LogGuard};
-use crate::token::TokenManager;
+use crate::token::{ManagerHandle, TokenManager};
 
 /// Interval between two equal reads before a change counts: a file may be half written.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -42,6 +43,7 @@ pub(super) struct Reloader {
     pub(super) text: Option<Vec<u8>>,
     pub(super) manager: TokenManager,
     pub(super) headers: HeaderValues,
+    pub(super) client_certificates: ClientCertificateWatch,
     pub(super) sources: SourceStates,
     pub(super) open_files: OpenFilesNeed,
     pub(super) shared: SharedState,
@@ -71,7 +73,8 @@ struct Prepared {
 }
 
 /// Waits until a file differs from its last read and has settled. On the way it replaces renewed
-/// certificates of listeners, because nothing else depends on them.
+/// certificates of listeners, because nothing else depends on them, and requests new tokens for renewed
+/// client certificates.
 ///
 /// Cancel safe: a dropped call only delays the next look at the files.
 pub(super) async fn changed(
@@ -79,6 +82,7 @@ pub(super) async fn changed(
     text: Option<&[u8]>,
     headers: &mut HeaderValues,
     listeners: &mut Listeners,
+    (client_certificates, tokens): (&mut ClientCertificateWatch, &ManagerHandle),
 ) -> ReloadTrigger {
     let Some(every) = config.watch else { return std::future::pending().await };
     loop {
@@ -87,6 +91,7 @@ pub(super) async fn changed(
             return ReloadTrigger::Config;
         }
         listeners.reread_certificates();
+        client_certificates.reread(tokens);
         if headers.reread().await {
             return ReloadTrigger::Headers;
         }
@@ -168,6 +173,7 @@ impl Reloader {
         self.open_files.check(&new);
         announcements::cleartext(&new);
         announcements::password_grants(&new);
+        self.client_certificates.read(&new);
         self.config = new;
         self.report();
     }

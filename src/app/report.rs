@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::client_certificates::ClientCertificateStatuses;
 use super::open_files::OpenFilesNeed;
 use crate::admin::bundle::BundleParts;
 use crate::admin::report::{
@@ -44,6 +45,7 @@ pub(super) struct Reporter {
     pub(super) last_reload: LastReload,
     pub(super) sources: SourceStates,
     pub(super) open_files: OpenFilesNeed,
+    pub(super) client_certificates: ClientCertificateStatuses,
     /// Empty until the program runs.
     pub(super) dropped_lines: Arc<OnceLock<DroppedLines>>,
     /// Empty until the program runs.
@@ -70,6 +72,11 @@ impl Reporter {
             open_files: self.open_files.report(),
             log_lines_dropped: self.dropped_lines.get().map_or(0, DroppedLines::get),
             secrets: self.sources.snapshot().into_iter().map(secret).collect(),
+            client_certificates: self
+                .client_certificates
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             requests_in_flight: workers.requests.len(),
             requests: workers.requests.iter().take(MAX_REQUESTS).map(request).collect(),
             upstreams: self.upstreams(&plan, &workers),

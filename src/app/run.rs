@@ -100,12 +100,15 @@ impl App {
         self.open_files.check(&self.config);
         announcements::cleartext(&self.config);
         announcements::password_grants(&self.config);
+        let mut client_certificates = self.client_certificates;
+        client_certificates.read(&self.config);
         let mut reloader = Reloader {
             text: std::fs::read(&self.config.path).ok(),
             startup_only: StartupOnly::of(&self.config),
             config: self.config,
             manager: self.manager,
             headers: self.headers,
+            client_certificates,
             sources: self.sources,
             open_files: self.open_files,
             shared: self.shared,
@@ -165,8 +168,14 @@ impl Reloader {
         log: &LogGuard,
     ) -> ShutdownReason {
         loop {
-            let (text, headers) = (self.text.as_deref(), &mut self.headers);
-            let files = changed(&self.config, text, headers, &mut self.listeners);
+            let tokens = self.manager.handle();
+            let files = changed(
+                &self.config,
+                self.text.as_deref(),
+                &mut self.headers,
+                &mut self.listeners,
+                (&mut self.client_certificates, &tokens),
+            );
             // All four are cancel safe, so the branches that lose a round lose nothing.
             let trigger = tokio::select! {
                 signal = signals.next() => match signal {

@@ -1,17 +1,22 @@
 //! The checks that need the whole file: names that lead nowhere, routes that claim the same requests,
 //! routes that would let apps reach a token endpoint.
 
+use std::sync::Arc;
+
 use super::clients::ParsedClient;
 use super::credentials::ParsedCredential;
 use super::routes::Route;
 use super::upstreams::ParsedUpstream;
 use crate::diagnostics::{Diagnostic, Item, Section, nearest};
 use crate::net::Origin;
+use crate::net::tls::TlsSettings;
 use crate::oauth::TokenEndpoint;
 use crate::proxy::policy::settings::{
     AllowedClients, ClientCredential, RouteSettings, UpstreamSettings,
 };
 use crate::route::{Methods, PathPattern, Rule, Table};
+use crate::token::Credential;
+use crate::token::credential::Binding;
 
 /// Reports every problem that only the whole file shows. If a section is misspelt, the problems that
 /// follow from its absence are left out.
@@ -54,6 +59,43 @@ pub(super) fn all(
     conflicts(upstreams);
     token_endpoints(upstreams, credentials);
     token_headers(upstreams, credentials, clients);
+    bound_tokens(upstreams, credentials);
+}
+
+/// A certificate-bound token is of use only on connections with its certificate: with TLS, and without a
+/// certificate of the upstream's own. One that `[tls]` gives to all gives way.
+fn bound_tokens(upstreams: &[ParsedUpstream<'_>], credentials: &[ParsedCredential<'_>]) {
+    for parsed in upstreams {
+        let Some(upstream) = &parsed.settings else { continue };
+        let names = upstream
+            .routes
+            .iter()
+            .map(|route| route.credential.as_ref().unwrap_or(&upstream.credential));
+        let of = |name: &Arc<str>| {
+            let mut known = credentials.iter().filter_map(|found| found.credential.as_ref());
+            known.find(|credential| credential.name == *name)
+        };
+        let bound = |credential: &&Credential| credential.binding == Binding::Certificate;
+        let Some(credential) = names.filter_map(of).find(bound) else { continue };
+        let name = &credential.name;
+        let TlsSettings { client_certificate, .. } = &upstream.connection.tls;
+        if let Some(item) = &parsed.certificate
+            && *client_certificate != credential.tls.client_certificate
+        {
+            let problem = Diagnostic::error("two client certificates for the same connections")
+                .label(format!("the tokens of credential `{name}` are bound to its own"))
+                .hint("remove this one: connections present the certificate of the token that they carry");
+            item.fail(problem);
+        }
+        if let Some(item) = &parsed.url
+            && !upstream.connection.origin.is_https()
+        {
+            let problem = Diagnostic::error("a certificate-bound token needs https://")
+                .label("no certificate is shown here")
+                .hint(format!("see bound of credential `{name}`"));
+            item.fail(problem);
+        }
+    }
 }
 
 /// A header that carries the token may have no second source, and no trailer may have its name.

@@ -21,7 +21,7 @@ use crate::oauth::presets::{self, Preset};
 use crate::secret::{Reference, StoreHttpSettings};
 use crate::sensitive::Sensitive;
 use crate::token::Credential;
-use crate::token::credential::{ClientIdSource, Grouping, MissingScopes, RefreshPolicy};
+use crate::token::credential::{Binding, ClientIdSource, Grouping, MissingScopes, RefreshPolicy};
 
 /// A credential that the file names, and its settings if they can be used.
 pub(super) struct ParsedCredential<'c> {
@@ -46,6 +46,9 @@ const METHODS: [(&str, ClientAuth); 7] = [
     ("self_signed_tls_client_auth", ClientAuth::SelfSignedTlsClientAuth),
     ("none", ClientAuth::None),
 ];
+
+const BINDINGS: [(&str, Binding); 2] =
+    [("none", Binding::None), ("certificate", Binding::Certificate)];
 
 const ENCODINGS: [(&str, BasicEncoding); 2] =
     [("rfc6749", BasicEncoding::Rfc6749), ("raw", BasicEncoding::Raw)];
@@ -117,11 +120,19 @@ fn credential<'c>(
     let policy = policy(section);
     let auth = auth?;
     check_proof(section, auth, &tls);
+    let binding = binding(section, &tls);
     if grant_key.is_none() && matches!(dialect.grant, Grant::JwtBearer(_)) {
         return None;
     }
     let (endpoint, client_id, grant_parameters) = (endpoint?, client_id?, grant_parameters?);
     let egress = origin(&endpoint).and_then(|origin| egress.towards(&origin));
+    if binding == Binding::Certificate && origin(&endpoint).is_some_and(|to| !to.is_https()) {
+        let item = section.item("bound");
+        item.map(|item| {
+            item.reject("the token endpoint is http://, where no certificate is shown")
+        });
+        return None;
+    }
     Some(Credential {
         name: Arc::from(name),
         endpoint,
@@ -135,11 +146,22 @@ fn credential<'c>(
         auth,
         dialect,
         tls,
+        binding,
         egress,
         grouping,
         revocation,
         policy,
     })
+}
+
+/// The binding of the tokens, which needs a client certificate.
+fn binding(section: &Section<'_>, tls: &TlsSettings) -> Binding {
+    let binding = section.choice("bound", &BINDINGS, Binding::default());
+    if binding == Binding::Certificate && tls.client_certificate.is_none() {
+        let hint = "the certificate to which the tokens of this credential are bound";
+        section.missing("tls.client_certificate_file", hint);
+    }
+    binding
 }
 
 /// The place of what proves the client: `client_assertion` or `client_secret`.

@@ -34,6 +34,10 @@ pub(super) struct ParsedUpstream<'c> {
     pub(super) listeners: Vec<ListenerSettings>,
     /// The name of its credential, and the place of the name.
     pub(super) credential: Option<(String, Item<'c>)>,
+    /// The place of its own client certificate, if it has one.
+    pub(super) certificate: Option<Item<'c>>,
+    /// The place of its URL.
+    pub(super) url: Option<Item<'c>>,
     /// Its routes, in the order of the settings.
     pub(super) routes: Vec<Route<'c>>,
 }
@@ -133,6 +137,7 @@ fn upstream<'c>(
     let context = RouteContext { incoming, clients: &server.clients, mount: &mount, renew_on };
     let routes = routes::read(section, &context);
     let egress = egress::read(&section.section("egress"), egress, &stores);
+    let certificate = section.section("tls").item("client_certificate_file");
     let tls = tls::read(&section.section("tls"), tls);
     let websocket = |route: &Route<'_>| Some(route.settings.as_ref()?.upgrade.websocket);
     let upgrades = routes.iter().filter_map(websocket).any(|allowed| allowed);
@@ -169,7 +174,7 @@ fn upstream<'c>(
     if let (Some(item), Some(settings)) = (&url_item, &settings) {
         warn_of_doubled_paths(item, settings);
     }
-    ParsedUpstream { settings, listeners, credential, routes }
+    ParsedUpstream { settings, listeners, credential, certificate, url: url_item, routes }
 }
 
 /// Warns if the path of the URL and the path of a route together make one that no server has.

@@ -23,7 +23,7 @@ use super::Origin;
 use super::egress::{self, TunnelProxy};
 use super::origin::bracketed;
 use super::resolve::Resolver;
-use super::tls::{Alpn, ClientTls, TlsCache, TlsSettings};
+use super::tls::{Alpn, ClientIdentity, ClientTls, TlsCache, TlsSettings};
 use crate::x509::TlsSetupError;
 use crate::x509::certificate::Certificate;
 use crate::x509::verify::ChainRecorder;
@@ -102,6 +102,13 @@ impl Connector {
     #[must_use]
     pub fn with_diagnostics(self) -> Self {
         Self { diagnostics: true, ..self }
+    }
+
+    /// The same with this client certificate in place of that of its settings.
+    #[must_use]
+    pub fn with_identity(self, identity: &ClientIdentity) -> Self {
+        let tls = self.tls.map(|(tls, name)| (tls.with_identity(identity), name));
+        Self { tls, ..self }
     }
 
     /// The origin that it connects to.

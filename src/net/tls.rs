@@ -2,13 +2,18 @@
 //!
 //! No setting turns verification off; settings can only add roots.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
 
@@ -57,7 +62,8 @@ pub enum MinVersion {
     Tls13,
 }
 
-/// Files of a client certificate, read whenever a TLS configuration is built.
+/// Files of a client certificate, read whenever a TLS configuration is built, or once for all
+/// connections of a credential's token request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientCertificate {
     /// PEM certificate chain, leaf first.
@@ -75,6 +81,64 @@ impl ClientCertificate {
         private_key(&self.key_file)?;
         let chain = certificates(&self.certificate_file)?;
         Ok(chain.first().and_then(|leaf| Certificate::read(leaf)))
+    }
+
+    /// Reads the certificate and its key.
+    ///
+    /// # Errors
+    /// A file that cannot be read or has other content, or a key that is not that of the certificate.
+    pub fn load(&self) -> Result<ClientIdentity, TlsSetupError> {
+        let chain = certificates(&self.certificate_file)?;
+        let key = private_key(&self.key_file)?;
+        let thumbprint = chain.first().map(|leaf| digest(&SHA256, leaf));
+        let thumbprint = thumbprint.map(|hash| URL_SAFE_NO_PAD.encode(hash));
+        let chain_hash =
+            digest(&SHA256, &chain.iter().map(AsRef::as_ref).collect::<Vec<_>>().concat());
+        let certificate = chain.first().and_then(|leaf| Certificate::read(leaf));
+        let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| {
+            let file = self.certificate_file.display();
+            TlsSetupError::new(format!("{file}: unusable as a client certificate: {error}"))
+        })?;
+        Ok(ClientIdentity {
+            resolver: Arc::new(SingleCertAndKey::from(key)),
+            chain_hash: URL_SAFE_NO_PAD.encode(chain_hash).into(),
+            thumbprint: thumbprint.unwrap_or_default().into(),
+            certificate,
+        })
+    }
+}
+
+/// A client certificate with its key, as they were read at one time. Two that were read from the same
+/// chain are equal.
+pub struct ClientIdentity {
+    resolver: Arc<dyn ResolvesClientCert>,
+    /// SHA-256 of the whole chain, base64url.
+    chain_hash: Box<str>,
+    thumbprint: Box<str>,
+    certificate: Option<Certificate>,
+}
+
+impl ClientIdentity {
+    /// The certificate's SHA-256 in base64url: `x5t#S256` (RFC 8705 section 3.1).
+    pub fn thumbprint(&self) -> &str {
+        &self.thumbprint
+    }
+
+    /// The certificate for people; `None` if it cannot be parsed.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+}
+
+impl PartialEq for ClientIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        self.chain_hash == other.chain_hash
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ClientIdentity").field(&self.thumbprint).finish()
     }
 }
 
@@ -109,6 +173,15 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
+    /// The same configuration with another client certificate. Sessions of the old one are not resumed:
+    /// a resumed session is that of the certificate which its first handshake presented.
+    pub(super) fn with_identity(&self, identity: &ClientIdentity) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.client_auth_cert_resolver = Arc::clone(&identity.resolver);
+        config.resumption = Resumption::default();
+        Self { config: Arc::new(config), verifier: Arc::clone(&self.verifier) }
+    }
+
     /// The same configuration with a recorder of the server's chain; the verifier decides as before.
     pub(super) fn with_chain_recorder(&self) -> (Arc<ClientConfig>, ChainRecorder) {
         let recorder = ChainRecorder::default();
@@ -193,14 +266,7 @@ fn build(
         .with_custom_certificate_verifier(verifier);
     let mut config = match &settings.client_certificate {
         None => builder.with_no_client_auth(),
-        Some(files) => {
-            let chain = certificates(&files.certificate_file)?;
-            let key = private_key(&files.key_file)?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| {
-                let file = files.certificate_file.display();
-                TlsSetupError::new(format!("{file}: unusable as a client certificate: {error}"))
-            })?
-        }
+        Some(files) => builder.with_client_cert_resolver(files.load()?.resolver),
     };
     config.alpn_protocols = alpn.protocols();
     // An observer can replay early data (RFC 8446 section 8).

@@ -228,6 +228,11 @@ pub enum MalformedResponse {
     /// The token has ended already.
     #[error("its token has ended already")]
     Ended,
+    /// The token is a JWT whose `cnf` names another client certificate than that of the request.
+    #[error(
+        "its token is bound to another certificate than the one that was presented (cnf, x5t#S256)"
+    )]
+    OtherCertificate,
 }
 
 impl MalformedResponse {
@@ -251,6 +256,10 @@ impl MalformedResponse {
                 "set requested_token_type to access_token, or to what the server issues for APIs",
             ),
             Self::Ended => Some("compare this machine's clock with the server's"),
+            Self::OtherCertificate => Some(
+                "does a gateway in front of the token server end TLS, or is another certificate \
+                 registered for the client?",
+            ),
             Self::NoTokenType => Some("unset require_token_type if the server never sends it"),
             _ => None,
         }

@@ -2,10 +2,11 @@
 //!
 //! `scope`, `endpoint` and `client_auth` define the terms, `jws` signs assertions and `dpop` proofs, `dialect` and `presets` the deviations of
 //! known servers. `request` writes requests, `token_response` reads answers, with `content_coding`,
-//! `field_path` and `json_time`, `lifetime` computes the life of a token, and `error` classifies failures.
+//! `field_path` and `json_time`, `confirmation` the certificate that a token names, `lifetime` computes the life of a token, and `error` classifies failures.
 
 pub mod assertion;
 pub mod client_auth;
+pub mod confirmation;
 mod content_coding;
 pub mod dialect;
 pub mod dpop;

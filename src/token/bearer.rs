@@ -1,6 +1,7 @@
 //! `Bearer`: a token as requests carry it (RFC 6750): a header value made once, marked sensitive.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
@@ -8,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fingerprint::Fingerprint;
 use crate::clock::Moment;
+use crate::net::tls::ClientIdentity;
 use crate::oauth::{Scope, ScopeSet};
 use crate::sensitive::Sensitive;
 
@@ -42,6 +44,9 @@ pub struct Bearer {
     fingerprint: String,
     /// The scopes of the answer.
     granted: Option<ScopeSet>,
+    /// The client certificate to which the token is bound. It stands beside the token, so that a request
+    /// that holds the one holds the other.
+    identity: Option<Arc<ClientIdentity>>,
 }
 
 /// Largest difference of two expiries of one token: servers state whole seconds.
@@ -81,6 +86,7 @@ impl Bearer {
             ends,
             fingerprint,
             granted,
+            identity: None,
         })
     }
 
@@ -89,6 +95,19 @@ impl Bearer {
     #[must_use]
     pub fn granting(self, granted: Option<ScopeSet>) -> Self {
         Self { granted, ..self }
+    }
+
+    /// The token bound to the client certificate of its token request; `None` for a token that any
+    /// connection may carry.
+    #[must_use]
+    pub fn bound_to(self, identity: Option<Arc<ClientIdentity>>) -> Self {
+        Self { identity, ..self }
+    }
+
+    /// The client certificate that a connection must have been opened with to carry the token (RFC 8705
+    /// section 3); `None` for a token that any connection may carry.
+    pub fn identity(&self) -> Option<&Arc<ClientIdentity>> {
+        self.identity.as_ref()
     }
 
     /// The scopes of a set that the token does not grant.

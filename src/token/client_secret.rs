@@ -1,19 +1,25 @@
 //! The id and secrets of a client, as their sources hold them now.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 
 use super::credential::{ClientIdSource, Credential};
 use super::fingerprint::Fingerprint;
+use crate::net::tls::{ClientCertificate, ClientIdentity};
 use crate::oauth::ClientCredentials;
 use crate::oauth::dialect::{Grant, GrantKey, KeyFormat};
 use crate::oauth::google_key::service_account_key;
 use crate::secret::{CredentialPart, Freshness, Reference, SecretError, SecretFault, Store};
 use crate::sensitive::Sensitive;
+use crate::x509::TlsSetupError;
 
 /// An id and secrets that were read.
 #[derive(Clone)]
 pub(super) struct LoadedCredentials {
     pub(super) client: ClientCredentials,
+    /// The client certificate of the token request.
+    pub(super) identity: Option<Arc<ClientIdentity>>,
     /// The fingerprint of all together.
     pub(super) fingerprint: Fingerprint,
 }
@@ -24,8 +30,9 @@ impl LoadedCredentials {
         credential: &Credential,
         store: &Store,
         freshness: Freshness,
-    ) -> Result<Self, SecretError> {
+    ) -> Result<Self, LoadError> {
         let client = read_client(credential, Some((store, freshness))).await?;
+        let identity = load_identity(credential)?;
         let headers: Vec<_> = client.headers.iter().map(|(_, value)| value.as_bytes()).collect();
         let secret = client.secret.as_ref().map(Sensitive::expose);
         let certificate = client.certificate.as_ref().map(Sensitive::expose);
@@ -34,10 +41,31 @@ impl LoadedCredentials {
             grant_key.map(|key| (key.private_key.expose(), &key.key_id, &key.token_uri));
         let parameters: Vec<_> =
             client.grant_parameters.iter().map(|(_, value)| value.expose()).collect();
-        let all = (client.id.expose(), secret, certificate, grant_key, parameters, headers);
+        let presented = identity.as_ref().map(|identity| identity.thumbprint());
+        let all =
+            (client.id.expose(), secret, certificate, grant_key, parameters, headers, presented);
         let fingerprint = Fingerprint::of(all);
-        Ok(Self { client, fingerprint })
+        Ok(Self { client, identity, fingerprint })
     }
+}
+
+/// Loads the client certificate that a credential presents; `None` if it has none.
+pub(super) fn load_identity(
+    credential: &Credential,
+) -> Result<Option<Arc<ClientIdentity>>, LoadError> {
+    let files = credential.tls.client_certificate.as_ref();
+    Ok(files.map(ClientCertificate::load).transpose()?.map(Arc::new))
+}
+
+/// The reason why there is nothing to prove the client with.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A reference could not be read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The client certificate or its key cannot be used.
+    #[error("the client certificate cannot be used: {0}")]
+    ClientCertificate(#[from] TlsSetupError),
 }
 
 /// Reads the id and secrets of a credential, past any cache where there is no store.

@@ -41,6 +41,8 @@ pub struct Credential {
     pub dialect: Dialect,
     /// TLS towards the token endpoint.
     pub tls: TlsSettings,
+    /// The proof that a connection to an upstream gives beside a token.
+    pub binding: Binding,
     /// The egress proxy that leads to the token endpoint.
     pub egress: Option<EgressProxy>,
     /// The sharing of tokens among routes.
@@ -96,6 +98,17 @@ impl Credential {
             && self.secret_headers == other.secret_headers
             && self.auth == other.auth
     }
+}
+
+/// The binding of tokens to a proof that whoever sends them may do so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Binding {
+    /// None: whoever holds a token may send it (RFC 6750 section 1.2).
+    #[default]
+    None,
+    /// The client certificate of the token request, which connections to upstreams must present too
+    /// (RFC 8705 section 3).
+    Certificate,
 }
 
 /// A client id, which is no secret (RFC 6749 section 2.2).

@@ -11,20 +11,22 @@ use http::header::DATE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::client_secret::LoadedCredentials;
-use super::credential::Credential;
+use super::client_secret::{LoadError, LoadedCredentials};
+use super::credential::{Binding, Credential};
 use super::endpoint_client::{MAX_RESPONSE_BYTES, connector};
 use super::fingerprint::Fingerprint;
 use super::schedule::MIN_CALL_INTERVAL;
 use crate::clock::{Moment, seconds};
 use crate::net::control::{self, CallError, Limits};
+use crate::net::tls::ClientIdentity;
+use crate::oauth::confirmation::names_other_certificate;
 use crate::oauth::dialect::GrantKind;
 use crate::oauth::error::{ErrorCode, FailureClass, MalformedResponse, TokenError};
 use crate::oauth::lifetime::{Lifetime, lifetime};
 use crate::oauth::request::RequestError;
 use crate::oauth::token_response::{self, IssuedToken};
 use crate::oauth::{ClientRequest, GrantType, RevokedToken, ScopeSet, TokenEndpoint};
-use crate::secret::{Freshness, SecretError, Store};
+use crate::secret::{Freshness, Store};
 use crate::sensitive::Sensitive;
 use crate::x509::TlsSetupError;
 
@@ -41,6 +43,8 @@ pub struct Fetched {
     /// The secret that the server accepted; `None` for a refresh grant, which may go without one, and for
     /// a token exchange, whose subject token changes by itself.
     pub secret: Option<Fingerprint>,
+    /// The client certificate to which the token is bound; `None` for a token that is not bound.
+    pub identity: Option<Arc<ClientIdentity>>,
 }
 
 /// A source of tokens; the refresher's tests bring their own.
@@ -145,13 +149,13 @@ impl Fetch for TokenClient {
         let Some(endpoint) = &self.credential.revocation else { return Ok(()) };
         let loaded = self.load(Freshness::Cached).await?;
         let request = self.request(endpoint, &loaded, SystemTime::now()).revocation(token)?;
-        let status = self.call(endpoint, request).await?.status();
+        let status = self.call(endpoint, &loaded, request).await?.status();
         if status.is_success() { Ok(()) } else { Err(FetchError::Revocation(status.as_u16())) }
     }
 }
 
 impl TokenClient {
-    async fn load(&self, freshness: Freshness) -> Result<LoadedCredentials, SecretError> {
+    async fn load(&self, freshness: Freshness) -> Result<LoadedCredentials, LoadError> {
         LoadedCredentials::load(&self.credential, &self.store, freshness).await
     }
 
@@ -222,7 +226,7 @@ impl TokenClient {
             None => dialect.grant.kind(),
         };
         let refused = |error| FetchError::Refused { error, secret, grant: kind };
-        let mut response = self.call(endpoint, request).await?;
+        let mut response = self.call(endpoint, loaded, request).await?;
         if !response.status().is_success() {
             ensure_date(response.headers_mut(), SystemTime::now());
         }
@@ -235,6 +239,13 @@ impl TokenClient {
         if lifetime.life.is_zero() {
             return Err(refused(TokenError::Malformed(MalformedResponse::Ended)));
         }
+        let bound = self.credential.binding == Binding::Certificate;
+        let identity = loaded.identity.clone().filter(|_| bound);
+        let token = issued.access_token.expose();
+        // The upstream would refuse it, and its 401 would not say why.
+        if identity.as_ref().is_some_and(|mine| names_other_certificate(token, mine.thumbprint())) {
+            return Err(refused(TokenError::Malformed(MalformedResponse::OtherCertificate)));
+        }
         let clock_offset = issued.date.map(|date| clock_offset(date, sent.wall, received));
         if refresh.is_none() {
             self.keep(loaded);
@@ -242,7 +253,7 @@ impl TokenClient {
         // Subject tokens change by themselves: a new one is no rotation of the client's secret.
         let proven = matches!(kind, GrantKind::RefreshToken | GrantKind::TokenExchange);
         let secret = (!proven).then_some(secret);
-        Ok(Fetched { issued, lifetime, sent, clock_offset, secret })
+        Ok(Fetched { issued, lifetime, sent, clock_offset, secret, identity })
     }
 
     fn request<'a>(
@@ -258,9 +269,10 @@ impl TokenClient {
     async fn call(
         &self,
         endpoint: &TokenEndpoint,
+        loaded: &LoadedCredentials,
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, FetchError> {
-        let connector = connector(&self.credential, endpoint)?;
+        let connector = connector(&self.credential, endpoint, loaded.identity.as_deref())?;
         let timeout = self.credential.policy.timeout;
         let limits = Limits { time: timeout, body_bytes: MAX_RESPONSE_BYTES };
         Ok(control::call(&connector, request, limits, token_response::is_whole).await?.response)
@@ -289,9 +301,9 @@ fn clock_offset(date: SystemTime, sent: SystemTime, received: SystemTime) -> f64
 /// The reason why a token request failed. Its text holds no secret and nothing of the server's text.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// A reference could not be read.
+    /// What proves the client could not be read: no call was made without it.
     #[error(transparent)]
-    Secret(#[from] SecretError),
+    Load(#[from] LoadError),
     /// The secret was refused lately or too often and has not changed: no call was made.
     #[error(
         "the server has refused this client id and secret; they are tried again later or when they \
@@ -339,8 +351,9 @@ impl FetchError {
     /// The failure as a word of a fixed list: the server's own code where an RFC lists it.
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Secret(_) => "secret_unreadable",
+            Self::Load(LoadError::Secret(_)) => "secret_unreadable",
             Self::SecretSuppressed => "secret_refused",
+            Self::Load(LoadError::ClientCertificate(_)) => "client_certificate_unusable",
             Self::Request(_) | Self::Tls(_) | Self::Header | Self::Revocation(_) => "settings",
             Self::Call(_) => self.result(),
             Self::Refused { error, .. } => error.word(),

@@ -53,6 +53,17 @@ impl ManagerHandle {
         matching.map(|entry| entry.reader.force_refresh()).count()
     }
 
+    /// Fetches new tokens for a credential whose client certificate has changed. A lazy token that is not
+    /// in use is left alone.
+    pub fn renew(&self, credential: &str) {
+        for entry in self.lock().iter() {
+            let status = entry.status();
+            if *status.credential == *credential && status.wanted() {
+                entry.reader.force_refresh();
+            }
+        }
+    }
+
     /// Requests a token for each unusable one of a credential, or of all credentials that are not
     /// lazy.
     pub fn ask(&self, credential: Option<&str>) {

@@ -11,17 +11,20 @@ use http::header::DATE;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-use super::client_secret::read_client;
-use super::credential::Credential;
-use super::endpoint_client::MAX_RESPONSE_BYTES;
-pub use super::endpoint_client::connector;
+use super::client_secret::{LoadError, load_identity, read_client};
+use super::credential::{Binding, Credential};
+use super::endpoint_client::{self, MAX_RESPONSE_BYTES};
 use super::fetch::FetchError;
 use super::fingerprint::Fingerprint;
+use crate::net::connect::Connector;
 use crate::net::control::{self, Limits};
+use crate::oauth::confirmation::names_other_certificate;
 use crate::oauth::dialect::GrantKind;
-use crate::oauth::error::TokenError;
+use crate::oauth::error::{MalformedResponse, TokenError};
 use crate::oauth::lifetime::lifetime;
-use crate::oauth::{ClientCredentials, ClientRequest, GrantType, ScopeSet, token_response};
+use crate::oauth::{
+    ClientCredentials, ClientRequest, GrantType, ScopeSet, TokenEndpoint, token_response,
+};
 use crate::sensitive::Sensitive;
 
 /// Length in bytes at which a part of a secret counts as the secret itself.
@@ -67,17 +70,33 @@ impl ClockOffset {
     }
 }
 
+/// A connector to one of the credential's endpoints, with its client certificate as it is now.
+///
+/// # Errors
+/// The TLS settings or the certificate cannot be used.
+pub fn connector(
+    credential: &Credential,
+    endpoint: &TokenEndpoint,
+) -> Result<Connector, FetchError> {
+    let identity = load_identity(credential)?;
+    Ok(endpoint_client::connector(credential, endpoint, identity.as_deref())?)
+}
+
 /// Requests one token from a credential's endpoint.
 ///
 /// # Errors
 /// The request failed; the error has a hint where a remedy is known.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
     let Credential { endpoint, dialect, auth, policy, .. } = credential;
-    let client = read_client(credential, None).await.map_err(FetchError::from)?;
+    let client = read_client(credential, None).await.map_err(LoadError::from);
+    let client = client.map_err(FetchError::from)?;
     let now = SystemTime::now();
     let request = ClientRequest { endpoint, dialect, auth: *auth, client: &client, now };
     let request = request.token(GrantType::of(dialect), scopes).map_err(FetchError::from)?;
-    let connector = connector(credential, endpoint).map_err(FetchError::from)?.with_diagnostics();
+    let identity = load_identity(credential).map_err(FetchError::from)?;
+    let connector = endpoint_client::connector(credential, endpoint, identity.as_deref())
+        .map_err(FetchError::from)?
+        .with_diagnostics();
     let limits = Limits { time: policy.timeout, body_bytes: MAX_RESPONSE_BYTES };
     let answer = control::call(&connector, request, limits, token_response::is_whole)
         .await
@@ -86,6 +105,12 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     let offset = ClockOffset::of(&parts.headers, SystemTime::now());
     let issued = token_response::parse(dialect, scopes, parts.status, &parts.headers, &body)
         .map_err(|error| ProbeError::refused(error, &client, dialect.grant.kind(), offset))?;
+    let mine = identity.filter(|_| credential.binding == Binding::Certificate);
+    let token = issued.access_token.expose();
+    if mine.is_some_and(|mine| names_other_certificate(token, mine.thumbprint())) {
+        let error = TokenError::Malformed(MalformedResponse::OtherCertificate);
+        return Err(ProbeError::refused(error, &client, dialect.grant.kind(), offset));
+    }
     let life = lifetime(&issued, now, SystemTime::now(), dialect.default_lifetime).life;
     Ok(Probe { token: issued.access_token, life, granted: issued.scope, offset })
 }

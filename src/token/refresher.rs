@@ -243,7 +243,7 @@ impl<F: Fetch> Refresher<F> {
     }
 
     fn on_issued(&mut self, fetched: Fetched, refresh: Option<Sensitive>, took: Duration) {
-        let Fetched { mut issued, lifetime, sent, clock_offset, secret } = fetched;
+        let Fetched { mut issued, lifetime, sent, clock_offset, secret, identity } = fetched;
         if let Some(rotation) = self.gate.accepted(secret, sent.mono, Instant::now()) {
             self.metrics.rotated(ACCEPTED);
             self.log.secret_changed(rotation, true);
@@ -264,7 +264,8 @@ impl<F: Fetch> Refresher<F> {
             lifetime.life,
         );
         // Anchored, because a clock may have jumped during the call.
-        let bearer = bearer.map(|bearer| bearer.granting(issued.scope).anchored(Moment::now()));
+        let bearer = bearer
+            .map(|bearer| bearer.granting(issued.scope).bound_to(identity).anchored(Moment::now()));
         let Some(bearer) = bearer else {
             return self.on_failed(&FetchError::Header, None, took);
         };

@@ -9,7 +9,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::bearer::TokenHeader;
-use super::credential::{ClientIdSource, Credential, Grouping, RefreshPolicy};
+use super::credential::{Binding, ClientIdSource, Credential, Grouping, RefreshPolicy};
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
 use super::fingerprint::Fingerprint;
 use super::manager::TokenManager;
@@ -293,7 +293,7 @@ impl Fetcher {
             date: None,
         };
         let lifetime = Lifetime { life, ignored: None };
-        Fetched { issued, lifetime, sent, clock_offset: None, secret }
+        Fetched { issued, lifetime, sent, clock_offset: None, secret, identity: None }
     }
 }
 
@@ -312,6 +312,7 @@ pub fn credential(policy: RefreshPolicy) -> Credential {
         auth: ClientAuth::None,
         dialect: Dialect::default(),
         tls: TlsSettings::default(),
+        binding: Binding::None,
         egress: None,
         grouping: Grouping::PerScopeSet,
         revocation: None,

@@ -283,6 +283,9 @@ impl fmt::Display for TokenUnavailable {
                     "timeout" => "no answer in time",
                     "rate_limited" => "it asks for fewer calls",
                     "redirect" => "it leads elsewhere, which is not followed",
+                    "client_certificate_unusable" => {
+                        return f.write_str("the client certificate cannot be used; see the log");
+                    }
                     "malformed" => "its answer holds no token that can be used",
                     // An error code of an RFC says it all.
                     code => code,

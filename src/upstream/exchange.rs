@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::{Request, Response};
 
 use super::error::SendError;
 use crate::body::Body;
+use crate::net::tls::ClientIdentity;
 
 /// Which connections may carry a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +58,16 @@ pub trait Transport {
     type Connection: SendRequest;
 
     /// Acquires an open connection or makes a new one. The time-out for a response starts afterwards,
-    /// because connecting has its own.
+    /// because connecting has its own. With `identity`, that of a certificate-bound token, the
+    /// connection is one that was opened with this certificate and no other.
     ///
     /// # Errors
     /// The reason why there is no connection; nothing was sent.
-    fn acquire(&self, reuse: Reuse) -> impl Future<Output = Result<Self::Connection, SendError>>;
+    fn acquire(
+        &self,
+        reuse: Reuse,
+        identity: Option<&Arc<ClientIdentity>>,
+    ) -> impl Future<Output = Result<Self::Connection, SendError>>;
 }
 
 /// A connection for one request.

@@ -42,7 +42,7 @@ pub(super) struct Http1Connections {
     idle: RefCell<Vec<Http1Connection>>,
     max_idle: usize,
     /// Notified when a connection has become idle.
-    pub released: Notify,
+    pub released: Rc<Notify>,
 }
 
 /// A connection between two exchanges.
@@ -59,8 +59,8 @@ pub(super) struct Http1Connection {
 
 impl Http1Connections {
     /// No connection yet, and at most `max_idle` that are kept.
-    pub fn new(max_idle: usize) -> Self {
-        Self { max_idle, ..Self::default() }
+    pub fn new(max_idle: usize, released: Rc<Notify>) -> Self {
+        Self { max_idle, released, ..Self::default() }
     }
 
     /// Takes the newest idle connection that can carry a request, so that the others age out.

@@ -106,6 +106,11 @@ pub(super) enum ConnectSlot<'a> {
 }
 
 impl Http2Connections {
+    /// No connection yet.
+    pub fn new(released: Rc<Notify>) -> Self {
+        Self { released, ..Self::default() }
+    }
+
     /// The newest connection with room for one more request and a frame within `max_idle`.
     pub fn with_room(&self, now: Instant, max_idle: Duration) -> Option<Http2Connection> {
         let mut open = self.open.borrow_mut();
@@ -118,11 +123,11 @@ impl Http2Connections {
         open.iter().rev().find(fits).cloned()
     }
 
-    /// Closes the oldest connection that carries no request.
-    pub fn close_one_idle(&self) {
+    /// Closes the oldest connection that carries no request, and returns false if there is none.
+    pub fn close_one_idle(&self) -> bool {
         let mut open = self.open.borrow_mut();
         let idle = open.iter().position(|connection| connection.state.streams.get() == 0);
-        idle.map(|index| open.remove(index));
+        idle.map(|index| open.remove(index)).is_some()
     }
 
     /// Waits for the connection that another request is making, or makes the caller the leader.
@@ -208,6 +213,11 @@ impl Http2Connections {
             let in_use = state.streams.get() > 0 || state.silence(now) < keep;
             connection.is_open() && state.retire_at > now && in_use
         });
+    }
+
+    /// True if no connection is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.borrow().is_empty()
     }
 
     /// The number of connections that carry no request.

@@ -1,14 +1,19 @@
 //! A worker's own connections to one upstream.
 //!
+//! They are grouped by the client certificate that they were opened with: a certificate-bound token (RFC
+//! 8705 section 3) travels only on connections with its own certificate, and other tokens only on those
+//! with the upstream's.
+//!
 //! A connection is reused only when both bodies on it have ended, and never after one was cut, timed out
 //! or left unread. At most `max_connections` are open; further requests wait in turn, for as long as the
 //! time-out for connecting.
 //!
 //! The pool repeats nothing: it reports a request that fails, and whether any byte of it was sent.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,26 +32,39 @@ use super::settings::{Protocol, Settings};
 use super::state::UpstreamState;
 use crate::body::Body;
 use crate::net::connect::{self, ConnectError, Connector};
-use crate::net::tls::{Alpn, TlsCache};
+use crate::net::tls::{Alpn, ClientIdentity, TlsCache};
 use crate::x509::TlsSetupError;
 
 /// The connections of one worker to one upstream; clones share them.
 #[derive(Clone)]
-pub struct Pool(Rc<PoolInner>);
+pub struct Pool(Rc<Groups>);
 
+/// All connections, by the client certificate that they were opened with.
+struct Groups {
+    /// Those with the upstream's own certificate, or with none.
+    own: Rc<PoolInner>,
+    /// Those with the certificates of bound tokens.
+    bound: RefCell<Vec<Rc<PoolInner>>>,
+}
+
+/// The connections with one client certificate.
 struct PoolInner {
     settings: Arc<Settings>,
     state: Arc<UpstreamState>,
+    /// The certificate of a bound token; `None` for the upstream's own.
+    identity: Option<Arc<ClientIdentity>>,
     connector: Connector,
     /// Makes HTTP/1.1 connections, the only ones that can be upgraded to another protocol.
     http1_connector: Option<Connector>,
     authority: Authority,
     http1: Rc<Http1Connections>,
     http2: Http2Connections,
-    /// One permit for each connection that may still be opened.
+    /// One permit for each connection that may still be opened, with whatever certificate.
     permits: Arc<Semaphore>,
     /// Cloned by each request that waits for a connection.
     queue: Rc<()>,
+    /// All groups of the pool, which share the permits.
+    groups: Weak<Groups>,
 }
 
 /// A connection for one request.
@@ -79,49 +97,98 @@ impl Pool {
             .parse()
             .map_err(|_| TlsSetupError::new(format!("{authority} is no authority")))?;
         let permits = max_connections.clamp(1, Semaphore::MAX_PERMITS);
-        Ok(Self(Rc::new(PoolInner {
-            connector: settings.connector(cache)?,
-            http1_connector: http1.transpose()?,
+        let (connector, http1_connector) = (settings.connector(cache)?, http1.transpose()?);
+        let pool = |groups: &Weak<Groups>| PoolInner {
+            identity: None,
+            connector,
+            http1_connector,
             authority,
-            http1: Rc::new(Http1Connections::new(settings.max_idle)),
-            http2: Http2Connections::default(),
+            http1: Rc::new(Http1Connections::new(settings.max_idle, Rc::default())),
+            http2: Http2Connections::new(Rc::default()),
             permits: Arc::new(Semaphore::new(permits)),
             queue: Rc::default(),
             settings,
             state,
+            groups: Weak::clone(groups),
+        };
+        Ok(Self(Rc::new_cyclic(|groups| Groups {
+            own: Rc::new(pool(groups)),
+            bound: RefCell::default(),
         })))
     }
 
     /// The settings it was made from.
     pub fn settings(&self) -> &Arc<Settings> {
-        &self.0.settings
+        &self.0.own.settings
     }
 
     /// Closes connections that were idle for too long or have grown too old.
     pub fn prune(&self, now: Instant) {
-        let keep = self.0.settings.idle_timeout;
-        self.0.http1.prune(now, keep);
-        self.0.http2.prune(now, keep);
+        let keep = self.settings().idle_timeout;
+        self.0.for_each(|pool| {
+            pool.http1.prune(now, keep);
+            pool.http2.prune(now, keep);
+        });
+        // A certificate that was renewed has no new connections, and its old ones end. A count above 1
+        // means that a request connects or is being sent.
+        let in_use = |pool: &Rc<PoolInner>| {
+            Rc::strong_count(pool) > 1 || pool.http1.idle() > 0 || !pool.http2.is_empty()
+        };
+        self.0.bound.borrow_mut().retain(in_use);
     }
 
     /// Closes all idle connections, because the clock does not count the time that a machine was
     /// suspended. Requests under way go on.
     pub fn close_idle(&self) {
-        self.0.http1.clear();
-        self.0.http2.clear();
+        self.0.for_each(|pool| {
+            pool.http1.clear();
+            pool.http2.clear();
+        });
     }
 
     /// The number of idle connections.
     pub fn idle(&self) -> usize {
-        self.0.http1.idle() + self.0.http2.idle()
+        let mut idle = 0;
+        self.0.for_each(|pool| idle += pool.http1.idle() + pool.http2.idle());
+        idle
+    }
+}
+
+impl Groups {
+    /// The connections with a certificate.
+    fn group(&self, identity: Option<&Arc<ClientIdentity>>) -> Rc<PoolInner> {
+        let Some(identity) = identity else { return Rc::clone(&self.own) };
+        let mut bound = self.bound.borrow_mut();
+        let same = |pool: &&Rc<PoolInner>| pool.identity.as_ref() == Some(identity);
+        if let Some(known) = bound.iter().find(same) {
+            return Rc::clone(known);
+        }
+        let group = Rc::new(self.own.with_identity(identity));
+        bound.push(Rc::clone(&group));
+        group
+    }
+
+    fn for_each(&self, mut act: impl FnMut(&PoolInner)) {
+        act(&self.own);
+        self.bound.borrow().iter().for_each(|pool| act(pool));
+    }
+
+    /// Closes one idle connection, with whatever certificate.
+    fn close_one_idle(&self) {
+        let close = |pool: &PoolInner| pool.http1.close_one_idle() || pool.http2.close_one_idle();
+        let _closed = close(&self.own) || self.bound.borrow().iter().any(|pool| close(pool));
     }
 }
 
 impl Transport for Pool {
     type Connection = Acquired;
 
-    async fn acquire(&self, reuse: Reuse) -> Result<Acquired, SendError> {
-        let pool = &self.0;
+    async fn acquire(
+        &self,
+        reuse: Reuse,
+        identity: Option<&Arc<ClientIdentity>>,
+    ) -> Result<Acquired, SendError> {
+        let pool = self.0.group(identity);
         // Requests that wait already come first.
         if pool.is_queue_empty()
             && let Some(acquired) = pool.checkout(reuse, Instant::now())
@@ -129,7 +196,7 @@ impl Transport for Pool {
             return Ok(acquired);
         }
         // Boxed, because most requests find a connection and need no room for more.
-        Box::pin(pool.connect_or_join(reuse)).await
+        Box::pin(async move { pool.connect_or_join(reuse).await }).await
     }
 }
 
@@ -163,6 +230,28 @@ impl SendRequest for Acquired {
 }
 
 impl PoolInner {
+    /// No connections yet with this certificate, for which the same limits hold.
+    fn with_identity(&self, identity: &Arc<ClientIdentity>) -> Self {
+        let http1 = self.http1_connector.clone();
+        Self {
+            settings: Arc::clone(&self.settings),
+            state: Arc::clone(&self.state),
+            identity: Some(Arc::clone(identity)),
+            connector: self.connector.clone().with_identity(identity),
+            http1_connector: http1.map(|connector| connector.with_identity(identity)),
+            authority: self.authority.clone(),
+            // Notified with all others: whoever waits for a permit may close what was released there.
+            http1: Rc::new(Http1Connections::new(
+                self.settings.max_idle,
+                Rc::clone(&self.http1.released),
+            )),
+            http2: Http2Connections::new(Rc::clone(&self.http2.released)),
+            permits: Arc::clone(&self.permits),
+            queue: Rc::default(),
+            groups: Weak::clone(&self.groups),
+        }
+    }
+
     fn is_queue_empty(&self) -> bool {
         Rc::strong_count(&self.queue) == 1
     }
@@ -247,8 +336,12 @@ impl PoolInner {
     /// use is closed; its permit is free only when its task has dropped the socket.
     fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
-        if permit.is_none() && !self.http1.close_one_idle() {
-            self.http2.close_one_idle();
+        if permit.is_none()
+            && !self.http1.close_one_idle()
+            && !self.http2.close_one_idle()
+            && let Some(groups) = self.groups.upgrade()
+        {
+            groups.close_one_idle();
         }
         permit
     }

@@ -47,7 +47,7 @@ pub(super) async fn send(
 ) -> Result<Response<Body>, SendError> {
     let mut request = *request;
     loop {
-        match pool.acquire(reuse).await?.send(request).await {
+        match pool.acquire(reuse, None).await?.send(request).await {
             Ok(answer) => return Ok(answer.response),
             Err(SendFailure::Returned(unsent, _)) => request = *unsent,
             Err(SendFailure::Failed(error)) => return Err(error),

@@ -20,6 +20,7 @@ mod status;
 mod verbs;
 
 // Tokens: how they are obtained, renewed and shared, and where the secrets for them come from.
+mod certificate_bound;
 mod client_auth;
 mod grants;
 mod oidc_provider;

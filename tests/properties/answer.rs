@@ -39,7 +39,7 @@ fn given(data: &[u8]) -> Option<(u16, Vec<u8>)> {
             let pool = Pool::new(&TlsCache::default(), settings, 1, Arc::default()).unwrap();
             let request = Request::builder().uri("/").header("host", "any");
             let request = request.body(Body::empty()).unwrap();
-            let connection = pool.acquire(Reuse::Never).await.ok()?;
+            let connection = pool.acquire(Reuse::Never, None).await.ok()?;
             let response = connection.send(request).await.ok()?.response;
             let status = response.status().as_u16();
             let body = response.into_body().collect().await.ok()?;

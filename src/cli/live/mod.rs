@@ -30,6 +30,7 @@ use crate::proxy::policy::settings::{
     ClientCredential, ClientSettings, HeaderText, ListenerSettings, UpstreamSettings,
 };
 use crate::token::{Credential, effective_specs, probe};
+use network::DAYS_TO_RENEW;
 use result::{CheckGroup, CheckResult};
 
 /// Checks everything; the outcome is printed, part by part.
@@ -165,7 +166,7 @@ async fn check_client(client: &ClientSettings) -> Option<CheckGroup> {
 fn check_listener(listener: &ListenerSettings) -> Option<CheckGroup> {
     let ServerTls { certificate_file, key_file, .. } = listener.tls.clone()?;
     let files = ClientCertificate { certificate_file, key_file };
-    let steps = vec![references::certificate("certificate", &files)];
+    let steps = vec![references::certificate("certificate", &files, DAYS_TO_RENEW)];
     Some(CheckGroup { kind: "listener", name: listener.listen.to_string(), url: None, steps })
 }
 

@@ -6,14 +6,16 @@ use super::result::CheckResult;
 use crate::net::Origin;
 use crate::net::connect::{ConnectError, ConnectPhase, ConnectReport, Connector, TlsReport};
 use crate::net::examine::{Examination, examine};
-use crate::x509::TlsSetupError;
 use crate::x509::certificate::{Certificate, short};
 
-/// Days before the end of a certificate at which people begin to renew it.
-const DAYS_TO_RENEW: u64 = 14;
+/// Days before the end of a server's certificate at which people begin to renew it.
+pub(super) const DAYS_TO_RENEW: u64 = 14;
 
 /// Connects and tells each phase apart.
-pub(super) async fn connect(steps: &mut Vec<CheckResult>, made: Result<Connector, TlsSetupError>) {
+pub(super) async fn connect<E: std::error::Error>(
+    steps: &mut Vec<CheckResult>,
+    made: Result<Connector, E>,
+) {
     let connector = match made {
         Ok(connector) => connector,
         Err(error) => return steps.push(CheckResult::from_error("tls files", &error)),
@@ -63,16 +65,18 @@ fn handshake(tls: &TlsReport) -> CheckResult {
     found += &format!("; {}, issued by {}", short(&leaf.subject), leaf.issuer);
     // The chain expires when its first certificate does.
     let first = tls.chain.iter().min_by_key(|link| link.valid_until).unwrap_or(leaf);
-    validity("tls", found, first).unwrap_or_else(|step| {
+    validity("tls", found, first, DAYS_TO_RENEW).unwrap_or_else(|step| {
         step.warning().hint("a certificate of the chain has ended; the API's owner must renew it")
     })
 }
 
-/// The result for a certificate: days left, or as the error that it is not valid now.
+/// The result for a certificate: days left, with a warning below `renew`, or as the error that it is not
+/// valid now.
 pub(super) fn validity(
     name: &str,
     found: String,
     certificate: &Certificate,
+    renew: u64,
 ) -> Result<CheckResult, CheckResult> {
     let now = SystemTime::now();
     if certificate.valid_from > now {
@@ -82,9 +86,9 @@ pub(super) fn validity(
         return Err(CheckResult::failed(name, format!("{found}, has expired")));
     };
     let step = CheckResult::ok(name, format!("{found}, {days} days left"));
-    Ok(match days {
-        0..DAYS_TO_RENEW => step.warning().hint("it ends soon: is a new one under way?"),
-        _ => step,
+    Ok(match days < renew {
+        true => step.warning().hint("it ends soon: is a new one under way?"),
+        false => step,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::result::CheckResult;
+use crate::admin::report::RENEW_CERTIFICATE_DAYS;
 use crate::net::tls::{ClientCertificate, TlsSettings};
 use crate::secret::{
     CredentialPart, EgressLogin, EgressProxy, Reference, SecretError, SecretFault,
@@ -109,17 +110,18 @@ pub(super) async fn egress(steps: &mut Vec<CheckResult>, proxy: Option<&EgressPr
 /// is `false`.
 pub(super) fn client_certificate(steps: &mut Vec<CheckResult>, tls: &TlsSettings) -> bool {
     let Some(files) = &tls.client_certificate else { return true };
-    let step = certificate("client certificate", files);
+    let step = certificate("client certificate", files, RENEW_CERTIFICATE_DAYS);
     let made = files.certificate().is_ok_and(|found| found.is_some());
     steps.push(step);
     made
 }
 
 /// A certificate of ours with its key: whose, and how long it is valid.
-pub(super) fn certificate(name: &str, files: &ClientCertificate) -> CheckResult {
+/// There is a warning from `renew` days before its end on.
+pub(super) fn certificate(name: &str, files: &ClientCertificate, renew: u64) -> CheckResult {
     let shown = files.certificate_file.display();
     match files.certificate() {
-        Ok(Some(found)) => validity(name, format!("{shown}: {}", found.subject), &found)
+        Ok(Some(found)) => validity(name, format!("{shown}: {}", found.subject), &found, renew)
             .unwrap_or_else(|step| step.hint("its issuer must renew it")),
         Ok(None) => CheckResult::failed(name, format!("{shown} is not a certificate")),
         Err(error) => CheckResult::from_error(name, &error),

@@ -19,6 +19,7 @@ use crate::clock::testing as clock;
 use crate::listen::Peer;
 use crate::listen::settings::Listen;
 use crate::net::testing::origin;
+use crate::net::tls::ClientIdentity;
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::headers::FieldClass;
 use crate::proxy::policy::metrics::ProxyMetrics;
@@ -96,7 +97,11 @@ struct BankConnection(Rc<Bank>, Reuse);
 impl Transport for Rc<Bank> {
     type Connection = BankConnection;
 
-    async fn acquire(&self, reuse: Reuse) -> Result<BankConnection, SendError> {
+    async fn acquire(
+        &self,
+        reuse: Reuse,
+        _identity: Option<&Arc<ClientIdentity>>,
+    ) -> Result<BankConnection, SendError> {
         sleep(Duration::from_millis(self.roll(50).into())).await;
         if self.roll(40) == 0 {
             let (kind, forwarded) = (SendErrorKind::Overloaded, Forwarded::No);

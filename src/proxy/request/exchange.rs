@@ -165,7 +165,8 @@ impl Exchange {
             loop {
                 connections += 1;
                 let connection = {
-                    let mut acquiring = pin!(transport.acquire(reuse));
+                    let identity = bearer.and_then(|bearer| bearer.identity());
+                    let mut acquiring = pin!(transport.acquire(reuse, identity));
                     let acquired = poll_fn(|cx| {
                         let polled = acquiring.as_mut().poll(cx);
                         // A pooled connection is there at once; only a wait gives the client time to

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -21,6 +21,10 @@ pub struct Service {
     pub addr: SocketAddr,
     task: JoinHandle<()>,
 }
+
+/// The certificate of the client, DER; an extension of each request that came over TLS with one.
+#[derive(Clone)]
+pub struct ClientLeaf(pub Vec<u8>);
 
 /// What answers a request that came in whole.
 type Answer = dyn Fn(&Request<Bytes>) -> Response<String> + Send + Sync;
@@ -50,10 +54,15 @@ impl Drop for Service {
 }
 
 async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, answer: Arc<Answer>) {
+    let leaf = Arc::new(OnceLock::<ClientLeaf>::new());
+    let shown = Arc::clone(&leaf);
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = Arc::clone(&answer);
+        let (answer, shown) = (Arc::clone(&answer), Arc::clone(&shown));
         async move {
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            if let Some(leaf) = shown.get() {
+                head.extensions.insert(leaf.clone());
+            }
             let body = body.collect().await.map(|whole| whole.to_bytes()).unwrap_or_default();
             let answer = answer(&Request::from_parts(head, body));
             Ok::<_, Infallible>(answer.map(|body| Full::new(Bytes::from(body))))
@@ -64,6 +73,10 @@ async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, answer: Arc<Answer>)
         None => http1::Builder::new().serve_connection(TokioIo::new(stream), service).await,
         Some(tls) => {
             let Ok(stream) = tls.accept(stream).await else { return };
+            let chain = stream.get_ref().1.peer_certificates();
+            if let Some(der) = chain.and_then(|chain| chain.first()) {
+                let _first = leaf.set(ClientLeaf(der.to_vec()));
+            }
             match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => {
                     let io = TokioIo::new(stream);

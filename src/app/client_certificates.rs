@@ -1,0 +1,159 @@
+//! The client certificates of credentials and upstreams: their expiry for operators, and new tokens for
+//! a certificate that was renewed, if tokens are bound to it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::admin::report::{ClientCertificateStatus, RENEW_CERTIFICATE_DAYS};
+use crate::clock::date;
+use crate::config::Config;
+use crate::net::tls::{ClientCertificate, ClientIdentity};
+use crate::telemetry::Registry;
+use crate::telemetry::family::Gauges;
+use crate::token::ManagerHandle;
+use crate::token::credential::Binding;
+use crate::x509::TlsSetupError;
+
+/// The client certificates of one configuration.
+pub(super) struct ClientCertificateWatch {
+    watched: Vec<Watched>,
+    expiry: Gauges,
+    statuses: ClientCertificateStatuses,
+}
+
+/// The client certificates as `/status` shows them.
+pub(super) type ClientCertificateStatuses = Arc<Mutex<Vec<ClientCertificateStatus>>>;
+
+/// One certificate.
+struct Watched {
+    /// `credential` or `upstream`.
+    kind: &'static str,
+    name: Arc<str>,
+    files: ClientCertificate,
+    /// True if the credential's tokens are bound to it.
+    bound: bool,
+    /// The certificate as it was last read with success.
+    identity: Option<ClientIdentity>,
+    /// The error of the last reading.
+    error: Option<TlsSetupError>,
+}
+
+impl ClientCertificateWatch {
+    /// No certificates yet.
+    ///
+    /// # Errors
+    /// The name of the metric is taken.
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let expiry = registry.gauge_vec(
+            "bearer_proxy_tls_client_certificate_expiry_timestamp_seconds",
+            "Expiry time of the client certificate of a credential or an upstream.",
+            &["kind", "name"],
+        )?;
+        Ok(Self { watched: Vec::new(), expiry, statuses: Arc::default() })
+    }
+
+    /// The states for operators, which are kept up to date.
+    pub(super) fn statuses(&self) -> ClientCertificateStatuses {
+        Arc::clone(&self.statuses)
+    }
+
+    /// Reads the certificates of a configuration, and warns of those that end soon.
+    pub(super) fn read(&mut self, config: &Config) {
+        let credentials = config.credentials.iter().map(|credential| {
+            let bound = credential.binding == Binding::Certificate;
+            ("credential", &credential.name, &credential.tls, bound)
+        });
+        let upstreams = config.proxy.upstreams.iter().map(|upstream| &upstream.connection);
+        let upstreams =
+            upstreams.map(|connection| ("upstream", &connection.name, &connection.tls, false));
+        let watched = credentials.chain(upstreams).filter_map(|(kind, name, tls, bound)| {
+            let (files, name) = (tls.client_certificate.clone()?, Arc::clone(name));
+            let mut watched = Watched { kind, name, files, bound, identity: None, error: None };
+            watched.reread();
+            Some(watched)
+        });
+        self.watched = watched.collect();
+        self.watched.iter().for_each(Watched::warn_of_expiry);
+        self.publish();
+    }
+
+    /// Reads the certificates again. Where tokens are bound to one that has changed, new tokens are
+    /// requested with it; until they come, requests carry the old pair of both.
+    pub(super) fn reread(&mut self, tokens: &ManagerHandle) {
+        for watched in &mut self.watched {
+            if !watched.reread() {
+                continue;
+            }
+            let (kind, name) = (watched.kind, &watched.name);
+            tracing::info!(kind, %name, "a client certificate has changed");
+            watched.warn_of_expiry();
+            if watched.bound {
+                tokens.renew(name);
+            }
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.expiry.reset();
+        for watched in &self.watched {
+            if let Some(since) = watched.expires().and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+            {
+                let labels = [watched.kind, &watched.name];
+                self.expiry.with_label_values(&labels).set(since.as_secs_f64());
+            }
+        }
+        let statuses = self.watched.iter().map(Watched::status).collect();
+        *self.statuses.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
+    }
+}
+
+impl Watched {
+    /// Reads the files again; returns true if there is another certificate than before. Files that do
+    /// not match may be in the middle of a renewal.
+    fn reread(&mut self) -> bool {
+        let error = match self.files.load() {
+            Ok(identity) => {
+                self.error = None;
+                let before = self.identity.replace(identity);
+                return before.is_some_and(|before| Some(&before) != self.identity.as_ref());
+            }
+            Err(error) => error,
+        };
+        if self.error.as_ref() != Some(&error) {
+            let (kind, name) = (self.kind, &self.name);
+            tracing::error!(kind, %name, %error, "a client certificate cannot be used");
+        }
+        self.error = Some(error);
+        false
+    }
+
+    fn expires(&self) -> Option<SystemTime> {
+        Some(self.identity.as_ref()?.certificate()?.valid_until)
+    }
+
+    /// Whole days until it expires, 0 if it has expired.
+    fn days_left(&self) -> Option<u64> {
+        let certificate = self.identity.as_ref()?.certificate()?;
+        Some(certificate.days_left(SystemTime::now()).unwrap_or(0))
+    }
+
+    fn warn_of_expiry(&self) {
+        if let Some((days_left, expires)) = self.days_left().zip(self.expires())
+            && days_left < RENEW_CERTIFICATE_DAYS
+        {
+            let (kind, name, expires) = (self.kind, &self.name, date(expires));
+            tracing::warn!(kind, %name, days_left, expires, "a client certificate expires soon");
+        }
+    }
+
+    fn status(&self) -> ClientCertificateStatus {
+        ClientCertificateStatus {
+            kind: self.kind,
+            name: self.name.to_string(),
+            expires: self.expires().map(date),
+            days_left: self.days_left(),
+            error: self.error.as_ref().map(ToString::to_string),
+        }
+    }
+}
