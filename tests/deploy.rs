@@ -43,6 +43,21 @@ fn the_sidecar_serves_its_pod_and_is_probed_over_both_families() {
 }
 
 #[test]
+fn the_classic_sidecar_outlives_its_app_and_ends_within_the_grace_of_its_pod() {
+    let file = "deploy/kubernetes/classic.yaml";
+    let config = configuration(file, "bearer-proxy.toml");
+    assert!(
+        config.shutdown.lame_duck.as_secs() >= 10,
+        "the app and the proxy get SIGTERM together"
+    );
+    let grace = read(file)
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("terminationGracePeriodSeconds: ")?.parse().ok());
+    let needed = (config.shutdown.lame_duck + config.shutdown.drain_timeout).as_secs() + 1;
+    assert!(grace.is_some_and(|grace: u64| grace > needed), "{grace:?} for {needed} s");
+}
+
+#[test]
 fn the_container_on_a_network_of_its_own_is_reached_there() {
     let config = configuration("deploy/container/compose.yaml", "content");
     assert!(config.proxy.listeners.iter().all(|listener| !listener.listen.is_loopback()));
@@ -69,7 +84,14 @@ fn versions_are_the_same_everywhere() {
     check("deploy/container/Dockerfile", format!("ARG VERSION={version}\n"));
     check("deploy/container/Dockerfile", format!(" rust:{rust}-bookworm@sha256:"));
     check("deploy/container/Dockerfile", format!("RUSTUP_TOOLCHAIN={rust}\n"));
-    check("deploy/kubernetes/sidecar.yaml", format!("image: bearer-proxy:{version}\n"));
+    for file in ["sidecar", "classic", "job", "cronjob", "component/sidecar"] {
+        let image = format!("image: registry.example/bearer-proxy:{version}\n");
+        check(&format!("deploy/kubernetes/{file}.yaml"), image);
+    }
+    check("deploy/kubernetes/example/kustomization.yaml", format!("newTag: {version}\n"));
+    let chart = "deploy/helm/bearer-proxy/Chart.yaml";
+    check(chart, format!("\nversion: {version}\nappVersion: \"{version}\"\n"));
+    check("deploy/helm/examples/erp/Chart.yaml", format!("    version: {version}\n"));
 }
 
 /// Words of a text that begin like names of our metrics.
