@@ -39,7 +39,7 @@ pub(super) fn starting(config: &Config, tokens: usize) {
 /// Warns of each server to which tokens or secrets go in the clear.
 pub(super) fn cleartext(config: &Config) {
     for credential in &config.credentials {
-        let endpoints = std::iter::once(&credential.endpoint).chain(&credential.revocation);
+        let endpoints = credential.endpoint().into_iter().chain(&credential.revocation);
         for endpoint in endpoints {
             let origin = Origin::with_cleartext(endpoint.uri(), endpoint.cleartext());
             if origin.is_ok_and(|origin| origin.is_cleartext()) {

@@ -36,7 +36,7 @@ impl RunningInstance {
     /// Its token of a credential with exactly these scopes, usable or not. A credential of the same name
     /// with another token endpoint is another credential.
     pub(super) fn token(&self, credential: &Credential, scopes: &ScopeSet) -> Option<&Value> {
-        let token_url = credential.endpoint.uri().to_string();
+        let token_url = credential.source.to_string();
         let mut wanted: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
         wanted.sort_unstable();
         let has_scopes = |token: &Value| {

@@ -39,11 +39,12 @@ pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
         out!("{text}")?;
         return Ok(Exit::Done);
     }
-    errln!(
-        "note: this asks {} for a new token, which may cost quota, or end that of a running \
-         instance where the server allows one at a time",
-        credential.endpoint.uri()
-    );
+    if let Some(endpoint) = credential.endpoint() {
+        errln!(
+            "note: this asks {endpoint} for a new token, which may cost quota, or end that of a \
+             running instance where the server allows one at a time"
+        );
+    }
     match runtime()?.block_on(probe::probe(&credential, &scopes)) {
         Ok(probe) if flags.reveal => {
             outln!("{}", probe.token.expose())?;
@@ -115,13 +116,14 @@ fn held(credential: &Credential, scopes: &ScopeSet, address: &str, token: &Value
 }
 
 fn described(credential: &Credential, scopes: &ScopeSet, probe: &Probe) -> String {
+    let life = probe.life.map(|life| format!("valid for   {} s\n", life.as_secs()));
     let granted = probe.granted.as_ref().map_or_else(|| "(not stated)".into(), ScopeSet::to_wire);
     format!(
-        "credential  {}\nasked for   {}\ngranted     {granted}\nvalid for   {} s\n\
+        "credential  {}\nasked for   {}\ngranted     {granted}\n{}\
          length      {} bytes\nvalue       (hidden; --reveal prints it)\n",
         credential.name,
         scopes.to_wire(),
-        probe.life.as_secs(),
+        life.unwrap_or_default(),
         probe.token.len(),
     )
 }

@@ -194,7 +194,7 @@ fn token_endpoints(upstreams: &[ParsedUpstream<'_>], credentials: &[ParsedCreden
         let forwarded = mounted.under(&upstream.base_path);
         for found in credentials {
             let Some(credential) = &found.credential else { continue };
-            let endpoint = &credential.endpoint;
+            let Some(endpoint) = credential.endpoint() else { continue };
             if same_origin(endpoint, upstream) && forwarded.covers(endpoint.path()) {
                 written.path.fail(reached(&forwarded, &found.name));
             }

@@ -21,7 +21,9 @@ use crate::oauth::presets::{self, Preset};
 use crate::secret::{Reference, StoreHttpSettings};
 use crate::sensitive::Sensitive;
 use crate::token::Credential;
-use crate::token::credential::{Binding, ClientIdSource, Grouping, MissingScopes, RefreshPolicy};
+use crate::token::credential::{
+    Binding, ClientIdSource, Grouping, MissingScopes, RefreshPolicy, TokenSource,
+};
 
 /// A credential that the file names, and its settings if they can be used.
 pub(super) struct ParsedCredential<'c> {
@@ -81,7 +83,9 @@ fn credential<'c>(
 ) -> Option<Credential> {
     let known: Vec<_> = presets::all().into_iter().map(|preset| (preset.name, preset)).collect();
     let preset = section.choice("preset", &known, Preset::default());
-    let mut preset = grant::read(section, preset);
+    let Some(mut preset) = grant::read(section, preset) else {
+        return static_token(name, section, base, egress);
+    };
     let cleartext = cleartext(section);
     let endpoint = endpoint(section, &preset, cleartext);
     let stores = egress.store_http(base);
@@ -135,7 +139,7 @@ fn credential<'c>(
     }
     Some(Credential {
         name: Arc::from(name),
-        endpoint,
+        source: TokenSource::Endpoint(endpoint),
         client_id,
         client_secret,
         certificate,
@@ -162,6 +166,49 @@ fn binding(section: &Section<'_>, tls: &TlsSettings) -> Binding {
         section.missing("tls.client_certificate_file", hint);
     }
     binding
+}
+
+/// Keys of a credential whose token is read from a source of secrets.
+const STATIC_KEYS: [&str; 7] =
+    ["attach", "default_lifetime", "grant", "lazy", "max_token_bytes", "timeouts", "token"];
+
+/// A credential whose token somebody else obtains. No request is made for it, so that keys of token requests
+/// are mistakes.
+fn static_token(
+    name: &str,
+    section: &Section<'_>,
+    tls: &TlsSettings,
+    egress: &EgressSettings<'_>,
+) -> Option<Credential> {
+    for (key, item) in section.entries() {
+        if !STATIC_KEYS.contains(&key.as_str()) {
+            item.reject("with  grant = \"static\"  no token is requested");
+        }
+    }
+    let hint = "write  token.file = \"/path\": the file that holds the access token";
+    let token = section.required("token", hint);
+    let token = token.and_then(|item| references::read(&item, &egress.store_http(tls)));
+    let dialect = dialect::of_static_token(section);
+    let (attach, policy) = (attach::read(&section.section("attach")), policy(section));
+    Some(Credential {
+        name: Arc::from(name),
+        source: TokenSource::Static(token?),
+        client_id: ClientIdSource::Absent,
+        client_secret: None,
+        certificate: None,
+        grant_key: None,
+        grant_parameters: Vec::new(),
+        secret_headers: Vec::new(),
+        attach,
+        auth: ClientAuth::None,
+        dialect,
+        tls: tls.clone(),
+        binding: Binding::None,
+        egress: None,
+        grouping: Grouping::default(),
+        revocation: None,
+        policy,
+    })
 }
 
 /// The place of what proves the client: `client_assertion` or `client_secret`.

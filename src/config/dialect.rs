@@ -27,16 +27,11 @@ pub(super) fn read(
     dialect.authenticate_refresh =
         section.bool("authenticate_refresh", dialect.authenticate_refresh);
     dialect.require_token_type = section.bool("require_token_type", dialect.require_token_type);
-    // Beyond 256 KiB no server accepts a header.
-    let token_sizes = 1024..=256 * 1024;
-    dialect.max_token_bytes = section.size("max_token_bytes", token_sizes, dialect.max_token_bytes);
     if let Some(item) = section.item("accept_token_types") {
         let types = item.list().unwrap_or_default();
         dialect.accept_token_types = types.iter().filter_map(Item::text).collect();
     }
-    let lifetimes = Duration::from_secs(1)..=Duration::from_secs(86_400);
-    dialect.default_lifetime =
-        section.duration("default_lifetime", lifetimes, dialect.default_lifetime);
+    token_bounds(section, &mut dialect);
     if let Some(audience) = section.text("audience") {
         dialect.extra_parameters.push(("audience".into(), audience));
     }
@@ -46,6 +41,23 @@ pub(super) fn read(
     response(&section.section("response"), &mut dialect);
     unique_parameters(section, &dialect, auth);
     (dialect, secret_headers)
+}
+
+/// The dialect of a token that is not requested: it has no scopes, so that all routes share it.
+pub(super) fn of_static_token(section: &Section<'_>) -> Dialect {
+    let mut dialect = Dialect { send_scope: false, ..Dialect::default() };
+    token_bounds(section, &mut dialect);
+    dialect
+}
+
+/// The longest token, and the life of one that states none.
+fn token_bounds(section: &Section<'_>, dialect: &mut Dialect) {
+    // Beyond 256 KiB no server accepts a header.
+    let token_sizes = 1024..=256 * 1024;
+    dialect.max_token_bytes = section.size("max_token_bytes", token_sizes, dialect.max_token_bytes);
+    let lifetimes = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    dialect.default_lifetime =
+        section.duration("default_lifetime", lifetimes, dialect.default_lifetime);
 }
 
 /// The one field that a vendor's document spells in two ways. Both are never sent, nor tried in turn.

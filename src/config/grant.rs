@@ -42,17 +42,19 @@ const OWN_KEYS: [(&str, GrantKind); 8] = [
     ("password", GrantKind::Password),
 ];
 
-const KINDS: [(&str, GrantKind); 4] = [
-    ("client_credentials", GrantKind::ClientCredentials),
-    ("jwt_bearer", GrantKind::JwtBearer),
-    ("token_exchange", GrantKind::TokenExchange),
-    ("password", GrantKind::Password),
+/// `None` stands for no grant at all: the token is read from a source of secrets.
+const KINDS: [(&str, Option<GrantKind>); 5] = [
+    ("client_credentials", Some(GrantKind::ClientCredentials)),
+    ("jwt_bearer", Some(GrantKind::JwtBearer)),
+    ("token_exchange", Some(GrantKind::TokenExchange)),
+    ("password", Some(GrantKind::Password)),
+    ("static", None),
 ];
 
-/// The preset with the grant of the file in place of its own.
-pub(super) fn read(section: &Section<'_>, mut preset: Preset) -> Preset {
+/// The preset with the grant of the file in place of its own; `None` for a static token.
+pub(super) fn read(section: &Section<'_>, mut preset: Preset) -> Option<Preset> {
     let base = std::mem::take(&mut preset.dialect.grant);
-    let kind = section.choice("grant", &KINDS, base.kind());
+    let kind = section.choice("grant", &KINDS, Some(base.kind()))?;
     reject_keys_of_other_grants(section, kind);
     // Without client authentication an assertion or a token alone proves the client (RFC 7521
     // section 4.1, RFC 8693 section 2.1).
@@ -77,13 +79,16 @@ pub(super) fn read(section: &Section<'_>, mut preset: Preset) -> Preset {
         }
         (GrantKind::ClientCredentials | GrantKind::RefreshToken, _) => Grant::ClientCredentials,
     };
-    preset
+    Some(preset)
 }
 
 fn reject_keys_of_other_grants(section: &Section<'_>, kind: GrantKind) {
+    if let Some(token) = section.item("token") {
+        token.reject("it goes with  grant = \"static\"  only");
+    }
     for (key, of) in OWN_KEYS.into_iter().filter(|(_, of)| *of != kind) {
         let Some(item) = section.item(key) else { continue };
-        let name = KINDS.iter().find(|(_, kind)| *kind == of).map_or("", |(name, _)| *name);
+        let name = KINDS.iter().find(|(_, kind)| *kind == Some(of)).map_or("", |(name, _)| *name);
         let why = format!("it goes with  grant = \"{name}\"  only");
         match key {
             "grant_assertion" => {

@@ -119,7 +119,7 @@ fn good_files_mean_what_they_say() {
     );
     assert_eq!(good("mutual-tls.toml").credentials[0].auth, ClientAuth::TlsClientAuth);
     let core = good("core-banking-other-reading.toml").credentials[0].clone();
-    assert_eq!(core.endpoint.path(), "/auth");
+    assert_eq!(core.endpoint().unwrap().path(), "/auth");
     assert_eq!(core.dialect.request.client_id, "clientID");
     let made = good("hand-made-dialect.toml").credentials[0].dialect.clone();
     assert!(!made.send_grant_type && !made.send_scope);

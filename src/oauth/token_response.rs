@@ -182,7 +182,17 @@ fn value(fields: &Fields<'_>, path: &FieldPath) -> Option<Value> {
 fn access_token(value: Option<Value>, max_bytes: usize) -> Result<Sensitive, MalformedResponse> {
     let Some(Value::String(text)) = value else { return Err(MalformedResponse::NoAccessToken) };
     // Wrapped before the checks, so that a refused token is wiped too.
-    let token = Sensitive::new(text);
+    check_access_token(Sensitive::new(text), max_bytes)
+}
+
+/// The token, if it can be one: visible ASCII (RFC 6749 appendix A.12) of at most `max_bytes`.
+///
+/// # Errors
+/// It cannot.
+pub fn check_access_token(
+    token: Sensitive,
+    max_bytes: usize,
+) -> Result<Sensitive, MalformedResponse> {
     match token.expose() {
         text if text.len() > max_bytes => Err(MalformedResponse::AccessTokenTooLong),
         text if !text.bytes().all(|byte| byte.is_ascii_graphic()) => {

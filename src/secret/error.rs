@@ -64,6 +64,8 @@ pub enum SecretFault {
     Utf16,
     /// The value holds what no id and no secret can hold (RFC 6749 appendix A).
     Forbidden(&'static str),
+    /// The value is not an access token (RFC 6749 appendix A.12), or is longer than the settings allow.
+    NotToken,
     /// The value is longer than 64 KiB.
     TooLong,
     /// The path names a folder, pipe or device.
@@ -145,6 +147,7 @@ impl SecretError {
             SecretFault::NotUtf8
             | SecretFault::Utf16
             | SecretFault::Forbidden(_)
+            | SecretFault::NotToken
             | SecretFault::TooLong
             | SecretFault::NotAFile
             | SecretFault::NotAnObject
@@ -196,6 +199,10 @@ impl SecretFault {
             Self::Empty => "is empty; put the value into it",
             Self::NotUtf8 => "holds bytes that are no UTF-8; write text",
             Self::Utf16 => "is UTF-16, which is never sent; save it as UTF-8 without a byte order mark",
+            Self::NotToken => {
+                "is no access token: it holds a blank or another character that is not visible ASCII, or \
+                 is longer than max_token_bytes; write the token alone, without `Bearer` before it"
+            }
             Self::Forbidden(what) => {
                 return format!(
                     "holds {what}, which no id and no secret can (RFC 6749 appendix A), and is never \

@@ -110,6 +110,11 @@ impl Bearer {
         self.identity.as_ref()
     }
 
+    /// The token under the number of the held one, which it is.
+    pub(super) fn numbered(self, generation: u64) -> Self {
+        Self { generation, ..self }
+    }
+
     /// The scopes of a set that the token does not grant.
     pub fn lacks<'a>(&self, wanted: &'a ScopeSet) -> Vec<&'a Scope> {
         self.granted.as_ref().map_or_else(Vec::new, |granted| wanted.missing_from(granted))

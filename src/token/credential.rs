@@ -1,5 +1,6 @@
 //! `Credential`: one client registration, and how its tokens are kept.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,14 @@ use crate::oauth::{ClientAuth, Dialect, TokenEndpoint};
 use crate::secret::{CredentialPart, EgressProxy, Reference};
 use crate::sensitive::Sensitive;
 
-/// One client registration at one token endpoint, and how its tokens are kept.
+/// One client registration at one token endpoint, or one token of a source of secrets, and how its tokens
+/// are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
     /// The name in the configuration, and the `credential` label of metrics.
     pub name: Arc<str>,
-    /// The token endpoint (RFC 6749 section 3.2).
-    pub endpoint: TokenEndpoint,
+    /// The source of its tokens.
+    pub source: TokenSource,
     /// The client id, or its source.
     pub client_id: ClientIdSource,
     /// The source of the client secret, of the private key of `private_key_jwt`, or of the assertion of
@@ -54,8 +56,20 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// The token endpoint; `None` for a token that is not requested.
+    pub fn endpoint(&self) -> Option<&TokenEndpoint> {
+        match &self.source {
+            TokenSource::Endpoint(endpoint) => Some(endpoint),
+            TokenSource::Static(_) => None,
+        }
+    }
+
     /// The sources of all that a token request needs, with what each of them holds.
     pub fn references(&self) -> impl Iterator<Item = (&Reference, CredentialPart)> {
+        let token = match &self.source {
+            TokenSource::Endpoint(_) => None,
+            TokenSource::Static(token) => Some((token, CredentialPart::Secret)),
+        };
         let id = self.client_id.reference().map(|id| (id, CredentialPart::Id));
         let secret = self.client_secret.as_ref().map(|secret| (secret, self.secret_kind()));
         let headers = self.secret_headers.iter().map(|(_, text)| (text, CredentialPart::Secret));
@@ -63,7 +77,9 @@ impl Credential {
         let grant_key = self.grant_key.iter().map(|key| (key, CredentialPart::PrivateKey));
         let parameters = self.grant_parameters.iter();
         let parameters = parameters.map(|(_, source)| (source, CredentialPart::Secret));
-        id.into_iter()
+        token
+            .into_iter()
+            .chain(id)
             .chain(secret)
             .chain(certificate)
             .chain(grant_key)
@@ -87,7 +103,7 @@ impl Credential {
     /// Tells whether another configuration has the same client at the same endpoint, so that the
     /// server's verdict on one holds for the other.
     pub(super) fn same_client(&self, other: &Self) -> bool {
-        self.endpoint == other.endpoint
+        self.source == other.source
             && self.client_id == other.client_id
             && self.client_secret == other.client_secret
             && self.certificate == other.certificate
@@ -109,6 +125,25 @@ pub enum Binding {
     /// The client certificate of the token request, which connections to upstreams must present too
     /// (RFC 8705 section 3).
     Certificate,
+}
+
+/// The source of a credential's tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TokenSource {
+    /// The token endpoint (RFC 6749 section 3.2), which issues them.
+    Endpoint(TokenEndpoint),
+    /// The source of a token that somebody else has obtained. It has no scopes and states no expiry.
+    Static(Reference),
+}
+
+impl fmt::Display for TokenSource {
+    /// The URL, or the source as messages name it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.fmt(f),
+            Self::Static(reference) => f.write_str(&reference.describe()),
+        }
+    }
 }
 
 /// A client id, which is no secret (RFC 6749 section 2.2).

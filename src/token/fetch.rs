@@ -45,6 +45,9 @@ pub struct Fetched {
     pub secret: Option<Fingerprint>,
     /// The client certificate to which the token is bound; `None` for a token that is not bound.
     pub identity: Option<Arc<ClientIdentity>>,
+    /// For a token that was read and not requested: the time after which its source is read again. The same
+    /// token then stays in use.
+    pub reread: Option<Duration>,
 }
 
 /// A source of tokens; the refresher's tests bring their own.
@@ -73,38 +76,27 @@ pub trait MakeFetch {
     fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Self::Fetch;
 }
 
-/// Makes a [`TokenClient`] for each token.
-pub struct TokenClients {
-    store: Arc<Store>,
-}
-
-impl TokenClients {
-    /// Clients that read their secrets through `store`.
-    pub fn new(store: Arc<Store>) -> Self {
-        Self { store }
-    }
-}
-
-impl MakeFetch for TokenClients {
-    type Fetch = TokenClient;
-
-    fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> TokenClient {
-        for (reference, _) in credential.references() {
-            self.store.register_counters(reference);
-        }
-        let (credential, store) = (Arc::clone(credential), Arc::clone(&self.store));
-        TokenClient { credential, scopes: scopes.clone(), store, accepted: Mutex::default() }
-    }
-}
-
 /// Requests one token from its server.
 pub struct TokenClient {
+    endpoint: TokenEndpoint,
     credential: Arc<Credential>,
     scopes: ScopeSet,
     store: Arc<Store>,
     /// The private key that the server accepted last, with the client id. While a key that replaced it
     /// does not work, this one stays in use.
     accepted: Mutex<Option<LoadedCredentials>>,
+}
+
+impl TokenClient {
+    /// A client that reads its secrets through `store`.
+    pub(super) fn new(
+        endpoint: TokenEndpoint,
+        credential: Arc<Credential>,
+        scopes: ScopeSet,
+        store: Arc<Store>,
+    ) -> Self {
+        Self { endpoint, credential, scopes, store, accepted: Mutex::default() }
+    }
 }
 
 impl Fetch for TokenClient {
@@ -217,7 +209,7 @@ impl TokenClient {
         if suppressed == Some(secret) {
             return Err(FetchError::SecretSuppressed);
         }
-        let Credential { endpoint, dialect, .. } = &*self.credential;
+        let (endpoint, dialect) = (&self.endpoint, &self.credential.dialect);
         let sent = Moment::now();
         let grant = refresh.map_or_else(|| GrantType::of(dialect), GrantType::RefreshToken);
         let request = self.request(endpoint, loaded, sent.wall).token(grant, &self.scopes)?;
@@ -253,7 +245,7 @@ impl TokenClient {
         // Subject tokens change by themselves: a new one is no rotation of the client's secret.
         let proven = matches!(kind, GrantKind::RefreshToken | GrantKind::TokenExchange);
         let secret = (!proven).then_some(secret);
-        Ok(Fetched { issued, lifetime, sent, clock_offset, secret, identity })
+        Ok(Fetched { issued, lifetime, sent, clock_offset, secret, identity, reread: None })
     }
 
     fn request<'a>(

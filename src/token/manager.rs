@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::clock_watch::watch_clocks;
-use super::credential::Credential;
-use super::fetch::{Fetch, MakeFetch, TokenClients};
+use super::credential::{Credential, TokenSource};
+use super::fetch::{Fetch, MakeFetch};
+use super::fetchers::TokenClients;
 use super::gate::Gate;
 use super::handle::{ManagedToken, ManagerHandle};
 use super::metrics::TokenMetrics;
@@ -20,7 +21,7 @@ use super::refresher::{Refresher, Retired};
 use super::spec::{TokenReaders, TokenSpec, Unions};
 use super::status::TokenStatus;
 use super::token_cell::{Reader, channel};
-use crate::oauth::{RevokedToken, ScopeSet, TokenEndpoint};
+use crate::oauth::{RevokedToken, ScopeSet};
 use crate::secret::Store;
 
 /// Calls in flight to one token endpoint.
@@ -38,7 +39,7 @@ pub struct TokenManager<M: MakeFetch = TokenClients> {
     /// [`commit`](Self::commit), so that a failed reload can be undone.
     leaving: Vec<Managed<M::Fetch>>,
     gates: HashMap<Arc<str>, (Arc<Credential>, Arc<Gate>)>,
-    endpoints: HashMap<TokenEndpoint, Arc<Semaphore>>,
+    endpoints: HashMap<TokenSource, Arc<Semaphore>>,
     handle: ManagerHandle,
     clock_watch: Option<JoinHandle<()>>,
 }
@@ -135,7 +136,7 @@ impl<M: MakeFetch> TokenManager<M> {
         self.leaving.drain(..).for_each(|managed| managed.stop.cancel());
         let (credentials, now) =
             (|| self.managed.iter().map(|kept| &kept.credential), Instant::now());
-        self.endpoints.retain(|endpoint, _| credentials().any(|one| one.endpoint == *endpoint));
+        self.endpoints.retain(|endpoint, _| credentials().any(|one| one.source == *endpoint));
         self.gates.retain(|name, (_, gate)| {
             // Refusals and calls count against a credential after it is gone: it may come back.
             gate.has_history(now) || credentials().any(|credential| credential.name == *name)
@@ -170,7 +171,7 @@ impl<M: MakeFetch> TokenManager<M> {
         let status = Arc::new(Mutex::new(TokenStatus::new(spec, number)));
         let (writer, reader) = channel();
         let stop = CancellationToken::new();
-        let endpoint = self.endpoints.entry(credential.endpoint.clone());
+        let endpoint = self.endpoints.entry(credential.source.clone());
         let endpoint = endpoint.or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_ENDPOINT)));
         let endpoint = Arc::clone(endpoint);
         let gate = self.gate(&credential);

@@ -1,8 +1,8 @@
 //! The life of a token in this process: the token path, and the only writer of token cells.
 //!
 //! [`manager`] owns the refreshers across reloads; `refresher` is the loop for one token; [`schedule`]
-//! plans its calls, purely; `gate` bounds the calls of a credential; [`fetch`] makes one token request;
-//! [`token_cell`] passes the token to requests.
+//! plans its calls, purely; `gate` bounds the calls of a credential; [`fetch`] makes one token request and
+//! `static_token` reads a token in place of one; [`token_cell`] passes the token to requests.
 
 pub mod bearer;
 mod client_secret;
@@ -10,6 +10,7 @@ mod clock_watch;
 pub mod credential;
 mod endpoint_client;
 pub mod fetch;
+pub mod fetchers;
 mod fingerprint;
 mod gate;
 pub mod handle;
@@ -23,6 +24,7 @@ pub mod schedule;
 #[cfg(test)]
 mod simulation;
 mod spec;
+mod static_token;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;

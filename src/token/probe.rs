@@ -12,10 +12,11 @@ use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 
 use super::client_secret::{LoadError, load_identity, read_client};
-use super::credential::{Binding, Credential};
+use super::credential::{Binding, Credential, TokenSource};
 use super::endpoint_client::{self, MAX_RESPONSE_BYTES};
 use super::fetch::FetchError;
 use super::fingerprint::Fingerprint;
+use super::static_token;
 use crate::net::connect::Connector;
 use crate::net::control::{self, Limits};
 use crate::oauth::confirmation::names_other_certificate;
@@ -34,8 +35,8 @@ const SECRET_PART: usize = 8;
 pub struct Probe {
     /// The token itself.
     pub token: Sensitive,
-    /// The life of the token from the sending of the request.
-    pub life: Duration,
+    /// The life of the token from the sending of the request; `None` for a static token.
+    pub life: Option<Duration>,
     /// The scopes of the answer.
     pub granted: Option<ScopeSet>,
     /// The difference of the clocks, for an answer with a `Date`.
@@ -82,12 +83,19 @@ pub fn connector(
     Ok(endpoint_client::connector(credential, endpoint, identity.as_deref())?)
 }
 
-/// Requests one token from a credential's endpoint.
+/// Requests one token from a credential's endpoint, or reads a static one.
 ///
 /// # Errors
 /// The request failed; the error has a hint where a remedy is known.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
-    let Credential { endpoint, dialect, auth, policy, .. } = credential;
+    let Credential { dialect, auth, policy, .. } = credential;
+    let endpoint = match &credential.source {
+        TokenSource::Endpoint(endpoint) => endpoint,
+        TokenSource::Static(reference) => {
+            let token = static_token::read_now(reference, dialect.max_token_bytes).await?;
+            return Ok(Probe { token, life: None, granted: None, offset: None });
+        }
+    };
     let client = read_client(credential, None).await.map_err(LoadError::from);
     let client = client.map_err(FetchError::from)?;
     let now = SystemTime::now();
@@ -112,7 +120,7 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
         return Err(ProbeError::refused(error, &client, dialect.grant.kind(), offset));
     }
     let life = lifetime(&issued, now, SystemTime::now(), dialect.default_lifetime).life;
-    Ok(Probe { token: issued.access_token, life, granted: issued.scope, offset })
+    Ok(Probe { token: issued.access_token, life: Some(life), granted: issued.scope, offset })
 }
 
 /// The reason why no token came.

@@ -102,6 +102,12 @@ impl RefreshLog {
         tracing::info!(%credential, scopes, "token server issued the same token again");
     }
 
+    /// An upstream refuses the static token, and its source has no other.
+    pub(super) fn static_token_rejected(&self) {
+        let Self { credential, .. } = self;
+        tracing::warn!(%credential, "an upstream refuses the static token; write a new one to its source");
+    }
+
     /// The absolute expiry of an answer does not count, for this reason.
     pub(super) fn ignored_expiry(&self, reason: IgnoredExpiry) {
         let Self { credential, scopes, .. } = self;

@@ -231,7 +231,12 @@ impl<F: Fetch> Refresher<F> {
             gate.return_call();
         }
         let took = now.elapsed();
-        if !matches!(outcome, Err(FetchError::SecretSuppressed)) {
+        let silent = match &outcome {
+            // The reading of a source is no token request.
+            Ok(fetched) => fetched.reread.is_some(),
+            Err(error) => matches!(error, FetchError::SecretSuppressed),
+        };
+        if !silent {
             let result = outcome.as_ref().map_or_else(FetchError::result, |_| "ok");
             self.metrics.called(result, took.as_secs_f64());
             self.update_status(|status| status.last_call = Some(took));
@@ -243,7 +248,8 @@ impl<F: Fetch> Refresher<F> {
     }
 
     fn on_issued(&mut self, fetched: Fetched, refresh: Option<Sensitive>, took: Duration) {
-        let Fetched { mut issued, lifetime, sent, clock_offset, secret, identity } = fetched;
+        let Fetched { mut issued, lifetime, sent, clock_offset, secret, identity, reread } =
+            fetched;
         if let Some(rotation) = self.gate.accepted(secret, sent.mono, Instant::now()) {
             self.metrics.rotated(ACCEPTED);
             self.log.secret_changed(rotation, true);
@@ -274,13 +280,17 @@ impl<F: Fetch> Refresher<F> {
         let (held, end) = (self.writer.held(), bearer.usable_until.mono);
         let rejected = |generation| self.rejections.is_rejected(generation);
         match bearer.renewal_of(held.as_deref(), Moment::now(), rejected) {
+            Renewal::Same if reread.is_some() => {
+                self.plan_renewal(sent.mono, lifetime.life, end, reread);
+                self.keep_static(bearer, held.as_deref());
+            }
             Renewal::Same => self.on_same_token(),
             Renewal::NoLater => {
                 self.schedule.unchanged(end, end);
                 self.publish(bearer, lifetime.life, &missing, took);
             }
             Renewal::New => {
-                self.schedule.succeeded(sent.mono, lifetime.life, end, fastrand::f64());
+                self.plan_renewal(sent.mono, lifetime.life, end, reread);
                 self.publish(bearer, lifetime.life, &missing, took);
             }
         }
@@ -303,6 +313,30 @@ impl<F: Fetch> Refresher<F> {
         self.schedule.unchanged(due, held.usable_until.mono);
         self.rejections.same_token_again(held.generation());
         self.log.same_token();
+    }
+
+    fn plan_renewal(
+        &mut self,
+        sent: Instant,
+        life: Duration,
+        usable_until: Instant,
+        reread: Option<Duration>,
+    ) {
+        self.schedule.succeeded(sent, life, usable_until, fastrand::f64());
+        if let Some(reread) = reread {
+            self.schedule.force_at(sent + reread);
+        }
+    }
+
+    /// The source of a static token holds the held one still, which is used for as long again. It keeps its
+    /// number: requests that wait for a newer one learn that there is none.
+    fn keep_static(&mut self, bearer: Bearer, held: Option<&Bearer>) {
+        let generation = held.map_or(self.generation, Bearer::generation);
+        if self.rejections.is_rejected(generation) && self.rejections.same_token_generation() == 0 {
+            self.log.static_token_rejected();
+        }
+        self.rejections.same_token_again(generation);
+        self.writer.publish(Arc::new(bearer.numbered(generation)));
     }
 
     fn publish(&mut self, bearer: Bearer, life: Duration, missing: &[String], took: Duration) {
@@ -398,7 +432,9 @@ impl<F: Fetch> Refresher<F> {
         let cooling_until = self.rejections.cooling_until();
         self.update_status(|status| {
             status.usable_until = held.as_ref().map(|held| held.usable_until);
-            status.expires = held.as_ref().map(|held| held.ends.wall);
+            // A static token states no expiry.
+            let stated = held.as_ref().filter(|_| self.credential.endpoint().is_some());
+            status.expires = stated.map(|held| held.ends.wall);
             status.refresh_due = due;
             status.contended = cooling_until.is_some_and(|until| until > now.mono);
         });

@@ -14,7 +14,7 @@ pub struct TokenStatus {
     pub credential: Arc<str>,
     /// The token's number among those of its credential.
     pub token: String,
-    /// The token endpoint.
+    /// The token endpoint, or the source of a static token in words.
     pub token_url: String,
     /// The requested scopes.
     pub scopes: Vec<String>,
@@ -70,7 +70,7 @@ impl TokenStatus {
         Self {
             credential: Arc::clone(&spec.credential.name),
             token: number.to_string(),
-            token_url: spec.credential.endpoint.uri().to_string(),
+            token_url: spec.credential.source.to_string(),
             scopes: spec.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
             lazy: spec.credential.policy.lazy.is_some(),
             budget: spec.credential.policy.budget,

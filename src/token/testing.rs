@@ -9,7 +9,9 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::bearer::TokenHeader;
-use super::credential::{Binding, ClientIdSource, Credential, Grouping, RefreshPolicy};
+use super::credential::{
+    Binding, ClientIdSource, Credential, Grouping, RefreshPolicy, TokenSource,
+};
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
 use super::fingerprint::Fingerprint;
 use super::manager::TokenManager;
@@ -293,7 +295,7 @@ impl Fetcher {
             date: None,
         };
         let lifetime = Lifetime { life, ignored: None };
-        Fetched { issued, lifetime, sent, clock_offset: None, secret, identity: None }
+        Fetched { issued, lifetime, sent, clock_offset: None, secret, identity: None, reread: None }
     }
 }
 
@@ -301,7 +303,7 @@ impl Fetcher {
 pub fn credential(policy: RefreshPolicy) -> Credential {
     Credential {
         name: "bank".into(),
-        endpoint: TokenEndpoint::parse("https://auth.example/token").unwrap(),
+        source: TokenSource::Endpoint(TokenEndpoint::parse("https://auth.example/token").unwrap()),
         client_id: ClientIdSource::Referenced(Reference::Env("ID".into())),
         secret_headers: Vec::new(),
         client_secret: None,

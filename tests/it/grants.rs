@@ -220,3 +220,93 @@ async fn a_users_password_is_the_grant_with_a_warning_and_a_wrong_one_rests_as_a
         .await;
     assert!(!proxy.log().contains("p+s&word"));
 }
+
+/// An API that accepts one token, and a proxy whose token is the file `token`.
+async fn static_token(dir: &TempDir, accepted: &Arc<Mutex<&'static str>>) -> (Proxy, Service) {
+    let accepted = Arc::clone(accepted);
+    let api = Service::start(None, move |request: &Request<Bytes>| {
+        let token = request.headers().get("authorization").map(|value| value.to_str().unwrap());
+        let known = token.and_then(|token| token.strip_prefix("Bearer "));
+        let status = if known == Some(*accepted.lock().unwrap()) { 200 } else { 401 };
+        Response::builder().status(status).body(String::new()).unwrap()
+    })
+    .await;
+    let config = format!(
+        "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [credentials.a]\ngrant = \"static\"\ntoken.file = {:?}\ndefault_lifetime = \"1s\"\n\
+         [upstreams.a]\nurl = \"http://{}\"\ncredential = \"a\"\n\
+         [[upstreams.a.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\"]\n\
+         scopes = [\"read\"]\n",
+        dir.path().join("token"),
+        api.addr
+    );
+    std::fs::write(dir.path().join("bearer-proxy.toml"), &config).unwrap();
+    (Proxy::start(&config).await, api)
+}
+
+#[tokio::test]
+async fn a_token_is_read_from_its_file_and_again_at_a_401() {
+    let dir = tempfile::tempdir().unwrap();
+    secret_file(dir.path(), "token", "by.hand.1\n");
+    let accepted = Arc::new(Mutex::new("by.hand.1"));
+    let (proxy, _api) = static_token(&dir, &accepted).await;
+    proxy.wait_ready().await;
+    let mut app = client(proxy.addr).await;
+    let get =
+        async |app: &mut crate::support::Client| soon(app.request("GET", "/x", &[], b"")).await;
+    assert_eq!(get(&mut app).await.status, 200);
+
+    // The source holds another token by the time of the 401: the request is sent again with it.
+    *accepted.lock().unwrap() = "by.hand.2";
+    secret_file(dir.path(), "token", "by.hand.2\n");
+    assert_eq!(get(&mut app).await.status, 200);
+
+    // It holds the refused one still: the 401 goes to the app, and the token stays in use.
+    *accepted.lock().unwrap() = "by.hand.3";
+    assert_eq!(get(&mut app).await.status, 401);
+    proxy
+        .wait_log(|line| line.contains("an upstream refuses the static token").then_some(()))
+        .await;
+    assert_eq!(get(&mut app).await.status, 401);
+
+    // A changed file is read without a request.
+    secret_file(dir.path(), "token", "by.hand.3\n");
+    let obtained = || proxy.log().matches("token obtained").count();
+    assert_eq!(obtained(), 2);
+    proxy.wait_log(|_| (obtained() == 3).then_some(())).await;
+    assert_eq!(get(&mut app).await.status, 200);
+
+    let mut admin = client(proxy.admin_addr).await;
+    let status = soon(admin.request("GET", "/status", &[], b"")).await.json();
+    let token = &status["tokens"][0];
+    assert!(token["token_url"].as_str().unwrap().starts_with("file "), "{token}");
+    assert!(token["usable"] == true && token["expires"].is_null(), "{token}");
+    let metrics = soon(admin.request("GET", "/metrics", &[], b"")).await;
+    let metrics = String::from_utf8(metrics.body.clone()).unwrap();
+    let calls = "bearer_proxy_token_requests_total{credential=\"a\",result=\"ok\"} 0";
+    assert!(metrics.contains(calls) && metrics.contains("bearer_proxy_token_usable"), "{metrics}");
+    assert!(!proxy.log().contains("by.hand"));
+}
+
+#[tokio::test]
+async fn a_static_token_that_cannot_be_read_or_sent_fails_its_credential_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let accepted = Arc::new(Mutex::new("by.hand.1"));
+    secret_file(dir.path(), "token", "Bearer by.hand.1");
+    let (proxy, _api) = static_token(&dir, &accepted).await;
+    proxy.wait_log(|line| line.contains("write the token alone").then_some(())).await;
+    let mut app = client(proxy.addr).await;
+    let answer = soon(app.request("GET", "/x", &[], b"")).await;
+    assert_eq!((answer.status, &answer.json()["code"]), (503, &"token_unavailable".into()));
+    let flags = ["check", "--live", "--fresh"];
+    let ended = verb(dir.path(), &flags).await;
+    assert!(ended.code == 3 && !ended.stdout.contains("by.hand"), "{}", ended.stdout);
+
+    secret_file(dir.path(), "token", "by.hand.1");
+    proxy.wait_ready().await;
+    assert_eq!(soon(app.request("GET", "/x", &[], b"")).await.status, 200);
+    let ended = verb(dir.path(), &flags).await;
+    assert!(ended.code == 0 && ended.stdout.contains("static token"), "{}", ended.stdout);
+    let ended = verb(dir.path(), &["token", "a", "--reveal"]).await;
+    assert_eq!((ended.code, ended.stdout.trim(), &*ended.stderr), (0, "by.hand.1", ""));
+}

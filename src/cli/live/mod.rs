@@ -29,6 +29,7 @@ use crate::proxy::policy::plan::token_specs;
 use crate::proxy::policy::settings::{
     ClientCredential, ClientSettings, HeaderText, ListenerSettings, UpstreamSettings,
 };
+use crate::token::credential::TokenSource;
 use crate::token::{Credential, effective_specs, probe};
 use network::DAYS_TO_RENEW;
 use result::{CheckGroup, CheckResult};
@@ -96,7 +97,13 @@ async fn check_credential(
     credential: &Arc<Credential>,
     running: Option<&RunningInstance>,
 ) -> CheckGroup {
-    let mut steps = vec![references::id("client_id", &credential.client_id).await];
+    let mut steps = Vec::new();
+    match &credential.source {
+        TokenSource::Static(token) => steps.push(references::secret("token", token).await),
+        TokenSource::Endpoint(_) => {
+            steps.push(references::id("client_id", &credential.client_id).await);
+        }
+    }
     for (name, reference) in &credential.secret_headers {
         steps.push(references::secret(&format!("request.headers.{name}"), reference).await);
     }
@@ -121,13 +128,15 @@ async fn check_credential(
     }
     references::egress(&mut steps, credential.egress.as_ref()).await;
     let readable = !steps.iter().any(CheckResult::has_failed);
-    if references::client_certificate(&mut steps, &credential.tls) {
-        network::connect(&mut steps, probe::connector(credential, &credential.endpoint)).await;
+    if let Some(endpoint) = credential.endpoint()
+        && references::client_certificate(&mut steps, &credential.tls)
+    {
+        network::connect(&mut steps, probe::connector(credential, endpoint)).await;
     }
     let may_call = readable && !steps.iter().any(CheckResult::has_failed);
     let sets = scope_sets(config, credential);
     tokens::tokens(&mut steps, credential, &sets, running, may_call).await;
-    let url = Some(credential.endpoint.uri().to_string());
+    let url = Some(credential.source.to_string());
     CheckGroup { kind: "credential", name: credential.name.to_string(), url, steps }
 }
 

@@ -405,8 +405,9 @@ fn token_paths(upstream: &UpstreamSettings, credentials: &[Arc<Credential>]) -> 
     };
     credentials
         .iter()
-        .filter(|credential| same_origin(&credential.endpoint))
-        .map(|credential| credential.endpoint.path().to_owned())
+        .filter_map(|credential| credential.endpoint())
+        .filter(|endpoint| same_origin(endpoint))
+        .map(|endpoint| endpoint.path().to_owned())
         .collect()
 }
 

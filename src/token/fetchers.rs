@@ -1,0 +1,74 @@
+//! `TokenClients` and `TokenFetcher`: the way to each token, by a request or by reading it.
+
+use std::sync::Arc;
+
+use super::credential::{Credential, TokenSource};
+use super::fetch::{Fetch, FetchError, Fetched, MakeFetch, TokenClient};
+use super::fingerprint::Fingerprint;
+use super::static_token::StaticToken;
+use crate::oauth::{RevokedToken, ScopeSet};
+use crate::secret::Store;
+use crate::sensitive::Sensitive;
+
+/// Makes a [`TokenFetcher`] for each token.
+pub struct TokenClients {
+    store: Arc<Store>,
+}
+
+impl TokenClients {
+    /// Fetchers that read their secrets through `store`.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+}
+
+impl MakeFetch for TokenClients {
+    type Fetch = TokenFetcher;
+
+    fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> TokenFetcher {
+        for (reference, _) in credential.references() {
+            self.store.register_counters(reference);
+        }
+        let (credential, store) = (Arc::clone(credential), Arc::clone(&self.store));
+        TokenFetcher(match credential.source.clone() {
+            TokenSource::Endpoint(endpoint) => {
+                let client = TokenClient::new(endpoint, credential, scopes.clone(), store);
+                Way::Request(Box::new(client))
+            }
+            TokenSource::Static(reference) => Way::Read(StaticToken {
+                reference,
+                store,
+                life: credential.dialect.default_lifetime,
+                max_bytes: credential.dialect.max_token_bytes,
+            }),
+        })
+    }
+}
+
+/// Obtains one token from the source of its credential.
+pub struct TokenFetcher(Way);
+
+enum Way {
+    Request(Box<TokenClient>),
+    Read(StaticToken),
+}
+
+impl Fetch for TokenFetcher {
+    async fn fetch(
+        &self,
+        refresh: Option<&Sensitive>,
+        suppressed: Option<Fingerprint>,
+    ) -> Result<Fetched, FetchError> {
+        match &self.0 {
+            Way::Request(client) => client.fetch(refresh, suppressed).await,
+            Way::Read(token) => token.read().await,
+        }
+    }
+
+    async fn revoke(&self, token: RevokedToken<'_>) -> Result<(), FetchError> {
+        match &self.0 {
+            Way::Request(client) => client.revoke(token).await,
+            Way::Read(_) => Ok(()),
+        }
+    }
+}
