@@ -4,15 +4,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
 use crate::admin::report::{ClientCertificateStatus, RENEW_CERTIFICATE_DAYS};
 use crate::clock::date;
 use crate::config::Config;
 use crate::net::tls::{ClientCertificate, ClientIdentity};
 use crate::telemetry::Registry;
 use crate::telemetry::family::Gauges;
-use crate::token::ManagerHandle;
-use crate::token::credential::Binding;
-use crate::x509::TlsSetupError;
+use crate::token::client_identity::{LoadError, load_identity};
+use crate::token::credential::{Binding, CertificateSource};
+use crate::token::{Credential, ManagerHandle};
 
 /// The client certificates of one configuration.
 pub(super) struct ClientCertificateWatch {
@@ -29,13 +31,20 @@ struct Watched {
     /// `credential` or `upstream`.
     kind: &'static str,
     name: Arc<str>,
-    files: ClientCertificate,
-    /// True if the credential's tokens are bound to it.
-    bound: bool,
+    source: Source,
+    /// The time of the last reading.
+    tried: Instant,
     /// The certificate as it was last read with success.
-    identity: Option<ClientIdentity>,
+    identity: Option<Arc<ClientIdentity>>,
     /// The error of the last reading.
-    error: Option<TlsSetupError>,
+    error: Option<LoadError>,
+}
+
+/// The place of a certificate.
+enum Source {
+    Credential(Arc<Credential>),
+    /// Files of an upstream.
+    Files(ClientCertificate),
 }
 
 impl ClientCertificateWatch {
@@ -58,36 +67,38 @@ impl ClientCertificateWatch {
     }
 
     /// Reads the certificates of a configuration, and warns of those that end soon.
-    pub(super) fn read(&mut self, config: &Config) {
-        let credentials = config.credentials.iter().map(|credential| {
-            let bound = credential.binding == Binding::Certificate;
-            ("credential", &credential.name, &credential.tls, bound)
-        });
-        let upstreams = config.proxy.upstreams.iter().map(|upstream| &upstream.connection);
-        let upstreams =
-            upstreams.map(|connection| ("upstream", &connection.name, &connection.tls, false));
-        let watched = credentials.chain(upstreams).filter_map(|(kind, name, tls, bound)| {
-            let (files, name) = (tls.client_certificate.clone()?, Arc::clone(name));
-            let mut watched = Watched { kind, name, files, bound, identity: None, error: None };
-            watched.reread();
-            Some(watched)
-        });
-        self.watched = watched.collect();
+    pub(super) async fn read(&mut self, config: &Config) {
+        self.watched = Vec::new();
+        for credential in &config.credentials {
+            if credential.has_client_certificate() {
+                let source = Source::Credential(Arc::clone(credential));
+                self.watched.push(Watched::new("credential", &credential.name, source).await);
+            }
+        }
+        for upstream in &config.proxy.upstreams {
+            if let Some(files) = &upstream.connection.tls.client_certificate {
+                let source = Source::Files(files.clone());
+                self.watched
+                    .push(Watched::new("upstream", &upstream.connection.name, source).await);
+            }
+        }
         self.watched.iter().for_each(Watched::warn_of_expiry);
         self.publish();
     }
 
     /// Reads the certificates again. Where tokens are bound to one that has changed, new tokens are
     /// requested with it; until they come, requests carry the old pair of both.
-    pub(super) fn reread(&mut self, tokens: &ManagerHandle) {
+    ///
+    /// Cancel safe: each certificate is replaced and acted on in one step.
+    pub(super) async fn reread(&mut self, tokens: &ManagerHandle) {
         for watched in &mut self.watched {
-            if !watched.reread() {
+            if !watched.is_due() || !watched.reread().await {
                 continue;
             }
             let (kind, name) = (watched.kind, &watched.name);
             tracing::info!(kind, %name, "a client certificate has changed");
             watched.warn_of_expiry();
-            if watched.bound {
+            if watched.is_bound() {
                 tokens.renew(name);
             }
         }
@@ -109,14 +120,44 @@ impl ClientCertificateWatch {
 }
 
 impl Watched {
+    async fn new(kind: &'static str, name: &Arc<str>, source: Source) -> Self {
+        let (name, tried) = (Arc::clone(name), Instant::now());
+        let mut watched = Self { kind, name, source, tried, identity: None, error: None };
+        watched.reread().await;
+        watched
+    }
+
+    /// True if tokens are bound to it.
+    fn is_bound(&self) -> bool {
+        matches!(&self.source, Source::Credential(it) if it.binding == Binding::Certificate)
+    }
+
+    /// True if it is time to read it again: a program or a store is asked at longer intervals than files.
+    fn is_due(&self) -> bool {
+        let Source::Credential(credential) = &self.source else { return true };
+        let references =
+            credential.client_certificate.iter().flat_map(CertificateSource::references);
+        let every = references.filter_map(|(reference, _)| reference.recheck()).max();
+        every.is_none_or(|every| self.tried.elapsed() >= every)
+    }
+
+    async fn load(&self) -> Result<Option<Arc<ClientIdentity>>, LoadError> {
+        match &self.source {
+            Source::Credential(credential) => load_identity(credential, None).await,
+            Source::Files(files) => Ok(Some(Arc::new(files.load()?))),
+        }
+    }
+
     /// Reads the files again; returns true if there is another certificate than before. Files that do
     /// not match may be in the middle of a renewal.
-    fn reread(&mut self) -> bool {
-        let error = match self.files.load() {
+    async fn reread(&mut self) -> bool {
+        let loaded = self.load().await;
+        self.tried = Instant::now();
+        let error = match loaded {
             Ok(identity) => {
                 self.error = None;
-                let before = self.identity.replace(identity);
-                return before.is_some_and(|before| Some(&before) != self.identity.as_ref());
+                let before = std::mem::replace(&mut self.identity, identity);
+                return before.is_some() && before != self.identity;
             }
             Err(error) => error,
         };

@@ -91,7 +91,7 @@ pub(super) async fn changed(
             return ReloadTrigger::Config;
         }
         listeners.reread_certificates();
-        client_certificates.reread(tokens);
+        client_certificates.reread(tokens).await;
         if headers.reread().await {
             return ReloadTrigger::Headers;
         }
@@ -173,7 +173,7 @@ impl Reloader {
         self.open_files.check(&new);
         announcements::cleartext(&new);
         announcements::password_grants(&new);
-        self.client_certificates.read(&new);
+        self.client_certificates.read(&new).await;
         self.config = new;
         self.report();
     }

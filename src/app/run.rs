@@ -101,7 +101,7 @@ impl App {
         announcements::cleartext(&self.config);
         announcements::password_grants(&self.config);
         let mut client_certificates = self.client_certificates;
-        client_certificates.read(&self.config);
+        client_certificates.read(&self.config).await;
         let mut reloader = Reloader {
             text: std::fs::read(&self.config.path).ok(),
             startup_only: StartupOnly::of(&self.config),

@@ -20,6 +20,7 @@ static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
         ("keyring", cfg!(feature = "keyring")),
         ("aws", cfg!(feature = "aws")),
         ("azure", cfg!(feature = "azure")),
+        ("pkcs12", cfg!(feature = "pkcs12")),
     ];
     let built_with: Vec<_> =
         features.iter().filter(|(_, with)| *with).map(|(name, _)| *name).collect();

@@ -80,7 +80,8 @@ fn bound_tokens(upstreams: &[ParsedUpstream<'_>], credentials: &[ParsedCredentia
         let name = &credential.name;
         let TlsSettings { client_certificate, .. } = &upstream.connection.tls;
         if let Some(item) = &parsed.certificate
-            && *client_certificate != credential.tls.client_certificate
+            && (credential.client_certificate.is_some()
+                || *client_certificate != credential.tls.client_certificate)
         {
             let problem = Diagnostic::error("two client certificates for the same connections")
                 .label(format!("the tokens of credential `{name}` are bound to its own"))

@@ -18,11 +18,11 @@ use crate::oauth::client_auth::{BasicEncoding, ClientAuth};
 use crate::oauth::dialect::{Grant, KeyFormat};
 use crate::oauth::jws::{MacAlgorithm, SigningAlgorithm};
 use crate::oauth::presets::{self, Preset};
-use crate::secret::{Reference, StoreHttpSettings};
+use crate::secret::{self, Reference, StoreHttpSettings};
 use crate::sensitive::Sensitive;
 use crate::token::Credential;
 use crate::token::credential::{
-    Binding, ClientIdSource, Grouping, MissingScopes, RefreshPolicy, TokenSource,
+    Binding, CertificateSource, ClientIdSource, Grouping, MissingScopes, RefreshPolicy, TokenSource,
 };
 
 /// A credential that the file names, and its settings if they can be used.
@@ -123,8 +123,10 @@ fn credential<'c>(
     });
     let policy = policy(section);
     let auth = auth?;
-    check_proof(section, auth, &tls);
-    let binding = binding(section, &tls);
+    let source = certificate_source(section, &reference);
+    let presents = tls.client_certificate.is_some() || section.item("client_certificate").is_some();
+    check_proof(section, auth, presents);
+    let binding = binding(section, presents);
     if grant_key.is_none() && matches!(dialect.grant, Grant::JwtBearer(_)) {
         return None;
     }
@@ -150,6 +152,7 @@ fn credential<'c>(
         auth,
         dialect,
         tls,
+        client_certificate: source,
         binding,
         egress,
         grouping,
@@ -158,10 +161,50 @@ fn credential<'c>(
     })
 }
 
+/// `client_certificate`: the client certificate by reference, in place of the files of `tls`.
+fn certificate_source(
+    section: &Section<'_>,
+    reference: &dyn Fn(Option<Item<'_>>) -> Option<Reference>,
+) -> Option<CertificateSource> {
+    let item = section.item("client_certificate")?;
+    if section.section("tls").item("client_certificate_file").is_some() {
+        item.reject("tls.client_certificate_file names a certificate too; remove one of the two");
+        return None;
+    }
+    let own = section.section("client_certificate");
+    let password = own.item("password");
+    let (pkcs12, certificate, key) = (own.item("pkcs12"), own.item("certificate"), own.item("key"));
+    if let Some(container) = pkcs12 {
+        for other in certificate.into_iter().chain(key) {
+            other.reject("the PKCS#12 container holds it already; remove one of the two");
+        }
+        if let Some(feature) = secret::missing_feature("pkcs12") {
+            let problem = Diagnostic::error("this build cannot open PKCS#12 containers");
+            let hint = format!(
+                "take the container image, or build with  cargo build --features {feature}"
+            );
+            let label = format!("it lacks the feature `{feature}`");
+            container.fail_at_key(problem.label(label).hint(hint));
+        }
+        let password = password.and_then(|item| reference(Some(item)));
+        return Some(CertificateSource::Pkcs12 {
+            container: reference(Some(container))?,
+            password,
+        });
+    }
+    let hint = "write  pkcs12.file = \"/path\",  or  certificate.file = \"/path\"  and  key.file = \"/path\"";
+    let certificate = own.required("certificate", hint);
+    let key = own.required("key", hint);
+    let password = password.and_then(|item| reference(Some(item)));
+    let (certificate, key) = (reference(certificate), reference(key));
+    let (certificate, key) = (certificate?, key?);
+    Some(CertificateSource::Pem { certificate, key, password })
+}
+
 /// The binding of the tokens, which needs a client certificate.
-fn binding(section: &Section<'_>, tls: &TlsSettings) -> Binding {
+fn binding(section: &Section<'_>, presents: bool) -> Binding {
     let binding = section.choice("bound", &BINDINGS, Binding::default());
-    if binding == Binding::Certificate && tls.client_certificate.is_none() {
+    if binding == Binding::Certificate && !presents {
         let hint = "the certificate to which the tokens of this credential are bound";
         section.missing("tls.client_certificate_file", hint);
     }
@@ -203,6 +246,7 @@ fn static_token(
         auth: ClientAuth::None,
         dialect,
         tls: tls.clone(),
+        client_certificate: None,
         binding: Binding::None,
         egress: None,
         grouping: Grouping::default(),
@@ -445,11 +489,11 @@ fn certificate(assertion: &Section<'_>, auth: Option<ClientAuth>) -> Option<Refe
 }
 
 /// Reports what the client authentication needs and the file does not have.
-fn check_proof(section: &Section<'_>, auth: ClientAuth, tls: &TlsSettings) {
+fn check_proof(section: &Section<'_>, auth: ClientAuth, presents: bool) {
     let (key, hint) = match auth {
         ClientAuth::None | ClientAuth::ClientAssertion => return,
         ClientAuth::TlsClientAuth | ClientAuth::SelfSignedTlsClientAuth => {
-            if tls.client_certificate.is_none() {
+            if !presents {
                 let hint = "this client_auth proves itself with a certificate";
                 section.missing("tls.client_certificate_file", hint);
             }

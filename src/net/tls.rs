@@ -12,13 +12,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
 
 use crate::x509::TlsSetupError;
 use crate::x509::certificate::Certificate;
+use crate::x509::encrypted;
 use crate::x509::pem::{certificates, private_key};
 use crate::x509::verify::{self, ChainRecorder};
 
@@ -90,20 +92,8 @@ impl ClientCertificate {
     pub fn load(&self) -> Result<ClientIdentity, TlsSetupError> {
         let chain = certificates(&self.certificate_file)?;
         let key = private_key(&self.key_file)?;
-        let thumbprint = chain.first().map(|leaf| digest(&SHA256, leaf));
-        let thumbprint = thumbprint.map(|hash| URL_SAFE_NO_PAD.encode(hash));
-        let chain_hash =
-            digest(&SHA256, &chain.iter().map(AsRef::as_ref).collect::<Vec<_>>().concat());
-        let certificate = chain.first().and_then(|leaf| Certificate::read(leaf));
-        let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| {
-            let file = self.certificate_file.display();
-            TlsSetupError::new(format!("{file}: unusable as a client certificate: {error}"))
-        })?;
-        Ok(ClientIdentity {
-            resolver: Arc::new(SingleCertAndKey::from(key)),
-            chain_hash: URL_SAFE_NO_PAD.encode(chain_hash).into(),
-            thumbprint: thumbprint.unwrap_or_default().into(),
-            certificate,
+        ClientIdentity::new(chain, key).map_err(|error| {
+            TlsSetupError::new(format!("{}: {error}", self.certificate_file.display()))
         })
     }
 }
@@ -119,6 +109,49 @@ pub struct ClientIdentity {
 }
 
 impl ClientIdentity {
+    /// Reads PEM texts. The password is that of an encrypted key.
+    ///
+    /// # Errors
+    /// A text that is no PEM of its kind, another password, or a key that is not that of the
+    /// certificate.
+    pub fn from_pem(chain: &str, key: &str, password: &str) -> Result<Self, TlsSetupError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+        let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| {
+            TlsSetupError::new("its certificate is no PEM (-----BEGIN CERTIFICATE-----)")
+        })?;
+        let key = match encrypted::is_encrypted_key(key) {
+            true => encrypted::key(key, password)?,
+            false => PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| {
+                TlsSetupError::new("its key is no PEM private key (-----BEGIN PRIVATE KEY-----)")
+            })?,
+        };
+        Self::new(chain, key)
+    }
+
+    /// Opens a PKCS#12 container (RFC 7292).
+    ///
+    /// # Errors
+    /// A damaged container, another password, or a container without a key and its certificate.
+    pub fn from_pkcs12(bytes: &[u8], password: &str) -> Result<Self, TlsSetupError> {
+        let (chain, key) = encrypted::container(bytes, password)?;
+        Self::new(chain, key)
+    }
+
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, TlsSetupError> {
+        let hash = |bytes: &[u8]| Box::from(URL_SAFE_NO_PAD.encode(digest(&SHA256, bytes)));
+        let thumbprint = chain.first().map(|leaf| hash(leaf)).unwrap_or_default();
+        let chain_hash = hash(&chain.iter().map(AsRef::as_ref).collect::<Vec<_>>().concat());
+        let certificate = chain.first().and_then(|leaf| Certificate::read(leaf));
+        let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| {
+            TlsSetupError::new(format!("unusable as a client certificate: {error}"))
+        })?;
+        let resolver = Arc::new(SingleCertAndKey::from(key));
+        Ok(Self { resolver, chain_hash, thumbprint, certificate })
+    }
+
     /// The certificate's SHA-256 in base64url: `x5t#S256` (RFC 8705 section 3.1).
     pub fn thumbprint(&self) -> &str {
         &self.thumbprint

@@ -26,18 +26,26 @@ impl FileAccess {
 }
 
 /// Reads a file on the blocking pool, since a network file system may be slow.
-pub(super) async fn read(path: &Path, access: FileAccess) -> Result<Sensitive, SecretFault> {
+pub(super) async fn read(
+    path: &Path,
+    access: FileAccess,
+    decode: fn(&[u8]) -> Result<Sensitive, SecretFault>,
+) -> Result<Sensitive, SecretFault> {
     let path: PathBuf = path.to_owned();
-    let reading = tokio::task::spawn_blocking(move || match read_now(&path, access) {
+    let reading = tokio::task::spawn_blocking(move || match read_now(&path, access, decode) {
         // Kubernetes renames `..data` and then removes the old folder, so that a path that was
         // resolved in between ends in a folder that is gone. The second attempt sees the new one.
-        Err(SecretFault::Missing) => read_now(&path, access),
+        Err(SecretFault::Missing) => read_now(&path, access, decode),
         found => found,
     });
     reading.await.unwrap_or(Err(SecretFault::Unreadable(io::ErrorKind::Other)))
 }
 
-fn read_now(path: &Path, access: FileAccess) -> Result<Sensitive, SecretFault> {
+fn read_now(
+    path: &Path,
+    access: FileAccess,
+    decode: fn(&[u8]) -> Result<Sensitive, SecretFault>,
+) -> Result<Sensitive, SecretFault> {
     // The type is checked before opening, because opening a FIFO waits for a writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(SecretFault::NotAFile);
@@ -46,7 +54,7 @@ fn read_now(path: &Path, access: FileAccess) -> Result<Sensitive, SecretFault> {
     if access == FileAccess::Restricted {
         check_permissions(path, &file)?;
     }
-    text::read(file)
+    text::read_with(file, decode)
 }
 
 /// Refuses a file that every user of the machine may read or replace.

@@ -54,11 +54,12 @@ pub enum Reference {
     },
 }
 
-/// The cargo feature that a source needs and this build lacks.
+/// The cargo feature that a source or a format needs and this build lacks.
 pub fn missing_feature(kind: &str) -> Option<&'static str> {
     match kind {
         "keyring" if cfg!(not(feature = "keyring")) => Some("keyring"),
         "aws_secrets_manager" if cfg!(not(feature = "aws")) => Some("aws"),
+        "pkcs12" if cfg!(not(feature = "pkcs12")) => Some("pkcs12"),
         "azure_key_vault" if cfg!(not(feature = "azure")) => Some("azure"),
         _ => None,
     }
@@ -97,16 +98,20 @@ impl Reference {
         &self,
         kind: CredentialPart,
     ) -> Result<(Sensitive, Vec<&'static str>), SecretError> {
-        let raw = self.read_raw(FileAccess::of(kind)).await.map_err(|fault| self.error(fault))?;
+        let raw = self.read_raw(kind).await.map_err(|fault| self.error(fault))?;
         let value = text::accept(&raw, kind).map_err(|fault| self.error(fault))?;
         Ok((value, text::likely_mistakes(&raw, kind)))
     }
 
-    async fn read_raw(&self, access: FileAccess) -> Result<Sensitive, SecretFault> {
+    async fn read_raw(&self, kind: CredentialPart) -> Result<Sensitive, SecretFault> {
+        let decode = match kind {
+            CredentialPart::Pkcs12 => text::decode_pkcs12,
+            _ => text::decode,
+        };
         match self {
             Self::Env(name) => env::read(name),
-            Self::File(path) => file::read(path, access).await,
-            Self::Systemd(name) => systemd::read(name).await,
+            Self::File(path) => file::read(path, FileAccess::of(kind), decode).await,
+            Self::Systemd(name) => systemd::read(name, decode).await,
             Self::Exec(command) => exec::read(command).await,
             Self::Keyring(entry) => keyring::read(entry).await,
             #[cfg(feature = "aws")]

@@ -11,14 +11,21 @@ use super::name;
 use crate::sensitive::Sensitive;
 
 /// Reads the credential of this name.
-pub(super) async fn read(name: &str) -> Result<Sensitive, SecretFault> {
-    read_in(folder().as_deref(), name).await
+pub(super) async fn read(
+    name: &str,
+    decode: fn(&[u8]) -> Result<Sensitive, SecretFault>,
+) -> Result<Sensitive, SecretFault> {
+    read_in(folder().as_deref(), name, decode).await
 }
 
-async fn read_in(folder: Option<&Path>, name: &str) -> Result<Sensitive, SecretFault> {
+async fn read_in(
+    folder: Option<&Path>,
+    name: &str,
+    decode: fn(&[u8]) -> Result<Sensitive, SecretFault>,
+) -> Result<Sensitive, SecretFault> {
     let folder = folder.ok_or(SecretFault::NoCredentials)?;
     // Any mode passes, because systemd sets the permissions of this folder.
-    file::read(&folder.join(name), FileAccess::Any).await
+    file::read(&folder.join(name), FileAccess::Any, decode).await
 }
 
 /// The credential as messages name it. The name of a missing one may be the secret itself, written in
@@ -50,7 +57,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("bank_secret"), "s").unwrap();
         let check = async |folder: Option<&Path>, name: &str, expected: Result<&str, _>| {
-            assert_eq!(read_in(folder, name).await, expected.map(Sensitive::new), "{name}");
+            assert_eq!(
+                read_in(folder, name, crate::secret::text::decode).await,
+                expected.map(Sensitive::new),
+                "{name}"
+            );
         };
         check(Some(folder.path()), "bank_secret", Ok("s")).await;
         check(Some(folder.path()), "other", Err(SecretFault::Missing)).await;

@@ -3,6 +3,8 @@
 
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::error::{MAX_BYTES, SecretFault};
@@ -20,9 +22,29 @@ pub(super) fn buffer() -> Zeroizing<Vec<u8>> {
 
 /// Reads all bytes of a file or a pipe.
 pub(super) fn read(from: impl io::Read) -> Result<Sensitive, SecretFault> {
+    read_with(from, decode)
+}
+
+/// Reads all bytes of a file or a pipe, and makes a text of them.
+pub(super) fn read_with(
+    from: impl io::Read,
+    decode: fn(&[u8]) -> Result<Sensitive, SecretFault>,
+) -> Result<Sensitive, SecretFault> {
     let mut bytes = buffer();
     io::Read::read_to_end(&mut from.take(READ_LIMIT as u64), &mut bytes)?;
     decode(&bytes)
+}
+
+/// The text of a PKCS#12 container: base64, which it may be already.
+pub(super) fn decode_pkcs12(bytes: &[u8]) -> Result<Sensitive, SecretFault> {
+    // An ASN.1 SEQUENCE (RFC 7292 section 4), which no base64 begins with: it is the digit 0 and, by its
+    // length, a byte above ASCII.
+    match bytes {
+        [0x30, 0x80..=0xff, ..] if bytes.len() < READ_LIMIT => {
+            Ok(Sensitive::new(STANDARD.encode(bytes)))
+        }
+        _ => decode(bytes),
+    }
 }
 
 /// The text of at most [`READ_LIMIT`] bytes.
@@ -47,12 +69,14 @@ pub enum CredentialPart {
     PrivateKey,
     /// Certificates in PEM, which every user may read.
     Certificate,
+    /// A PKCS#12 container as base64, which may have lines.
+    Pkcs12,
 }
 
 impl CredentialPart {
-    /// Tells whether the value is PEM, which has lines.
+    /// Tells whether the value may have lines, as PEM has.
     fn has_lines(self) -> bool {
-        matches!(self, Self::PrivateKey | Self::Certificate)
+        matches!(self, Self::PrivateKey | Self::Certificate | Self::Pkcs12)
     }
 
     /// Tells whether every user may read the value.

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::client_identity::{LoadError, load_identity, read};
 use super::credential::{ClientIdSource, Credential};
 use super::fingerprint::Fingerprint;
-use crate::net::tls::{ClientCertificate, ClientIdentity};
+use crate::net::tls::ClientIdentity;
 use crate::oauth::ClientCredentials;
 use crate::oauth::dialect::{Grant, GrantKey, KeyFormat};
 use crate::oauth::google_key::service_account_key;
 use crate::secret::{CredentialPart, Freshness, Reference, SecretError, SecretFault, Store};
 use crate::sensitive::Sensitive;
-use crate::x509::TlsSetupError;
 
 /// An id and secrets that were read.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ impl LoadedCredentials {
         freshness: Freshness,
     ) -> Result<Self, LoadError> {
         let client = read_client(credential, Some((store, freshness))).await?;
-        let identity = load_identity(credential)?;
+        let identity = load_identity(credential, Some((store, freshness))).await?;
         let headers: Vec<_> = client.headers.iter().map(|(_, value)| value.as_bytes()).collect();
         let secret = client.secret.as_ref().map(Sensitive::expose);
         let certificate = client.certificate.as_ref().map(Sensitive::expose);
@@ -47,25 +47,6 @@ impl LoadedCredentials {
         let fingerprint = Fingerprint::of(all);
         Ok(Self { client, identity, fingerprint })
     }
-}
-
-/// Loads the client certificate that a credential presents; `None` if it has none.
-pub(super) fn load_identity(
-    credential: &Credential,
-) -> Result<Option<Arc<ClientIdentity>>, LoadError> {
-    let files = credential.tls.client_certificate.as_ref();
-    Ok(files.map(ClientCertificate::load).transpose()?.map(Arc::new))
-}
-
-/// The reason why there is nothing to prove the client with.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A reference could not be read.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// The client certificate or its key cannot be used.
-    #[error("the client certificate cannot be used: {0}")]
-    ClientCertificate(#[from] TlsSetupError),
 }
 
 /// Reads the id and secrets of a credential, past any cache where there is no store.
@@ -118,17 +99,6 @@ fn grant_key(
             Ok((Some(email), key))
         }
         _ => Ok((None, GrantKey { private_key: text, key_id: None, token_uri: None })),
-    }
-}
-
-async fn read(
-    store: Option<(&Store, Freshness)>,
-    reference: &Reference,
-    part: CredentialPart,
-) -> Result<Sensitive, SecretError> {
-    match store {
-        Some((store, freshness)) => store.read(reference, part, freshness).await,
-        None => reference.read_as(part).await,
     }
 }
 

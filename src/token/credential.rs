@@ -43,6 +43,8 @@ pub struct Credential {
     pub dialect: Dialect,
     /// TLS towards the token endpoint.
     pub tls: TlsSettings,
+    /// The source of its client certificate, in place of the files of `tls`.
+    pub client_certificate: Option<CertificateSource>,
     /// The proof that a connection to an upstream gives beside a token.
     pub binding: Binding,
     /// The egress proxy that leads to the token endpoint.
@@ -85,6 +87,12 @@ impl Credential {
             .chain(grant_key)
             .chain(parameters)
             .chain(headers)
+            .chain(self.client_certificate.iter().flat_map(CertificateSource::references))
+    }
+
+    /// Tells whether connections to its token endpoint present a client certificate.
+    pub fn has_client_certificate(&self) -> bool {
+        self.client_certificate.is_some() || self.tls.client_certificate.is_some()
     }
 
     /// The kind of value that `client_secret` is.
@@ -113,6 +121,49 @@ impl Credential {
             && self.dialect.assertion == other.dialect.assertion
             && self.secret_headers == other.secret_headers
             && self.auth == other.auth
+    }
+}
+
+/// The source of a client certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// PEM texts.
+    Pem {
+        /// The chain, the client's own certificate first.
+        certificate: Reference,
+        /// The private key.
+        key: Reference,
+        /// The password of an encrypted key.
+        password: Option<Reference>,
+    },
+    /// One PKCS#12 container (RFC 7292), or base64 of it.
+    Pkcs12 {
+        /// The container.
+        container: Reference,
+        /// Its password; `None` for the empty one.
+        password: Option<Reference>,
+    },
+}
+
+impl CertificateSource {
+    /// The source of the password, if there is one.
+    pub fn password(&self) -> Option<&Reference> {
+        match self {
+            Self::Pem { password, .. } | Self::Pkcs12 { password, .. } => password.as_ref(),
+        }
+    }
+
+    /// All sources, with what each of them holds.
+    pub fn references(&self) -> impl Iterator<Item = (&Reference, CredentialPart)> {
+        let (first, second) = match self {
+            Self::Pem { certificate, key, .. } => (
+                (certificate, CredentialPart::Certificate),
+                Some((key, CredentialPart::PrivateKey)),
+            ),
+            Self::Pkcs12 { container, .. } => ((container, CredentialPart::Pkcs12), None),
+        };
+        let password = self.password().map(|password| (password, CredentialPart::Secret));
+        [Some(first), second, password].into_iter().flatten()
     }
 }
 

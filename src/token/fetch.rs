@@ -11,7 +11,8 @@ use http::header::DATE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::client_secret::{LoadError, LoadedCredentials};
+use super::client_identity::LoadError;
+use super::client_secret::LoadedCredentials;
 use super::credential::{Binding, Credential};
 use super::endpoint_client::{MAX_RESPONSE_BYTES, connector};
 use super::fingerprint::Fingerprint;
@@ -345,7 +346,9 @@ impl FetchError {
         match self {
             Self::Load(LoadError::Secret(_)) => "secret_unreadable",
             Self::SecretSuppressed => "secret_refused",
-            Self::Load(LoadError::ClientCertificate(_)) => "client_certificate_unusable",
+            Self::Load(LoadError::ClientCertificate(_) | LoadError::CertificateSource(_)) => {
+                "client_certificate_unusable"
+            }
             Self::Request(_) | Self::Tls(_) | Self::Header | Self::Revocation(_) => "settings",
             Self::Call(_) => self.result(),
             Self::Refused { error, .. } => error.word(),

@@ -5,6 +5,7 @@
 //! `static_token` reads a token in place of one; [`token_cell`] passes the token to requests.
 
 pub mod bearer;
+pub mod client_identity;
 mod client_secret;
 mod clock_watch;
 pub mod credential;

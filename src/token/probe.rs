@@ -11,7 +11,8 @@ use http::header::DATE;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-use super::client_secret::{LoadError, load_identity, read_client};
+use super::client_identity::{LoadError, load_identity};
+use super::client_secret::read_client;
 use super::credential::{Binding, Credential, TokenSource};
 use super::endpoint_client::{self, MAX_RESPONSE_BYTES};
 use super::fetch::FetchError;
@@ -75,11 +76,11 @@ impl ClockOffset {
 ///
 /// # Errors
 /// The TLS settings or the certificate cannot be used.
-pub fn connector(
+pub async fn connector(
     credential: &Credential,
     endpoint: &TokenEndpoint,
 ) -> Result<Connector, FetchError> {
-    let identity = load_identity(credential)?;
+    let identity = load_identity(credential, None).await?;
     Ok(endpoint_client::connector(credential, endpoint, identity.as_deref())?)
 }
 
@@ -101,7 +102,7 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     let now = SystemTime::now();
     let request = ClientRequest { endpoint, dialect, auth: *auth, client: &client, now };
     let request = request.token(GrantType::of(dialect), scopes).map_err(FetchError::from)?;
-    let identity = load_identity(credential).map_err(FetchError::from)?;
+    let identity = load_identity(credential, None).await.map_err(FetchError::from)?;
     let connector = endpoint_client::connector(credential, endpoint, identity.as_deref())
         .map_err(FetchError::from)?
         .with_diagnostics();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client_secret::LoadError;
+use super::client_identity::LoadError;
 use super::fetch::{FetchError, Fetched};
 use crate::clock::Moment;
 use crate::oauth::token_response::check_access_token;

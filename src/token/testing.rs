@@ -315,6 +315,7 @@ pub fn credential(policy: RefreshPolicy) -> Credential {
         dialect: Dialect::default(),
         tls: TlsSettings::default(),
         binding: Binding::None,
+        client_certificate: None,
         egress: None,
         grouping: Grouping::PerScopeSet,
         revocation: None,

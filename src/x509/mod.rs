@@ -8,6 +8,7 @@ pub mod certificate;
 mod der;
 pub mod diagnosis;
 pub mod distinguished_name;
+pub(crate) mod encrypted;
 mod error;
 pub mod pem;
 pub mod verify;

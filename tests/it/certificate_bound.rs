@@ -120,6 +120,69 @@ impl Story {
     }
 }
 
+#[cfg(feature = "pkcs12")]
+#[tokio::test]
+async fn a_container_that_openssl_makes_serves_as_certificate() {
+    for kind in ["", "-legacy"] {
+        let story = Story::begin(&[]).await;
+        let mine = story.certificate("erp");
+        let made = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(format!(
+                "umask 077; openssl pkcs12 -export {kind} -inkey erp.key -in erp.pem -out erp.p12 \
+                 -passout pass:geheim"
+            ))
+            .current_dir(story.ca.file(""))
+            .status();
+        if !made.is_ok_and(|status| status.success()) {
+            continue;
+        }
+        crate::support::secret_file(&story.ca.file(""), "password", "geheim\n");
+        let files = format!(
+            "tls = {{ client_certificate_file = \"{}\", client_key_file = \"{}\" }}",
+            story.ca.file("erp.pem").display(),
+            story.ca.file("erp.key").display()
+        );
+        let container = format!(
+            "client_certificate.pkcs12.file = {:?}\nclient_certificate.password.file = {:?}",
+            story.ca.file("erp.p12"),
+            story.ca.file("password")
+        );
+        let config = story.config(&["erp"], "").replace(&files, &container);
+        let proxy = Proxy::start(&config).await;
+        proxy.wait_ready().await;
+        assert_eq!(get(&proxy, "/erp/a").await.text(), mine);
+        // Nothing is sent with a password that is wrong, and the pair that is in use stays in use.
+        crate::support::secret_file(&story.ca.file(""), "password", "another");
+        proxy.wait_log(|line| line.contains("its password is another one").then_some(())).await;
+        assert_eq!(get(&proxy, "/erp/a").await.text(), mine);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_by_reference_is_renewed_as_files_are() {
+    let story = Story::begin(&[]).await;
+    let old = story.certificate("erp");
+    let in_place = |name: &str| {
+        let text = std::fs::read_to_string(story.ca.file(name)).unwrap();
+        crate::support::secret_file(&story.ca.file(""), &format!("by-{name}"), &text);
+    };
+    ["erp.pem", "erp.key"].into_iter().for_each(in_place);
+    let config = story.config(&["erp"], "").replace(
+        "tls = { client_certificate_file = ",
+        "client_certificate = { certificate.file = ",
+    );
+    let config = config.replace("client_key_file = ", "key.file = ");
+    let config = config.replace("/erp.pem", "/by-erp.pem").replace("/erp.key", "/by-erp.key");
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_ready().await;
+    assert_eq!(get(&proxy, "/erp/a").await.text(), old);
+    let newest = story.certificate("erp");
+    ["erp.pem", "erp.key"].into_iter().for_each(in_place);
+    soon(async { while get(&proxy, "/erp/a").await.text() != newest {} }).await;
+    assert_eq!(story.mismatches(), 0);
+}
+
 async fn get(proxy: &Proxy, path: &str) -> Answer {
     soon(client(proxy.addr).await.get(path)).await
 }

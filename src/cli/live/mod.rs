@@ -129,9 +129,9 @@ async fn check_credential(
     references::egress(&mut steps, credential.egress.as_ref()).await;
     let readable = !steps.iter().any(CheckResult::has_failed);
     if let Some(endpoint) = credential.endpoint()
-        && references::client_certificate(&mut steps, &credential.tls)
+        && references::presented_certificate(&mut steps, credential).await
     {
-        network::connect(&mut steps, probe::connector(credential, endpoint)).await;
+        network::connect(&mut steps, probe::connector(credential, endpoint).await).await;
     }
     let may_call = readable && !steps.iter().any(CheckResult::has_failed);
     let sets = scope_sets(config, credential);

@@ -9,6 +9,8 @@ use crate::secret::{
     CredentialPart, EgressLogin, EgressProxy, Reference, SecretError, SecretFault,
 };
 use crate::sensitive::Sensitive;
+use crate::token::Credential;
+use crate::token::client_identity::load_identity;
 use crate::token::credential::ClientIdSource;
 use crate::x509::pem::{self, PemKind};
 
@@ -104,6 +106,37 @@ pub(super) async fn egress(steps: &mut Vec<CheckResult>, proxy: Option<&EgressPr
         }
         None => {}
     }
+}
+
+/// The client certificate of a credential, where there is one. Without it no connection can be made:
+/// then it is `false`.
+pub(super) async fn presented_certificate(
+    steps: &mut Vec<CheckResult>,
+    credential: &Credential,
+) -> bool {
+    let Some(source) = &credential.client_certificate else {
+        return client_certificate(steps, &credential.tls);
+    };
+    let name = "client certificate";
+    let shown: Vec<_> = source.references().map(|(reference, _)| reference.describe()).collect();
+    let shown = shown.join(", ");
+    let step = match load_identity(credential, None).await {
+        Ok(Some(identity)) => match identity.certificate() {
+            Some(found) => {
+                let about = format!("{shown}: {}", found.subject);
+                validity(name, about, found, RENEW_CERTIFICATE_DAYS)
+                    .unwrap_or_else(|step| step.hint("its issuer must renew it"))
+            }
+            None => CheckResult::failed(name, format!("{shown} is not a certificate")),
+        },
+        Ok(None) => return true,
+        Err(error) => {
+            steps.push(CheckResult::failed(name, error.to_string()));
+            return false;
+        }
+    };
+    steps.push(step);
+    true
 }
 
 /// The client certificate, where there is one. Without its files no connection can be made: then it
