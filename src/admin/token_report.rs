@@ -31,6 +31,7 @@ pub(super) fn token_report(token: &TokenStatus, now: Moment) -> Value {
         "rate_limited_until": token.rate_limited_until.map(date),
         "token_url": token.token_url,
         "missing_scopes": token.missing_scopes,
+        "handing_over": token.handing_over,
         "contended": token.contended,
         "contended_cause": contended_cause(token),
         "server_clock_offset_s": token.clock_offset.map(|offset| (offset * 10.0).round() / 10.0),

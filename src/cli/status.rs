@@ -253,6 +253,7 @@ fn oddities(token: &Value) -> String {
     };
     let flags = [
         ("lazy", "lazy"),
+        ("handing_over", "handing over"),
         ("secret_refused", "the client secret was refused"),
         ("contended", contended),
     ];

@@ -16,7 +16,7 @@ use crate::proxy::policy::settings::{
 };
 use crate::route::{Methods, PathPattern, Rule, Table};
 use crate::token::Credential;
-use crate::token::credential::Binding;
+use crate::token::credential::{Binding, Grouping};
 
 /// Reports every problem that only the whole file shows. If a section is misspelt, the problems that
 /// follow from its absence are left out.
@@ -60,6 +60,7 @@ pub(super) fn all(
     token_endpoints(upstreams, credentials);
     token_headers(upstreams, credentials, clients);
     bound_tokens(upstreams, credentials);
+    one_live_tokens(upstreams, credentials);
 }
 
 /// A certificate-bound token is of use only on connections with its certificate: with TLS, and without a
@@ -97,6 +98,52 @@ fn bound_tokens(upstreams: &[ParsedUpstream<'_>], credentials: &[ParsedCredentia
             item.fail(problem);
         }
     }
+}
+
+/// A credential whose server keeps one live token can have one token only, and no second credential of
+/// the same client may obtain another.
+fn one_live_tokens(upstreams: &[ParsedUpstream<'_>], credentials: &[ParsedCredential<'_>]) {
+    for found in credentials {
+        let Some(credential) = found.credential.as_ref().filter(|one| one.policy.one_live_token)
+        else {
+            continue;
+        };
+        let section = found.item.section().map(Section::without_text);
+        let Some(item) = section.and_then(|section| section.item("one_live_token")) else {
+            continue;
+        };
+        let sets = scope_sets(upstreams, credential);
+        if credential.grouping == Grouping::PerScopeSet && credential.dialect.send_scope && sets > 1
+        {
+            let problem =
+                Diagnostic::error("each token of this credential would revoke the others");
+            let label =
+                format!("its routes have {sets} sets of scopes, and each has a token of its own");
+            item.fail(problem.label(label).hint("write  tokens = \"union\"  beside it"));
+        }
+        let same = |other: &&ParsedCredential<'_>| {
+            let settings = other.credential.as_ref();
+            other.name != found.name && settings.is_some_and(|other| other.is_client_of(credential))
+        };
+        if let Some(other) = credentials.iter().find(same) {
+            let problem = Diagnostic::notice("two credentials are the same client");
+            let label =
+                format!("each token of credential `{}` revokes that of this one", other.name);
+            item.fail(problem.label(label).hint("use one credential for both"));
+        }
+    }
+}
+
+/// The number of different sets of scopes that the routes of a credential have.
+fn scope_sets(upstreams: &[ParsedUpstream<'_>], credential: &Credential) -> usize {
+    let mut sets = Vec::new();
+    for (upstream, route, _) in usable(upstreams) {
+        let name = route.credential.as_ref().unwrap_or(&upstream.credential);
+        if **name == *credential.name && !sets.contains(&&route.scopes) {
+            sets.push(&route.scopes);
+        }
+    }
+    sets.len()
 }
 
 /// A header that carries the token may have no second source, and no trailer may have its name.

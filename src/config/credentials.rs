@@ -529,6 +529,7 @@ fn policy(section: &Section<'_>) -> RefreshPolicy {
         missing_scopes: section.choice("missing_scopes", &MISSING_SCOPES, default.missing_scopes),
         budget: budget.and_then(NonZeroU32::new),
         lazy: lazy.flatten(),
+        one_live_token: section.bool("one_live_token", default.one_live_token),
     };
     if policy.connect_timeout > policy.timeout {
         let problem = Diagnostic::error("connect is longer than total");

@@ -8,6 +8,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fingerprint::Fingerprint;
+use super::handover::InFlightRequests;
 use crate::clock::Moment;
 use crate::net::tls::ClientIdentity;
 use crate::oauth::{Scope, ScopeSet};
@@ -47,6 +48,8 @@ pub struct Bearer {
     /// The client certificate to which the token is bound. It stands beside the token, so that a request
     /// that holds the one holds the other.
     identity: Option<Arc<ClientIdentity>>,
+    /// The requests in flight with it; `None` where they are not counted.
+    pub(super) in_flight: Option<Arc<InFlightRequests>>,
 }
 
 /// Largest difference of two expiries of one token: servers state whole seconds.
@@ -87,6 +90,7 @@ impl Bearer {
             fingerprint,
             granted,
             identity: None,
+            in_flight: None,
         })
     }
 
@@ -113,6 +117,12 @@ impl Bearer {
     /// The token under the number of the held one, which it is.
     pub(super) fn numbered(self, generation: u64) -> Self {
         Self { generation, ..self }
+    }
+
+    /// The token with a count of the requests in flight with it.
+    #[must_use]
+    pub(super) fn counting(self, in_flight: Option<InFlightRequests>) -> Self {
+        Self { in_flight: in_flight.map(Arc::new), ..self }
     }
 
     /// The scopes of a set that the token does not grant.

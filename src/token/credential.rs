@@ -108,11 +108,16 @@ impl Credential {
         matches!(self.auth, ClientAuth::PrivateKeyJwt(_)) || self.grant_key.is_some()
     }
 
+    /// Tells whether another credential is the same client of the same source, as far as the
+    /// configuration shows it.
+    pub fn is_client_of(&self, other: &Self) -> bool {
+        self.source == other.source && self.client_id == other.client_id
+    }
+
     /// Tells whether another configuration has the same client at the same endpoint, so that the
     /// server's verdict on one holds for the other.
     pub(super) fn same_client(&self, other: &Self) -> bool {
-        self.source == other.source
-            && self.client_id == other.client_id
+        self.is_client_of(other)
             && self.client_secret == other.client_secret
             && self.certificate == other.certificate
             && self.grant_key == other.grant_key
@@ -249,6 +254,8 @@ pub struct RefreshPolicy {
     pub budget: Option<NonZeroU32>,
     /// `Some`: a token is fetched at its first use, and dropped after this time without one.
     pub lazy: Option<Duration>,
+    /// Set where the server revokes a token when it issues the next one: a renewal hands over.
+    pub one_live_token: bool,
 }
 
 impl Eq for RefreshPolicy {}
@@ -274,6 +281,7 @@ impl Default for RefreshPolicy {
             missing_scopes: MissingScopes::Warn,
             budget: None,
             lazy: None,
+            one_live_token: false,
         }
     }
 }

@@ -426,9 +426,10 @@ impl FetchError {
         })
     }
 
-    /// Tells whether the server may have replaced a refresh token by one that never arrived. To send
-    /// the old one again then looks like theft (RFC 9700 section 4.14.2).
-    pub fn loses_refresh_token(&self) -> bool {
+    /// Tells whether the server may have processed the request although its answer was lost: it may have
+    /// replaced a refresh token by one that never arrived, and to send the old one again then looks like
+    /// theft (RFC 9700 section 4.14.2).
+    pub fn outcome_unknown(&self) -> bool {
         match self {
             Self::Call(error) => !matches!(error, CallError::Connect(_)),
             Self::Refused { error, .. } => error.class() == FailureClass::Malformed,

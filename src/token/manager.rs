@@ -181,7 +181,7 @@ impl<M: MakeFetch> TokenManager<M> {
             writer,
             endpoint,
             Arc::clone(&gate),
-            self.metrics.of(&credential.name),
+            self.metrics.of(&credential.name, credential.policy.one_live_token),
             Arc::clone(&status),
         );
         let task = tokio::spawn(refresher.run(stop.clone()));

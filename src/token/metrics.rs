@@ -9,7 +9,7 @@ use super::handle::ManagerHandle;
 use super::status::TokenStatus;
 use crate::clock::Moment;
 use crate::telemetry::Registry;
-use crate::telemetry::family::{Counters, Histograms};
+use crate::telemetry::family::{Counters, Histogram, Histograms};
 use crate::telemetry::metrics::TOKEN_SECONDS;
 
 /// Values of the `result` label: `ok`, and those of [`FetchError::result`].
@@ -109,6 +109,8 @@ pub struct TokenMetrics {
     rotations: Counters,
     contended: Counters,
     disagreements: Counters,
+    handover_wait: Histograms,
+    handover_timeouts: Counters,
     pub(super) clock_jumps: Counters,
 }
 
@@ -150,6 +152,18 @@ impl TokenMetrics {
                 "Token responses whose absolute expiry is past, more than 24 h off or unreadable.",
                 &["credential"],
             )?,
+            handover_wait: registry.histogram_vec(
+                "bearer_proxy_token_handover_wait_seconds",
+                "Time that a request waited because a renewal handed over (one_live_token).",
+                &["credential"],
+                TOKEN_SECONDS,
+            )?,
+            handover_timeouts: registry.counter_vec(
+                "bearer_proxy_token_handover_timeouts_total",
+                "Renewals that asked for the next token while requests were in flight with the old one, because \
+                 their answers had not begun within 2 s.",
+                &["credential"],
+            )?,
             clock_jumps: registry.counter_vec(
                 "bearer_proxy_clock_jumps_total",
                 "Clock jumps detected (suspend, step forward, step back, stall).",
@@ -164,12 +178,16 @@ impl TokenMetrics {
     }
 
     /// The counters of the calls of one credential; they appear at once, at 0.
-    pub(super) fn of(&self, credential: &str) -> CallMetrics {
+    pub(super) fn of(&self, credential: &str, one_live_token: bool) -> CallMetrics {
         for result in RESULTS {
             self.requests.with_label_values(&[credential, result]);
         }
         for counter in [&self.contended, &self.disagreements] {
             counter.with_label_values(&[credential]);
+        }
+        if one_live_token {
+            self.handover_timeouts.with_label_values(&[credential]);
+            self.handover_wait.with_label_values(&[credential]);
         }
         for result in [ACCEPTED, REFUSED] {
             self.rotations.with_label_values(&[credential, result]);
@@ -226,6 +244,15 @@ impl CallMetrics {
 
     pub(super) fn contended(&self) {
         self.all.contended.with_label_values(&[&self.credential]).inc();
+    }
+
+    pub(super) fn handover_timed_out(&self) {
+        self.all.handover_timeouts.with_label_values(&[&self.credential]).inc();
+    }
+
+    /// The histogram of the waits of requests for a handover.
+    pub(super) fn handover_wait(&self) -> Histogram {
+        self.all.handover_wait.with_label_values(&[&self.credential])
     }
 
     pub(super) fn disagreement(&self) {

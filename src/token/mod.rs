@@ -2,7 +2,8 @@
 //!
 //! [`manager`] owns the refreshers across reloads; `refresher` is the loop for one token; [`schedule`]
 //! plans its calls, purely; `gate` bounds the calls of a credential; [`fetch`] makes one token request and
-//! `static_token` reads a token in place of one; [`token_cell`] passes the token to requests.
+//! `static_token` reads a token in place of one; [`token_cell`] passes the token to requests; `handover`
+//! counts them where a renewal must wait for them.
 
 pub mod bearer;
 pub mod client_identity;
@@ -15,6 +16,7 @@ pub mod fetchers;
 mod fingerprint;
 mod gate;
 pub mod handle;
+mod handover;
 pub mod manager;
 pub mod metrics;
 pub mod probe;
@@ -32,6 +34,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod token_cell;
+mod token_guard;
 
 pub use bearer::{Bearer, TokenHeader};
 pub use credential::Credential;
@@ -43,3 +46,4 @@ pub use refresh_log::SLOW_CALL;
 pub use spec::{TokenKey, TokenReaders, TokenSpec, effective_specs};
 pub use status::TokenStatus;
 pub use token_cell::{Reader, TokenUnavailable, UnavailableReason};
+pub use token_guard::TokenGuard;

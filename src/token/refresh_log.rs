@@ -196,6 +196,33 @@ impl RefreshLog {
         }
     }
 
+    /// The renewal waits for the answers of this many requests before it asks for the next token.
+    pub(super) fn handing_over(&self, in_flight: usize) {
+        let Self { credential, scopes, .. } = self;
+        tracing::debug!(%credential, scopes, in_flight, "renewal hands over: new requests wait for its outcome");
+    }
+
+    /// This many requests got no head of an answer in time, and may get 401.
+    pub(super) fn handover_timed_out(&self, in_flight: usize) {
+        let Self { credential, scopes, .. } = self;
+        tracing::info!(
+            %credential,
+            scopes,
+            in_flight,
+            "handover timeout: the next token is requested while requests are in flight with the old one"
+        );
+    }
+
+    /// The token of a renewal without a known outcome was rejected by an upstream.
+    pub(super) fn revoked_by_lost_renewal(&self) {
+        let Self { credential, scopes, .. } = self;
+        tracing::warn!(
+            %credential,
+            scopes,
+            "token dropped: an upstream rejects it, and a renewal whose answer was lost may have revoked it"
+        );
+    }
+
     /// The budget of the hour is spent; another call is possible after this time.
     pub(super) fn over_budget(&self, usable: bool, free_in: Duration) {
         let Self { credential, scopes, .. } = self;
@@ -215,7 +242,7 @@ impl RefreshLog {
         let cause = match reason {
             UnavailableReason::Failing(cause) => cause,
             UnavailableReason::BudgetSpent => "token_budget",
-            UnavailableReason::Pending => "",
+            UnavailableReason::Pending | UnavailableReason::HandingOver => "",
         };
         match (usable, *unusable_since) {
             // Tokens that live no longer than the interval of calls are unusable all the time.

@@ -12,6 +12,7 @@ use super::bearer::{Bearer, Renewal};
 use super::credential::Credential;
 use super::fetch::{Fetch, FetchError, Fetched};
 use super::gate::Gate;
+use super::handover::{DRAIN_TIME, InFlightRequests};
 use super::metrics::{ACCEPTED, CallMetrics, REFUSED};
 use super::refresh_log::{FailedCall, RefreshLog};
 use super::rejection_history::{RejectionHistory, RejectionResponse};
@@ -43,6 +44,8 @@ pub(super) struct Refresher<F> {
     generation: u64,
     /// The life of the token that was published last.
     life: Duration,
+    /// The generation of a held token whose renewal had no known outcome; 0: none.
+    in_doubt: u64,
     /// The time at which a use of the token was last seen.
     last_used: Instant,
     log: RefreshLog,
@@ -82,6 +85,7 @@ impl<F: Fetch> Refresher<F> {
             refresh_token: None,
             generation: 0,
             life: Duration::ZERO,
+            in_doubt: 0,
             last_used: now.mono,
             log: RefreshLog::new(&spec.credential, &spec.scopes),
         }
@@ -171,7 +175,14 @@ impl<F: Fetch> Refresher<F> {
 
     /// An upstream rejected the held token: it is renewed, but not without end.
     fn on_rejected(&mut self, generation: u64, now: Instant) {
-        match self.rejections.record(generation, now, self.life) {
+        let response = self.rejections.record(generation, now, self.life);
+        // A renewal whose answer was lost may have revoked the token, and this is the proof: until the next
+        // token requests wait, and do not collect the same 401.
+        if generation == self.in_doubt && !matches!(response, RejectionResponse::Contended(_)) {
+            self.writer.drop_token();
+            self.log.revoked_by_lost_renewal();
+        }
+        match response {
             RejectionResponse::Renew => self.schedule.force_at(now),
             // The renewal after the first report has failed, and more requests wait for it.
             RejectionResponse::Known if self.schedule.failures() > 0 => {
@@ -221,6 +232,8 @@ impl<F: Fetch> Refresher<F> {
         if let Err(free) = gate.take_call(now, self.credential.policy.budget) {
             return self.over_budget(now, free);
         }
+        self.begin_handover().await;
+        let now = Instant::now();
         self.schedule.record_call(now);
         // Taken out until the outcome is known: a refresh token whose answer was lost is not sent
         // again, nor is one whose call was dropped by the end of this task.
@@ -243,7 +256,51 @@ impl<F: Fetch> Refresher<F> {
         }
         match outcome {
             Ok(fetched) => self.on_issued(fetched, refresh, took),
-            Err(error) => self.on_failed(&error, refresh, took),
+            Err(error) => {
+                self.note_doubt(&error);
+                self.on_failed(&error, refresh, took);
+            }
+        }
+        self.end_handover();
+    }
+
+    /// Closes the held token of a server that keeps one live token, and gives the requests in flight
+    /// with it time for the heads of their answers: the call that follows revokes it.
+    async fn begin_handover(&mut self) {
+        let Some(held) = self.writer.held() else { return };
+        let Some(in_flight) = &held.in_flight else { return };
+        in_flight.close();
+        self.log.handing_over(in_flight.count());
+        self.update_status(|status| status.handing_over = true);
+        self.publish_state();
+        // An expired token can fail its requests already: the next one does not wait for their answers.
+        let expired = !Moment::now().is_before(held.ends);
+        if !expired && tokio::time::timeout(DRAIN_TIME, in_flight.drained()).await.is_err() {
+            self.metrics.handover_timed_out();
+            self.log.handover_timed_out(in_flight.count());
+        }
+    }
+
+    /// Opens the token that is held now: the new one, or after a failure the old one. A token that was
+    /// replaced stays closed, so that a request that read it a moment ago cannot begin with it.
+    fn end_handover(&mut self) {
+        if let Some(held) = self.writer.held()
+            && let Some(in_flight) = &held.in_flight
+        {
+            in_flight.open();
+        }
+        self.update_status(|status| status.handing_over = false);
+    }
+
+    /// Notes a held token that a failed renewal may have revoked. An answer that refuses the call, or a
+    /// connection that was never open, leaves the token as it was. Where the request was sent and no
+    /// readable answer came, the server may have issued a token that never arrived. The held token then
+    /// serves on, because most lost calls were never processed, and dropping it would turn each slow
+    /// answer of the token server into an outage; the first 401 that rejects it decides
+    /// ([`on_rejected`](Self::on_rejected)).
+    fn note_doubt(&mut self, error: &FetchError) {
+        if self.credential.policy.one_live_token && error.outcome_unknown() {
+            self.in_doubt = self.generation;
         }
     }
 
@@ -270,8 +327,12 @@ impl<F: Fetch> Refresher<F> {
             lifetime.life,
         );
         // Anchored, because a clock may have jumped during the call.
-        let bearer = bearer
-            .map(|bearer| bearer.granting(issued.scope).bound_to(identity).anchored(Moment::now()));
+        let counts = self.credential.policy.one_live_token;
+        let in_flight = counts.then(|| InFlightRequests::new(self.metrics.handover_wait()));
+        let bearer = bearer.map(|bearer| {
+            let bearer = bearer.granting(issued.scope).bound_to(identity).counting(in_flight);
+            bearer.anchored(Moment::now())
+        });
         let Some(bearer) = bearer else {
             return self.on_failed(&FetchError::Header, None, took);
         };
@@ -362,7 +423,7 @@ impl<F: Fetch> Refresher<F> {
                 return self.schedule.retry_now(now);
             }
             // RFC 9700 section 4.14.2: a refresh token that may have been used is not sent again.
-            if !error.loses_refresh_token() {
+            if !error.outcome_unknown() {
                 self.refresh_token = refresh;
             }
         }
@@ -430,6 +491,7 @@ impl<F: Fetch> Refresher<F> {
         let usable = held.as_ref().is_some_and(|held| held.is_usable(now));
         self.log.usability(usable, self.reason, self.life);
         let cooling_until = self.rejections.cooling_until();
+        let mut handing_over = false;
         self.update_status(|status| {
             status.usable_until = held.as_ref().map(|held| held.usable_until);
             // A static token states no expiry.
@@ -437,6 +499,7 @@ impl<F: Fetch> Refresher<F> {
             status.expires = stated.map(|held| held.ends.wall);
             status.refresh_due = due;
             status.contended = cooling_until.is_some_and(|until| until > now.mono);
+            handing_over = status.handing_over;
         });
         self.writer.publish_state(CellState {
             generation: held.map_or(0, |held| held.generation()),
@@ -444,6 +507,7 @@ impl<F: Fetch> Refresher<F> {
             blocked_until: self.schedule.blocked_until(),
             cooling_until,
             next_try: self.schedule.next(),
+            handing_over,
             same_token_generation: self.rejections.same_token_generation(),
             closed: false,
         });

@@ -14,11 +14,11 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::Reader;
 use super::bearer::Bearer;
 use super::credential::{Credential, RefreshPolicy};
 use super::manager::TokenManager;
 use super::testing::{Call, Mood, Scripted, credential, keep, manager};
+use super::{Reader, TokenGuard};
 use crate::clock::{Moment, testing as clock};
 
 const SCOPES: [&str; 3] = ["a", "b", "c d"];
@@ -224,7 +224,7 @@ impl Case {
 }
 
 /// A request as the proxy makes it: it takes the token that is there, or waits.
-async fn ask(server: &Scripted, reader: &Reader) -> Option<Arc<Bearer>> {
+async fn ask(server: &Scripted, reader: &Reader) -> Option<TokenGuard> {
     let began = Instant::now();
     let found = match reader.usable(Moment::now()) {
         Some(bearer) => Some(bearer),

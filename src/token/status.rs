@@ -30,6 +30,8 @@ pub struct TokenStatus {
     pub lazy: bool,
     /// Set while another instance seems to revoke our tokens.
     pub contended: bool,
+    /// Set while a renewal hands over, so that requests wait.
+    pub handing_over: bool,
     /// The seconds by which the token server's clock is ahead of ours.
     pub clock_offset: Option<f64>,
     /// Calls that the credential may make in any hour.

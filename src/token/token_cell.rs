@@ -10,6 +10,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::bearer::Bearer;
+use super::handover::HandoverWait;
+use super::token_guard::TokenGuard;
 use crate::clock::Moment;
 
 /// Makes a cell; the writer belongs to one refresher.
@@ -71,6 +73,8 @@ pub struct CellState {
     pub next_try: Option<Instant>,
     /// The rejected generation that the token server issued again; 0: none.
     pub same_token_generation: u64,
+    /// Set while a renewal hands over, so that the held token is not to be used.
+    pub handing_over: bool,
     /// Set when the refresher has ended.
     pub closed: bool,
 }
@@ -85,6 +89,8 @@ pub enum UnavailableReason {
     Failing(&'static str),
     /// The hourly budget of token requests is spent.
     BudgetSpent,
+    /// A renewal hands over and has no outcome yet.
+    HandingOver,
 }
 
 /// The reading end: cheap to clone, lock-free to read.
@@ -95,8 +101,14 @@ pub struct Reader(Arc<TokenCell>);
 pub struct Writer(Arc<TokenCell>);
 
 impl Reader {
+    /// The held token, if it may still be sent and no renewal hands over. The caller's request counts as
+    /// in flight until the guard is dropped.
+    pub fn usable(&self, now: Moment) -> Option<TokenGuard> {
+        self.held(now).and_then(TokenGuard::begin)
+    }
+
     /// The held token, if it may still be sent.
-    pub fn usable(&self, now: Moment) -> Option<Arc<Bearer>> {
+    fn held(&self, now: Moment) -> Option<Arc<Bearer>> {
         let bearer = self.0.bearer.load().as_ref().filter(|held| held.is_usable(now)).cloned();
         // Read before written: a write by each request would move the cache line between workers.
         if bearer.is_some() && !self.0.used.load(Ordering::Relaxed) {
@@ -109,7 +121,7 @@ impl Reader {
     ///
     /// # Errors
     /// No token came before the deadline, or none can come.
-    pub async fn wait_usable(&self, deadline: Instant) -> Result<Arc<Bearer>, TokenUnavailable> {
+    pub async fn wait_usable(&self, deadline: Instant) -> Result<TokenGuard, TokenUnavailable> {
         self.wait(deadline, 0).await
     }
 
@@ -121,21 +133,25 @@ impl Reader {
         &self,
         generation: u64,
         deadline: Instant,
-    ) -> Result<Arc<Bearer>, TokenUnavailable> {
+    ) -> Result<TokenGuard, TokenUnavailable> {
         self.wait(deadline, generation).await
     }
 
     /// Reports that an upstream rejected the token of a generation. All reports of one generation lead
     /// to one renewal.
     pub fn report_rejected(&self, generation: u64) {
-        let current = self.0.bearer.load().as_ref().map(|bearer| bearer.generation());
         // Hundreds of requests may get 401 for one token at once. The swap lets only the first report of a
         // generation wake the refresher; a report about a token that was replaced meanwhile is dropped.
-        if current == Some(generation)
+        if self.holds(generation)
             && self.0.rejected.swap(generation, Ordering::Relaxed) != generation
         {
             self.0.notify.notify_one();
         }
+    }
+
+    /// Tells whether the token of a generation is the held one.
+    pub fn holds(&self, generation: u64) -> bool {
+        self.0.bearer.load().as_ref().is_some_and(|held| held.generation() == generation)
     }
 
     /// Requests a usable token without waiting for it.
@@ -163,16 +179,24 @@ impl Reader {
     }
 
     /// Waits for a usable token of a generation greater than `than`.
-    async fn wait(&self, deadline: Instant, than: u64) -> Result<Arc<Bearer>, TokenUnavailable> {
+    async fn wait(&self, deadline: Instant, than: u64) -> Result<TokenGuard, TokenUnavailable> {
         let mut state = self.0.state.subscribe();
+        let mut handover = None;
         loop {
             // The state is marked as seen before the token is read: a token that is published in
             // between changes the state again, so that `changed` returns and nothing is missed.
             let seen = *state.borrow_and_update();
-            let usable = self.usable(Moment::now());
-            let missing = usable.is_none();
-            if let Some(bearer) = usable.filter(|bearer| bearer.generation() > than) {
-                return Ok(bearer);
+            let held = self.held(Moment::now());
+            let missing = held.is_none();
+            if let Some(bearer) = held.filter(|bearer| bearer.generation() > than) {
+                // The outcome of a handover opens a token first and changes the state then, as above.
+                match TokenGuard::begin(Arc::clone(&bearer)) {
+                    Some(guard) => return Ok(guard),
+                    None => {
+                        let in_flight = bearer.in_flight.as_ref();
+                        handover = handover.or_else(|| in_flight.map(HandoverWait::begin));
+                    }
+                }
             }
             // Answered at once where waiting cannot help: the app's own timeout is better spent on a retry.
             if seen.excludes(deadline, than) {
@@ -266,7 +290,8 @@ impl TokenUnavailable {
         let next = state.blocked_until.max(state.next_try);
         let wait =
             next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
-        Self { retry_after: wait.max(Duration::from_secs(1)), reason: state.reason }
+        let reason = if state.handing_over { UnavailableReason::HandingOver } else { state.reason };
+        Self { retry_after: wait.max(Duration::from_secs(1)), reason }
     }
 }
 
@@ -293,6 +318,9 @@ impl fmt::Display for TokenUnavailable {
                 write!(f, "the last call of the token endpoint failed ({what})")
             }
             UnavailableReason::BudgetSpent => f.write_str("token_budget is spent for this hour"),
+            UnavailableReason::HandingOver => {
+                f.write_str("its renewal has not ended yet, and may revoke it (one_live_token)")
+            }
         }
     }
 }

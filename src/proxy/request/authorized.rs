@@ -38,14 +38,14 @@ use crate::proxy::policy::settings::{IncomingAuthorization, QueryAccessToken};
 use crate::proxy::rejection::{Code, Rejection};
 use crate::proxy::requests::RequestPhase;
 use crate::route::Authority;
-use crate::token::{Bearer, TokenUnavailable, UnavailableReason};
+use crate::token::{TokenGuard, TokenUnavailable, UnavailableReason};
 use crate::upstream::Transport;
 
 /// A request that may be sent.
 pub struct Authorized {
     inbound: Box<ScopedRequest>,
     /// The token that it carries; `None` if the app's own Authorization is kept.
-    bearer: Option<Arc<Bearer>>,
+    token: Option<TokenGuard>,
     /// A copy for a second try; `None` where it must not be sent twice, or its body streams.
     replay: Option<Box<Replay>>,
     /// Set if anything was waited for since it arrived: its client may have left meanwhile.
@@ -96,12 +96,11 @@ impl Authorized {
             whole_body = Some(body?);
             waited = true;
         }
-        let bearer = draft.attach_token(incoming, &mut waited).await?;
+        let token = draft.attach_token(incoming, &mut waited).await?;
         let whole_body = whole_body.filter(|_| draft.may_repeat());
         let Draft { inbound, exchange, .. } = draft;
-        let replay =
-            whole_body.map(|body| Box::new(Replay::keep(&inbound.request, body, bearer.clone())));
-        Ok(Self { inbound, bearer, replay, waited, exchange, upgrade })
+        let replay = whole_body.map(|body| Box::new(Replay::keep(&inbound.request, body)));
+        Ok(Self { inbound, token, replay, waited, exchange, upgrade })
     }
 
     /// The parts that all its tries have in common.
@@ -120,9 +119,9 @@ impl Authorized {
         &mut self,
         transport: &T,
     ) -> impl Future<Output = Result<Sent, Rejection>> {
-        let Self { inbound, bearer, replay, waited, exchange, .. } = self;
-        let (bearer, replay) = (bearer.take(), replay.take());
-        exchange.send(&mut inbound.request, bearer, replay, *waited, transport)
+        let Self { inbound, token, replay, waited, exchange, .. } = self;
+        let (token, replay) = (token.take(), replay.take());
+        exchange.send(&mut inbound.request, token, replay, *waited, transport)
     }
 }
 
@@ -224,7 +223,7 @@ impl Draft {
         &mut self,
         incoming: Option<HeaderValue>,
         waited: &mut bool,
-    ) -> Result<Option<Arc<Bearer>>, Rejection> {
+    ) -> Result<Option<TokenGuard>, Rejection> {
         let Exchange { route, upstream, .. } = &self.exchange;
         let headers = self.inbound.request.headers_mut();
         let Some(reader) = &route.token else {
@@ -233,8 +232,8 @@ impl Draft {
             }
             return Ok(None);
         };
-        let bearer = match reader.usable(Moment::now()) {
-            Some(bearer) => bearer,
+        let token = match reader.usable(Moment::now()) {
+            Some(token) => token,
             None => {
                 *waited = true;
                 self.exchange
@@ -245,12 +244,12 @@ impl Draft {
                 found.map_err(|unavailable| no_token(&unavailable))?
             }
         };
-        if let Some(scopes) = route.lacking(&bearer) {
+        if let Some(scopes) = route.lacking(&token) {
             return Err(missing_scopes(&scopes));
         }
         debug_assert!(upstream.incoming_authorization != IncomingAuthorization::Keep);
-        bearer.attach(headers);
-        Ok(Some(bearer))
+        token.attach(headers);
+        Ok(Some(token))
     }
 
     /// True if the end of the body must have arrived before anything is sent: for an HTTP/2 request
@@ -341,7 +340,9 @@ fn missing_scopes(scopes: &str) -> Rejection {
 fn no_token(unavailable: &TokenUnavailable) -> Rejection {
     let code = match unavailable.reason {
         UnavailableReason::BudgetSpent => Code::TokenBudget,
-        UnavailableReason::Pending | UnavailableReason::Failing(_) => Code::TokenUnavailable,
+        UnavailableReason::Pending
+        | UnavailableReason::Failing(_)
+        | UnavailableReason::HandingOver => Code::TokenUnavailable,
     };
     Rejection::new(code, format!("no usable token: {unavailable}"))
         .retry_after(unavailable.retry_after)

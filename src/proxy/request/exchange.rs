@@ -25,7 +25,7 @@ use crate::proxy::rejection::{Code, ConnectFailure, Rejection};
 use crate::proxy::requests::RequestPhase;
 use crate::server::ClientProbe;
 use crate::telemetry::log::BeginLog;
-use crate::token::Bearer;
+use crate::token::{Bearer, TokenGuard};
 use crate::upstream::{
     Forwarded, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
     UpstreamResponse,
@@ -86,7 +86,7 @@ impl Exchange {
     pub(super) fn send<T: Transport>(
         &self,
         request: &mut Request<Body>,
-        mut bearer: Option<Arc<Bearer>>,
+        mut token: Option<TokenGuard>,
         mut replay: Option<Box<Replay>>,
         mut waited: bool,
         transport: &T,
@@ -103,12 +103,14 @@ impl Exchange {
             let mut progress = self.limit_request_body(request);
             let mut first_failure = None;
             loop {
-                let (token, body) = (bearer.as_ref(), progress.as_deref());
+                let (bearer, body) = (token.as_ref().map(TokenGuard::bearer), progress.as_deref());
                 let failed = match self
-                    .try_once(request, token, body, reuse, &mut waited, transport)
+                    .try_once(request, bearer, body, reuse, &mut waited, transport)
                     .await
                 {
-                    Ok(answer) => return Ok(Sent { answer, bearer, replay }),
+                    Ok(answer) => {
+                        return Ok(Sent { answer, bearer: token.map(TokenGuard::finish), replay });
+                    }
                     Err(failed) => failed,
                 };
                 // RFC 9110 section 9.2.2: an automatic retry is allowed once, and only if it cannot
@@ -116,12 +118,13 @@ impl Exchange {
                 // that.
                 let may_repeat = failed.may_repeat && first_failure.is_none();
                 let next = replay.as_deref_mut().filter(|_| may_repeat);
-                let Some(next) = next.and_then(|replay| self.refresh_token(replay)) else {
+                let Some(next) = next.and_then(|replay| self.refresh_token(replay, &mut token))
+                else {
                     return Err(failed.rejection.after(first_failure));
                 };
                 let forwarded = failed.rejection.forwarded;
                 self.scope.record(|record| record.attempt_failed(Instant::now(), forwarded));
-                (*request, bearer) = (next.request(), next.bearer().cloned());
+                *request = next.request();
                 (first_failure, progress, waited) = (Some(Box::new(failed.rejection)), None, true);
                 // Other pooled connections may be as stale as the one that failed.
                 reuse = Reuse::Never;
@@ -136,10 +139,10 @@ impl Exchange {
     pub async fn send_again<T: Transport>(
         &self,
         mut replay: Box<Replay>,
-        newer: Arc<Bearer>,
+        newer: TokenGuard,
         transport: &T,
     ) -> Result<Sent, Rejection> {
-        replay.set_bearer(Arc::clone(&newer));
+        replay.attach(&newer);
         let mut request = replay.request();
         let sent = self.send(&mut request, Some(newer), None, true, transport).await;
         // The upstream has answered the first try, whatever became of this one.
@@ -275,10 +278,20 @@ impl Exchange {
 
     /// Attaches the current token to a request that is sent again: the one it had may have expired in
     /// the meantime. `None` if there is no usable one.
-    fn refresh_token<'a>(&self, replay: &'a mut Replay) -> Option<&'a Replay> {
-        if let (Some(reader), Some(_)) = (&self.route.token, replay.bearer()) {
-            let usable = reader.usable(Moment::now());
-            replay.set_bearer(usable.filter(|bearer| self.route.lacking(bearer).is_none())?);
+    fn refresh_token<'a>(
+        &self,
+        replay: &'a mut Replay,
+        token: &mut Option<TokenGuard>,
+    ) -> Option<&'a Replay> {
+        if let (Some(reader), Some(held)) = (&self.route.token, token) {
+            let now = Moment::now();
+            match reader.usable(now) {
+                Some(current) if self.route.lacking(&current).is_none() => *held = current,
+                // A renewal that hands over still waits for this request, and its token with it.
+                None if held.is_usable(now) && reader.holds(held.generation()) => {}
+                _ => return None,
+            }
+            replay.attach(held);
         }
         Some(replay)
     }

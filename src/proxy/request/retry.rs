@@ -3,8 +3,6 @@
 //! A request may be sent again if that cannot repeat an effect: with a safe method, or with another
 //! if its route allows it. The copy needs the whole body in memory.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request};
@@ -33,12 +31,11 @@ pub fn may_repeat(method: &Method, headers: &HeaderMap, retry_unsafe: RetryUnsaf
 pub struct Replay {
     head: Parts,
     body: Bytes,
-    bearer: Option<Arc<Bearer>>,
 }
 
 impl Replay {
-    /// Copies a request with its whole body and the token that it carries.
-    pub fn keep(request: &Request<Body>, body: Bytes, bearer: Option<Arc<Bearer>>) -> Self {
+    /// Copies a request with its whole body.
+    pub fn keep(request: &Request<Body>, body: Bytes) -> Self {
         let mut head = Request::new(()).into_parts().0;
         head.method = request.method().clone();
         head.uri = request.uri().clone();
@@ -46,18 +43,12 @@ impl Replay {
         head.headers = request.headers().clone();
         // hyper keeps the case of header names in the extensions.
         head.extensions = request.extensions().clone();
-        Self { head, body, bearer }
-    }
-
-    /// The token that the request carries.
-    pub fn bearer(&self) -> Option<&Arc<Bearer>> {
-        self.bearer.as_ref()
+        Self { head, body }
     }
 
     /// Attaches another token.
-    pub fn set_bearer(&mut self, bearer: Arc<Bearer>) {
+    pub fn attach(&mut self, bearer: &Bearer) {
         bearer.attach(&mut self.head.headers);
-        self.bearer = Some(bearer);
     }
 
     /// The request to send again.
