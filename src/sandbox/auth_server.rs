@@ -143,6 +143,11 @@ impl AuthServer {
         self.shared.script.set_down(down);
     }
 
+    /// From now on every answer leaves this long after its token is issued.
+    pub fn set_latency(&self, latency: Duration) {
+        self.shared.script.set_latency(latency);
+    }
+
     /// Lets `count` calls go on that met, or will meet, [`Fault::Hold`].
     pub fn release(&self, count: usize) {
         self.shared.script.release(count);
@@ -175,6 +180,7 @@ impl serve::Service for AuthState {
             outcome: CallOutcome::Pending,
         });
         let (outcome, answer) = self.answer(asked).await;
+        self.script.delay().await;
         self.ledger.conclude(call, outcome);
         answer
     }

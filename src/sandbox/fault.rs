@@ -48,11 +48,12 @@ pub(super) struct Script<T> {
 struct State<T> {
     next: VecDeque<T>,
     down: bool,
+    latency: Duration,
 }
 
 impl<T> Script<T> {
     pub(super) fn new() -> Self {
-        let state = State { next: VecDeque::new(), down: false };
+        let state = State { next: VecDeque::new(), down: false, latency: Duration::ZERO };
         Self { queue: Mutex::new(state), gate: Semaphore::new(0) }
     }
 
@@ -77,6 +78,19 @@ impl<T> Script<T> {
 
     pub(super) fn is_down(&self) -> bool {
         self.state().down
+    }
+
+    /// From now on every call takes this long.
+    pub(super) fn set_latency(&self, latency: Duration) {
+        self.state().latency = latency;
+    }
+
+    /// Waits for the latency of one call.
+    pub(super) async fn delay(&self) {
+        let latency = self.state().latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
     }
 
     /// Lets `count` held calls go on, including ones that are yet to come.

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -40,7 +40,7 @@ pub struct UpstreamOptions {
 /// One request that arrived.
 #[derive(Debug, Clone)]
 pub struct RecordedRequest {
-    /// When its body had arrived.
+    /// When its token was checked.
     pub at: SystemTime,
     /// Number of the connection it came on, counted from 0.
     pub connection: usize,
@@ -148,6 +148,11 @@ impl Upstream {
         self.shared.script.set_down(down);
     }
 
+    /// From now on every request takes this long, and its token is checked at the end of that time.
+    pub fn set_latency(&self, latency: Duration) {
+        self.shared.script.set_latency(latency);
+    }
+
     /// Lets `count` requests go on that met, or will meet, [`ScriptedResponse::Hold`].
     pub fn release(&self, count: usize) {
         self.shared.script.release(count);
@@ -167,6 +172,7 @@ impl serve::Service for ApiState {
     }
 
     async fn call(self: Arc<Self>, connection: usize, head: Parts, body: Bytes) -> Answer {
+        self.script.delay().await;
         let at = SystemTime::now();
         let token = bearer(&head.headers).map(str::to_owned);
         let validity = self.check(token.as_deref(), at, head.uri.path());

@@ -24,6 +24,7 @@ mod certificate_bound;
 mod client_auth;
 mod grants;
 mod oidc_provider;
+mod one_live_token;
 mod presets;
 mod secrets;
 #[cfg(all(feature = "aws", feature = "azure", feature = "keyring"))]
