@@ -19,8 +19,9 @@
 //!                                                         ─► oauth::token_response ─► token::token_cell::Writer
 //! ```
 //!
-//! The token path never sees a request. A request waits for the token path in two cases only, both with a
-//! deadline: there is no usable token yet, or the upstream rejected the token of its first attempt with 401.
+//! The token path never sees a request. A request waits for the token path in three cases only, each with a
+//! deadline: there is no usable token yet, the upstream rejected the token of its first attempt with 401, or
+//! a renewal hands over at a server that keeps one live token.
 //!
 //! # The map, in reading order
 //!

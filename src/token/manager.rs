@@ -184,6 +184,11 @@ impl<M: MakeFetch> TokenManager<M> {
             self.metrics.of(&credential.name, credential.policy.one_live_token),
             Arc::clone(&status),
         );
+        // A reload that changes a credential leaves the client and its one live token what they are.
+        let replaced = self.leaving.iter().find(|leaving| {
+            credential.policy.one_live_token && leaving.credential.is_client_of(&credential)
+        });
+        let refresher = refresher.replacing(replaced.and_then(|leaving| leaving.reader.peek()));
         let task = tokio::spawn(refresher.run(stop.clone()));
         Managed { credential, scopes, number, reader, status, gate, stop, task }
     }

@@ -44,6 +44,8 @@ pub(super) struct Refresher<F> {
     generation: u64,
     /// The life of the token that was published last.
     life: Duration,
+    /// The token of the refresher that this one replaces, which its first token request revokes.
+    predecessor: Option<Arc<Bearer>>,
     /// The generation of a held token whose renewal had no known outcome; 0: none.
     in_doubt: u64,
     /// The time at which a use of the token was last seen.
@@ -85,10 +87,16 @@ impl<F: Fetch> Refresher<F> {
             refresh_token: None,
             generation: 0,
             life: Duration::ZERO,
+            predecessor: None,
             in_doubt: 0,
             last_used: now.mono,
             log: RefreshLog::new(&spec.credential, &spec.scopes),
         }
+    }
+
+    /// The same refresher, in place of one whose token its first token request revokes.
+    pub(super) fn replacing(self, predecessor: Option<Arc<Bearer>>) -> Self {
+        Self { predecessor, ..self }
     }
 
     /// Runs until it is stopped; then the token is dropped at once.
@@ -267,7 +275,8 @@ impl<F: Fetch> Refresher<F> {
     /// Closes the held token of a server that keeps one live token, and gives the requests in flight
     /// with it time for the heads of their answers: the call that follows revokes it.
     async fn begin_handover(&mut self) {
-        let Some(held) = self.writer.held() else { return };
+        let predecessor = self.predecessor.take();
+        let Some(held) = self.writer.held().or(predecessor) else { return };
         let Some(in_flight) = &held.in_flight else { return };
         in_flight.close();
         self.log.handing_over(in_flight.count());

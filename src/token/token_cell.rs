@@ -117,6 +117,11 @@ impl Reader {
         bearer
     }
 
+    /// The held token, usable or not, without a use of it.
+    pub(super) fn peek(&self) -> Option<Arc<Bearer>> {
+        self.0.bearer.load_full()
+    }
+
     /// Waits for a usable token, and requests one of the refresher.
     ///
     /// # Errors

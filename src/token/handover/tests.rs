@@ -227,6 +227,23 @@ async fn the_end_of_the_program_ends_the_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_that_changes_the_credential_hands_over_too() {
+    let mut story = Story::begin(true).await;
+    let in_flight = story.usable().unwrap();
+    let wait = DRAIN_TIME * 2;
+    let policy = RefreshPolicy { one_live_token: true, wait, ..RefreshPolicy::default() };
+    let changed = Arc::new(credential(policy));
+    story.reader = keep(&mut story.manager, &changed, &["a"]).remove(0);
+    story.manager.commit();
+    let waiting = story.wait();
+    sleep(ms(500)).await;
+    assert_eq!(story.server.calls(), 1, "one request is in flight");
+    drop(in_flight);
+    assert_eq!(waiting.await.unwrap(), Ok(1), "the first of its refresher");
+    assert_eq!(story.server.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_tokens_are_neither_counted_nor_closed() {
     let story = Story::begin(false).await;
     let in_flight = story.usable().unwrap();
