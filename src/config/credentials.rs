@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::egress::{self, EgressSettings};
 use super::name::check_name;
-use super::{attach, dialect, grant, references, tls};
+use super::{attach, dialect, dpop, grant, references, tls};
 use crate::cleartext::Cleartext;
 use crate::diagnostics::units::POSITIVE;
 use crate::diagnostics::{Diagnostic, Item, Section};
@@ -111,9 +111,10 @@ fn credential<'c>(
     let grant_key = grant::key(section, &preset.dialect.grant, &stores);
     let client_secret = reference(proof(section));
     let auth = client_auth(section, &preset);
-    let (dialect, secret_headers) = dialect::read(section, &preset, auth, &stores);
+    let (mut dialect, secret_headers) = dialect::read(section, &preset, auth, &stores);
     let certificate = certificate(&section.section("assertion"), auth);
-    let attach = attach::read(&section.section("attach"));
+    let mut attach = attach::read(&section.section("attach"));
+    let dpop = dpop::read(section, &mut dialect, &mut attach, &stores);
     let tls = tls::read(&section.section("tls"), base);
     let egress = egress::read(&section.section("egress"), egress, &stores);
     let grouping = section.choice("tokens", &GROUPINGS, Grouping::default());
@@ -154,6 +155,7 @@ fn credential<'c>(
         tls,
         client_certificate: source,
         binding,
+        dpop,
         egress,
         grouping,
         revocation,
@@ -248,6 +250,7 @@ fn static_token(
         tls: tls.clone(),
         client_certificate: None,
         binding: Binding::None,
+        dpop: None,
         egress: None,
         grouping: Grouping::default(),
         revocation: None,

@@ -184,11 +184,12 @@ pub(super) fn header_value(text: &str) -> Result<HeaderValue, &'static str> {
 }
 
 /// Headers that frame the message, steer the connection, or carry credentials.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "authorization",
     "connection",
     "content-length",
     "content-type",
+    "dpop",
     "host",
     "proxy-authorization",
     "te",

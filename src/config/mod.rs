@@ -10,6 +10,7 @@ mod checks;
 mod clients;
 mod credentials;
 mod dialect;
+mod dpop;
 mod egress;
 mod file;
 mod grant;

@@ -84,7 +84,9 @@ fn route<'c>(
     let clients_item = section.item("clients");
     let clients = clients_item.as_ref().map(clients).unwrap_or_default();
     let scopes = scopes(section, context.incoming);
-    let retry_unsafe = section.section("retry").choice("unsafe", &RETRIES, RetryUnsafe::default());
+    let retry = section.section("retry");
+    let retry_unsafe = retry.choice("unsafe", &RETRIES, RetryUnsafe::default());
+    let retry_dpop_nonce = retry.bool("dpop_nonce", true);
     let renew_on = renew_on(section, context.renew_on);
     let upgrade = upgrade(&section.section("upgrade"));
     let allowed_quirks = allowed_quirks(section);
@@ -106,6 +108,7 @@ fn route<'c>(
             ),
         },
         retry_unsafe,
+        retry_dpop_nonce,
         renew_on,
         upgrade,
         allowed_quirks,

@@ -33,6 +33,8 @@ pub struct Dialect {
     pub extra_headers: Vec<(HeaderName, HeaderValue)>,
     /// RFC 8707 resource indicators, absolute URIs without fragment.
     pub resources: Vec<String>,
+    /// The `token_type` that is demanded.
+    pub token_type: TokenType,
     /// `token_type` values that are accepted beside `Bearer`, compared without case.
     pub accept_token_types: Vec<String>,
     /// Longest access or refresh token that is accepted, in bytes.
@@ -49,6 +51,16 @@ pub struct Dialect {
     pub grant: Grant,
     /// The claims of client assertions, for the two JWT authentication methods.
     pub assertion: AssertionSettings,
+}
+
+/// The type of the tokens of a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TokenType {
+    /// `Bearer` (RFC 6750).
+    #[default]
+    Bearer,
+    /// `DPoP`: bound to the key that proved itself in the token request (RFC 9449 section 5).
+    Dpop,
 }
 
 /// The configurable claims of a client assertion (RFC 7523 section 3).
@@ -306,6 +318,7 @@ impl Default for Dialect {
             extra_parameters: Vec::new(),
             extra_headers: Vec::new(),
             resources: Vec::new(),
+            token_type: TokenType::Bearer,
             accept_token_types: Vec::new(),
             max_token_bytes: 16 * 1024,
             require_token_type: false,

@@ -219,6 +219,12 @@ pub enum MalformedResponse {
     /// The `issued_token_type` is neither an access token's nor the requested one.
     #[error("its issued_token_type is neither access_token nor jwt nor the requested one")]
     IssuedTokenType,
+    /// The `token_type` is `DPoP`, and the request had no proof that the token could be bound to.
+    #[error("its token type is DPoP: each request with this token needs a proof")]
+    BoundToKey,
+    /// The `token_type` is not `DPoP`, although the request had a proof.
+    #[error("its token type is not DPoP: the token is not bound to the key of this client")]
+    NotBoundToKey,
     /// The lifetime is not a number of seconds above zero.
     #[error("its lifetime is no number of seconds above zero")]
     Lifetime,
@@ -254,6 +260,13 @@ impl MalformedResponse {
             Self::TokenType => Some("add the type to accept_token_types if it is used like Bearer"),
             Self::NotAccessToken | Self::IssuedTokenType => Some(
                 "set requested_token_type to access_token, or to what the server issues for APIs",
+            ),
+            Self::BoundToKey => {
+                Some("set dpop of the credential, such as  dpop = { algorithm = \"ES256\" }")
+            }
+            Self::NotBoundToKey => Some(
+                "ask the server's owner to bind the tokens of this client to DPoP keys (RFC 9449), or \
+                 remove dpop of the credential",
             ),
             Self::Ended => Some("compare this machine's clock with the server's"),
             Self::OtherCertificate => Some(
@@ -355,9 +368,14 @@ impl ErrorCode {
             Self::InvalidRequest | Self::UnsupportedGrantType => {
                 Some("check preset: the server may want other parameters or another encoding")
             }
-            Self::InvalidDpopProof | Self::UseDpopNonce => {
-                Some("the server wants DPoP, which is not supported")
-            }
+            Self::InvalidDpopProof => Some(
+                "the server wants another proof of DPoP: check dpop of the credential, this machine's \
+                 clock, and whether the server takes this key and its algorithm",
+            ),
+            Self::UseDpopNonce => Some(
+                "the server wants proofs of DPoP with a nonce: set dpop of the credential; where it is \
+                 set, the server takes not even the nonce that it has just given",
+            ),
             _ => None,
         }
     }

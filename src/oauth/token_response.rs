@@ -14,7 +14,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::content_coding;
-use super::dialect::{Dialect, Grant, ResponseFields};
+use super::dialect::{Dialect, Grant, ResponseFields, TokenType};
 use super::error::{
     ErrorCode, ErrorDescription, MalformedResponse, TokenError, TokenErrorResponse,
 };
@@ -202,8 +202,16 @@ pub fn check_access_token(
     }
 }
 
-/// RFC 6749 section 7.1: a token of an unknown type must not be used.
+/// RFC 6749 section 7.1: a token of an unknown type must not be used. Nor is a token used that is bound
+/// to no key although a proof was sent: the server has not understood it.
 fn check_type(dialect: &Dialect, value: Option<&Value>) -> Result<(), MalformedResponse> {
+    let kind = value.and_then(Value::as_str);
+    match (dialect.token_type, kind.is_some_and(|kind| kind.eq_ignore_ascii_case("dpop"))) {
+        (TokenType::Dpop, true) => return Ok(()),
+        (TokenType::Dpop, false) => return Err(MalformedResponse::NotBoundToKey),
+        (TokenType::Bearer, true) => return Err(MalformedResponse::BoundToKey),
+        (TokenType::Bearer, false) => {}
+    }
     let accepted = |kind: &str| {
         kind.eq_ignore_ascii_case("bearer")
             || dialect.accept_token_types.iter().any(|other| other.eq_ignore_ascii_case(kind))

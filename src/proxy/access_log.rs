@@ -352,12 +352,13 @@ impl AccessRecord {
             let challenge = response.headers().get(WWW_AUTHENTICATE);
             upstream.challenged(status, challenge.map(HeaderValue::as_bytes));
         }
-        let refusal = match classify_challenge(response, RenewOn::default()) {
+        let refusal = match classify_challenge(response, RenewOn::default(), route.dpop.is_some()) {
             Challenge::InsufficientScope => {
                 upstream.lacks_scope(&route.name, &challenged_scope(response));
                 Some("the upstream says that the token lacks a scope (insufficient_scope)".into())
             }
             Challenge::InvalidToken => Some("the upstream does not accept the token".into()),
+            Challenge::Proof => Some("the upstream does not accept the proof of DPoP".into()),
             Challenge::None | Challenge::Other => None,
         };
         let is_limit = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN)

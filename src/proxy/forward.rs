@@ -10,18 +10,19 @@ use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
 
-use super::headers::challenge::{Challenge, classify_challenge};
+use super::headers::challenge::{Challenge, classify_challenge, wants_nonce};
 use super::headers::{self, rewrite};
 use super::rejection::{Code, Rejection};
 use super::request::authorized::Authorized;
 use super::request::exchange::{Exchange, Sent};
 use super::request::received::Received;
-use super::request::retry::is_safe;
+use super::request::retry::{Replay, is_safe};
 use super::request::routed::Routed;
 use super::request::scope::{ResponseBodyScope, ScopedRequest};
 use super::request::upgrade;
 use super::requests::RequestPhase;
 use crate::body::Body;
+use crate::oauth::dpop::DPOP_NONCE;
 use crate::upstream::{Forwarded, Transport, UpstreamResponse};
 
 #[cfg(test)]
@@ -94,10 +95,9 @@ async fn send<T: Transport>(
     let upgrade = authorized.upgrade.take();
     let mut sent = authorized.send(transport).await?;
     let exchange = authorized.exchange();
-    let challenge = classify_challenge(&sent.answer.response, exchange.route.renew_on);
-    if challenge != Challenge::None {
+    if challenge(&sent, exchange) != Challenge::None {
         // In a box, since it is rare: other requests need not carry room for its future.
-        sent = Box::pin(answer_challenge(sent, challenge, exchange, transport)).await?;
+        sent = Box::pin(answer_challenge(sent, exchange, transport)).await?;
     }
     let switched = sent.answer.response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let bearer = sent.bearer.clone();
@@ -109,20 +109,59 @@ async fn send<T: Transport>(
     Ok(response)
 }
 
+/// The meaning of a response for the token and the proof of its request.
+fn challenge(sent: &Sent, exchange: &Exchange) -> Challenge {
+    let route = &exchange.route;
+    classify_challenge(&sent.answer.response, route.renew_on, route.dpop.is_some())
+}
+
+/// Sends a request again, once, if the upstream asks for a nonce in its proof (RFC 9449 section 9). The
+/// upstream has refused the proof before it acted on the request, so that any method may be repeated.
+async fn answer_nonce_challenge<T: Transport>(
+    mut sent: Sent,
+    exchange: &Exchange,
+    transport: &T,
+) -> Result<Sent, Rejection> {
+    let Some(dpop) = exchange.route.dpop.as_ref().filter(|_| wants_nonce(&sent.answer.response))
+    else {
+        return Ok(sent);
+    };
+    let (Some(reader), Some(bearer)) = (&exchange.route.token, &sent.bearer) else {
+        return Ok(sent);
+    };
+    let headers = sent.answer.response.headers();
+    // Without a usable nonce the next proof would be refused as well.
+    let has_nonce =
+        bearer.dpop().is_some_and(|key| key.learn_nonce(&exchange.upstream.origin, headers));
+    let may_retry = |replay: &mut Box<Replay>| has_nonce && replay.take_nonce_retry();
+    let Some(replay) = sent.replay.take_if(may_retry) else { return Ok(sent) };
+    exchange.scope.record(|record| record.attempt_ended(Instant::now()));
+    // The same token, unless it was renewed meanwhile.
+    let token = reader.wait_usable(Instant::now() + exchange.route.token_wait).await;
+    match token {
+        Ok(token) if exchange.route.lacking(&token).is_none() => {
+            dpop.nonce_retries.inc();
+            exchange.send_again(replay, token, transport).await
+        }
+        _ => Ok(sent),
+    }
+}
+
 /// Reports a token that the upstream rejects, and sends the request again with a newer one where that
 /// cannot repeat an effect.
 async fn answer_challenge<T: Transport>(
     sent: Sent,
-    challenge: Challenge,
     exchange: &Exchange,
     transport: &T,
 ) -> Result<Sent, Rejection> {
     let route = &exchange.route;
+    let sent = answer_nonce_challenge(sent, exchange, transport).await?;
     let (Some(reader), Some(bearer)) = (&route.token, &sent.bearer) else { return Ok(sent) };
-    match challenge {
+    match challenge(&sent, exchange) {
         Challenge::None => return Ok(sent),
         Challenge::InvalidToken => route.metrics.unauthorized.inc(),
-        Challenge::Other => {
+        // A newer token needs a proof too.
+        Challenge::Proof | Challenge::Other => {
             route.metrics.unauthorized.inc();
             return Ok(sent);
         }
@@ -135,7 +174,9 @@ async fn answer_challenge<T: Transport>(
     let generation = bearer.generation();
     // Reported even if the request cannot be sent again, so that the next one gets a newer token.
     reader.report_rejected(generation);
-    let Some(replay) = sent.replay else { return Ok(sent) };
+    let Some(mut replay) = sent.replay.filter(|replay| replay.may_repeat()) else {
+        return Ok(Sent { replay: None, ..sent });
+    };
     let deadline = Instant::now() + route.token_wait;
     exchange.scope.record(|record| {
         record.attempt_ended(Instant::now());
@@ -145,7 +186,10 @@ async fn answer_challenge<T: Transport>(
     exchange.scope.record(|record| record.wait_ended(Instant::now()));
     match newer {
         Ok(newer) if route.lacking(&newer).is_none() => {
-            exchange.send_again(replay, newer, transport).await
+            // The renewal of the token is the one repetition.
+            replay.take_repeat();
+            let sent = exchange.send_again(replay, newer, transport).await?;
+            answer_nonce_challenge(sent, exchange, transport).await
         }
         _ => Ok(Sent { replay: None, ..sent }),
     }
@@ -164,6 +208,16 @@ fn client_response(sent: Sent, exchange: &Exchange) -> Response<Body> {
         && headers::contains_token(reason.as_bytes(), token)
     {
         response.extensions_mut().remove::<ReasonPhrase>();
+    }
+    // The nonces and proofs are the proxy's own.
+    if let Some(proof) = exchange.proof.take() {
+        response.headers_mut().remove(DPOP_NONCE);
+        headers::redact_token(response.headers_mut(), Some(proof.as_bytes()));
+        let reason = response.extensions().get::<ReasonPhrase>();
+        if reason.is_some_and(|reason| headers::contains_token(reason.as_bytes(), proof.as_bytes()))
+        {
+            response.extensions_mut().remove::<ReasonPhrase>();
+        }
     }
     if body_unread {
         // The client may or may not go on with its body, so that the connection cannot carry another

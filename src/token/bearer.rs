@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::dpop::{BoundKey, Prover};
 use super::fingerprint::Fingerprint;
 use super::handover::InFlightRequests;
 use crate::clock::Moment;
@@ -50,6 +51,8 @@ pub struct Bearer {
     identity: Option<Arc<ClientIdentity>>,
     /// The requests in flight with it; `None` where they are not counted.
     pub(super) in_flight: Option<Arc<InFlightRequests>>,
+    /// The key to which the token is bound (RFC 9449).
+    dpop: Option<Arc<BoundKey>>,
 }
 
 /// Largest difference of two expiries of one token: servers state whole seconds.
@@ -91,6 +94,7 @@ impl Bearer {
             granted,
             identity: None,
             in_flight: None,
+            dpop: None,
         })
     }
 
@@ -123,6 +127,19 @@ impl Bearer {
     #[must_use]
     pub(super) fn counting(self, in_flight: Option<InFlightRequests>) -> Self {
         Self { in_flight: in_flight.map(Arc::new), ..self }
+    }
+
+    /// The token bound to the key that proved itself in its token request; `None` for a token without.
+    #[must_use]
+    pub fn bound_to_key(self, prover: Option<Prover>) -> Self {
+        let dpop = prover.map(|prover| Arc::new(BoundKey::new(prover, self.token_bytes())));
+        Self { dpop, ..self }
+    }
+
+    /// The key that must prove itself in each request that carries the token; `None` for a token that
+    /// needs no proof.
+    pub fn dpop(&self) -> Option<&BoundKey> {
+        self.dpop.as_deref()
     }
 
     /// The scopes of a set that the token does not grant.

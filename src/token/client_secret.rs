@@ -20,6 +20,8 @@ pub(super) struct LoadedCredentials {
     pub(super) client: ClientCredentials,
     /// The client certificate of the token request.
     pub(super) identity: Option<Arc<ClientIdentity>>,
+    /// The key of DPoP as PEM; `None` without DPoP, and for a key that this process makes.
+    pub(super) dpop_key: Option<Sensitive>,
     /// The fingerprint of all together.
     pub(super) fingerprint: Fingerprint,
 }
@@ -33,6 +35,7 @@ impl LoadedCredentials {
     ) -> Result<Self, LoadError> {
         let client = read_client(credential, Some((store, freshness))).await?;
         let identity = load_identity(credential, Some((store, freshness))).await?;
+        let dpop_key = read_dpop_key(credential, Some((store, freshness))).await?;
         let headers: Vec<_> = client.headers.iter().map(|(_, value)| value.as_bytes()).collect();
         let secret = client.secret.as_ref().map(Sensitive::expose);
         let certificate = client.certificate.as_ref().map(Sensitive::expose);
@@ -42,10 +45,21 @@ impl LoadedCredentials {
         let parameters: Vec<_> =
             client.grant_parameters.iter().map(|(_, value)| value.expose()).collect();
         let presented = identity.as_ref().map(|identity| identity.thumbprint());
-        let all =
-            (client.id.expose(), secret, certificate, grant_key, parameters, headers, presented);
-        let fingerprint = Fingerprint::of(all);
-        Ok(Self { client, identity, fingerprint })
+        let proving = dpop_key.as_ref().map(Sensitive::expose);
+        let keys = (certificate, grant_key, presented, proving);
+        let fingerprint = Fingerprint::of((client.id.expose(), secret, keys, parameters, headers));
+        Ok(Self { client, identity, dpop_key, fingerprint })
+    }
+}
+
+/// Reads the key of DPoP of a credential, past any cache where there is no store.
+pub(super) async fn read_dpop_key(
+    credential: &Credential,
+    store: Option<(&Store, Freshness)>,
+) -> Result<Option<Sensitive>, SecretError> {
+    match credential.dpop_key() {
+        Some(key) => read(store, key, CredentialPart::PrivateKey).await.map(Some),
+        None => Ok(None),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::bearer::TokenHeader;
+use super::dpop::DpopSettings;
 use crate::net::tls::TlsSettings;
 use crate::oauth::dialect::GrantParameter;
 use crate::oauth::{ClientAuth, Dialect, TokenEndpoint};
@@ -47,6 +48,8 @@ pub struct Credential {
     pub client_certificate: Option<CertificateSource>,
     /// The proof that a connection to an upstream gives beside a token.
     pub binding: Binding,
+    /// The proof that each request gives beside a token (RFC 9449); `None`: no proof.
+    pub dpop: Option<DpopSettings>,
     /// The egress proxy that leads to the token endpoint.
     pub egress: Option<EgressProxy>,
     /// The sharing of tokens among routes.
@@ -79,12 +82,14 @@ impl Credential {
         let grant_key = self.grant_key.iter().map(|key| (key, CredentialPart::PrivateKey));
         let parameters = self.grant_parameters.iter();
         let parameters = parameters.map(|(_, source)| (source, CredentialPart::Secret));
+        let dpop_key = self.dpop_key().map(|key| (key, CredentialPart::PrivateKey));
         token
             .into_iter()
             .chain(id)
             .chain(secret)
             .chain(certificate)
             .chain(grant_key)
+            .chain(dpop_key)
             .chain(parameters)
             .chain(headers)
             .chain(self.client_certificate.iter().flat_map(CertificateSource::references))
@@ -103,9 +108,16 @@ impl Credential {
         }
     }
 
-    /// Tells whether token requests are signed with a private key.
+    /// The source of the key that signs proofs; `None` without proofs, and for a key of this process.
+    pub fn dpop_key(&self) -> Option<&Reference> {
+        self.dpop.as_ref()?.key.as_ref()
+    }
+
+    /// Tells whether token requests are signed with a private key that is read from its source.
     pub(super) fn signs_with_private_key(&self) -> bool {
-        matches!(self.auth, ClientAuth::PrivateKeyJwt(_)) || self.grant_key.is_some()
+        matches!(self.auth, ClientAuth::PrivateKeyJwt(_))
+            || self.grant_key.is_some()
+            || self.dpop_key().is_some()
     }
 
     /// Tells whether another credential is the same client of the same source, as far as the
@@ -125,6 +137,7 @@ impl Credential {
             && self.dialect.grant == other.dialect.grant
             && self.dialect.assertion == other.dialect.assertion
             && self.secret_headers == other.secret_headers
+            && self.dpop == other.dpop
             && self.auth == other.auth
     }
 }

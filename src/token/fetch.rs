@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::DATE;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::client_identity::LoadError;
 use super::client_secret::LoadedCredentials;
 use super::credential::{Binding, Credential};
+use super::dpop::{Dpop, Prover};
+use super::endpoint_call::{EndpointAnswer, EndpointCall, EndpointCallError};
 use super::endpoint_client::{MAX_RESPONSE_BYTES, connector};
 use super::fingerprint::Fingerprint;
 use super::schedule::MIN_CALL_INTERVAL;
@@ -23,6 +24,7 @@ use crate::net::tls::ClientIdentity;
 use crate::oauth::confirmation::names_other_certificate;
 use crate::oauth::dialect::GrantKind;
 use crate::oauth::error::{ErrorCode, FailureClass, MalformedResponse, TokenError};
+use crate::oauth::jws::AssertionError;
 use crate::oauth::lifetime::{Lifetime, lifetime};
 use crate::oauth::request::RequestError;
 use crate::oauth::token_response::{self, IssuedToken};
@@ -49,6 +51,8 @@ pub struct Fetched {
     /// For a token that was read and not requested: the time after which its source is read again. The same
     /// token then stays in use.
     pub reread: Option<Duration>,
+    /// The key to which the token is bound; `None` for a token that is not bound.
+    pub prover: Option<Prover>,
 }
 
 /// A source of tokens; the refresher's tests bring their own.
@@ -83,6 +87,7 @@ pub struct TokenClient {
     credential: Arc<Credential>,
     scopes: ScopeSet,
     store: Arc<Store>,
+    dpop: Option<Arc<Dpop>>,
     /// The private key that the server accepted last, with the client id. While a key that replaced it
     /// does not work, this one stays in use.
     accepted: Mutex<Option<LoadedCredentials>>,
@@ -95,8 +100,9 @@ impl TokenClient {
         credential: Arc<Credential>,
         scopes: ScopeSet,
         store: Arc<Store>,
+        dpop: Option<Arc<Dpop>>,
     ) -> Self {
-        Self { endpoint, credential, scopes, store, accepted: Mutex::default() }
+        Self { endpoint, credential, scopes, store, dpop, accepted: Mutex::default() }
     }
 }
 
@@ -155,7 +161,11 @@ impl TokenClient {
     /// Tells whether another secret or key could make the request succeed.
     fn is_about_secret(&self, error: &FetchError, refresh: Option<&Sensitive>) -> bool {
         error.refused_secret().is_some()
-            || matches!(error, FetchError::Request(RequestError::Assertion(_)))
+            || matches!(
+                error,
+                FetchError::Request(RequestError::Assertion(_)) | FetchError::Dpop(_)
+            )
+            || self.credential.dpop_key().is_some() && error.refuses_proof()
             || refresh.is_none() && error.refuses_grant()
     }
 
@@ -211,22 +221,26 @@ impl TokenClient {
             return Err(FetchError::SecretSuppressed);
         }
         let (endpoint, dialect) = (&self.endpoint, &self.credential.dialect);
-        let sent = Moment::now();
-        let grant = refresh.map_or_else(|| GrantType::of(dialect), GrantType::RefreshToken);
-        let request = self.request(endpoint, loaded, sent.wall).token(grant, &self.scopes)?;
+        let prover = match &self.dpop {
+            Some(dpop) => Some(dpop.prover(loaded.dpop_key.as_ref()).map_err(FetchError::Dpop)?),
+            None => None,
+        };
+        let call = EndpointCall {
+            credential: &self.credential,
+            endpoint,
+            client: &loaded.client,
+            scopes: &self.scopes,
+            grant: refresh.map_or_else(|| GrantType::of(dialect), GrantType::RefreshToken),
+            prover: prover.as_ref(),
+            connector: &connector(&self.credential, endpoint, loaded.identity.as_deref())?,
+        };
         let kind = match refresh {
             Some(_) => GrantKind::RefreshToken,
             None => dialect.grant.kind(),
         };
         let refused = |error| FetchError::Refused { error, secret, grant: kind };
-        let mut response = self.call(endpoint, loaded, request).await?;
-        if !response.status().is_success() {
-            ensure_date(response.headers_mut(), SystemTime::now());
-        }
-        let (parts, body) = response.into_parts();
-        let issued =
-            token_response::parse(dialect, &self.scopes, parts.status, &parts.headers, &body)
-                .map_err(refused)?;
+        let EndpointAnswer { sent, issued, .. } = call.make().await?;
+        let issued = issued.map_err(refused)?;
         let received = SystemTime::now();
         let lifetime = lifetime(&issued, sent.wall, received, dialect.default_lifetime);
         if lifetime.life.is_zero() {
@@ -246,7 +260,7 @@ impl TokenClient {
         // Subject tokens change by themselves: a new one is no rotation of the client's secret.
         let proven = matches!(kind, GrantKind::RefreshToken | GrantKind::TokenExchange);
         let secret = (!proven).then_some(secret);
-        Ok(Fetched { issued, lifetime, sent, clock_offset, secret, identity, reread: None })
+        Ok(Fetched { issued, lifetime, sent, clock_offset, secret, identity, prover, reread: None })
     }
 
     fn request<'a>(
@@ -269,14 +283,6 @@ impl TokenClient {
         let timeout = self.credential.policy.timeout;
         let limits = Limits { time: timeout, body_bytes: MAX_RESPONSE_BYTES };
         Ok(control::call(&connector, request, limits, token_response::is_whole).await?.response)
-    }
-}
-
-/// Sets a missing `Date` to the time of receipt (RFC 9110 section 6.6.1), against which a date in
-/// `Retry-After` is read.
-fn ensure_date(headers: &mut HeaderMap, now: SystemTime) {
-    if let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
-        headers.entry(DATE).or_insert(now);
     }
 }
 
@@ -306,6 +312,9 @@ pub enum FetchError {
     /// No request can be made from these settings.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The key of DPoP cannot be used, or no proof could be signed with it.
+    #[error("dpop: {0}")]
+    Dpop(AssertionError),
     /// The TLS settings cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsSetupError),
@@ -330,6 +339,16 @@ pub enum FetchError {
     },
 }
 
+impl From<EndpointCallError> for FetchError {
+    fn from(error: EndpointCallError) -> Self {
+        match error {
+            EndpointCallError::Request(error) => Self::Request(error),
+            EndpointCallError::Proof(error) => Self::Dpop(error),
+            EndpointCallError::Call(error) => Self::Call(error),
+        }
+    }
+}
+
 impl FetchError {
     /// The `result` label of metrics.
     pub fn result(&self) -> &'static str {
@@ -349,7 +368,11 @@ impl FetchError {
             Self::Load(LoadError::ClientCertificate(_) | LoadError::CertificateSource(_)) => {
                 "client_certificate_unusable"
             }
-            Self::Request(_) | Self::Tls(_) | Self::Header | Self::Revocation(_) => "settings",
+            Self::Request(_)
+            | Self::Dpop(_)
+            | Self::Tls(_)
+            | Self::Header
+            | Self::Revocation(_) => "settings",
             Self::Call(_) => self.result(),
             Self::Refused { error, .. } => error.word(),
         }
@@ -395,6 +418,11 @@ impl FetchError {
             }
             _ => false,
         }
+    }
+
+    /// Tells whether the server refused the proof of DPoP.
+    fn refuses_proof(&self) -> bool {
+        self.token_error().and_then(TokenError::code) == Some(ErrorCode::InvalidDpopProof)
     }
 
     /// Tells whether the server said that the client makes too many calls.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::credential::{Credential, TokenSource};
+use super::dpop::DpopStates;
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch, TokenClient};
 use super::fingerprint::Fingerprint;
 use super::static_token::StaticToken;
@@ -13,12 +14,13 @@ use crate::sensitive::Sensitive;
 /// Makes a [`TokenFetcher`] for each token.
 pub struct TokenClients {
     store: Arc<Store>,
+    dpop: DpopStates,
 }
 
 impl TokenClients {
     /// Fetchers that read their secrets through `store`.
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store }
+        Self { store, dpop: DpopStates::default() }
     }
 }
 
@@ -29,10 +31,12 @@ impl MakeFetch for TokenClients {
         for (reference, _) in credential.references() {
             self.store.register_counters(reference);
         }
+        let dpop = credential.dpop.as_ref();
+        let dpop = dpop.map(|settings| self.dpop.of(&credential.name, settings));
         let (credential, store) = (Arc::clone(credential), Arc::clone(&self.store));
         TokenFetcher(match credential.source.clone() {
             TokenSource::Endpoint(endpoint) => {
-                let client = TokenClient::new(endpoint, credential, scopes.clone(), store);
+                let client = TokenClient::new(endpoint, credential, scopes.clone(), store, dpop);
                 Way::Request(Box::new(client))
             }
             TokenSource::Static(reference) => Way::Read(StaticToken {

@@ -10,6 +10,8 @@ pub mod client_identity;
 mod client_secret;
 mod clock_watch;
 pub mod credential;
+pub mod dpop;
+mod endpoint_call;
 mod endpoint_client;
 pub mod fetch;
 pub mod fetchers;

@@ -12,21 +12,20 @@ use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 
 use super::client_identity::{LoadError, load_identity};
-use super::client_secret::read_client;
+use super::client_secret::{read_client, read_dpop_key};
 use super::credential::{Binding, Credential, TokenSource};
-use super::endpoint_client::{self, MAX_RESPONSE_BYTES};
+use super::dpop::{Dpop, Prover};
+use super::endpoint_call::EndpointCall;
+use super::endpoint_client;
 use super::fetch::FetchError;
 use super::fingerprint::Fingerprint;
 use super::static_token;
 use crate::net::connect::Connector;
-use crate::net::control::{self, Limits};
 use crate::oauth::confirmation::names_other_certificate;
 use crate::oauth::dialect::GrantKind;
 use crate::oauth::error::{MalformedResponse, TokenError};
 use crate::oauth::lifetime::lifetime;
-use crate::oauth::{
-    ClientCredentials, ClientRequest, GrantType, ScopeSet, TokenEndpoint, token_response,
-};
+use crate::oauth::{ClientCredentials, GrantType, ScopeSet, TokenEndpoint};
 use crate::sensitive::Sensitive;
 
 /// Length in bytes at which a part of a secret counts as the secret itself.
@@ -42,6 +41,8 @@ pub struct Probe {
     pub granted: Option<ScopeSet>,
     /// The difference of the clocks, for an answer with a `Date`.
     pub offset: Option<ClockOffset>,
+    /// Set if the server asked for a nonce in the proof of DPoP.
+    pub nonce_required: bool,
 }
 
 /// The difference of this machine's clock from a server's, whose `Date` (RFC 9110 section 6.6.1) counts
@@ -89,30 +90,36 @@ pub async fn connector(
 /// # Errors
 /// The request failed; the error has a hint where a remedy is known.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
-    let Credential { dialect, auth, policy, .. } = credential;
+    let dialect = &credential.dialect;
     let endpoint = match &credential.source {
         TokenSource::Endpoint(endpoint) => endpoint,
         TokenSource::Static(reference) => {
             let token = static_token::read_now(reference, dialect.max_token_bytes).await?;
-            return Ok(Probe { token, life: None, granted: None, offset: None });
+            let (life, granted, offset) = (None, None, None);
+            return Ok(Probe { token, life, granted, offset, nonce_required: false });
         }
     };
     let client = read_client(credential, None).await.map_err(LoadError::from);
     let client = client.map_err(FetchError::from)?;
-    let now = SystemTime::now();
-    let request = ClientRequest { endpoint, dialect, auth: *auth, client: &client, now };
-    let request = request.token(GrantType::of(dialect), scopes).map_err(FetchError::from)?;
+    let prover = prover(credential).await?;
     let identity = load_identity(credential, None).await.map_err(FetchError::from)?;
     let connector = endpoint_client::connector(credential, endpoint, identity.as_deref())
         .map_err(FetchError::from)?
         .with_diagnostics();
-    let limits = Limits { time: policy.timeout, body_bytes: MAX_RESPONSE_BYTES };
-    let answer = control::call(&connector, request, limits, token_response::is_whole)
-        .await
-        .map_err(FetchError::from)?;
-    let (parts, body) = answer.response.into_parts();
-    let offset = ClockOffset::of(&parts.headers, SystemTime::now());
-    let issued = token_response::parse(dialect, scopes, parts.status, &parts.headers, &body)
+    let call = EndpointCall {
+        credential,
+        endpoint,
+        client: &client,
+        scopes,
+        grant: GrantType::of(dialect),
+        prover: prover.as_ref(),
+        connector: &connector,
+    };
+    let answer = call.make().await.map_err(FetchError::from)?;
+    let (sent, nonce_required) = (answer.sent.wall, answer.nonce_required);
+    let offset = ClockOffset::of(&answer.headers, SystemTime::now());
+    let issued = answer
+        .issued
         .map_err(|error| ProbeError::refused(error, &client, dialect.grant.kind(), offset))?;
     let mine = identity.filter(|_| credential.binding == Binding::Certificate);
     let token = issued.access_token.expose();
@@ -120,8 +127,16 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
         let error = TokenError::Malformed(MalformedResponse::OtherCertificate);
         return Err(ProbeError::refused(error, &client, dialect.grant.kind(), offset));
     }
-    let life = lifetime(&issued, now, SystemTime::now(), dialect.default_lifetime).life;
-    Ok(Probe { token: issued.access_token, life: Some(life), granted: issued.scope, offset })
+    let life = Some(lifetime(&issued, sent, SystemTime::now(), dialect.default_lifetime).life);
+    Ok(Probe { token: issued.access_token, life, granted: issued.scope, offset, nonce_required })
+}
+
+/// Signs the proofs of a credential with its key, or with one that is made for this call.
+async fn prover(credential: &Credential) -> Result<Option<Prover>, FetchError> {
+    let Some(settings) = &credential.dpop else { return Ok(None) };
+    let key = read_dpop_key(credential, None).await.map_err(LoadError::from)?;
+    let prover = Dpop::new(settings.clone()).prover(key.as_ref());
+    prover.map(Some).map_err(FetchError::Dpop)
 }
 
 /// The reason why no token came.

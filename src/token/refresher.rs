@@ -314,7 +314,7 @@ impl<F: Fetch> Refresher<F> {
     }
 
     fn on_issued(&mut self, fetched: Fetched, refresh: Option<Sensitive>, took: Duration) {
-        let Fetched { mut issued, lifetime, sent, clock_offset, secret, identity, reread } =
+        let Fetched { mut issued, lifetime, sent, clock_offset, secret, identity, prover, reread } =
             fetched;
         if let Some(rotation) = self.gate.accepted(secret, sent.mono, Instant::now()) {
             self.metrics.rotated(ACCEPTED);
@@ -339,7 +339,8 @@ impl<F: Fetch> Refresher<F> {
         let counts = self.credential.policy.one_live_token;
         let in_flight = counts.then(|| InFlightRequests::new(self.metrics.handover_wait()));
         let bearer = bearer.map(|bearer| {
-            let bearer = bearer.granting(issued.scope).bound_to(identity).counting(in_flight);
+            let bearer = bearer.granting(issued.scope).bound_to(identity).bound_to_key(prover);
+            let bearer = bearer.counting(in_flight);
             bearer.anchored(Moment::now())
         });
         let Some(bearer) = bearer else {

@@ -45,8 +45,16 @@ impl StaticToken {
         };
         // One reading that fails must not end the token.
         let lifetime = Lifetime { life: self.life.max(reread * 2), ignored: None };
-        let (clock_offset, secret, identity) = (None, None, None);
-        Ok(Fetched { issued, lifetime, sent, clock_offset, secret, identity, reread: Some(reread) })
+        Ok(Fetched {
+            issued,
+            lifetime,
+            sent,
+            clock_offset: None,
+            secret: None,
+            identity: None,
+            prover: None,
+            reread: Some(reread),
+        })
     }
 }
 

@@ -295,7 +295,16 @@ impl Fetcher {
             date: None,
         };
         let lifetime = Lifetime { life, ignored: None };
-        Fetched { issued, lifetime, sent, clock_offset: None, secret, identity: None, reread: None }
+        Fetched {
+            issued,
+            lifetime,
+            sent,
+            clock_offset: None,
+            secret,
+            identity: None,
+            prover: None,
+            reread: None,
+        }
     }
 }
 
@@ -316,6 +325,7 @@ pub fn credential(policy: RefreshPolicy) -> Credential {
         tls: TlsSettings::default(),
         binding: Binding::None,
         client_certificate: None,
+        dpop: None,
         egress: None,
         grouping: Grouping::PerScopeSet,
         revocation: None,

@@ -171,6 +171,7 @@ fn settings() -> ProxySettings {
         credential: None,
         clients: Default::default(),
         retry_unsafe,
+        retry_dpop_nonce: true,
         renew_on: Default::default(),
         allowed_quirks: Default::default(),
         allow_override_headers: false,

@@ -1,9 +1,10 @@
-//! Pure classification of a 401 or 403 by what it says about the token (RFC 6750 section 3.1).
+//! Pure classification of a 401 or 403 by what it says about the token (RFC 6750 section 3.1), or about
+//! the proof beside it (RFC 9449 section 7.1).
 //!
 //! After `invalid_token` a newer token may help, after `insufficient_scope` none will. A 401 without
 //! a Bearer challenge is ambiguous and counts as `invalid_token`, and so does one with challenges of
-//! other schemes only: `DPoP` (RFC 9449 section 7.1) has the same parameters, but is about proofs
-//! that this proxy does not send.
+//! other schemes only. A challenge of DPoP has the same parameters, and counts where the request
+//! carried a proof.
 
 mod auth_params;
 
@@ -21,6 +22,8 @@ pub enum Challenge {
     InvalidToken,
     /// The token lacks a scope.
     InsufficientScope,
+    /// The proof of DPoP is not accepted, or must have a nonce of the server.
+    Proof,
     /// The request is refused for another reason than its token.
     Other,
 }
@@ -50,15 +53,22 @@ impl RenewOn {
     }
 }
 
-/// Classifies a response by its status and its Bearer challenges.
-pub fn classify_challenge<B>(response: &Response<B>, renew_on: RenewOn) -> Challenge {
+/// Classifies a response by its status and its challenges: those of Bearer, and with `proven` also those
+/// of DPoP.
+pub fn classify_challenge<B>(response: &Response<B>, renew_on: RenewOn, proven: bool) -> Challenge {
+    let has_error_code = |code| has_error_code(response, code, proven);
     match response.status() {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-            if has_error_code(response, "insufficient_scope") =>
+            if has_error_code("insufficient_scope") =>
         {
             Challenge::InsufficientScope
         }
-        StatusCode::UNAUTHORIZED if has_error_code(response, "invalid_request") => Challenge::Other,
+        StatusCode::UNAUTHORIZED
+            if proven && (wants_nonce(response) || has_error_code("invalid_dpop_proof")) =>
+        {
+            Challenge::Proof
+        }
+        StatusCode::UNAUTHORIZED if has_error_code("invalid_request") => Challenge::Other,
         status if renew_on.includes(status) => Challenge::InvalidToken,
         StatusCode::UNAUTHORIZED => Challenge::Other,
         _ => Challenge::None,
@@ -75,12 +85,19 @@ pub fn challenged_scope<B>(response: &Response<B>) -> Vec<u8> {
     scope.map(|param| param.value.into_owned()).unwrap_or_default()
 }
 
-/// True if a Bearer challenge has this `error` code. Codes are compared without case, since servers
+/// True if a response asks for a proof with a nonce (RFC 9449 section 9).
+pub fn wants_nonce<B>(response: &Response<B>) -> bool {
+    response.status() == StatusCode::UNAUTHORIZED
+        && has_error_code(response, "use_dpop_nonce", true)
+}
+
+/// True if a challenge of Bearer, or with `proven` of DPoP, has this `error` code. Codes are compared without case, since servers
 /// write them in any, although RFC 6750 section 3 defines them in lower case.
-fn has_error_code<B>(response: &Response<B>, code: &str) -> bool {
+fn has_error_code<B>(response: &Response<B>, code: &str, proven: bool) -> bool {
     let lines = response.headers().get_all(WWW_AUTHENTICATE).iter();
     lines.flat_map(|line| AuthParams::new(line.as_bytes())).any(|param| {
-        param.scheme.eq_ignore_ascii_case(b"bearer")
+        (param.scheme.eq_ignore_ascii_case(b"bearer")
+            || proven && param.scheme.eq_ignore_ascii_case(b"dpop"))
             && param.name.eq_ignore_ascii_case(b"error")
             && param.value.eq_ignore_ascii_case(code.as_bytes())
     })
@@ -112,7 +129,7 @@ mod tests {
     fn the_statuses_after_which_a_token_is_renewed_are_chosen() {
         let check = |unauthorized, forbidden, status, challenges: &[&str], expected| {
             let renew_on = RenewOn { unauthorized, forbidden };
-            let found = classify_challenge(&answer(status, challenges), renew_on);
+            let found = classify_challenge(&answer(status, challenges), renew_on, false);
             assert_eq!(found, expected, "{renew_on:?} {status} {challenges:?}");
         };
         let lacking = "Bearer error=\"insufficient_scope\"";
@@ -127,10 +144,44 @@ mod tests {
     }
 
     #[test]
+    fn challenges_of_dpop_count_where_a_proof_was_sent() {
+        for (status, challenge, proven, plain) in [
+            (401, "DPoP error=\"use_dpop_nonce\"", Challenge::Proof, Challenge::InvalidToken),
+            (
+                401,
+                "dpop algs=\"ES256\", ERROR=\"invalid_dpop_proof\"",
+                Challenge::Proof,
+                Challenge::InvalidToken,
+            ),
+            (401, "DPoP error=\"invalid_token\"", Challenge::InvalidToken, Challenge::InvalidToken),
+            (401, "DPoP error=\"invalid_request\"", Challenge::Other, Challenge::InvalidToken),
+            (
+                403,
+                "DPoP error=\"insufficient_scope\"",
+                Challenge::InsufficientScope,
+                Challenge::None,
+            ),
+            (403, "DPoP error=\"use_dpop_nonce\"", Challenge::None, Challenge::None),
+            (
+                401,
+                "Bearer, DPoP error=\"use_dpop_nonce\"",
+                Challenge::Proof,
+                Challenge::InvalidToken,
+            ),
+        ] {
+            let answer = answer(status, &[challenge]);
+            let classify = |proof| classify_challenge(&answer, RenewOn::default(), proof);
+            assert_eq!((classify(true), classify(false)), (proven, plain), "{status} {challenge}");
+        }
+        assert!(wants_nonce(&answer(401, &["DPoP error=\"use_dpop_nonce\""])));
+        assert!(!wants_nonce(&answer(401, &["DPoP error=\"invalid_dpop_proof\""])));
+    }
+
+    #[test]
     fn challenges_are_told_apart() {
         let check = |status: u16, challenges: &[&str], expected: Challenge| {
             assert_eq!(
-                classify_challenge(&answer(status, challenges), RenewOn::default()),
+                classify_challenge(&answer(status, challenges), RenewOn::default(), false),
                 expected,
                 "{status} {challenges:?}"
             );

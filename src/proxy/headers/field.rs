@@ -50,6 +50,8 @@ bitflags! {
         const CODING = 1 << 18;
         /// X-Request-Id: the app's name for a request.
         const REQUEST_ID = 1 << 19;
+        /// DPoP and DPoP-Nonce: proofs of possession, which only the proxy makes.
+        const PROOF = 1 << 20;
     }
 }
 
@@ -62,6 +64,7 @@ impl FieldClass {
         let class = match (name.len(), name) {
             (2, b"te") => Self::TE,
             (3, b"via") => Self::VIA,
+            (4, b"dpop") => Self::PROOF,
             (4, b"host") => Self::HOST,
             (6, b"expect") => Self::EXPECT,
             (6, b"origin") => Self::ORIGIN,
@@ -71,6 +74,7 @@ impl FieldClass {
             (7, b"upgrade") => Self::UPGRADE,
             (9, b"client-ip" | b"forwarded" | b"x-real-ip") => Self::FORWARDING,
             (10, b"connection") => Self::CONNECTION,
+            (10, b"dpop-nonce") => Self::PROOF,
             (10, b"keep-alive") => Self::HOP,
             (11, b"x-client-ip" | b"x-forwarded" | b"x-remote-ip") => Self::FORWARDING,
             (12, b"x-request-id") => Self::REQUEST_ID,
@@ -122,7 +126,7 @@ mod tests {
     use super::*;
 
     /// All names that are known, once more, so that none stands under a wrong length.
-    const KNOWN: [(FieldClass, &[&str]); 18] = [
+    const KNOWN: [(FieldClass, &[&str]); 19] = [
         (FieldClass::HOST, &["host"]),
         (FieldClass::LENGTH, &["content-length"]),
         (FieldClass::CONNECTION, &["connection"]),
@@ -185,6 +189,7 @@ mod tests {
         (FieldClass::ALT_SVC, &["alt-svc"]),
         (FieldClass::CODING, &["transfer-encoding"]),
         (FieldClass::REQUEST_ID, &["x-request-id"]),
+        (FieldClass::PROOF, &["dpop", "dpop-nonce"]),
     ];
 
     #[test]

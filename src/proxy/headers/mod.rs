@@ -11,6 +11,7 @@
 //! | `Trailer`, and trailers | only those on the allow-list | only those on the allow-list |
 //! | the same, of gRPC calls | all except those that frame, route or authenticate | all except those that frame, route or authenticate |
 //! | `Authorization` | replaced by the proxy's (`incoming_authorization`) | as it is |
+//! | `DPoP`, `DPoP-Nonce` | removed; the proxy's own proof is attached where the credential has `dpop` | as they are; removed where the credential has `dpop` |
 //! | `Expect` | `100-continue`, if there is a body; anything else: 417 | as it is |
 //! | `X-Original-URL`, `X-Rewrite-URL`, `X-HTTP-Method-Override`, `X-HTTP-Method`, `X-Method-Override` | removed (`allow_override_headers`) | as they are |
 //! | `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `X-Client-IP`, `True-Client-IP` and their like | removed (`forwarding_headers`) | as they are |
@@ -51,7 +52,7 @@ mod tests;
 pub use body_length::{BodyLength, BodyLengthError, request_body_length};
 pub use field::FieldClass;
 pub use message::{asks_for_websocket, is_grpc, rejoin_cookies};
-pub use redact::contains_token;
+pub use redact::{contains_token, redact_token};
 pub use sanitize::{HeaderPolicy, ReservedNames, Sanitized, sanitize_request, sanitize_response};
 pub use trailer::{AllowedTrailers, filter_trailers};
 pub use via::{Pseudonym, Via};

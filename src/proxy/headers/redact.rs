@@ -6,7 +6,7 @@ use percent_encoding::percent_decode;
 
 /// Replaces each value that contains the token; other lines of the same field stay. Content-Length is
 /// left alone: it frames the response, whatever digits a short token has.
-pub(super) fn redact_token(headers: &mut HeaderMap, token: Option<&[u8]>) {
+pub fn redact_token(headers: &mut HeaderMap, token: Option<&[u8]>) {
     let Some(token) = token else { return };
     for (name, value) in headers.iter_mut() {
         if contains_token(value.as_bytes(), token) && *name != CONTENT_LENGTH {

@@ -20,7 +20,8 @@ const NEVER_TO_UPSTREAM: FieldClass = FieldClass::CONNECTION
     .union(FieldClass::CODING)
     .union(FieldClass::UPGRADE)
     .union(FieldClass::EXPECT)
-    .union(FieldClass::AUTHORIZATION);
+    .union(FieldClass::AUTHORIZATION)
+    .union(FieldClass::PROOF);
 
 /// Classes that no response carries to the app.
 const NEVER_TO_APP: FieldClass = FieldClass::CONNECTION

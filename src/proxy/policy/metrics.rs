@@ -27,6 +27,7 @@ pub struct ProxyMetrics {
     upstream_errors: Counters,
     unauthorized: Counters,
     insufficient_scope: Counters,
+    dpop_nonce_retries: Counters,
     authorization_seen: Counters,
     client_requests: Counters,
     in_flight: IntGauge,
@@ -159,6 +160,12 @@ impl ProxyMetrics {
                 "Answers from an upstream that say that the token lacks a scope.",
                 &["upstream", "route"],
             )?,
+            dpop_nonce_retries: counter(
+                "bearer_proxy_dpop_nonce_retries_total",
+                "Requests that were sent once more, because the upstream asked for a nonce in the proof of DPoP. Its 401 \
+                 is not counted as unauthorized then.",
+                &["upstream", "route"],
+            )?,
             authorization_seen: counter(
                 "bearer_proxy_client_authorization_replaced_total",
                 "Requests that came with an Authorization of their own.",
@@ -178,6 +185,11 @@ impl ProxyMetrics {
             metrics.rejected.with_label_values(&[code.as_str()]);
         }
         Ok(metrics)
+    }
+
+    /// The counter of requests that were sent once more for a nonce, of a route with DPoP.
+    pub fn dpop_nonce_retries(&self, upstream: &str, route: &str) -> Counter {
+        self.dpop_nonce_retries.with_label_values(&[upstream, route])
     }
 
     /// Metric handles of one route, whose counters appear at once, at 0.

@@ -26,6 +26,7 @@ use crate::proxy::headers::rewrite::{ResponseRewrite, Rewrite};
 use crate::proxy::limits::web_origin::WebOrigin;
 use crate::route::target::{QuirkSet, could_alias};
 use crate::route::{Authority, HostPattern, Methods, Rule, Table};
+use crate::telemetry::family::Counter;
 use crate::telemetry::log::RequestLog;
 use crate::token::credential::MissingScopes;
 use crate::token::{Bearer, Credential, Reader, TokenKey, TokenReaders, TokenSpec};
@@ -79,6 +80,8 @@ pub struct UpstreamPlan {
     pub connection: Arc<upstream::Settings>,
     /// Value of the Host header.
     pub host: HeaderValue,
+    /// Its origin, such as `https://host:8443`: the URL in proofs begins with it.
+    pub origin: Box<str>,
     /// Fixed headers; `None` for a secret that could not be read.
     pub set_headers: Vec<(HeaderName, Option<HeaderValue>)>,
     /// The header for the id of a request.
@@ -115,6 +118,8 @@ pub struct RoutePlan {
     pub token: Option<Reader>,
     /// The header that carries its token, if it is not Authorization.
     pub token_header: Option<HeaderName>,
+    /// The rules for proofs; `None` for a token that needs none.
+    pub dpop: Option<DpopPlan>,
     /// Longest time that a request waits for a token.
     pub token_wait: Duration,
     /// Scopes without which a token is not used; `None` if the credential does not ask for that.
@@ -137,6 +142,14 @@ pub struct RoutePlan {
     pub metrics: RouteMetrics,
     /// Paths of token endpoints on the upstream's origin.
     token_paths: Arc<[String]>,
+}
+
+/// The rules of a route whose requests prove that they may carry their token (RFC 9449).
+pub struct DpopPlan {
+    /// Sends a request once more with a nonce that the upstream asks for.
+    pub retry_nonce: bool,
+    /// Requests that were sent once more so.
+    pub nonce_retries: Counter,
 }
 
 impl RoutePlan {
@@ -214,6 +227,7 @@ impl Plan {
             let token_header = needed.as_ref().map(|needed| needed.credential.attach.name.clone());
             let token_header = token_header.filter(|name| *name != AUTHORIZATION);
             let header_policy = header_policy(settings, upstream, route, token_header.as_ref());
+            let dpop = needed.as_ref().is_some_and(|needed| needed.credential.dpop.is_some());
             let plan = RoutePlan {
                 name: Arc::clone(&route.name),
                 path: rule(upstream, route).path.to_string().into(),
@@ -223,6 +237,11 @@ impl Plan {
                 token_key: needed.as_ref().map(TokenSpec::key),
                 token: token.transpose()?,
                 token_header,
+                dpop: dpop.then(|| DpopPlan {
+                    retry_nonce: route.retry_dpop_nonce,
+                    nonce_retries: metrics
+                        .dpop_nonce_retries(&upstream.connection.name, &route.name),
+                }),
                 token_wait: policy.map_or(Duration::ZERO, |policy| policy.wait),
                 required_scopes: policy
                     .filter(|policy| policy.missing_scopes == MissingScopes::Refuse)
@@ -303,6 +322,7 @@ impl UpstreamPlan {
         Ok(Self {
             connection: Arc::new(settings.connection.clone()),
             host: HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static("")),
+            origin: settings.connection.origin.to_string().into(),
             set_headers,
             request_id_header: settings.request_id_header.clone(),
             incoming_authorization: settings.incoming_authorization,

@@ -247,6 +247,9 @@ pub struct RouteSettings {
     pub clients: AllowedClients,
     /// Condition for sending a request with an unsafe method a second time.
     pub retry_unsafe: RetryUnsafe,
+    /// Sends a request once more, whatever its method, if the upstream asks for a nonce in the proof of
+    /// DPoP: it has refused the request before it acted on it.
+    pub retry_dpop_nonce: bool,
     /// The statuses after which a newer token is tried.
     pub renew_on: RenewOn,
     /// The protocols that it allows an upgrade to.

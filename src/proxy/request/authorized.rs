@@ -10,6 +10,7 @@
 //! }
 //! ```
 
+use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use tokio::time::{Duration, Instant};
 
 use super::exchange::{Exchange, Sent, incomplete_body};
 use super::received::Received;
-use super::retry::{Replay, may_repeat};
+use super::retry::{Replay, Retries, may_repeat};
 use super::routed::Routed;
 use super::scope::ScopedRequest;
 use super::upgrade::{self, ClientUpgrade};
@@ -71,6 +72,7 @@ impl Authorized {
             client: inbound.client.clone(),
             grpc: headers::is_grpc(inbound.request.headers()),
             upgrades: false,
+            proof: Cell::new(None),
         };
         let offered = inbound.upgrade.take();
         let mut draft = Draft { inbound, body_length, host, tls, exchange };
@@ -97,9 +99,10 @@ impl Authorized {
             waited = true;
         }
         let token = draft.attach_token(incoming, &mut waited).await?;
-        let whole_body = whole_body.filter(|_| draft.may_repeat());
+        let retries = draft.retries();
+        let whole_body = whole_body.filter(|_| retries.any());
         let Draft { inbound, exchange, .. } = draft;
-        let replay = whole_body.map(|body| Box::new(Replay::keep(&inbound.request, body)));
+        let replay = whole_body.map(|body| Box::new(Replay::keep(&inbound.request, body, retries)));
         Ok(Self { inbound, token, replay, waited, exchange, upgrade })
     }
 
@@ -268,7 +271,7 @@ impl Draft {
         match self.body_length {
             BodyLength::Known(length) => {
                 length <= limit as u64
-                    && self.may_repeat()
+                    && self.retries().any()
                     && !self.inbound.request.headers().contains_key(EXPECT)
             }
             BodyLength::None | BodyLength::Unknown => false,
@@ -290,9 +293,12 @@ impl Draft {
         Ok(whole)
     }
 
-    fn may_repeat(&self) -> bool {
+    fn retries(&self) -> Retries {
         let (request, route) = (&self.inbound.request, &self.exchange.route);
-        may_repeat(request.method(), request.headers(), route.retry_unsafe)
+        Retries {
+            repeat: may_repeat(request.method(), request.headers(), route.retry_unsafe),
+            nonce: route.dpop.as_ref().is_some_and(|dpop| dpop.retry_nonce),
+        }
     }
 }
 

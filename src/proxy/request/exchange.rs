@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body::Body as _;
 use tokio::time::{Duration, Instant, timeout_at};
 
@@ -16,6 +16,7 @@ use super::scope::{RequestBodyScope, RequestScope};
 use crate::body::Body;
 use crate::clock::Moment;
 use crate::net::connect::{ConnectError, ConnectPhase};
+use crate::oauth::dpop::DPOP;
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::headers;
 use crate::proxy::limits::body::{BodyObserver, BodyProgress, LimitError, LimitedBody};
@@ -25,6 +26,7 @@ use crate::proxy::rejection::{Code, ConnectFailure, Rejection};
 use crate::proxy::requests::RequestPhase;
 use crate::server::ClientProbe;
 use crate::telemetry::log::BeginLog;
+use crate::token::dpop::BoundKey;
 use crate::token::{Bearer, TokenGuard};
 use crate::upstream::{
     Forwarded, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
@@ -51,6 +53,8 @@ pub struct Exchange {
     pub grpc: bool,
     /// Set for a WebSocket handshake: it needs a connection that can be upgraded.
     pub upgrades: bool,
+    /// The last proof that was sent, to find where the upstream echoes it.
+    pub proof: Cell<Option<Box<HeaderValue>>>,
 }
 
 /// A response, with what a second try would need.
@@ -117,7 +121,7 @@ impl Exchange {
                 // repeat an effect. `replay` is there only for requests whose method or route allows
                 // that.
                 let may_repeat = failed.may_repeat && first_failure.is_none();
-                let next = replay.as_deref_mut().filter(|_| may_repeat);
+                let next = replay.as_deref_mut().filter(|next| may_repeat && next.may_repeat());
                 let Some(next) = next.and_then(|replay| self.refresh_token(replay, &mut token))
                 else {
                     return Err(failed.rejection.after(first_failure));
@@ -132,19 +136,19 @@ impl Exchange {
         }
     }
 
-    /// Sends a request once more as it was, with a newer token. There is no try after this one.
+    /// Sends a request once more as it was, with this token.
     ///
     /// # Errors
     /// As for `Authorized::send`.
     pub async fn send_again<T: Transport>(
         &self,
         mut replay: Box<Replay>,
-        newer: TokenGuard,
+        token: TokenGuard,
         transport: &T,
     ) -> Result<Sent, Rejection> {
-        replay.attach(&newer);
+        replay.attach(&token);
         let mut request = replay.request();
-        let sent = self.send(&mut request, Some(newer), None, true, transport).await;
+        let sent = self.send(&mut request, Some(token), Some(replay), true, transport).await;
         // The upstream has answered the first try, whatever became of this one.
         sent.map_err(|rejection| match rejection.forwarded {
             Forwarded::No => rejection.forwarded(Forwarded::Yes),
@@ -188,6 +192,12 @@ impl Exchange {
                     connection.release();
                     return Err(FailedTry { rejection: client_left(), may_repeat: false });
                 }
+                if let Some(key) = bearer.and_then(|bearer| bearer.dpop())
+                    && let Err(rejection) = self.attach_proof(key, request)
+                {
+                    connection.release();
+                    return Err(FailedTry { rejection, may_repeat: false });
+                }
                 let started = self.record_sending(&connection, bearer);
                 // To put it on record may have waited for a reader of the log. In a box, since it is rare:
                 // other requests need not carry room for it.
@@ -205,6 +215,9 @@ impl Exchange {
                 };
                 let error = match sent {
                     Some(Ok(mut answer)) => {
+                        if let Some(key) = bearer.and_then(|bearer| bearer.dpop()) {
+                            key.learn_nonce(&self.upstream.origin, answer.response.headers());
+                        }
                         let status = answer.response.status();
                         if status.is_client_error() || status.is_server_error() {
                             answer.body_unread |=
@@ -233,6 +246,16 @@ impl Exchange {
                 return Err(self.failed(&error, progress, error.is_stale() || error.is_refused()));
             }
         }
+    }
+
+    /// Attaches a new proof for this try: an upstream refuses one that it has seen.
+    fn attach_proof(&self, key: &BoundKey, request: &mut Request<Body>) -> Result<(), Rejection> {
+        let proof = key.prove(request.method(), &self.upstream.origin, request.uri().path());
+        let proof =
+            proof.map_err(|error| Rejection::new(Code::Internal, format!("dpop: {error}")))?;
+        self.proof.set(Some(Box::new(proof.clone())));
+        request.headers_mut().insert(DPOP, proof);
+        Ok(())
     }
 
     /// Notes for the access log that a connection gets the request, and returns the time.

@@ -31,11 +31,28 @@ pub fn may_repeat(method: &Method, headers: &HeaderMap, retry_unsafe: RetryUnsaf
 pub struct Replay {
     head: Parts,
     body: Bytes,
+    retries: Retries,
+}
+
+/// The occasions on which a request may be sent a second time.
+#[derive(Debug, Clone, Copy)]
+pub struct Retries {
+    /// After a failure, or a rejected token: it cannot repeat an effect.
+    pub repeat: bool,
+    /// After a response that asks for a nonce, since the upstream has not acted on it.
+    pub nonce: bool,
+}
+
+impl Retries {
+    /// True if there is any.
+    pub fn any(self) -> bool {
+        self.repeat || self.nonce
+    }
 }
 
 impl Replay {
     /// Copies a request with its whole body.
-    pub fn keep(request: &Request<Body>, body: Bytes) -> Self {
+    pub fn keep(request: &Request<Body>, body: Bytes, retries: Retries) -> Self {
         let mut head = Request::new(()).into_parts().0;
         head.method = request.method().clone();
         head.uri = request.uri().clone();
@@ -43,7 +60,22 @@ impl Replay {
         head.headers = request.headers().clone();
         // hyper keeps the case of header names in the extensions.
         head.extensions = request.extensions().clone();
-        Self { head, body }
+        Self { head, body, retries }
+    }
+
+    /// True if it may be sent again after a failure, or with a newer token.
+    pub fn may_repeat(&self) -> bool {
+        self.retries.repeat
+    }
+
+    /// Takes the one permission to send it again with a nonce.
+    pub fn take_nonce_retry(&mut self) -> bool {
+        std::mem::take(&mut self.retries.nonce)
+    }
+
+    /// Takes the permission to send it again after a failure, or with a newer token.
+    pub fn take_repeat(&mut self) -> bool {
+        std::mem::take(&mut self.retries.repeat)
     }
 
     /// Attaches another token.

@@ -41,6 +41,7 @@ fn route(name: &str, scopes: &str, credential: Option<&str>) -> RouteSettings {
         credential: credential.map(Arc::from),
         clients: Default::default(),
         retry_unsafe: Default::default(),
+        retry_dpop_nonce: true,
         renew_on: Default::default(),
         allowed_quirks: Default::default(),
         allow_override_headers: false,
