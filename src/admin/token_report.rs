@@ -30,6 +30,7 @@ pub(super) fn token_report(token: &TokenStatus, now: Moment) -> Value {
         "secret_changed": token.secret_changed.map(date),
         "rate_limited_until": token.rate_limited_until.map(date),
         "token_url": token.token_url,
+        "issuer": token.issuer,
         "missing_scopes": token.missing_scopes,
         "handing_over": token.handing_over,
         "contended": token.contended,

@@ -113,10 +113,13 @@ impl Reloader {
         systemd::reloading();
         self.text = std::fs::read(&self.config.path).ok();
         match config::load(&self.config.path) {
-            Ok(loaded) => match self.prepare(&loaded.config).await {
-                Ok(prepared) => self.apply(loaded.config, prepared, log).await,
-                Err(error) => self.refuse(&error),
-            },
+            Ok(mut loaded) => {
+                loaded.config.adopt_issuers(&self.config);
+                match self.prepare(&loaded.config).await {
+                    Ok(prepared) => self.apply(loaded.config, prepared, log).await,
+                    Err(error) => self.refuse(&error),
+                }
+            }
             Err(problems) => self.refuse(&problems.errors_first()),
         }
         systemd::ready();

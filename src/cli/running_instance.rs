@@ -36,7 +36,8 @@ impl RunningInstance {
     /// Its token of a credential with exactly these scopes, usable or not. A credential of the same name
     /// with another token endpoint is another credential.
     pub(super) fn token(&self, credential: &Credential, scopes: &ScopeSet) -> Option<&Value> {
-        let token_url = credential.source.to_string();
+        let source = credential.source.to_string();
+        let of = if credential.issuer().is_some() { "issuer" } else { "token_url" };
         let mut wanted: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
         wanted.sort_unstable();
         let has_scopes = |token: &Value| {
@@ -46,9 +47,7 @@ impl RunningInstance {
             held == wanted
         };
         self.status["tokens"].as_array()?.iter().find(|token| {
-            token["credential"] == *credential.name
-                && token["token_url"] == *token_url
-                && has_scopes(token)
+            token["credential"] == *credential.name && token[of] == *source && has_scopes(token)
         })
     }
 

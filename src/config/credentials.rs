@@ -17,6 +17,7 @@ use crate::oauth::TokenEndpoint;
 use crate::oauth::client_auth::{BasicEncoding, ClientAuth};
 use crate::oauth::dialect::{Grant, KeyFormat};
 use crate::oauth::jws::{MacAlgorithm, SigningAlgorithm};
+use crate::oauth::metadata::{self, IssuerSettings};
 use crate::oauth::presets::{self, Preset};
 use crate::secret::{self, Reference, StoreHttpSettings};
 use crate::sensitive::Sensitive;
@@ -24,6 +25,7 @@ use crate::token::Credential;
 use crate::token::credential::{
     Binding, CertificateSource, ClientIdSource, Grouping, MissingScopes, RefreshPolicy, TokenSource,
 };
+use crate::token::issuer::Issuer;
 
 /// A credential that the file names, and its settings if they can be used.
 pub(super) struct ParsedCredential<'c> {
@@ -87,7 +89,11 @@ fn credential<'c>(
         return static_token(name, section, base, egress);
     };
     let cleartext = cleartext(section);
-    let endpoint = endpoint(section, &preset, cleartext);
+    let issuer = issuer(section, cleartext);
+    let endpoint = match section.item("issuer") {
+        Some(_) => None,
+        None => endpoint(section, &preset, cleartext),
+    };
     let stores = egress.store_http(base);
     let reference = |item: Option<Item<'_>>| references::read(&item?, &stores);
     let hint =
@@ -118,7 +124,9 @@ fn credential<'c>(
     let tls = tls::read(&section.section("tls"), base);
     let egress = egress::read(&section.section("egress"), egress, &stores);
     let grouping = section.choice("tokens", &GROUPINGS, Grouping::default());
-    let revocation = section.item("revocation_url").and_then(|item| {
+    let revocation = section.item("revocation_url").filter(|item| !item.is_word("issuer"));
+    let revokes = revocation.is_none() && section.item("revocation_url").is_some();
+    let revocation = revocation.and_then(|item| {
         item.parse(|url| parse_endpoint(url, cleartext))
             .inspect(|url| warn_of_cleartext(&item, url))
     });
@@ -131,9 +139,37 @@ fn credential<'c>(
     if grant_key.is_none() && matches!(dialect.grant, Grant::JwtBearer(_)) {
         return None;
     }
-    let (endpoint, client_id, grant_parameters) = (endpoint?, client_id?, grant_parameters?);
-    let egress = origin(&endpoint).and_then(|origin| egress.towards(&origin));
-    if binding == Binding::Certificate && origin(&endpoint).is_some_and(|to| !to.is_https()) {
+    if let Some(item) = section.item("revocation_url").filter(|_| revokes)
+        && section.item("issuer").is_none()
+    {
+        item.reject("without issuer there are no metadata that name it; write its URL");
+    }
+    let (client_id, grant_parameters) = (client_id?, grant_parameters?);
+    let stated = |key: &str| section.item(key).is_some();
+    let endpoint = match issuer {
+        Some(settings) => {
+            let by_certificate =
+                matches!(auth, ClientAuth::TlsClientAuth | ClientAuth::SelfSignedTlsClientAuth);
+            let by_secret =
+                matches!(auth, ClientAuth::ClientSecretPost | ClientAuth::ClientSecretBasic(_));
+            let settings = IssuerSettings {
+                auth,
+                chooses_auth: by_secret && !stated("client_auth"),
+                presents_certificate: by_certificate || binding == Binding::Certificate,
+                revokes,
+                ..settings
+            };
+            TokenSource::Issuer(Issuer::new(settings))
+        }
+        None => TokenSource::Endpoint(endpoint?),
+    };
+    let source_url = match &endpoint {
+        TokenSource::Issuer(issuer) => &issuer.settings.url,
+        TokenSource::Endpoint(endpoint) => endpoint,
+        TokenSource::Static(_) => return None,
+    };
+    let egress = origin(source_url).and_then(|origin| egress.towards(&origin));
+    if binding == Binding::Certificate && origin(source_url).is_some_and(|to| !to.is_https()) {
         let item = section.item("bound");
         item.map(|item| {
             item.reject("the token endpoint is http://, where no certificate is shown")
@@ -142,7 +178,7 @@ fn credential<'c>(
     }
     Some(Credential {
         name: Arc::from(name),
-        source: TokenSource::Endpoint(endpoint),
+        source: endpoint,
         client_id,
         client_secret,
         certificate,
@@ -281,6 +317,41 @@ fn client_id(item: &Item<'_>, http: &StoreHttpSettings) -> Option<ClientIdSource
         _ => Ok(Sensitive::new(text)),
     });
     id.map(ClientIdSource::Text)
+}
+
+/// `issuer`, in place of the address of the token endpoint.
+fn issuer(section: &Section<'_>, cleartext: Cleartext) -> Option<IssuerSettings> {
+    let hosts = section.one_or_many("token_hosts");
+    let Some(item) = section.item("issuer") else {
+        if let Some(item) = section.item("token_hosts") {
+            item.reject("it goes with  issuer = \"https://…\"  only");
+        }
+        return None;
+    };
+    for key in ["token_url", "base_url", "token_path"] {
+        if let Some(other) = section.item(key) {
+            other.reject("the metadata of issuer name the token endpoint; remove one of the two");
+        }
+    }
+    let token_hosts = hosts.iter().filter_map(|host| host.parse(metadata::token_host)).collect();
+    let (issuer, url) = item.parse(|text| {
+        let url = parse_endpoint(text, cleartext)?;
+        // RFC 8414 section 2.
+        match text.contains('?') {
+            true => Err("an issuer has no query"),
+            false => Ok((text.into(), url)),
+        }
+    })?;
+    warn_of_cleartext(&item, &url);
+    Some(IssuerSettings {
+        issuer,
+        url,
+        token_hosts,
+        auth: ClientAuth::default(),
+        chooses_auth: false,
+        presents_certificate: false,
+        revokes: false,
+    })
 }
 
 /// `token_url`, or `base_url` and a path, or the address that the preset knows.

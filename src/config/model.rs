@@ -9,6 +9,7 @@ use crate::proxy::policy::settings::ProxySettings;
 use crate::server::settings::{ConnectionSettings, ShutdownSettings, WorkerCount};
 use crate::telemetry::log::LogSettings;
 use crate::token::Credential;
+use crate::token::credential::TokenSource;
 
 /// A configuration that has been read, checked and resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,4 +32,19 @@ pub struct Config {
     pub log: LogSettings,
     /// The time between two checks of files for changes; `None`: files are read again on SIGHUP only.
     pub watch: Option<Duration>,
+}
+
+impl Config {
+    /// Shares what was found of an issuer with the configuration before this one, where both name the same:
+    /// refreshers that stay and the new plan then see the same token endpoint.
+    pub fn adopt_issuers(&mut self, before: &Self) {
+        for credential in &mut self.credentials {
+            // Nothing else holds a credential of a configuration that is not in use yet.
+            let Some(credential) = Arc::get_mut(credential) else { continue };
+            let TokenSource::Issuer(issuer) = &mut credential.source else { continue };
+            for old in before.credentials.iter().filter_map(|old| old.issuer()) {
+                issuer.adopt(old);
+            }
+        }
+    }
 }

@@ -35,3 +35,28 @@ pub enum BasicEncoding {
     /// No encoding, for servers that do not decode them.
     Raw,
 }
+
+impl ClientAuth {
+    /// The registered name; for the JWT of another issuer, that of the method whose parameters it is sent
+    /// with.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientSecretPost => "client_secret_post",
+            Self::ClientSecretBasic(_) => "client_secret_basic",
+            Self::ClientSecretJwt(_) => "client_secret_jwt",
+            Self::PrivateKeyJwt(_) | Self::ClientAssertion => "private_key_jwt",
+            Self::TlsClientAuth => "tls_client_auth",
+            Self::SelfSignedTlsClientAuth => "self_signed_tls_client_auth",
+            Self::None => "none",
+        }
+    }
+
+    /// The algorithm that signs client assertions (RFC 7518 section 3.1); `None` for methods without one.
+    pub fn signing_algorithm(self) -> Option<&'static str> {
+        match self {
+            Self::ClientSecretJwt(algorithm) => Some(algorithm.name()),
+            Self::PrivateKeyJwt(algorithm) => Some(algorithm.name()),
+            _ => None,
+        }
+    }
+}

@@ -117,21 +117,39 @@ pub fn sign(
     Ok(Sensitive::new(token))
 }
 
+impl SigningAlgorithm {
+    /// The registered name (RFC 7518 section 3.1, RFC 8037 section 3.1).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+}
+
+impl MacAlgorithm {
+    /// The registered name (RFC 7518 section 3.1).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Hs384 => "HS384",
+            Self::Hs512 => "HS512",
+        }
+    }
+}
+
 fn algorithm_name(key: SigningKey<'_>) -> &'static str {
     match key {
-        SigningKey::Secret(MacAlgorithm::Hs256, _) => "HS256",
-        SigningKey::Secret(MacAlgorithm::Hs384, _) => "HS384",
-        SigningKey::Secret(MacAlgorithm::Hs512, _) => "HS512",
-        SigningKey::Private(SigningAlgorithm::Rs256, _) => "RS256",
-        SigningKey::Private(SigningAlgorithm::Rs384, _) => "RS384",
-        SigningKey::Private(SigningAlgorithm::Rs512, _) => "RS512",
-        SigningKey::Private(SigningAlgorithm::Ps256, _) => "PS256",
-        SigningKey::Private(SigningAlgorithm::Ps384, _) => "PS384",
-        SigningKey::Private(SigningAlgorithm::Ps512, _) => "PS512",
-        SigningKey::Private(SigningAlgorithm::Es256, _) => "ES256",
-        SigningKey::Private(SigningAlgorithm::Es384, _) => "ES384",
-        SigningKey::Private(SigningAlgorithm::Es512, _) => "ES512",
-        SigningKey::Private(SigningAlgorithm::EdDsa, _) => "EdDSA",
+        SigningKey::Secret(algorithm, _) => algorithm.name(),
+        SigningKey::Private(algorithm, _) => algorithm.name(),
     }
 }
 

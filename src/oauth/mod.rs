@@ -2,7 +2,7 @@
 //!
 //! `scope`, `endpoint` and `client_auth` define the terms, `jws` signs assertions and `dpop` proofs, `dialect` and `presets` the deviations of
 //! known servers. `request` writes requests, `token_response` reads answers, with `content_coding`,
-//! `field_path` and `json_time`, `confirmation` the certificate that a token names, `lifetime` computes the life of a token, and `error` classifies failures.
+//! `field_path` and `json_time`, `confirmation` the certificate that a token names, `metadata` what a server says of itself, `lifetime` computes the life of a token, and `error` classifies failures.
 
 pub mod assertion;
 pub mod client_auth;
@@ -18,6 +18,7 @@ pub mod google_key;
 mod json_time;
 pub mod jws;
 pub mod lifetime;
+pub mod metadata;
 pub mod presets;
 pub mod request;
 pub mod scope;

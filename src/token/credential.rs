@@ -9,6 +9,7 @@ use http::HeaderName;
 
 use super::bearer::TokenHeader;
 use super::dpop::DpopSettings;
+use super::issuer::Issuer;
 use crate::net::tls::TlsSettings;
 use crate::oauth::dialect::GrantParameter;
 use crate::oauth::{ClientAuth, Dialect, TokenEndpoint};
@@ -65,14 +66,14 @@ impl Credential {
     pub fn endpoint(&self) -> Option<&TokenEndpoint> {
         match &self.source {
             TokenSource::Endpoint(endpoint) => Some(endpoint),
-            TokenSource::Static(_) => None,
+            TokenSource::Issuer(_) | TokenSource::Static(_) => None,
         }
     }
 
     /// The sources of all that a token request needs, with what each of them holds.
     pub fn references(&self) -> impl Iterator<Item = (&Reference, CredentialPart)> {
         let token = match &self.source {
-            TokenSource::Endpoint(_) => None,
+            TokenSource::Endpoint(_) | TokenSource::Issuer(_) => None,
             TokenSource::Static(token) => Some((token, CredentialPart::Secret)),
         };
         let id = self.client_id.reference().map(|id| (id, CredentialPart::Id));
@@ -93,6 +94,19 @@ impl Credential {
             .chain(parameters)
             .chain(headers)
             .chain(self.client_certificate.iter().flat_map(CertificateSource::references))
+    }
+
+    /// The issuer whose metadata name the token endpoint; `None` where the configuration does.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        match &self.source {
+            TokenSource::Issuer(issuer) => Some(issuer),
+            TokenSource::Endpoint(_) | TokenSource::Static(_) => None,
+        }
+    }
+
+    /// Tells whether tokens are revoked when the program ends.
+    pub fn revokes(&self) -> bool {
+        self.revocation.is_some() || self.issuer().is_some_and(|issuer| issuer.settings.revokes)
     }
 
     /// Tells whether connections to its token endpoint present a client certificate.
@@ -201,6 +215,8 @@ pub enum Binding {
 pub enum TokenSource {
     /// The token endpoint (RFC 6749 section 3.2), which issues them.
     Endpoint(TokenEndpoint),
+    /// The issuer whose metadata name the token endpoint (RFC 8414).
+    Issuer(Issuer),
     /// The source of a token that somebody else has obtained. It has no scopes and states no expiry.
     Static(Reference),
 }
@@ -210,6 +226,7 @@ impl fmt::Display for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Endpoint(endpoint) => endpoint.fmt(f),
+            Self::Issuer(issuer) => issuer.fmt(f),
             Self::Static(reference) => f.write_str(&reference.describe()),
         }
     }

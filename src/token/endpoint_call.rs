@@ -17,13 +17,16 @@ use crate::oauth::jws::AssertionError;
 use crate::oauth::request::RequestError;
 use crate::oauth::token_response::{self, IssuedToken};
 use crate::oauth::{
-    ClientCredentials, ClientRequest, ErrorCode, GrantType, ScopeSet, TokenEndpoint, TokenError,
+    ClientAuth, ClientCredentials, ClientRequest, ErrorCode, GrantType, ScopeSet, TokenEndpoint,
+    TokenError,
 };
 
 /// The parts of a token request.
 pub(super) struct EndpointCall<'a> {
     pub(super) credential: &'a Credential,
     pub(super) endpoint: &'a TokenEndpoint,
+    /// The client authentication at that endpoint.
+    pub(super) auth: ClientAuth,
     pub(super) client: &'a ClientCredentials,
     pub(super) scopes: &'a ScopeSet,
     pub(super) grant: GrantType<'a>,
@@ -76,10 +79,11 @@ impl EndpointCall<'_> {
 
     /// Makes the request once. `nonce_required` of the answer is set if it has a nonce.
     async fn once(&self) -> Result<EndpointAnswer, EndpointCallError> {
-        let (endpoint, Credential { dialect, auth, policy, .. }) = (self.endpoint, self.credential);
+        let (endpoint, auth) = (self.endpoint, self.auth);
+        let Credential { dialect, policy, .. } = self.credential;
         let sent = Moment::now();
         let request =
-            ClientRequest { endpoint, dialect, auth: *auth, client: self.client, now: sent.wall };
+            ClientRequest { endpoint, dialect, auth, client: self.client, now: sent.wall };
         let mut request = request.token(self.grant, self.scopes)?;
         let origin = self.connector.origin().to_string();
         if let Some(prover) = self.prover {

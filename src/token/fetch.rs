@@ -13,10 +13,12 @@ use tokio::time::Instant;
 use super::client_identity::LoadError;
 use super::client_secret::LoadedCredentials;
 use super::credential::{Binding, Credential};
+use super::discovery::{self, DiscoveryError};
 use super::dpop::{Dpop, Prover};
 use super::endpoint_call::{EndpointAnswer, EndpointCall, EndpointCallError};
 use super::endpoint_client::{MAX_RESPONSE_BYTES, connector};
 use super::fingerprint::Fingerprint;
+use super::issuer::Issuer;
 use super::schedule::MIN_CALL_INTERVAL;
 use crate::clock::{Moment, seconds};
 use crate::net::control::{self, CallError, Limits};
@@ -28,7 +30,7 @@ use crate::oauth::jws::AssertionError;
 use crate::oauth::lifetime::{Lifetime, lifetime};
 use crate::oauth::request::RequestError;
 use crate::oauth::token_response::{self, IssuedToken};
-use crate::oauth::{ClientRequest, GrantType, RevokedToken, ScopeSet, TokenEndpoint};
+use crate::oauth::{ClientAuth, ClientRequest, GrantType, RevokedToken, ScopeSet, TokenEndpoint};
 use crate::secret::{Freshness, Store};
 use crate::sensitive::Sensitive;
 use crate::x509::TlsSetupError;
@@ -81,9 +83,17 @@ pub trait MakeFetch {
     fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Self::Fetch;
 }
 
+/// The server of a credential.
+pub(super) enum TokenServer {
+    /// The configuration states the token endpoint.
+    Stated(TokenEndpoint),
+    /// The metadata of an issuer name it.
+    Discovered(Issuer),
+}
+
 /// Requests one token from its server.
 pub struct TokenClient {
-    endpoint: TokenEndpoint,
+    server: TokenServer,
     credential: Arc<Credential>,
     scopes: ScopeSet,
     store: Arc<Store>,
@@ -96,18 +106,60 @@ pub struct TokenClient {
 impl TokenClient {
     /// A client that reads its secrets through `store`.
     pub(super) fn new(
-        endpoint: TokenEndpoint,
+        server: TokenServer,
         credential: Arc<Credential>,
         scopes: ScopeSet,
         store: Arc<Store>,
         dpop: Option<Arc<Dpop>>,
     ) -> Self {
-        Self { endpoint, credential, scopes, store, dpop, accepted: Mutex::default() }
+        Self { server, credential, scopes, store, dpop, accepted: Mutex::default() }
     }
 }
 
 impl Fetch for TokenClient {
     async fn fetch(
+        &self,
+        refresh: Option<&Sensitive>,
+        suppressed: Option<Fingerprint>,
+    ) -> Result<Fetched, FetchError> {
+        let outcome = self.fetch_token(refresh, suppressed).await;
+        // The endpoint may have moved. The refresher's back-off bounds the calls.
+        if let (TokenServer::Discovered(issuer), Err(error)) = (&self.server, &outcome)
+            && error.called()
+            && !error.is_rate_limited()
+        {
+            issuer.doubt();
+        }
+        outcome
+    }
+
+    async fn revoke(&self, token: RevokedToken<'_>) -> Result<(), FetchError> {
+        if !self.credential.revokes() {
+            return Ok(());
+        }
+        let loaded = self.load(Freshness::Cached).await?;
+        let (endpoint, auth) = match &self.server {
+            TokenServer::Discovered(issuer) if self.credential.revocation.is_none() => {
+                // Found by the request for this token: there is nothing to wait for at the end.
+                let found = issuer.found();
+                let found = found.and_then(|found| Some((found.revocation.clone()?, found.auth)));
+                let Some(found) = found else { return Ok(()) };
+                found
+            }
+            _ => match &self.credential.revocation {
+                Some(endpoint) => (endpoint.clone(), self.credential.auth),
+                None => return Ok(()),
+            },
+        };
+        let request =
+            self.request(&endpoint, auth, &loaded, SystemTime::now()).revocation(token)?;
+        let status = self.call(&endpoint, &loaded, request).await?.status();
+        if status.is_success() { Ok(()) } else { Err(FetchError::Revocation(status.as_u16())) }
+    }
+}
+
+impl TokenClient {
+    async fn fetch_token(
         &self,
         refresh: Option<&Sensitive>,
         suppressed: Option<Fingerprint>,
@@ -144,16 +196,6 @@ impl Fetch for TokenClient {
         }
     }
 
-    async fn revoke(&self, token: RevokedToken<'_>) -> Result<(), FetchError> {
-        let Some(endpoint) = &self.credential.revocation else { return Ok(()) };
-        let loaded = self.load(Freshness::Cached).await?;
-        let request = self.request(endpoint, &loaded, SystemTime::now()).revocation(token)?;
-        let status = self.call(endpoint, &loaded, request).await?.status();
-        if status.is_success() { Ok(()) } else { Err(FetchError::Revocation(status.as_u16())) }
-    }
-}
-
-impl TokenClient {
     async fn load(&self, freshness: Freshness) -> Result<LoadedCredentials, LoadError> {
         LoadedCredentials::load(&self.credential, &self.store, freshness).await
     }
@@ -220,19 +262,21 @@ impl TokenClient {
         if suppressed == Some(secret) {
             return Err(FetchError::SecretSuppressed);
         }
-        let (endpoint, dialect) = (&self.endpoint, &self.credential.dialect);
+        let dialect = &self.credential.dialect;
+        let (endpoint, auth) = self.server(loaded).await?;
         let prover = match &self.dpop {
             Some(dpop) => Some(dpop.prover(loaded.dpop_key.as_ref()).map_err(FetchError::Dpop)?),
             None => None,
         };
         let call = EndpointCall {
             credential: &self.credential,
-            endpoint,
+            endpoint: &endpoint,
+            auth,
             client: &loaded.client,
             scopes: &self.scopes,
             grant: refresh.map_or_else(|| GrantType::of(dialect), GrantType::RefreshToken),
             prover: prover.as_ref(),
-            connector: &connector(&self.credential, endpoint, loaded.identity.as_deref())?,
+            connector: &connector(&self.credential, &endpoint, loaded.identity.as_deref())?,
         };
         let kind = match refresh {
             Some(_) => GrantKind::RefreshToken,
@@ -266,11 +310,27 @@ impl TokenClient {
     fn request<'a>(
         &'a self,
         endpoint: &'a TokenEndpoint,
+        auth: ClientAuth,
         loaded: &'a LoadedCredentials,
         now: SystemTime,
     ) -> ClientRequest<'a> {
-        let Credential { dialect, auth, .. } = &*self.credential;
-        ClientRequest { endpoint, dialect, auth: *auth, client: &loaded.client, now }
+        let dialect = &self.credential.dialect;
+        ClientRequest { endpoint, dialect, auth, client: &loaded.client, now }
+    }
+
+    /// The token endpoint and the client authentication there.
+    async fn server(
+        &self,
+        loaded: &LoadedCredentials,
+    ) -> Result<(TokenEndpoint, ClientAuth), FetchError> {
+        match &self.server {
+            TokenServer::Stated(endpoint) => Ok((endpoint.clone(), self.credential.auth)),
+            TokenServer::Discovered(issuer) => {
+                let identity = loaded.identity.as_deref();
+                let found = discovery::metadata(issuer, &self.credential, identity).await?;
+                Ok((found.token.clone(), found.auth))
+            }
+        }
     }
 
     async fn call(
@@ -309,6 +369,9 @@ pub enum FetchError {
          change, and after five times only then or when a refresh is forced"
     )]
     SecretSuppressed,
+    /// The issuer's metadata do not name the token endpoint: no call was made.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     /// No request can be made from these settings.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -356,6 +419,7 @@ impl FetchError {
             Self::Call(error) => error.label(),
             Self::Refused { error, .. } => error.label(),
             Self::SecretSuppressed => "denied",
+            Self::Discovery(DiscoveryError::Call(error)) => error.label(),
             _ => "error",
         }
     }
@@ -365,6 +429,7 @@ impl FetchError {
         match self {
             Self::Load(LoadError::Secret(_)) => "secret_unreadable",
             Self::SecretSuppressed => "secret_refused",
+            Self::Discovery(_) => "issuer_metadata",
             Self::Load(LoadError::ClientCertificate(_) | LoadError::CertificateSource(_)) => {
                 "client_certificate_unusable"
             }
@@ -440,6 +505,7 @@ impl FetchError {
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Call(error) => error.hint().map(Cow::Owned),
+            Self::Discovery(error) => error.hint().map(Cow::Owned),
             Self::Refused { grant, .. } if self.refuses_grant() => grant.hint().map(Cow::Borrowed),
             _ => self.token_error()?.hint().map(Cow::Borrowed),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::credential::{Credential, TokenSource};
 use super::dpop::DpopStates;
-use super::fetch::{Fetch, FetchError, Fetched, MakeFetch, TokenClient};
+use super::fetch::{Fetch, FetchError, Fetched, MakeFetch, TokenClient, TokenServer};
 use super::fingerprint::Fingerprint;
 use super::static_token::StaticToken;
 use crate::oauth::{RevokedToken, ScopeSet};
@@ -36,7 +36,13 @@ impl MakeFetch for TokenClients {
         let (credential, store) = (Arc::clone(credential), Arc::clone(&self.store));
         TokenFetcher(match credential.source.clone() {
             TokenSource::Endpoint(endpoint) => {
-                let client = TokenClient::new(endpoint, credential, scopes.clone(), store, dpop);
+                let server = TokenServer::Stated(endpoint);
+                let client = TokenClient::new(server, credential, scopes.clone(), store, dpop);
+                Way::Request(Box::new(client))
+            }
+            TokenSource::Issuer(issuer) => {
+                let server = TokenServer::Discovered(issuer);
+                let client = TokenClient::new(server, credential, scopes.clone(), store, dpop);
                 Way::Request(Box::new(client))
             }
             TokenSource::Static(reference) => Way::Read(StaticToken {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::issuer::Issuer;
 use super::status::TokenStatus;
 use super::token_cell::Reader;
 use crate::clock::Moment;
@@ -20,6 +21,8 @@ pub(super) struct ManagedToken {
     pub(super) reader: Reader,
     /// The gate of the token's credential.
     pub(super) gate: Arc<Gate>,
+    /// The issuer that names the token endpoint.
+    pub(super) issuer: Option<Issuer>,
 }
 
 impl ManagedToken {
@@ -35,6 +38,9 @@ impl ManagedToken {
         status.tokens_of_credential = self.gate.tokens();
         status.secret_refused = self.gate.refuses();
         status.secret_changed = self.gate.rotated_at();
+        if let Some(found) = self.issuer.as_ref().and_then(Issuer::found) {
+            status.token_url = found.token.to_string();
+        }
         status
     }
 }

@@ -110,6 +110,7 @@ impl<M: MakeFetch> TokenManager<M> {
             status: Arc::clone(&managed.status),
             reader: managed.reader.clone(),
             gate: Arc::clone(&managed.gate),
+            issuer: managed.credential.issuer().cloned(),
         };
         self.handle.set(self.managed.iter().map(entry).collect());
         let (handle, metrics) = (self.handle.clone(), self.metrics.clone());
@@ -155,7 +156,7 @@ impl<M: MakeFetch> TokenManager<M> {
         let mut revocations = JoinSet::new();
         for managed in self.leaving.drain(..) {
             let Ok(retired) = managed.task.await else { continue };
-            if revoke && managed.credential.revocation.is_some() {
+            if revoke && managed.credential.revokes() {
                 revocations.spawn(revoke_tokens(managed.credential, retired));
             }
         }

@@ -14,17 +14,20 @@ use percent_encoding::percent_decode_str;
 use super::client_identity::{LoadError, load_identity};
 use super::client_secret::{read_client, read_dpop_key};
 use super::credential::{Binding, Credential, TokenSource};
+use super::discovery;
 use super::dpop::{Dpop, Prover};
 use super::endpoint_call::EndpointCall;
 use super::endpoint_client;
 use super::fetch::FetchError;
 use super::fingerprint::Fingerprint;
+use super::issuer::Issuer;
 use super::static_token;
 use crate::net::connect::Connector;
 use crate::oauth::confirmation::names_other_certificate;
 use crate::oauth::dialect::GrantKind;
 use crate::oauth::error::{MalformedResponse, TokenError};
 use crate::oauth::lifetime::lifetime;
+use crate::oauth::metadata::ServerMetadata;
 use crate::oauth::{ClientCredentials, GrantType, ScopeSet, TokenEndpoint};
 use crate::sensitive::Sensitive;
 
@@ -85,14 +88,30 @@ pub async fn connector(
     Ok(endpoint_client::connector(credential, endpoint, identity.as_deref())?)
 }
 
+/// Fetches the metadata of a credential's issuer.
+///
+/// # Errors
+/// There are none, or none that can be used.
+pub async fn metadata(
+    credential: &Credential,
+    issuer: &Issuer,
+) -> Result<ServerMetadata, FetchError> {
+    let identity = load_identity(credential, None).await?;
+    Ok(discovery::fetch(issuer, credential, identity.as_deref()).await?)
+}
+
 /// Requests one token from a credential's endpoint, or reads a static one.
 ///
 /// # Errors
 /// The request failed; the error has a hint where a remedy is known.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
     let dialect = &credential.dialect;
-    let endpoint = match &credential.source {
-        TokenSource::Endpoint(endpoint) => endpoint,
+    let (endpoint, auth) = match &credential.source {
+        TokenSource::Endpoint(endpoint) => (endpoint.clone(), credential.auth),
+        TokenSource::Issuer(issuer) => {
+            let found = metadata(credential, issuer).await?;
+            (found.token, found.auth)
+        }
         TokenSource::Static(reference) => {
             let token = static_token::read_now(reference, dialect.max_token_bytes).await?;
             let (life, granted, offset) = (None, None, None);
@@ -103,12 +122,13 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     let client = client.map_err(FetchError::from)?;
     let prover = prover(credential).await?;
     let identity = load_identity(credential, None).await.map_err(FetchError::from)?;
-    let connector = endpoint_client::connector(credential, endpoint, identity.as_deref())
+    let connector = endpoint_client::connector(credential, &endpoint, identity.as_deref())
         .map_err(FetchError::from)?
         .with_diagnostics();
     let call = EndpointCall {
         credential,
-        endpoint,
+        endpoint: &endpoint,
+        auth,
         client: &client,
         scopes,
         grant: GrantType::of(dialect),

@@ -16,6 +16,8 @@ pub struct TokenStatus {
     pub token: String,
     /// The token endpoint, or the source of a static token in words.
     pub token_url: String,
+    /// The issuer whose metadata name the token endpoint.
+    pub issuer: Option<String>,
     /// The requested scopes.
     pub scopes: Vec<String>,
     /// The end of its use, a margin before it expires.
@@ -73,6 +75,7 @@ impl TokenStatus {
             credential: Arc::clone(&spec.credential.name),
             token: number.to_string(),
             token_url: spec.credential.source.to_string(),
+            issuer: spec.credential.issuer().map(ToString::to_string),
             scopes: spec.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
             lazy: spec.credential.policy.lazy.is_some(),
             budget: spec.credential.policy.budget,

@@ -316,6 +316,11 @@ impl fmt::Display for TokenUnavailable {
                     "client_certificate_unusable" => {
                         return f.write_str("the client certificate cannot be used; see the log");
                     }
+                    "issuer_metadata" => {
+                        return f.write_str(
+                            "the issuer's metadata name no usable token endpoint; see the log",
+                        );
+                    }
                     "malformed" => "its answer holds no token that can be used",
                     // An error code of an RFC says it all.
                     code => code,

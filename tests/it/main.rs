@@ -23,6 +23,7 @@ mod verbs;
 mod certificate_bound;
 mod client_auth;
 mod grants;
+mod issuer;
 mod oidc_provider;
 mod one_live_token;
 mod presets;

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::diagnostics::Report;
 use crate::listen::settings::ServerTls;
 use crate::net::tls::ClientCertificate;
-use crate::oauth::{ClientAuth, ScopeSet};
+use crate::oauth::{ClientAuth, ScopeSet, TokenEndpoint};
 use crate::proxy::policy::plan::token_specs;
 use crate::proxy::policy::settings::{
     ClientCredential, ClientSettings, HeaderText, ListenerSettings, UpstreamSettings,
@@ -100,7 +100,7 @@ async fn check_credential(
     let mut steps = Vec::new();
     match &credential.source {
         TokenSource::Static(token) => steps.push(references::secret("token", token).await),
-        TokenSource::Endpoint(_) => {
+        TokenSource::Endpoint(_) | TokenSource::Issuer(_) => {
             steps.push(references::id("client_id", &credential.client_id).await);
         }
     }
@@ -128,16 +128,43 @@ async fn check_credential(
     }
     references::egress(&mut steps, credential.egress.as_ref()).await;
     let readable = !steps.iter().any(CheckResult::has_failed);
-    if let Some(endpoint) = credential.endpoint()
-        && references::presented_certificate(&mut steps, credential).await
-    {
-        network::connect(&mut steps, probe::connector(credential, endpoint).await).await;
+    let presentable = match credential.source {
+        TokenSource::Static(_) => false,
+        _ => references::presented_certificate(&mut steps, credential).await,
+    };
+    if presentable && let Some(endpoint) = token_endpoint(&mut steps, credential).await {
+        network::connect(&mut steps, probe::connector(credential, &endpoint).await).await;
     }
     let may_call = readable && !steps.iter().any(CheckResult::has_failed);
     let sets = scope_sets(config, credential);
     tokens::tokens(&mut steps, credential, &sets, running, may_call).await;
     let url = Some(credential.source.to_string());
     CheckGroup { kind: "credential", name: credential.name.to_string(), url, steps }
+}
+
+/// The token endpoint, which the metadata of an issuer may name; `None` after a failed step.
+async fn token_endpoint(
+    steps: &mut Vec<CheckResult>,
+    credential: &Credential,
+) -> Option<TokenEndpoint> {
+    let Some(issuer) = credential.issuer() else { return credential.endpoint().cloned() };
+    match probe::metadata(credential, issuer).await {
+        Ok(found) => {
+            let (endpoint, method) = (&found.token, found.auth.name());
+            let about = format!("token endpoint {endpoint}, client_auth {method}");
+            steps.push(CheckResult::ok("issuer", about));
+            Some(found.token)
+        }
+        Err(error) => {
+            let step = CheckResult::failed("issuer", error.to_string());
+            let hint = error.hint();
+            steps.push(match hint {
+                Some(hint) => step.hint(hint),
+                None => step,
+            });
+            None
+        }
+    }
 }
 
 async fn check_upstream(

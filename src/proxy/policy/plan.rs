@@ -19,6 +19,7 @@ use super::settings::{
     UpstreamSettings,
 };
 use crate::listen::settings::AllowedPeers;
+use crate::net::Origin;
 use crate::oauth::{Scope, ScopeSet, TokenEndpoint};
 use crate::proxy::headers;
 use crate::proxy::headers::challenge::RenewOn;
@@ -29,6 +30,7 @@ use crate::route::{Authority, HostPattern, Methods, Rule, Table};
 use crate::telemetry::family::Counter;
 use crate::telemetry::log::RequestLog;
 use crate::token::credential::MissingScopes;
+use crate::token::issuer::Issuer;
 use crate::token::{Bearer, Credential, Reader, TokenKey, TokenReaders, TokenSpec};
 use crate::upstream;
 
@@ -142,6 +144,10 @@ pub struct RoutePlan {
     pub metrics: RouteMetrics,
     /// Paths of token endpoints on the upstream's origin.
     token_paths: Arc<[String]>,
+    /// Issuers whose metadata may name a token endpoint on the upstream's origin.
+    issuers: Arc<[Issuer]>,
+    /// The origin of the upstream.
+    origin: Origin,
 }
 
 /// The rules of a route whose requests prove that they may carry their token (RFC 9449).
@@ -173,6 +179,7 @@ impl RoutePlan {
     /// take for it, whatever the route allows in paths.
     pub fn is_token_endpoint(&self, path: &str) -> bool {
         self.token_paths.iter().any(|token| could_alias(path, token))
+            || self.issuers.iter().any(|it| it.has_endpoint(&self.origin, path, could_alias))
     }
 }
 
@@ -260,6 +267,8 @@ impl Plan {
                     &settings.clients,
                 ),
                 token_paths: token_paths(upstream, credentials),
+                issuers: credentials.iter().filter_map(|one| one.issuer().cloned()).collect(),
+                origin: upstream.connection.origin.clone(),
             };
             let behind = tables.get_mut(upstream.listeners.clone());
             let behind = behind.filter(|tables| !tables.is_empty());
@@ -420,7 +429,7 @@ fn reader(
 /// Paths of all token endpoints on an upstream's origin.
 fn token_paths(upstream: &UpstreamSettings, credentials: &[Arc<Credential>]) -> Arc<[String]> {
     let same_origin = |endpoint: &TokenEndpoint| {
-        crate::net::Origin::with_cleartext(endpoint.uri(), endpoint.cleartext())
+        Origin::with_cleartext(endpoint.uri(), endpoint.cleartext())
             .is_ok_and(|origin| origin == upstream.connection.origin)
     };
     credentials
