@@ -7,13 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bearer_proxy::sandbox::{Persona, ScriptedResponse, Upstream, UpstreamOptions};
+use http::Response;
+use rcgen::{CertificateParams, KeyPair};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::support::service::{ClientLeaf, Service};
+use crate::support::tls::Authority;
 use crate::support::{Proxy, client, collect, secret_file, soon};
 
 const SCOPE: &str = "balances.read";
@@ -44,8 +49,13 @@ struct Server {
 impl Server {
     /// Starts one that knows these clients.
     async fn start(clients: Value) -> Option<Self> {
+        Self::start_in(clients, None).await
+    }
+
+    /// Starts one that speaks TLS with the files of a folder, if there is one.
+    async fn start_in(clients: Value, folder: Option<&Path>) -> Option<Self> {
         let mut command = Command::new("node");
-        command.arg(PROGRAM.as_ref()?).arg(clients.to_string());
+        command.arg(PROGRAM.as_ref()?).arg(clients.to_string()).args(folder);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let told = collect(child.stdout.take().unwrap());
         let mut server = Self { issuer: String::new(), told, child };
@@ -163,6 +173,79 @@ fn credential(
     )
 }
 
+/// The claims of a JWT, which are not verified.
+fn claims(token: &str) -> Value {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice(&claims).unwrap()
+}
+
+#[tokio::test]
+async fn its_metadata_lead_to_tokens_that_are_bound_to_the_client_certificate() {
+    let ca = Authority::new("Bank Test CA");
+    let server = ca.issue(&["localhost"], |_| {});
+    ca.write("server", &server);
+    ca.write("tls_client_auth", &ca.issue(&["erp.bank.test"], |_| {}));
+    let own = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["erp.bank.test".to_owned()]).unwrap();
+    let certificate = params.self_signed(&own).unwrap();
+    let method = "self_signed_tls_client_auth";
+    std::fs::write(ca.file(&format!("{method}.pem")), certificate.pem()).unwrap();
+    std::fs::write(ca.file(&format!("{method}.key")), own.serialize_pem()).unwrap();
+    let client = |method: &str| {
+        json!({
+            "client_id": method, "token_endpoint_auth_method": method,
+            "tls_client_certificate_bound_access_tokens": true,
+        })
+    };
+    let (mut issued, mut own) = (client("tls_client_auth"), client(method));
+    issued["tls_client_auth_san_dns"] = json!("erp.bank.test");
+    own["certificate_file"] = json!(ca.file(&format!("{method}.pem")));
+    let folder = ca.file("");
+    let server_of = Server::start_in(json!([issued, own]), Some(&folder)).await;
+    let Some(oidc) = server_of else { return };
+    // The API trusts both, and tells which certificate it saw and which one the token names.
+    let mut roots = ca.roots();
+    roots.add(certificate.der().clone()).unwrap();
+    let api = Service::start(Some(server.acceptor(Some(roots), &["h2"])), |request| {
+        let ClientLeaf(leaf) = request.extensions().get().unwrap();
+        let seen = URL_SAFE_NO_PAD.encode(digest(&SHA256, leaf));
+        let token = request.headers()["authorization"].to_str().unwrap();
+        let named = claims(token)["cnf"]["x5t#S256"].as_str().unwrap_or_default().to_owned();
+        Response::new(format!("{} {seen}", seen == named))
+    })
+    .await;
+    let mut text = format!(
+        "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [tls]\nroots = \"only-extra\"\nextra_ca_file = {:?}\n",
+        ca.file("ca.pem")
+    );
+    for method in ["tls_client_auth", method] {
+        text += &format!(
+            "[credentials.{method}]\nissuer = \"{issuer}\"\nclient_id = \"{method}\"\n\
+             client_auth = \"{method}\"\nbound = \"certificate\"\nresource = \"urn:api\"\n\
+             tls = {{ client_certificate_file = {pem:?}, client_key_file = {key:?} }}\n\
+             [upstreams.{method}]\nurl = \"https://localhost:{api}\"\ncredential = \"{method}\"\n\
+             mount = \"/{method}\"\n[[upstreams.{method}.routes]]\nname = \"all\"\npath = \"/**\"\n\
+             methods = [\"GET\"]\nscopes = [\"{SCOPE}\"]\n",
+            issuer = oidc.issuer,
+            pem = ca.file(&format!("{method}.pem")),
+            key = ca.file(&format!("{method}.key")),
+            api = api.addr.port(),
+        );
+    }
+    let proxy = Proxy::start(&text).await;
+    soon(proxy.wait_ready()).await;
+    let mut seen = Vec::new();
+    for method in ["tls_client_auth", method] {
+        let answer =
+            soon(crate::support::client(proxy.addr).await.get(&format!("/{method}/a"))).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.text().starts_with("true "), "{method}: {}", answer.text());
+        seen.push(answer.text());
+    }
+    assert_ne!(seen[0], seen[1]);
+}
+
 #[tokio::test]
 async fn every_proof_of_a_client_is_accepted_and_its_token_lives() {
     let methods =
@@ -193,8 +276,7 @@ async fn a_resource_is_what_the_token_is_for() {
     let keys = "resource = \"urn:api\"";
     let Some(story) = Story::begin(&["client_secret_post"], keys).await else { return };
     let token = story.token("client_secret_post").await;
-    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
-    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    let claims = claims(&token);
     assert_eq!((&claims["aud"], &claims["scope"]), (&json!("urn:api"), &json!(SCOPE)));
 }
 
