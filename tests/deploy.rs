@@ -94,6 +94,28 @@ fn versions_are_the_same_everywhere() {
     check("deploy/helm/examples/erp/Chart.yaml", format!("    version: {version}\n"));
 }
 
+#[test]
+fn the_image_has_all_features_but_the_fake_banks() {
+    let manifest = read("Cargo.toml");
+    let features = manifest.split("\n[features]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let names = features.lines().filter_map(|line| line.split_once(" = [")).map(|(name, _)| name);
+    let wanted: Vec<_> = names.filter(|name| !["default", "demo"].contains(name)).collect();
+    let flags = format!("--no-default-features --features {}", wanted.join(","));
+    assert!(read("deploy/container/build.sh").contains(&flags), "{flags}");
+}
+
+#[test]
+fn the_template_unit_is_the_unit_with_the_name_of_its_instance() {
+    let unit = |text: String| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with('#')).map(ToOwned::to_owned).collect()
+    };
+    let single = read("deploy/systemd/bearer-proxy.service")
+        .replace("(bearer-proxy)", "(bearer-proxy, %i)")
+        .replace("/etc/bearer-proxy/bearer-proxy.toml", "/etc/bearer-proxy/%i.toml")
+        .replace("RuntimeDirectory=bearer-proxy", "RuntimeDirectory=bearer-proxy/%i");
+    assert_eq!(unit(read("deploy/systemd/bearer-proxy@.service")), unit(single));
+}
+
 /// Words of a text that begin like names of our metrics.
 fn metric_names(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');

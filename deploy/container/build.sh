@@ -1,5 +1,5 @@
 #!/bin/sh
-# build.sh ARCHITECTURE FILE: the static program with all features, for amd64 or arm64, from the root of
+# build.sh ARCHITECTURE FILE: the static program with all features but `demo`, for amd64 or arm64, from the root of
 # the sources. The other architecture is cross-compiled and needs its GCC (gcc-aarch64-linux-gnu or
 # gcc-x86-64-linux-gnu).
 set -eu
@@ -22,5 +22,5 @@ for map in "$cargo_home=/cargo" "$PWD=/src" "$(rustc --print sysroot)=/rust"; do
   CFLAGS="${CFLAGS:-} -ffile-prefix-map=$map"
 done
 export RUSTFLAGS CFLAGS
-cargo build --release --locked --all-features --target "$target"
+cargo build --release --locked --no-default-features --features keyring,aws,azure,pkcs12 --target "$target"
 cp "${CARGO_TARGET_DIR:-target}/$target/release/bearer-proxy" "$file"

@@ -132,8 +132,23 @@ pub enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page: bearer-proxy man | man -l -
-    Man,
+    /// Print a manual page: bearer-proxy man | man -l -
+    Man {
+        /// The page
+        #[arg(default_value = "bearer-proxy")]
+        page: ManualPage,
+    },
+}
+
+/// A page of the manual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ManualPage {
+    /// The program, section 1
+    #[value(name = "bearer-proxy")]
+    Program,
+    /// The configuration file, section 5
+    #[value(name = "bearer-proxy.toml")]
+    Configuration,
 }
 
 /// Flags of `check`.

@@ -1,18 +1,24 @@
-//! `man`: the manual, one page with verbs, keys, signals, files, environment and exit codes.
+//! `man`: the manual. The page of the program has verbs, keys, signals, files, environment and exit codes, the
+//! page of the configuration file has its keys by table.
 
 use clap::{Arg, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-use super::args::Args;
+use super::args::{Args, ManualPage};
 use super::exit::Exit;
 use super::output::out;
-use crate::config::schema::{ValueKind, keys};
+use crate::config::schema::{KeyDoc, ValueKind, keys};
 
 const DESCRIPTION: &str = "An authenticating outbound reverse proxy. Apps speak plain HTTP to it on localhost. It \
     obtains OAuth 2.0 tokens with the client credentials grant (RFC 6749), renews them in the background, attaches them \
     with the scopes that the matched route needs, and forwards to the upstream over TLS. What no route claims gets 404 \
     and no token.";
+
+const FORMAT: &str = "TOML, in UTF-8. NAME stands for a name that you choose. Durations and sizes have units: \"250ms\", \
+    \"30s\", \"5m\", \"1h\"; \"512B\", \"64KiB\", \"16MiB\". ${NAME} and ${NAME:-default} are filled in from the environment \
+    in ordinary values. Secrets are references and never values. \"bearer-proxy check\" says whether a file is right, with \
+    line and column where it is not.";
 
 const SIGNALS: [(&str, &str); 4] = [
     (
@@ -69,16 +75,45 @@ const EXITS: [(Exit, &str); 9] = [
     (Exit::Interrupted, "A second interrupt."),
 ];
 
-/// Prints the manual, as roff.
-pub fn man() -> anyhow::Result<Exit> {
+/// Prints a page, as roff.
+pub fn man(which: ManualPage) -> anyhow::Result<Exit> {
     let mut page = Vec::new();
-    let command = Args::command();
-    let man = Man::new(command.clone());
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    body(command).to_writer(&mut page)?;
+    match which {
+        ManualPage::Program => {
+            let command = Args::command();
+            let man = Man::new(command.clone());
+            man.render_title(&mut page)?;
+            man.render_name_section(&mut page)?;
+            body(command).to_writer(&mut page)?;
+        }
+        ManualPage::Configuration => configuration().to_writer(&mut page)?,
+    }
     out!("{}", String::from_utf8_lossy(&page))?;
     Ok(Exit::Done)
+}
+
+/// The page of the configuration file, with a section for each table.
+fn configuration() -> Roff {
+    let mut page = Roff::new();
+    let version = concat!("bearer-proxy ", env!("CARGO_PKG_VERSION"));
+    page.control("TH", ["bearer-proxy.toml", "5", "", version]);
+    heading(&mut page, "NAME");
+    page.text([roman("bearer-proxy.toml - configuration of bearer-proxy")]);
+    heading(&mut page, "DESCRIPTION");
+    page.text([roman(FORMAT)]);
+    let mut table = None;
+    for key in keys() {
+        let above = key.path.split_once('.').map_or("file", |(above, _)| above);
+        if table.as_deref() != Some(above) {
+            heading(&mut page, &above.to_uppercase());
+            table = Some(above.to_owned());
+        }
+        describe_key(&mut page, &key);
+    }
+    section(&mut page, "FILES", &FILES);
+    heading(&mut page, "SEE ALSO");
+    page.text([bold("bearer-proxy"), roman("(1)")]);
+    page
 }
 
 /// All sections after the name.
@@ -98,15 +133,7 @@ fn body(mut command: Command) -> Roff {
     page.text([roman(
         "TOML. NAME stands for a name that you choose. \"bearer-proxy schema KEY\" prints the same for one key.",
     )]);
-    for key in keys() {
-        let kind = match key.kind {
-            ValueKind::Written => "",
-            ValueKind::Default => "Default. ",
-            ValueKind::Example => "Example. ",
-        };
-        let text = format!("{kind}{}", key.about);
-        item(&mut page, &key.path, &[roman(key.setting), Inline::LineBreak, roman(text)]);
-    }
+    keys().iter().for_each(|key| describe_key(&mut page, key));
     section(&mut page, "SIGNALS", &SIGNALS);
     section(&mut page, "FILES", &FILES);
     section(&mut page, "ENVIRONMENT", &ENVIRONMENT);
@@ -115,7 +142,19 @@ fn body(mut command: Command) -> Roff {
         item(&mut page, &exit.code().to_string(), &[roman(meaning)]);
     }
     item(&mut page, "CODE", &[roman("\"run -- CMD\" ends with the exit code of CMD.")]);
+    heading(&mut page, "SEE ALSO");
+    page.text([bold("bearer-proxy.toml"), roman("(5)")]);
     page
+}
+
+fn describe_key(page: &mut Roff, key: &KeyDoc) {
+    let kind = match key.kind {
+        ValueKind::Written => "",
+        ValueKind::Default => "Default. ",
+        ValueKind::Example => "Example. ",
+    };
+    let text = format!("{kind}{}", key.about);
+    item(page, &key.path, &[roman(&key.setting), Inline::LineBreak, roman(text)]);
 }
 
 fn heading(page: &mut Roff, title: &str) {
@@ -184,5 +223,18 @@ mod tests {
             assert!(page.contains(title), "{title}");
         }
         assert!(page.contains("--fresh") && page.contains("78"), "{page}");
+    }
+
+    #[test]
+    fn the_page_of_the_file_has_each_key_below_its_table() {
+        let page = configuration().render().replace("\\-", "-");
+        for key in keys() {
+            assert!(page.contains(&key.path), "{}", key.path);
+        }
+        let titles: Vec<_> = page.lines().filter(|line| line.starts_with(".SH")).collect();
+        for title in ["NAME", "SERVER", "CREDENTIALS", "UPSTREAMS", "FILES"] {
+            let found = titles.iter().filter(|line| line.contains(title)).count();
+            assert_eq!(found, 1, "{title}: {titles:?}");
+        }
     }
 }

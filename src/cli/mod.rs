@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
         Verb::Schema { key } => init::schema(key.as_deref()),
         Verb::Keyring(verb) => keyring::keyring(verb),
         Verb::Completions { shell } => completions::completions(shell),
-        Verb::Man => man::man(),
+        Verb::Man { page } => man::man(page),
     };
     done.unwrap_or_else(|error| match error.downcast_ref() {
         Some(Reported(exit)) => *exit,
