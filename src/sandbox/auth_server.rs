@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderValue, Response};
 use http_body_util::Full;
 
+use super::dpop::DpopPolicy;
 use super::fault::{Fault, Script};
 use super::ledger::{CallOutcome, Issued, Ledger, TokenCall};
 use super::persona::{ErrorResponse, Persona, TokenRequest, TokenResponse};
@@ -63,6 +64,9 @@ struct AuthState {
     ledger: Arc<Ledger>,
     script: Script<Fault>,
     quirk: Mutex<Quirk>,
+    dpop: DpopPolicy,
+    /// `http://127.0.0.1:PORT`: the URL in proofs begins with it.
+    base_url: OnceLock<String>,
 }
 
 impl AuthServer {
@@ -76,8 +80,19 @@ impl AuthServer {
         let secrets = Mutex::new(vec![options.client_secret.clone()]);
         let script = Script::new();
         let quirk = Mutex::default();
-        let shared = Arc::new(AuthState { persona, options, secrets, ledger, script, quirk });
+        let (dpop, base_url) = (DpopPolicy::default(), OnceLock::new());
+        let shared = Arc::new(AuthState {
+            persona,
+            options,
+            secrets,
+            ledger,
+            script,
+            quirk,
+            dpop,
+            base_url,
+        });
         let server = FakeServer::start(port, Arc::clone(&shared)).await?;
+        shared.base_url.get_or_init(|| format!("http://{}", server.addr()));
         Ok(Self { server, shared })
     }
 
@@ -138,6 +153,11 @@ impl AuthServer {
         *self.shared.quirk.lock().unwrap_or_else(PoisonError::into_inner) = quirk;
     }
 
+    /// Its rules for proofs; it demands none at first, and then issues tokens of type Bearer.
+    pub fn dpop(&self) -> &DpopPolicy {
+        &self.shared.dpop
+    }
+
     /// While down, connections are closed as soon as they are made.
     pub fn set_down(&self, down: bool) {
         self.shared.script.set_down(down);
@@ -171,6 +191,12 @@ impl serve::Service for AuthState {
             return Ok(self.revoke(&body));
         }
         let asked = self.persona.read(&head.method, &head.uri, &head.headers, &body);
+        let base_url = self.base_url.get().map_or("", String::as_str);
+        let url = format!("{base_url}{}", head.uri.path());
+        let key = match self.dpop.is_demanded() {
+            true => self.dpop.check(&head.headers, &head.method, &url, None).map(Some),
+            false => Ok(None),
+        };
         let call = self.ledger.record(TokenCall {
             at: SystemTime::now(),
             method: head.method,
@@ -179,7 +205,16 @@ impl serve::Service for AuthState {
             body,
             outcome: CallOutcome::Pending,
         });
-        let (outcome, answer) = self.answer(asked).await;
+        let (outcome, mut answer) = match key {
+            Ok(key) => self.answer(asked, key).await,
+            Err(fault) => {
+                let refusal = ErrorResponse::new(400, fault.code(), format!("{fault:?}"));
+                (CallOutcome::Refused(400, fault.code().to_owned()), Ok(self.refusal(&refusal)))
+            }
+        };
+        if let Ok(answer) = &mut answer {
+            self.dpop.state_nonce(answer.headers_mut());
+        }
         self.script.delay().await;
         self.ledger.conclude(call, outcome);
         answer
@@ -191,8 +226,12 @@ type Concluded = (CallOutcome, serve::Answer);
 
 impl AuthState {
     /// The scripted fault first, then what the document says.
-    async fn answer(&self, asked: Result<TokenRequest, ErrorResponse>) -> Concluded {
-        let mut deviation = Deviation::default();
+    async fn answer(
+        &self,
+        asked: Result<TokenRequest, ErrorResponse>,
+        bound_to: Option<String>,
+    ) -> Concluded {
+        let mut deviation = Deviation { bound_to, ..Deviation::default() };
         let Some(fault) = self.script.take() else { return self.normal(asked, deviation) };
         match &fault {
             Fault::Delay(time) => tokio::time::sleep(*time).await,
@@ -285,11 +324,14 @@ impl AuthState {
         let again = if deviation.same_token { self.ledger.last(now, &scopes) } else { None };
         let (issued, life) = again.unwrap_or_else(|| {
             let life = deviation.life.unwrap_or(self.options.lifetime);
-            let issued = self.new_token(scopes, now, life);
+            let issued = Issued {
+                bound_to: deviation.bound_to.clone(),
+                ..self.new_token(scopes, now, life)
+            };
             self.ledger.issue(issued.clone());
             (issued, life)
         });
-        let body = self.persona.answer(&TokenResponse {
+        let mut body = self.persona.answer(&TokenResponse {
             access_token: &issued.token,
             refresh_token: issued.refresh_token.as_deref(),
             scopes: &issued.scopes,
@@ -297,6 +339,9 @@ impl AuthState {
             expires: issued.expires,
             tell_expiry: !deviation.omit_expiry,
         });
+        if issued.bound_to.is_some() {
+            body["token_type"] = "DPoP".into();
+        }
         (CallOutcome::Issued(issued.token), not_stored(serve::json(200, &body)))
     }
 
@@ -305,7 +350,8 @@ impl AuthState {
             |kind: &str| format!("demo-{}{kind}-{:032x}", self.persona.name(), fastrand::u128(..));
         let refresh_token = self.persona.gives_refresh_tokens().then(|| random("-refresh"));
         let token = random("");
-        Issued { token, scopes, at: now, expires: now + life, revoked: false, refresh_token }
+        let (revoked, bound_to) = (false, None);
+        Issued { token, scopes, at: now, expires: now + life, revoked, bound_to, refresh_token }
     }
 
     fn refusal(&self, refusal: &ErrorResponse) -> Response<Full<Bytes>> {
@@ -319,6 +365,8 @@ struct Deviation {
     life: Option<Duration>,
     omit_expiry: bool,
     same_token: bool,
+    /// The thumbprint of the key that the token is bound to.
+    bound_to: Option<String>,
 }
 
 fn invalid_client() -> ErrorResponse {

@@ -51,6 +51,8 @@ pub struct Issued {
     pub expires: SystemTime,
     /// True if it was revoked.
     pub revoked: bool,
+    /// The thumbprint of the key that it is bound to (RFC 9449 section 6).
+    pub bound_to: Option<String>,
     /// The refresh token that came with it, until it is used.
     pub refresh_token: Option<String>,
 }
@@ -135,6 +137,12 @@ impl Ledger {
         }
     }
 
+    /// The thumbprint of the key that a token is bound to.
+    pub(super) fn bound_to(&self, token: &str) -> Option<String> {
+        let book = self.book.borrow();
+        book.issued.iter().find(|issued| issued.token == token)?.bound_to.clone()
+    }
+
     /// Ends every token that exists now, as a server does when a secret is rotated.
     pub fn revoke_all(&self) {
         self.change(|book| book.issued.iter_mut().for_each(|issued| issued.revoked = true));
@@ -215,6 +223,7 @@ mod tests {
             at: SystemTime::UNIX_EPOCH,
             expires: SystemTime::UNIX_EPOCH + Duration::from_secs(life),
             revoked: false,
+            bound_to: None,
             refresh_token: Some(format!("r-{token}")),
         }
     }

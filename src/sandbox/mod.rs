@@ -6,6 +6,7 @@
 
 mod auth_server;
 mod bank;
+mod dpop;
 mod fault;
 mod ledger;
 mod persona;
@@ -17,6 +18,7 @@ mod wire;
 
 pub use auth_server::{AuthOptions, AuthServer};
 pub use bank::Bank;
+pub use dpop::{DpopPolicy, ProofFault};
 pub use fault::Fault;
 pub use ledger::{CallOutcome, Issued, Ledger, TokenCall, TokenValidity};
 pub use persona::Persona;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use http_body_util::Full;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
+use super::dpop::{DpopPolicy, ProofFault};
 use super::fault::Script;
 use super::ledger::{Ledger, TokenValidity};
 use super::persona::Persona;
@@ -56,6 +57,8 @@ pub struct RecordedRequest {
     pub token: Option<String>,
     /// The result of checking the token.
     pub validity: TokenValidity,
+    /// The reason why its proof is refused, where proofs are demanded.
+    pub proof_fault: Option<ProofFault>,
 }
 
 /// An answer out of the ordinary, on a script.
@@ -83,6 +86,9 @@ struct ApiState {
     options: UpstreamOptions,
     script: Script<ScriptedResponse>,
     requests: watch::Sender<Vec<RecordedRequest>>,
+    dpop: DpopPolicy,
+    /// `http://127.0.0.1:PORT`: the URL in proofs begins with it.
+    base_url: OnceLock<String>,
 }
 
 impl Upstream {
@@ -96,8 +102,11 @@ impl Upstream {
             options,
             script: Script::new(),
             requests: watch::Sender::default(),
+            dpop: DpopPolicy::default(),
+            base_url: OnceLock::new(),
         });
         let server = FakeServer::start(port, Arc::clone(&shared)).await?;
+        shared.base_url.get_or_init(|| format!("http://{}", server.addr()));
         Ok(Self { server, shared })
     }
 
@@ -143,6 +152,11 @@ impl Upstream {
         self.shared.script.set(replies);
     }
 
+    /// Its rules for proofs; it demands none at first, and then takes tokens of type Bearer.
+    pub fn dpop(&self) -> &DpopPolicy {
+        &self.shared.dpop
+    }
+
     /// While down, connections are closed as soon as they are made.
     pub fn set_down(&self, down: bool) {
         self.shared.script.set_down(down);
@@ -174,8 +188,12 @@ impl serve::Service for ApiState {
     async fn call(self: Arc<Self>, connection: usize, head: Parts, body: Bytes) -> Answer {
         self.script.delay().await;
         let at = SystemTime::now();
-        let token = bearer(&head.headers).map(str::to_owned);
+        let demanded = self.dpop.is_demanded();
+        let scheme = if demanded { "DPoP" } else { "Bearer" };
+        let token = token(&head.headers, scheme).map(str::to_owned);
         let validity = self.check(token.as_deref(), at, head.uri.path());
+        let proof_fault =
+            if demanded { self.check_proof(&head, token.as_deref()).err() } else { None };
         let request = RecordedRequest {
             at,
             connection,
@@ -185,6 +203,7 @@ impl serve::Service for ApiState {
             body,
             token,
             validity,
+            proof_fault,
         };
         self.requests.send_modify(|requests| requests.push(request.clone()));
         self.answer(&request).await
@@ -203,7 +222,26 @@ impl ApiState {
             .unwrap_or(TokenValidity::Unknown)
     }
 
+    /// Checks the proof of a request that carries a token, and that the token is bound to its key.
+    fn check_proof(&self, head: &Parts, token: Option<&str>) -> Result<(), ProofFault> {
+        let url = format!("{}{}", self.base_url.get().map_or("", String::as_str), head.uri.path());
+        let key = self.dpop.check(&head.headers, &head.method, &url, token)?;
+        let mut bound = self.options.ledgers.iter().filter_map(|ledger| ledger.bound_to(token?));
+        match bound.any(|bound| bound == key) {
+            true => Ok(()),
+            false => Err(ProofFault::Invalid("the token is bound to another key")),
+        }
+    }
+
     async fn answer(&self, request: &RecordedRequest) -> Answer {
+        let mut answer = self.scripted(request).await;
+        if let Ok(answer) = &mut answer {
+            self.dpop.state_nonce(answer.headers_mut());
+        }
+        answer
+    }
+
+    async fn scripted(&self, request: &RecordedRequest) -> Answer {
         match self.script.take() {
             None => Ok(self.normal(request)),
             Some(ScriptedResponse::Hold) => {
@@ -227,6 +265,10 @@ impl ApiState {
     }
 
     fn normal(&self, request: &RecordedRequest) -> Response<Full<Bytes>> {
+        if let Some(fault) = request.proof_fault {
+            let code = fault.code();
+            return challenge(401, code, format!("DPoP algs=\"ES256 EdDSA\", error=\"{code}\""));
+        }
         match &request.validity {
             TokenValidity::Valid(_) => serve::json(200, &self.echo(request)),
             // RFC 6750 section 3.1: without any credentials, no error code.
@@ -287,13 +329,13 @@ fn redacted(request: &RecordedRequest) -> String {
     format!("Bearer {ends} ({worth})")
 }
 
-/// The token of exactly one `Authorization: Bearer …` (RFC 6750 section 2.1).
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token of exactly one `Authorization` with the scheme Bearer (RFC 6750 section 2.1) or DPoP.
+fn token<'h>(headers: &'h HeaderMap, expected: &str) -> Option<&'h str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let text = values.next()?.to_str().ok()?;
     let (scheme, token) = text.split_once(' ')?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    let sound = scheme.eq_ignore_ascii_case("bearer")
+    let sound = scheme.eq_ignore_ascii_case(expected)
         && !token.is_empty()
         && token.bytes().all(allowed)
         && values.next().is_none();
@@ -326,7 +368,7 @@ mod tests {
             for value in values {
                 headers.append(AUTHORIZATION, HeaderValue::from_static(value));
             }
-            assert_eq!(bearer(&headers), expected, "{values:?}");
+            assert_eq!(token(&headers, "Bearer"), expected, "{values:?}");
         };
         check(&["Bearer abc"], Some("abc"));
         check(&["bearer a.b_c~d+e/f=="], Some("a.b_c~d+e/f=="));

@@ -39,6 +39,7 @@ mod access_log;
 mod attach;
 mod browser_origin;
 mod clients;
+mod dpop;
 mod forwarding;
 mod header_combinations;
 mod headers;

@@ -117,6 +117,9 @@ async fn check_credential(
         (Some(secret), _) => steps.push(references::secret("client_secret", secret).await),
         (None, _) => {}
     }
+    if let Some(key) = credential.dpop_key() {
+        steps.push(references::private_key("dpop.key", key).await);
+    }
     if let Some(key) = &credential.grant_key {
         steps.push(references::private_key("grant_assertion.key", key).await);
     }

@@ -49,7 +49,16 @@ async fn new_token(
     scopes: &ScopeSet,
 ) -> bool {
     match probe::probe(credential, scopes).await {
-        Ok(probe) => succeeded(steps, &probe, scopes),
+        Ok(probe) => {
+            if credential.dpop.is_some() {
+                let found = match probe.nonce_required {
+                    true => "the proof is accepted; the server asks for a nonce",
+                    false => "the proof is accepted; the server asks for no nonce",
+                };
+                steps.push(CheckResult::ok("dpop", found));
+            }
+            succeeded(steps, &probe, scopes);
+        }
         Err(error) => {
             failed(steps, &error, scopes);
             return error.rejects_client();

@@ -270,6 +270,8 @@ fn token_types() {
     let accepting = Dialect { accept_token_types: vec!["JWT".into()], ..Dialect::default() };
     let demanding = Dialect { require_token_type: true, ..Dialect::default() };
     let plain = Dialect::default();
+    let bound = Dialect { token_type: TokenType::Dpop, ..Dialect::default() };
+    let lenient = Dialect { accept_token_types: vec!["DPoP".into()], ..Dialect::default() };
     for (dialect, rest, good) in [
         (&plain, "", true),
         (&plain, r#","token_type":null"#, true),
@@ -280,6 +282,12 @@ fn token_types() {
         (&demanding, "", false),
         (&demanding, r#","token_type":"""#, false),
         (&demanding, r#","token_type":"Bearer""#, true),
+        (&plain, r#","token_type":"DPoP""#, false),
+        (&lenient, r#","token_type":"DPoP""#, false),
+        (&bound, r#","token_type":"DPoP""#, true),
+        (&bound, r#","token_type":"dpop""#, true),
+        (&bound, r#","token_type":"Bearer""#, false),
+        (&bound, "", false),
     ] {
         let body = format!(r#"{{"access_token":"t"{rest}}}"#);
         assert_eq!(ok(dialect, &body).is_ok(), good, "{body}");
