@@ -170,10 +170,9 @@ fn credential<'c>(
     };
     let egress = origin(source_url).and_then(|origin| egress.towards(&origin));
     if binding == Binding::Certificate && origin(source_url).is_some_and(|to| !to.is_https()) {
-        let item = section.item("bound");
-        item.map(|item| {
-            item.reject("the token endpoint is http://, where no certificate is shown")
-        });
+        if let Some(item) = section.item("bound") {
+            item.reject("the token endpoint is http://, where no certificate is shown");
+        }
         return None;
     }
     Some(Credential {
