@@ -20,7 +20,7 @@ use crate::oauth::{
 };
 
 /// Examples of `config/`, which tests load, by the preset that they use.
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 10] = [
     ("qbank", include_str!("../../config/qbank.toml")),
     ("sqr", include_str!("../../config/sqr.toml")),
     ("core-banking", include_str!("../../config/core-banking.toml")),
@@ -30,6 +30,7 @@ const EXAMPLES: [(&str, &str); 9] = [
     ("box", include_str!("../../config/box.toml")),
     ("salesforce-jwt", include_str!("../../config/salesforce-jwt.toml")),
     ("salesforce-password", include_str!("../../config/salesforce-password.toml")),
+    ("sap-destination", include_str!("../../config/sap-destination.toml")),
 ];
 /// The example for a token server that has no preset of its own; it uses `rfc6749`.
 const ANY_BANK: &str = include_str!("../../config/rfc6749.toml");

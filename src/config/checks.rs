@@ -31,6 +31,7 @@ pub(super) fn all(
         .iter()
         .filter_map(|upstream| upstream.credential.as_ref())
         .chain(routes().filter_map(|route| route.credential.as_ref()))
+        .chain(credentials.iter().filter_map(|found| Some(&found.via.as_ref()?.name)))
         .collect();
     let names: Vec<_> = credentials.iter().map(|found| found.name.as_str()).collect();
     if !root.is_misspelt("credentials") {

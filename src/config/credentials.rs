@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::egress::{self, EgressSettings};
 use super::name::check_name;
+use super::routes::scope_list;
 use super::{attach, dialect, dpop, grant, references, tls};
 use crate::cleartext::Cleartext;
 use crate::diagnostics::units::POSITIVE;
@@ -13,12 +14,12 @@ use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::net::Origin;
 use crate::net::origin::NOT_IN_CLUSTER;
 use crate::net::tls::TlsSettings;
-use crate::oauth::TokenEndpoint;
 use crate::oauth::client_auth::{BasicEncoding, ClientAuth};
 use crate::oauth::dialect::{Grant, KeyFormat};
 use crate::oauth::jws::{MacAlgorithm, SigningAlgorithm};
 use crate::oauth::metadata::{self, IssuerSettings};
 use crate::oauth::presets::{self, Preset};
+use crate::oauth::{ScopeSet, TokenEndpoint};
 use crate::secret::{self, Reference, StoreHttpSettings};
 use crate::sensitive::Sensitive;
 use crate::token::Credential;
@@ -32,6 +33,14 @@ pub(super) struct ParsedCredential<'c> {
     pub(super) name: String,
     pub(super) item: Item<'c>,
     pub(super) credential: Option<Credential>,
+    /// The credential whose token authorizes its token requests.
+    pub(super) via: Option<ParsedVia<'c>>,
+}
+
+/// The name of another credential, where it stands, and the scopes of its token.
+pub(super) struct ParsedVia<'c> {
+    pub(super) name: (String, Item<'c>),
+    pub(super) scopes: ScopeSet,
 }
 
 const GROUPINGS: [(&str, Grouping); 2] =
@@ -71,8 +80,9 @@ pub(super) fn read<'c>(
     let read = |(name, item): (String, Item<'c>)| {
         let good = check_name(&name, &item, "a credential");
         let section = item.section().map(Section::without_text);
+        let via = section.as_ref().and_then(token_via);
         let credential = section.and_then(|section| credential(&name, &section, tls, egress));
-        ParsedCredential { name, item, credential: credential.filter(|_| good) }
+        ParsedCredential { name, item, credential: credential.filter(|_| good), via }
     };
     root.section("credentials").entries().into_iter().map(read).collect()
 }
@@ -88,6 +98,11 @@ fn credential<'c>(
     let Some(mut preset) = grant::read(section, preset) else {
         return static_token(name, section, base, egress);
     };
+    // The token of the other credential is proof enough.
+    let via = section.item("token_via");
+    if via.is_some() && section.item("client_secret").is_none() {
+        preset.auth = ClientAuth::None;
+    }
     let cleartext = cleartext(section);
     let issuer = issuer(section, cleartext);
     let endpoint = match section.item("issuer") {
@@ -108,6 +123,7 @@ fn credential<'c>(
         Grant::TokenExchange(_) if section.item("client_id").is_none() => {
             Some(ClientIdSource::Absent)
         }
+        _ if via.is_some() && section.item("client_id").is_none() => Some(ClientIdSource::Absent),
         _ => section.required("client_id", hint).and_then(|item| client_id(&item, &stores)),
     };
     if client_id == Some(ClientIdSource::Absent) {
@@ -135,6 +151,9 @@ fn credential<'c>(
     let source = certificate_source(section, &reference);
     let presents = tls.client_certificate.is_some() || section.item("client_certificate").is_some();
     check_proof(section, auth, presents);
+    if let (Some(via), ClientAuth::ClientSecretBasic(_)) = (&via, auth) {
+        via.reject("client_secret_basic and the other token both want the header Authorization");
+    }
     let binding = binding(section, presents);
     if grant_key.is_none() && matches!(dialect.grant, Grant::JwtBearer(_)) {
         return None;
@@ -178,6 +197,7 @@ fn credential<'c>(
     Some(Credential {
         name: Arc::from(name),
         source: endpoint,
+        via: None,
         client_id,
         client_secret,
         certificate,
@@ -248,6 +268,19 @@ fn binding(section: &Section<'_>, presents: bool) -> Binding {
     binding
 }
 
+/// `token_via = "NAME"`, or a table with the name and the scopes.
+fn token_via<'c>(section: &Section<'c>) -> Option<ParsedVia<'c>> {
+    let item = section.item("token_via")?;
+    if !item.is_table() {
+        return Some(ParsedVia { name: (item.text()?, item), scopes: ScopeSet::default() });
+    }
+    let table = item.section()?;
+    let hint = "write  token_via = \"NAME\"  of another [credentials.NAME]";
+    let (name, scopes) = (table.required("credential", hint), scope_list(&table));
+    let name = name?;
+    Some(ParsedVia { name: (name.text()?, name), scopes })
+}
+
 /// Keys of a credential whose token is read from a source of secrets.
 const STATIC_KEYS: [&str; 7] =
     ["attach", "default_lifetime", "grant", "lazy", "max_token_bytes", "timeouts", "token"];
@@ -273,6 +306,7 @@ fn static_token(
     Some(Credential {
         name: Arc::from(name),
         source: TokenSource::Static(token?),
+        via: None,
         client_id: ClientIdSource::Absent,
         client_secret: None,
         certificate: None,

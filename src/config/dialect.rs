@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::references;
 use crate::diagnostics::{Diagnostic, Item, Section};
-use crate::oauth::dialect::{AssertionSettings, BodyEncoding};
+use crate::oauth::dialect::{AssertionSettings, BodyEncoding, Grant};
 use crate::oauth::jws::CertificateHeaders;
 use crate::oauth::{ClientAuth, Dialect, FieldPath, Preset};
 use crate::proxy::policy::settings::HeaderText;
@@ -39,6 +39,9 @@ pub(super) fn read(
     dialect.assertion = assertion(&section.section("assertion"), &dialect.assertion);
     let secret_headers = request(&section.section("request"), &mut dialect, http);
     response(&section.section("response"), &mut dialect);
+    if dialect.get {
+        get_has_no_parameters(section, &mut dialect, auth);
+    }
     unique_parameters(section, &dialect, auth);
     (dialect, secret_headers)
 }
@@ -58,6 +61,23 @@ fn token_bounds(section: &Section<'_>, dialect: &mut Dialect) {
     let lifetimes = Duration::from_secs(1)..=Duration::from_secs(86_400);
     dialect.default_lifetime =
         section.duration("default_lifetime", lifetimes, dialect.default_lifetime);
+}
+
+/// A GET has no body, and no parameter goes into a URL, which is logged on many ways. So what a request
+/// would say by parameters is refused.
+fn get_has_no_parameters(section: &Section<'_>, dialect: &mut Dialect, auth: Option<ClientAuth>) {
+    (dialect.send_grant_type, dialect.send_client_id, dialect.send_scope) = (false, false, false);
+    let in_header = matches!(auth, Some(ClientAuth::None | ClientAuth::ClientSecretBasic(_)));
+    let certificate =
+        matches!(auth, Some(ClientAuth::TlsClientAuth | ClientAuth::SelfSignedTlsClientAuth));
+    let empty = dialect.extra_parameters.is_empty() && dialect.resources.is_empty();
+    let plain = dialect.grant == Grant::ClientCredentials && !dialect.use_refresh_token;
+    if auth.is_some() && !(plain && empty && (in_header || certificate)) {
+        let problem = Diagnostic::error("a token request by GET has no parameters");
+        let hint = "leave out grant, audience, resource, request.extra and use_refresh_token, and set \
+                    client_auth to \"none\", \"client_secret_basic\" or \"tls_client_auth\"";
+        section.fail(problem.label("request.method is GET").hint(hint));
+    }
 }
 
 /// The one field that a vendor's document spells in two ways. Both are never sent, nor tried in turn.
@@ -118,6 +138,7 @@ fn request(
 ) -> Vec<(HeaderName, Reference)> {
     let encodings = [("form", BodyEncoding::Form), ("json", BodyEncoding::Json)];
     dialect.encoding = section.choice("encoding", &encodings, dialect.encoding);
+    dialect.get = section.choice("method", &[("POST", false), ("GET", true)], dialect.get);
     let fields = section.section("fields");
     let request = &mut dialect.request;
     rename(&fields, "grant_type", &mut request.grant_type);

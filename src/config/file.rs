@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::model::Config;
 use super::{
-    admin, checks, clients, credentials, egress, log, reload, server, shutdown, tls, upstreams,
+    admin, checks, clients, credentials, egress, log, reload, server, shutdown, tls, token_via,
+    upstreams,
 };
 use crate::admin::settings::AdminSettings;
 use crate::diagnostics::{Context, Section};
@@ -26,7 +27,8 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
     let clients = clients::read(&root, &egress.store_http(&tls));
     let server = server::read(&root, &clients);
     let admin = admin::read(&root, &server);
-    let credentials = credentials::read(&root, &tls, &egress);
+    let mut credentials = credentials::read(&root, &tls, &egress);
+    token_via::resolve(&mut credentials);
     let upstreams = upstreams::read(&root, &tls, &egress, &server, &admin);
     let (shutdown, log, watch) = (shutdown::read(&root), log::read(&root), reload::read(&root));
     checks::all(&root, &upstreams, &credentials, &clients);

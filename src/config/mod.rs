@@ -29,6 +29,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod token_via;
 mod upstreams;
 mod vocabulary;
 

@@ -248,6 +248,20 @@ fn method(item: &Item<'_>) -> Option<Method> {
 }
 
 fn scopes(section: &Section<'_>, incoming: IncomingAuthorization) -> ScopeSet {
+    let scopes = scope_list(section);
+    if incoming == IncomingAuthorization::Keep
+        && !scopes.is_empty()
+        && let Some(item) = section.item("scopes")
+    {
+        let problem = Diagnostic::error("scopes are of no use if the app's Authorization is kept");
+        let hint = "remove them, or  incoming_authorization = \"keep\"  of the upstream";
+        item.fail(problem.label("no token of ours is attached").hint(hint));
+    }
+    scopes
+}
+
+/// The scopes of a key `scopes`.
+pub(super) fn scope_list(section: &Section<'_>) -> ScopeSet {
     let Some(item) = section.item("scopes") else { return ScopeSet::default() };
     if item.is_text() {
         item.reject("scopes are a list: write  scopes = [\"one\", \"two\"]");
@@ -262,11 +276,6 @@ fn scopes(section: &Section<'_>, incoming: IncomingAuthorization) -> ScopeSet {
             item.warn("a comma does not separate scopes", "this is one scope", hint);
         }
         scopes.push(scope);
-    }
-    if incoming == IncomingAuthorization::Keep && !scopes.is_empty() {
-        let problem = Diagnostic::error("scopes are of no use if the app's Authorization is kept");
-        let hint = "remove them, or  incoming_authorization = \"keep\"  of the upstream";
-        item.fail(problem.label("no token of ours is attached").hint(hint));
     }
     ScopeSet::new(scopes)
 }

@@ -17,6 +17,8 @@ use crate::sensitive::Sensitive;
 pub struct Dialect {
     /// The encoding of the request body.
     pub encoding: BodyEncoding,
+    /// Set to send token requests as GET, which have no body and no parameters.
+    pub get: bool,
     /// The names of the request's parameters.
     pub request: RequestFields,
     /// The places of the answer's fields.
@@ -310,6 +312,7 @@ impl Default for Dialect {
     fn default() -> Self {
         Self {
             encoding: BodyEncoding::Form,
+            get: false,
             request: RequestFields::default(),
             response: ResponseFields::default(),
             send_grant_type: true,

@@ -44,6 +44,7 @@ pub fn all() -> Vec<Preset> {
         box_platform(),
         salesforce_jwt(),
         salesforce_password(),
+        sap_destination(),
     ];
     first.into_iter().chain(VENDORS.iter().map(of_vendor)).chain(grants).collect()
 }
@@ -334,6 +335,39 @@ fn salesforce_password() -> Preset {
     }
 }
 
+fn sap_destination() -> Preset {
+    let pointer = |text: &str| FieldPath::parse(text).unwrap_or(FieldPath::name(""));
+    Preset {
+        name: "sap-destination",
+        about: "SAP BTP destination service: GET with another token, answer with authTokens",
+        dialect: Dialect {
+            get: true,
+            send_grant_type: false,
+            send_client_id: false,
+            send_scope: false,
+            response: ResponseFields {
+                access_token: pointer("/authTokens/0/value"),
+                token_type: pointer("/authTokens/0/type"),
+                expires_in: pointer("/authTokens/0/expires_in"),
+                error: pointer("/authTokens/0/error"),
+                error_description: pointer("/authTokens/0/error"),
+                ..ResponseFields::default()
+            },
+            ..Dialect::default()
+        },
+        auth: ClientAuth::None,
+        notes: &[
+            "token_via names a credential with the preset sap-xsuaa, made of the service key of the \
+             destination service: its url with /oauth/token, clientid and clientsecret.",
+            "token_url is the uri of that key with /destination-configuration/v1/destinations/ and the \
+             name of the destination after it.",
+            "The first of authTokens counts. A destination that cannot be called has an error in it, \
+             which `check --live` shows.",
+        ],
+        ..Preset::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,7 +376,7 @@ mod tests {
     #[test]
     fn every_name_has_its_preset() {
         let names: std::collections::HashSet<_> = all().iter().map(|preset| preset.name).collect();
-        assert_eq!(names.len(), 11 + VENDORS.len());
+        assert_eq!(names.len(), 12 + VENDORS.len());
         assert_eq!(preset("nobody"), None);
         for preset in all() {
             if let Some(url) = preset.token_url {

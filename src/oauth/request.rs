@@ -152,6 +152,7 @@ impl ClientRequest<'_> {
         // RFC 7009 section 2.1 asks for a form, even where the token endpoint takes JSON.
         let dialect = Dialect {
             encoding: BodyEncoding::Form,
+            get: false,
             extra_parameters: Vec::new(),
             resources: Vec::new(),
             ..self.dialect.clone()
@@ -174,6 +175,13 @@ impl ClientRequest<'_> {
         }
         parameters.extend(scope);
         self.push_extra(&mut parameters)?;
+        if self.dialect.get {
+            let mut request = Request::new(Bytes::new());
+            *request.uri_mut() = self.endpoint.uri().clone();
+            *request.headers_mut() = self.headers(authenticate)?;
+            request.headers_mut().remove(CONTENT_TYPE);
+            return Ok(request);
+        }
         let body = match self.dialect.encoding {
             BodyEncoding::Form => encode::form(&parameters),
             // As in a form, no parameter makes no body: the documents of such servers show none.

@@ -70,7 +70,7 @@ pub fn parse(
     let text = text.map_err(TokenError::Malformed)?;
     let fields = fields(&text).map_err(TokenError::Malformed)?;
     // Some servers send error responses with status 200.
-    if names.access_token.find(&fields).is_none() && names.error.find(&fields).is_some() {
+    if value(&fields, &names.access_token).is_none() && value(&fields, &names.error).is_some() {
         return Err(error_response(names, status, headers, &fields));
     }
     issued(dialect, requested, &fields, date(headers)).map_err(TokenError::Malformed)

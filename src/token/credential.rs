@@ -12,7 +12,7 @@ use super::dpop::DpopSettings;
 use super::issuer::Issuer;
 use crate::net::tls::TlsSettings;
 use crate::oauth::dialect::GrantParameter;
-use crate::oauth::{ClientAuth, Dialect, TokenEndpoint};
+use crate::oauth::{ClientAuth, Dialect, ScopeSet, TokenEndpoint};
 use crate::secret::{CredentialPart, EgressProxy, Reference};
 use crate::sensitive::Sensitive;
 
@@ -24,6 +24,8 @@ pub struct Credential {
     pub name: Arc<str>,
     /// The source of its tokens.
     pub source: TokenSource,
+    /// The credential whose token authorizes the token requests of this one.
+    pub via: Option<TokenVia>,
     /// The client id, or its source.
     pub client_id: ClientIdSource,
     /// The source of the client secret, of the private key of `private_key_jwt`, or of the assertion of
@@ -144,6 +146,7 @@ impl Credential {
     /// server's verdict on one holds for the other.
     pub(super) fn same_client(&self, other: &Self) -> bool {
         self.is_client_of(other)
+            && self.via == other.via
             && self.client_secret == other.client_secret
             && self.certificate == other.certificate
             && self.grant_key == other.grant_key
@@ -208,6 +211,15 @@ pub enum Binding {
     /// The client certificate of the token request, which connections to upstreams must present too
     /// (RFC 8705 section 3).
     Certificate,
+}
+
+/// The credential whose token authorizes the token requests of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenVia {
+    /// The credential, which in turn may need another; never the same again.
+    pub credential: Arc<Credential>,
+    /// The scopes of its token.
+    pub scopes: ScopeSet,
 }
 
 /// The source of a credential's tokens.

@@ -4,7 +4,8 @@
 use std::time::SystemTime;
 
 use http::header::DATE;
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use tokio::time::Instant;
 
 use super::credential::Credential;
 use super::dpop::Prover;
@@ -32,6 +33,10 @@ pub(super) struct EndpointCall<'a> {
     pub(super) grant: GrantType<'a>,
     /// Signs the proofs of the request; `None` without DPoP.
     pub(super) prover: Option<&'a Prover>,
+    /// The token of another credential, in its header; empty where none is needed.
+    pub(super) authorization: HeaderMap,
+    /// The end of the time for the whole call.
+    pub(super) deadline: Instant,
     pub(super) connector: &'a Connector,
 }
 
@@ -45,6 +50,14 @@ pub(super) struct EndpointAnswer {
     pub(super) issued: Result<IssuedToken, TokenError>,
     /// Set if the server asked for a nonce first.
     pub(super) nonce_required: bool,
+}
+
+impl EndpointAnswer {
+    /// Tells whether the server refused what authorizes the request.
+    pub(super) fn is_unauthorized(&self) -> bool {
+        let refused = self.issued.as_ref().err().and_then(TokenError::response);
+        refused.is_some_and(|response| response.status == StatusCode::UNAUTHORIZED)
+    }
 }
 
 /// The reason why there is no answer.
@@ -80,16 +93,18 @@ impl EndpointCall<'_> {
     /// Makes the request once. `nonce_required` of the answer is set if it has a nonce.
     async fn once(&self) -> Result<EndpointAnswer, EndpointCallError> {
         let (endpoint, auth) = (self.endpoint, self.auth);
-        let Credential { dialect, policy, .. } = self.credential;
+        let dialect = &self.credential.dialect;
         let sent = Moment::now();
         let request =
             ClientRequest { endpoint, dialect, auth, client: self.client, now: sent.wall };
         let mut request = request.token(self.grant, self.scopes)?;
+        request.headers_mut().extend(self.authorization.clone());
         let origin = self.connector.origin().to_string();
         if let Some(prover) = self.prover {
             attach_proof(prover, &origin, &mut request)?;
         }
-        let limits = Limits { time: policy.timeout, body_bytes: MAX_RESPONSE_BYTES };
+        let time = self.deadline.saturating_duration_since(Instant::now());
+        let limits = Limits { time, body_bytes: MAX_RESPONSE_BYTES };
         let answer = control::call(self.connector, request, limits, token_response::is_whole);
         let (parts, body) = answer.await?.response.into_parts();
         let nonce_required =

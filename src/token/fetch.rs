@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::bearer::Bearer;
 use super::client_identity::LoadError;
 use super::client_secret::LoadedCredentials;
 use super::credential::{Binding, Credential};
@@ -19,7 +20,9 @@ use super::endpoint_call::{EndpointAnswer, EndpointCall, EndpointCallError};
 use super::endpoint_client::{MAX_RESPONSE_BYTES, connector};
 use super::fingerprint::Fingerprint;
 use super::issuer::Issuer;
+use super::other_token::{OtherToken, OtherTokenError};
 use super::schedule::MIN_CALL_INTERVAL;
+use super::token_cell::Reader;
 use crate::clock::{Moment, seconds};
 use crate::net::control::{self, CallError, Limits};
 use crate::net::tls::ClientIdentity;
@@ -46,7 +49,7 @@ pub struct Fetched {
     /// The seconds by which the server's clock is ahead of ours, for an answer with a `Date`.
     pub clock_offset: Option<f64>,
     /// The secret that the server accepted; `None` for a refresh grant, which may go without one, and for
-    /// a token exchange, whose subject token changes by itself.
+    /// a request that another token authorizes, which changes by itself.
     pub secret: Option<Fingerprint>,
     /// The client certificate to which the token is bound; `None` for a token that is not bound.
     pub identity: Option<Arc<ClientIdentity>>,
@@ -79,8 +82,14 @@ pub trait MakeFetch {
     /// The type that it makes.
     type Fetch: Fetch;
 
-    /// The source of one token.
-    fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Self::Fetch;
+    /// The source of one token. `via` reads the token that authorizes its token requests, where the
+    /// credential names one.
+    fn make_fetch(
+        &mut self,
+        credential: &Arc<Credential>,
+        scopes: &ScopeSet,
+        via: Option<Reader>,
+    ) -> Self::Fetch;
 }
 
 /// The server of a credential.
@@ -96,6 +105,8 @@ pub struct TokenClient {
     server: TokenServer,
     credential: Arc<Credential>,
     scopes: ScopeSet,
+    /// The token that authorizes the requests.
+    via: Option<OtherToken>,
     store: Arc<Store>,
     dpop: Option<Arc<Dpop>>,
     /// The private key that the server accepted last, with the client id. While a key that replaced it
@@ -109,10 +120,11 @@ impl TokenClient {
         server: TokenServer,
         credential: Arc<Credential>,
         scopes: ScopeSet,
+        via: Option<OtherToken>,
         store: Arc<Store>,
         dpop: Option<Arc<Dpop>>,
     ) -> Self {
-        Self { server, credential, scopes, store, dpop, accepted: Mutex::default() }
+        Self { server, credential, scopes, via, store, dpop, accepted: Mutex::default() }
     }
 }
 
@@ -258,7 +270,16 @@ impl TokenClient {
         refresh: Option<&Sensitive>,
         suppressed: Option<Fingerprint>,
     ) -> Result<Fetched, FetchError> {
-        let secret = loaded.fingerprint;
+        let deadline = Instant::now() + self.credential.policy.timeout;
+        let via = match &self.via {
+            Some(via) => Some(via.token(deadline).await?),
+            None => None,
+        };
+        // A new token of the other credential is another proof, which a refusal of the last one leaves open.
+        let secret = match &via {
+            Some(token) => Fingerprint::of((loaded.fingerprint, token.token_bytes())),
+            None => loaded.fingerprint,
+        };
         if suppressed == Some(secret) {
             return Err(FetchError::SecretSuppressed);
         }
@@ -268,7 +289,7 @@ impl TokenClient {
             Some(dpop) => Some(dpop.prover(loaded.dpop_key.as_ref()).map_err(FetchError::Dpop)?),
             None => None,
         };
-        let call = EndpointCall {
+        let mut call = EndpointCall {
             credential: &self.credential,
             endpoint: &endpoint,
             auth,
@@ -276,6 +297,8 @@ impl TokenClient {
             scopes: &self.scopes,
             grant: refresh.map_or_else(|| GrantType::of(dialect), GrantType::RefreshToken),
             prover: prover.as_ref(),
+            authorization: authorization_of(via.as_deref()),
+            deadline,
             connector: &connector(&self.credential, &endpoint, loaded.identity.as_deref())?,
         };
         let kind = match refresh {
@@ -283,7 +306,20 @@ impl TokenClient {
             None => dialect.grant.kind(),
         };
         let refused = |error| FetchError::Refused { error, secret, grant: kind };
-        let EndpointAnswer { sent, issued, .. } = call.make().await?;
+        let mut answer = call.make().await?;
+        if let (Some(source), Some(token)) = (&self.via, via)
+            && answer.is_unauthorized()
+        {
+            let refused = token.generation();
+            // Before the renewal: where one token is alive at a time, it waits until nobody uses the old one.
+            drop(token);
+            if let Some(newer) = source.renewed(refused, deadline).await {
+                tokio::time::sleep_until(answer.sent.mono + MIN_CALL_INTERVAL).await;
+                call.authorization = authorization_of(Some(&newer));
+                answer = call.make().await?;
+            }
+        }
+        let EndpointAnswer { sent, issued, .. } = answer;
         let issued = issued.map_err(refused)?;
         let received = SystemTime::now();
         let lifetime = lifetime(&issued, sent.wall, received, dialect.default_lifetime);
@@ -301,9 +337,10 @@ impl TokenClient {
         if refresh.is_none() {
             self.keep(loaded);
         }
-        // Subject tokens change by themselves: a new one is no rotation of the client's secret.
-        let proven = matches!(kind, GrantKind::RefreshToken | GrantKind::TokenExchange);
-        let secret = (!proven).then_some(secret);
+        // Subject tokens and those of another credential change by themselves: a new one is no rotation of
+        // the client's secret.
+        let changes = matches!(kind, GrantKind::RefreshToken | GrantKind::TokenExchange);
+        let secret = (!changes && self.via.is_none()).then_some(secret);
         Ok(Fetched { issued, lifetime, sent, clock_offset, secret, identity, prover, reread: None })
     }
 
@@ -340,10 +377,19 @@ impl TokenClient {
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, FetchError> {
         let connector = connector(&self.credential, endpoint, loaded.identity.as_deref())?;
-        let timeout = self.credential.policy.timeout;
-        let limits = Limits { time: timeout, body_bytes: MAX_RESPONSE_BYTES };
+        let limits =
+            Limits { time: self.credential.policy.timeout, body_bytes: MAX_RESPONSE_BYTES };
         Ok(control::call(&connector, request, limits, token_response::is_whole).await?.response)
     }
+}
+
+/// The header with the token of another credential.
+fn authorization_of(token: Option<&Bearer>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        token.attach(&mut headers);
+    }
+    headers
 }
 
 /// The seconds by which the server's clock is ahead of ours: its `Date`, which counts whole seconds,
@@ -372,6 +418,9 @@ pub enum FetchError {
     /// The issuer's metadata do not name the token endpoint: no call was made.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
+    /// The token of another credential that authorizes the request has not come.
+    #[error(transparent)]
+    OtherToken(#[from] OtherTokenError),
     /// No request can be made from these settings.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -430,6 +479,7 @@ impl FetchError {
             Self::Load(LoadError::Secret(_)) => "secret_unreadable",
             Self::SecretSuppressed => "secret_refused",
             Self::Discovery(_) => "issuer_metadata",
+            Self::OtherToken(_) => "token_unavailable",
             Self::Load(LoadError::ClientCertificate(_) | LoadError::CertificateSource(_)) => {
                 "client_certificate_unusable"
             }

@@ -6,7 +6,9 @@ use super::credential::{Credential, TokenSource};
 use super::dpop::DpopStates;
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch, TokenClient, TokenServer};
 use super::fingerprint::Fingerprint;
+use super::other_token::OtherToken;
 use super::static_token::StaticToken;
+use super::token_cell::Reader;
 use crate::oauth::{RevokedToken, ScopeSet};
 use crate::secret::Store;
 use crate::sensitive::Sensitive;
@@ -27,22 +29,29 @@ impl TokenClients {
 impl MakeFetch for TokenClients {
     type Fetch = TokenFetcher;
 
-    fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> TokenFetcher {
+    fn make_fetch(
+        &mut self,
+        credential: &Arc<Credential>,
+        scopes: &ScopeSet,
+        via: Option<Reader>,
+    ) -> TokenFetcher {
         for (reference, _) in credential.references() {
             self.store.register_counters(reference);
         }
         let dpop = credential.dpop.as_ref();
         let dpop = dpop.map(|settings| self.dpop.of(&credential.name, settings));
         let (credential, store) = (Arc::clone(credential), Arc::clone(&self.store));
+        let name = credential.via.as_ref().map(|via| Arc::clone(&via.credential.name));
+        let via = name.zip(via).map(|(name, reader)| OtherToken { name, reader });
         TokenFetcher(match credential.source.clone() {
             TokenSource::Endpoint(endpoint) => {
                 let server = TokenServer::Stated(endpoint);
-                let client = TokenClient::new(server, credential, scopes.clone(), store, dpop);
+                let client = TokenClient::new(server, credential, scopes.clone(), via, store, dpop);
                 Way::Request(Box::new(client))
             }
             TokenSource::Issuer(issuer) => {
                 let server = TokenServer::Discovered(issuer);
-                let client = TokenClient::new(server, credential, scopes.clone(), store, dpop);
+                let client = TokenClient::new(server, credential, scopes.clone(), via, store, dpop);
                 Way::Request(Box::new(client))
             }
             TokenSource::Static(reference) => Way::Read(StaticToken {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 /// A salted hash of a secret. Equal secrets have equal fingerprints within this process, and the
 /// secret cannot be found from one, because the salt is random in each process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u64);
 
 impl Fingerprint {

@@ -18,7 +18,7 @@ use super::gate::Gate;
 use super::handle::{ManagedToken, ManagerHandle};
 use super::metrics::TokenMetrics;
 use super::refresher::{Refresher, Retired};
-use super::spec::{TokenReaders, TokenSpec, Unions};
+use super::spec::{TokenReaders, TokenSpec, Unions, with_vias};
 use super::status::TokenStatus;
 use super::token_cell::{Reader, channel};
 use crate::oauth::{RevokedToken, ScopeSet};
@@ -50,6 +50,8 @@ struct Managed<F> {
     scopes: ScopeSet,
     number: usize,
     reader: Reader,
+    /// The reader of the token that authorizes its token requests.
+    via: Option<Reader>,
     status: Arc<Mutex<TokenStatus>>,
     gate: Arc<Gate>,
     stop: CancellationToken,
@@ -57,8 +59,12 @@ struct Managed<F> {
 }
 
 impl<F> Managed<F> {
-    fn serves(&self, spec: &TokenSpec) -> bool {
-        self.credential == spec.credential && self.scopes == spec.scopes
+    fn serves(&self, spec: &TokenSpec, via: Option<&Reader>) -> bool {
+        let same_via = match (&self.via, via) {
+            (Some(mine), Some(other)) => mine.reads_same(other),
+            (mine, other) => mine.is_none() && other.is_none(),
+        };
+        same_via && self.credential == spec.credential && self.scopes == spec.scopes
     }
 }
 
@@ -94,13 +100,14 @@ impl<M: MakeFetch> TokenManager<M> {
     /// tokens are kept too until [`commit`](Self::commit), so that a reload can be undone by applying
     /// the earlier specs. It must be called in the control plane's runtime, where the refreshers run.
     pub fn apply(&mut self, specs: Vec<TokenSpec>) -> TokenReaders {
+        let specs = with_vias(specs);
         let unions = Unions::of(&specs);
         self.leaving.append(&mut self.managed);
         let mut readers = TokenReaders::default();
         for spec in specs {
             // The key has the scopes of the route, the token those of its token request.
             let key = spec.key();
-            readers.0.insert(key, self.keep(&unions.effective(spec)));
+            readers.0.insert(key, self.keep(&unions.effective(spec), &unions));
         }
         for managed in &self.managed {
             let same = |other: &&Managed<_>| other.credential.name == managed.credential.name;
@@ -119,13 +126,16 @@ impl<M: MakeFetch> TokenManager<M> {
     }
 
     /// The reader of one token, whose refresher is kept or, for a new token, started.
-    fn keep(&mut self, spec: &TokenSpec) -> Reader {
-        if let Some(managed) = self.managed.iter().find(|managed| managed.serves(spec)) {
+    fn keep(&mut self, spec: &TokenSpec, unions: &Unions) -> Reader {
+        // First the token that authorizes its requests: with another reader the refresher is another.
+        let via = spec.via().map(|via| self.keep(&unions.effective(via), unions));
+        let serves = |managed: &Managed<_>| managed.serves(spec, via.as_ref());
+        if let Some(managed) = self.managed.iter().find(|managed| serves(managed)) {
             return managed.reader.clone();
         }
-        let managed = match self.leaving.iter().position(|managed| managed.serves(spec)) {
+        let managed = match self.leaving.iter().position(serves) {
             Some(at) => self.leaving.swap_remove(at),
-            None => self.start(spec),
+            None => self.start(spec, via),
         };
         let reader = managed.reader.clone();
         self.managed.push(managed);
@@ -166,7 +176,7 @@ impl<M: MakeFetch> TokenManager<M> {
         }
     }
 
-    fn start(&mut self, spec: &TokenSpec) -> Managed<M::Fetch> {
+    fn start(&mut self, spec: &TokenSpec, via: Option<Reader>) -> Managed<M::Fetch> {
         let TokenSpec { credential, scopes } = spec.clone();
         let number = self.free_number(&credential.name);
         let status = Arc::new(Mutex::new(TokenStatus::new(spec, number)));
@@ -178,7 +188,7 @@ impl<M: MakeFetch> TokenManager<M> {
         let gate = self.gate(&credential);
         let refresher = Refresher::new(
             spec,
-            self.make_fetch.make_fetch(&credential, &scopes),
+            self.make_fetch.make_fetch(&credential, &scopes, via.clone()),
             writer,
             endpoint,
             Arc::clone(&gate),
@@ -191,7 +201,7 @@ impl<M: MakeFetch> TokenManager<M> {
         });
         let refresher = refresher.replacing(replaced.and_then(|leaving| leaving.reader.peek()));
         let task = tokio::spawn(refresher.run(stop.clone()));
-        Managed { credential, scopes, number, reader, status, gate, stop, task }
+        Managed { credential, scopes, number, reader, via, status, gate, stop, task }
     }
 
     /// The gate of a credential. It outlives changes of everything but the client's id, secret,

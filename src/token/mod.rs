@@ -23,6 +23,7 @@ mod handover;
 pub mod issuer;
 pub mod manager;
 pub mod metrics;
+mod other_token;
 pub mod probe;
 mod refresh_log;
 pub mod refresher;

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -10,10 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::DATE;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
+use tokio::time::Instant;
 
 use super::client_identity::{LoadError, load_identity};
 use super::client_secret::{read_client, read_dpop_key};
-use super::credential::{Binding, Credential, TokenSource};
+use super::credential::{Binding, Credential, TokenSource, TokenVia};
 use super::discovery;
 use super::dpop::{Dpop, Prover};
 use super::endpoint_call::EndpointCall;
@@ -121,6 +123,7 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     let client = read_client(credential, None).await.map_err(LoadError::from);
     let client = client.map_err(FetchError::from)?;
     let prover = prover(credential).await?;
+    let authorization = authorization(credential).await?;
     let identity = load_identity(credential, None).await.map_err(FetchError::from)?;
     let connector = endpoint_client::connector(credential, &endpoint, identity.as_deref())
         .map_err(FetchError::from)?
@@ -133,6 +136,8 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
         scopes,
         grant: GrantType::of(dialect),
         prover: prover.as_ref(),
+        authorization,
+        deadline: Instant::now() + credential.policy.timeout,
         connector: &connector,
     };
     let answer = call.make().await.map_err(FetchError::from)?;
@@ -159,9 +164,24 @@ async fn prover(credential: &Credential) -> Result<Option<Prover>, FetchError> {
     prover.map(Some).map_err(FetchError::Dpop)
 }
 
+/// The header with the token that authorizes a token request, for a credential that needs one.
+async fn authorization(credential: &Credential) -> Result<HeaderMap, ProbeError> {
+    let mut headers = HeaderMap::new();
+    if let Some(TokenVia { credential, scopes }) = &credential.via {
+        let inner = Box::pin(probe(credential, scopes)).await;
+        let Probe { token, .. } = inner.map_err(|error| error.of(&credential.name))?;
+        let place = &credential.attach;
+        let header = token.header(&place.scheme).ok_or(FetchError::Header)?;
+        headers.insert(place.name.clone(), header);
+    }
+    Ok(headers)
+}
+
 /// The reason why no token came.
 #[derive(Debug)]
 pub struct ProbeError {
+    /// The other credential whose token did not come.
+    via: Option<Arc<str>>,
     error: FetchError,
     /// The server's description, or a note that it is withheld.
     description: String,
@@ -170,7 +190,7 @@ pub struct ProbeError {
 
 impl From<FetchError> for ProbeError {
     fn from(error: FetchError) -> Self {
-        Self { error, description: String::new(), offset: None }
+        Self { via: None, error, description: String::new(), offset: None }
     }
 }
 
@@ -189,7 +209,12 @@ impl ProbeError {
             None => String::new(),
         };
         let secret = Fingerprint::of(client.id.expose());
-        Self { error: FetchError::Refused { error, secret, grant }, description, offset }
+        Self { error: FetchError::Refused { error, secret, grant }, via: None, description, offset }
+    }
+
+    /// The same error as one of another credential, whose token is needed first.
+    fn of(self, name: &Arc<str>) -> Self {
+        Self { via: Some(Arc::clone(name)), ..self }
     }
 
     /// Tells whether the server refused the client itself, whatever its scopes.
@@ -210,6 +235,9 @@ impl ProbeError {
 
 impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.via {
+            write!(f, "there is no token of the credential {name}, which token_via names: ")?;
+        }
         write!(f, "{}{}", self.error, self.description)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::credential::{Credential, Grouping};
+use super::credential::{Credential, Grouping, TokenVia};
 use super::token_cell::{self, Reader};
 use crate::oauth::ScopeSet;
 
@@ -17,6 +17,12 @@ pub struct TokenSpec {
 }
 
 impl TokenSpec {
+    /// The token that authorizes the token requests of this one.
+    pub(super) fn via(&self) -> Option<Self> {
+        let TokenVia { credential, scopes } = self.credential.via.as_ref()?;
+        Some(Self { credential: Arc::clone(credential), scopes: scopes.clone() })
+    }
+
     /// The key under which [`TokenManager::apply`](super::TokenManager::apply) returns its reader.
     pub fn key(&self) -> TokenKey {
         TokenKey { credential: Arc::clone(&self.credential.name), scopes: self.scopes.clone() }
@@ -62,8 +68,20 @@ impl TokenReaders {
 /// Replaces the scopes of each token by those that its token request has: all of the credential's with
 /// `tokens = "union"`, and where the dialect sends no scopes.
 pub fn effective_specs(specs: Vec<TokenSpec>) -> Vec<TokenSpec> {
+    let specs = with_vias(specs);
     let unions = Unions::of(&specs);
     specs.into_iter().map(|spec| unions.effective(spec)).collect()
+}
+
+/// The specs, and those of the tokens that authorize their token requests.
+pub(super) fn with_vias(mut specs: Vec<TokenSpec>) -> Vec<TokenSpec> {
+    let mut at = 0;
+    while let Some(spec) = specs.get(at) {
+        let via = spec.via();
+        specs.extend(via.filter(|via| specs.iter().all(|known| known.key() != via.key())));
+        at += 1;
+    }
+    specs
 }
 
 /// The union of the scopes of all routes, for each credential whose routes share one token.

@@ -174,7 +174,12 @@ impl World {
 impl MakeFetch for Scripted {
     type Fetch = Fetcher;
 
-    fn make_fetch(&mut self, credential: &Arc<Credential>, scopes: &ScopeSet) -> Fetcher {
+    fn make_fetch(
+        &mut self,
+        credential: &Arc<Credential>,
+        scopes: &ScopeSet,
+        _: Option<Reader>,
+    ) -> Fetcher {
         let number = self.1.fetch_add(1, Ordering::Relaxed);
         let whose = format!("{}: {scopes}", credential.name);
         Fetcher { server: self.clone(), whose, number }
@@ -313,6 +318,7 @@ pub fn credential(policy: RefreshPolicy) -> Credential {
     Credential {
         name: "bank".into(),
         source: TokenSource::Endpoint(TokenEndpoint::parse("https://auth.example/token").unwrap()),
+        via: None,
         client_id: ClientIdSource::Referenced(Reference::Env("ID".into())),
         secret_headers: Vec::new(),
         client_secret: None,

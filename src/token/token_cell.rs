@@ -101,6 +101,11 @@ pub struct Reader(Arc<TokenCell>);
 pub struct Writer(Arc<TokenCell>);
 
 impl Reader {
+    /// True if both read the same cell.
+    pub(super) fn reads_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The held token, if it may still be sent and no renewal hands over. The caller's request counts as
     /// in flight until the guard is dropped.
     pub fn usable(&self, now: Moment) -> Option<TokenGuard> {

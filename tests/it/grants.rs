@@ -310,3 +310,122 @@ async fn a_static_token_that_cannot_be_read_or_sent_fails_its_credential_only() 
     let ended = verb(dir.path(), &["token", "a", "--reveal"]).await;
     assert_eq!((ended.code, ended.stdout.trim(), &*ended.stderr), (0, "by.hand.1", ""));
 }
+
+/// A token server of two steps: `/inner` issues tokens, and `/outer` takes the newest of them by GET.
+struct TwoSteps {
+    issued: Arc<Mutex<usize>>,
+    /// Authorization headers that reached `/outer` and the API, in their order.
+    seen: Arc<Mutex<Vec<String>>>,
+    auth: Service,
+    api: Service,
+}
+
+impl TwoSteps {
+    async fn start() -> Self {
+        let (issued, seen) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let (count, ledger) = (Arc::clone(&issued), Arc::clone(&seen));
+        let auth = Service::start(None, move |request: &Request<Bytes>| {
+            let sent = request.headers().get("authorization").map(|value| value.to_str().unwrap());
+            if request.uri().path() == "/inner" {
+                assert_eq!((sent, of(&form(request.body()), "client_id")), (None, "erp"));
+                *count.lock().unwrap() += 1;
+                let number = count.lock().unwrap();
+                return json(
+                    200,
+                    &format!(r#"{{"access_token":"in.{number}","token_type":"bearer","expires_in":3600}}"#),
+                );
+            }
+            let bare = request.body().is_empty() && !request.headers().contains_key("content-type");
+            assert!(request.method() == "GET" && bare && request.uri().query().is_none());
+            ledger.lock().unwrap().push(format!("outer {}", sent.unwrap_or("")));
+            match sent == Some(&format!("Bearer in.{}", count.lock().unwrap())) {
+                true => json(
+                    200,
+                    r#"{"authTokens":[{"type":"Bearer","value":"out.1","expires_in":"3600"}]}"#,
+                ),
+                false => json(401, "{}"),
+            }
+        })
+        .await;
+        let ledger = Arc::clone(&seen);
+        let api = Service::start(None, move |request: &Request<Bytes>| {
+            let token = request.headers().get("authorization").unwrap().to_str().unwrap();
+            ledger.lock().unwrap().push(format!("api {token}"));
+            Response::new(String::new())
+        })
+        .await;
+        Self { issued, seen, auth, api }
+    }
+
+    fn config(&self, dir: &TempDir, outer: &str) -> String {
+        let key = secret_file(dir.path(), "key", "s3cr3t");
+        let (auth, api) = (self.auth.addr, self.api.addr);
+        let text = format!(
+            "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+             [credentials.inner]\ntoken_url = \"http://{auth}/inner\"\nclient_id = \"erp\"\n\
+             client_secret.file = {key:?}\n\
+             [credentials.a]\npreset = \"sap-destination\"\ntoken_url = \"http://{auth}/outer\"\n\
+             token_via = \"inner\"\n{outer}\n\
+             [upstreams.a]\nurl = \"http://{api}\"\ncredential = \"a\"\n\
+             [[upstreams.a.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\"]\n"
+        );
+        std::fs::write(dir.path().join("bearer-proxy.toml"), &text).unwrap();
+        text
+    }
+
+    fn take_seen(&self) -> Vec<String> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_with_the_token_of_another_credential() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), TwoSteps::start().await);
+    let text = world.config(&dir, "");
+    let proxy = Proxy::start(&text).await;
+    proxy.wait_ready().await;
+    let mut app = client(proxy.addr).await;
+    assert_eq!(soon(app.request("GET", "/x", &[], b"")).await.status, 200);
+    // The inner token never reaches the API, and the outer one never a token server.
+    assert_eq!(world.take_seen(), ["outer Bearer in.1", "api Bearer out.1"]);
+
+    // The server knows a newer token of the other credential: that one is renewed, and the call repeated.
+    *world.issued.lock().unwrap() += 1;
+    refresh(&proxy).await;
+    proxy.wait_log(|line| line.contains("same token again").then_some(())).await;
+    assert_eq!(world.take_seen(), ["outer Bearer in.1", "outer Bearer in.3"]);
+
+    let ended = verb(dir.path(), &["check", "--live", "--fresh"]).await;
+    assert_eq!(ended.code, 0, "{}", ended.stdout);
+    let ended = verb(dir.path(), &["token", "a", "--reveal"]).await;
+    assert_eq!((ended.code, ended.stdout.trim()), (0, "out.1"), "{}", ended.stderr);
+
+    // A reload that replaces the other credential gives the outer one its new reader.
+    world.take_seen();
+    let changed = text.replace("/inner\"\n", "/inner\"\nmax_token_bytes = \"1KiB\"\n");
+    assert_ne!(changed, text);
+    std::fs::write(&proxy.config_path, changed).unwrap();
+    proxy.signal(rustix::process::Signal::HUP);
+    proxy.wait_log(|line| line.contains("configuration reloaded").then_some(())).await;
+    proxy.wait_ready().await;
+    assert_eq!(soon(app.request("GET", "/x", &[], b"")).await.status, 200);
+    let seen = world.take_seen();
+    assert!(seen[0].starts_with("outer Bearer in.") && seen[0] != "outer Bearer in.3", "{seen:?}");
+    assert!(!["in.1", "out.1", "s3cr3t"].iter().any(|secret| proxy.log().contains(secret)));
+}
+
+#[tokio::test]
+async fn without_the_other_token_no_request_is_made_and_the_cause_is_told() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), TwoSteps::start().await);
+    let text = world.config(&dir, "timeouts = { total = \"1s\", connect = \"1s\" }\n");
+    std::fs::remove_file(dir.path().join("key")).unwrap();
+    let proxy = Proxy::start(&text).await;
+    let words = "there is no token of the credential inner, which token_via names";
+    proxy.wait_log(|line| line.contains(words).then_some(())).await;
+    let mut app = client(proxy.addr).await;
+    let answer = soon(app.request("GET", "/x", &[], b"")).await;
+    assert_eq!((answer.status, &answer.json()["code"]), (503, &"token_unavailable".into()));
+    assert!(world.take_seen().is_empty());
+    let ended = verb(dir.path(), &["token", "a"]).await;
+    assert!(ended.code == 1 && ended.stderr.contains(words), "{}", ended.stderr);
+}
