@@ -289,3 +289,49 @@ async fn tokens_are_revoked_at_the_end() {
     assert!(soon(story.proxy.wait_exit()).await.success());
     assert!(!story.server.is_active(&token).await);
 }
+
+#[tokio::test]
+async fn tokens_are_bound_to_a_key_that_each_request_proves() {
+    let secrets = tempfile::tempdir().unwrap();
+    let clients = ["ES256", "EdDSA"].map(|id| {
+        json!({
+            "client_id": id, "client_secret": SECRET, "dpop_bound_access_tokens": true,
+            "token_endpoint_auth_method": "client_secret_post",
+        })
+    });
+    let Some(server) = Server::start(clients.to_vec().into()).await else { return };
+    let key = secret_file(secrets.path(), "key", SECRET);
+    let mut text =
+        "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n"
+            .to_owned();
+    for id in ["ES256", "EdDSA"] {
+        text += &format!(
+            "[credentials.{id}]\ntoken_url = \"{issuer}/token\"\nclient_id = \"{id}\"\n\
+             client_secret.file = {key:?}\nclient_auth = \"client_secret_post\"\n\
+             dpop.algorithm = \"{id}\"\n\
+             [upstreams.{id}]\nurl = \"{issuer}/api\"\ncredential = \"{id}\"\nmount = \"/{id}\"\n\
+             [[upstreams.{id}.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"POST\"]\n\
+             scopes = [\"{SCOPE}\"]\n",
+            issuer = server.issuer,
+        );
+    }
+    let proxy = Proxy::start(&text).await;
+    soon(proxy.wait_ready()).await;
+    // The token server asked for a nonce before it issued a token.
+    server.wait_told("refused", 1).await;
+    let mut app = client(proxy.addr).await;
+    for id in ["ES256", "EdDSA"] {
+        for round in 0..2 {
+            let target = format!("/{id}/pay?round={round}");
+            let answer = soon(app.request("POST", &target, &[], b"42 EUR")).await;
+            assert_eq!((answer.status, answer.text()), (200, "42 EUR".to_owned()), "{id} {round}");
+            assert_eq!(answer.header("dpop-nonce"), None);
+        }
+    }
+    // Each key was asked for a nonce once.
+    server.wait_told("api", 6).await;
+    let told = server.told.borrow().clone();
+    let asked: Vec<_> = told.iter().filter(|line| line.starts_with("api")).collect();
+    let once = ["api use_dpop_nonce", "api served", "api served"];
+    assert_eq!(asked, [once, once].concat());
+}

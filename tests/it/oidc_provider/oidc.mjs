@@ -1,10 +1,11 @@
 // A real authorization server, npm oidc-provider, for the stories of tests/it/oidc_provider.rs. Its clients
 // come as JSON in argv, and with a folder of ca.pem, server.pem and server.key it speaks TLS and asks for client
 // certificates; what happens is told on stdout, one word and its facts per line.
-import { X509Certificate, generateKeyPairSync } from 'node:crypto';
+import { X509Certificate, hash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
+import { EmbeddedJWK, calculateJwkThumbprint, jwtVerify } from 'jose';
 import Provider from 'oidc-provider';
 
 // A client that names a file gets a key pair: the private half is written there.
@@ -56,6 +57,34 @@ const mTLS = {
   certificateAuthorized: (context) => context.socket.authorized,
   certificateSubjectMatches: (context, _property, expected) => peer(context).checkHost(expected) !== undefined,
 };
+// An API below /api that takes tokens bound to a key, with a proof that has its nonce.
+const nonce = randomBytes(16).toString('base64url');
+const seen = new Set();
+async function refusal(provider, issuer, request) {
+  const [scheme, token] = (request.headers.authorization ?? '').split(' ');
+  const known = scheme === 'DPoP' && (await provider.ClientCredentials.find(token));
+  if (!known) return 'invalid_token';
+  const proof = await jwtVerify(request.headers.dpop, EmbeddedJWK, { typ: 'dpop+jwt', maxTokenAge: '60 s' });
+  const { jti, htm, htu, ath, nonce: given } = proof.payload;
+  if (given !== nonce) return 'use_dpop_nonce';
+  const right =
+    htm === request.method &&
+    htu === issuer + new URL(request.url, issuer).pathname &&
+    ath === hash('sha256', token, 'base64url') &&
+    known.jkt === (await calculateJwkThumbprint(proof.protectedHeader.jwk)) &&
+    !seen.has(jti);
+  seen.add(jti);
+  return right ? undefined : 'invalid_dpop_proof';
+}
+async function api(provider, issuer, request, response) {
+  let body = '';
+  for await (const piece of request) body += piece;
+  const error = await refusal(provider, issuer, request).catch(() => 'invalid_dpop_proof');
+  const challenge = error && { 'www-authenticate': `DPoP algs="ES256 EdDSA", error="${error}"` };
+  response.writeHead(error ? 401 : 200, { 'dpop-nonce': nonce, ...challenge }).end(body);
+  console.log('api', error ?? 'served');
+}
+
 const certificateMethods = folder ? ['tls_client_auth', 'self_signed_tls_client_auth'] : [];
 server.listen(0, '127.0.0.1', () => {
   const { port } = server.address();
@@ -67,6 +96,7 @@ server.listen(0, '127.0.0.1', () => {
     features: {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
+      dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
       introspection: { enabled: true },
       mTLS: folder ? mTLS : { enabled: false },
       resourceIndicators,
@@ -78,6 +108,8 @@ server.listen(0, '127.0.0.1', () => {
   provider.on('client_credentials.issued', () => console.log('issued'));
   provider.on('client_credentials.destroyed', () => console.log('destroyed'));
   provider.on('grant.error', (_context, error) => console.log('refused', error.message, error.error_detail));
-  server.on('request', provider.callback());
+  const serve = provider.callback();
+  server.on('request', (request, response) =>
+    request.url.startsWith('/api/') ? api(provider, issuer, request, response) : serve(request, response));
   console.log('up', issuer);
 });
