@@ -126,7 +126,9 @@ impl App {
                 reloader.serve(&mut signals, &mut child, log).await
             }
             Err(error) => {
-                tracing::error!(%error, "the command cannot be started");
+                let program =
+                    command.first().map(|program| tracing::field::display(program.display()));
+                tracing::error!(program, %error, "the command cannot be started");
                 ShutdownReason::Failed
             }
         };

@@ -68,7 +68,7 @@ pub struct Args {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Serve until a signal stops it (SIGTERM drains, a second one ends at once; SIGHUP reloads)
+    /// Serve until a signal stops it (SIGTERM drains, a second one ends at once; SIGHUP reloads, without a terminal)
     Run {
         /// Program to run beside the proxy: when it ends, the proxy ends with its exit code. Its environment
         /// has BEARER_PROXY_URL, BEARER_PROXY_URL_UPSTREAM and BEARER_PROXY_ADMIN_URL

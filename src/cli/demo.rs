@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use super::args::Demo;
 use super::exit::Exit;
-use super::output::{err, out};
+use super::output::{err, errln, out};
 use super::setup::{colors, program, quoted, runtime};
 use crate::app::App;
 use crate::config;
@@ -46,7 +46,13 @@ pub(super) fn demo(flags: &Demo) -> anyhow::Result<Exit> {
         };
         loaded.config.watch = None;
         loaded.config.log.requests.access = AccessLog::All;
-        let app = App::build(loaded.config).await?;
+        let app = match App::build(loaded.config).await {
+            Err(error) if error.is_address() => {
+                errln!("error: {error}\n  another port:  {} demo --port 6760", quoted(&program()));
+                return Ok(Exit::Address);
+            }
+            app => app?,
+        };
         let proxy = app.addresses().first().and_then(|all| all.first().copied());
         let admin = app.admin_addresses().first().copied();
         let (proxy, admin) = proxy.zip(admin).context("the demo has no listeners")?;

@@ -118,8 +118,10 @@ pub(super) fn presets(name: Option<&str>) -> anyhow::Result<Exit> {
     match name.and_then(presets::preset) {
         Some(preset) => out!("{}", keys_of(&preset))?,
         None => {
-            for preset in presets::all() {
-                outln!("{:14} {}", preset.name, preset.about)?;
+            let all = presets::all();
+            let width = all.iter().map(|preset| preset.name.len()).max().unwrap_or_default();
+            for preset in all {
+                outln!("{:width$}  {}", preset.name, preset.about)?;
             }
         }
     }

@@ -57,7 +57,8 @@ impl Banner {
         };
         let example = upstreams.iter().find_map(|upstream| {
             let route = upstream.routes.first()?;
-            Some(format!("{} {}{}", route.methods.first()?, upstream.mount, route.path))
+            let path = example_path(&route.path.to_string());
+            Some(format!("{} {}{path}", route.methods.first()?, upstream.mount))
         });
         let file = quoted(&config.path);
         Self { file, upstreams: upstreams.iter().map(line).collect(), example }
@@ -78,6 +79,17 @@ impl Banner {
         }
         text + "Ctrl-C stops it.\n\n"
     }
+}
+
+/// A path that a pattern matches, without the characters that mean something to a shell: `42` in each
+/// place that may hold any segment.
+fn example_path(pattern: &str) -> String {
+    let example = |segment: &str| match segment {
+        "**" => "42".to_owned(),
+        segment if segment.starts_with('{') => "42".to_owned(),
+        segment => segment.to_owned(),
+    };
+    pattern.split('/').map(example).collect::<Vec<_>>().join("/")
 }
 
 /// Most shells allow few open files at first, for programs that use select(2), and more on demand.

@@ -79,7 +79,7 @@ fn file(place: &Item<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(place.raw()?);
     if !path.is_absolute() {
         let label = "expected an absolute path, such as \"/run/secrets/client_secret\"";
-        place.fail(Diagnostic::error("this names no file").label(label).note(ROTATE));
+        place.fail(Diagnostic::error("this is no absolute path").label(label).note(ROTATE));
         return None;
     }
     Some(path)
