@@ -32,14 +32,15 @@
 //! * [`upstream`]: connections to upstreams. [`net`]: outbound connections and egress proxies. hyper and h2
 //!   speak HTTP on every connection; only the CONNECT exchange with an egress proxy is this crate's own
 //!   (`net/egress.rs`).
-//! * [`secret`]: sources of client secrets. [`x509`]: certificates and PEM files.
+//! * [`secret`]: sources of client secrets. `share` (feature `redis`): tokens that replicas share.
+//!   [`x509`]: certificates and PEM files.
 //! * [`config`]: TOML in, typed settings out. [`diagnostics`]: the problems of a file, found and rendered.
 //! * [`admin`], [`telemetry`]: probes, metrics and logs for operators.
 //! * [`app`]: composition. [`cli`]: the commands. [`sandbox`]: the fake servers of `demo` and of the tests.
 //!
 //! A folder imports only folders further right in this list, never its neighbours
 //! (`tests/tidy.rs` checks it):
-//! cli → app → config → {proxy, admin} → {token, upstream, server} → {listen, secret} → {net} →
+//! cli → app → config → {proxy, admin} → {token, upstream, server} → {listen, secret, share} → {net} →
 //! {x509, route, oauth, telemetry, diagnostics} → {body, cleartext, clock, sensitive}. `sandbox` uses none of them.
 //!
 //! # Invariants
@@ -99,6 +100,8 @@ pub mod net;
 
 pub mod listen;
 pub mod secret;
+#[cfg(feature = "redis")]
+pub mod share;
 
 pub mod server;
 pub mod token;

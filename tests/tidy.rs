@@ -18,7 +18,7 @@ const RANKS: [&[&str]; 9] = [
     &["config"],
     &["proxy", "admin"],
     &["token", "upstream", "server"],
-    &["listen", "secret"],
+    &["listen", "secret", "share"],
     &["net"],
     &["x509", "route", "oauth", "telemetry", "diagnostics"],
     &["body", "cleartext", "clock", "sensitive"],

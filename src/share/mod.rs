@@ -1,0 +1,12 @@
+//! Tokens that replicas share through a Redis or Valkey server (feature `redis`), as values and rules. Nothing
+//! here is connected to a server yet, and no setting uses it.
+//!
+//! [`names`] makes the keys of the store, which tell nothing of the client or the server; [`shared_token`] is a
+//! token as replicas exchange it; [`sealing`] encrypts it for one key, generation and owner.
+
+pub mod names;
+pub mod sealing;
+pub mod shared_token;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! `SharingKeys`: shared tokens are sealed with AES-256-GCM, so that neither the store nor who reads its
+//! files or its wire has a token.
+//!
+//! The associated data of a value are its name, its generation and its owner: a value that was put in the
+//! place of another, or that was put back after a newer one, does not open.
+
+use std::cmp::Ordering;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::{hkdf, hmac};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::names::{TokenIdentity, TokenName};
+use super::shared_token::{FormError, SharedToken};
+use crate::sensitive::Sensitive;
+
+/// Length of a configured key.
+const KEY_LEN: usize = 32;
+/// Longest id of a key.
+const MAX_ID_LEN: usize = 64;
+/// The first byte of a sealed value.
+const SEALED: u8 = 1;
+/// The salt of the keys that are derived from a configured one.
+const SALT: &[u8] = b"bearer-proxy share 1";
+
+/// The keys of a configuration: the first one seals, all of them open.
+pub struct SharingKeys {
+    first: SharingKey,
+    others: Vec<SharingKey>,
+}
+
+struct SharingKey {
+    id: String,
+    seal: RandomizedNonceKey,
+    name: hmac::Key,
+}
+
+/// The place of a sealed value. It opens in this place only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedPlace<'a> {
+    /// The prefix of the store's keys.
+    pub prefix: &'a str,
+    /// The name of the token.
+    pub name: &'a TokenName,
+    /// The generation of the token.
+    pub generation: u64,
+    /// The replica that published it.
+    pub owner: &'a str,
+}
+
+/// The reason why keys cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// A key is not base64 of 32 bytes.
+    #[error("a key is 32 random bytes in base64, such as `openssl rand -base64 32` writes")]
+    Key,
+    /// An id is empty, too long, or there twice.
+    #[error("the id of a key is a text of 1 to 64 bytes that no other key has")]
+    Id,
+    /// There is no key.
+    #[error("at least one key is needed")]
+    None,
+}
+
+/// The reason why a sealed value cannot be used, by the label of its metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It was sealed with a key that this replica does not have.
+    Key,
+    /// It was changed, or does not belong in this place.
+    Tag,
+    /// A newer version of the program wrote it.
+    Newer,
+    /// It is not a sealed value.
+    Malformed,
+}
+
+impl Unreadable {
+    /// The `reason` label of the metric.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Tag => "tag",
+            Self::Newer | Self::Malformed => "format",
+        }
+    }
+}
+
+impl SharingKeys {
+    /// Keys in the order of the configuration, each with its id.
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub fn new<'a>(
+        keys: impl IntoIterator<Item = (&'a str, &'a Sensitive)>,
+    ) -> Result<Self, KeyError> {
+        let mut made: Vec<SharingKey> = Vec::new();
+        for (id, key) in keys {
+            if id.is_empty() || id.len() > MAX_ID_LEN || made.iter().any(|other| other.id == id) {
+                return Err(KeyError::Id);
+            }
+            made.push(SharingKey::new(id, key)?);
+        }
+        let mut made = made.into_iter();
+        let first = made.next().ok_or(KeyError::None)?;
+        Ok(Self { first, others: made.collect() })
+    }
+
+    /// The name of a token, made with the first key.
+    ///
+    /// # Errors
+    /// The identity cannot be written as JSON, which does not happen with text.
+    pub fn name(&self, identity: &TokenIdentity<'_>) -> Result<TokenName, serde_json::Error> {
+        TokenName::new(&self.first.name, identity)
+    }
+
+    /// Seals a token for its place with the first key. `None` if that fails, as it does where the system has
+    /// no randomness.
+    pub fn seal(&self, token: &SharedToken, place: SealedPlace<'_>) -> Option<Vec<u8>> {
+        let mut bytes = token.to_bytes().ok()?;
+        // With room for the tag, so that no copy of the plain text is left behind.
+        bytes.reserve_exact(AES_256_GCM.tag_len());
+        let aad = Aad::from(place.associated_data());
+        let nonce = self.first.seal.seal_in_place_append_tag(aad, &mut *bytes).ok()?;
+        let id = self.first.id.as_bytes();
+        let header = [SEALED, u8::try_from(id.len()).ok()?];
+        Some([&header, id, nonce.as_ref(), &bytes].concat())
+    }
+
+    /// Opens a sealed value of a place.
+    ///
+    /// # Errors
+    /// See [`Unreadable`].
+    pub fn open(&self, sealed: &[u8], place: SealedPlace<'_>) -> Result<SharedToken, Unreadable> {
+        let (version, rest) = sealed.split_first().ok_or(Unreadable::Malformed)?;
+        match version.cmp(&SEALED) {
+            Ordering::Less => return Err(Unreadable::Malformed),
+            Ordering::Equal => {}
+            Ordering::Greater => return Err(Unreadable::Newer),
+        }
+        let (id_len, rest) = rest.split_first().ok_or(Unreadable::Malformed)?;
+        let (id, rest) =
+            rest.split_at_checked(usize::from(*id_len)).ok_or(Unreadable::Malformed)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN).ok_or(Unreadable::Malformed)?;
+        let mut keys = std::iter::once(&self.first).chain(&self.others);
+        let key = keys.find(|key| key.id.as_bytes() == id).ok_or(Unreadable::Key)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unreadable::Malformed)?;
+        let mut bytes = Zeroizing::new(sealed.to_vec());
+        let aad = Aad::from(place.associated_data());
+        let plain = key.seal.open_in_place(nonce, aad, &mut bytes).map_err(|_| Unreadable::Tag)?;
+        SharedToken::from_bytes(plain).map_err(|error| match error {
+            FormError::Newer => Unreadable::Newer,
+            FormError::Malformed => Unreadable::Malformed,
+        })
+    }
+}
+
+impl SharingKey {
+    fn new(id: &str, key: &Sensitive) -> Result<Self, KeyError> {
+        // With room for all: a buffer that grows leaves copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(key.len()));
+        STANDARD.decode_vec(key.expose().trim(), &mut bytes).map_err(|_| KeyError::Key)?;
+        if bytes.len() != KEY_LEN {
+            return Err(KeyError::Key);
+        }
+        let derive = |purpose: &'static [u8]| {
+            let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(&bytes);
+            let mut derived = Zeroizing::new([0; KEY_LEN]);
+            let info = [purpose];
+            let expanded = secret.expand(&info, hkdf::HKDF_SHA256).ok();
+            expanded.and_then(|okm| okm.fill(&mut *derived).ok()).ok_or(KeyError::Key)?;
+            Ok(derived)
+        };
+        let seal =
+            RandomizedNonceKey::new(&AES_256_GCM, &*derive(b"seal")?).map_err(|_| KeyError::Key)?;
+        let name = hmac::Key::new(hmac::HMAC_SHA256, &*derive(b"name")?);
+        Ok(Self { id: id.to_owned(), seal, name })
+    }
+}
+
+impl SealedPlace<'_> {
+    /// Each part with its length, so that no two places have the same bytes.
+    fn associated_data(&self) -> Vec<u8> {
+        let name = self.name.to_string();
+        let mut data = self.generation.to_be_bytes().to_vec();
+        for part in [self.prefix, &name, self.owner] {
+            data.extend((part.len() as u64).to_be_bytes());
+            data.extend(part.as_bytes());
+        }
+        data
+    }
+}
