@@ -2,11 +2,17 @@
 //! here is connected to a server yet, and no setting uses it.
 //!
 //! [`names`] makes the keys of the store, which tell nothing of the client or the server; [`shared_token`] is a
-//! token as replicas exchange it; [`sealing`] encrypts it for one key, generation and owner.
+//! token as replicas exchange it; [`sealing`] encrypts it for one key, generation and owner; [`protocol`] says
+//! what a replica does about the replies of the scripts that the store runs.
 
 pub mod names;
+pub mod protocol;
 pub mod sealing;
 pub mod shared_token;
 
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,8 @@ pub enum Unreadable {
     Key,
     /// It was changed, or does not belong in this place.
     Tag,
+    /// It is older than the token that this replica holds.
+    Rollback,
     /// A newer version of the program wrote it.
     Newer,
     /// It is not a sealed value.
@@ -83,6 +85,7 @@ impl Unreadable {
         match self {
             Self::Key => "key",
             Self::Tag => "tag",
+            Self::Rollback => "rollback",
             Self::Newer | Self::Malformed => "format",
         }
     }
