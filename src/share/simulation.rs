@@ -302,6 +302,7 @@ fn without_life(mut acquired: Acquired) -> Acquired {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that does nothing says so")]
 fn the_scripts_do_what_their_model_does() {
     let Some(server) = RedisServer::start() else {
         eprintln!("SKIPPED: redis-server is not installed; the scripts were not run");

@@ -85,7 +85,7 @@ impl Story {
 async fn app(proxy: std::net::SocketAddr, number: usize, stop: Arc<AtomicBool>) -> Vec<u16> {
     let (mut connection, mut others) = (client(proxy).await, Vec::new());
     let target = format!("/b{}/v1/x", number / 3);
-    let mut post = number % 2 == 0;
+    let mut post = number.is_multiple_of(2);
     while !stop.load(Ordering::Relaxed) {
         let (method, body) = if post { ("POST", &b"{}"[..]) } else { ("GET", &b""[..]) };
         let status = soon(connection.request(method, &target, &[], body)).await.status;
@@ -104,6 +104,7 @@ fn slow_down(banks: &[Bank]) {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the long run shows its numbers")]
 async fn no_request_notices_a_renewal() {
     let story = Story::begin(20, "one_live_token = true", "20s").await;
     slow_down(&story.banks);
