@@ -21,7 +21,7 @@ pub const FAIL: &str = include_str!("scripts/fail.lua");
 
 /// The reply to [`ACQUIRE`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Acquired {
+pub enum AcquireReply {
     /// The store has another token than the replica.
     Token(StoredValue),
     /// The store has no other token, and the replica did not ask for the lead.
@@ -49,7 +49,7 @@ pub struct StoredValue {
 
 /// The reply to [`PUBLISH`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
+pub enum PublishReply {
     /// The token is in the store.
     Accepted,
     /// A token of the same or a later epoch is there, with this generation.
@@ -109,17 +109,17 @@ impl Replica {
     }
 
     /// The step that follows from a reply to [`ACQUIRE`]. `opened` is the attempt to open the value of an
-    /// [`Acquired::Token`], and ignored for other replies.
-    pub fn on_acquired(&mut self, reply: &Acquired, opened: Result<(), Unreadable>) -> Step {
+    /// [`AcquireReply::Token`], and ignored for other replies.
+    pub fn on_acquired(&mut self, reply: &AcquireReply, opened: Result<(), Unreadable>) -> Step {
         match reply {
-            Acquired::Token(value) => self.on_value(value, opened),
+            AcquireReply::Token(value) => self.on_value(value, opened),
             // Offered by its publisher alone, and refused by the store if it still has it.
-            Acquired::NoOther => match &self.held {
+            AcquireReply::NoOther => match &self.held {
                 Some(held) if held.owner == self.id => Step::Offer(held.generation),
                 _ => Step::AskAgain(Duration::ZERO),
             },
-            Acquired::Held(left) | Acquired::Wait(left) => Step::AskAgain(*left),
-            Acquired::Lead(epoch) => Step::Request(*epoch),
+            AcquireReply::Held(left) | AcquireReply::Wait(left) => Step::AskAgain(*left),
+            AcquireReply::Lead(epoch) => Step::Request(*epoch),
         }
     }
 
@@ -145,8 +145,8 @@ impl Replica {
 
     /// Notes the reply to the publication of a token of an epoch. `true` if the replica uses that token; else
     /// it asks the store for the one that superseded it.
-    pub fn on_published(&mut self, epoch: u64, reply: Published) -> bool {
-        let accepted = reply == Published::Accepted;
+    pub fn on_published(&mut self, epoch: u64, reply: PublishReply) -> bool {
+        let accepted = reply == PublishReply::Accepted;
         if accepted {
             self.held = Some(HeldToken { generation: epoch, owner: self.id.clone() });
         }

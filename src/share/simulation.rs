@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::protocol::{
-    ACQUIRE, Acquired, FAIL, PUBLISH, Published, RENEW, Replica, Step, StoredValue,
+    ACQUIRE, AcquireReply, FAIL, PUBLISH, PublishReply, RENEW, Replica, Step, StoredValue,
 };
 use super::testing::{Acquire, StoreModel};
 
@@ -277,25 +277,25 @@ fn read(server: &mut BufReader<UnixStream>) -> Value {
     }
 }
 
-fn acquired(reply: &[Value]) -> Acquired {
+fn acquired(reply: &[Value]) -> AcquireReply {
     match &*reply[0].text() {
-        "token" => Acquired::Token(StoredValue {
+        "token" => AcquireReply::Token(StoredValue {
             generation: reply[2].number(),
             owner: reply[3].text(),
             sealed: reply[4].text().into_bytes(),
             life_left: Duration::from_millis(reply[5].number()),
         }),
-        "none" => Acquired::NoOther,
-        "held" => Acquired::Held(Duration::from_millis(reply[2].number())),
-        "wait" => Acquired::Wait(Duration::from_millis(reply[2].number())),
-        "lead" => Acquired::Lead(reply[2].number()),
+        "none" => AcquireReply::NoOther,
+        "held" => AcquireReply::Held(Duration::from_millis(reply[2].number())),
+        "wait" => AcquireReply::Wait(Duration::from_millis(reply[2].number())),
+        "lead" => AcquireReply::Lead(reply[2].number()),
         other => panic!("{other}"),
     }
 }
 
 /// Without the life that is left, which a server counts by a clock of its own.
-fn without_life(mut acquired: Acquired) -> Acquired {
-    if let Acquired::Token(value) = &mut acquired {
+fn without_life(mut acquired: AcquireReply) -> AcquireReply {
+    if let AcquireReply::Token(value) = &mut acquired {
         value.life_left = Duration::ZERO;
     }
     acquired
@@ -371,8 +371,8 @@ fn the_scripts_do_what_their_model_does() {
                 );
                 seen.insert(reply[0].text());
                 let found = match &*reply[0].text() {
-                    "published" => Published::Accepted,
-                    _ => Published::Superseded(reply[2].number()),
+                    "published" => PublishReply::Accepted,
+                    _ => PublishReply::Superseded(reply[2].number()),
                 };
                 assert_eq!(found, expected, "{round}");
             }

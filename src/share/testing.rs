@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::protocol::{Acquired, Published, StoredValue};
+use super::protocol::{AcquireReply, PublishReply, StoredValue};
 
 const HOUR: u64 = 3_600_000;
 
@@ -35,13 +35,13 @@ pub struct Acquire<'a> {
 }
 
 impl StoreModel {
-    pub fn acquire(&mut self, now: u64, asked: &Acquire<'_>) -> Acquired {
+    pub fn acquire(&mut self, now: u64, asked: &Acquire<'_>) -> AcquireReply {
         let known = asked.generation;
         let other = self.generation == known && self.token_owner != asked.token_owner;
         if let Some((sealed, ends)) = self.value.as_ref().filter(|(_, ends)| *ends > now)
             && (self.generation > known || other)
         {
-            return Acquired::Token(StoredValue {
+            return AcquireReply::Token(StoredValue {
                 generation: self.generation,
                 owner: self.token_owner.clone(),
                 sealed: sealed.clone(),
@@ -49,27 +49,27 @@ impl StoreModel {
             });
         }
         if !asked.lead {
-            return Acquired::NoOther;
+            return AcquireReply::NoOther;
         }
         if let Some((owner, until)) = &self.lease
             && *until > now
             && owner != asked.replica
         {
-            return Acquired::Held(Duration::from_millis(until - now));
+            return AcquireReply::Held(Duration::from_millis(until - now));
         }
         let rotated = self.refused.as_ref().is_some_and(|refused| refused != asked.secret);
         if self.not_before > now && !rotated {
-            return Acquired::Wait(Duration::from_millis(self.not_before - now));
+            return AcquireReply::Wait(Duration::from_millis(self.not_before - now));
         }
         let hour = now / HOUR;
         let calls = if self.calls.0 == hour { self.calls.1 } else { 0 };
         if asked.budget > 0 && calls >= asked.budget {
-            return Acquired::Wait(Duration::from_millis((hour + 1) * HOUR - now));
+            return AcquireReply::Wait(Duration::from_millis((hour + 1) * HOUR - now));
         }
         self.calls = (hour, calls + 1);
         self.epoch = self.generation.max(known).max(self.epoch) + 1;
         self.lease = Some((asked.replica.to_owned(), now + asked.lease));
-        Acquired::Lead(self.epoch)
+        AcquireReply::Lead(self.epoch)
     }
 
     pub fn renew(&mut self, now: u64, replica: &str, epoch: u64, lease: u64) -> bool {
@@ -90,16 +90,16 @@ impl StoreModel {
         epoch: u64,
         sealed: &[u8],
         life: u64,
-    ) -> Published {
+    ) -> PublishReply {
         if self.generation >= epoch {
-            return Published::Superseded(self.generation);
+            return PublishReply::Superseded(self.generation);
         }
         self.value = Some((sealed.to_vec(), now + life));
         (self.generation, self.token_owner) = (epoch, replica.to_owned());
         (self.not_before, self.refused) = (now + 1000, None);
         self.epoch = self.epoch.max(epoch);
         self.lease.take_if(|(owner, _)| owner == replica);
-        Published::Accepted
+        PublishReply::Accepted
     }
 
     pub fn fail(&mut self, now: u64, replica: &str, wait: u64, refused: Option<&str>) -> bool {
