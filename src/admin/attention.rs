@@ -38,9 +38,11 @@ pub struct Attention {
     pub hint: String,
 }
 
-/// All points, those about tokens first.
+/// All points: a shortage of descriptors first, then those about tokens.
 pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> Vec<Attention> {
     let mut points = Points(Vec::new());
+    // First, since requests and token calls fail with it, whatever they concern.
+    points.open_files(report);
     points.unusable(tokens, now);
     tokens.iter().for_each(|token| points.token(token));
     report.upstreams.iter().for_each(|upstream| points.upstream(upstream, now));
@@ -257,6 +259,13 @@ impl Points {
                 self.add(format!("New values of {keys} are not in force."), "restart the program");
             }
         }
+        if report.log_lines_dropped > 0 {
+            let what = format!("{} lines are missing in the log.", report.log_lines_dropped);
+            self.add(what, "the reader of stderr is too slow, or log.level is too low");
+        }
+    }
+
+    fn open_files(&mut self, report: &StatusReport) {
         let OpenFiles { open, limit, needed } = report.open_files;
         if let Some((open, limit)) = open.zip(limit).filter(|(open, limit)| open * 10 > limit * 9) {
             self.add(format!("{open} of {limit} file descriptors are in use."), RAISE_LIMIT);
@@ -264,10 +273,6 @@ impl Points {
             let what =
                 format!("The limit of open files is {limit}, and the settings may need {needed}.");
             self.add(what, RAISE_LIMIT);
-        }
-        if report.log_lines_dropped > 0 {
-            let what = format!("{} lines are missing in the log.", report.log_lines_dropped);
-            self.add(what, "the reader of stderr is too slow, or log.level is too low");
         }
     }
 }

@@ -23,8 +23,9 @@ use super::workers::WorkerThreads;
 use crate::admin::Health as _;
 use crate::admin::service::Admin;
 use crate::clock::seconds;
+use crate::proxy::snapshot::SharedState;
+use crate::server::ShutdownPhase;
 use crate::server::settings::ShutdownSettings;
-use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::log::LogGuard;
 
 /// Time for requests in flight if the command has used up the drain timeout.
@@ -73,10 +74,10 @@ impl App {
         let _ = self.dropped_lines.set(log.dropped());
         let _ = self.recent_lines.set(log.recent());
         announcements::starting(&self.config, self.health.tokens().len());
-        let stop = self.shared.stop.clone();
+        let shared = self.shared.clone();
         let settings = self.config.connections;
-        let (limit, shared) = (&self.connection_limit, &self.shared);
-        let workers = WorkerThreads::spawn(self.sockets, settings, limit, shared)
+        let limit = &self.connection_limit;
+        let workers = WorkerThreads::spawn(self.sockets, settings, limit, &shared)
             .inspect_err(|error| tracing::error!(%error, "a worker thread cannot be started"));
         let Ok(workers) = workers else { return RunOutcome::Failed };
         let pages = Admin::new(Arc::clone(&self.health) as _, self.registry);
@@ -136,15 +137,21 @@ impl App {
         systemd::stopping();
         let settings = reloader.shutdown();
         let Reloader { workers, manager, admin_listeners, listeners, .. } = reloader;
+        let mut cut = 0;
         let outcome = match reason {
             ShutdownReason::Failed => RunOutcome::Failed,
             reason => {
-                let mut drained = std::pin::pin!(drain(reason, settings, &stop, workers, child));
+                let mut drained = std::pin::pin!(drain(reason, settings, &shared, workers, child));
                 tokio::select! {
-                    outcome = &mut drained => outcome,
+                    (outcome, left) = &mut drained => {
+                        cut = left;
+                        outcome
+                    }
                     () = second_signal(&mut signals) => {
+                        tracing::warn!("second signal: ending at once");
+                        cut = shared.metrics.requests_in_flight();
                         // Requests in flight are dropped, and each leaves its line in the log.
-                        stop.advance(ShutdownPhase::Aborting);
+                        shared.stop.advance(ShutdownPhase::Aborting);
                         let _ = tokio::time::timeout(LAST_LOG_LINES, drained).await;
                         RunOutcome::Interrupted
                     }
@@ -156,7 +163,13 @@ impl App {
         // Last, so that probes are answered until the end.
         admin_listeners.close().await;
         background.shutdown().await;
-        tracing::info!(outcome = outcome.as_str(), "stopped");
+        match (outcome, cut) {
+            (outcome, 0) => tracing::info!(outcome = outcome.as_str(), "stopped"),
+            (RunOutcome::Interrupted, _) => {
+                tracing::warn!(outcome = outcome.as_str(), requests_cut = cut, "stopped");
+            }
+            _ => tracing::warn!(outcome = "cut", requests_cut = cut, "stopped"),
+        }
         outcome
     }
 }
@@ -209,14 +222,15 @@ enum ShutdownReason {
 }
 
 /// Ends the command first, because it may need the proxy for that. Then stops accepting, after the lame
-/// duck period if there is no command, and waits for requests in flight.
+/// duck period if there is no command, and waits for requests in flight. Returns with the outcome the
+/// number of requests that the drain timeout cut.
 async fn drain(
     reason: ShutdownReason,
     settings: ShutdownSettings,
-    stop: &StopSignal,
+    SharedState { stop, metrics, .. }: &SharedState,
     workers: WorkerThreads,
     mut child: ChildProcess,
-) -> RunOutcome {
+) -> (RunOutcome, u64) {
     let deadline = Instant::now() + settings.drain_timeout;
     let code = match reason {
         ShutdownReason::Signal(signal) => tokio::select! {
@@ -245,12 +259,14 @@ async fn drain(
     );
     stop.advance(ShutdownPhase::Finishing);
     let mut joined = std::pin::pin!(workers.join());
+    let mut cut = 0;
     if tokio::time::timeout(drain_timeout, &mut joined).await.is_err() {
+        cut = metrics.requests_in_flight();
         tracing::warn!("drain timeout reached; aborting in-flight requests");
         stop.advance(ShutdownPhase::Aborting);
         joined.await;
     }
-    code.map_or(RunOutcome::Drained, RunOutcome::Command)
+    (code.map_or(RunOutcome::Drained, RunOutcome::Command), cut)
 }
 
 /// Completes at the next signal other than SIGHUP: reloads are over.

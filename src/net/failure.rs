@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Origin;
 use super::connect::ConnectReport;
 use super::egress::{TunnelError, TunnelProxy};
-use super::poll::lacks_descriptor;
+use super::poll::{lacks_descriptor, lacks_resource};
 use super::resolve::DnsError;
 use crate::x509::certificate::Certificate;
 use crate::x509::diagnosis;
@@ -63,6 +63,8 @@ pub struct ConnectError {
     answer: Option<String>,
     /// True if the machine refused the connection: nothing listens there.
     refused: bool,
+    /// True if this process or machine has no descriptor or memory left for a connection.
+    local: bool,
     /// True if the server's certificate was rejected.
     certificate_rejected: bool,
     reached: Option<Box<ConnectReport>>,
@@ -82,6 +84,7 @@ impl ConnectError {
             hint,
             answer: None,
             refused: false,
+            local: false,
             certificate_rejected: false,
             reached: None,
         }
@@ -123,7 +126,7 @@ impl ConnectError {
             // The system's resolver says anything then, such as that a device is busy.
             false => {
                 let message = format!("the name {host} cannot be resolved: too many open files");
-                Self::new(ConnectPhase::Dns, message, Some(FILES_HINT))
+                Self { local: true, ..Self::new(ConnectPhase::Dns, message, Some(FILES_HINT)) }
             }
         }
     }
@@ -132,18 +135,21 @@ impl ConnectError {
     pub(super) fn tcp(host: &str, authority: &str, error: &(dyn StdError + 'static)) -> Self {
         let mut source = Some(error);
         let mut last = error.to_string();
-        let mut refused = false;
+        let (mut refused, mut local) = (false, None);
         while let Some(current) = source {
             if let Some(dns) = current.downcast_ref::<DnsError>() {
                 return Self::dns(host, dns);
             }
-            refused |= current.downcast_ref().is_some_and(is_refusal);
+            let io_error = current.downcast_ref::<io::Error>();
+            refused |= io_error.is_some_and(is_refusal);
+            local = local.or(io_error.filter(|error| lacks_resource(error)).map(local_hint));
             last = current.to_string();
             source = current.source();
         }
-        let hint = refused.then_some("nothing listens there: check host and port");
+        let refusal = refused.then_some("nothing listens there: check host and port");
+        let (hint, local) = (local.or(refusal), local.is_some());
         let message = format!("no connection to {authority}: {last}");
-        Self { refused, ..Self::new(ConnectPhase::Tcp, message, hint) }
+        Self { refused, local, ..Self::new(ConnectPhase::Tcp, message, hint) }
     }
 
     /// An origin in the clear leads to an address beyond the cluster.
@@ -192,6 +198,12 @@ impl ConnectError {
         }
     }
 
+    /// True if this process or machine has no descriptor or memory left, which says nothing about the
+    /// server.
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// A remedy, if one is known.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
@@ -200,6 +212,7 @@ impl ConnectError {
     /// The proxy error type of RFC 9209 section 2.3.
     pub fn proxy_error(&self) -> &'static str {
         match (self.phase, self.timed_out) {
+            _ if self.local => "proxy_internal_error",
             (ConnectPhase::Dns, true) => "dns_timeout",
             (ConnectPhase::Dns, false) => "dns_error",
             (_, true) => "connection_timeout",
@@ -223,6 +236,11 @@ impl ConnectError {
 const DNS_HINT: &str = "check the host name, and the DNS of this machine or pod";
 
 const FILES_HINT: &str = "raise the limit of open files (LimitNOFILE, ulimit -n)";
+
+/// The remedy for an error that `lacks_resource` accepts.
+fn local_hint(error: &io::Error) -> &'static str {
+    if lacks_descriptor(error) { FILES_HINT } else { "this machine has no memory left for it" }
+}
 
 /// True if the process may open another file.
 fn has_file_descriptors() -> bool {

@@ -40,6 +40,16 @@ pub fn lacks_descriptor(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| EXHAUSTED.contains(&errno))
 }
 
+/// True for an error that says that this process or machine has no descriptor or memory left, so that it
+/// says nothing about the peer (socket(2), connect(2)).
+pub fn lacks_resource(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if matches!(Errno::from_io_error(error), Some(Errno::NOMEM | Errno::NOBUFS)) {
+        return true;
+    }
+    lacks_descriptor(error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +59,8 @@ mod tests {
         let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
         assert!(lacks_descriptor(&error(Errno::MFILE)) && lacks_descriptor(&error(Errno::NFILE)));
         assert!(!lacks_descriptor(&error(Errno::NOMEM)));
+        assert!(lacks_resource(&error(Errno::MFILE)) && lacks_resource(&error(Errno::NOMEM)));
+        assert!(!lacks_resource(&error(Errno::CONNREFUSED)));
         assert!(!lacks_descriptor(&io::ErrorKind::ConnectionAborted.into()));
     }
 }

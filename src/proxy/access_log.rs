@@ -76,7 +76,8 @@ struct AnswerRecord {
     detail: Option<Cow<'static, str>>,
     /// Time from the head of the request to that of the response.
     after: Duration,
-    /// True if the upstream's response arrived whole; `None` for a rejection.
+    /// True if the upstream's response was read to its end; `None` for a rejection, and if the app left
+    /// before it got any of the response, which then was not read either.
     complete: Option<bool>,
     /// True if the upstream broke it off, or let it rest for too long. An app that leaves in the middle
     /// makes an answer incomplete too, and is no fault of anybody's.
@@ -327,8 +328,7 @@ impl AccessRecord {
             if answer.code.is_none() {
                 route.metrics.overhead(after.saturating_sub(self.upstream_time + self.waited));
             }
-            route.metrics.answered(&self.method, response.status(), after);
-            metrics.history().answered(now, response.status().is_server_error());
+            self.count_answer(route, response.status(), after, metrics.history());
         }
         // Streaming bodies are counted frame by frame.
         if response.body().is_whole() {
@@ -366,6 +366,7 @@ impl AccessRecord {
         if status.is_server_error() {
             let detail = format!("the upstream answered with status {}", status.as_u16());
             upstream.failed("upstream_status", &detail);
+            route.metrics.server_errors.inc();
             return Some(detail.into());
         }
         refusal.or(is_limit.then_some("the upstream wants fewer requests (rate limit)".into()))
@@ -373,7 +374,7 @@ impl AccessRecord {
 
     /// Notes a failed exchange in the state of its upstream, and each refusal among the recent ones.
     fn note_failure(&self, rejection: &Rejection, history: &RequestHistory) {
-        history.refused(|| {
+        let is_run = history.refused(|| {
             let route = self.route.as_ref();
             let upstream = route.map(|(upstream, _)| upstream.connection.name.to_string());
             RefusalRecord {
@@ -385,18 +386,79 @@ impl AccessRecord {
                 request_id: self.id.as_str().to_owned(),
             }
         });
-        if let (Code::Connect | Code::UpstreamReset | Code::UpstreamTimeout, Some((_, route))) =
-            (rejection.code, &self.route)
+        // What the proxy or an upstream did is a warning with each request, and apps may leave.
+        if is_run && rejection.code.status().is_client_error() && rejection.code != Code::ClientLeft
         {
+            tracing::warn!(
+                code = rejection.code.as_str(),
+                request_id = self.id.as_str(),
+                detail = &*rejection.detail,
+                "requests are refused: ten of this code within ten seconds"
+            );
+        }
+        if let Some((_, route)) = self.route.as_ref().filter(|_| rejection.concerns_upstream()) {
             route.metrics.upstream().failed(rejection.code.as_str(), &rejection.detail);
         }
+    }
+
+    /// The outcome of a request that was dropped before its response, which is counted: by a shutdown, or
+    /// because the client has left.
+    fn cut_short(&self, by_shutdown: bool) -> AnswerRecord {
+        let code = if by_shutdown { Code::CutByShutdown } else { Code::ClientLeft };
+        let detail = match (code, self.forwarded) {
+            (Code::ClientLeft, Forwarded::Yes | Forwarded::Unknown) => {
+                "the client closed its connection while the upstream's answer was awaited"
+            }
+            (Code::ClientLeft, Forwarded::No) => {
+                "the client closed its connection before the request was sent"
+            }
+            _ => code.title(),
+        };
+        let after = self.started.elapsed();
+        // Nothing is waited for before a route is found, so that a request without one is not dropped.
+        if let Some((_, route)) = &self.route {
+            let metrics = route.metrics.of_all();
+            metrics.rejected(code);
+            self.note_failure(&Rejection::new(code, detail), metrics.history());
+            self.count_answer(route, code.status(), after, metrics.history());
+        }
+        AnswerRecord {
+            status: code.status(),
+            code: Some(code),
+            detail: Some(detail.into()),
+            after,
+            complete: None,
+            broke_off: false,
+            refused: false,
+        }
+    }
+
+    /// True if the upstream answered, and the app did not get the whole answer.
+    fn is_undelivered(&self) -> bool {
+        self.forwarded == Forwarded::Yes && self.delivery != Some(Delivery::Complete)
+    }
+
+    /// Counts an answer of a route, whoever made it.
+    fn count_answer(
+        &self,
+        route: &RoutePlan,
+        status: StatusCode,
+        after: Duration,
+        history: &RequestHistory,
+    ) {
+        route.metrics.answered(&self.method, status, after);
+        history.answered(self.started + after, status.is_server_error());
     }
 
     fn write(&self, answer: &AnswerRecord) {
         let AnswerRecord { status, code, detail, after, complete, broke_off, refused } = answer;
         let unsafe_method = !is_safe(&self.method);
         let client_left = *code == Some(Code::ClientLeft);
-        let failed = status.is_server_error() || code.is_some() && !client_left || *broke_off;
+        // An answer that concerns the token which it carried, or a limit: no plain 4xx.
+        let refused_us =
+            *refused && (self.bearer.is_some() || *status == StatusCode::TOO_MANY_REQUESTS);
+        let failed =
+            status.is_server_error() || code.is_some() && !client_left || *broke_off || refused_us;
         let wanted = match self.log.access {
             AccessLog::Off => false,
             AccessLog::Errors => failed,
@@ -416,12 +478,11 @@ impl AccessRecord {
             None => "no",
         };
         // The upstream has acted without the app knowing, or it is unknown whether it has acted.
-        let unsettled = unsafe_method
-            && (self.forwarded == Forwarded::Unknown
-                || self.forwarded == Forwarded::Yes && self.delivery != Some(Delivery::Complete));
+        let unsettled =
+            unsafe_method && (self.forwarded == Forwarded::Unknown || self.is_undelivered());
+        let undelivered = self.is_undelivered();
         let detail = detail.as_deref().or_else(|| {
-            (self.forwarded == Forwarded::Yes && self.delivery != Some(Delivery::Complete))
-                .then_some("the app did not get the whole answer of the upstream")
+            undelivered.then_some("the app did not get the whole answer of the upstream")
         });
         // A macro, since a `tracing` event has its level and its fields at compile time.
         macro_rules! line {
@@ -474,32 +535,21 @@ impl Drop for AccessRecord {
         // Asked at the end and not when the response was made: a response that was complete for hyper may
         // still be in our buffers when a second signal ends the program.
         let aborting = self.stop.phase() == ShutdownPhase::Aborting;
-        let mut answer = self.answer.take().unwrap_or_else(|| {
-            // Dropped before its response: by a shutdown, or because the client has left.
-            let code = if aborting { Code::CutByShutdown } else { Code::ClientLeft };
-            let detail = match (code, self.forwarded) {
-                (Code::ClientLeft, Forwarded::Yes | Forwarded::Unknown) => {
-                    "the client closed its connection while the upstream's answer was awaited"
-                }
-                (Code::ClientLeft, Forwarded::No) => {
-                    "the client closed its connection before the request was sent"
-                }
-                _ => code.title(),
-            };
-            AnswerRecord {
-                status: code.status(),
-                code: Some(code),
-                detail: Some(detail.into()),
-                after: self.started.elapsed(),
-                complete: None,
-                broke_off: false,
-                refused: false,
-            }
-        });
+        let mut answer = self.answer.take().unwrap_or_else(|| self.cut_short(aborting));
+        if self.delivery.is_none() && !answer.broke_off {
+            // It was not read to its end because nobody was there to get it, which says nothing about it.
+            answer.complete = answer.complete.filter(|complete| *complete);
+        }
         // A shutdown has cut the response of an upstream.
         if aborting && answer.code.is_none() && self.delivery != Some(Delivery::Complete) {
             answer.code = Some(Code::CutByShutdown);
             answer.detail.get_or_insert_with(|| Code::CutByShutdown.title().into());
+        }
+        if let Some((_, route)) = &self.route
+            && self.is_undelivered()
+            && !is_safe(&self.method)
+        {
+            route.metrics.undelivered.inc();
         }
         self.write(&answer);
     }

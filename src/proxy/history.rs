@@ -1,7 +1,7 @@
 //! The last hour for operators without Prometheus: responses by the minute, and the newest
 //! rejections. Its memory is bounded.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -11,6 +11,8 @@ use tokio::time::{Duration, Instant};
 const MINUTES: usize = 60;
 /// Refusals that are kept.
 const REFUSALS: usize = 50;
+/// Refusals of the same code that are a run, and the time in which they are.
+const RUN: (u64, Duration) = (10, Duration::from_secs(10));
 
 /// Counts and refusals; clones share them.
 #[derive(Clone)]
@@ -22,6 +24,8 @@ struct Inner {
     /// Finished minutes and the present one, the newest last.
     minutes: VecDeque<MinuteCount>,
     refusals: VecDeque<RefusalRecord>,
+    /// Begin and number of the refusals that are counted now, by their code.
+    runs: BTreeMap<&'static str, (Instant, u64)>,
 }
 
 /// Answers within one minute.
@@ -53,8 +57,8 @@ pub struct RefusalRecord {
 impl Default for RequestHistory {
     fn default() -> Self {
         let minutes = VecDeque::from([MinuteCount::default()]);
-        let (minute, refusals) = (Instant::now(), VecDeque::new());
-        Self(Arc::new(Mutex::new(Inner { minute, minutes, refusals })))
+        let (minute, refusals, runs) = (Instant::now(), VecDeque::new(), BTreeMap::new());
+        Self(Arc::new(Mutex::new(Inner { minute, minutes, refusals, runs })))
     }
 }
 
@@ -71,14 +75,23 @@ impl RequestHistory {
         }
     }
 
-    /// Keeps a refusal, if nothing else is kept at the same moment.
-    pub fn refused(&self, refusal: impl FnOnce() -> RefusalRecord) {
-        if let Ok(mut inner) = self.0.try_lock() {
-            if inner.refusals.len() == REFUSALS {
-                inner.refusals.pop_back();
-            }
-            inner.refusals.push_front(refusal());
+    /// Keeps a refusal, if nothing else is kept at the same moment. Returns true at the tenth of its code
+    /// within ten seconds, so at most once in that time.
+    pub fn refused(&self, refusal: impl FnOnce() -> RefusalRecord) -> bool {
+        let Ok(mut inner) = self.0.try_lock() else { return false };
+        let refusal = refusal();
+        let now = Instant::now();
+        let (since, count) = inner.runs.entry(refusal.code).or_insert((now, 0));
+        if now.saturating_duration_since(*since) >= RUN.1 {
+            (*since, *count) = (now, 0);
         }
+        *count += 1;
+        let is_run = *count == RUN.0;
+        if inner.refusals.len() == REFUSALS {
+            inner.refusals.pop_back();
+        }
+        inner.refusals.push_front(refusal);
+        is_run
     }
 
     /// The last hour by minutes, the newest last, and the newest refusals first.
@@ -124,6 +137,30 @@ mod tests {
         tokio::time::advance(Duration::from_secs(7200)).await;
         let (minutes, _) = history.snapshot(Instant::now());
         assert_eq!(minutes, [MinuteCount::default(); MINUTES]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_of_refusals_is_told_once_in_ten_seconds() {
+        let history = RequestHistory::default();
+        let refusal = |code| RefusalRecord {
+            at: SystemTime::now(),
+            code,
+            upstream: String::new(),
+            route: String::new(),
+            detail: String::new(),
+            request_id: String::new(),
+        };
+        let runs =
+            |code: &'static str| (0..25).filter(|_| history.refused(|| refusal(code))).count();
+        assert_eq!((runs("no_route"), runs("method")), (1, 1));
+        assert_eq!(runs("no_route"), 0, "within the same ten seconds");
+        tokio::time::advance(RUN.1).await;
+        assert_eq!(runs("no_route"), 1);
+        // Few are no run.
+        for _ in 0..30 {
+            tokio::time::advance(RUN.1).await;
+            assert!(!history.refused(|| refusal("no_route")));
+        }
     }
 
     #[test]

@@ -100,7 +100,11 @@ mod tests {
     fn what_an_egress_proxy_said_is_passed_on() {
         let check = |egress_answer: Option<&str>, expected: &str| {
             let egress_answer = egress_answer.map(str::to_owned);
-            let failure = ConnectFailure { proxy_error: "destination_unavailable", egress_answer };
+            let failure = ConnectFailure {
+                proxy_error: "destination_unavailable",
+                egress_answer,
+                is_local: false,
+            };
             let rejection = Rejection::new(Code::Connect, "").about_connect(failure);
             assert_eq!(problem(&rejection, "abc").headers()["proxy-status"], expected);
         };

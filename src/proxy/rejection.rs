@@ -33,6 +33,9 @@ pub struct ConnectFailure {
     pub proxy_error: &'static str,
     /// The status line of an egress proxy that refused: printable ASCII without quotes.
     pub egress_answer: Option<String>,
+    /// True if this process or machine had no descriptor or memory left, which is no failure of the
+    /// upstream.
+    pub is_local: bool,
 }
 
 impl Rejection {
@@ -72,6 +75,12 @@ impl Rejection {
     pub fn forwarded(mut self, forwarded: Forwarded) -> Self {
         self.forwarded = forwarded;
         self
+    }
+
+    /// True if the exchange failed at the upstream or on the way to it.
+    pub fn concerns_upstream(&self) -> bool {
+        matches!(self.code, Code::Connect | Code::UpstreamReset | Code::UpstreamTimeout)
+            && !self.connect.as_ref().is_some_and(|failure| failure.is_local)
     }
 
     /// Adds details of the failed connection.

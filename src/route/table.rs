@@ -51,8 +51,13 @@ enum Case {
 pub enum Lookup<'a, T> {
     /// The value of the rule that claims the request.
     Found(&'a T),
-    /// Rules claim the host and path, but not the method; holds the value of the Allow header.
-    MethodNotAllowed(String),
+    /// Rules claim the host and path, but not the method.
+    MethodNotAllowed {
+        /// The value of the Allow header.
+        allow: String,
+        /// The values of these rules.
+        rules: Vec<&'a T>,
+    },
     /// A rule claims the path, and another one in another interpretation of it; holds the value of the
     /// first.
     Ambiguous(&'a T),
@@ -128,7 +133,10 @@ impl<T> Table<T> {
                 }
             }
             Err(refused) if refused.is_empty() => Lookup::NotFound,
-            Err(refused) => Lookup::MethodNotAllowed(self.allow(&refused)),
+            Err(refused) => {
+                let rules = refused.iter().map(|index| &self.entries[*index].value).collect();
+                Lookup::MethodNotAllowed { allow: self.allow(&refused), rules }
+            }
         }
     }
 
@@ -299,10 +307,10 @@ mod tests {
         check("x", Method::GET, "/v1/b", "/v1/{a}");
         check("erp.local", Method::GET, "/v1/b", "/v1/{b}");
         check("x", Method::GET, "/", "/**");
-        assert_eq!(
-            table.find("x", &Method::DELETE, "/v1/b/x", |_, _| false),
-            Lookup::MethodNotAllowed("GET, HEAD, POST, PUT".into())
-        );
+        let refused = table.find("x", &Method::DELETE, "/v1/b/x", |_, _| false);
+        let Lookup::MethodNotAllowed { allow, rules } = refused else { panic!("{refused:?}") };
+        assert_eq!(allow, "GET, HEAD, POST, PUT");
+        assert!(rules.contains(&&"/v1/b/{c}") && rules.contains(&&"/**"), "{rules:?}");
     }
 
     #[test]

@@ -158,8 +158,11 @@ async fn metrics() {
 const ACCESS_FIELDS: [(&str, &str); 20] = [
     ("request_id", "`X-Request-Id` of the request, or a number made for it"),
     ("method", "Method of the request"),
-    ("upstream", "Name of the upstream; empty if no route matched"),
-    ("route", "Name of the route; empty if no route matched"),
+    (
+        "upstream",
+        "Name of the upstream; empty if no route matched, or if the request was refused before (`overloaded`, `body_too_large`)",
+    ),
+    ("route", "Name of the route; empty like `upstream`"),
     ("path", "Path pattern of the route, mount included; absent if no route matched"),
     ("client", "Name of the client in `[clients]`; empty if it is not known"),
     ("status", "Status of the answer"),
@@ -168,7 +171,7 @@ const ACCESS_FIELDS: [(&str, &str); 20] = [
     ("delivered", "`yes`, `partly` or `no`: how much of the answer the app got"),
     (
         "complete",
-        "Whether the upstream's answer came to its end; absent if the proxy answered itself",
+        "Whether the upstream's answer was read to its end; absent if the proxy answered itself, or if the app left before it got any of it",
     ),
     ("bytes_in", "Bytes of the request's body that came from the app"),
     ("bytes_out", "Bytes of the body of the upstream's answer that went to the app"),

@@ -160,6 +160,75 @@ async fn an_answer_to_an_app_that_has_closed_its_connection_is_not_delivered() {
     }
 }
 
+/// The app's leaving ended the reading of an answer that the bank had sent whole.
+#[tokio::test]
+async fn an_answer_that_nobody_waited_for_is_not_called_incomplete() {
+    let bank = raw_server().await;
+    let proxy = logged(&format!("http://{}", bank.addr), "").await;
+    let mut app = client(proxy.addr).await;
+    app.send(POST).await;
+    let mut serving = paid(&bank).await;
+    app.reset();
+    serving
+        .send(format!("HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n{}", "x".repeat(90_000)))
+        .await;
+    let line = line(&proxy).await;
+    check(&line, &[("forwarded", "yes".into()), ("delivered", "no".into())]);
+    assert_ne!(line["complete"], false, "{line}");
+    let metrics = client(proxy.admin_addr).await.get("/metrics").await.text();
+    let counted = "bearer_proxy_requests_undelivered_total{route=\"all\",upstream=\"a\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_request_whose_app_leaves_is_counted_as_it_is_logged() {
+    let bank = raw_server().await;
+    let proxy = logged(&format!("http://{}", bank.addr), "").await;
+    let mut app = client(proxy.addr).await;
+    app.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut serving = bank.accept().await;
+    serving.read_head().await;
+    app.reset();
+    check(&line(&proxy).await, &[("status", 499.into()), ("code", "client_left".into())]);
+    let mut admin = client(proxy.admin_addr).await;
+    let metrics = admin.get("/metrics").await.text();
+    for counted in [
+        "bearer_proxy_requests_rejected_total{reason=\"client_left\"} 1",
+        "bearer_proxy_http_requests_total{code=\"499\",method=\"GET\",route=\"all\",upstream=\"a\"} 1",
+        "bearer_proxy_requests_undelivered_total{route=\"all\",upstream=\"a\"} 0",
+    ] {
+        assert!(metrics.contains(counted), "{counted}: {metrics}");
+    }
+    let status = admin.get("/status").await.json();
+    assert!(status.to_string().contains("\"client_left\""), "{status}");
+    assert_eq!(status["routes"][0]["requests"], 1, "{status}");
+}
+
+/// By default a read leaves a line if its answer concerns the token or a limit, and none for a plain 4xx.
+#[tokio::test]
+async fn an_answer_that_refuses_the_token_is_logged_whatever_the_method() {
+    const SCOPE: &str = "WWW-Authenticate: Bearer error=\"insufficient_scope\"\r\n";
+    const GET: &str = "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let refusing = [(403, SCOPE), (429, "")];
+    for (status, header) in [(404, ""), (403, "")].into_iter().chain(refusing) {
+        let bank = raw_server().await;
+        let extra = Extra { more: "[log]\nformat = \"json\"", ..Extra::default() };
+        let proxy = in_front_of(&format!("http://{}", bank.addr), extra).await;
+        let mut app = client(proxy.addr).await;
+        app.send(GET).await;
+        let mut serving = bank.accept().await;
+        serving.read_head().await;
+        serving.send(format!("HTTP/1.1 {status} X\r\n{header}Content-Length: 0\r\n\r\n")).await;
+        assert_eq!(app.read("GET").await.status, status);
+        // A line that is always there comes after it.
+        assert_eq!(app.request("DELETE", "/x", &[], b"").await.status, 405);
+        proxy.wait_log(|line| line.contains("\"DELETE\"").then_some(())).await;
+        let found = lines(&proxy.log());
+        let expected = 1 + usize::from(refusing.contains(&(status, header)));
+        assert_eq!(found.len(), expected, "{status} {header}: {found:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_the_app_takes_in_part_is_delivered_partly() {
     const LONG: usize = 64 * 1024 * 1024;
@@ -218,6 +287,14 @@ async fn what_a_second_signal_or_the_drain_timeout_cuts_is_in_the_log() {
             proxy.signal(Signal::INT);
         }
         proxy.wait_exit().await;
+        let log = proxy.log();
+        let stopped = log.lines().find(|line| line.contains("\"stopped\"")).unwrap();
+        let outcome = if signals == 2 { "interrupted" } else { "cut" };
+        let stopped: Value = serde_json::from_str(stopped).unwrap();
+        let expected =
+            [("level", "WARN".into()), ("outcome", outcome.into()), ("requests_cut", 1.into())];
+        check(&stopped, &expected);
+        assert_eq!(log.contains("second signal: ending at once"), signals == 2, "{log}");
         let found = lines(&proxy.log());
         assert_eq!(found.len(), 1, "{signals}: {found:?}");
         let expected = [

@@ -82,6 +82,25 @@ async fn a_renewal_that_fails_says_until_when_the_held_token_serves() {
 }
 
 #[tokio::test]
+async fn a_run_of_refusals_is_one_warning_and_a_405_names_the_routes() {
+    let (_sandbox, proxy, _secrets) = soon(start(60, [])).await;
+    let mut app = client(proxy.addr).await;
+    let mut detail = String::new();
+    for _ in 0..25 {
+        let answer = app.request("DELETE", "/datacrunch/v1/balance", &[], b"").await;
+        assert_eq!(answer.status, 405);
+        detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    }
+    let (_, named) = detail.split_once("none of them lists this method: ").unwrap();
+    assert!(named.contains("(GET"), "{detail}");
+    let warning = |line: &str| line.contains("requests are refused").then(|| line.to_owned());
+    let line: Value = serde_json::from_str(&proxy.wait_log(warning).await).unwrap();
+    assert_eq!((&line["level"], &line["code"]), (&"WARN".into(), &"method".into()));
+    assert_eq!(line["detail"], detail);
+    assert_eq!(proxy.log().matches("requests are refused").count(), 1);
+}
+
+#[tokio::test]
 async fn a_slow_token_request_leaves_a_line() {
     let late = Fault::Delay(Duration::from_millis(2100));
     let (_sandbox, proxy, _secrets) = soon(start(60, [late])).await;

@@ -224,3 +224,13 @@ async fn failed_exchanges_are_counted_by_their_cause() {
     let closing = answers("").await;
     check(format!("http://{closing}"), "upstream_reset", "upstream_reset").await;
 }
+
+#[tokio::test]
+async fn answers_of_a_failing_upstream_are_counted() {
+    const FAILED: &str = "bearer_proxy_upstream_server_errors_total";
+    let failing = answers("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n").await;
+    let proxy = in_front_of(&format!("http://{failing}"), Extra::default()).await;
+    assert_eq!(series(&proxy, FAILED).await, ["{upstream=\"a\"} 0"]);
+    assert_eq!(client(proxy.addr).await.get("/x").await.status, 500);
+    assert_eq!(series(&proxy, FAILED).await, ["{upstream=\"a\"} 1"]);
+}

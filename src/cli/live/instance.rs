@@ -102,7 +102,7 @@ pub(super) fn token(steps: &mut Vec<CheckResult>, token: &Value, with: &str, add
     }
     if token["budget_left"] == 0 {
         let found = "token_budget is spent: no token call until the hour has room for one";
-        let hint = "which clients ask for tokens? see bearer_proxy_token_requests_total";
+        let hint = "what asks so often? the log has each token request, and bearer_proxy_token_requests_total their results";
         steps.push(CheckResult::failed("budget", found).hint(hint));
     }
     // A call that failed is told by its error.

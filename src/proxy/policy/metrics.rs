@@ -25,6 +25,8 @@ pub struct ProxyMetrics {
     overhead: Histograms,
     rejected: Counters,
     upstream_errors: Counters,
+    server_errors: Counters,
+    undelivered: Counters,
     unauthorized: Counters,
     insufficient_scope: Counters,
     dpop_nonce_retries: Counters,
@@ -37,7 +39,7 @@ pub struct ProxyMetrics {
 
 /// Metric handles of one route.
 pub struct RouteMetrics {
-    requests: Counters,
+    all: ProxyMetrics,
     upstream: Arc<str>,
     route: Arc<str>,
     /// Handles by method and status that were needed so far. The list is short, and reading it never
@@ -45,7 +47,11 @@ pub struct RouteMetrics {
     counted: RwLock<Vec<(Method, StatusCode, Counter)>>,
     duration: Histogram,
     overhead: Histogram,
-    upstream_errors: Counters,
+    /// Answers of the upstream with a status of 500 or above.
+    pub server_errors: Counter,
+    /// Requests with an unsafe method that the upstream answered, of which the app did not get the whole
+    /// answer.
+    pub undelivered: Counter,
     /// 401 responses of the upstream that concern the token, and 403 where `renew_on` lists it.
     pub unauthorized: Counter,
     /// Responses that say that the token lacks a scope.
@@ -150,9 +156,21 @@ impl ProxyMetrics {
                  answer in time).",
                 &["upstream", "reason"],
             )?,
+            server_errors: counter(
+                "bearer_proxy_upstream_server_errors_total",
+                "Answers 5xx of the upstream itself. Such an answer does not say whether the request was acted on.",
+                &["upstream"],
+            )?,
+            undelivered: counter(
+                "bearer_proxy_requests_undelivered_total",
+                "Requests with an unsafe method that the upstream answered, of which the app did not get the whole \
+                 answer.",
+                &["upstream", "route"],
+            )?,
             unauthorized: counter(
                 "bearer_proxy_upstream_unauthorized_total",
-                "401 responses received from the upstream, and 403 where renew_on lists it.",
+                "Requests that the upstream answered with 401, or with 403 where renew_on lists it. One that was sent \
+                 again with a newer token counts once.",
                 &["upstream", "route"],
             )?,
             insufficient_scope: counter(
@@ -207,13 +225,14 @@ impl ProxyMetrics {
             self.upstream_errors.with_label_values(&[&**upstream, reason.as_str()]);
         }
         let handles = RouteMetrics {
-            requests: self.requests.clone(),
+            all: self.clone(),
             upstream: Arc::clone(upstream),
             route: Arc::clone(route),
             counted: RwLock::default(),
             duration: self.duration.with_label_values(&[&**upstream, &**route]),
             overhead: self.overhead.with_label_values(&[&**upstream]),
-            upstream_errors: self.upstream_errors.clone(),
+            server_errors: self.server_errors.with_label_values(&[&**upstream]),
+            undelivered: self.undelivered.with_label_values(&[&**upstream, &**route]),
             unauthorized: self.unauthorized.with_label_values(&[&**upstream, &**route]),
             insufficient_scope: self.insufficient_scope.with_label_values(&[&**upstream, &**route]),
             authorization_seen: self.authorization_seen.with_label_values(&[&**upstream]),
@@ -244,6 +263,11 @@ impl ProxyMetrics {
     /// The states of all upstreams.
     pub fn upstreams(&self) -> &UpstreamStates {
         &self.upstreams
+    }
+
+    /// Number of requests in flight.
+    pub fn requests_in_flight(&self) -> u64 {
+        u64::try_from(self.in_flight.get()).unwrap_or_default()
     }
 
     /// Counts a request as in flight until the guard is dropped.
@@ -294,6 +318,11 @@ impl RouteMetrics {
         self.overhead.observe(elapsed.as_secs_f64());
     }
 
+    /// The families that this is a part of.
+    pub fn of_all(&self) -> &ProxyMetrics {
+        &self.all
+    }
+
     /// The state of the route's upstream.
     pub fn upstream(&self) -> &UpstreamState {
         &self.state
@@ -323,12 +352,12 @@ impl RouteMetrics {
 
     /// Counts a failed exchange.
     pub fn upstream_error(&self, reason: UpstreamErrorReason) {
-        self.upstream_errors.with_label_values(&[&*self.upstream, reason.as_str()]).inc();
+        self.all.upstream_errors.with_label_values(&[&*self.upstream, reason.as_str()]).inc();
     }
 
     fn counter(&self, method: &Method, status: StatusCode) -> Counter {
         let labels = [&*self.upstream, &*self.route, method.as_str(), status.as_str()];
-        let counter = self.requests.with_label_values(&labels);
+        let counter = self.all.requests.with_label_values(&labels);
         // A handle that cannot be kept now is looked up again next time. Another worker may have added the
         // same one meanwhile, which must not be counted twice in the totals.
         if let Ok(mut counted) = self.counted.try_write()

@@ -366,13 +366,16 @@ impl Exchange {
                     .retry_after(OVERLOADED_RETRY_AFTER)
             }
             (None, SendErrorKind::TlsAlert(_)) => {
-                let alert =
-                    ConnectFailure { proxy_error: "tls_alert_received", egress_answer: None };
+                let alert = ConnectFailure {
+                    proxy_error: "tls_alert_received",
+                    egress_answer: None,
+                    is_local: false,
+                };
                 Rejection::new(Code::UpstreamReset, error.to_string()).about_connect(alert)
             }
             (None, _) => Rejection::new(Code::UpstreamReset, error.to_string()),
         };
-        if matches!(rejection.code, Code::Connect | Code::UpstreamReset | Code::Overloaded) {
+        if rejection.concerns_upstream() || rejection.code == Code::Overloaded {
             self.route.metrics.upstream_error(UpstreamErrorReason::from(&error.kind));
         }
         FailedTry { rejection: rejection.forwarded(error.forwarded), may_repeat }
@@ -408,14 +411,16 @@ fn client_left() -> Rejection {
     Rejection::new(Code::ClientLeft, "the client closed its connection before the request was sent")
 }
 
-/// The rejection of a request for which no connection could be made. The remedies of TLS are told to the
-/// app too, since few of its errors explain themselves; those of networks are for the operator, in the
-/// log and `check --live`.
+/// The rejection of a request for which no connection could be made. The remedies of TLS and of a limit of
+/// this process are told to the app too, since few of their errors explain themselves; those of networks
+/// are for the operator, in the log and `check --live`.
 fn not_connected(failure: &ConnectError) -> Rejection {
-    let remedy = failure.hint().filter(|_| failure.phase == ConnectPhase::Tls);
+    let is_local = failure.is_local();
+    let remedy = failure.hint().filter(|_| is_local || failure.phase == ConnectPhase::Tls);
     let remedy = remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
     Rejection::new(Code::Connect, format!("{failure}{remedy}")).about_connect(ConnectFailure {
         proxy_error: failure.proxy_error(),
         egress_answer: failure.proxy_answer().map(str::to_owned),
+        is_local,
     })
 }

@@ -42,11 +42,8 @@ pub(super) fn find(
     let host = host.map_or("", Authority::host);
     let route = match listener.table.find(host, method, path, |one, other| one.is_like(other)) {
         Lookup::Found(route) => Arc::clone(route),
-        Lookup::MethodNotAllowed(allow) => {
-            let mut rejection = Rejection::new(
-                Code::Method,
-                "routes claim this path, but none of them lists this method",
-            );
+        Lookup::MethodNotAllowed { allow, rules } => {
+            let mut rejection = Rejection::new(Code::Method, wrong_method(&rules));
             rejection.allow = Some(allow);
             return Err(rejection);
         }
@@ -69,6 +66,20 @@ pub(super) fn find(
         }
     }
     Ok(route)
+}
+
+/// The detail for a path that routes claim with other methods: names the first routes, with the methods
+/// that they list.
+fn wrong_method(routes: &[&Arc<RoutePlan>]) -> String {
+    const NAMED: usize = 5;
+    let claim = |route: &&Arc<RoutePlan>| {
+        let methods: Vec<_> = route.methods.iter().map(Method::as_str).collect();
+        format!("{} ({})", route.name, methods.join(", "))
+    };
+    let named: Vec<_> = routes.iter().take(NAMED).map(claim).collect();
+    let more = if routes.len() > NAMED { " and others" } else { "" };
+    let named = named.join(", ");
+    format!("routes claim this path, but none of them lists this method: {named}{more}")
 }
 
 /// The detail of a rejected path that a route claims, and another route in another interpretation.

@@ -38,11 +38,20 @@ async fn a_shortage_of_descriptors_passes() {
             _ => {
                 assert_eq!((answer.status, refusal(&answer).as_str()), (502, "connect"));
                 assert_eq!(answer.header("bearer-proxy-forwarded"), Some("no"));
+                // The limit is this process', and the upstream is not to blame.
+                let error = answer.header("proxy-status").unwrap_or_default();
+                assert!(error.contains("error=proxy_internal_error"), "{error}");
+                assert!(answer.text().contains("raise the limit of open files"));
                 unsent += 1;
             }
         }
     }
     assert_eq!((paid + unsent, rig.upstream.count()), (30, paid), "{}", rig.proxy.log());
+    let metrics = client(rig.proxy.admin_addr).await.get("/metrics").await.text();
+    let blamed = |line: &&str| {
+        line.starts_with("bearer_proxy_upstream_errors_total{") && !line.ends_with(" 0")
+    };
+    assert_eq!(metrics.lines().find(blamed), None);
     let mut app = client(rig.proxy.addr).await;
     soon(app.send(PAY)).await;
     assert_eq!(app.read("POST").await.status, 200);
