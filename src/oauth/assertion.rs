@@ -336,6 +336,50 @@ mod tests {
         assert!(sign(&GrantAssertion::default(), same, None).is_ok());
     }
 
+    /// PKCS#8 holds the older form of a key in its last OCTET STRING, which begins at `at`.
+    fn older(pkcs8: &str, at: usize, label: &str, before: &str) -> Sensitive {
+        let lines: String = pkcs8.lines().filter(|line| !line.starts_with("-----")).collect();
+        let inner = STANDARD.encode(&STANDARD.decode(lines).unwrap()[at..]);
+        Sensitive::new(format!(
+            "{before}-----BEGIN {label} PRIVATE KEY-----\n{inner}\n-----END {label} PRIVATE KEY-----\n"
+        ))
+    }
+
+    #[test]
+    fn keys_in_the_older_forms_of_their_algorithm() {
+        let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let ec = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let inside = |pair: &rcgen::KeyPair, start: &[u8]| {
+            let der = pair.serialize_der();
+            (8..64).find(|at| der[*at..].starts_with(start)).unwrap()
+        };
+        let at = inside(&rsa, &[0x30, 0x82]);
+        let pkcs1 = older(&rsa.serialize_pem(), at, "RSA", "");
+        let at = ec
+            .serialize_der()
+            .windows(5)
+            .position(|found| found[0] == 0x30 && found[2..] == [2, 1, 1]);
+        let parameters =
+            "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        let sec1 = older(&ec.serialize_pem(), at.unwrap(), "EC", parameters);
+        let sign = |algorithm, pem| {
+            signed(&AssertionSettings::default(), SigningKey::Private(algorithm, pem))
+        };
+        let (rsa, ec) = (rsa.public_key_raw(), ec.public_key_raw());
+        let token = sign(SigningAlgorithm::Rs256, &pkcs1).unwrap();
+        verify(&token, &RSA_PKCS1_2048_8192_SHA256, rsa);
+        let token = sign(SigningAlgorithm::Es256, &sec1).unwrap();
+        verify(&token, &ECDSA_P256_SHA256_FIXED, ec);
+        for (algorithm, pem) in [
+            (SigningAlgorithm::Es256, &pkcs1),
+            (SigningAlgorithm::Rs256, &sec1),
+            (SigningAlgorithm::Es384, &sec1),
+            (SigningAlgorithm::EdDsa, &sec1),
+        ] {
+            assert!(matches!(sign(algorithm, pem), Err(AssertionError::Key { .. })));
+        }
+    }
+
     #[test]
     fn keys_that_cannot_be_read() {
         for (text, expected) in [
@@ -344,8 +388,12 @@ mod tests {
             ("-----BEGIN PRIVATE KEY-----", AssertionError::NotPem),
             ("-----BEGIN PRIVATE KEY-----\n?\n-----END PRIVATE KEY-----", AssertionError::NotPem),
             ("-----BEGIN CERTIFICATE-----\n", AssertionError::NotPem),
-            ("-----BEGIN RSA PRIVATE KEY-----\n", AssertionError::OldPem),
-            ("-----BEGIN EC PRIVATE KEY-----\n", AssertionError::OldPem),
+            ("-----BEGIN RSA PRIVATE KEY-----\n", AssertionError::NotPem),
+            ("-----BEGIN DSA PRIVATE KEY-----\nAAAA\n-----END DSA", AssertionError::NotPem),
+            (
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0\n",
+                AssertionError::EncryptedPem,
+            ),
             ("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", AssertionError::EncryptedPem),
         ] {
             let pem = Sensitive::new(text);

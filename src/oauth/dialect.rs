@@ -245,7 +245,7 @@ impl Default for GrantAssertion {
 /// The format in which the source of a grant's key holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyFormat {
-    /// PKCS#8 PEM.
+    /// PEM: PKCS#8, PKCS#1 or SEC1.
     Pem,
     /// The JSON key file of a Google service account, which holds the issuer too.
     GoogleServiceAccount,
@@ -254,7 +254,7 @@ pub enum KeyFormat {
 /// The key that signs the assertion of a grant, and what its file says beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantKey {
-    /// The private key as PKCS#8 PEM.
+    /// The private key as PEM.
     pub private_key: Sensitive,
     /// The id of the key.
     pub key_id: Option<String>,

@@ -61,7 +61,7 @@ pub enum MacAlgorithm {
 pub enum SigningKey<'a> {
     /// The client secret.
     Secret(MacAlgorithm, &'a Sensitive),
-    /// A private key as PKCS#8 PEM.
+    /// A private key as PEM: PKCS#8, PKCS#1 or SEC1.
     Private(SigningAlgorithm, &'a Sensitive),
 }
 
@@ -182,24 +182,24 @@ impl Signer {
             }
             SigningKey::Private(algorithm, pem) => (algorithm, pem),
         };
-        let der = pkcs8(pem)?;
+        let key = private_key(pem)?;
         match algorithm {
-            SigningAlgorithm::Rs256 => rsa(&der, &signature::RSA_PKCS1_SHA256),
-            SigningAlgorithm::Rs384 => rsa(&der, &signature::RSA_PKCS1_SHA384),
-            SigningAlgorithm::Rs512 => rsa(&der, &signature::RSA_PKCS1_SHA512),
-            SigningAlgorithm::Ps256 => rsa(&der, &signature::RSA_PSS_SHA256),
-            SigningAlgorithm::Ps384 => rsa(&der, &signature::RSA_PSS_SHA384),
-            SigningAlgorithm::Ps512 => rsa(&der, &signature::RSA_PSS_SHA512),
+            SigningAlgorithm::Rs256 => rsa(&key, &signature::RSA_PKCS1_SHA256),
+            SigningAlgorithm::Rs384 => rsa(&key, &signature::RSA_PKCS1_SHA384),
+            SigningAlgorithm::Rs512 => rsa(&key, &signature::RSA_PKCS1_SHA512),
+            SigningAlgorithm::Ps256 => rsa(&key, &signature::RSA_PSS_SHA256),
+            SigningAlgorithm::Ps384 => rsa(&key, &signature::RSA_PSS_SHA384),
+            SigningAlgorithm::Ps512 => rsa(&key, &signature::RSA_PSS_SHA512),
             SigningAlgorithm::Es256 => {
-                ec(&der, &signature::ECDSA_P256_SHA256_FIXED_SIGNING, "an EC key on P-256")
+                ec(&key, &signature::ECDSA_P256_SHA256_FIXED_SIGNING, "an EC key on P-256")
             }
             SigningAlgorithm::Es384 => {
-                ec(&der, &signature::ECDSA_P384_SHA384_FIXED_SIGNING, "an EC key on P-384")
+                ec(&key, &signature::ECDSA_P384_SHA384_FIXED_SIGNING, "an EC key on P-384")
             }
             SigningAlgorithm::Es512 => {
-                ec(&der, &signature::ECDSA_P521_SHA512_FIXED_SIGNING, "an EC key on P-521")
+                ec(&key, &signature::ECDSA_P521_SHA512_FIXED_SIGNING, "an EC key on P-521")
             }
-            SigningAlgorithm::EdDsa => Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
+            SigningAlgorithm::EdDsa => Ed25519KeyPair::from_pkcs8_maybe_unchecked(&key.der)
                 .map(Self::Ed)
                 .map_err(wrong_key("an Ed25519 key")),
         }
@@ -245,9 +245,13 @@ impl Signer {
     }
 }
 
-fn rsa(der: &[u8], encoding: &'static dyn RsaEncoding) -> Result<Signer, AssertionError> {
+fn rsa(key: &KeyDer, encoding: &'static dyn RsaEncoding) -> Result<Signer, AssertionError> {
     let expected = "an RSA key of 2048 to 8192 bits";
-    let pair = RsaKeyPair::from_pkcs8(der).map_err(wrong_key(expected))?;
+    let pair = match key.form {
+        KeyForm::Pkcs1 => RsaKeyPair::from_der(&key.der),
+        KeyForm::Pkcs8 | KeyForm::Sec1 => RsaKeyPair::from_pkcs8(&key.der),
+    };
+    let pair = pair.map_err(wrong_key(expected))?;
     match pair.public_modulus_len() < MIN_RSA_BYTES {
         true => Err(AssertionError::Key { expected }),
         false => Ok(Signer::Rsa(pair, encoding)),
@@ -255,11 +259,15 @@ fn rsa(der: &[u8], encoding: &'static dyn RsaEncoding) -> Result<Signer, Asserti
 }
 
 fn ec(
-    der: &[u8],
+    key: &KeyDer,
     algorithm: &'static EcdsaSigningAlgorithm,
     expected: &'static str,
 ) -> Result<Signer, AssertionError> {
-    EcdsaKeyPair::from_pkcs8(algorithm, der).map(Signer::Ec).map_err(wrong_key(expected))
+    let pair = match key.form {
+        KeyForm::Sec1 => EcdsaKeyPair::from_private_key_der(algorithm, &key.der),
+        KeyForm::Pkcs8 | KeyForm::Pkcs1 => EcdsaKeyPair::from_pkcs8(algorithm, &key.der),
+    };
+    pair.map(Signer::Ec).map_err(wrong_key(expected))
 }
 
 /// The rejection of a key; the library's reason is dropped, because it does not help to repair it.
@@ -267,22 +275,46 @@ fn wrong_key(expected: &'static str) -> impl FnOnce(KeyRejected) -> AssertionErr
     move |_| AssertionError::Key { expected }
 }
 
-/// The DER bytes of the first block `PRIVATE KEY` (RFC 7468 section 10).
-fn pkcs8(pem: &Sensitive) -> Result<Zeroizing<Vec<u8>>, AssertionError> {
-    let text = pem.expose();
-    let start = text.find("-----BEGIN ").ok_or(AssertionError::NotPem)?;
-    let (label, rest) =
-        text[start + "-----BEGIN ".len()..].split_once("-----").ok_or(AssertionError::NotPem)?;
-    match label {
-        "PRIVATE KEY" => {}
-        "RSA PRIVATE KEY" | "EC PRIVATE KEY" => return Err(AssertionError::OldPem),
+/// The form of a private key in DER.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyForm {
+    /// Of any algorithm (RFC 5208).
+    Pkcs8,
+    /// Of RSA alone (RFC 8017 appendix A.1.2).
+    Pkcs1,
+    /// Of elliptic curves alone (RFC 5915).
+    Sec1,
+}
+
+/// A private key in DER.
+struct KeyDer {
+    form: KeyForm,
+    der: Zeroizing<Vec<u8>>,
+}
+
+/// The first private key of a PEM text (RFC 7468 section 10, RFC 5915 section 4). Other blocks may stand
+/// before it: OpenSSL writes the parameters of a curve there.
+fn private_key(pem: &Sensitive) -> Result<KeyDer, AssertionError> {
+    let mut blocks = pem.expose().split("-----BEGIN ").skip(1);
+    let block = blocks.find_map(|block| {
+        let (label, rest) = block.split_once("-----")?;
+        label.ends_with("PRIVATE KEY").then_some((label, rest))
+    });
+    let (label, rest) = block.ok_or(AssertionError::NotPem)?;
+    let form = match label {
+        "PRIVATE KEY" => KeyForm::Pkcs8,
+        // The older formats name their cipher in a header of the block.
+        _ if rest.contains("Proc-Type:") => return Err(AssertionError::EncryptedPem),
+        "RSA PRIVATE KEY" => KeyForm::Pkcs1,
+        "EC PRIVATE KEY" => KeyForm::Sec1,
         "ENCRYPTED PRIVATE KEY" => return Err(AssertionError::EncryptedPem),
         _ => return Err(AssertionError::NotPem),
-    }
-    let (body, _) = rest.split_once("-----END PRIVATE KEY-----").ok_or(AssertionError::NotPem)?;
+    };
+    let (body, _) = rest.split_once("-----END ").ok_or(AssertionError::NotPem)?;
     let mut packed = Zeroizing::new(String::with_capacity(body.len()));
     packed.extend(body.chars().filter(|c| !c.is_ascii_whitespace()));
-    STANDARD.decode(packed.as_bytes()).map(Zeroizing::new).map_err(|_| AssertionError::NotPem)
+    let der = STANDARD.decode(packed.as_bytes()).map_err(|_| AssertionError::NotPem)?;
+    Ok(KeyDer { form, der: Zeroizing::new(der) })
 }
 
 impl KeyCertificate<'_> {
@@ -313,18 +345,12 @@ impl KeyCertificate<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionError {
     /// No private key in PEM was found.
-    #[error("the private key is no PKCS#8 PEM; it begins with -----BEGIN PRIVATE KEY-----")]
+    #[error("the private key is no PEM; it begins with -----BEGIN PRIVATE KEY-----")]
     NotPem,
-    /// A key in the older format of one algorithm.
-    #[error(
-        "the private key is in an older PEM format; convert it with: \
-         openssl pkcs8 -topk8 -nocrypt -in old.pem -out key.pem"
-    )]
-    OldPem,
     /// A key under a passphrase.
     #[error(
         "the private key is encrypted and no passphrase can be given; convert it with: \
-         openssl pkcs8 -in old.pem -out key.pem"
+         openssl pkey -in old.pem -out key.pem"
     )]
     EncryptedPem,
     /// A key that does not fit the algorithm.

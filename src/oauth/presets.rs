@@ -268,8 +268,7 @@ fn docusign() -> Preset {
              scopes are signature and impersonation.",
             "The developer environment has token_url = \"https://account-d.docusign.com/oauth/token\" \
              and audience = \"account-d.docusign.com\", a host without https://.",
-            "The downloaded key begins with BEGIN RSA PRIVATE KEY; convert it with openssl pkcs8 \
-             -topk8 -nocrypt.",
+            "The downloaded key begins with BEGIN RSA PRIVATE KEY and is used as it is.",
             "consent_required means that the user has not yet allowed the app to act for them.",
         ],
         ..jwt_bearer(assertion)
