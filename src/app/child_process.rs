@@ -139,7 +139,7 @@ fn url(local: &BoundAddress, tls: bool) -> String {
             format!("{scheme}://localhost:{}", address.port())
         }
         BoundAddress::Tcp(address) => format!("{scheme}://{address}"),
-        BoundAddress::Unix(_) => local.to_string(),
+        BoundAddress::Unix(_) | BoundAddress::Systemd(_) => local.to_string(),
     }
 }
 

@@ -71,7 +71,9 @@ fn plan_without_tokens(config: &Config) -> anyhow::Result<Plan> {
     let bound = settings.listeners.iter().enumerate().map(|(id, listener)| {
         let addresses = match &listener.listen {
             Listen::Tcp(address) => vec![*address],
-            Listen::Localhost(_) | Listen::All(_) | Listen::Unix(_) => Vec::new(),
+            Listen::Localhost(_) | Listen::All(_) | Listen::Unix(_) | Listen::Systemd(_) => {
+                Vec::new()
+            }
         };
         (id, BoundListener { id, addresses })
     });

@@ -32,7 +32,11 @@ pub(super) fn read(root: &Section<'_>, server: &ServerSection) -> AdminSettings 
 fn metrics_addresses(item: &Item<'_>, allow_remote: bool, server: &ServerSection) -> Vec<Listen> {
     let all = addresses(item);
     for (listen, item) in &all {
-        if !listen.is_loopback() && !allow_remote {
+        if matches!(listen, Listen::Systemd(_)) {
+            item.reject(
+                "sockets of systemd are for apps: status, wait and healthcheck look for an address",
+            );
+        } else if !listen.is_loopback() && !allow_remote {
             item.fail(
                 Diagnostic::error(
                     "probes and metrics would be open to whoever reaches this address",

@@ -80,13 +80,16 @@ pub(super) fn is_taken<'a>(listen: &Listen, others: impl IntoIterator<Item = &'a
 fn same_address(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
         (Listen::Unix(a), Listen::Unix(b)) => a.path == b.path,
+        (Listen::Systemd(a), Listen::Systemd(b)) => a == b,
         _ => port(a) == port(b) && port(a) != 0 && overlap(a, b),
     }
 }
 
 fn overlap(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
-        (Listen::Unix(_), _) | (_, Listen::Unix(_)) => false,
+        (Listen::Unix(_) | Listen::Systemd(_), _) | (_, Listen::Unix(_) | Listen::Systemd(_)) => {
+            false
+        }
         (Listen::All(_), _) | (_, Listen::All(_)) => true,
         (Listen::Localhost(_), Listen::Localhost(_)) => true,
         (Listen::Localhost(_), Listen::Tcp(tcp)) | (Listen::Tcp(tcp), Listen::Localhost(_)) => {
@@ -105,7 +108,7 @@ fn port(listen: &Listen) -> u16 {
     match listen {
         Listen::Localhost(port) | Listen::All(port) => *port,
         Listen::Tcp(address) => address.port(),
-        Listen::Unix(_) => 0,
+        Listen::Unix(_) | Listen::Systemd(_) => 0,
     }
 }
 
@@ -145,13 +148,14 @@ fn table(section: &Section<'_>) -> Option<ParsedListener> {
     Some(ParsedListener { tls, ..ParsedListener::plain(address(&place)?) })
 }
 
-/// `localhost:PORT`, `IP:PORT`, `[IPv6]:PORT`, `*:PORT` or `unix:/PATH`.
+/// `localhost:PORT`, `IP:PORT`, `[IPv6]:PORT`, `*:PORT`, `unix:/PATH` or `systemd:NAME`.
 fn address(item: &Item<'_>) -> Option<Listen> {
     item.parse(|text| {
         let listen = match text.split_once(':') {
             Some(("unix", path)) => {
                 return socket_path(path).map(|path| Listen::Unix(UnixSocket::at(path)));
             }
+            Some(("systemd", name)) => return socket_name(name).map(Listen::Systemd),
             Some(("localhost", port)) => plain_port(port).map(Listen::Localhost),
             Some(("*", port)) => plain_port(port).map(Listen::All),
             _ => text.parse::<SocketAddr>().ok().map(Listen::Tcp),
@@ -159,10 +163,19 @@ fn address(item: &Item<'_>) -> Option<Listen> {
         listen.ok_or(match text.starts_with(':') {
             true => "a host is missing: for all addresses, IPv4 and IPv6, write \"*:PORT\"",
             false => {
-                "expected \"localhost:PORT\", \"IP:PORT\", \"[IPv6]:PORT\", \"*:PORT\" or \"unix:/PATH\""
+                "expected \"localhost:PORT\", \"IP:PORT\", \"[IPv6]:PORT\", \"*:PORT\", \"unix:/PATH\" or \"systemd:NAME\""
             }
         })
     })
+}
+
+/// A name as `FileDescriptorName=` of a socket unit takes it.
+fn socket_name(name: &str) -> Result<String, &'static str> {
+    let good = |byte: u8| byte.is_ascii_graphic() && byte != b':';
+    match !name.is_empty() && name.len() <= 255 && name.bytes().all(good) {
+        true => Ok(name.to_owned()),
+        false => Err("expected the FileDescriptorName= of a socket unit after \"systemd:\""),
+    }
 }
 
 fn plain_port(text: &str) -> Option<u16> {

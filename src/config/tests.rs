@@ -102,6 +102,9 @@ fn good_files_mean_what_they_say() {
     assert_eq!(tls.client_ca_files.len(), 2);
     let own = good("own-listener.toml");
     assert_eq!((own.proxy.listeners.len(), own.proxy.upstreams[0].listeners.clone()), (2, 1..2));
+    let passed = good("systemd-sockets.toml");
+    assert_eq!(passed.proxy.listeners[0].listen, Listen::Systemd("proxy".into()));
+    assert_eq!(passed.proxy.listeners[2].listen, Listen::Systemd("qbank".into()));
     let lists = good("listen-lists.toml");
     let behind: Vec<_> =
         lists.proxy.upstreams.iter().map(|upstream| upstream.listeners.clone()).collect();

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::settings::Listen;
+use crate::net::unix::StdUnixListener;
 
 /// One address that a listener is bound to, or could not be bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum BoundAddress {
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// The name of sockets that systemd should have passed.
+    Systemd(String),
 }
 
 impl BoundAddress {
@@ -21,8 +24,21 @@ impl BoundAddress {
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Systemd(_) => None,
         }
+    }
+
+    /// The address of a bound Unix socket; the path is empty if it has none in the file system.
+    #[cfg(unix)]
+    pub(super) fn of_unix(listener: &StdUnixListener) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        Ok(Self::Unix(address.as_pathname().map(Into::into).unwrap_or_default()))
+    }
+
+    /// There is none on Windows.
+    #[cfg(windows)]
+    pub(super) fn of_unix(_: &StdUnixListener) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -30,6 +46,7 @@ impl fmt::Display for BoundAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -53,7 +70,7 @@ impl BindError {
     fn configured(&self) -> String {
         match self.listen {
             Listen::Localhost(_) | Listen::All(_) => format!(" (for {})", self.listen),
-            Listen::Tcp(_) | Listen::Unix(_) => String::new(),
+            Listen::Tcp(_) | Listen::Unix(_) | Listen::Systemd(_) => String::new(),
         }
     }
 
@@ -69,6 +86,12 @@ impl BindError {
             _ => self.cause.to_string(),
         };
         let advice = match &self.at {
+            BoundAddress::Systemd(name) => {
+                return format!(
+                    "no listening socket of this name was passed; start the service by systemd with a socket unit that \
+                     has FileDescriptorName={name}, and restart it after a change of the socket unit"
+                );
+            }
             BoundAddress::Tcp(address) => self.tcp_advice(*address),
             BoundAddress::Unix(path) => self.unix_advice(&path.display().to_string()),
         };

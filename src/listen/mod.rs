@@ -1,11 +1,13 @@
 //! Sockets that clients connect to: TCP and Unix, their TLS, and who the peer is.
 //!
-//! [`sockets`] binds, `unix_socket` owns the file of a Unix socket, `bind_error` gives advice, [`tls`]
+//! [`sockets`] binds, `inherited` takes what systemd has bound, `unix_socket` owns the file of a Unix socket, `bind_error` gives advice, [`tls`]
 //! reads a listener's certificate and key, [`peer`] and [`peer_certificate`] identify clients, and
 //! [`descriptors`] holds some back for when there are none.
 
 mod bind_error;
 pub mod descriptors;
+mod inherited;
+mod listener;
 pub mod peer;
 pub mod peer_certificate;
 pub mod settings;
@@ -15,7 +17,8 @@ pub mod tls;
 mod unix_socket;
 
 pub use bind_error::{BindError, BoundAddress};
+pub use listener::Listener;
 pub use peer::{Peer, PeerAddress, UnixPeer};
 pub use peer_certificate::PeerCertificate;
-pub use sockets::{AddressLock, Bound, Listener, bind};
+pub use sockets::{AddressLock, Bound, bind};
 pub use tls::TlsCell;

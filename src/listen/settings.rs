@@ -17,6 +17,9 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(UnixSocket),
+    /// Sockets of this name that systemd has bound and passed to the process (`FileDescriptorName=` of the
+    /// socket unit).
+    Systemd(String),
 }
 
 /// A Unix socket and the rights to connect to it.
@@ -101,7 +104,8 @@ impl Listen {
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Localhost(_) | Self::Unix(_) => true,
-            Self::All(_) => false,
+            // The address is known once the process runs.
+            Self::All(_) | Self::Systemd(_) => false,
             Self::Tcp(address) => address.ip().is_loopback(),
         }
     }
@@ -113,6 +117,7 @@ impl std::fmt::Display for Listen {
             Self::Localhost(port) => write!(f, "localhost:{port}"),
             Self::All(port) => write!(f, "*:{port}"),
             Self::Tcp(address) => write!(f, "{address}"),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
             Self::Unix(socket) => write!(f, "unix:{}", socket.path.display()),
         }
     }

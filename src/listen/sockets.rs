@@ -7,6 +7,8 @@ use std::num::NonZeroUsize;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::bind_error::{BindError, BoundAddress};
+use super::inherited;
+use super::listener::Listener;
 use super::settings::Listen;
 use super::unix_socket::{self, BACKLOG, SocketFile};
 use crate::net::unix::StdUnixListener;
@@ -20,15 +22,6 @@ pub struct Bound {
     pub sockets: Vec<Vec<Listener>>,
     /// Held while the listener is open.
     pub locks: Vec<AddressLock>,
-}
-
-/// A listening socket.
-#[derive(Debug)]
-pub enum Listener {
-    /// Accepts TCP connections.
-    Tcp(TcpListener),
-    /// Accepts connections of processes on this machine.
-    Unix(StdUnixListener),
 }
 
 /// Keeps other instances from listening on an address, until it is dropped.
@@ -49,6 +42,7 @@ pub enum AddressLock {
 /// # Errors
 /// The first address that cannot be bound; nothing stays bound then.
 pub fn bind(listen: &Listen, workers: NonZeroUsize) -> Result<Bound, BindError> {
+    inherited::take_over();
     let mut bound = Bound::new(workers);
     let result = match listen {
         Listen::Tcp(address) => bound.tcp(*address).map(drop).map_err(|cause| (*address, cause)),
@@ -70,6 +64,15 @@ pub fn bind(listen: &Listen, workers: NonZeroUsize) -> Result<Bound, BindError> 
             bound.locks.push(AddressLock::File(file));
             Ok(())
         }
+        Listen::Systemd(name) => {
+            return match bound.inherit(name) {
+                Ok(()) => Ok(bound),
+                Err(cause) => {
+                    let at = BoundAddress::Systemd(name.clone());
+                    Err(BindError { listen: listen.clone(), at, cause })
+                }
+            };
+        }
     };
     match result {
         Ok(()) => Ok(bound),
@@ -89,6 +92,24 @@ impl Bound {
         if let Some(sockets) = self.sockets.get_mut(worker) {
             sockets.push(listener);
         }
+    }
+
+    /// Takes over what systemd has bound. All workers accept from one queue, which outlives the process.
+    fn inherit(&mut self, name: &str) -> io::Result<()> {
+        for worker in 0..self.sockets.len() {
+            for listener in inherited::named(name)? {
+                let first = worker == 0;
+                let address = match &listener {
+                    Listener::Tcp(listener) => BoundAddress::Tcp(listener.local_addr()?),
+                    // One acceptor, as of the sockets that are bound here.
+                    Listener::Unix(_) if !first => continue,
+                    Listener::Unix(listener) => BoundAddress::of_unix(listener)?,
+                };
+                self.addresses.extend(first.then_some(address));
+                self.add(worker, listener);
+            }
+        }
+        Ok(())
     }
 
     /// Binds one port on an address of each family. A machine may lack either: a cluster of IPv6 alone

@@ -24,10 +24,10 @@ use super::io::SharedIo;
 use super::phase::CloseReason;
 use super::settings::ConnectionSettings;
 use super::shutdown::{ShutdownPhase, StopSignal};
+use crate::listen::Listener;
 use crate::listen::TlsCell;
 use crate::listen::descriptors::{self, RESERVED_DESCRIPTORS};
 use crate::listen::peer::Peer;
-use crate::listen::sockets::Listener;
 use crate::net::poll::lacks_descriptor;
 use crate::net::unix::{UnixListener, UnixStream};
 use crate::telemetry::throttle::Throttle;
@@ -387,6 +387,7 @@ mod tests {
     /// A client that connects, and sends, while the runtime looks elsewhere.
     fn connect(address: &BoundAddress) -> Box<dyn Client + Send> {
         match address {
+            BoundAddress::Systemd(name) => panic!("{name} is not bound here"),
             BoundAddress::Tcp(address) => Box::new(std::net::TcpStream::connect(address).unwrap()),
             BoundAddress::Unix(path) => {
                 Box::new(std::os::unix::net::UnixStream::connect(path).unwrap())

@@ -1,8 +1,8 @@
 //! Changes to a worker that runs.
 
 use super::settings::ConnectionSettings;
+use crate::listen::Listener;
 use crate::listen::TlsCell;
-use crate::listen::sockets::Listener;
 
 /// A change to the listeners or limits of a worker.
 #[derive(Debug)]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bearer_proxy::sandbox::Sandbox;
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::net::UnixDatagram;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixDatagram};
 
 use crate::support::{Proxy, config, soon};
 
@@ -40,6 +41,54 @@ async fn each_step_of_a_life_is_told() {
     proxy.signal(Signal::TERM);
     told("STOPPING=1").await;
     assert_eq!(soon(proxy.wait_exit()).await.code(), Some(0));
+}
+
+/// The same configuration with the socket of systemd in place of the port.
+fn activated(listener: &TcpListener) -> String {
+    let address = format!("\"{}\"", listener.local_addr().unwrap());
+    taken_port(listener).replace(&address, "\"systemd:proxy\"\nserver.clients = \"anyone\"")
+}
+
+/// A request that any instance answers, without a token.
+async fn ask(address: std::net::SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("POST / HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn status(stream: &mut TcpStream) -> String {
+    let mut head = [0; 12];
+    soon(stream.read_exact(&mut head)).await.unwrap();
+    String::from_utf8_lossy(&head[9..]).into_owned()
+}
+
+#[tokio::test]
+async fn a_call_between_two_lives_waits_in_the_socket_that_systemd_holds() {
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    let config = activated(&held);
+    let mut first = Proxy::start_inheriting(&config, &held).await;
+    assert_eq!(first.addr, address);
+    assert_eq!(status(&mut ask(address).await).await, "405");
+
+    first.signal(Signal::TERM);
+    assert_eq!(soon(first.wait_exit()).await.code(), Some(0));
+    let mut between = ask(address).await;
+    let second = Proxy::start_inheriting(&config, &held).await;
+    assert_eq!(status(&mut between).await, "405");
+
+    // A reload leaves the socket open.
+    second.signal(Signal::HUP);
+    second.wait_log(|line| line.contains("reload").then_some(())).await;
+    assert_eq!(status(&mut ask(address).await).await, "405");
+}
+
+#[test]
+fn a_socket_that_was_not_passed_is_explained() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let said = said_to_the_journal(&activated(&taken), 0);
+    assert!(said.contains("systemd:proxy") && said.contains("FileDescriptorName=proxy"), "{said}");
 }
 
 /// Runs a verb with a file as its stderr, which `JOURNAL_STREAM` names, or names wrongly.

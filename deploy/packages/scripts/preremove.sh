@@ -3,5 +3,5 @@
 set -e
 [ -d /run/systemd/system ] || exit 0
 case "${1:-}" in
-  remove | 0) systemctl disable --now bearer-proxy.service || true ;;
+  remove | 0) systemctl disable --now bearer-proxy.socket bearer-proxy.service || true ;;
 esac

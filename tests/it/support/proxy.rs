@@ -44,7 +44,29 @@ impl Proxy {
         Self::start_with(config, &[], &[], stdin.into()).await
     }
 
+    /// The same with a listening socket, as systemd passes it: as descriptor 3, under the name `proxy`.
+    pub async fn start_inheriting(config: &str, listener: &std::net::TcpListener) -> Self {
+        // The shell becomes the program, which keeps its process id.
+        let script = "exec 3<&0 0</dev/null; \
+            export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=proxy; exec \"$@\"";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh", env!("CARGO_BIN_EXE_bearer-proxy")]);
+        let passed = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
+        Self::start_by(shell, config, &[], &[], passed.into()).await
+    }
+
     async fn start_with(
+        config: &str,
+        environment: &[(&str, &str)],
+        command: &[&str],
+        stdin: Stdio,
+    ) -> Self {
+        let program = Command::new(env!("CARGO_BIN_EXE_bearer-proxy"));
+        Self::start_by(program, config, environment, command, stdin).await
+    }
+
+    async fn start_by(
+        mut program: Command,
         config: &str,
         environment: &[(&str, &str)],
         command: &[&str],
@@ -53,7 +75,7 @@ impl Proxy {
         let dir = tempfile::tempdir().unwrap();
         let config_path = dir.path().join("bearer-proxy.toml");
         std::fs::write(&config_path, config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bearer-proxy"))
+        let mut child = program
             .args(["run", "--config"])
             .arg(&config_path)
             .args(command.first().map(|_| "--"))
