@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::report::{
-    OpenFiles, REFUSALS_IN_A_ROW, RENEW_CERTIFICATE_DAYS, StatusReport, UpstreamReport,
+    OpenFiles, REFUSALS_IN_A_ROW, RENEW_CERTIFICATE_DAYS, RouteStatus, SecretStatus, StatusReport,
+    UpstreamReport,
 };
 use crate::clock::{Moment, date};
-use crate::token::TokenStatus;
+use crate::token::{SLOW_CALL, TokenStatus};
 
 /// Seconds between the clocks of the token server and this machine above which they are worth a look.
 const CLOCK_OFFSET: f64 = 30.0;
@@ -20,6 +21,13 @@ const RECENT: Duration = Duration::from_secs(900);
 
 /// The remedy where nothing more is known.
 const CHECK_LIVE: &str = "run bearer-proxy check --live, which goes step by step";
+
+/// The remedy for requests that wait for a token call.
+const CALL_UNDER_WAY: &str = "requests wait up to timeouts.wait for it, then get 503; if it lasts, ask the token \
+     server's owner why it does not answer";
+
+/// The shortest time between two token requests that is no burden for a token server.
+const SHORT_RENEWAL: Duration = Duration::from_secs(10);
 
 /// The remedy for a shortage of descriptors.
 const RAISE_LIMIT: &str = "raise the limit (LimitNOFILE of systemd, ulimit -n), or lower server.max_connections and \
@@ -44,8 +52,9 @@ pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> 
     // First, since requests and token calls fail with it, whatever they concern.
     points.open_files(report);
     points.unusable(tokens, now);
-    tokens.iter().for_each(|token| points.token(token));
+    tokens.iter().for_each(|token| points.token(token, now));
     report.upstreams.iter().for_each(|upstream| points.upstream(upstream, now));
+    report.routes.iter().for_each(|route| points.route(route, now));
     points.sources(report);
     points.client_certificates(report);
     points.instance(report);
@@ -86,6 +95,31 @@ pub fn token_hint(token: &TokenStatus) -> Option<String> {
     (!token.missing_scopes.is_empty()).then(|| NOT_GRANTED.into())
 }
 
+/// The remedy for failed exchanges with an upstream, by their code.
+pub fn failure_hint(code: &str) -> &'static str {
+    match code {
+        // Nothing was sent.
+        "connect" => CHECK_LIVE,
+        _ => {
+            "ask the API's owner, with this time and the request_id of the log's lines; for those with \
+             forwarded=unknown ask what was booked before they are sent again"
+        }
+    }
+}
+
+/// The remedy for a source of secrets that cannot be read.
+fn source_hint(secret: &SecretStatus) -> &'static str {
+    match secret.kind {
+        "aws" | "azure" | "exec" => {
+            "until then the value that was read last stays in use, if there is one"
+        }
+        _ => {
+            "mend it: each token call and each try reads it again, and makes no call without it; only a header \
+             of set_headers keeps the value that was read last"
+        }
+    }
+}
+
 /// Which of the causes of `contended` can be seen from here.
 pub fn contended_cause(token: &TokenStatus) -> Option<&'static str> {
     token.contended.then_some(match token.tokens_of_credential {
@@ -117,7 +151,7 @@ impl Points {
         }
     }
 
-    fn token(&mut self, token: &TokenStatus) {
+    fn token(&mut self, token: &TokenStatus, now: Moment) {
         let name = &token.credential;
         let hint = || token_hint(token).unwrap_or_else(|| CHECK_LIVE.to_owned());
         let until = |time: Option<_>| time.map(date).unwrap_or_default();
@@ -130,7 +164,32 @@ impl Points {
             let until = until(token.rate_limited_until);
             self.add(format!("{name} is rate limited by its token server until {until}."), hint());
         } else if let Some(error) = token.error_text.as_deref().or(token.last_error) {
-            self.add(format!("Token requests of {name} fail: {error}."), hint());
+            let what = match token.last_error {
+                Some("secret_unreadable" | "client_certificate_unusable") => {
+                    format!("No token of {name} can be requested: {error}.")
+                }
+                _ if token.token_url.is_empty() => {
+                    format!("Token requests of {name} fail: {error}.")
+                }
+                _ => format!("Token requests of {name} fail: {error} ({}).", token.token_url),
+            };
+            self.add(what, hint());
+        }
+        let under_way = token.call_under_way(now).filter(|_| !token.usable(now));
+        if let Some(time) = under_way.filter(|time| *time > SLOW_CALL) {
+            let time = time.as_secs();
+            let what = format!("A token call of {name} has been under way for {time} s.");
+            self.add(what, CALL_UNDER_WAY);
+        }
+        if let Some(life) = token.life.filter(|_| token.renews_within(SHORT_RENEWAL)) {
+            let what = format!(
+                "The tokens of {name} live {} s: one is requested every few seconds.",
+                life.as_secs()
+            );
+            self.add(
+                what,
+                "ask the token server's owner for a longer life; if it states one, check expires_in under response",
+            );
         }
         if token.contended {
             let what =
@@ -167,12 +226,15 @@ impl Points {
     }
 
     fn upstream(&mut self, upstream: &UpstreamReport, now: Moment) {
-        let recent = date(now.wall.checked_sub(RECENT).unwrap_or(now.wall));
         let (name, now) = (&upstream.name, date(now.wall));
         if let Some(error) = upstream.last_error.as_ref().filter(|_| upstream.failing) {
             self.add(
-                format!("Upstream {name} fails since {}: {}.", error.at, error.detail),
-                CHECK_LIVE,
+                format!(
+                    "Upstream {name} fails since {}: {}.",
+                    upstream.failing_since.as_ref().unwrap_or(&error.at),
+                    error.detail
+                ),
+                failure_hint(error.code),
             );
         }
         let in_a_row = upstream.unauthorized_in_a_row;
@@ -192,18 +254,6 @@ impl Points {
                 format!("Upstream {name} is rate limited until {until}{quota}{}.", limit.quota);
             self.add(what, "send fewer requests, or ask the provider for a higher limit");
         }
-        if let Some(lacking) = &upstream.last_insufficient_scope
-            && lacking.at > recent
-        {
-            let (route, scope) = (&lacking.route, &lacking.scope);
-            let scope = if scope.is_empty() { "a scope" } else { scope };
-            let what =
-                format!("Upstream {name} says that the token of route {route} lacks {scope}.");
-            self.add(
-                what,
-                format!("add it to scopes of {name}.{route}, and ask the provider to approve it"),
-            );
-        }
         if let Some(days) = upstream.certificate_days_left.filter(|days| *days < CERTIFICATE_DAYS) {
             self.add(
                 format!("The certificate of upstream {name} expires in {days} days."),
@@ -212,14 +262,31 @@ impl Points {
         }
     }
 
+    fn route(&mut self, status: &RouteStatus, now: Moment) {
+        let recent = date(now.wall.checked_sub(RECENT).unwrap_or(now.wall));
+        let (upstream, route) = (&status.upstream, &status.route);
+        for failing in status.failing.iter().filter(|failing| failing.count()) {
+            self.add(
+                format!("Route {upstream}.{route}: {}.", failing.words()),
+                failure_hint(&failing.code),
+            );
+        }
+        if let Some(lacking) = status.insufficient_scope.as_ref().filter(|last| last.at > recent) {
+            let scope = if lacking.scope.is_empty() { "a scope" } else { &lacking.scope };
+            let what =
+                format!("Upstream {upstream} says that the token of route {route} lacks {scope}.");
+            let hint = format!(
+                "add it to scopes of {upstream}.{route}, and ask the provider to approve it"
+            );
+            self.add(what, hint);
+        }
+    }
+
     fn sources(&mut self, report: &StatusReport) {
         for secret in &report.secrets {
             if let Some(error) = &secret.error {
                 let what = format!("A secret cannot be read: {error}.");
-                self.add(
-                    what,
-                    "until then the value that was read last stays in use, if there is one",
-                );
+                self.add(what, source_hint(secret));
             }
         }
     }
@@ -287,8 +354,8 @@ fn scopes(token: &TokenStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::report::{
-        ClientCertificateStatus, RateLimitReport, ReloadStatus, ScopeReport, SecretStatus,
-        UpstreamError,
+        ClientCertificateStatus, RateLimitReport, ReloadStatus, RouteFailures, ScopeReport,
+        SecretStatus, UpstreamError,
     };
     use super::*;
     use crate::admin::readiness::tests::token;
@@ -326,6 +393,21 @@ mod tests {
         row(failing("no route to host"), &["bank fail: no route to host.", "check --live"]);
         let hint = Some("check token_url".to_owned());
         row(TokenStatus { error_hint: hint, ..failing("status 404") }, &["check token_url"]);
+        let token_url = "https://auth.bank.example/token".to_owned();
+        let named = "fail: timeout (https://auth.bank.example/token).";
+        row(TokenStatus { token_url, ..failing("timeout") }, &[named]);
+        let unread = TokenStatus { last_error: Some("secret_unreadable"), ..failing("no file") };
+        row(unread, &["No token of bank can be requested: no file."]);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let short = |life| TokenStatus { life: seconds(life), renewal: seconds(life), ..usable() };
+        row(short(2), &["tokens of bank live 2 s", "expires_in under response"]);
+        assert_eq!(told(&[short(10)], &none).len(), 0);
+        let began = |seconds| {
+            let mono = Moment::now().mono.checked_sub(Duration::from_secs(seconds)).unwrap();
+            TokenStatus { call_began: Some(mono), ..token("bank?") }
+        };
+        row(began(5), &["A token call of bank has been under way for 5 s", "timeouts.wait"]);
+        assert_eq!(told(&[began(1)], &none).len(), 0);
         let refused = TokenStatus { secret_refused: true, ..failing("invalid_client") };
         row(refused, &["refused the client secret of bank", "POST /refresh?credential=bank"]);
         let spent = TokenStatus { budget_spent_until: until, ..failing("x") };
@@ -395,6 +477,17 @@ mod tests {
         let error = UpstreamError { at: at.clone(), code: "connect", detail: "refused".into() };
         let failing = UpstreamReport { last_error: Some(error), failing: true, ..upstream() };
         row(failing.clone(), &["Upstream api fails since", "refused", "check --live"]);
+        let error = UpstreamError {
+            at: "LAST".into(),
+            code: "upstream_status",
+            detail: "the upstream answered with status 500".into(),
+        };
+        let since = UpstreamReport {
+            last_error: Some(error),
+            failing_since: Some("FIRST".into()),
+            ..failing.clone()
+        };
+        row(since, &["fails since FIRST: the upstream answered", "request_id", "what was booked"]);
         let until = Some(date(now.after(Duration::from_secs(60)).wall));
         let quota = "x-quota: 0".to_owned();
         let last_rate_limit = Some(RateLimitReport { at: at.clone(), until, quota });
@@ -403,28 +496,54 @@ mod tests {
             &["nothing but 401: 3 in a row"],
         );
         row(UpstreamReport { last_rate_limit, ..upstream() }, &["limited until 2", "x-quota: 0"]);
-        let lacking = |at: &str| {
-            let (at, route, scope) = (at.into(), "pay".into(), "payments".into());
-            let last_insufficient_scope = Some(ScopeReport { at, route, scope });
-            UpstreamReport { last_insufficient_scope, ..upstream() }
+        let route = || RouteStatus {
+            upstream: "api".into(),
+            route: "pay".into(),
+            ..RouteStatus::default()
         };
-        row(lacking(&at), &["token of route pay lacks payments", "scopes of api.pay"]);
+        let lacking = |at: &str| {
+            let (at, route_, scope) = (at.into(), "pay".into(), "payments".into());
+            let insufficient_scope = Some(ScopeReport { at, route: route_, scope });
+            let routes = vec![RouteStatus { insufficient_scope, ..route() }];
+            StatusReport { routes, ..StatusReport::default() }
+        };
+        one(&[], &lacking(&at), &["token of route pay lacks payments", "scopes of api.pay"]);
+        assert_eq!(told(&[], &lacking("2020-01-01T00:00:00Z")).len(), 0);
+        let series = |failures, is_unsafe| {
+            let series = RouteFailures {
+                since: "SINCE".into(),
+                at: at.clone(),
+                failures,
+                unknown: failures - 1,
+                is_unsafe,
+                method: "POST".into(),
+                code: "upstream_timeout".into(),
+                detail: "no answer".into(),
+            };
+            let routes = vec![RouteStatus { failing: vec![series], ..route() }];
+            StatusReport { routes, ..StatusReport::default() }
+        };
+        let words = "Route api.pay: the last 4 unsafe requests (POST) failed since SINCE: upstream_timeout, 3 \
+                     with forwarded=unknown.";
+        one(&[], &series(4, true), &[words, "request_id", "what was booked"]);
+        assert_eq!(told(&[], &series(1, true)).len(), 0);
+        assert_eq!(told(&[], &series(2, false)).len(), 0);
         let certificate_days_left = Some(3);
         row(UpstreamReport { certificate_days_left, ..upstream() }, &["expires in 3 days"]);
         let well = UpstreamReport { failing: false, ..failing };
-        let upstreams = vec![well, lacking("2020-01-01T00:00:00Z")];
+        let upstreams = vec![well];
         assert_eq!(told(&[], &StatusReport { upstreams, ..StatusReport::default() }).len(), 0);
 
-        let secret = SecretStatus {
+        let secret = |kind| SecretStatus {
             source: "file /run/key".into(),
-            kind: "file",
+            kind,
             last_read: at.clone(),
             value_since: None,
             error: Some("file /run/key does not exist".into()),
         };
-        let secrets = vec![secret];
-        let report = StatusReport { secrets, ..StatusReport::default() };
-        one(&[], &report, &["file /run/key does not exist"]);
+        let report = |kind| StatusReport { secrets: vec![secret(kind)], ..StatusReport::default() };
+        one(&[], &report("file"), &["file /run/key does not exist", "makes no call without it"]);
+        one(&[], &report("azure"), &["file /run/key does not exist", "read last stays in use"]);
         let reload = |error: Option<&str>, keys: &[&'static str]| {
             let (error, restart_needed) = (error.map(str::to_owned), keys.to_vec());
             let reload =

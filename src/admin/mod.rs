@@ -2,7 +2,7 @@
 //!
 //! This folder sees the state of the program only through [`Health`], which `app` implements.
 
-mod attention;
+pub mod attention;
 pub mod bundle;
 pub mod guard;
 mod page;

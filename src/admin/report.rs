@@ -3,7 +3,7 @@
 //! Field names are those of the JSON, so that `/status`, the status page and `bearer-proxy status -o json`
 //! have one vocabulary.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The state of the program, beside its tokens.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -133,8 +133,10 @@ pub struct UpstreamReport {
     pub last_accepted: Option<String>,
     /// Its last failed exchange.
     pub last_error: Option<UpstreamError>,
-    /// True if no answer came after that.
+    /// True if no answer other than 5xx came after that.
     pub failing: bool,
+    /// While it fails, the time of the first of these failures, as RFC 3339.
+    pub failing_since: Option<String>,
     /// Open connections of all workers.
     pub connections_open: usize,
     /// Those of them that wait for a request.
@@ -192,7 +194,7 @@ pub struct UpstreamError {
 }
 
 /// One route.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct RouteStatus {
     /// The name of its upstream.
     pub upstream: String,
@@ -208,6 +210,52 @@ pub struct RouteStatus {
     pub errors: u64,
     /// Mean time to the head of the answer, in seconds.
     pub mean_s: f64,
+    /// The last failures in a row, of safe methods and of the others.
+    pub failing: Vec<RouteFailures>,
+    /// The last answer that says that the token lacks a scope, if no request of the route has succeeded since.
+    pub insufficient_scope: Option<ScopeReport>,
+}
+
+/// Failures of a route without a success between them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteFailures {
+    /// The time of the first, as RFC 3339.
+    pub since: String,
+    /// The time of the last, as RFC 3339.
+    pub at: String,
+    /// Their number.
+    pub failures: u64,
+    /// Those of them with `forwarded=unknown`.
+    pub unknown: u64,
+    /// True for methods that change something (RFC 9110 section 9.2.1).
+    #[serde(rename = "unsafe")]
+    pub is_unsafe: bool,
+    /// The method of the last.
+    pub method: String,
+    /// The code of the last, as in `last_error` of an upstream.
+    pub code: String,
+    /// The last in words.
+    pub detail: String,
+}
+
+impl RouteFailures {
+    /// True if they are enough to be reported: one failure says little, and of payments two are too many.
+    pub fn count(&self) -> bool {
+        self.failures >= if self.is_unsafe { 2 } else { REFUSALS_IN_A_ROW }
+    }
+
+    /// What failed, as a clause.
+    pub fn words(&self) -> String {
+        let Self { failures, unknown, since, method, code, .. } = self;
+        let safety = if self.is_unsafe { "unsafe" } else { "safe" };
+        let unknown = match unknown {
+            0 => String::new(),
+            unknown => format!(", {unknown} with forwarded=unknown"),
+        };
+        format!(
+            "the last {failures} {safety} requests ({method}) failed since {since}: {code}{unknown}"
+        )
+    }
 }
 
 /// A request that was answered by bearer-proxy itself.

@@ -25,6 +25,8 @@ pub(super) fn token_report(token: &TokenStatus, now: Moment) -> Value {
         "error_text": token.error_text,
         "error_hint": token.error_hint,
         "last_call_s": token.last_call.map(seconds),
+        "call_under_way_s": token.call_under_way(now).map(seconds),
+        "life_s": token.life.map(|life| life.as_secs()),
         "hint": token_hint(token),
         "secret_refused": token.secret_refused,
         "secret_changed": token.secret_changed.map(date),

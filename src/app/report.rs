@@ -11,7 +11,8 @@ use super::open_files::OpenFilesNeed;
 use crate::admin::bundle::BundleParts;
 use crate::admin::report::{
     History, MAX_REQUESTS, MAX_ROUTES, RateLimitReport, RefusalStatus, ReloadStatus, RequestStatus,
-    RouteStatus, ScopeReport, SecretStatus, StatusReport, UpstreamError, UpstreamReport,
+    RouteFailures, RouteStatus, ScopeReport, SecretStatus, StatusReport, UpstreamError,
+    UpstreamReport,
 };
 use crate::clock::date;
 use crate::config;
@@ -21,7 +22,7 @@ use crate::proxy::snapshot::SharedState;
 use crate::secret::{SourceState, SourceStates};
 use crate::telemetry::log::DroppedLines;
 use crate::telemetry::recent::RecentLines;
-use crate::upstream::UpstreamStatus;
+use crate::upstream::{FailureSeries, InsufficientScope, UpstreamStatus};
 
 /// The last reload that was tried.
 pub(super) type LastReload = Arc<Mutex<Option<ReloadRecord>>>;
@@ -136,6 +137,7 @@ fn upstream_report(
             detail: error.detail,
         }),
         failing: status.failing,
+        failing_since: status.failing_since.map(date),
         connections_open: status.connections_open,
         connections_idle: idle,
         certificate_days_left: status.certificate_expires.map(|expires| days(expires) / 86_400),
@@ -148,12 +150,25 @@ fn upstream_report(
             until: limit.until.map(date),
             quota: limit.quota,
         }),
-        last_insufficient_scope: status.last_insufficient_scope.map(|lacking| ScopeReport {
-            at: date(lacking.at),
-            route: lacking.route,
-            scope: lacking.scope,
-        }),
+        last_insufficient_scope: status.last_insufficient_scope.map(scope_report),
         last_challenge: status.last_challenge,
+    }
+}
+
+fn scope_report(lacking: InsufficientScope) -> ScopeReport {
+    ScopeReport { at: date(lacking.at), route: lacking.route, scope: lacking.scope }
+}
+
+fn route_failures(series: FailureSeries, is_unsafe: bool) -> RouteFailures {
+    RouteFailures {
+        since: date(series.since),
+        at: date(series.at),
+        failures: series.failures,
+        unknown: series.unknown,
+        is_unsafe,
+        method: series.method.to_string(),
+        code: series.code.to_owned(),
+        detail: series.detail,
     }
 }
 
@@ -184,6 +199,11 @@ fn routes(plan: &Plan) -> Vec<RouteStatus> {
     routes
         .map(|(upstream, route)| {
             let totals = route.metrics.totals();
+            let [safe, other] = route.metrics.route().failures();
+            let failing = [
+                safe.map(|series| route_failures(series, false)),
+                other.map(|series| route_failures(series, true)),
+            ];
             RouteStatus {
                 upstream: upstream.connection.name.to_string(),
                 route: route.name.to_string(),
@@ -192,6 +212,8 @@ fn routes(plan: &Plan) -> Vec<RouteStatus> {
                 requests: totals.requests,
                 errors: totals.errors,
                 mean_s: (totals.mean_s * 1e6).round() / 1e6,
+                failing: failing.into_iter().flatten().collect(),
+                insufficient_scope: route.metrics.route().lacking().map(scope_report),
             }
         })
         .collect()

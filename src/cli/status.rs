@@ -132,6 +132,7 @@ fn summary(address: &str, status: &Value) -> String {
     each("tokens").iter().for_each(|token| text += &token_line(token));
     each("upstreams").iter().for_each(|upstream| text += &upstream_line(upstream));
     each("secrets").iter().for_each(|secret| text += &secret_line(secret));
+    text += &refusals_line(each("refusals"), status["now"].as_str().unwrap_or_default());
     each("requests").iter().for_each(|request| text += &request_line(request));
     // Nothing that an upstream said may move the cursor or change colours.
     text.replace(|found: char| found.is_control() && found != '\n', "?")
@@ -206,9 +207,32 @@ fn secret_line(secret: &Value) -> String {
     let word = |name: &str| secret[name].as_str();
     let source = word("source").unwrap_or("?");
     let mut line = format!("  secret {source}  read {}", word("last_read").unwrap_or("?"));
-    line += &word("value_since").map(|at| format!(", unchanged since {at}")).unwrap_or_default();
+    line += &word("value_since").map(|at| format!(", value first read {at}")).unwrap_or_default();
     line += &word("error").map(|error| format!(", FAILED: {error}")).unwrap_or_default();
     line + "\n"
+}
+
+/// The refusals of the last hour by code, as far as the instance keeps them; nothing if there are none.
+fn refusals_line(refusals: &[Value], now: &str) -> String {
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let Some(now) = time(now) else { return String::new() };
+    let mut codes: Vec<(&str, usize)> = Vec::new();
+    for refusal in refusals {
+        let at = refusal["at"].as_str().and_then(time);
+        let is_recent =
+            at.is_some_and(|at| now.duration_since(at) < jiff::SignedDuration::from_hours(1));
+        let Some(code) = refusal["code"].as_str().filter(|_| is_recent) else { continue };
+        match codes.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, count)) => *count += 1,
+            None => codes.push((code, 1)),
+        }
+    }
+    codes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let counts: Vec<String> = codes.iter().map(|(code, count)| format!("{count} {code}")).collect();
+    match counts.is_empty() {
+        true => String::new(),
+        false => format!("  refused in the last hour: {}\n", counts.join(", ")),
+    }
 }
 
 /// One request in flight: its age, what it waits for, and its id.
@@ -301,6 +325,21 @@ mod tests {
     }
 
     #[test]
+    fn refusals_of_the_last_hour_are_counted_by_code() {
+        let refusal = |at: &str, code: &str| json!({ "at": at, "code": code });
+        let recent = "2026-01-01T23:30:00Z";
+        let refusals = [
+            refusal(recent, "no_route"),
+            refusal(recent, "overloaded"),
+            refusal(recent, "overloaded"),
+            refusal("2026-01-01T22:30:00Z", "loop"),
+        ];
+        let line = refusals_line(&refusals, "2026-01-02T00:00:00Z");
+        assert_eq!(line, "  refused in the last hour: 2 overloaded, 1 no_route\n");
+        assert_eq!(refusals_line(&refusals[3..], "2026-01-02T00:00:00Z"), "");
+    }
+
+    #[test]
     fn an_instance_is_told_with_what_needs_attention() {
         let status = json!({ "version": "1", "ready": true, "pid": 7, "uptime_s": 130,
             "config": "/etc/x.toml", "last_reload": { "at": "T", "ok": false },
@@ -314,7 +353,7 @@ mod tests {
             \x20 ! It?[31m fails.\n    -> look\n\
             \x20 upstream api  connections: 1 open, 0 idle, 2 x 401, insufficient_scope on pay: p, \
             rate limited until U (x-quota: 0)\n\
-            \x20 secret file /k  read R, unchanged since S\n";
+            \x20 secret file /k  read R, value first read S\n";
         assert_eq!(summary("here", &status), expected);
     }
 }

@@ -268,6 +268,9 @@ impl MalformedResponse {
                 "ask the server's owner to bind the tokens of this client to DPoP keys (RFC 9449), or \
                  remove dpop of the credential",
             ),
+            Self::Lifetime => Some(
+                "ask the token server's owner what the answer states; check expires_in under response",
+            ),
             Self::Ended => Some("compare this machine's clock with the server's"),
             Self::OtherCertificate => Some(
                 "does a gateway in front of the token server end TLS, or is another certificate \

@@ -259,7 +259,9 @@ impl AccessRecord {
         if let Some((_, route)) = &self.route {
             route.metrics.upstream_error(UpstreamErrorReason::Reset);
             let code = Code::UpstreamReset.as_str();
-            route.metrics.upstream().failed(code, answer.detail.as_deref().unwrap_or_default());
+            let detail = answer.detail.as_deref().unwrap_or_default();
+            route.metrics.upstream().failed(code, detail);
+            route.metrics.route().failed(&self.method, code, detail, Forwarded::Yes);
         }
     }
 
@@ -348,13 +350,17 @@ impl AccessRecord {
         let (_, route) = self.route.as_ref()?;
         let (upstream, status) = (route.metrics.upstream(), response.status());
         upstream.answered(now, status);
+        if status != StatusCode::UNAUTHORIZED && !status.is_server_error() {
+            route.metrics.route().answered(&self.method, status);
+        }
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             let challenge = response.headers().get(WWW_AUTHENTICATE);
             upstream.challenged(status, challenge.map(HeaderValue::as_bytes));
         }
         let refusal = match classify_challenge(response, RenewOn::default(), route.dpop.is_some()) {
             Challenge::InsufficientScope => {
-                upstream.lacks_scope(&route.name, &challenged_scope(response));
+                let lacking = upstream.lacks_scope(&route.name, &challenged_scope(response));
+                route.metrics.route().lacks_scope(lacking);
                 Some("the upstream says that the token lacks a scope (insufficient_scope)".into())
             }
             Challenge::InvalidToken => Some("the upstream does not accept the token".into()),
@@ -363,10 +369,18 @@ impl AccessRecord {
         };
         let is_limit = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN)
             && upstream.rate_limited(status, response.headers());
-        if status.is_server_error() {
-            let detail = format!("the upstream answered with status {}", status.as_u16());
+        let detail = || format!("the upstream answered with status {}", status.as_u16());
+        let failed = |detail: &str| {
+            let forwarded = Forwarded::Yes;
+            route.metrics.route().failed(&self.method, "upstream_status", detail, forwarded);
+        };
+        if status == StatusCode::UNAUTHORIZED {
+            failed(&detail());
+        } else if status.is_server_error() {
+            let detail = detail();
             upstream.failed("upstream_status", &detail);
             route.metrics.server_errors.inc();
+            failed(&detail);
             return Some(detail.into());
         }
         refusal.or(is_limit.then_some("the upstream wants fewer requests (rate limit)".into()))
@@ -397,7 +411,9 @@ impl AccessRecord {
             );
         }
         if let Some((_, route)) = self.route.as_ref().filter(|_| rejection.concerns_upstream()) {
-            route.metrics.upstream().failed(rejection.code.as_str(), &rejection.detail);
+            let (code, detail) = (rejection.code.as_str(), &rejection.detail);
+            route.metrics.upstream().failed(code, detail);
+            route.metrics.route().failed(&self.method, code, detail, rejection.forwarded);
         }
     }
 

@@ -556,6 +556,13 @@ impl FetchError {
         match self {
             Self::Call(error) => error.hint().map(Cow::Owned),
             Self::Discovery(error) => error.hint().map(Cow::Owned),
+            Self::Load(LoadError::Secret(_)) => Some(
+                "mend this source; it is read again at each try, and no call is made without it"
+                    .into(),
+            ),
+            Self::Load(_) => Some(
+                "mend the client certificate or its key; both are read again at each try".into(),
+            ),
             Self::Refused { grant, .. } if self.refuses_grant() => grant.hint().map(Cow::Borrowed),
             _ => self.token_error()?.hint().map(Cow::Borrowed),
         }

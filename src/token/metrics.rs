@@ -128,7 +128,7 @@ impl TokenMetrics {
                 "bearer_proxy_token_requests_total",
                 "Token requests, by result: ok, denied (a 4xx of the token server), rate_limited, redirect, \
                  malformed, unreachable (DNS, TCP, egress proxy), refused (nothing listens there), tls, timeout, or \
-                 error (5xx, a broken exchange, a secret that cannot be read).",
+                 error (5xx, a broken exchange). Without a call, for want of a secret, none is counted.",
                 &["credential", "result"],
             )?,
             duration: registry.histogram_vec(

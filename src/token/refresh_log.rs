@@ -22,6 +22,8 @@ pub const SLOW_CALL: Duration = Duration::from_secs(2);
 /// The log lines of one token.
 pub(super) struct RefreshLog {
     credential: Arc<str>,
+    /// The token endpoint, or the source of a static token in words.
+    token_url: String,
     /// Separated by spaces, in alphabetical order; empty for none.
     scopes: String,
     /// The time since which requests find no token because it cannot be obtained.
@@ -35,7 +37,7 @@ pub(super) struct FailedCall<'a> {
     pub(super) refusals: Option<u32>,
     /// Failures in a row.
     pub(super) failures: u32,
-    /// The time to the next attempt.
+    /// The time to the next attempt, if no request can bring it forward.
     pub(super) next_try: Option<Duration>,
     /// The duration of the call.
     pub(super) took: Duration,
@@ -47,8 +49,9 @@ impl RefreshLog {
     pub(super) fn new(credential: &Credential, scopes: &ScopeSet) -> Self {
         let mut names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
         names.sort_unstable();
+        let token_url = credential.source.to_string();
         let (credential, scopes) = (Arc::clone(&credential.name), names.join(" "));
-        Self { credential, scopes, unusable_since: None }
+        Self { credential, token_url, scopes, unusable_since: None }
     }
 
     /// A token came, by a call that took this long.
@@ -122,7 +125,7 @@ impl RefreshLog {
     /// A token request failed.
     pub(super) fn failed(&self, call: &FailedCall<'_>) {
         let FailedCall { error, refusals, failures, next_try, took, held } = call;
-        let Self { credential, scopes, .. } = self;
+        let Self { credential, token_url, scopes, .. } = self;
         let hint = error.hint();
         // One macro for both lines, so that they have the same fields.
         macro_rules! line {
@@ -132,6 +135,7 @@ impl RefreshLog {
                     scopes,
                     %error,
                     hint = hint.as_deref(),
+                    token_url,
                     refusals_of_this_secret = refusals,
                     failures,
                     usable = held.is_some(),
@@ -238,7 +242,7 @@ impl RefreshLog {
     /// Reports when the token becomes unusable, and when it is usable again. A token whose next one has
     /// not failed is in neither state: requests wait for it.
     pub(super) fn usability(&mut self, usable: bool, reason: UnavailableReason, life: Duration) {
-        let Self { credential, scopes, unusable_since } = self;
+        let Self { credential, scopes, unusable_since, .. } = self;
         let cause = match reason {
             UnavailableReason::Failing(cause) => cause,
             UnavailableReason::BudgetSpent => "token_budget",

@@ -16,7 +16,7 @@ use super::handover::{DRAIN_TIME, InFlightRequests};
 use super::metrics::{ACCEPTED, CallMetrics, REFUSED};
 use super::refresh_log::{FailedCall, RefreshLog};
 use super::rejection_history::{RejectionHistory, RejectionResponse};
-use super::schedule::{MIN_CALL_INTERVAL, Schedule};
+use super::schedule::{MAX_BACKOFF_ON_DEMAND, MIN_CALL_INTERVAL, Schedule};
 use super::spec::TokenSpec;
 use super::status::TokenStatus;
 use super::token_cell::{CellState, UnavailableReason, Writer};
@@ -247,15 +247,17 @@ impl<F: Fetch> Refresher<F> {
         // again, nor is one whose call was dropped by the end of this task.
         let refresh = self.refresh_token.take();
         // Boxed, because the future is most of the task's memory and exists only during a call.
+        self.update_status(|status| status.call_began = Some(now));
         let outcome = Box::pin(self.fetch.fetch(refresh.as_ref(), gate.suppressed(now))).await;
         if outcome.as_ref().is_err_and(|error| !error.called()) {
             gate.return_call();
         }
+        self.update_status(|status| status.call_began = None);
         let took = now.elapsed();
         let silent = match &outcome {
-            // The reading of a source is no token request.
+            // A token request is what the server was asked: the reading of a source is none.
             Ok(fetched) => fetched.reread.is_some(),
-            Err(error) => matches!(error, FetchError::SecretSuppressed),
+            Err(error) => matches!(error, FetchError::SecretSuppressed | FetchError::Load(_)),
         };
         if !silent {
             let result = outcome.as_ref().map_or_else(FetchError::result, |_| "ok");
@@ -414,13 +416,21 @@ impl<F: Fetch> Refresher<F> {
         let due = self.schedule.next();
         let renew_in = due.map(|due| due.saturating_duration_since(Instant::now()));
         self.log.obtained(&bearer, life, renew_in, took);
-        if life <= MIN_CALL_INTERVAL && self.life > MIN_CALL_INTERVAL {
+        // Said once for each change to such a life: the first token counts as one.
+        let was_short = !self.life.is_zero() && self.life <= MIN_CALL_INTERVAL;
+        if life <= MIN_CALL_INTERVAL && !was_short {
             self.log.short_life();
         }
         if !missing.is_empty() {
             self.log.missing_scopes(missing);
         }
-        self.update_status(|status| status.last_success = Some(SystemTime::now()));
+        self.update_status(|status| {
+            status.last_success = Some(SystemTime::now());
+            // A static token states no life.
+            let requested = self.credential.endpoint().is_some();
+            (status.life, status.renewal) =
+                (requested.then_some(life), renew_in.filter(|_| requested));
+        });
         (self.life, self.generation) = (life, bearer.generation());
         self.writer.publish(Arc::new(bearer));
     }
@@ -458,6 +468,9 @@ impl<F: Fetch> Refresher<F> {
         let limited = error.is_rate_limited();
         let limited_until = limited.then(|| SystemTime::now() + next_try.unwrap_or_default());
         let held = self.writer.held().filter(|held| held.is_usable(Moment::now()));
+        // A request that finds no token brings the next try forward: then its time is not known yet.
+        let certain = held.is_some() || self.schedule.blocked_until().is_some();
+        let next_try = next_try.filter(|wait| certain || *wait <= MAX_BACKOFF_ON_DEMAND);
         self.log.failed(&FailedCall { error, refusals, failures, next_try, took, held });
         self.update_status(|status| {
             status.attempted = true;

@@ -11,7 +11,7 @@ pub const MIN_CALL_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest back-off while a usable token is held, or no request needs one.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Longest back-off while requests find no token.
-const MAX_BACKOFF_ON_DEMAND: Duration = Duration::from_secs(3);
+pub const MAX_BACKOFF_ON_DEMAND: Duration = Duration::from_secs(3);
 /// First back-off; it doubles with each failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest Retry-After that is obeyed.

@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
 use super::spec::TokenSpec;
 use crate::clock::Moment;
 
@@ -66,6 +68,12 @@ pub struct TokenStatus {
     pub rate_limited_until: Option<SystemTime>,
     /// The duration of the last token request.
     pub last_call: Option<Duration>,
+    /// The start of the token request that is under way.
+    pub call_began: Option<Instant>,
+    /// The life of the token that was obtained last.
+    pub life: Option<Duration>,
+    /// The time from the request of that token to its planned renewal.
+    pub renewal: Option<Duration>,
 }
 
 impl TokenStatus {
@@ -86,6 +94,16 @@ impl TokenStatus {
     /// Tells whether a request could use the token.
     pub fn usable(&self, now: Moment) -> bool {
         self.usable_until.is_some_and(|end| now.is_before(end))
+    }
+
+    /// The time for which a token request has been under way; `None` if there is none.
+    pub fn call_under_way(&self, now: Moment) -> Option<Duration> {
+        self.call_began.map(|began| now.mono.saturating_duration_since(began))
+    }
+
+    /// True if a token is requested again within this time.
+    pub fn renews_within(&self, time: Duration) -> bool {
+        self.renewal.is_some_and(|renewal| renewal < time)
     }
 
     /// True if the token is to be kept. A lazy one is from its first use until the end of its idle period:

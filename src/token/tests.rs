@@ -439,3 +439,17 @@ async fn an_unanswered_call_is_waited_for_within_bounds() {
     sleep(secs(9)).await;
     assert_eq!(story.ask().await.unwrap_err().reason, UnavailableReason::Failing("timeout"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_hangs_and_a_short_life_are_in_the_status() {
+    let story = Story::begin(Mood::Hangs, |_| {});
+    let status = || story.manager.handle().statuses().remove(0);
+    sleep(secs(5)).await;
+    assert_eq!(status().call_under_way(Moment::now()), Some(secs(5)));
+    assert!(!status().attempted && status().life.is_none());
+    story.server.set(Mood::Gives(2));
+    sleep(secs(6)).await;
+    while story.ask().await.is_err() {}
+    assert_eq!((status().call_under_way(Moment::now()), status().life), (None, Some(secs(2))));
+    assert!(status().renews_within(secs(10)));
+}

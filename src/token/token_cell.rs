@@ -326,6 +326,12 @@ impl fmt::Display for TokenUnavailable {
                             "the issuer's metadata name no usable token endpoint; see the log",
                         );
                     }
+                    "secret_unreadable" => {
+                        return f.write_str(
+                            "a secret of the credential cannot be read, so that the token endpoint was not asked; \
+                             see the log",
+                        );
+                    }
                     "malformed" => "its answer holds no token that can be used",
                     // An error code of an RFC says it all.
                     code => code,

@@ -11,6 +11,7 @@ mod http2;
 mod io;
 pub mod pool;
 mod response_check;
+pub mod route_state;
 pub mod settings;
 pub mod state;
 #[cfg(test)]
@@ -19,5 +20,6 @@ mod tests;
 pub use error::{Forwarded, SendError, SendErrorKind};
 pub use exchange::{Reuse, SendFailure, SendRequest, Transport, UpstreamResponse};
 pub use pool::{Acquired, Pool};
+pub use route_state::{FailureSeries, InsufficientScope, RouteState};
 pub use settings::Settings;
-pub use state::{InsufficientScope, RateLimit, UpstreamState, UpstreamStates, UpstreamStatus};
+pub use state::{RateLimit, UpstreamState, UpstreamStates, UpstreamStatus};

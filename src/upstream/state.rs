@@ -13,6 +13,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
+use super::route_state::{InsufficientScope, RouteState};
 use crate::oauth::retry_after;
 
 /// Longest text of a challenge or an error that is kept, in characters.
@@ -44,6 +45,8 @@ pub struct UpstreamState {
     answered: AtomicU64,
     /// The same for the last answer other than 401.
     accepted: AtomicU64,
+    /// The same for the last answer other than 5xx.
+    succeeded: AtomicU64,
     open: AtomicUsize,
     unauthorized: AtomicU64,
     /// Answers 401 since the last other one.
@@ -51,14 +54,17 @@ pub struct UpstreamState {
     forbidden: AtomicU64,
     rate_limited: AtomicU64,
     rare: Mutex<Rare>,
+    routes: Mutex<BTreeMap<Arc<str>, Arc<RouteState>>>,
 }
 
 /// The part that changes with errors and new connections.
 #[derive(Default, Clone)]
 struct Rare {
     last_error: Option<UpstreamFailure>,
-    /// When that was, counted like `answered`: the wall clock may be set between the two.
+    /// When that was, counted like `succeeded`: the wall clock may be set between the two.
     failed: u64,
+    /// The time of the first of the failures in a row.
+    failing_since: Option<SystemTime>,
     last_challenge: Option<String>,
     last_rate_limit: Option<RateLimit>,
     last_insufficient_scope: Option<InsufficientScope>,
@@ -74,17 +80,6 @@ pub struct RateLimit {
     pub until: Option<SystemTime>,
     /// Its fields about limits and quotas, as in `X-RateLimit-Remaining: 0`; may be empty.
     pub quota: String,
-}
-
-/// An answer that says that the token lacks a scope (RFC 6750 section 3.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InsufficientScope {
-    /// When it came.
-    pub at: SystemTime,
-    /// The name of the route.
-    pub route: String,
-    /// The scopes that the answer asks for; may be empty.
-    pub scope: String,
 }
 
 /// The last failed exchange with an upstream.
@@ -108,8 +103,10 @@ pub struct UpstreamStatus {
     pub last_accepted: Option<SystemTime>,
     /// Its last failure.
     pub last_error: Option<UpstreamFailure>,
-    /// True if no answer came after its last failure.
+    /// True if no answer other than 5xx came after its last failure.
     pub failing: bool,
+    /// While it fails, the time of the first of these failures.
+    pub failing_since: Option<SystemTime>,
     /// Connections that are open, over all workers.
     pub connections_open: usize,
     /// Answers 401 since the start.
@@ -136,12 +133,14 @@ impl Default for UpstreamState {
             started: Instant::now(),
             answered: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
+            succeeded: AtomicU64::new(0),
             unauthorized_in_a_row: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             unauthorized: AtomicU64::new(0),
             forbidden: AtomicU64::new(0),
             rate_limited: AtomicU64::new(0),
             rare: Mutex::default(),
+            routes: Mutex::default(),
         }
     }
 }
@@ -156,6 +155,9 @@ impl UpstreamState {
         let since = self.since_start(at);
         // Relaxed: each value stands for itself, nothing else is read because of it.
         self.answered.store(since, Ordering::Relaxed);
+        if !status.is_server_error() {
+            self.succeeded.store(since, Ordering::Relaxed);
+        }
         if status == StatusCode::UNAUTHORIZED {
             self.unauthorized_in_a_row.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -169,7 +171,13 @@ impl UpstreamState {
         let detail = detail.chars().take(LONGEST_TEXT).collect();
         let failed = self.since_start(Instant::now());
         let mut rare = self.rare();
-        rare.last_error = Some(UpstreamFailure { at: SystemTime::now(), code, detail });
+        let at = SystemTime::now();
+        // The series goes on if nothing but failures came after the last one.
+        if rare.failed < self.succeeded.load(Ordering::Relaxed) {
+            rare.failing_since = None;
+        }
+        rare.failing_since.get_or_insert(at);
+        rare.last_error = Some(UpstreamFailure { at, code, detail });
         rare.failed = failed;
     }
 
@@ -205,9 +213,17 @@ impl UpstreamState {
     }
 
     /// Notes an answer to a request of a route that says that the token lacks a scope.
-    pub fn lacks_scope(&self, route: &str, scope: &[u8]) {
+    pub fn lacks_scope(&self, route: &str, scope: &[u8]) -> InsufficientScope {
         let (at, route, scope) = (SystemTime::now(), route.to_owned(), printable(scope));
-        self.rare().last_insufficient_scope = Some(InsufficientScope { at, route, scope });
+        let lacking = InsufficientScope { at, route, scope };
+        self.rare().last_insufficient_scope = Some(lacking.clone());
+        lacking
+    }
+
+    /// The state of a route, made when it is first asked for.
+    pub fn route(&self, name: &Arc<str>) -> Arc<RouteState> {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(routes.entry(Arc::clone(name)).or_default())
     }
 
     /// Notes the expiry of the certificate that a new connection was shown.
@@ -235,16 +251,19 @@ impl UpstreamState {
         let Rare {
             last_error,
             failed,
+            failing_since,
             last_challenge,
             last_rate_limit,
             last_insufficient_scope,
             certificate_expires,
         } = self.rare().clone();
+        // In the same millisecond the failure came last: an answer's head comes before its body breaks off.
+        let failing = last_error.is_some() && failed >= self.succeeded.load(Ordering::Relaxed);
         UpstreamStatus {
             last_success: time(&self.answered),
             last_accepted: time(&self.accepted),
-            // In the same millisecond the failure came last: an answer's head comes before its body breaks off.
-            failing: last_error.is_some() && failed >= self.answered.load(Ordering::Relaxed),
+            failing,
+            failing_since: failing_since.filter(|_| failing),
             last_error,
             connections_open: self.open.load(Ordering::Relaxed),
             unauthorized: self.unauthorized.load(Ordering::Relaxed),
@@ -323,6 +342,25 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         answers();
         assert!(!state.status().failing, "within one second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_failure_of_a_series_is_kept() {
+        let state = UpstreamState::default();
+        let unavailable = || {
+            state.answered(Instant::now(), StatusCode::SERVICE_UNAVAILABLE);
+            state.failed("upstream_status", "the upstream answered with status 503");
+            state.status().failing_since.unwrap()
+        };
+        let first = unavailable();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(unavailable(), first);
+        assert!(state.status().last_error.unwrap().at > first);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        state.answered(Instant::now(), StatusCode::OK);
+        assert_eq!(state.status().failing_since, None);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(unavailable() > first);
     }
 
     #[test]

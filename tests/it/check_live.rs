@@ -404,6 +404,39 @@ async fn what_a_running_instance_knows_fails_the_check_and_costs_no_call() {
 }
 
 #[tokio::test]
+async fn an_upstream_or_a_route_that_fails_is_a_failed_step() {
+    let bank = Secured::start().await;
+    let (proxy, config) = instance(&bank, PAYMENTS).await;
+    let mut app = client(proxy.addr).await;
+    let failure = || {
+        let (headers, body) = (Vec::new(), Default::default());
+        ScriptedResponse::Exactly { status: 500, headers, body }
+    };
+    for _ in 0..2 {
+        bank.bank.api.set_responses([failure()]);
+        let answer = app.request("POST", "/v1/payments/ach", &[], b"{}").await;
+        assert_eq!(answer.status, 500);
+        assert_eq!(app.get("/v1/balances/1").await.status, 200);
+    }
+    let ended = live(&bank, &config, &[]).await;
+    assert_eq!(ended.code, 3, "{}", ended.stdout);
+    let words = "× route pay  the last 2 unsafe requests (POST) failed since 2";
+    assert!(ended.stdout.contains(words), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("× requests"), "{}", ended.stdout);
+    bank.bank.api.set_responses([failure()]);
+    assert_eq!(app.get("/v1/balances/1").await.status, 500);
+    let ended = live(&bank, &config, &[]).await;
+    assert_eq!(ended.code, 3, "{}", ended.stdout);
+    assert!(ended.stdout.contains("× requests"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("ask what was booked"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("everything answers"), "{}", ended.stdout);
+    let answer = app.request("POST", "/v1/payments/ach", &[], b"{}").await;
+    assert!(answer.status < 500, "{}", answer.status);
+    let ended = live(&bank, &config, &[]).await;
+    assert_eq!(ended.code, 0, "{}", ended.stdout);
+}
+
+#[tokio::test]
 async fn a_client_that_is_refused_is_tried_once() {
     let bank = Secured::start().await;
     bank.bank.auth.accept_secrets([]);

@@ -145,6 +145,39 @@ async fn what_an_upstream_says_of_scopes_and_quotas_is_told_with_the_route() {
     let told = told(&proxy).await;
     assert!(told.contains(", insufficient_scope on all: payments write"), "{told}");
     assert!(told.contains(" (x-ratelimit-remaining: 0)"), "{told}");
+    app.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    serving.read_head().await;
+    serving.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(app.read("GET").await.status, 200);
+    let points = attention(&state(&proxy, |_| true).await);
+    assert!(!points.iter().any(|point| point.contains("lacks")), "it was granted: {points:?}");
+}
+
+#[tokio::test]
+async fn a_route_whose_payments_fail_is_told_although_reading_works() {
+    let bank = raw_server().await;
+    let proxy: Fronted = in_front_of(&format!("http://{}", bank.addr), Extra::default()).await;
+    let mut app = client(proxy.addr).await;
+    for number in 0..2 {
+        app.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").await;
+        let mut serving = bank.accept().await;
+        serving.read_head().await;
+        serving.send("HTTP/1.1 504 Late\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(app.read("POST").await.status, 504);
+        app.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut serving = bank.accept().await;
+        serving.read_head().await;
+        serving.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(app.read("GET").await.status, 200);
+        let status = state(&proxy, |_| true).await;
+        assert_eq!(status["upstreams"][0]["failing"], false);
+        let points = attention(&status);
+        let words = "Route a.all: the last 2 unsafe requests (POST) failed since 2";
+        match number {
+            0 => assert_eq!(points, Vec::<String>::new()),
+            _ => assert!(points.len() == 1 && points[0].starts_with(words), "{points:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -199,6 +232,12 @@ async fn sources_of_secrets_have_ages_and_their_failures_are_told() {
         |status: &Value| attention(status).iter().any(|point| point.contains("cannot be read"));
     let status = state(&proxy, failed).await;
     assert_eq!(token(&status, "qbank")["last_error"], "secret_unreadable");
+    let points = attention(&status);
+    assert!(points.iter().any(|point| point.starts_with("No token of qbank can be requested: ")));
+    assert!(!points.iter().any(|point| point.contains("read last stays in use")), "{points:?}");
+    let metrics = client(proxy.admin_addr).await.get("/metrics").await.text();
+    let none = "bearer_proxy_token_requests_total{credential=\"qbank\",result=\"error\"} 0";
+    assert!(metrics.contains(none), "the token server was not asked");
     let told = told(&proxy).await;
     assert!(told.contains(", FAILED: file "), "{told}");
     for bank in sandbox.banks() {

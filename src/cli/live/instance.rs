@@ -1,9 +1,12 @@
 //! The verdicts of the running instance on itself, its tokens and its upstreams. They cost no token call.
 
+use jiff::SignedDuration;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::result::{CheckGroup, CheckResult};
-use crate::admin::report::REFUSALS_IN_A_ROW;
+use crate::admin::attention::failure_hint;
+use crate::admin::report::{REFUSALS_IN_A_ROW, RouteFailures};
 use crate::cli::running_instance::RunningInstance;
 use crate::proxy::code::Code;
 use crate::token::SLOW_CALL;
@@ -49,7 +52,8 @@ fn first_error(report: &str) -> String {
     format!(": {}", error.trim_start_matches("error: "))
 }
 
-/// A warning if requests of the last hour were refused because a limit of ours was reached.
+/// A warning if requests of the last hour were refused because a limit of ours was reached, a failure if one
+/// was in the last minute.
 fn overload(status: &Value) -> Option<CheckResult> {
     let refusals = status["refusals"].as_array()?;
     let is_overload = |refusal: &&Value| refusal["code"] == Code::Overloaded.as_str();
@@ -62,7 +66,9 @@ fn overload(status: &Value) -> Option<CheckResult> {
     let found = format!("a request{of} was refused with 503 overloaded at {at}: {detail}");
     let hint =
         "is an upstream slow? else raise server.max_in_flight or max_connections of the upstream";
-    Some(CheckResult::ok("overload", found).warning().hint(hint))
+    let is_now = is_within(at, &status["now"], SignedDuration::from_mins(1));
+    let step = CheckResult::ok("overload", found).hint(hint);
+    Some(if is_now { step.failure() } else { step.warning() })
 }
 
 /// A failure if nearly all file descriptors are in use: then connections are neither accepted nor made.
@@ -109,7 +115,8 @@ pub(super) fn token(steps: &mut Vec<CheckResult>, token: &Value, with: &str, add
     let took = token["last_call_s"].as_f64().filter(|_| failures == 0);
     if let Some(took) = took.filter(|took| *took > SLOW_CALL.as_secs_f64()) {
         let found = format!("the last token call took {took:.1} s{with}");
-        let hint = "requests wait as long for their first token; ask the API's owner";
+        let hint = "a request without a token waits at most timeouts.wait for one, then gets 503; ask the \
+                    token server's owner";
         steps.push(CheckResult::failed("slow", found).hint(hint));
     }
 }
@@ -130,6 +137,14 @@ fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
         let found = format!("lazy: the instance at {address} asks for it at its first use{with}");
         return CheckResult::ok("token", found).hint("--fresh asks for a new one");
     }
+    if let Some(time) = token["call_under_way_s"].as_f64() {
+        let found = format!(
+            "the instance at {address} holds no usable one; a token call has been under way for {time:.0} s{with}"
+        );
+        let hint = "requests wait up to timeouts.wait for it, then get 503; if it lasts, ask the token \
+                    server's owner why it does not answer";
+        return CheckResult::failed("token", found).hint(hint);
+    }
     if token["attempted"] != true {
         let found = format!("the first call of the instance at {address} has not ended{with}");
         return CheckResult::failed("token", found).hint("ask again in a few seconds");
@@ -141,7 +156,11 @@ fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
     );
     let otherwise = match text(token, "last_error") {
         Some("token_budget") => "wait, or raise token_budget of the credential",
-        _ => "ask the API's owner, with time and status",
+        Some("secret_unreadable" | "client_certificate_unusable" | "settings") => {
+            "mend it here: the token server was not asked"
+        }
+        None => "ask again in a few seconds",
+        Some(_) => "ask the token server's owner, with time and status",
     };
     advised(CheckResult::failed("token", found), token, otherwise)
 }
@@ -172,28 +191,48 @@ pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value, now: &Val
     } else if let Some(at) = answered {
         steps.push(CheckResult::ok("answers", format!("the last one came at {at}")));
     }
-    let lacking = &upstream["last_insufficient_scope"];
-    if let (Some(at), Some(route)) = (text(lacking, "at"), text(lacking, "route"))
-        && is_recent(at, now)
-    {
-        let scope = text(lacking, "scope").unwrap_or_default();
-        let found = format!("at {at} the token of route {route} lacked a scope: {scope}");
-        let hint = "add it to scopes of the route, and ask the API's owner to approve it";
-        steps.push(CheckResult::failed("scopes", found.trim_end_matches(": ")).hint(hint));
-    }
     steps.extend(rate_limit(upstream, now));
     let error = &upstream["last_error"];
     let Some(at) = text(error, "at") else { return };
     if upstream["failing"] == true {
         let (code, detail) = (text(error, "code"), text(error, "detail"));
         let (code, detail) = (code.unwrap_or("?"), detail.unwrap_or_default());
-        let found = format!("the last request failed at {at}: {code}: {detail}");
-        let step = CheckResult::ok("requests", found).warning();
-        steps.push(step.hint("its line in the log says whether the upstream had it"));
+        let since = text(upstream, "failing_since").filter(|since| *since != at);
+        let since = since.map(|since| format!(", as all since {since}")).unwrap_or_default();
+        let found = format!("the last request failed at {at}{since}: {code}: {detail}");
+        let hint = match code {
+            "connect" => "nothing was sent; the steps above say how far a connection comes now",
+            code => failure_hint(code),
+        };
+        steps.push(CheckResult::failed("requests", found).hint(hint));
     }
 }
 
-/// A warning if the upstream asked for fewer requests, in the last hour or for a time that has not ended.
+/// What the instance knows of the routes of one upstream: failures in a row, and scopes that are lacking.
+pub(super) fn routes(steps: &mut Vec<CheckResult>, status: &Value, upstream: &str) {
+    let all = status["routes"].as_array().into_iter().flatten();
+    for route in all.filter(|route| route["upstream"] == upstream) {
+        let name = text(route, "route").unwrap_or_default();
+        let series = route["failing"].as_array().into_iter().flatten();
+        // An older instance has other fields, or none.
+        let series = series.filter_map(|series| RouteFailures::deserialize(series).ok());
+        for failing in series.filter(RouteFailures::count) {
+            let found = format!("{}: {}", failing.words(), failing.detail);
+            let hint = failure_hint(&failing.code);
+            steps.push(CheckResult::failed(format!("route {name}"), found).hint(hint));
+        }
+        let lacking = &route["insufficient_scope"];
+        if let Some(at) = text(lacking, "at").filter(|at| is_recent(at, &status["now"])) {
+            let scope = text(lacking, "scope").unwrap_or_default();
+            let found = format!("at {at} the token of route {name} lacked a scope: {scope}");
+            let hint = "add it to scopes of the route, and ask the API's owner to approve it";
+            steps.push(CheckResult::failed("scopes", found.trim_end_matches(": ")).hint(hint));
+        }
+    }
+}
+
+/// A warning if the upstream asked for fewer requests in the last hour, a failure if it did for a time that has
+/// not ended.
 fn rate_limit(upstream: &Value, now: &Value) -> Option<CheckResult> {
     let limit = &upstream["last_rate_limit"];
     let at = text(limit, "at")?;
@@ -207,14 +246,20 @@ fn rate_limit(upstream: &Value, now: &Value) -> Option<CheckResult> {
     let quota = text(limit, "quota").filter(|quota| !quota.is_empty());
     found += &quota.map(|quota| format!("; {quota}")).unwrap_or_default();
     let hint = "send fewer requests, or ask the API's owner for a higher limit";
-    Some(CheckResult::ok("rate limit", found).warning().hint(hint))
+    let step = CheckResult::ok("rate limit", found).hint(hint);
+    Some(if until.is_some() { step.failure() } else { step.warning() })
 }
 
 /// True for a date of the hour before `now`.
 fn is_recent(at: &str, now: &Value) -> bool {
+    is_within(at, now, SignedDuration::from_hours(1))
+}
+
+/// True for a date of this time before `now`.
+fn is_within(at: &str, now: &Value, time: SignedDuration) -> bool {
     let parsed = |text: &str| text.parse::<jiff::Timestamp>().ok();
     let times = now.as_str().and_then(parsed).zip(parsed(at));
-    times.is_some_and(|(now, at)| now.duration_since(at) < jiff::SignedDuration::from_hours(1))
+    times.is_some_and(|(now, at)| now.duration_since(at) < time)
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
@@ -266,6 +311,11 @@ mod tests {
         let none = json!({ "usable": false, "attempted": true, "last_error": "connect" });
         check(none, &["token"], "its calls fail: connect, asked with a");
         check(json!({ "usable": false, "attempted": false }), &["token"], "has not ended");
+        let hanging = json!({ "usable": false, "attempted": false, "call_under_way_s": 5.2 });
+        check(hanging, &["token"], "a token call has been under way for 5 s");
+        let unread = json!({ "usable": false, "attempted": true, "last_error": "secret_unreadable",
+            "error_hint": "mend this source" });
+        check(unread, &["token"], "mend this source");
         check(json!({ "usable": false, "lazy": true }), &[], "lazy");
     }
 
@@ -285,21 +335,45 @@ mod tests {
         check(json!({ "unauthorized_in_a_row": 3, "last_accepted": "2026" }), &["answers"], "3");
         let error = json!({ "at": "2026-02", "code": "connect", "detail": "no connection" });
         let broken = json!({ "last_success": "2026-01", "last_error": error, "failing": true });
-        check(broken.clone(), &[], "failed at 2026-02: connect: no connection");
-        let lacking = json!({ "at": "2026-01-01T23:30:00Z", "route": "pay", "scope": "admin" });
-        check(
-            json!({ "last_insufficient_scope": lacking }),
-            &["scopes"],
-            "route pay lacked a scope: admin",
-        );
-        let old = json!({ "at": "2026-01-01T22:30:00Z", "route": "pay", "scope": "admin" });
-        check(json!({ "last_insufficient_scope": old }), &[], "");
+        check(broken.clone(), &["requests"], "failed at 2026-02: connect: no connection");
+        let mut since = broken;
+        since["failing_since"] = json!("2026-01");
+        check(since, &["requests"], "failed at 2026-02, as all since 2026-01: connect");
         let recovered = json!({ "last_success": "2026-03", "last_error": error, "failing": false });
         check(recovered, &[], "the last one came at 2026-03");
     }
 
     #[test]
-    fn limits_that_were_reached_are_warnings() {
+    fn a_route_that_fails_or_lacks_a_scope_is_a_failed_step() {
+        let check = |route: Value, expected: &[&str], words: &str| {
+            let mut route = route;
+            (route["upstream"], route["route"]) = ("api".into(), "pay".into());
+            let mut steps = Vec::new();
+            let status = json!({ "now": "2026-01-02T00:00:00Z", "routes": [route] });
+            routes(&mut steps, &status, "other");
+            assert_eq!(steps, []);
+            routes(&mut steps, &status, "api");
+            assert_eq!(failed(&steps), expected, "{status}");
+            let all: String = steps.iter().map(|step| format!("{}\n", step.found)).collect();
+            assert!(all.contains(words), "{all}");
+        };
+        let failing = |failures: u64, is_unsafe: bool| {
+            json!({ "failing": [{ "since": "S", "at": "A", "failures": failures, "unknown": 1, "unsafe": is_unsafe,
+                "method": "POST", "code": "upstream_timeout", "detail": "no answer" }] })
+        };
+        check(json!({}), &[], "");
+        check(failing(1, true), &[], "");
+        check(failing(2, false), &[], "");
+        let words = "the last 2 unsafe requests (POST) failed since S: upstream_timeout, 1 with \
+                     forwarded=unknown: no answer";
+        check(failing(2, true), &["route pay"], words);
+        let lacking = |at: &str| json!({ "insufficient_scope": { "at": at, "scope": "admin" } });
+        check(lacking("2026-01-01T23:30:00Z"), &["scopes"], "route pay lacked a scope: admin");
+        check(lacking("2026-01-01T22:30:00Z"), &[], "");
+    }
+
+    #[test]
+    fn limits_that_were_reached_are_warnings_and_those_in_force_failures() {
         let now = json!("2026-01-02T00:00:00Z");
         let limited = |at: &str, until: Value| {
             let limit = json!({ "at": at, "until": until, "quota": "x-left: 0" });
@@ -308,16 +382,15 @@ mod tests {
             steps.into_iter().map(|step| (step.outcome, step.found)).collect::<Vec<_>>()
         };
         let (recent, old) = ("2026-01-01T23:30:00Z", "2026-01-01T01:00:00Z");
-        let found = |end: &str| {
-            (
-                CheckStatus::Warning,
-                format!("it wants fewer requests: rate limited at {end}; x-left: 0"),
-            )
+        let found = |status, end: &str| {
+            (status, format!("it wants fewer requests: rate limited at {end}; x-left: 0"))
         };
-        assert_eq!(limited(recent, Value::Null), [found(recent)]);
-        assert_eq!(limited(recent, json!("2026-01-01T23:31:00Z")), [found(recent)]);
+        let warning = || found(CheckStatus::Warning, recent);
+        assert_eq!(limited(recent, Value::Null), [warning()]);
+        assert_eq!(limited(recent, json!("2026-01-01T23:31:00Z")), [warning()]);
         let until = "2026-01-02T03:00:00Z";
-        assert_eq!(limited(old, json!(until)), [found(&format!("{old} until {until}"))]);
+        let in_force = found(CheckStatus::Failed, &format!("{old} until {until}"));
+        assert_eq!(limited(old, json!(until)), [in_force]);
         assert_eq!(limited(old, Value::Null), []);
 
         let refused = |at: &str, code: &str, name: &str| {
@@ -334,6 +407,8 @@ mod tests {
         };
         assert_eq!(refused(recent, "overloaded", ""), found(""));
         assert_eq!(refused(recent, "overloaded", "bank"), found(" of upstream bank"));
+        let last_minute = refused("2026-01-01T23:59:30Z", "overloaded", "bank");
+        assert_eq!(last_minute.unwrap().0, CheckStatus::Failed);
         assert_eq!(refused(old, "overloaded", "bank"), None);
         assert_eq!(refused(recent, "connect", "bank"), None);
     }

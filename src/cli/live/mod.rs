@@ -74,7 +74,11 @@ pub fn check(config: &Config, notes: &Report, flags: &Check) -> anyhow::Result<E
     let failures: usize = parts.iter().map(CheckGroup::failures).sum();
     match flags.output {
         OutputFormat::Json => outln!("{:#}", to_json(notes, &parts))?,
-        OutputFormat::Text if failures == 0 => outln!("\neverything answers")?,
+        OutputFormat::Text if failures == 0 => match parts.iter().map(CheckGroup::warnings).sum() {
+            0_usize => outln!("\neverything answers")?,
+            1 => outln!("\nno step failed, and 1 has a warning (‼)")?,
+            warnings => outln!("\nno step failed, and {warnings} have warnings (‼)")?,
+        },
         OutputFormat::Text => {
             outln!("\n{failures} of these steps failed (×)")?;
             parts.iter().try_for_each(CheckGroup::print_failures)?;
@@ -189,6 +193,7 @@ async fn check_upstream(
         && let Some(known) = running.upstream(&settings.name, &settings.origin.to_string())
     {
         instance::upstream(&mut steps, known, &running.status["now"]);
+        instance::routes(&mut steps, &running.status, &settings.name);
     }
     let url = Some(format!("{}{}", settings.origin, upstream.base_path));
     CheckGroup { kind: "upstream", name: settings.name.to_string(), url, steps }

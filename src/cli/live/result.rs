@@ -62,6 +62,10 @@ impl CheckResult {
         }
     }
 
+    pub(super) fn failure(self) -> Self {
+        Self { outcome: CheckStatus::Failed, ..self }
+    }
+
     pub(super) fn warning(self) -> Self {
         Self { outcome: CheckStatus::Warning, ..self }
     }
@@ -98,6 +102,10 @@ pub(super) struct CheckGroup {
 impl CheckGroup {
     pub(super) fn failures(&self) -> usize {
         self.steps.iter().filter(|step| step.has_failed()).count()
+    }
+
+    pub(super) fn warnings(&self) -> usize {
+        self.steps.iter().filter(|step| step.outcome == CheckStatus::Warning).count()
     }
 
     pub(super) fn to_json(&self) -> Value {

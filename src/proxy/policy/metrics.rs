@@ -15,7 +15,7 @@ use crate::proxy::history::RequestHistory;
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
 use crate::telemetry::metrics::{OVERHEAD_SECONDS, REQUEST_SECONDS};
-use crate::upstream::{SendErrorKind, UpstreamState, UpstreamStates};
+use crate::upstream::{RouteState, SendErrorKind, UpstreamState, UpstreamStates};
 
 /// The metric families of the request path.
 #[derive(Clone)]
@@ -59,6 +59,7 @@ pub struct RouteMetrics {
     /// Requests that came with an Authorization of their own.
     pub authorization_seen: Counter,
     state: Arc<UpstreamState>,
+    route_state: Arc<RouteState>,
     /// In the order of the clients.
     clients: Box<[Counter]>,
 }
@@ -224,6 +225,7 @@ impl ProxyMetrics {
         for reason in UpstreamErrorReason::ALL {
             self.upstream_errors.with_label_values(&[&**upstream, reason.as_str()]);
         }
+        let state = self.upstreams.of(upstream);
         let handles = RouteMetrics {
             all: self.clone(),
             upstream: Arc::clone(upstream),
@@ -236,7 +238,8 @@ impl ProxyMetrics {
             unauthorized: self.unauthorized.with_label_values(&[&**upstream, &**route]),
             insufficient_scope: self.insufficient_scope.with_label_values(&[&**upstream, &**route]),
             authorization_seen: self.authorization_seen.with_label_values(&[&**upstream]),
-            state: self.upstreams.of(upstream),
+            route_state: state.route(route),
+            state,
             clients: clients.iter().map(of_client).collect(),
         };
         // Only these of all statuses, for the same reason: others appear with their first answer, since
@@ -326,6 +329,11 @@ impl RouteMetrics {
     /// The state of the route's upstream.
     pub fn upstream(&self) -> &UpstreamState {
         &self.state
+    }
+
+    /// The state of the route itself.
+    pub fn route(&self) -> &RouteState {
+        &self.route_state
     }
 
     /// Totals of all methods and status codes.
