@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -192,6 +192,8 @@ proptest! {
 struct RedisServer {
     child: Child,
     dir: tempfile::TempDir,
+    /// Open for as long as the server may write.
+    _log: BufReader<ChildStdout>,
 }
 
 impl Drop for RedisServer {
@@ -202,28 +204,27 @@ impl Drop for RedisServer {
 }
 
 impl RedisServer {
+    /// Starts it and waits until it listens.
     fn start() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("redis.sock");
-        let child = Command::new("redis-server")
+        let mut child = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--unixsocket"])
-            .arg(&socket)
+            .arg(dir.path().join("redis.sock"))
             .current_dir(dir.path())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .ok()?;
-        Some(Self { child, dir })
+        let mut log = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("eady to accept connections") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "redis-server ended");
+        }
+        Some(Self { child, dir, _log: log })
     }
 
     fn connect(&self) -> BufReader<UnixStream> {
-        let socket = self.dir.path().join("redis.sock");
-        for _ in 0..500 {
-            if let Ok(stream) = UnixStream::connect(&socket) {
-                return BufReader::new(stream);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("redis-server does not listen");
+        BufReader::new(UnixStream::connect(self.dir.path().join("redis.sock")).unwrap())
     }
 }
 
