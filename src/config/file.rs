@@ -39,7 +39,7 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
     let upstreams = upstreams.into_iter().map(|upstream| upstream.settings);
     let mut credentials: Vec<_> =
         credentials.into_iter().filter_map(|found| found.credential).map(Arc::new).collect();
-    credentials.sort_by(|a, b| a.name.cmp(&b.name));
+    credentials.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Some(Config {
         path: path.to_owned(),
         workers: server.workers,

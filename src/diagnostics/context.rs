@@ -68,9 +68,7 @@ impl<'c> Context<'c> {
     /// All diagnostics. Their lines are masked only now that it is known which values may be shown.
     pub(crate) fn finish(self) -> Vec<Diagnostic> {
         self.find_unknown_keys("", "", self.root);
-        let (mut masked, shown) = (self.masked.into_inner(), self.shown.into_inner());
-        masked.sort_by_key(|span| span.start);
-        let visibility = Visibility::Values { masked, shown };
+        let visibility = visibility(self.masked, self.shown);
         let place = |(diagnostic, at, span): (Diagnostic, String, Range<usize>)| {
             diagnostic.place(at, span, &self.source, &visibility)
         };
@@ -80,9 +78,7 @@ impl<'c> Context<'c> {
     /// The whole file, masked; the problems are given up.
     pub(crate) fn finish_masked(self) -> String {
         self.find_unknown_keys("", "", self.root);
-        let (mut masked, shown) = (self.masked.into_inner(), self.shown.into_inner());
-        masked.sort_by_key(|span| span.start);
-        self.source.whole(&Visibility::Values { masked, shown })
+        self.source.whole(&visibility(self.masked, self.shown))
     }
 
     /// Reports each key of a table, and of those below it, that the vocabulary does not have.
@@ -118,6 +114,16 @@ impl<'c> Context<'c> {
             _ => {}
         }
     }
+}
+
+/// The spans of values that are masked, in their order, and of those that may be shown.
+fn visibility(
+    masked: RefCell<Vec<Range<usize>>>,
+    shown: RefCell<Vec<Range<usize>>>,
+) -> Visibility<'static> {
+    let mut masked = masked.into_inner();
+    masked.sort_unstable_by_key(|span| span.start);
+    Visibility::Values { masked, shown: shown.into_inner() }
 }
 
 /// Spans of everything that is neither a table nor a list.

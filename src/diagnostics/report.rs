@@ -23,8 +23,10 @@ impl Report {
 
     /// The same with the errors before the warnings and notes, for readers who see its beginning alone.
     pub fn errors_first(mut self) -> Self {
-        // Stable: the order of the lines stays within each group.
-        self.list.sort_by_key(|diagnostic| diagnostic.severity != Severity::Error);
+        let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
+        let (errors, others): (Vec<_>, Vec<_>) = self.list.into_iter().partition(is_error);
+        self.list = errors;
+        self.list.extend(others);
         self
     }
 

@@ -98,7 +98,7 @@ impl<'c> Section<'c> {
     /// All entries of a table whose keys are names, in the order of the file.
     pub(crate) fn entries(&self) -> Vec<(String, Item<'c>)> {
         let mut entries: Vec<_> = self.table.iter().collect();
-        entries.sort_by_key(|(key, _)| key.span().start);
+        entries.sort_unstable_by_key(|(key, _)| key.span().start);
         let entry = |(key, value): (&'c Spanned<_>, &'c Spanned<DeValue<'c>>)| {
             let name: &std::borrow::Cow<'c, str> = key.get_ref();
             (name.to_string(), self.wrap(key.span(), name, value))

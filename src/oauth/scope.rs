@@ -119,7 +119,7 @@ impl Eq for ScopeSet {}
 impl Hash for ScopeSet {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Sorted, because equal sets must have equal hashes whatever their order is.
-        let mut sorted: Vec<_> = self.iter().collect();
+        let mut sorted: Vec<_> = self.iter().map(Scope::as_str).collect();
         sorted.sort_unstable();
         sorted.hash(state);
     }

@@ -147,7 +147,7 @@ impl Inspector {
                 }
             }
         }
-        report.requests.sort_by_key(|request| std::cmp::Reverse(request.age));
+        report.requests.sort_unstable_by_key(|request| std::cmp::Reverse(request.age));
         report
     }
 }

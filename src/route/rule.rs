@@ -27,7 +27,7 @@ impl Methods {
         if methods.contains(&Method::GET) {
             methods.push(Method::HEAD);
         }
-        methods.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        methods.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         methods.dedup();
         Self(methods)
     }

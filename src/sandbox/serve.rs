@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::either::Either;
+
+use crate::net::unix::UnixStream;
 
 /// Pause of the accept loop after an error of accept(2).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -43,6 +47,31 @@ pub(super) trait Service: Send + Sync + 'static {
         head: Parts,
         body: Bytes,
     ) -> impl Future<Output = Answer> + Send;
+}
+
+/// A [`Service`] behind a pointer: hyper's server is compiled once for all fakes.
+trait DynService: Send + Sync {
+    fn is_down(&self) -> bool;
+
+    fn answer(
+        self: Arc<Self>,
+        connection: usize,
+        request: Request<Incoming>,
+    ) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
+}
+
+impl<S: Service> DynService for S {
+    fn is_down(&self) -> bool {
+        Service::is_down(self)
+    }
+
+    fn answer(
+        self: Arc<Self>,
+        connection: usize,
+        request: Request<Incoming>,
+    ) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+        Box::pin(answer(self, connection, request))
+    }
 }
 
 /// A fake that listens; dropping it closes the socket and every connection.
@@ -79,7 +108,7 @@ impl Drop for FakeServer {
 }
 
 /// Owns the connections' tasks, so that they end with it.
-async fn accept(listener: TcpListener, service: Arc<impl Service>) {
+async fn accept(listener: TcpListener, service: Arc<dyn DynService>) {
     let mut connections = JoinSet::new();
     let mut count = 0;
     loop {
@@ -98,10 +127,12 @@ async fn accept(listener: TcpListener, service: Arc<impl Service>) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, connection: usize, service: Arc<impl Service>) {
+async fn serve_connection(stream: TcpStream, connection: usize, service: Arc<dyn DynService>) {
     // A fake that cannot switch Nagle's algorithm off is slower, not wrong.
     let _slower = stream.set_nodelay(true);
-    let answer = service_fn(|request| answer(Arc::clone(&service), connection, request));
+    let answer = service_fn(|request| Arc::clone(&service).answer(connection, request));
+    // The type of stream that the admin listener has: hyper's server is compiled once for both.
+    let stream = Either::<TcpStream, UnixStream>::Left(stream);
     // A peer that leaves early is what half of the tests are about.
     let _ended: Result<(), hyper::Error> =
         http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;

@@ -91,7 +91,7 @@ impl<V: MetricValue> Family<V> {
         let names = self.0.desc.variable_labels.iter();
         let values = label_values.split(|byte| *byte == SEPARATOR);
         let mut labels: Vec<_> = names.zip(values).map(label_pair).collect();
-        labels.sort();
+        labels.sort_unstable();
         let mut metric = Metric::from_label(labels);
         value.encode(&mut metric);
         metric

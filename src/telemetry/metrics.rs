@@ -77,7 +77,7 @@ impl Registry {
     /// Descriptions of all families, ordered by name.
     pub fn descriptions(&self) -> Vec<MetricDescription> {
         let mut families = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        families.sort();
+        families.sort_unstable();
         families
     }
 
