@@ -22,5 +22,5 @@ for map in "$cargo_home=/cargo" "$PWD=/src" "$(rustc --print sysroot)=/rust"; do
   CFLAGS="${CFLAGS:-} -ffile-prefix-map=$map"
 done
 export RUSTFLAGS CFLAGS
-cargo build --release --locked --no-default-features --features keyring,aws,azure,pkcs12 --target "$target"
+cargo build --release --locked --no-default-features --features keyring,aws,azure,redis,pkcs12 --target "$target"
 cp "${CARGO_TARGET_DIR:-target}/$target/release/bearer-proxy" "$file"
