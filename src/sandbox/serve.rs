@@ -17,9 +17,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_util::either::Either;
-
-use crate::net::unix::UnixStream;
 
 /// Pause of the accept loop after an error of accept(2).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -131,8 +128,6 @@ async fn serve_connection(stream: TcpStream, connection: usize, service: Arc<dyn
     // A fake that cannot switch Nagle's algorithm off is slower, not wrong.
     let _slower = stream.set_nodelay(true);
     let answer = service_fn(|request| Arc::clone(&service).answer(connection, request));
-    // The type of stream that the admin listener has: hyper's server is compiled once for both.
-    let stream = Either::<TcpStream, UnixStream>::Left(stream);
     // A peer that leaves early is what half of the tests are about.
     let _ended: Result<(), hyper::Error> =
         http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
