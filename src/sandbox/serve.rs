@@ -17,6 +17,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::either::Either;
+
+/// The type of stream that the admin listener has too: hyper's connection is compiled once for both.
+#[cfg(unix)]
+type Stream = Either<TcpStream, tokio::net::UnixStream>;
+#[cfg(not(unix))]
+type Stream = Either<TcpStream, TcpStream>;
 
 /// Pause of the accept loop after an error of accept(2).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -130,7 +137,7 @@ async fn serve_connection(stream: TcpStream, connection: usize, service: Arc<dyn
     let answer = service_fn(|request| Arc::clone(&service).answer(connection, request));
     // A peer that leaves early is what half of the tests are about.
     let _ended: Result<(), hyper::Error> =
-        http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+        http1::Builder::new().serve_connection(TokioIo::new(Stream::Left(stream)), answer).await;
 }
 
 async fn answer<S: Service>(
