@@ -28,7 +28,7 @@ pub fn check(der: &[u8]) {
         .extensions()
         .iter()
         .any(|extension| extension.oid == x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME);
-    // `x509-parser` takes any class of the tag for the [3] of the extensions (RFC 5280 section 4.1).
+    // `x509-parser` takes any tag of number 3 for the [3] of the extensions (RFC 5280 section 4.1).
     if has_extensions_tag(theirs.tbs_certificate.as_ref()) {
         assert_eq!(ours.has_names, has_names, "{der:02x?}");
     } else {
@@ -41,7 +41,8 @@ fn has_extensions_tag(tbs: &[u8]) -> bool {
     let Ok((_, certificate)) = Any::from_der(tbs) else { return false };
     let mut rest = certificate.data;
     while let Ok((after, field)) = Any::from_der(rest) {
-        if field.class() == Class::ContextSpecific && field.tag().0 == 3 {
+        let is_explicit = field.class() == Class::ContextSpecific && field.header.is_constructed();
+        if is_explicit && field.tag().0 == 3 {
             return true;
         }
         rest = after;
