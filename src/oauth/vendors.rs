@@ -85,7 +85,8 @@ pub const VENDORS: [Vendor; 26] = [
         token_url: "https://TENANT.auth0.com/oauth/token",
         keys: "audience = \"https://API.example.com\"",
         notes: &[
-            "The audience is the identifier of the API in Auth0, and a request without it is refused.",
+            "The audience is the identifier of the API in Auth0. A request without it is refused, unless the tenant \
+             has a default audience.",
             "Plans count tokens for machines by the month: tokens = \"union\" asks for fewer.",
         ],
         ..USUAL
@@ -114,7 +115,7 @@ pub const VENDORS: [Vendor; 26] = [
         notes: &[
             "The scope is the App ID URI of the API with /.default; permissions are granted to the app \
              in the portal, and other scopes are refused (AADSTS1002012).",
-            "Tokens with many groups or roles have 11 KiB and more.",
+            "Tokens with many groups or roles are long: up to 200 groups are listed.",
         ],
         ..USUAL
     },
@@ -126,7 +127,7 @@ pub const VENDORS: [Vendor; 26] = [
         auth: BASIC,
         scope: "CUSTOM_SCOPE",
         notes: &[
-            "A custom scope is required: without one the answer is invalid_scope.",
+            "A custom scope is required, unless the server has default scopes: else the answer is invalid_scope.",
             "The APIs of Okta itself take client_auth = \"private_key_jwt\" only, at /oauth2/v1/token.",
         ],
         ..USUAL
@@ -151,7 +152,8 @@ pub const VENDORS: [Vendor; 26] = [
         auth: BASIC,
         scope: "RESOURCE_SERVER/SCOPE",
         notes: &[
-            "The answer lists no scopes: what was asked for counts as granted.",
+            "The answer lists no scopes: what was asked for counts as granted, although scopes that the app client \
+             may not have are left out silently.",
             "Each token of a machine is billed: tokens = \"union\" asks for fewer.",
         ],
         ..USUAL
@@ -159,12 +161,13 @@ pub const VENDORS: [Vendor; 26] = [
     Vendor {
         name: "ping",
         about: "PingOne: HTTP Basic, form body",
-        document: "https://apidocs.pingidentity.com/pingone/platform/v1/api/",
+        document: "https://developer.pingidentity.com/pingone-api/",
         token_url: "https://auth.pingone.com/ENVIRONMENT_ID/as/token",
         auth: BASIC,
         api: ("https://api.pingone.com", "/v1/environments/{id}/users"),
         notes: &[
-            "Other regions have hosts of their own: auth.pingone.eu, auth.pingone.ca, auth.pingone.asia.",
+            "Other regions have hosts of their own: auth.pingone.eu, auth.pingone.ca, auth.pingone.com.au, \
+             auth.pingone.sg, auth.pingone.asia.",
             "The application's token endpoint authentication method must be CLIENT_SECRET_BASIC.",
         ],
         ..USUAL
@@ -177,6 +180,8 @@ pub const VENDORS: [Vendor; 26] = [
         scope: "write",
         notes: &[
             "The path names the realm: an AM of your own has /am/oauth2/realms/root/access_token.",
+            "The client's Token Endpoint Authentication Method must be client_secret_post; its default is \
+             client_secret_basic, which client_auth takes.",
         ],
         ..USUAL
     },
@@ -222,7 +227,7 @@ pub const VENDORS: [Vendor; 26] = [
         notes: &[
             "Scopes are those of the app in the developer portal.",
             "The sandbox is https://api-m.sandbox.paypal.com/v1/oauth2/token.",
-            "PayPal-Request-Id makes a repeated POST safe; apps send it.",
+            "PayPal-Request-Id makes a repeated POST safe, where the API supports it; apps send it.",
         ],
         ..USUAL
     },
@@ -234,13 +239,17 @@ pub const VENDORS: [Vendor; 26] = [
         auth: BASIC,
         api: ("https://api.xero.com", "/api.xro/2.0/Contacts"),
         scope: "accounting.contacts.read",
-        notes: &["One custom connection leads to one organisation; xero-tenant-id is not needed."],
+        notes: &[
+            "One custom connection leads to one organisation; xero-tenant-id is not needed.",
+            "After invalid_scope: the scope must be one of the connection's, and send_scope = false asks for \
+             all of them.",
+        ],
         ..USUAL
     },
     Vendor {
         name: "sap-xsuaa",
         about: "SAP BTP (XSUAA): form body",
-        document: "https://help.sap.com/docs/btp/sap-business-technology-platform/retrieve-access-token",
+        document: "https://github.com/SAP-docs/btp-cloud-platform/blob/main/docs/50-administration-and-ops/access-sap-authorization-and-trust-management-service-apis-ebc9113.md",
         token_url: "https://SUBDOMAIN.authentication.REGION.hana.ondemand.com/oauth/token",
         api: ("https://APP.cfapps.REGION.hana.ondemand.com", "/v1/accounts/{id}"),
         send_scope: false,
@@ -258,7 +267,7 @@ pub const VENDORS: [Vendor; 26] = [
         auth: BASIC,
         send_scope: false,
         api: (
-            "https://TENANT.it-cpi018.cfapps.REGION.hana.ondemand.com",
+            "https://TENANT.it-cpiNNN.cfapps.REGION.hana.ondemand.com",
             "/api/v1/IntegrationPackages",
         ),
         notes: &[
@@ -313,13 +322,14 @@ pub const VENDORS: [Vendor; 26] = [
             "Paths end in a slash, and one without is redirected: write it in routes too.",
             "The refresh token has an endpoint of its own and is not used.",
             "Banks limit the calls for an account to a few a day.",
+            "New clients are not accepted at present.",
         ],
         ..USUAL
     },
     Vendor {
         name: "truelayer",
         about: "TrueLayer: form body with scope",
-        document: "https://docs.truelayer.com/docs/generate-tokens",
+        document: "https://docs.truelayer.com/docs/generate-a-payments-access-token",
         token_url: "https://auth.truelayer.com/connect/token",
         api: ("https://api.truelayer.com", "/v3/payments/{id}"),
         scope: "payments",
@@ -353,7 +363,8 @@ pub const VENDORS: [Vendor; 26] = [
         notes: &[
             "client_id is the API key and client_secret the secret key of the project.",
             "The sandbox is https://apis-sandbox.fedex.com/oauth/token.",
-            "Integrators and compatible providers add child_Key and child_secret.",
+            "Integrators and compatible providers, who add child_Key and child_secret and another grant_type, are not \
+             supported.",
         ],
         ..USUAL
     },
@@ -367,7 +378,7 @@ pub const VENDORS: [Vendor; 26] = [
         request: "headers = { x-merchant-id = \"ACCOUNT_NUMBER\" }",
         api: ("https://onlinetools.ups.com", "/api/track/v1/details/{inquiryNumber}"),
         notes: &[
-            "x-merchant-id is the shipper's account number.",
+            "x-merchant-id is the shipper's account number; it may be left out.",
             "Calls want transId and transactionSrc, which apps send.",
             "The test host is https://wwwcie.ups.com/security/v1/oauth/token.",
         ],
@@ -381,7 +392,8 @@ pub const VENDORS: [Vendor; 26] = [
         send_scope: false,
         api: ("https://api.amadeus.com", "/v1/reference-data/locations"),
         notes: &[
-            "The test host, with keys of its own, is https://test.api.amadeus.com.",
+            "The self-service APIs have ended on 17 July 2026; enterprise clients have a host of their own, such as \
+             https://travel.api.amadeus.com.",
             "Calls have a rate by the second and a quota by the month.",
         ],
         ..USUAL
@@ -400,7 +412,7 @@ pub const VENDORS: [Vendor; 26] = [
     Vendor {
         name: "apigee",
         about: "Apigee: HTTP Basic, form body, token type BearerToken, numbers as strings",
-        document: "https://docs.apigee.com/api-platform/security/oauth/client-credentials-grant-type",
+        document: "https://docs.apigee.com/api-platform/security/oauth/oauth-20-client-credentials-grant-type",
         token_url: "https://ORG-ENV.apigee.net/oauth/accesstoken",
         auth: BASIC,
         token_types: &["BearerToken"],
@@ -429,7 +441,8 @@ pub const VENDORS: [Vendor; 26] = [
         notes: &[
             "A token lives 30 minutes; its end is an ISO 8601 date, corrected by the Date of the answer.",
             "A scoped key for several accounts wants x-login-as among the headers.",
-            "The demo host is https://api-demo.airwallex.com/api/v1/authentication/login.",
+            "The sandbox is https://api.sandbox.airwallex.com/api/v1/authentication/login, or for older accounts \
+             https://api-demo.airwallex.com/api/v1/authentication/login.",
         ],
         ..USUAL
     },
