@@ -183,9 +183,10 @@ fn chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
         let (line, after) = (&rest[..at], &rest[at + 2..]);
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let extension = line[digits..].trim_ascii_start();
-        let text = |byte: &u8| *byte == b'\t' || (b' '..=b'~').contains(byte) || *byte >= 0x80;
+        // An extension is dropped, whatever bytes it has but those that end lines.
+        let ends_line = line.iter().any(|byte| matches!(byte, b'\r' | b'\n'));
         let sound = extension.is_empty() || extension[0] == b';';
-        if !sound || !line.iter().all(text) {
+        if !sound || ends_line {
             return None;
         }
         let size = std::str::from_utf8(&line[..digits]).ok()?;
