@@ -79,6 +79,15 @@ fn strict(mut data: &[u8]) -> Option<(u16, Vec<u8>)> {
         let mut lines = lines.iter().map(Vec::as_slice);
         let (old, status) = status_line(lines.next()?)?;
         let fields: Vec<_> = lines.map(field).collect::<Option<_>>()?;
+        // An interim answer ends with its head, whatever its fields say of a body (RFC 9112 section 6.3).
+        match status {
+            101 => return None,
+            100..200 => {
+                data = rest;
+                continue;
+            }
+            _ => {}
+        }
         let all = |wanted: &str| -> Vec<&[u8]> {
             let known =
                 fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes()));
@@ -89,19 +98,17 @@ fn strict(mut data: &[u8]) -> Option<(u16, Vec<u8>)> {
             (lengths @ [_, ..], []) => {
                 let length = one_length(lengths)?;
                 match status {
-                    100..200 | 204 | 304 => Vec::new(),
+                    204 | 304 => Vec::new(),
                     _ => rest.get(..usize::try_from(length).ok()?)?.to_vec(),
                 }
             }
             ([], [coding]) if !old && coding.eq_ignore_ascii_case(b"chunked") => match status {
-                100..200 | 204 | 304 => Vec::new(),
+                204 | 304 => Vec::new(),
                 _ => chunks(rest)?,
             },
             _ => return None,
         };
         match status {
-            101 => return None,
-            100..200 => data = rest,
             204 | 304 => return Some((status, Vec::new())),
             _ => return Some((status, body)),
         }
