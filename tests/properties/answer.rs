@@ -208,7 +208,8 @@ fn chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether trailers end with an empty line, and each is a field.
 fn filter_trailers(rest: &[u8]) -> bool {
-    if rest.starts_with(b"\r\n") {
+    // A line may end with LF alone (RFC 9112 section 2.2).
+    if rest.starts_with(b"\r\n") || rest.starts_with(b"\n") {
         return true;
     }
     let Some(end) = rest.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
