@@ -149,19 +149,6 @@ fn head_lines(data: &[u8]) -> Option<(Vec<Vec<u8>>, &[u8])> {
     }
 }
 
-/// Lines without a stray carriage return or line feed in them.
-fn split_lines(head: &[u8]) -> Option<Vec<&[u8]>> {
-    let mut lines = Vec::new();
-    let mut rest = head;
-    while let Some(at) = rest.windows(2).position(|two| two == b"\r\n") {
-        lines.push(&rest[..at]);
-        rest = &rest[at + 2..];
-    }
-    lines.push(rest);
-    let clean = |line: &&[u8]| !line.contains(&b'\r') && !line.contains(&b'\n');
-    lines.iter().all(clean).then_some(lines)
-}
-
 fn status_line(line: &[u8]) -> Option<(bool, u16)> {
     let old = line.starts_with(b"HTTP/1.0 ");
     if !old && !line.starts_with(b"HTTP/1.1 ") {
@@ -206,13 +193,18 @@ fn chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether trailers end with an empty line, and each is a field.
+/// True if trailers end with an empty line, and each is a field. A line may end with LF alone (RFC 9112
+/// section 2.2).
 fn filter_trailers(rest: &[u8]) -> bool {
-    // A line may end with LF alone (RFC 9112 section 2.2).
-    if rest.starts_with(b"\r\n") || rest.starts_with(b"\n") {
-        return true;
+    for line in rest.split_inclusive(|byte| *byte == b'\n') {
+        let Some(line) = line.strip_suffix(b"\n") else { return false };
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            return true;
+        }
+        if field(line).is_none() {
+            return false;
+        }
     }
-    let Some(end) = rest.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
-    split_lines(&rest[..end])
-        .is_some_and(|lines| lines.into_iter().all(|line| field(line).is_some()))
+    false
 }
