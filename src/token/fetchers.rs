@@ -43,33 +43,29 @@ impl MakeFetch for TokenClients {
         let (credential, store) = (Arc::clone(credential), Arc::clone(&self.store));
         let name = credential.via.as_ref().map(|via| Arc::clone(&via.credential.name));
         let via = name.zip(via).map(|(name, reader)| OtherToken { name, reader });
-        TokenFetcher(match credential.source.clone() {
-            TokenSource::Endpoint(endpoint) => {
-                let server = TokenServer::Stated(endpoint);
-                let client = TokenClient::new(server, credential, scopes.clone(), via, store, dpop);
-                Way::Request(Box::new(client))
+        let server = match credential.source.clone() {
+            TokenSource::Endpoint(endpoint) => TokenServer::Stated(endpoint),
+            TokenSource::Issuer(issuer) => TokenServer::Discovered(issuer),
+            TokenSource::Static(reference) => {
+                return TokenFetcher::Static(StaticToken {
+                    reference,
+                    store,
+                    life: credential.dialect.default_lifetime,
+                    max_bytes: credential.dialect.max_token_bytes,
+                });
             }
-            TokenSource::Issuer(issuer) => {
-                let server = TokenServer::Discovered(issuer);
-                let client = TokenClient::new(server, credential, scopes.clone(), via, store, dpop);
-                Way::Request(Box::new(client))
-            }
-            TokenSource::Static(reference) => Way::Read(StaticToken {
-                reference,
-                store,
-                life: credential.dialect.default_lifetime,
-                max_bytes: credential.dialect.max_token_bytes,
-            }),
-        })
+        };
+        let client = TokenClient::new(server, credential, scopes.clone(), via, store, dpop);
+        TokenFetcher::Client(Box::new(client))
     }
 }
 
 /// Obtains one token from the source of its credential.
-pub struct TokenFetcher(Way);
-
-enum Way {
-    Request(Box<TokenClient>),
-    Read(StaticToken),
+pub enum TokenFetcher {
+    /// Requests it from a token server.
+    Client(Box<TokenClient>),
+    /// Reads it from a source of secrets.
+    Static(StaticToken),
 }
 
 impl Fetch for TokenFetcher {
@@ -78,16 +74,16 @@ impl Fetch for TokenFetcher {
         refresh: Option<&Sensitive>,
         suppressed: Option<Fingerprint>,
     ) -> Result<Fetched, FetchError> {
-        match &self.0 {
-            Way::Request(client) => client.fetch(refresh, suppressed).await,
-            Way::Read(token) => token.read().await,
+        match self {
+            Self::Client(client) => client.fetch(refresh, suppressed).await,
+            Self::Static(token) => token.read().await,
         }
     }
 
     async fn revoke(&self, token: RevokedToken<'_>) -> Result<(), FetchError> {
-        match &self.0 {
-            Way::Request(client) => client.revoke(token).await,
-            Way::Read(_) => Ok(()),
+        match self {
+            Self::Client(client) => client.revoke(token).await,
+            Self::Static(_) => Ok(()),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::sensitive::Sensitive;
 const SHORTEST_REREAD: Duration = Duration::from_secs(5);
 
 /// The source of one token.
-pub(super) struct StaticToken {
+pub struct StaticToken {
     pub(super) reference: Reference,
     pub(super) store: Arc<Store>,
     /// The time for which a token is used after its source was last read.
