@@ -3,12 +3,13 @@
 //!
 //! [`names`] makes the keys of the store, which tell nothing of the client or the server; [`shared_token`] is a
 //! token as replicas exchange it; [`sealing`] encrypts it for one key, generation and owner; [`protocol`] says
-//! what a replica does about the replies of the scripts that the store runs.
+//! what a replica does about the replies of the scripts that the store runs; [`store`] is the interface of a store.
 
 pub mod names;
 pub mod protocol;
 pub mod sealing;
 pub mod shared_token;
+pub mod store;
 
 #[cfg(test)]
 mod simulation;
