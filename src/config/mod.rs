@@ -7,6 +7,8 @@
 mod admin;
 mod attach;
 mod checks;
+mod client_auth;
+mod client_certificate;
 mod clients;
 mod credentials;
 mod dialect;
@@ -20,6 +22,7 @@ mod log;
 pub mod model;
 mod name;
 mod references;
+mod refresh_policy;
 mod reload;
 mod routes;
 pub mod schema;
@@ -29,8 +32,10 @@ mod stores;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod token_endpoint;
 mod token_via;
 mod upstreams;
+mod url;
 mod vocabulary;
 
 pub use load::{Loaded, find_file, load, load_admin, masked, parse};

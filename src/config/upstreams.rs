@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
-use super::credentials::{cleartext, no_cleartext, warn_in_clear, warn_of_doubled_path};
 use super::egress::{self, EgressSettings};
 use super::name::check_name;
 use super::routes::{self, Route, RouteContext};
 use super::server::{HEAD_BYTES, ServerSection};
+use super::url::{cleartext, no_cleartext, warn_in_clear, warn_of_doubled_path};
 use super::{dialect, listen, tls};
 use crate::admin::settings::AdminSettings;
 use crate::cleartext::Cleartext;
