@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::credential::{Credential, TokenSource};
 use super::dpop::DpopStates;
-use super::fetch::{Fetch, FetchError, Fetched, MakeFetch, TokenClient, TokenServer};
+use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
 use super::fingerprint::Fingerprint;
 use super::other_token::OtherToken;
 use super::static_token::StaticToken;
 use super::token_cell::Reader;
+use super::token_client::{TokenClient, TokenServer};
 use crate::oauth::{RevokedToken, ScopeSet};
 use crate::secret::Store;
 use crate::sensitive::Sensitive;

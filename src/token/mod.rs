@@ -1,9 +1,9 @@
 //! The life of a token in this process: the token path, and the only writer of token cells.
 //!
 //! [`manager`] owns the refreshers across reloads; `refresher` is the loop for one token; [`schedule`]
-//! plans its calls, purely; `gate` bounds the calls of a credential; [`fetch`] makes one token request and
-//! `static_token` reads a token in place of one; [`token_cell`] passes the token to requests; `handover`
-//! counts them where a renewal must wait for them.
+//! plans its calls, purely; `gate` bounds the calls of a credential. [`fetch`] is the interface to the
+//! source of a token: `token_client` requests one, and `static_token` reads one. [`token_cell`] passes the
+//! token to requests; `handover` counts them where a renewal must wait for them.
 
 pub mod bearer;
 pub mod client_identity;
@@ -15,6 +15,7 @@ pub mod dpop;
 mod endpoint_call;
 mod endpoint_client;
 pub mod fetch;
+pub mod fetch_error;
 pub mod fetchers;
 mod fingerprint;
 mod gate;
@@ -39,6 +40,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod token_cell;
+mod token_client;
 mod token_guard;
 
 pub use bearer::{Bearer, TokenHeader};
