@@ -1,0 +1,191 @@
+//! The outcome of a request, counted in the metrics and noted in the state of its route and upstream.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, Response, StatusCode};
+use http_body::Body as _;
+use tokio::time::Instant;
+
+use super::{AccessRecord, AnswerRecord};
+use crate::body::Body;
+use crate::proxy::headers::challenge::{Challenge, RenewOn, challenged_scope, classify_challenge};
+use crate::proxy::history::{RefusalRecord, RequestHistory};
+use crate::proxy::policy::metrics::ProxyMetrics;
+use crate::proxy::policy::plan::RoutePlan;
+use crate::proxy::problem::problem;
+use crate::proxy::rejection::{Code, Rejection};
+use crate::proxy::request_id::{BEARER_PROXY_REQUEST_ID, X_REQUEST_ID};
+use crate::upstream::Forwarded;
+
+impl AccessRecord {
+    /// Counts the outcome, and returns the response to send. Only the first outcome of a request counts.
+    pub fn end(
+        &mut self,
+        outcome: Result<Response<Body>, Rejection>,
+        metrics: &ProxyMetrics,
+    ) -> Response<Body> {
+        let outcome = match outcome {
+            // The exchange of an unsafe request has recorded it in its own task.
+            Ok(response) if self.answer.is_some() => return response,
+            outcome => outcome,
+        };
+        let now = Instant::now();
+        self.attempt_ended(now);
+        let after = now.saturating_duration_since(self.started);
+        let (mut response, answer) = match outcome {
+            Ok(response) => {
+                self.forwarded = Forwarded::Yes;
+                let detail = self.note_answer(&response, now);
+                let refused = detail.is_some();
+                let body = response.body();
+                let complete = Some(body.is_end_stream() || body.is_whole());
+                let status = response.status();
+                let record = AnswerRecord {
+                    status,
+                    code: None,
+                    detail,
+                    after,
+                    complete,
+                    broke_off: false,
+                    refused,
+                };
+                (response, record)
+            }
+            Err(rejection) => {
+                metrics.rejected(rejection.code);
+                self.note_failure(&rejection, metrics.history());
+                self.forwarded = rejection.forwarded;
+                let response = problem(&rejection, self.id.as_str());
+                let record = AnswerRecord::rejection(rejection.code, rejection.detail, after);
+                (response, record)
+            }
+        };
+        if let Some((_, route)) = &self.route {
+            if answer.code.is_none() {
+                route.metrics.overhead(after.saturating_sub(self.upstream_time + self.waited));
+            }
+            self.count_answer(route, response.status(), after, metrics.history());
+        }
+        // Streaming bodies are counted frame by frame.
+        if response.body().is_whole() {
+            self.bytes_out = response.body().size_hint().exact().unwrap_or(0);
+        }
+        self.answer = Some(answer);
+        let headers = response.headers_mut();
+        // An upstream may send an id of its own, which its support will ask for.
+        headers.entry(X_REQUEST_ID).or_insert_with(|| self.id.value().clone());
+        headers.insert(BEARER_PROXY_REQUEST_ID, self.id.value().clone());
+        response
+    }
+
+    /// Notes a response in the state of its upstream. Returns what an operator must know of it: that the
+    /// upstream failed, does not accept the token, or wants fewer requests.
+    fn note_answer(&self, response: &Response<Body>, now: Instant) -> Option<Cow<'static, str>> {
+        let (_, route) = self.route.as_ref()?;
+        let (upstream, status) = (route.metrics.upstream(), response.status());
+        upstream.answered(now, status);
+        if status != StatusCode::UNAUTHORIZED && !status.is_server_error() {
+            route.metrics.route().answered(&self.method, status);
+        }
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            let challenge = response.headers().get(WWW_AUTHENTICATE);
+            upstream.challenged(status, challenge.map(HeaderValue::as_bytes));
+        }
+        let refusal = match classify_challenge(response, RenewOn::default(), route.dpop.is_some()) {
+            Challenge::InsufficientScope => {
+                let lacking = upstream.lacks_scope(&route.name, &challenged_scope(response));
+                route.metrics.route().lacks_scope(lacking);
+                Some("the upstream says that the token lacks a scope (insufficient_scope)".into())
+            }
+            Challenge::InvalidToken => Some("the upstream does not accept the token".into()),
+            Challenge::Proof => Some("the upstream does not accept the proof of DPoP".into()),
+            Challenge::None | Challenge::Other => None,
+        };
+        let is_limit = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN)
+            && upstream.rate_limited(status, response.headers());
+        let detail = || format!("the upstream answered with status {}", status.as_u16());
+        let failed = |detail: &str| {
+            let forwarded = Forwarded::Yes;
+            route.metrics.route().failed(&self.method, "upstream_status", detail, forwarded);
+        };
+        if status == StatusCode::UNAUTHORIZED {
+            failed(&detail());
+        } else if status.is_server_error() {
+            let detail = detail();
+            upstream.failed("upstream_status", &detail);
+            route.metrics.server_errors.inc();
+            failed(&detail);
+            return Some(detail.into());
+        }
+        refusal.or(is_limit.then_some("the upstream wants fewer requests (rate limit)".into()))
+    }
+
+    /// Notes a failed exchange in the state of its upstream, and each refusal among the recent ones.
+    fn note_failure(&self, rejection: &Rejection, history: &RequestHistory) {
+        let is_run = history.refused(|| {
+            let route = self.route.as_ref();
+            let upstream = route.map(|(upstream, _)| upstream.connection.name.to_string());
+            RefusalRecord {
+                at: SystemTime::now(),
+                code: rejection.code.as_str(),
+                upstream: upstream.unwrap_or_default(),
+                route: route.map(|(_, route)| route.name.to_string()).unwrap_or_default(),
+                detail: rejection.detail.to_string(),
+                request_id: self.id.as_str().to_owned(),
+            }
+        });
+        // What the proxy or an upstream did is a warning with each request, and apps may leave.
+        if is_run && rejection.code.status().is_client_error() && rejection.code != Code::ClientLeft
+        {
+            tracing::warn!(
+                code = rejection.code.as_str(),
+                request_id = self.id.as_str(),
+                detail = &*rejection.detail,
+                "requests are refused: ten of this code within ten seconds"
+            );
+        }
+        if let Some((_, route)) = self.route.as_ref().filter(|_| rejection.concerns_upstream()) {
+            let (code, detail) = (rejection.code.as_str(), &rejection.detail);
+            route.metrics.upstream().failed(code, detail);
+            route.metrics.route().failed(&self.method, code, detail, rejection.forwarded);
+        }
+    }
+
+    /// The outcome of a request that was dropped before its response, which is counted: by a shutdown, or
+    /// because the client has left.
+    pub(super) fn cut_short(&self, by_shutdown: bool) -> AnswerRecord {
+        let code = if by_shutdown { Code::CutByShutdown } else { Code::ClientLeft };
+        let detail = match (code, self.forwarded) {
+            (Code::ClientLeft, Forwarded::Yes | Forwarded::Unknown) => {
+                "the client closed its connection while the upstream's answer was awaited"
+            }
+            (Code::ClientLeft, Forwarded::No) => {
+                "the client closed its connection before the request was sent"
+            }
+            _ => code.title(),
+        };
+        let after = self.started.elapsed();
+        // Nothing is waited for before a route is found, so that a request without one is not dropped.
+        if let Some((_, route)) = &self.route {
+            let metrics = route.metrics.of_all();
+            metrics.rejected(code);
+            self.note_failure(&Rejection::new(code, detail), metrics.history());
+            self.count_answer(route, code.status(), after, metrics.history());
+        }
+        AnswerRecord::rejection(code, detail.into(), after)
+    }
+
+    /// Counts an answer of a route, whoever made it.
+    fn count_answer(
+        &self,
+        route: &RoutePlan,
+        status: StatusCode,
+        after: Duration,
+        history: &RequestHistory,
+    ) {
+        route.metrics.answered(&self.method, status, after);
+        history.answered(self.started + after, status.is_server_error());
+    }
+}
