@@ -49,6 +49,11 @@ impl InFlightRequests {
         self.state.fetch_and(!CLOSED, Ordering::AcqRel);
     }
 
+    /// True while no request may begin.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Acquire) & CLOSED != 0
+    }
+
     /// The number of requests.
     pub(super) fn count(&self) -> usize {
         self.state.load(Ordering::Acquire) & !CLOSED

@@ -29,6 +29,11 @@ impl TokenGuard {
         &self.bearer
     }
 
+    /// True once a renewal hands over from this token: it is revoked, or will be.
+    pub fn is_handing_over(&self) -> bool {
+        self.bearer.in_flight.as_ref().is_some_and(|in_flight| in_flight.is_closed())
+    }
+
     /// Ends the request at the head of its answer; returns the token.
     pub fn finish(self) -> Arc<Bearer> {
         self.bearer

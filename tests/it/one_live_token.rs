@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bearer_proxy::sandbox::{Bank, Fault, Persona, Quirk, TokenValidity};
+use bearer_proxy::sandbox::{Bank, Fault, Persona, Quirk, ScriptedResponse, TokenValidity};
 use tempfile::TempDir;
 
 use crate::support::{Proxy, client, soon};
@@ -24,6 +24,10 @@ struct Story {
 
 impl Story {
     async fn begin(count: usize, keys: &str, wait: &str) -> Self {
+        Self::with_upstream(count, keys, "", wait).await
+    }
+
+    async fn with_upstream(count: usize, keys: &str, upstream: &str, wait: &str) -> Self {
         let secrets = TempDir::new().unwrap();
         let mut text = "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\nworkers = 2\n\
                         [admin]\nlisten = \"127.0.0.1:0\"\n"
@@ -42,7 +46,7 @@ impl Story {
                  client_id.file = {id:?}\nclient_secret.file = {secret:?}\n\
                  timeouts.wait = \"{wait}\"\n{keys}\n\
                  [upstreams.b{number}]\nmount = \"/b{number}\"\nurl = \"{url}\"\ncredential = \"b{number}\"\n\
-                 [[upstreams.b{number}.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\", \"POST\"]\n"
+                 {upstream}\n[[upstreams.b{number}.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\", \"POST\"]\n"
             );
             banks.push(bank);
         }
@@ -143,6 +147,37 @@ async fn a_renewal_that_fails_gives_the_old_token_back() {
     soon(auth.ledger().wait_answered(2)).await;
     let mut app = client(story.proxy.addr).await;
     assert_eq!(app.request("POST", "/b0/v1/x", &[], b"{}").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_a_connection_goes_out_with_the_new_token() {
+    let story =
+        Story::with_upstream(1, "one_live_token = true", "max_connections = 2", "20s").await;
+    let Bank { auth, api } = &story.banks[0];
+    // Two workers with one connection each.
+    api.set_responses([ScriptedResponse::Hold, ScriptedResponse::Hold]);
+    let send = || async {
+        let mut app = client(story.proxy.addr).await;
+        app.request("POST", "/b0/v1/x", &[], b"{}").await.status
+    };
+    let watch = async {
+        let mut admin = client(story.proxy.admin_addr).await;
+        let mut in_phase = async |phase: &str, count: usize| loop {
+            let status = admin.get("/status").await.json();
+            let requests = status["requests"].as_array().cloned().unwrap_or_default();
+            if requests.iter().filter(|request| request["phase"] == phase).count() >= count {
+                break;
+            }
+        };
+        soon(in_phase("connecting", 1)).await;
+        story.refresh(0).await;
+        soon(auth.ledger().wait_issued(2)).await;
+        api.release(2);
+    };
+    let sending = futures_util::future::join_all((0..3).map(|_| send()));
+    let (statuses, ()) = tokio::join!(sending, watch);
+    assert_eq!(statuses, [200, 200, 200]);
+    assert_eq!(api.count(|found| *found == TokenValidity::Revoked), 0);
 }
 
 #[tokio::test]

@@ -21,9 +21,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
-use super::exchange::{Exchange, Sent, incomplete_body};
+use super::exchange::{Exchange, Sent, incomplete_body, missing_scopes, no_token};
 use super::received::Received;
 use super::retry::{Replay, Retries, may_repeat};
 use super::routed::Routed;
@@ -39,7 +39,7 @@ use crate::proxy::policy::settings::{IncomingAuthorization, QueryAccessToken};
 use crate::proxy::rejection::{Code, Rejection};
 use crate::proxy::requests::RequestPhase;
 use crate::route::Authority;
-use crate::token::{TokenGuard, TokenUnavailable, UnavailableReason};
+use crate::token::TokenGuard;
 use crate::upstream::Transport;
 
 /// A request that may be sent.
@@ -334,22 +334,4 @@ pub(super) fn outbound_target<B>(
         ));
     }
     Ok(outbound)
-}
-
-/// The rejection for scopes that the token lacks. They can change only with the next token.
-fn missing_scopes(scopes: &str) -> Rejection {
-    let detail =
-        format!("the token server has not granted: {scopes}; missing_scopes is \"refuse\"");
-    Rejection::new(Code::TokenUnavailable, detail).retry_after(Duration::from_secs(30))
-}
-
-fn no_token(unavailable: &TokenUnavailable) -> Rejection {
-    let code = match unavailable.reason {
-        UnavailableReason::BudgetSpent => Code::TokenBudget,
-        UnavailableReason::Pending
-        | UnavailableReason::Failing(_)
-        | UnavailableReason::HandingOver => Code::TokenUnavailable,
-    };
-    Rejection::new(code, format!("no usable token: {unavailable}"))
-        .retry_after(unavailable.retry_after)
 }

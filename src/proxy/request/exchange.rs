@@ -27,7 +27,7 @@ use crate::proxy::requests::RequestPhase;
 use crate::server::ClientProbe;
 use crate::telemetry::log::BeginLog;
 use crate::token::dpop::BoundKey;
-use crate::token::{Bearer, TokenGuard};
+use crate::token::{Bearer, TokenGuard, TokenUnavailable, UnavailableReason};
 use crate::upstream::{
     Forwarded, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
     UpstreamResponse,
@@ -107,9 +107,9 @@ impl Exchange {
             let mut progress = self.limit_request_body(request);
             let mut first_failure = None;
             loop {
-                let (bearer, body) = (token.as_ref().map(TokenGuard::bearer), progress.as_deref());
+                let body = progress.as_deref();
                 let failed = match self
-                    .try_once(request, bearer, body, reuse, &mut waited, transport)
+                    .try_once(request, &mut token, body, reuse, &mut waited, transport)
                     .await
                 {
                     Ok(answer) => {
@@ -160,7 +160,7 @@ impl Exchange {
     fn try_once<T: Transport>(
         &self,
         request: &mut Request<Body>,
-        bearer: Option<&Arc<Bearer>>,
+        token: &mut Option<TokenGuard>,
         progress: Option<&Cell<BodyProgress>>,
         mut reuse: Reuse,
         waited: &mut bool,
@@ -172,7 +172,7 @@ impl Exchange {
             loop {
                 connections += 1;
                 let connection = {
-                    let identity = bearer.and_then(|bearer| bearer.identity());
+                    let identity = token.as_ref().and_then(|token| token.identity());
                     let mut acquiring = pin!(transport.acquire(reuse, identity));
                     let acquired = poll_fn(|cx| {
                         let polled = acquiring.as_mut().poll(cx);
@@ -186,6 +186,17 @@ impl Exchange {
                     });
                     acquired.await.map_err(|error| self.failed(&error, None, false))?
                 };
+                // While it waited for the connection, a renewal began to hand over: the token is revoked, or
+                // will be. In a box, since it is rare.
+                if *waited
+                    && connections < MAX_CONNECTIONS_PER_TRY
+                    && token.as_ref().is_some_and(TokenGuard::is_handing_over)
+                {
+                    connection.release();
+                    Box::pin(self.replace_token(token, request)).await?;
+                    continue;
+                }
+                let bearer = token.as_ref().map(TokenGuard::bearer);
                 // The last check before the first byte. A safe request that has waited for nothing
                 // has only just come in, so that its client is taken to be there.
                 if (*waited || !is_safe) && self.client.has_left(is_safe).await {
@@ -246,6 +257,28 @@ impl Exchange {
                 return Err(self.failed(&error, progress, error.is_stale() || error.is_refused()));
             }
         }
+    }
+
+    /// Attaches the token that a renewal hands over to, in place of the one that it revokes. The request is
+    /// no longer in flight with the old one, so that the renewal does not wait for it.
+    async fn replace_token(
+        &self,
+        token: &mut Option<TokenGuard>,
+        request: &mut Request<Body>,
+    ) -> Result<(), FailedTry> {
+        let (Some(reader), Some(old)) = (&self.route.token, token.take()) else { return Ok(()) };
+        drop(old);
+        self.scope.record(|record| record.waits_for(RequestPhase::WaitingForToken));
+        let found = reader.wait_usable(Instant::now() + self.route.token_wait).await;
+        self.scope.record(|record| record.wait_ended(Instant::now()));
+        let unsent = |rejection| FailedTry { rejection, may_repeat: false };
+        let new = found.map_err(|unavailable| unsent(no_token(&unavailable)))?;
+        if let Some(scopes) = self.route.lacking(&new) {
+            return Err(unsent(missing_scopes(&scopes)));
+        }
+        new.attach(request.headers_mut());
+        *token = Some(new);
+        Ok(())
     }
 
     /// Attaches a new proof for this try: an upstream refuses one that it has seen.
@@ -404,6 +437,25 @@ pub(super) fn incomplete_body(error: LimitError, max_body: u64) -> Rejection {
             Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
         }
     }
+}
+
+/// The rejection for scopes that the token lacks. They can change only with the next token.
+pub(super) fn missing_scopes(scopes: &str) -> Rejection {
+    let detail =
+        format!("the token server has not granted: {scopes}; missing_scopes is \"refuse\"");
+    Rejection::new(Code::TokenUnavailable, detail).retry_after(Duration::from_secs(30))
+}
+
+/// The rejection for a token that is not there.
+pub(super) fn no_token(unavailable: &TokenUnavailable) -> Rejection {
+    let code = match unavailable.reason {
+        UnavailableReason::BudgetSpent => Code::TokenBudget,
+        UnavailableReason::Pending
+        | UnavailableReason::Failing(_)
+        | UnavailableReason::HandingOver => Code::TokenUnavailable,
+    };
+    Rejection::new(code, format!("no usable token: {unavailable}"))
+        .retry_after(unavailable.retry_after)
 }
 
 /// The rejection of a request whose client has gone, so that it is not sent.
