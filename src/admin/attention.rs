@@ -37,6 +37,10 @@ const RAISE_LIMIT: &str = "raise the limit (LimitNOFILE of systemd, ulimit -n), 
 const NOT_GRANTED: &str =
     "ask the provider to approve these scopes for the client, or take them off the routes";
 
+/// The remedy for answers that apps did not get.
+pub const UNDELIVERED: &str = "tell the owner of the app, which does not know what the upstream did; the log has each with \
+     delivered=no or partly";
+
 /// One point that needs an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attention {
@@ -55,6 +59,7 @@ pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> 
     tokens.iter().for_each(|token| points.token(token, now));
     report.upstreams.iter().for_each(|upstream| points.upstream(upstream, now));
     report.routes.iter().for_each(|route| points.route(route, now));
+    points.undelivered(report);
     points.sources(report);
     points.client_certificates(report);
     points.instance(report);
@@ -282,6 +287,12 @@ impl Points {
         }
     }
 
+    fn undelivered(&mut self, report: &StatusReport) {
+        if let Some(words) = report.undelivered.words() {
+            self.add(format!("{words}."), UNDELIVERED);
+        }
+    }
+
     fn sources(&mut self, report: &StatusReport) {
         for secret in &report.secrets {
             if let Some(error) = &secret.error {
@@ -355,7 +366,7 @@ fn scopes(token: &TokenStatus) -> String {
 mod tests {
     use super::super::report::{
         ClientCertificateStatus, RateLimitReport, ReloadStatus, RouteFailures, ScopeReport,
-        SecretStatus, UpstreamError,
+        SecretStatus, Undelivered, UndeliveredRequest, UpstreamError,
     };
     use super::*;
     use crate::admin::readiness::tests::token;
@@ -564,6 +575,22 @@ mod tests {
         one(&[], &files(Some(10), Some(100), 200), &["limit of open files is 100", "need 200"]);
         assert_eq!(told(&[], &files(Some(90), Some(100), 100)), Vec::<String>::new());
         assert_eq!(told(&[], &files(None, None, 100)), Vec::<String>::new());
+        let last = UndeliveredRequest {
+            at: at.clone(),
+            method: "POST".into(),
+            upstream: "api".into(),
+            route: "pay".into(),
+            status: 201,
+            request_id: "R1".into(),
+        };
+        let undelivered = |last_hour| {
+            let undelivered = Undelivered { last_hour, last: Some(last.clone()) };
+            StatusReport { undelivered, ..StatusReport::default() }
+        };
+        let parts =
+            ["to 2 unsafe requests in the last hour", "POST api.pay", "201, request_id R1."];
+        one(&[], &undelivered(2), &parts);
+        assert_eq!(told(&[], &undelivered(0)).len(), 0);
         let dropped = StatusReport { log_lines_dropped: 7, ..StatusReport::default() };
         one(&[], &dropped, &["7 lines are missing"]);
     }

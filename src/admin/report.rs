@@ -34,6 +34,8 @@ pub struct StatusReport {
     pub routes: Vec<RouteStatus>,
     /// The newest refusals first.
     pub refusals: Vec<RefusalStatus>,
+    /// Answers that apps did not get.
+    pub undelivered: Undelivered,
     /// The last hour by minutes, the newest last.
     pub history: History,
 }
@@ -210,6 +212,9 @@ pub struct RouteStatus {
     pub errors: u64,
     /// Mean time to the head of the answer, in seconds.
     pub mean_s: f64,
+    /// Requests since the start with an unsafe method that the upstream answered, of which the app did not
+    /// get the whole answer.
+    pub undelivered: u64,
     /// The last failures in a row, of safe methods and of the others.
     pub failing: Vec<RouteFailures>,
     /// The last answer that says that the token lacks a scope, if no request of the route has succeeded since.
@@ -255,6 +260,48 @@ impl RouteFailures {
         format!(
             "the last {failures} {safety} requests ({method}) failed since {since}: {code}{unknown}"
         )
+    }
+}
+
+/// Requests with an unsafe method that an upstream answered, of which the app did not get the whole answer.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Undelivered {
+    /// Those of the last hour.
+    pub last_hour: u64,
+    /// The last of them, however long ago.
+    pub last: Option<UndeliveredRequest>,
+}
+
+/// One such request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UndeliveredRequest {
+    /// When it ended, as RFC 3339.
+    pub at: String,
+    /// Its method.
+    pub method: String,
+    /// The upstream of its route.
+    pub upstream: String,
+    /// The name of its route.
+    pub route: String,
+    /// The status that the app did not get, or got without the whole answer.
+    pub status: u16,
+    /// Its id, as in the log.
+    pub request_id: String,
+}
+
+impl Undelivered {
+    /// What happened in the last hour, as a sentence without a full stop; `None` if nothing did.
+    pub fn words(&self) -> Option<String> {
+        let last = self.last.as_ref().filter(|_| self.last_hour > 0)?;
+        let UndeliveredRequest { at, method, upstream, route, status, request_id } = last;
+        let requests = match self.last_hour {
+            1 => "1 unsafe request".to_owned(),
+            count => format!("{count} unsafe requests"),
+        };
+        Some(format!(
+            "Apps did not get the upstream's whole answer to {requests} in the last hour; the last: {method} \
+             {upstream}.{route} at {at}, status {status}, request_id {request_id}"
+        ))
     }
 }
 

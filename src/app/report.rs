@@ -11,11 +11,12 @@ use super::open_files::OpenFilesNeed;
 use crate::admin::bundle::BundleParts;
 use crate::admin::report::{
     History, MAX_REQUESTS, MAX_ROUTES, RateLimitReport, RefusalStatus, ReloadStatus, RequestStatus,
-    RouteFailures, RouteStatus, ScopeReport, SecretStatus, StatusReport, UpstreamError,
-    UpstreamReport,
+    RouteFailures, RouteStatus, ScopeReport, SecretStatus, StatusReport, Undelivered,
+    UndeliveredRequest, UpstreamError, UpstreamReport,
 };
 use crate::clock::date;
 use crate::config;
+use crate::proxy::history::{HistorySnapshot, UndeliveredRecord};
 use crate::proxy::policy::plan::{Plan, UpstreamPlan};
 use crate::proxy::requests::{RequestInFlight, WorkerReport};
 use crate::proxy::snapshot::SharedState;
@@ -58,7 +59,8 @@ impl Reporter {
     pub(super) async fn report(&self) -> StatusReport {
         let workers = self.shared.inspector.report().await;
         let plan = self.shared.plan.load_full();
-        let (minutes, refusals) = self.shared.metrics.history().snapshot(Instant::now());
+        let HistorySnapshot { minutes, refusals, last_undelivered } =
+            self.shared.metrics.history().snapshot(Instant::now());
         let reload = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         StatusReport {
             pid: std::process::id(),
@@ -93,6 +95,10 @@ impl Reporter {
                     request_id: refusal.request_id,
                 })
                 .collect(),
+            undelivered: Undelivered {
+                last_hour: minutes.iter().map(|minute| minute.undelivered).sum(),
+                last: last_undelivered.map(undelivered),
+            },
             history: History {
                 requests: minutes.iter().map(|minute| minute.requests).collect(),
                 errors: minutes.iter().map(|minute| minute.errors).collect(),
@@ -182,6 +188,17 @@ fn secret((source, state): (String, SourceState)) -> SecretStatus {
     }
 }
 
+fn undelivered(request: UndeliveredRecord) -> UndeliveredRequest {
+    UndeliveredRequest {
+        at: date(request.at),
+        method: request.method.to_string(),
+        upstream: request.upstream,
+        route: request.route,
+        status: request.status,
+        request_id: request.request_id,
+    }
+}
+
 fn request(request: &RequestInFlight) -> RequestStatus {
     RequestStatus {
         request_id: request.request_id.clone(),
@@ -211,6 +228,7 @@ fn routes(plan: &Plan) -> Vec<RouteStatus> {
                 path: route.path.to_string(),
                 requests: totals.requests,
                 errors: totals.errors,
+                undelivered: route.metrics.undelivered.get(),
                 mean_s: (totals.mean_s * 1e6).round() / 1e6,
                 failing: failing.into_iter().flatten().collect(),
                 insufficient_scope: route.metrics.route().lacking().map(scope_report),

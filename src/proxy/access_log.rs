@@ -289,12 +289,7 @@ impl Drop for AccessRecord {
             answer.code = Some(Code::CutByShutdown);
             answer.detail.get_or_insert_with(|| Code::CutByShutdown.title().into());
         }
-        if let Some((_, route)) = &self.route
-            && self.is_undelivered()
-            && !is_safe(&self.method)
-        {
-            route.metrics.undelivered.inc();
-        }
+        self.count_undelivered(answer.status);
         self.write(&answer);
     }
 }

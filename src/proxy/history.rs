@@ -1,10 +1,11 @@
-//! The last hour for operators without Prometheus: responses by the minute, and the newest
-//! rejections. Its memory is bounded.
+//! The last hour for operators without Prometheus: responses by the minute, the newest rejections, and
+//! the last answer that an app did not get. Its memory is bounded.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use http::Method;
 use tokio::time::{Duration, Instant};
 
 /// Minutes that are kept.
@@ -24,6 +25,7 @@ struct Inner {
     /// Finished minutes and the present one, the newest last.
     minutes: VecDeque<MinuteCount>,
     refusals: VecDeque<RefusalRecord>,
+    last_undelivered: Option<UndeliveredRecord>,
     /// Begin and number of the refusals that are counted now, by their code.
     runs: BTreeMap<&'static str, (Instant, u64)>,
 }
@@ -35,6 +37,36 @@ pub struct MinuteCount {
     pub requests: u64,
     /// Answers 5xx.
     pub errors: u64,
+    /// Answers of upstreams to unsafe requests that did not reach the app as a whole.
+    pub undelivered: u64,
+}
+
+/// A request with an unsafe method that the upstream answered, of which the app did not get the whole
+/// answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UndeliveredRecord {
+    /// Time when it was known.
+    pub at: SystemTime,
+    /// The method.
+    pub method: Method,
+    /// The upstream.
+    pub upstream: String,
+    /// The name of the route.
+    pub route: String,
+    /// The status of the answer.
+    pub status: u16,
+    /// Its id, as in the log.
+    pub request_id: String,
+}
+
+/// A copy of the last hour.
+pub struct HistorySnapshot {
+    /// Counts by minutes, the newest last.
+    pub minutes: Vec<MinuteCount>,
+    /// The newest refusals first.
+    pub refusals: Vec<RefusalRecord>,
+    /// The last answer that an app did not get, however long ago.
+    pub last_undelivered: Option<UndeliveredRecord>,
 }
 
 /// A request that was answered by bearer-proxy itself.
@@ -57,8 +89,13 @@ pub struct RefusalRecord {
 impl Default for RequestHistory {
     fn default() -> Self {
         let minutes = VecDeque::from([MinuteCount::default()]);
-        let (minute, refusals, runs) = (Instant::now(), VecDeque::new(), BTreeMap::new());
-        Self(Arc::new(Mutex::new(Inner { minute, minutes, refusals, runs })))
+        Self(Arc::new(Mutex::new(Inner {
+            minute: Instant::now(),
+            minutes,
+            refusals: VecDeque::new(),
+            last_undelivered: None,
+            runs: BTreeMap::new(),
+        })))
     }
 }
 
@@ -94,11 +131,30 @@ impl RequestHistory {
         is_run
     }
 
-    /// The last hour by minutes, the newest last, and the newest refusals first.
-    pub fn snapshot(&self, now: Instant) -> (Vec<MinuteCount>, Vec<RefusalRecord>) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Counts an answer that an app did not get, and keeps it as the last one. Unlike the others here it
+    /// waits for the lock, since each may be a payment of which the app does not know.
+    pub fn undelivered(&self, record: UndeliveredRecord) {
+        let mut inner = self.lock();
+        inner.advance(Instant::now());
+        if let Some(present) = inner.minutes.back_mut() {
+            present.undelivered += 1;
+        }
+        inner.last_undelivered = Some(record);
+    }
+
+    /// A copy of it.
+    pub fn snapshot(&self, now: Instant) -> HistorySnapshot {
+        let mut inner = self.lock();
         inner.advance(now);
-        (inner.minutes.iter().copied().collect(), inner.refusals.iter().cloned().collect())
+        HistorySnapshot {
+            minutes: inner.minutes.iter().copied().collect(),
+            refusals: inner.refusals.iter().cloned().collect(),
+            last_undelivered: inner.last_undelivered.clone(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,12 +187,35 @@ mod tests {
         history.answered(Instant::now(), true);
         tokio::time::advance(Duration::from_secs(125)).await;
         history.answered(Instant::now(), false);
-        let count = |requests, errors| MinuteCount { requests, errors };
-        let (minutes, _) = history.snapshot(Instant::now());
+        let count = |requests, errors| MinuteCount { requests, errors, undelivered: 0 };
+        let minutes = history.snapshot(Instant::now()).minutes;
         assert_eq!(minutes, [count(2, 1), count(0, 0), count(1, 0)]);
         tokio::time::advance(Duration::from_secs(7200)).await;
-        let (minutes, _) = history.snapshot(Instant::now());
+        let minutes = history.snapshot(Instant::now()).minutes;
         assert_eq!(minutes, [MinuteCount::default(); MINUTES]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_an_app_did_not_get_counts_for_an_hour_and_is_kept() {
+        let history = RequestHistory::default();
+        let record = |request_id: &str| UndeliveredRecord {
+            at: SystemTime::now(),
+            method: Method::POST,
+            upstream: "bank".into(),
+            route: "pay".into(),
+            status: 201,
+            request_id: request_id.into(),
+        };
+        history.undelivered(record("a"));
+        tokio::time::advance(Duration::from_secs(120)).await;
+        history.undelivered(record("b"));
+        for (later, expected) in [(0, 2), (58 * 60, 1), (2 * 60, 0)] {
+            tokio::time::advance(Duration::from_secs(later)).await;
+            let snapshot = history.snapshot(Instant::now());
+            let count: u64 = snapshot.minutes.iter().map(|minute| minute.undelivered).sum();
+            assert_eq!(count, expected, "{later}");
+            assert_eq!(snapshot.last_undelivered.unwrap().request_id, "b");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -176,7 +255,7 @@ mod tests {
                 request_id: number.to_string(),
             });
         }
-        let (_, refusals) = history.snapshot(Instant::now());
+        let refusals = history.snapshot(Instant::now()).refusals;
         assert_eq!(refusals.len(), REFUSALS);
         assert_eq!(refusals[0].request_id, (REFUSALS + 2).to_string());
     }

@@ -181,6 +181,31 @@ async fn a_route_whose_payments_fail_is_told_although_reading_works() {
 }
 
 #[tokio::test]
+async fn a_payment_whose_app_has_left_is_told_with_its_route_and_id() {
+    let bank = raw_server().await;
+    let proxy: Fronted = in_front_of(&format!("http://{}", bank.addr), Extra::default()).await;
+    let mut app = client(proxy.addr).await;
+    app.send(
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: pay-7\r\nContent-Length: 0\r\n\r\n",
+    )
+    .await;
+    let mut serving = bank.accept().await;
+    serving.read_head().await;
+    app.reset();
+    serving.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    let status = state(&proxy, |status| status["undelivered"]["last_hour"] == 1).await;
+    let last = &status["undelivered"]["last"];
+    assert_eq!((&last["status"], &last["request_id"]), (&201.into(), &"pay-7".into()), "{status}");
+    assert_eq!(status["routes"][0]["undelivered"], 1);
+    let points = attention(&status);
+    assert_eq!(points.len(), 1, "{points:?}");
+    for part in ["to 1 unsafe request in the last hour", "POST a.all at 2", "request_id pay-7."] {
+        assert!(points[0].contains(part), "{part}: {points:?}");
+    }
+    assert!(told(&proxy).await.contains("  ! Apps did not get"), "the verb says it too");
+}
+
+#[tokio::test]
 async fn a_refused_reload_is_told_and_the_broken_file_still_leads_to_the_instance() {
     let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
     let good = std::fs::read_to_string(&proxy.config_path).unwrap();

@@ -5,8 +5,8 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::result::{CheckGroup, CheckResult};
-use crate::admin::attention::failure_hint;
-use crate::admin::report::{REFUSALS_IN_A_ROW, RouteFailures};
+use crate::admin::attention::{UNDELIVERED, failure_hint};
+use crate::admin::report::{REFUSALS_IN_A_ROW, RouteFailures, Undelivered};
 use crate::cli::running_instance::RunningInstance;
 use crate::proxy::code::Code;
 use crate::token::SLOW_CALL;
@@ -43,6 +43,7 @@ pub(super) fn group(running: &RunningInstance) -> CheckGroup {
     }
     steps.extend(open_files(&status["open_files"]));
     steps.extend(overload(status));
+    steps.extend(undelivered(&status["undelivered"]));
     CheckGroup { kind: "instance", name: running.address.clone(), url: None, steps }
 }
 
@@ -69,6 +70,14 @@ fn overload(status: &Value) -> Option<CheckResult> {
     let is_now = is_within(at, &status["now"], SignedDuration::from_mins(1));
     let step = CheckResult::ok("overload", found).hint(hint);
     Some(if is_now { step.failure() } else { step.warning() })
+}
+
+/// A warning if apps did not get answers to unsafe requests in the last hour. Nothing of it can be mended in
+/// the instance, so that it is no failure.
+fn undelivered(undelivered: &Value) -> Option<CheckResult> {
+    // An older instance does not tell.
+    let words = Undelivered::deserialize(undelivered).ok()?.words()?;
+    Some(CheckResult::ok("delivery", words).warning().hint(UNDELIVERED))
 }
 
 /// A failure if nearly all file descriptors are in use: then connections are neither accepted nor made.
@@ -411,6 +420,23 @@ mod tests {
         assert_eq!(last_minute.unwrap().0, CheckStatus::Failed);
         assert_eq!(refused(old, "overloaded", "bank"), None);
         assert_eq!(refused(recent, "connect", "bank"), None);
+    }
+
+    #[test]
+    fn answers_that_apps_did_not_get_are_a_warning() {
+        let found = |last_hour: u64| {
+            let last = json!({ "at": "T", "method": "POST", "upstream": "bank", "route": "pay", "status": 201,
+                "request_id": "R" });
+            undelivered(&json!({ "last_hour": last_hour, "last": last }))
+                .map(|step| (step.outcome, step.found))
+        };
+        let (status, words) = found(2).unwrap();
+        assert_eq!(status, CheckStatus::Warning);
+        let parts = ["to 2 unsafe requests", "POST bank.pay at T, status 201, request_id R"];
+        parts.iter().for_each(|part| assert!(words.contains(part), "{part}: {words}"));
+        assert!(found(1).unwrap().1.contains("to 1 unsafe request in the last hour"));
+        assert_eq!(found(0), None);
+        assert_eq!(undelivered(&Value::Null), None);
     }
 
     #[test]

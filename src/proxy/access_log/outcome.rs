@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use super::{AccessRecord, AnswerRecord};
 use crate::body::Body;
 use crate::proxy::headers::challenge::{Challenge, RenewOn, challenged_scope, classify_challenge};
-use crate::proxy::history::{RefusalRecord, RequestHistory};
+use crate::proxy::history::{RefusalRecord, RequestHistory, UndeliveredRecord};
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::policy::plan::RoutePlan;
 use crate::proxy::problem::problem;
 use crate::proxy::rejection::{Code, Rejection};
+use crate::proxy::request::retry::is_safe;
 use crate::proxy::request_id::{BEARER_PROXY_REQUEST_ID, X_REQUEST_ID};
 use crate::upstream::Forwarded;
 
@@ -175,6 +176,24 @@ impl AccessRecord {
             self.count_answer(route, code.status(), after, metrics.history());
         }
         AnswerRecord::rejection(code, detail.into(), after)
+    }
+
+    /// Counts the request if its method is unsafe, the upstream answered, and the app did not get the whole
+    /// answer: then it may not know of a payment.
+    pub(super) fn count_undelivered(&self, status: StatusCode) {
+        let Some((upstream, route)) = &self.route else { return };
+        if is_safe(&self.method) || !self.is_undelivered() {
+            return;
+        }
+        route.metrics.undelivered.inc();
+        route.metrics.of_all().history().undelivered(UndeliveredRecord {
+            at: SystemTime::now(),
+            method: self.method.clone(),
+            upstream: upstream.connection.name.to_string(),
+            route: route.name.to_string(),
+            status: status.as_u16(),
+            request_id: self.id.as_str().to_owned(),
+        });
     }
 
     /// Counts an answer of a route, whoever made it.
