@@ -220,7 +220,7 @@ pub(super) fn key(
 ) -> Option<Reference> {
     let Grant::JwtBearer(assertion) = grant else { return None };
     let hint = match assertion.key_format {
-        KeyFormat::Pem => "write  key.file = \"/path/to/key.pem\": the private key",
+        KeyFormat::PrivateKey => "write  key.file = \"/path/to/key.pem\": the private key",
         KeyFormat::GoogleServiceAccount => {
             "write  key.file = \"/path/to/key.json\": the key file as it was downloaded"
         }

@@ -230,7 +230,7 @@ impl Default for GrantAssertion {
     fn default() -> Self {
         Self {
             algorithm: SigningAlgorithm::Rs256,
-            key_format: KeyFormat::Pem,
+            key_format: KeyFormat::PrivateKey,
             issuer: None,
             subject: None,
             audience: None,
@@ -245,8 +245,8 @@ impl Default for GrantAssertion {
 /// The format in which the source of a grant's key holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyFormat {
-    /// PEM: PKCS#8, PKCS#1 or SEC1.
-    Pem,
+    /// The private key alone: PEM (PKCS#8, PKCS#1 or SEC1) or a JWK.
+    PrivateKey,
     /// The JSON key file of a Google service account, which holds the issuer too.
     GoogleServiceAccount,
 }
@@ -254,7 +254,7 @@ pub enum KeyFormat {
 /// The key that signs the assertion of a grant, and what its file says beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantKey {
-    /// The private key as PEM.
+    /// The private key as PEM or a JWK.
     pub private_key: Sensitive,
     /// The id of the key.
     pub key_id: Option<String>,
@@ -366,7 +366,7 @@ impl Default for ResponseFields {
 pub struct ClientCredentials {
     /// The client id; redacted too, because some servers treat it as half a secret.
     pub id: Sensitive,
-    /// The client secret, the PEM private key with `private_key_jwt`, or the assertion of another issuer.
+    /// The client secret, the private key with `private_key_jwt`, or the assertion of another issuer.
     pub secret: Option<Sensitive>,
     /// The certificates of the private key as PEM, its own first.
     pub certificate: Option<Sensitive>,

@@ -82,16 +82,16 @@ impl ProofKey {
         Ok(Self::new(algorithm, signer?))
     }
 
-    /// Reads a key from PKCS#8 PEM.
+    /// Reads a key from PEM or a JWK.
     ///
     /// # Errors
     /// The key cannot be read or does not fit the algorithm.
-    pub fn from_pem(algorithm: DpopAlgorithm, pem: &Sensitive) -> Result<Self, AssertionError> {
+    pub fn from_text(algorithm: DpopAlgorithm, text: &Sensitive) -> Result<Self, AssertionError> {
         let signing = match algorithm {
             DpopAlgorithm::Es256 => SigningAlgorithm::Es256,
             DpopAlgorithm::EdDsa => SigningAlgorithm::EdDsa,
         };
-        Ok(Self::new(algorithm, Signer::new(SigningKey::Private(signing, pem))?))
+        Ok(Self::new(algorithm, Signer::new(SigningKey::Private(signing, text))?))
     }
 
     fn new(algorithm: DpopAlgorithm, signer: Signer) -> Self {
@@ -268,7 +268,7 @@ mod tests {
             |kind| Sensitive::new(rcgen::KeyPair::generate_for(kind).unwrap().serialize_pem());
         let (p256, ed) = (pem(&rcgen::PKCS_ECDSA_P256_SHA256), pem(&rcgen::PKCS_ED25519));
         let read =
-            |algorithm, pem| ProofKey::from_pem(algorithm, pem).map(|key| format!("{key:?}"));
+            |algorithm, pem| ProofKey::from_text(algorithm, pem).map(|key| format!("{key:?}"));
         let shown = Ok("ProofKey([redacted])".to_owned());
         assert_eq!(read(DpopAlgorithm::Es256, &p256), shown);
         assert_eq!(read(DpopAlgorithm::EdDsa, &ed), shown);

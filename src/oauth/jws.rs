@@ -5,7 +5,7 @@ use aws_lc_rs::signature::{
     self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding,
     RsaKeyPair,
 };
-use aws_lc_rs::{digest, error::KeyRejected, hmac};
+use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use memchr::memmem;
@@ -14,6 +14,8 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::jwk::{self, JwkError};
+use super::key_der::{KeyDer, KeyForm};
 use crate::sensitive::Sensitive;
 
 /// RFC 7518 section 3.3 asks for RSA keys of at least 2048 bits.
@@ -61,7 +63,7 @@ pub enum MacAlgorithm {
 pub enum SigningKey<'a> {
     /// The client secret.
     Secret(MacAlgorithm, &'a Sensitive),
-    /// A private key as PEM: PKCS#8, PKCS#1 or SEC1.
+    /// A private key as PEM (PKCS#8, PKCS#1 or SEC1) or as a JWK.
     Private(SigningAlgorithm, &'a Sensitive),
 }
 
@@ -89,7 +91,7 @@ pub struct KeyCertificate<'a> {
     pub headers: CertificateHeaders,
 }
 
-/// Signs claims. `kid` of the header is `key_id`.
+/// Signs claims. `kid` of the header is `key_id`, or else that of the key if it is a JWK.
 ///
 /// # Errors
 /// The key cannot be read, does not fit the algorithm or is not that of the certificate.
@@ -101,7 +103,11 @@ pub fn sign(
 ) -> Result<Sensitive, AssertionError> {
     let signer = Signer::new(key)?;
     let mut header = json!({ "alg": algorithm_name(key), "typ": "JWT" });
-    if let Some(id) = key_id {
+    let own = match key {
+        SigningKey::Private(_, text) if key_id.is_none() => jwk::key_id(text),
+        _ => None,
+    };
+    if let Some(id) = key_id.or(own.as_deref()) {
         header["kid"] = json!(id);
     }
     if let Some(certificate) = certificate {
@@ -131,6 +137,17 @@ impl SigningAlgorithm {
             Self::Es384 => "ES384",
             Self::Es512 => "ES512",
             Self::EdDsa => "EdDSA",
+        }
+    }
+
+    /// The kind of key that it needs.
+    pub(super) fn key_kind(self) -> &'static str {
+        match self {
+            Self::Es256 => "an EC key on P-256",
+            Self::Es384 => "an EC key on P-384",
+            Self::Es512 => "an EC key on P-521",
+            Self::EdDsa => "an Ed25519 key",
+            _ => "an RSA key of 2048 to 8192 bits",
         }
     }
 }
@@ -170,7 +187,7 @@ pub(super) enum Signer {
 
 impl Signer {
     pub(super) fn new(key: SigningKey<'_>) -> Result<Self, AssertionError> {
-        let (algorithm, pem) = match key {
+        let (algorithm, text) = match key {
             SigningKey::Secret(algorithm, secret) => {
                 let algorithm = match algorithm {
                     MacAlgorithm::Hs256 => hmac::HMAC_SHA256,
@@ -180,28 +197,35 @@ impl Signer {
                 let key = hmac::Key::new(algorithm, secret.expose().as_bytes());
                 return Ok(Self::Mac(Box::new(key)));
             }
-            SigningKey::Private(algorithm, pem) => (algorithm, pem),
+            SigningKey::Private(algorithm, text) => (algorithm, text),
         };
-        let key = private_key(pem)?;
+        let is_jwk = jwk::is_jwk(text);
+        let key = match is_jwk {
+            true => jwk::private_key(text, algorithm.key_kind(), algorithm.name())?,
+            false => private_key(text)?,
+        };
+        Self::of(&key, algorithm).ok_or(match is_jwk {
+            // Its kind is the right one already.
+            true => JwkError::Inconsistent.into(),
+            false => AssertionError::Key { expected: algorithm.key_kind() },
+        })
+    }
+
+    /// `None` for a key that the library rejects; its reason does not help to repair the key.
+    fn of(key: &KeyDer, algorithm: SigningAlgorithm) -> Option<Self> {
         match algorithm {
-            SigningAlgorithm::Rs256 => rsa(&key, &signature::RSA_PKCS1_SHA256),
-            SigningAlgorithm::Rs384 => rsa(&key, &signature::RSA_PKCS1_SHA384),
-            SigningAlgorithm::Rs512 => rsa(&key, &signature::RSA_PKCS1_SHA512),
-            SigningAlgorithm::Ps256 => rsa(&key, &signature::RSA_PSS_SHA256),
-            SigningAlgorithm::Ps384 => rsa(&key, &signature::RSA_PSS_SHA384),
-            SigningAlgorithm::Ps512 => rsa(&key, &signature::RSA_PSS_SHA512),
-            SigningAlgorithm::Es256 => {
-                ec(&key, &signature::ECDSA_P256_SHA256_FIXED_SIGNING, "an EC key on P-256")
+            SigningAlgorithm::Rs256 => rsa(key, &signature::RSA_PKCS1_SHA256),
+            SigningAlgorithm::Rs384 => rsa(key, &signature::RSA_PKCS1_SHA384),
+            SigningAlgorithm::Rs512 => rsa(key, &signature::RSA_PKCS1_SHA512),
+            SigningAlgorithm::Ps256 => rsa(key, &signature::RSA_PSS_SHA256),
+            SigningAlgorithm::Ps384 => rsa(key, &signature::RSA_PSS_SHA384),
+            SigningAlgorithm::Ps512 => rsa(key, &signature::RSA_PSS_SHA512),
+            SigningAlgorithm::Es256 => ec(key, &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+            SigningAlgorithm::Es384 => ec(key, &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+            SigningAlgorithm::Es512 => ec(key, &signature::ECDSA_P521_SHA512_FIXED_SIGNING),
+            SigningAlgorithm::EdDsa => {
+                Ed25519KeyPair::from_pkcs8_maybe_unchecked(&key.der).map(Self::Ed).ok()
             }
-            SigningAlgorithm::Es384 => {
-                ec(&key, &signature::ECDSA_P384_SHA384_FIXED_SIGNING, "an EC key on P-384")
-            }
-            SigningAlgorithm::Es512 => {
-                ec(&key, &signature::ECDSA_P521_SHA512_FIXED_SIGNING, "an EC key on P-521")
-            }
-            SigningAlgorithm::EdDsa => Ed25519KeyPair::from_pkcs8_maybe_unchecked(&key.der)
-                .map(Self::Ed)
-                .map_err(wrong_key("an Ed25519 key")),
         }
     }
 
@@ -245,51 +269,21 @@ impl Signer {
     }
 }
 
-fn rsa(key: &KeyDer, encoding: &'static dyn RsaEncoding) -> Result<Signer, AssertionError> {
-    let expected = "an RSA key of 2048 to 8192 bits";
+fn rsa(key: &KeyDer, encoding: &'static dyn RsaEncoding) -> Option<Signer> {
     let pair = match key.form {
         KeyForm::Pkcs1 => RsaKeyPair::from_der(&key.der),
         KeyForm::Pkcs8 | KeyForm::Sec1 => RsaKeyPair::from_pkcs8(&key.der),
     };
-    let pair = pair.map_err(wrong_key(expected))?;
-    match pair.public_modulus_len() < MIN_RSA_BYTES {
-        true => Err(AssertionError::Key { expected }),
-        false => Ok(Signer::Rsa(pair, encoding)),
-    }
+    let pair = pair.ok().filter(|pair| pair.public_modulus_len() >= MIN_RSA_BYTES)?;
+    Some(Signer::Rsa(pair, encoding))
 }
 
-fn ec(
-    key: &KeyDer,
-    algorithm: &'static EcdsaSigningAlgorithm,
-    expected: &'static str,
-) -> Result<Signer, AssertionError> {
+fn ec(key: &KeyDer, algorithm: &'static EcdsaSigningAlgorithm) -> Option<Signer> {
     let pair = match key.form {
         KeyForm::Sec1 => EcdsaKeyPair::from_private_key_der(algorithm, &key.der),
         KeyForm::Pkcs8 | KeyForm::Pkcs1 => EcdsaKeyPair::from_pkcs8(algorithm, &key.der),
     };
-    pair.map(Signer::Ec).map_err(wrong_key(expected))
-}
-
-/// The rejection of a key; the library's reason is dropped, because it does not help to repair it.
-fn wrong_key(expected: &'static str) -> impl FnOnce(KeyRejected) -> AssertionError {
-    move |_| AssertionError::Key { expected }
-}
-
-/// The form of a private key in DER.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeyForm {
-    /// Of any algorithm (RFC 5208).
-    Pkcs8,
-    /// Of RSA alone (RFC 8017 appendix A.1.2).
-    Pkcs1,
-    /// Of elliptic curves alone (RFC 5915).
-    Sec1,
-}
-
-/// A private key in DER.
-struct KeyDer {
-    form: KeyForm,
-    der: Zeroizing<Vec<u8>>,
+    pair.ok().map(Signer::Ec)
 }
 
 /// The first private key of a PEM text (RFC 7468 section 10, RFC 5915 section 4). Other blocks may stand
@@ -344,9 +338,14 @@ impl KeyCertificate<'_> {
 /// The reason why no assertion can be signed; never holds a part of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionError {
-    /// No private key in PEM was found.
-    #[error("the private key is no PEM; it begins with -----BEGIN PRIVATE KEY-----")]
+    /// No private key in PEM was found, and the text is no JWK either.
+    #[error(
+        "the private key is no PEM; it begins with -----BEGIN PRIVATE KEY-----, or as a JWK with {{"
+    )]
     NotPem,
+    /// A JWK that cannot sign.
+    #[error(transparent)]
+    Jwk(#[from] JwkError),
     /// A key under a passphrase.
     #[error(
         "the private key is encrypted and no passphrase can be given; convert it with: \

@@ -20,7 +20,7 @@ pub(super) struct LoadedCredentials {
     pub(super) client: ClientCredentials,
     /// The client certificate of the token request.
     pub(super) identity: Option<Arc<ClientIdentity>>,
-    /// The key of DPoP as PEM; `None` without DPoP, and for a key that this process makes.
+    /// The text of the key of DPoP; `None` without DPoP, and for a key that this process makes.
     pub(super) dpop_key: Option<Sensitive>,
     /// The fingerprint of all together.
     pub(super) fingerprint: Fingerprint,

@@ -44,16 +44,16 @@ impl Dpop {
     ///
     /// # Errors
     /// The key cannot be read or does not fit the algorithm.
-    pub(super) fn prover(&self, pem: Option<&Sensitive>) -> Result<Prover, AssertionError> {
-        let text = pem.map(|pem| Fingerprint::of(pem.expose()));
+    pub(super) fn prover(&self, text: Option<&Sensitive>) -> Result<Prover, AssertionError> {
+        let found = text.map(|text| Fingerprint::of(text.expose()));
         let mut held = lock(&self.key);
         let key = match &*held {
-            Some((known, key)) if *known == text => Arc::clone(key),
+            Some((known, key)) if *known == found => Arc::clone(key),
             _ => {
                 let algorithm = self.settings.algorithm;
-                let read = |pem| ProofKey::from_pem(algorithm, pem);
-                let key = Arc::new(pem.map_or_else(|| ProofKey::generate(algorithm), read)?);
-                *held = Some((text, Arc::clone(&key)));
+                let read = |text| ProofKey::from_text(algorithm, text);
+                let key = Arc::new(text.map_or_else(|| ProofKey::generate(algorithm), read)?);
+                *held = Some((found, Arc::clone(&key)));
                 key
             }
         };

@@ -5,7 +5,7 @@
 //! only adds conditions. `tests/properties/certificate.rs` compares this reader with `x509-parser`.
 
 pub mod certificate;
-mod der;
+pub(crate) mod der;
 pub mod diagnosis;
 pub mod distinguished_name;
 pub(crate) mod encrypted;

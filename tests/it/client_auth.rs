@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::support::secured::{Secured, Special};
 use crate::support::service::Service;
 use crate::support::tls::{Authority, Front};
-use crate::support::{Proxy, client, secret_file, soon};
+use crate::support::{Proxy, client, ed25519_jwk, secret_file, soon};
 use crate::verbs::verb;
 
 const TOKEN: &str = "one-token-of-this-story";
@@ -220,6 +220,15 @@ async fn assertions_signed_with_a_private_key_are_accepted_by_a_server_that_veri
         };
         judged("private_key_jwt", name, &pair.serialize_pem(), verify).await;
     }
+}
+
+#[tokio::test]
+async fn a_private_key_may_be_a_jwk() {
+    let (jwk, public) = ed25519_jwk();
+    let verify = move |message: &[u8], signature: &[u8]| {
+        UnparsedPublicKey::new(&ED25519, &public).verify(message, signature).is_ok()
+    };
+    judged("private_key_jwt", "EdDSA", &jwk, verify).await;
 }
 
 /// A server that knows one public key at a time, and the assertions that it was sent.

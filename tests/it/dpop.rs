@@ -13,7 +13,7 @@ use http::{Request, Response};
 use serde_json::Value;
 
 use crate::support::service::Service;
-use crate::support::{Proxy, client, secret_file, soon};
+use crate::support::{Proxy, client, ed25519_jwk, secret_file, soon};
 use crate::verbs::verb;
 
 /// A bank that demands proofs with these nonces, and the configuration of a proxy in front of it.
@@ -323,6 +323,20 @@ async fn a_key_is_replaced_without_a_restart() {
     let jwk = |index: usize| part(proof(&requests[index]), 0)["jwk"].clone();
     assert_eq!(jwk(0), jwk(1));
     assert_ne!(jwk(0), jwk(requests.len() - 1));
+}
+
+#[tokio::test]
+async fn a_key_may_be_a_jwk() {
+    let bank =
+        Bank::start([None, None], "dpop = { algorithm = \"EdDSA\", key.file = \"KEY\" }", "").await;
+    let (jwk, public) = ed25519_jwk();
+    let key = secret_file(bank.secrets.path(), "dpop", &jwk);
+    let proxy = Proxy::start(&bank.config.replace("KEY", &key.display().to_string())).await;
+    soon(proxy.wait_ready()).await;
+    assert_eq!(soon(client(proxy.addr).await.get("/a/x")).await.status, 200);
+    let request = bank.api.requests().pop().unwrap();
+    let x = part(proof(&request), 0)["jwk"]["x"].clone();
+    assert_eq!(x, URL_SAFE_NO_PAD.encode(public));
 }
 
 #[tokio::test]

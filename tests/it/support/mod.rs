@@ -21,6 +21,9 @@ pub mod tls;
 use std::future::Future;
 use std::time::Duration;
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bearer_proxy::sandbox::{
     AuthOptions, AuthServer, Bank, Persona, Sandbox, Upstream, UpstreamOptions,
 };
@@ -77,6 +80,18 @@ pub fn secret_file(dir: &std::path::Path, name: &str, text: &str) -> std::path::
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
     path
+}
+
+/// A new Ed25519 key as a JWK (RFC 8037), and its public half.
+pub fn ed25519_jwk() -> (String, Vec<u8>) {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let pkcs8 = pair.to_pkcs8v1().unwrap();
+    // Version 1 ends with the seed (RFC 8410 section 7).
+    let (_, seed) = pkcs8.as_ref().split_at(pkcs8.as_ref().len() - 32);
+    let public = pair.public_key().as_ref().to_vec();
+    let [d, x] = [seed, &public].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+    let jwk = serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "d": d, "x": x });
+    (jwk.to_string(), public)
 }
 
 /// The program's configuration for a whole sandbox, on free ports. The secrets' directory must
