@@ -35,7 +35,10 @@ const EXAMPLES: [(&str, &str); 10] = [
 /// The example for a token server that has no preset of its own; it uses `rfc6749`.
 const ANY_BANK: &str = include_str!("../../config/rfc6749.toml");
 
-/// Writes a first configuration.
+/// The JSON Schema that a first configuration names for editors: a file beside it, which needs no network.
+const SCHEMA: &str = "bearer-proxy.schema.json";
+
+/// Writes a first configuration, and the JSON Schema beside it.
 pub(super) fn init(config: Option<&Path>, flags: &Init) -> anyhow::Result<Exit> {
     let to_stdout = flags.output.as_deref() == Some(Path::new("-"));
     let named = flags.output.as_deref().filter(|_| !to_stdout).or(config);
@@ -45,6 +48,8 @@ pub(super) fn init(config: Option<&Path>, flags: &Init) -> anyhow::Result<Exit> 
         out!("{text}")?;
         return Ok(Exit::Done);
     }
+    // Editors look for the schema where the first line says; nothing is beside stdout.
+    let text = format!("#:schema ./{SCHEMA}\n{text}");
     let shown = path.display();
     let created =
         std::fs::File::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
@@ -56,10 +61,24 @@ pub(super) fn init(config: Option<&Path>, flags: &Init) -> anyhow::Result<Exit> 
         }
         created => created.with_context(|| format!("cannot write {shown}"))?,
     }
+    outln!("wrote {shown}")?;
+    write_schema(&path.with_file_name(SCHEMA))?;
     let (program, path) = (quoted(&program()), quoted(path));
-    outln!("wrote {shown}\nnext: put your client id and secret where it says, then")?;
+    outln!("next: put your client id and secret where it says, then")?;
     outln!("  {program} check --config {path} --live\n  {program} run --config {path}")?;
     Ok(Exit::Done)
+}
+
+/// Writes the JSON Schema. One that is there stays, and a failure is no more than a warning.
+fn write_schema(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let text = format!("{:#}\n", schema::schema());
+    match std::fs::File::create_new(path).and_then(|mut file| file.write_all(text.as_bytes())) {
+        Ok(()) => outln!("wrote {shown}, for completion in editors")?,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => errln!("warning: cannot write {shown}: {error}"),
+    }
+    Ok(())
 }
 
 /// The example for a preset, whose comments speak of the file that it is written to.

@@ -3,7 +3,7 @@
 //! The annotated example is what people read and what tests load line by line, so it is the one
 //! source: nothing here has to be kept equal to it by hand.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::references::is_reference;
 use crate::diagnostics::{NAME, nearest};
@@ -136,34 +136,60 @@ pub fn keys_below(path: &str) -> Result<Vec<KeyDoc>, Option<String>> {
     Err(same_name.or_else(|| nearest(&path, &paths)).map(ToOwned::to_owned))
 }
 
+/// The address of the JSON Schema in the catalog of SchemaStore, which is its name too.
+const ID: &str = "https://www.schemastore.org/bearer-proxy.json";
+
+/// Tables of credentials and upstreams that take the keys of the table of the same name, and more.
+pub(super) const INHERITED: [&str; 2] = ["tls", "egress"];
+
+/// Keys that take the table of a listener, beside `upstreams.NAME.listen`.
+pub(super) const LISTENERS: [&str; 3] = ["server.listen", "admin.listen", "admin.control"];
+
+/// Fields of tables in braces that take more than the example shows, in the words of [`KeyDoc::about`].
+const OTHER_FORMS: [(&str, &str); 4] = [
+    ("client_ca_file", "Takes a path or a list of them. "),
+    ("group", "Takes a name or a number. "),
+    ("owner", "Takes a name or a number. "),
+    ("pin_sha256", "Takes a pin or a list of them. "),
+];
+
 /// JSON Schema (draft 2020-12) of a configuration, for editors.
 ///
-/// It knows every key and the values that can be listed; what only `check` can tell (references
-/// between sections, units, paths) it leaves to `check`.
+/// It knows every key, its types and the values that can be listed; what only `check` can tell
+/// (references between sections, units, paths) it leaves to `check`.
 #[must_use]
 pub fn schema() -> Value {
     let mut root = object();
     let text = json!({ "type": "string" });
-    let mut sources =
-        Map::from_iter(["env", "value"].map(|source| (source.to_owned(), text.clone())));
+    let mut sources = object();
+    for source in ["env", "value"] {
+        insert(&mut sources, &[source], text.clone());
+    }
     for key in keys() {
         let path: Vec<_> = key.path.split('.').collect();
         match path.as_slice() {
             [above @ .., source] if is_reference(source) => {
-                sources.insert((*source).to_owned(), leaf(&key));
+                insert(&mut sources, &[source], leaf(&key));
                 insert(&mut root, above, reference());
             }
             path => insert(&mut root, path, leaf(&key)),
         }
+        if key.about.contains("It is required") {
+            require(&mut root, &path);
+        }
     }
+    share_tables(&mut root);
+    let upstream = &mut root["properties"]["upstreams"]["additionalProperties"];
+    require(upstream, &["routes"]);
+    upstream["properties"]["routes"]["minItems"] = json!(1);
+    require(&mut root, &["upstreams"]);
+    sources["description"] = json!("where a secret or an id is read");
+    sources["minProperties"] = json!(1);
+    sources["maxProperties"] = json!(1);
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    root["$id"] = json!(ID);
     root["title"] = json!("Configuration of bearer-proxy");
-    root["required"] = json!(["version"]);
-    root["$defs"] = json!({ "reference": {
-        "description": "where a secret or an id is read",
-        "type": "object", "properties": sources, "additionalProperties": false,
-        "minProperties": 1, "maxProperties": 1,
-    } });
+    root["$defs"]["reference"] = sources;
     root
 }
 
@@ -175,40 +201,100 @@ fn reference() -> Value {
     json!({ "$ref": "#/$defs/reference" })
 }
 
+/// The place below a table where the schema of a key or of its elements stands.
+fn below<'v>(table: &'v mut Value, key: &str) -> &'v mut Value {
+    match key {
+        NAME => &mut table["additionalProperties"],
+        key if LISTS.contains(&key) => {
+            let list = &mut table["properties"][key];
+            if list.is_null() {
+                *list = json!({ "type": "array" });
+            }
+            &mut list["items"]
+        }
+        key => &mut table["properties"][key],
+    }
+}
+
 /// Puts a key's schema where its path leads.
 fn insert(node: &mut Value, path: &[&str], what: Value) {
-    let Some((name, rest)) = path.split_first() else {
-        if node.is_null() {
-            *node = what;
-        } else if *node == reference() && what["type"] == "string" {
-            // A client id may be written out or referred to.
-            *node = json!({ "anyOf": [reference(), what] });
+    if let Some((name, rest)) = path.split_first() {
+        let below = below(node, name);
+        if !below.is_object() {
+            *below = if rest.is_empty() { Value::Null } else { object() };
         }
-        return;
-    };
-    let below = match *name {
-        NAME => &mut node["additionalProperties"],
-        name => &mut node["properties"][name],
-    };
-    let below = match LISTS.contains(name) {
-        true if below.is_null() => {
-            *below = json!({ "type": "array", "items": object() });
-            &mut below["items"]
-        }
-        true => &mut below["items"],
-        false => below,
-    };
-    if !rest.is_empty() && (below.is_null() || *below == json!(false)) {
-        *below = object();
-    } else if rest.is_empty() && *below == json!(false) {
-        *below = Value::Null;
+        return insert(below, rest, what);
     }
-    insert(below, rest, what);
+    if node.is_null() {
+        *node = what;
+    } else if *node == reference() && what["type"] == "string" {
+        // A client id may be written out or referred to.
+        *node = json!({ "anyOf": [reference(), what] });
+    } else {
+        merge(node, what);
+    }
+}
+
+/// Adds what a further line of the example shows of a key: more fields of its table, or more types.
+fn merge(node: &mut Value, what: Value) {
+    let (Some(node), Value::Object(what)) = (node.as_object_mut(), what) else { return };
+    for (word, value) in what {
+        match (word.as_str(), node.get_mut(&word)) {
+            ("properties", Some(Value::Object(known))) => {
+                if let Value::Object(more) = value {
+                    known.extend(more);
+                }
+            }
+            ("type", Some(known)) if value.is_array() => *known = value,
+            (_, Some(_)) => {}
+            (_, None) => {
+                node.insert(word, value);
+            }
+        }
+    }
+}
+
+/// Notes that a table must have a key.
+fn require(node: &mut Value, path: &[&str]) {
+    match path {
+        [] => {}
+        [key] => match node.get_mut("required").and_then(Value::as_array_mut) {
+            Some(required) => required.push(json!(key)),
+            None => node["required"] = json!([key]),
+        },
+        [name, rest @ ..] => require(below(node, name), rest),
+    }
+}
+
+/// Gives the tables of listeners, `tls` and `egress` the keys that the example shows only once.
+fn share_tables(root: &mut Value) {
+    let listen = ["upstreams", NAME, "listen"];
+    let own = listen.iter().fold(&mut *root, |node, name| below(node, name)).clone();
+    let fields = own["properties"].clone();
+    root["$defs"]["listener"] = json!({ "type": ["string", "object"], "properties": fields, "additionalProperties": false });
+    let more = json!({
+        "properties": fields, "additionalProperties": false,
+        "items": { "$ref": "#/$defs/listener" },
+    });
+    let paths = LISTENERS.iter().map(|path| path.split('.').collect());
+    for path in paths.chain([listen.to_vec()]) {
+        let node = path.iter().fold(&mut *root, |node, name| below(node, name));
+        node.as_object_mut().and_then(|node| node.remove("items"));
+        merge(node, more.clone());
+    }
+    for table in INHERITED {
+        let all = root["properties"][table]["properties"].clone();
+        for section in ["credentials", "upstreams"] {
+            let own = below(below(below(root, section), NAME), table);
+            merge(own, json!({ "properties": all }));
+        }
+    }
 }
 
 /// The schema of one value.
 fn leaf(key: &KeyDoc) -> Value {
-    let mut schema = of_value(&key.value, &key.about);
+    let table = key.path.rsplit('.').next().unwrap_or_default();
+    let mut schema = of_value(&key.value, &key.about, table);
     if !key.about.is_empty() && schema.get("$ref").is_none() {
         schema["description"] = json!(key.about);
     }
@@ -220,37 +306,59 @@ fn leaf(key: &KeyDoc) -> Value {
     schema
 }
 
-fn of_value(value: &Value, about: &str) -> Value {
+fn of_value(value: &Value, about: &str, name: &str) -> Value {
     let takes = about.strip_prefix("Takes ").and_then(|rest| rest.split_once(". "));
     let takes = takes.map_or("", |(takes, _)| takes);
     match value {
         Value::Bool(_) => json!({ "type": "boolean" }),
-        Value::Number(_) if takes.contains('"') => json!({ "type": ["integer", "string"] }),
-        Value::Number(_) => json!({ "type": "integer" }),
-        Value::String(_) => match words(takes) {
-            Some(words) => json!({ "enum": words }),
-            None => json!({ "type": types_beside_string(takes) }),
+        Value::Number(_) => match listed(takes) {
+            Some(listed) => json!({ "enum": listed }),
+            None if takes.contains('"') => json!({ "type": ["integer", "string"] }),
+            None => json!({ "type": "integer" }),
         },
-        Value::Array(_) => json!({ "type": "array" }),
+        Value::String(_) => match listed(takes) {
+            Some(listed) => json!({ "enum": listed }),
+            None => of_text(takes),
+        },
+        Value::Array(items) => {
+            let items = match takes.strip_prefix("a list of ").and_then(listed) {
+                Some(listed) => json!({ "enum": listed }),
+                None => of_value(items.first().unwrap_or(&json!("")), "", ""),
+            };
+            json!({ "type": "array", "items": items })
+        }
         Value::Object(fields) if fields.keys().all(|key| is_reference(key)) => reference(),
-        // Braces in the example show the usual fields; others may be shown elsewhere.
-        _ => json!({ "type": "object" }),
+        // The fields have names that the user chooses.
+        Value::Object(_) if NAMED.contains(&name) => json!({ "type": "object" }),
+        Value::Object(fields) => {
+            let mut schema = object();
+            for (name, value) in fields {
+                let takes = OTHER_FORMS.iter().find(|(known, _)| known == name);
+                let about = takes.map_or("", |(_, takes)| takes);
+                schema["properties"][name] = of_value(value, about, name);
+            }
+            schema
+        }
+        Value::Null => json!({}),
     }
 }
 
-/// The words that a key takes, if it takes nothing else: `"append", "drop" or "pass"`.
-fn words(takes: &str) -> Option<Vec<&str>> {
-    let parts: Vec<_> = takes.split(", ").flat_map(|part| part.split(" or ")).collect();
-    parts.into_iter().map(|part| part.strip_prefix('"')?.strip_suffix('"')).collect()
+/// The values that a key takes, if they can be listed: `"append", "drop" or "pass"`.
+fn listed(takes: &str) -> Option<Vec<Value>> {
+    let parts = takes.split(", ").flat_map(|part| part.split(" or "));
+    parts.flat_map(|part| part.split(" and ")).map(|part| part.parse().ok()).collect()
 }
 
-/// The types that a key takes whose value is shown as a string.
-fn types_beside_string(takes: &str) -> Value {
+/// The schema of a key whose value is shown as a string.
+fn of_text(takes: &str) -> Value {
+    if takes.contains("number") {
+        return json!({ "type": ["string", "integer"] });
+    }
     match (takes.contains("table"), takes.contains("list")) {
-        (true, true) => json!(["string", "object", "array"]),
-        (false, true) => json!(["string", "array"]),
-        (true, false) => json!(["string", "object"]),
-        (false, false) => json!("string"),
+        (true, true) => json!({ "type": ["string", "object", "array"] }),
+        (true, false) => json!({ "type": ["string", "object"] }),
+        (false, true) => json!({ "type": ["string", "array"], "items": { "type": "string" } }),
+        (false, false) => json!({ "type": "string" }),
     }
 }
 
@@ -258,6 +366,8 @@ fn types_beside_string(takes: &str) -> Value {
 mod tests {
     use std::fs;
     use std::path::Path;
+
+    use serde_json::Map;
 
     use super::*;
 
@@ -317,51 +427,124 @@ mod tests {
         assert_eq!(upstream["routes"]["items"]["properties"]["scopes"]["type"], "array");
     }
 
-    /// Asserts that a value fits a schema. It knows the part of JSON Schema that is used here.
-    fn fits(value: &Value, schema: &Value, root: &Value, at: &str) {
-        if schema.get("$ref").is_some() {
-            return fits(value, &root["$defs"]["reference"], root, at);
+    /// The faults of a value by a schema. It knows the part of JSON Schema that is used here.
+    fn faults(value: &Value, schema: &Value, root: &Value, at: &str) -> Vec<String> {
+        if let Some(target) = schema["$ref"].as_str() {
+            return faults(value, root.pointer(&target[1..]).unwrap(), root, at);
         }
+        if let Some(any) = schema["anyOf"].as_array() {
+            let tried = any.iter().map(|schema| faults(value, schema, root, at));
+            return tried.min_by_key(Vec::len).unwrap();
+        }
+        let mut found = Vec::new();
+        let mut fault = |bad: bool, what: &str| found.extend(bad.then(|| format!("{at}: {what}")));
         let kind = match value {
             Value::Bool(_) => "boolean",
-            Value::Number(_) => "integer",
+            Value::Number(number) if number.is_u64() => "integer",
+            Value::Number(_) => "number",
             Value::Array(_) => "array",
             Value::Object(_) => "object",
             _ => "string",
         };
-        let kinds = schema
-            .get("type")
-            .map(|kinds| kinds.as_array().cloned().unwrap_or(vec![kinds.clone()]));
-        assert!(kinds.is_none_or(|kinds| kinds.contains(&json!(kind))), "{at}: {kind}, {schema}");
-        let listed = schema.get("enum").and_then(Value::as_array);
-        assert!(listed.is_none_or(|listed| listed.contains(value)), "{at}: {value}, {schema}");
+        let one = [schema["type"].clone()];
+        let kinds = schema["type"].as_array().map_or(&one[..], Vec::as_slice);
+        fault(*kinds != [Value::Null] && !kinds.contains(&json!(kind)), "type");
+        fault(schema["enum"].as_array().is_some_and(|listed| !listed.contains(value)), "value");
+        let size = value.as_object().map(Map::len).or(value.as_array().map(Vec::len));
+        let size = size.unwrap_or(1) as u64;
+        let least = schema["minProperties"].as_u64().or(schema["minItems"].as_u64());
+        fault(least.is_some_and(|least| size < least), "too few");
+        fault(schema["maxProperties"].as_u64().is_some_and(|most| size > most), "too many");
+        for key in schema["required"].as_array().into_iter().flatten() {
+            let lacks = |table: &Map<String, Value>| !table.contains_key(key.as_str().unwrap());
+            fault(value.as_object().is_some_and(lacks), &format!("{key} is missing"));
+        }
         for (name, inner) in value.as_object().into_iter().flatten() {
             let at = format!("{at}.{name}");
             match (schema["properties"].get(name), schema.get("additionalProperties")) {
-                (Some(schema), _) => fits(inner, schema, root, &at),
-                (None, Some(Value::Bool(false))) => panic!("{at} is not in the schema"),
-                (None, Some(schema)) => fits(inner, schema, root, &at),
+                (None, Some(Value::Bool(false))) => found.push(format!("{at}: unknown")),
+                (Some(schema), _) | (None, Some(schema)) => {
+                    found.extend(faults(inner, schema, root, &at));
+                }
                 (None, None) => {}
             }
         }
         for inner in value.as_array().into_iter().flatten() {
-            let any = json!({});
-            fits(inner, schema.get("items").unwrap_or(&any), root, at);
+            found.extend(faults(inner, &schema["items"], root, at));
         }
+        found
+    }
+
+    /// Name, value and report (of a bad file) of each TOML file of a folder.
+    fn files(folder: &str) -> Vec<(String, Value, String)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                let report = fs::read_to_string(path.with_extension("txt")).unwrap_or_default();
+                if let Ok(value) = toml::from_str(&fs::read_to_string(path).unwrap()) {
+                    found.push((name, value, report));
+                }
+            }
+        }
+        found
     }
 
     #[test]
     fn every_good_file_fits_the_schema() {
         let root = schema();
-        for folder in ["config", "tests/fixtures/config/good"] {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.extension().is_some_and(|extension| extension == "toml") {
-                    let text = fs::read_to_string(&path).unwrap();
-                    fits(&toml::from_str(&text).unwrap(), &root, &root, &path.to_string_lossy());
-                }
+        for folder in ["config", "tests/fixtures/config/good", "tests/fixtures/config/warned"] {
+            for (name, value, _) in files(folder) {
+                assert_eq!(faults(&value, &root, &root, ""), [""; 0], "{folder}/{name}");
             }
         }
+    }
+
+    /// Errors that a schema can find: they are of one value, whatever stands elsewhere in the file.
+    const OF_SHAPE: [&str; 8] = [
+        "unknown key",
+        "has the wrong type",
+        "has no such value",
+        "a secret may not be written into this file",
+        "unknown source of a secret",
+        "a reference names one source",
+        "no upstream is configured",
+        "`version` cannot be used",
+    ];
+
+    #[test]
+    fn a_file_of_a_wrong_shape_does_not_fit_the_schema() {
+        // Methods may have any name, and further claims and fields of token requests any text. A date of
+        // TOML is a text of JSON.
+        const OPEN: [&str; 3] = ["route-method-lower", "grant-claims", "secret-in-extra"];
+        let (root, mut refused) = (schema(), 0);
+        let required = ["version", "url", "credential", "routes", "name", "path", "methods"];
+        let missing = required.map(|key| format!("error: `{key}` is missing"));
+        for (name, value, report) in files("tests/fixtures/config/bad") {
+            let of_shape = OF_SHAPE.iter().any(|error| report.contains(error))
+                || missing.iter().any(|error| report.contains(error));
+            let faults = faults(&value, &root, &root, "");
+            assert!(!of_shape || OPEN.contains(&&*name) || !faults.is_empty(), "{name}\n{report}");
+            refused += usize::from(!faults.is_empty());
+        }
+        assert!(refused >= 60, "{refused}");
+    }
+
+    #[test]
+    fn tables_share_their_keys() {
+        let schema = schema();
+        let upstream = &schema["properties"]["upstreams"]["additionalProperties"]["properties"];
+        let keys = |table: &Value| table["properties"].as_object().unwrap().len();
+        let tls = keys(&schema["properties"]["tls"]);
+        assert_eq!(keys(&upstream["tls"]), tls + 1, "and pin_sha256");
+        assert_eq!(keys(&upstream["egress"]), keys(&schema["properties"]["egress"]));
+        let admin = &schema["properties"]["admin"]["properties"];
+        for listen in [&upstream["listen"], &admin["listen"], &admin["control"]] {
+            assert_eq!(keys(listen), keys(&schema["$defs"]["listener"]));
+            assert_eq!(listen["type"], json!(["string", "object", "array"]));
+        }
+        assert_eq!(schema["$defs"]["reference"]["properties"]["keyring"]["type"][1], "object");
+        assert_eq!(schema["$id"], ID);
     }
 }

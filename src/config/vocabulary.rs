@@ -12,12 +12,6 @@ use crate::diagnostics::{NAME, Vocabulary};
 /// Words that people write by mistake, by the table where they write them.
 const ADVICE: &str = include_str!("advice.toml");
 
-/// Keys that take the table of a listener.
-const LISTENERS: [&str; 3] = ["server.listen", "admin.listen", "admin.control"];
-
-/// Tables of credentials and upstreams that take the keys of the table of the same name, and more.
-const INHERITED: [&str; 2] = ["tls", "egress"];
-
 /// The words of a configuration.
 pub(super) static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
     let mut vocabulary =
@@ -27,8 +21,8 @@ pub(super) static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
     }
     let tables = &mut vocabulary.tables;
     let listener = tables.get("upstreams.NAME.listen").cloned().unwrap_or_default();
-    tables.extend(LISTENERS.map(|path| (path.to_owned(), listener.clone())));
-    for table in INHERITED {
+    tables.extend(schema::LISTENERS.map(|path| (path.to_owned(), listener.clone())));
+    for table in schema::INHERITED {
         let all = tables.get(table).cloned().unwrap_or_default();
         for path in ["credentials", "upstreams"].map(|above| format!("{above}.NAME.{table}")) {
             let own = tables.entry(path).or_default();

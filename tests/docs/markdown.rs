@@ -108,12 +108,13 @@ pub fn joined(document: &str, link: &str) -> String {
     names.join("/")
 }
 
-/// The words of a command line: quotes hold them together, a `#` between words begins a comment.
+/// The words of a command line: quotes hold them together, a `#` between words begins a
+/// comment, and `>` or `|` what is not the command's own.
 pub fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for letter in line.chars() {
         match (letter, quote) {
-            ('#', None) if word.is_none() => break,
+            ('#' | '>' | '|', None) if word.is_none() => break,
             (' ', None) => words.extend(word.take()),
             ('\'' | '"', None) => {
                 quote = Some(letter);
@@ -133,5 +134,6 @@ fn markdown_is_read() {
     assert_eq!(joined("docs/src/guide/a.md", "../../../config/"), "config");
     assert_eq!(joined("README.md", "./docs/x.md"), "docs/x.md");
     assert_eq!(words("a  'b c' d#e # f"), ["a", "b c", "d#e"]);
+    assert_eq!(words("a '>' > f"), ["a", ">"]);
     assert_eq!(without_code("a `b](c)` [d](e)"), "a  [d](e)");
 }

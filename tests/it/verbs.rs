@@ -181,6 +181,23 @@ async fn every_preset_has_a_first_configuration_that_names_its_own_file() {
 }
 
 #[tokio::test]
+async fn a_first_configuration_names_the_schema_that_is_written_beside_it() {
+    let dir = TempDir::new().unwrap();
+    let ended = verb(dir.path(), &["init", "qbank"]).await;
+    assert!(ended.stdout.contains("wrote bearer-proxy.schema.json"), "{}", ended.stdout);
+    let text = std::fs::read_to_string(dir.path().join("bearer-proxy.toml")).unwrap();
+    let named = text.lines().next().unwrap().strip_prefix("#:schema ").unwrap();
+    let schema = dir.path().join(named);
+    let written = std::fs::read_to_string(&schema).unwrap();
+    assert_eq!(written, verb(dir.path(), &["schema"]).await.stdout);
+    // One that is there stays.
+    std::fs::write(&schema, "{}").unwrap();
+    let ended = verb(dir.path(), &["init", "sqr", "-o", "other.toml"]).await;
+    assert_eq!((ended.code, ended.stdout.contains("schema")), (0, false), "{}", ended.stdout);
+    assert_eq!(std::fs::read_to_string(&schema).unwrap(), "{}");
+}
+
+#[tokio::test]
 async fn a_first_configuration_goes_to_stdout_or_to_the_file_of_config() {
     let dir = TempDir::new().unwrap();
     let ended = verb(dir.path(), &["init", "json", "-o", "-"]).await;
