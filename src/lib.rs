@@ -40,7 +40,7 @@
 //!
 //! A folder imports only folders further right in this list, never its neighbours
 //! (`tests/tidy.rs` checks it):
-//! cli → app → config → {proxy, admin} → {token, upstream, server} → {listen, secret, share} → {net} →
+//! cli → app → config → {proxy, admin} → {token, upstream, server} → {share} → {listen, secret} → {net} →
 //! {x509, route, oauth, telemetry, diagnostics} → {body, cleartext, clock, sensitive}. `sandbox` uses none of them.
 //!
 //! # Invariants
@@ -100,6 +100,7 @@ pub mod net;
 
 pub mod listen;
 pub mod secret;
+
 #[cfg(feature = "redis")]
 pub mod share;
 

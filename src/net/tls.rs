@@ -184,6 +184,8 @@ pub enum Alpn {
     Http2,
     /// HTTP/2 if the server supports it, else HTTP/1.1.
     Both,
+    /// None, for a protocol other than HTTP.
+    None,
 }
 
 impl Alpn {
@@ -192,6 +194,7 @@ impl Alpn {
             Self::Http1 => &[b"http/1.1"],
             Self::Http2 => &[b"h2"],
             Self::Both => &[b"h2", b"http/1.1"],
+            Self::None => &[],
         };
         names.iter().map(|name| name.to_vec()).collect()
     }

@@ -1,12 +1,15 @@
-//! Tokens that replicas share through a Redis or Valkey server (feature `redis`), as values and rules. Nothing
-//! here is connected to a server yet, and no setting uses it.
+//! Tokens that replicas share through a Redis or Valkey server (feature `redis`), and the
+//! rules by which they do.
 //!
 //! [`names`] makes the keys of the store, which tell nothing of the client or the server; [`shared_token`] is a
 //! token as replicas exchange it; [`sealing`] encrypts it for one key, generation and owner; [`protocol`] says
-//! what a replica does about the replies of the scripts that the store runs; [`store`] is the interface of a store.
+//! what a replica does about the replies of the scripts that the store runs; [`store`] is the interface of a store,
+//! [`redis_store`] the one in Redis or Valkey, and [`metrics`] counts its operations.
 
+pub mod metrics;
 pub mod names;
 pub mod protocol;
+pub mod redis_store;
 pub mod sealing;
 pub mod shared_token;
 pub mod store;

@@ -1,0 +1,236 @@
+//! The store over a real server: what works, and what each failure does.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::super::protocol::{AcquireReply, PublishReply};
+use super::super::store::{Acquire, Announcement, StoreError, TokenStore};
+use super::options::{Login, Servers, StoreOptions};
+use super::testing::{PATIENCE, Server, ask, name, store, until};
+use crate::secret::Reference;
+
+const LIFE: Duration = Duration::from_secs(600);
+
+fn unreachable(result: Result<AcquireReply, StoreError>) -> String {
+    match result {
+        Err(StoreError::Unreachable(message)) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(result: Result<AcquireReply, StoreError>) -> String {
+    match result {
+        Err(StoreError::Refused(message)) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn replicas_share_a_token() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (one, registry) = store(server.options());
+    let (other, _) = store(server.options());
+    let token = name("client");
+    until(&other, true).await;
+    let mut announced = other.announcements(&token);
+    assert_eq!(one.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(1)));
+    let held = other.acquire(&token, ask("r2")).await;
+    assert!(
+        matches!(held, Ok(AcquireReply::Held(left)) if left > Duration::from_secs(4)),
+        "{held:?}"
+    );
+    assert_eq!(one.renew(&token, "r1", 1, Duration::from_secs(5)).await, Ok(true));
+    assert_eq!(other.renew(&token, "r2", 1, Duration::from_secs(5)).await, Ok(false));
+    one.announce_handover(&token).await.unwrap();
+    assert_eq!(
+        one.publish(&token, "r1", 1, b"\x01\x00sealed", LIFE).await,
+        Ok(PublishReply::Accepted)
+    );
+    assert_eq!(announced.recv().await, Ok(Announcement::HandingOver));
+    assert_eq!(announced.recv().await, Ok(Announcement::Published(1)));
+    let Ok(AcquireReply::Token(value)) = other.acquire(&token, ask("r2")).await else { panic!() };
+    assert_eq!(
+        (value.generation, &*value.owner, &*value.sealed),
+        (1, "r1", &b"\x01\x00sealed"[..])
+    );
+    assert!(value.life_left <= LIFE && value.life_left > LIFE / 2);
+    assert_eq!(one.publish(&token, "r2", 1, b"late", LIFE).await, Ok(PublishReply::Superseded(1)));
+    let again = Acquire { generation: 1, token_owner: "r1", ..ask("r1") };
+    let waits = one.acquire(&token, again).await;
+    assert!(
+        matches!(waits, Ok(AcquireReply::Wait(left)) if left <= Duration::from_secs(1)),
+        "{waits:?}"
+    );
+    let looks = Acquire { lead: None, ..again };
+    assert_eq!(one.acquire(&token, looks).await, Ok(AcquireReply::NoOther));
+    assert_eq!(one.fail(&token, "r1", Duration::from_secs(9), None).await, Ok(false));
+    let text = String::from_utf8(registry.render()).unwrap();
+    for line in [
+        "bearer_proxy_share_connected 1",
+        "bearer_proxy_share_operations_total{operation=\"acquire\",result=\"ok\"} 2",
+        "bearer_proxy_share_operations_total{operation=\"acquire\",result=\"wait\"} 1",
+        "bearer_proxy_share_operations_total{operation=\"publish\",result=\"superseded\"} 1",
+        "bearer_proxy_share_operations_total{operation=\"fail\",result=\"superseded\"} 1",
+        "bearer_proxy_share_operations_total{operation=\"renew\",result=\"unreachable\"} 0",
+        "bearer_proxy_share_operation_duration_seconds_count{operation=\"publish\"} 2",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn scripts_are_sent_again_to_a_server_that_forgot_them() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (store, _) = store(server.options());
+    let token = name("client");
+    assert_eq!(store.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(1)));
+    let () = server.run("SCRIPT FLUSH");
+    assert_eq!(store.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(2)));
+    assert_eq!(store.fail(&token, "r1", Duration::from_secs(9), Some("secret")).await, Ok(true));
+    let info: String = server.run("INFO commandstats");
+    let count = |command: &str| info.lines().any(|line| line.starts_with(command));
+    assert!(count("cmdstat_evalsha:") && count("cmdstat_eval:calls=3,"), "{info}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_and_comes_back_empty_is_reached_again() {
+    let Some(mut server) = Server::start(&[]) else { return };
+    let (store, registry) = store(server.options());
+    let token = name("client");
+    assert_eq!(store.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(1)));
+    let mut announced = store.announcements(&token);
+    server.kill();
+    until(&store, false).await;
+    let begun = Instant::now();
+    unreachable(store.acquire(&token, ask("r1")).await);
+    assert!(begun.elapsed() < Duration::from_millis(100), "no operation connects");
+    let text = String::from_utf8(registry.render()).unwrap();
+    assert!(text.contains("bearer_proxy_share_connected 0"), "{text}");
+    server.start_again();
+    until(&store, true).await;
+    let remembers = Acquire { generation: 7, token_owner: "r2", ..ask("r1") };
+    assert_eq!(store.acquire(&token, remembers).await, Ok(AcquireReply::Lead(8)));
+    store.publish(&token, "r1", 8, b"sealed", LIFE).await.unwrap();
+    let announcement = tokio::time::timeout(PATIENCE, announced.recv()).await.unwrap();
+    assert_eq!(announcement, Ok(Announcement::Published(8)), "it is subscribed again");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_delays_an_operation_by_its_timeout_and_no_other() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (store, _) = store(server.options());
+    let token = name("client");
+    until(&store, true).await;
+    server.signal(Signal::STOP);
+    let begun = Instant::now();
+    let message = unreachable(store.acquire(&token, ask("r1")).await);
+    assert!(message.contains("acquire within 500ms"), "{message}");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(3), "{took:?}");
+    until(&store, false).await;
+    let begun = Instant::now();
+    unreachable(store.acquire(&token, ask("r1")).await);
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    server.signal(Signal::CONT);
+    until(&store, true).await;
+    // The first one may have been carried out late: what counts is that there is a reply.
+    assert!(matches!(store.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(_))));
+}
+
+fn login(server: &Server, password: &str) -> Login {
+    let file = server.dir.path().join("password");
+    std::fs::write(&file, password).unwrap();
+    set_private(&file);
+    Login { username: Some("replica".to_owned()), password: Some(Reference::File(file)) }
+}
+
+fn set_private(file: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[tokio::test]
+async fn a_password_is_read_for_each_connection() {
+    let Some(server) = Server::start(&[]) else { return };
+    let () = server.run("ACL SETUSER replica on >first-canary ~* &* +@all");
+    let options = StoreOptions { login: login(&server, "first-canary\n"), ..server.options() };
+    let (store, _) = store(options);
+    let token = name("client");
+    assert_eq!(store.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(1)));
+    login(&server, "second-canary\n");
+    let () = server.run("ACL SETUSER replica resetpass >second-canary");
+    let _: i64 = server.run("CLIENT KILL USER replica");
+    until(&store, false).await;
+    until(&store, true).await;
+    assert_eq!(store.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(2)));
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_in_words_without_it() {
+    let Some(server) = Server::start(&[]) else { return };
+    let () = server.run("ACL SETUSER replica on >right-canary ~* &* +@all");
+    let options = StoreOptions { login: login(&server, "wrong-canary"), ..server.options() };
+    let (refusing, _) = store(options.clone());
+    let message = refused(refusing.acquire(&name("client"), ask("r1")).await);
+    assert!(message.contains("refused the login of the user replica"), "{message}");
+    assert!(message.contains("redis.sock") && !message.contains("canary"), "{message}");
+    let absent = Reference::File(server.dir.path().join("absent"));
+    let login = Login { password: Some(absent), ..options.login.clone() };
+    let (without, _) = store(StoreOptions { login, ..options });
+    let message = refused(without.acquire(&name("client"), ask("r1")).await);
+    assert!(message.contains("absent does not exist"), "{message}");
+}
+
+#[tokio::test]
+async fn a_replica_is_not_reached_until_it_is_the_master() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (store, _) = store(server.options());
+    let token = name("client");
+    until(&store, true).await;
+    let () = server.run("REPLICAOF 127.0.0.1 1");
+    let message = unreachable(store.acquire(&token, ask("r1")).await);
+    assert!(message.contains("is a replica that takes no writes"), "{message}");
+    until(&store, false).await;
+    let () = server.run("REPLICAOF NO ONE");
+    until(&store, true).await;
+    assert_eq!(store.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(1)));
+}
+
+#[tokio::test]
+async fn a_server_that_is_absent_from_the_start_is_reached_when_it_comes() {
+    let Some(mut server) = Server::start(&[]) else { return };
+    server.kill();
+    let _ = std::fs::remove_file(server.socket());
+    let (store, _) = store(server.options());
+    let token = name("client");
+    let message = unreachable(store.acquire(&token, ask("r1")).await);
+    assert!(message.contains("redis.sock"), "{message}");
+    server.start_again();
+    until(&store, true).await;
+    assert_eq!(store.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(1)));
+}
+
+#[tokio::test]
+async fn a_database_of_its_own_is_selected() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (store, _) = store(StoreOptions { database: 3, ..server.options() });
+    let token = name("client");
+    assert_eq!(store.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(1)));
+    let info: String = server.run("INFO keyspace");
+    assert!(info.contains("db3:keys=1") && !info.contains("db0"), "{info}");
+    let clients: String = server.run("CLIENT LIST");
+    assert!(clients.contains("name=bearer-proxy"), "{clients}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_dropped_disconnects() {
+    let Some(server) = Server::start(&["--loglevel", "verbose"]) else { return };
+    let mut server = server;
+    let (dropped, _) =
+        store(StoreOptions { servers: Servers::Standalone(server.address()), ..server.options() });
+    until(&dropped, true).await;
+    drop(dropped);
+    // An event of the server: the end of the connection is in its log.
+    tokio::task::spawn_blocking(move || server.wait_for("Client closed connection")).await.unwrap();
+}
