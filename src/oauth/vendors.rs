@@ -386,14 +386,16 @@ pub const VENDORS: [Vendor; 26] = [
     },
     Vendor {
         name: "amadeus",
-        about: "Amadeus for Developers: form body without scope",
+        about: "Amadeus Enterprise: form body without scope",
         document: "https://developers.amadeus.com/self-service/apis-docs/guides/developer-guides/API-Keys/authorization/",
-        token_url: "https://api.amadeus.com/v1/security/oauth2/token",
+        token_url: "https://travel.api.amadeus.com/v1/security/oauth2/token",
         send_scope: false,
-        api: ("https://api.amadeus.com", "/v1/reference-data/locations"),
+        api: ("https://travel.api.amadeus.com", "/v1/reference-data/locations"),
         notes: &[
-            "The self-service APIs have ended on 17 July 2026; enterprise clients have a host of their own, such as \
-             https://travel.api.amadeus.com.",
+            "Clients of Amadeus Enterprise only: the self-service APIs at api.amadeus.com ended on 17 July 2026. Their \
+             document shows the same token request.",
+            "The test host is https://test.travel.api.amadeus.com; write token_url and url with the hosts that your \
+             contract names.",
             "Calls have a rate by the second and a quota by the month.",
         ],
         ..USUAL

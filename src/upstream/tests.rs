@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{ConnectionTrafficSecrets, ServerConfig, ServerConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 use super::settings::Protocol;
 use super::{
@@ -550,6 +553,62 @@ async fn a_refused_client_certificate_is_told_in_words_and_nothing_was_forwarded
             }
         })
         .await;
+}
+
+/// A session ticket shows that the server had accepted the certificate: an alert after it may come after the
+/// request was acted on.
+#[tokio::test]
+async fn a_certificate_that_is_refused_after_a_session_ticket_leaves_a_payments_fate_unknown() {
+    local(async {
+        let ca = Authority::new();
+        for (tickets, forwarded) in [(0, Forwarded::No), (1, Forwarded::Unknown)] {
+            let versions: &[_] = &[&rustls::version::TLS13];
+            let setup = ServerSetup { versions, asks_for_client: true, ..ServerSetup::default() };
+            let mut config = ServerConfig::clone(ca.server(setup).config());
+            config.send_tls13_tickets = tickets;
+            config.enable_secret_extraction = true;
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+            let pool = pool(&url, |settings| {
+                let client_certificate = Some(ca.client_certificate());
+                settings.tls = TlsSettings { client_certificate, ..ca.trusted() };
+            });
+            let serving = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut tls = TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
+                // The request has left the client.
+                tls.read_u8().await.unwrap();
+                let (mut stream, session) = tls.into_inner();
+                stream.write_all(&sealed_alert(session, 46)).await.unwrap();
+                stream
+            };
+            let request = request(Method::POST, Body::full("pay"));
+            let (answer, _stream) = tokio::join!(send(&pool, request, Reuse::Any), serving);
+            let error = answer.err().unwrap();
+            assert!(error.to_string().contains("certificate_unknown"), "{tickets}: {error}");
+            assert_eq!(error.forwarded, forwarded, "{tickets}: {error}");
+        }
+    })
+    .await;
+}
+
+/// A fatal alert as the next record of a TLS 1.3 server, which rustls itself never sends by then (RFC 8446
+/// sections 5.2 and 5.3).
+fn sealed_alert(session: ServerConnection, description: u8) -> Vec<u8> {
+    const HEAD: [u8; 5] = [23, 3, 3, 0, 3 + 16];
+    let (sequence, secrets) = session.dangerous_extract_secrets().unwrap().tx;
+    let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else {
+        panic!("another cipher suite is preferred")
+    };
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&sequence.to_be_bytes());
+    nonce.iter_mut().zip(iv.as_ref()).for_each(|(byte, mask)| *byte ^= mask);
+    // The level, the description, and the type of the record within.
+    let mut record = vec![2, description, 21];
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_ref()).unwrap());
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    key.seal_in_place_append_tag(nonce, Aad::from(HEAD), &mut record).unwrap();
+    [&HEAD[..], &record].concat()
 }
 
 #[tokio::test]
