@@ -3,6 +3,8 @@
 //! The annotated example is what people read and what tests load line by line, so it is the one
 //! source: nothing here has to be kept equal to it by hand.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::references::is_reference;
@@ -114,7 +116,8 @@ fn split_comment(line: &str) -> (&str, &str) {
     (setting.trim(), comment.trim_start_matches('#').trim())
 }
 
-/// The keys at and below a path; names that the user chose may stand in it.
+/// The keys at and below a path; names that the user chose may stand in it, and the tables above its first
+/// key may be missing where it has more than one.
 ///
 /// # Errors
 ///
@@ -122,18 +125,58 @@ fn split_comment(line: &str) -> (&str, &str) {
 pub fn keys_below(path: &str) -> Result<Vec<KeyDoc>, Option<String>> {
     let path = header(path.trim_end_matches('.')).join(".");
     let all = keys();
-    let inside = |key: &KeyDoc| {
-        let rest = key.path.strip_prefix(&path);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    let found: Vec<_> = all.iter().filter(|key| inside(key)).cloned().collect();
+    let found = found_at(&all, &path);
     if !found.is_empty() {
         return Ok(found);
     }
-    let paths: Vec<_> = all.iter().map(|key| key.path.as_str()).collect();
-    let last = |known: &str| known.rsplit('.').next().unwrap_or_default() == path;
-    let same_name = paths.iter().copied().find(|known| last(known));
-    Err(same_name.or_else(|| nearest(&path, &paths)).map(ToOwned::to_owned))
+    let below_tables = tables(&all).into_iter().map(|table| format!("{table}.{path}"));
+    let elsewhere = below_tables.map(|path| (found_at(&all, &path), path));
+    match elsewhere.into_iter().find(|(found, _)| !found.is_empty()) {
+        Some((found, _)) if path.contains('.') => Ok(found),
+        Some((_, path)) => Err(Some(path)),
+        None => {
+            let paths: Vec<_> = all.iter().map(|key| key.path.as_str()).collect();
+            let above = || keys_below(path.rsplit_once('.')?.0).ok()?.into_iter().next();
+            let near = nearest(&path, &paths).map(ToOwned::to_owned);
+            Err(near.or_else(|| above().map(|key| key.path)))
+        }
+    }
+}
+
+/// The keys at and below a path. For a key that is shown in braces it is the line with these braces.
+fn found_at(all: &[KeyDoc], path: &str) -> Vec<KeyDoc> {
+    let below = |path: &str, above: &str| {
+        let rest = path.strip_prefix(above)?;
+        if rest.is_empty() { Some(String::new()) } else { Some(rest.strip_prefix('.')?.to_owned()) }
+    };
+    let found: Vec<_> =
+        all.iter().filter(|key| below(&key.path, path).is_some()).cloned().collect();
+    if !found.is_empty() {
+        return found;
+    }
+    let of_key = |key: &KeyDoc| {
+        let rest = below(path, &key.path).filter(|_| key.value.is_object())?;
+        // A table that has the keys of another says so.
+        let other = key.about.split_once("Keys as in [").and_then(|(_, rest)| rest.split_once(']'));
+        let shown =
+            rest == NAME || key.value.pointer(&format!("/{}", rest.replace('.', "/"))).is_some();
+        match (shown, other) {
+            (true, _) => Some(vec![key.clone()]),
+            (false, Some((table, _))) => Some(found_at(all, &format!("{table}.{rest}"))),
+            (false, None) => None,
+        }
+    };
+    all.iter().filter_map(of_key).flatten().collect()
+}
+
+/// The paths of all tables, those in braces included.
+fn tables(all: &[KeyDoc]) -> BTreeSet<&str> {
+    let mut tables = BTreeSet::new();
+    for key in all {
+        tables.extend(key.path.match_indices('.').map(|(end, _)| &key.path[..end]));
+        tables.extend(key.value.is_object().then_some(key.path.as_str()));
+    }
+    tables
 }
 
 /// The address of the JSON Schema in the catalog of SchemaStore, which is its name too.
@@ -406,6 +449,25 @@ mod tests {
         assert_eq!(keys_below("server.worker").unwrap_err().unwrap(), "server.workers");
         assert_eq!(keys_below("workers").unwrap_err().unwrap(), "server.workers");
         assert_eq!(keys_below("###").unwrap_err(), None);
+    }
+
+    #[test]
+    fn keys_in_braces_and_below_tables_of_tables_are_found() {
+        let check = |path: &str, expected: &str| {
+            let found = keys_below(path).unwrap_or_else(|near| panic!("{path}: {near:?}"));
+            assert_eq!(found[0].path, expected, "{path}");
+        };
+        check("upstreams.qbank.routes.retry.unsafe", "upstreams.NAME.routes.retry");
+        check("routes.retry.unsafe", "upstreams.NAME.routes.retry");
+        check("routes.scopes", "upstreams.NAME.routes.scopes");
+        check("credentials.bank.dpop", "credentials.NAME.dpop.algorithm");
+        check("credentials.bank.timeouts.wait", "credentials.NAME.timeouts");
+        check("upstreams.a.tls.min_version", "tls.min_version");
+        check("listen.tls.key_file", "upstreams.NAME.listen");
+        check("credentials.bank.request.headers.X-Mine", "credentials.NAME.request.headers");
+        let near = |path: &str| keys_below(path).unwrap_err().unwrap();
+        assert_eq!(near("unsafe"), "upstreams.NAME.routes.retry.unsafe");
+        assert_eq!(near("routes.retry.unsave"), "upstreams.NAME.routes.retry");
     }
 
     #[test]

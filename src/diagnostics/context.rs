@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::mask::{MaskedSource, Visibility};
+use super::units;
 use super::vocabulary::{NAME, Vocabulary};
 
 /// One file while it is read. After a problem reading goes on with a default, and one mistake hides no
@@ -30,10 +31,10 @@ impl<'c> Context<'c> {
         vocabulary: &'c Vocabulary,
         root: &'c DeTable<'c>,
     ) -> Self {
-        let mut masked = Vec::new();
-        root.values().for_each(|value| leaves(value, &mut masked));
-        let (masked, empty) = (RefCell::new(masked), DeTable::new());
-        let (problems, shown) = (RefCell::default(), RefCell::default());
+        let mut spans = Spans::default();
+        spans.add_table(root, false);
+        let (masked, shown) = (RefCell::new(spans.masked), RefCell::new(spans.shown));
+        let (problems, empty) = (RefCell::default(), DeTable::new());
         Self { source, env, vocabulary, root, empty, problems, masked, shown }
     }
 
@@ -126,12 +127,50 @@ fn visibility(
     Visibility::Values { masked, shown: shown.into_inner() }
 }
 
-/// Spans of everything that is neither a table nor a list.
-fn leaves(value: &Spanned<DeValue<'_>>, out: &mut Vec<Range<usize>>) {
-    match value.get_ref() {
-        DeValue::Table(table) => table.values().for_each(|value| leaves(value, out)),
-        DeValue::Array(array) => array.iter().for_each(|value| leaves(value, out)),
-        _ => out.push(value.span()),
+/// Spans of everything that is neither a table nor a list, and of those that may be shown whatever reads
+/// them.
+#[derive(Default)]
+struct Spans {
+    masked: Vec<Range<usize>>,
+    shown: Vec<Range<usize>>,
+}
+
+impl Spans {
+    /// Adds what is below a table. `secret` is true below a key of credentials, headers and the like, which
+    /// may be misspelt.
+    fn add_table(&mut self, table: &DeTable<'_>, secret: bool) {
+        const SECRETS: [&str; 7] = ["cred", "secret", "pass", "pin", "key", "token", "header"];
+        for (key, value) in table {
+            let key = key.get_ref().to_ascii_lowercase();
+            self.add(value, secret || SECRETS.iter().any(|word| key.contains(word)));
+        }
+    }
+
+    fn add(&mut self, value: &Spanned<DeValue<'_>>, secret: bool) {
+        match value.get_ref() {
+            DeValue::Table(table) => self.add_table(table, secret),
+            DeValue::Array(array) => array.iter().for_each(|value| self.add(value, secret)),
+            leaf => {
+                self.masked.push(value.span());
+                if is_harmless(leaf, secret) {
+                    self.shown.push(value.span());
+                }
+            }
+        }
+    }
+}
+
+/// Returns whether a value can be no secret, whatever reads it: a boolean, a duration, a size, or a short
+/// number where secrets are not expected.
+fn is_harmless(value: &DeValue<'_>, secret: bool) -> bool {
+    let is_short = |text: &str| text.len() <= 6;
+    match value {
+        DeValue::Boolean(_) => true,
+        DeValue::Integer(number) => !secret && is_short(number.as_str()),
+        DeValue::String(text) => {
+            is_short(text) && (units::duration(text).is_ok() || units::size(text).is_ok())
+        }
+        _ => false,
     }
 }
 

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::io;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::cli::output::outln;
+use crate::cli::output::{outln, with_ages};
 
 /// The status of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +136,8 @@ impl CheckGroup {
         outln!("\n{}", format!("{} {}  {url}", self.kind, self.name).trim_end())?;
         let width = self.steps.iter().map(|step| step.name.chars().count()).max().unwrap_or(0);
         for step in &self.steps {
-            outln!("  {} {:width$}  {}", step.outcome.mark(), step.name, step.found)?;
+            let found = with_ages(&step.found, Timestamp::now());
+            outln!("  {} {:width$}  {found}", step.outcome.mark(), step.name)?;
             if let Some(hint) = &step.hint {
                 outln!("    {:width$}  {hint}", "")?;
             }
