@@ -136,9 +136,15 @@ pub fn keys_below(path: &str) -> Result<Vec<KeyDoc>, Option<String>> {
         Some((_, path)) => Err(Some(path)),
         None => {
             let paths: Vec<_> = all.iter().map(|key| key.path.as_str()).collect();
-            let above = || keys_below(path.rsplit_once('.')?.0).ok()?.into_iter().next();
-            let near = nearest(&path, &paths).map(ToOwned::to_owned);
-            Err(near.or_else(|| above().map(|key| key.path)))
+            let near = |path: &str| nearest(path, &paths).map(ToOwned::to_owned);
+            // The table may be right, and only the key in it misspelt.
+            let in_table = || {
+                let (above, last) = path.rsplit_once('.')?;
+                let sibling = keys_below(above).ok()?.into_iter().next()?.path;
+                let table = sibling.rsplit_once('.')?.0;
+                near(&format!("{table}.{last}")).or(Some(sibling))
+            };
+            Err(near(&path).or_else(in_table))
         }
     }
 }
@@ -457,8 +463,8 @@ mod tests {
             let found = keys_below(path).unwrap_or_else(|near| panic!("{path}: {near:?}"));
             assert_eq!(found[0].path, expected, "{path}");
         };
-        check("upstreams.qbank.routes.retry.unsafe", "upstreams.NAME.routes.retry");
-        check("routes.retry.unsafe", "upstreams.NAME.routes.retry");
+        check("upstreams.qbank.pool.max_age", "upstreams.NAME.pool");
+        check("routes.retry.unsafe", "upstreams.NAME.routes.retry.unsafe");
         check("routes.scopes", "upstreams.NAME.routes.scopes");
         check("credentials.bank.dpop", "credentials.NAME.dpop.algorithm");
         check("credentials.bank.timeouts.wait", "credentials.NAME.timeouts");
@@ -467,7 +473,7 @@ mod tests {
         check("credentials.bank.request.headers.X-Mine", "credentials.NAME.request.headers");
         let near = |path: &str| keys_below(path).unwrap_err().unwrap();
         assert_eq!(near("unsafe"), "upstreams.NAME.routes.retry.unsafe");
-        assert_eq!(near("routes.retry.unsave"), "upstreams.NAME.routes.retry");
+        assert_eq!(near("routes.retry.unsave"), "upstreams.NAME.routes.retry.unsafe");
     }
 
     #[test]
