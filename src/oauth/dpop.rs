@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::jws::{self, AssertionError, Signer, SigningAlgorithm, SigningKey};
+use super::thumbprint;
 use crate::sensitive::Sensitive;
 
 /// The header of a request that carries a proof (RFC 9449 section 4.1).
@@ -34,6 +35,16 @@ pub enum DpopAlgorithm {
     Es256,
     /// Ed25519.
     EdDsa,
+}
+
+impl DpopAlgorithm {
+    /// The registered name (RFC 7518 section 3.1, RFC 8037 section 3.1).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
 }
 
 /// A private key that signs proofs.
@@ -95,12 +106,17 @@ impl ProofKey {
     }
 
     fn new(algorithm: DpopAlgorithm, signer: Signer) -> Self {
-        let (name, jwk) = match algorithm {
-            DpopAlgorithm::Es256 => ("ES256", p256_jwk(signer.public_key())),
-            DpopAlgorithm::EdDsa => ("EdDSA", ed25519_jwk(signer.public_key())),
+        let jwk = match algorithm {
+            DpopAlgorithm::Es256 => p256_jwk(signer.public_key()),
+            DpopAlgorithm::EdDsa => ed25519_jwk(signer.public_key()),
         };
-        let header = json!({ "typ": "dpop+jwt", "alg": name, "jwk": jwk }).to_string();
+        let header = json!({ "typ": "dpop+jwt", "alg": algorithm.name(), "jwk": jwk }).to_string();
         Self { signer, header: URL_SAFE_NO_PAD.encode(header) }
+    }
+
+    /// The thumbprint of the public key, `jkt` (RFC 9449 section 6.1).
+    pub fn thumbprint(&self) -> Option<String> {
+        thumbprint::of_signer(&self.signer)
     }
 
     /// Signs a new proof for one request, as the value of its `DPoP` header, marked sensitive.

@@ -292,7 +292,11 @@ impl ClientRequest<'_> {
         encoded.header("Basic ").ok_or(RequestError::Encoding)
     }
 
-    fn assertion(&self) -> Result<Option<Sensitive>, RequestError> {
+    /// A new client assertion; `None` for a client authentication without one.
+    ///
+    /// # Errors
+    /// The key is missing, or no assertion can be signed with it.
+    pub fn assertion(&self) -> Result<Option<Sensitive>, RequestError> {
         let key = match self.auth {
             ClientAuth::ClientSecretJwt(algorithm) => SigningKey::Secret(algorithm, self.secret()?),
             ClientAuth::PrivateKeyJwt(algorithm) => SigningKey::Private(algorithm, self.secret()?),

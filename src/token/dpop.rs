@@ -105,6 +105,11 @@ impl Prover {
         self.key.prove(request, SystemTime::now())
     }
 
+    /// The thumbprint of the key (RFC 7638).
+    pub(super) fn thumbprint(&self) -> Option<String> {
+        self.key.thumbprint()
+    }
+
     /// Keeps the nonce of a server's response for the next proofs, whatever its status (RFC 9449 section
     /// 8.2). Returns true if the response had one.
     pub fn learn_nonce(&self, origin: &str, headers: &HeaderMap) -> bool {

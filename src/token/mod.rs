@@ -8,6 +8,7 @@
 pub mod bearer;
 pub mod client_identity;
 mod client_secret;
+pub mod clock_offset;
 mod clock_watch;
 pub mod credential;
 pub mod discovery;
@@ -28,6 +29,7 @@ mod other_token;
 pub mod probe;
 mod refresh_log;
 pub mod refresher;
+mod refusal;
 mod rejection_history;
 pub mod schedule;
 #[cfg(test)]

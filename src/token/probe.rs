@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::DATE;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 use super::client_identity::{LoadError, load_identity};
 use super::client_secret::{read_client, read_dpop_key};
+use super::clock_offset::ClockOffset;
 use super::credential::{Binding, Credential, TokenSource, TokenVia};
 use super::discovery;
 use super::dpop::{Dpop, Prover};
@@ -23,6 +23,7 @@ use super::endpoint_client;
 use super::fetch::FetchError;
 use super::fingerprint::Fingerprint;
 use super::issuer::Issuer;
+use super::refusal::{self, Observation, ProofPart};
 use super::static_token;
 use crate::net::connect::Connector;
 use crate::oauth::confirmation::names_other_certificate;
@@ -48,34 +49,6 @@ pub struct Probe {
     pub offset: Option<ClockOffset>,
     /// Set if the server asked for a nonce in the proof of DPoP.
     pub nonce_required: bool,
-}
-
-/// The difference of this machine's clock from a server's, whose `Date` (RFC 9110 section 6.6.1) counts
-/// whole seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClockOffset {
-    /// Our clock is behind by this much.
-    Behind(Duration),
-    /// Our clock is ahead by this much.
-    Ahead(Duration),
-}
-
-impl ClockOffset {
-    fn of(headers: &HeaderMap, now: SystemTime) -> Option<Self> {
-        let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
-        Some(match date.duration_since(now) {
-            Ok(behind) => Self::Behind(behind),
-            Err(ahead) => Self::Ahead(ahead.duration()),
-        })
-    }
-
-    /// The absolute value.
-    #[must_use]
-    pub fn abs(self) -> Duration {
-        match self {
-            Self::Behind(apart) | Self::Ahead(apart) => apart,
-        }
-    }
 }
 
 /// A connector to one of the credential's endpoints, with its client certificate as it is now.
@@ -108,11 +81,11 @@ pub async fn metadata(
 /// The request failed; the error has a hint where a remedy is known.
 pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, ProbeError> {
     let dialect = &credential.dialect;
-    let (endpoint, auth) = match &credential.source {
-        TokenSource::Endpoint(endpoint) => (endpoint.clone(), credential.auth),
+    let (endpoint, auth, issuer) = match &credential.source {
+        TokenSource::Endpoint(endpoint) => (endpoint.clone(), credential.auth, None),
         TokenSource::Issuer(issuer) => {
             let found = metadata(credential, issuer).await?;
-            (found.token, found.auth)
+            (found.token, found.auth, Some(&*issuer.settings.issuer))
         }
         TokenSource::Static(reference) => {
             let token = static_token::read_now(reference, dialect.max_token_bytes).await?;
@@ -143,14 +116,23 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
     let answer = call.make().await.map_err(FetchError::from)?;
     let (sent, nonce_required) = (answer.sent.wall, answer.nonce_required);
     let offset = ClockOffset::of(&answer.headers, SystemTime::now());
-    let issued = answer
-        .issued
-        .map_err(|error| ProbeError::refused(error, &client, dialect.grant.kind(), offset))?;
+    let kind = dialect.grant.kind();
+    let issued = answer.issued.map_err(|error| {
+        let seen = Observation {
+            call: &call,
+            error: &error,
+            identity: identity.as_deref(),
+            issuer,
+            offset,
+        };
+        let (part, sent) = (refusal::refused_part(&seen), refusal::sent(&seen));
+        ProbeError { part, sent, ..ProbeError::refused(error, &client, kind, offset) }
+    })?;
     let mine = identity.filter(|_| credential.binding == Binding::Certificate);
     let token = issued.access_token.expose();
     if mine.is_some_and(|mine| names_other_certificate(token, mine.thumbprint())) {
         let error = TokenError::Malformed(MalformedResponse::OtherCertificate);
-        return Err(ProbeError::refused(error, &client, dialect.grant.kind(), offset));
+        return Err(ProbeError::refused(error, &client, kind, offset));
     }
     let life = Some(lifetime(&issued, sent, SystemTime::now(), dialect.default_lifetime).life);
     Ok(Probe { token: issued.access_token, life, granted: issued.scope, offset, nonce_required })
@@ -186,11 +168,15 @@ pub struct ProbeError {
     /// The server's description, or a note that it is withheld.
     description: String,
     offset: Option<ClockOffset>,
+    /// The part of the client's proof that was refused; `None` if no proof was.
+    part: Option<ProofPart>,
+    sent: Vec<(&'static str, String)>,
 }
 
 impl From<FetchError> for ProbeError {
     fn from(error: FetchError) -> Self {
-        Self { via: None, error, description: String::new(), offset: None }
+        let (description, sent) = (String::new(), Vec::new());
+        Self { via: None, error, description, offset: None, part: None, sent }
     }
 }
 
@@ -209,7 +195,8 @@ impl ProbeError {
             None => String::new(),
         };
         let secret = Fingerprint::of(client.id.expose());
-        Self { error: FetchError::Refused { error, secret, grant }, via: None, description, offset }
+        let error = FetchError::Refused { error, secret, grant };
+        Self { description, offset, ..error.into() }
     }
 
     /// The same error as one of another credential, whose token is needed first.
@@ -224,7 +211,16 @@ impl ProbeError {
 
     /// The remedy, where one is known.
     pub fn hint(&self) -> Option<String> {
-        self.error.hint().map(Cow::into_owned)
+        match self.part {
+            Some(part) => Some(part.hint().to_owned()),
+            None => self.error.hint().map(Cow::into_owned),
+        }
+    }
+
+    /// The proofs of the client in the request that was refused, by kind: their parts in words, to be compared
+    /// with the registration. No part is secret.
+    pub fn sent(&self) -> &[(&'static str, String)] {
+        &self.sent
     }
 
     /// The difference of the clocks, for an answer with a `Date`.

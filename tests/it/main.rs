@@ -63,6 +63,7 @@ mod tls;
 mod upgrade;
 
 // The process: what a reload changes, how it stops, and what systemd sees.
+mod refusals;
 mod reload;
 mod shutdown;
 mod systemd;

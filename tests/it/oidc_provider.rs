@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::support::service::{ClientLeaf, Service};
 use crate::support::tls::Authority;
 use crate::support::{Proxy, client, collect, secret_file, soon};
+use crate::verbs::verb;
 
 const SCOPE: &str = "balances.read";
 /// Each of these characters means something else where it is not encoded.
@@ -253,6 +254,42 @@ async fn every_proof_of_a_client_is_accepted_and_its_token_lives() {
     let Some(story) = Story::begin(&methods, "").await else { return };
     for method in methods {
         assert!(story.server.is_active(&story.token(method).await).await, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_assertion_is_explained_although_the_server_gives_no_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key.json");
+    let client = json!({
+        "client_id": "erp", "token_endpoint_auth_method": "private_key_jwt", "key_file": key,
+        "kid": "k1", "token_endpoint_auth_signing_alg": "ES256",
+    });
+    let Some(server) = Server::start(json!([client])).await else { return };
+    let other = secret_file(dir.path(), "other.pem", &KeyPair::generate().unwrap().serialize_pem());
+    let unknown = "the answer does not say which part is wrong";
+    for (file, assertion, words) in [
+        // The kid of the JWK leads to the key.
+        (&key, "", &["valid for 4 s"][..]),
+        (&key, "key_id = \"k9\"", &[unknown, "kid k9", "aud http://127.0.0.1:"]),
+        (&other, "key_id = \"k1\"", &[unknown, "kid k1", "key thumbprint "]),
+        // Its metadata tell which audience it takes.
+        (&key, "audience = \"https://other.test\"", &["audience: ", "aud https://other.test"]),
+    ] {
+        let text = format!(
+            "version = 1\n[credentials.erp]\nissuer = \"{}\"\nclient_id = \"erp\"\n\
+             client_auth = \"private_key_jwt\"\nsigning_algorithm = \"ES256\"\n\
+             client_secret.file = {file:?}\nassertion = {{ {assertion} }}\n\
+             [upstreams.erp]\nurl = \"http://127.0.0.1:9\"\ncredential = \"erp\"\n\
+             [[upstreams.erp.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\"]\n\
+             scopes = [\"{SCOPE}\"]\n",
+            server.issuer
+        );
+        std::fs::write(dir.path().join("bearer-proxy.toml"), text).unwrap();
+        let ended = verb(dir.path(), &["check", "--live"]).await;
+        for word in words {
+            assert!(ended.stdout.contains(word), "{word} is not in: {}", ended.stdout);
+        }
     }
 }
 

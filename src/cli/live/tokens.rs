@@ -7,7 +7,8 @@ use super::result::CheckResult;
 use crate::cli::running_instance::RunningInstance;
 use crate::oauth::ScopeSet;
 use crate::token::Credential;
-use crate::token::probe::{self, ClockOffset, Probe, ProbeError};
+use crate::token::clock_offset::ClockOffset;
+use crate::token::probe::{self, Probe, ProbeError};
 
 /// A clock that is further off makes tokens and assertions look expired.
 const MAX_OFFSET: Duration = Duration::from_secs(60);
@@ -106,6 +107,9 @@ fn failed(steps: &mut Vec<CheckResult>, error: &ProbeError, scopes: &ScopeSet) {
     let step = CheckResult::failed("token", format!("{error}{}", with(scopes)));
     let hint = error.hint().unwrap_or_else(|| "ask the API's owner, with time and status".into());
     steps.push(step.hint(hint));
+    for (proof, parts) in error.sent() {
+        steps.push(CheckResult::ok(*proof, format!("sent: {parts}")));
+    }
 }
 
 /// Said once for each endpoint.

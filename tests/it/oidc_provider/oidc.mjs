@@ -8,12 +8,13 @@ import { createServer as createTlsServer } from 'node:https';
 import { EmbeddedJWK, calculateJwkThumbprint, jwtVerify } from 'jose';
 import Provider from 'oidc-provider';
 
-// A client that names a file gets a key pair: the private half is written there.
-function keyed({ key_file: file, ...client }) {
+// A client that names a file gets a key pair: the private half is written there, as PEM, or with a kid as JWK.
+function keyed({ key_file: file, kid, ...client }) {
   if (!file) return client;
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  writeFileSync(file, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
-  return { ...client, jwks: { keys: [publicKey.export({ format: 'jwk' })] } };
+  const jwk = kid && JSON.stringify({ ...privateKey.export({ format: 'jwk' }), kid, alg: 'ES256', use: 'sig' });
+  writeFileSync(file, jwk ?? privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
+  return { ...client, jwks: { keys: [{ ...publicKey.export({ format: 'jwk' }), kid }] } };
 }
 
 // A client that names a certificate is known by it.
