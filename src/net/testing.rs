@@ -64,15 +64,19 @@ impl Authority {
 
     /// Files of a client certificate of this authority.
     pub(crate) fn client_certificate(&self) -> ClientCertificate {
+        self.certificate_files("client", "client")
+    }
+
+    /// Files `FILE.pem` and `FILE.key` of a certificate of this authority for this name.
+    pub(crate) fn certificate_files(&self, file: &str, name: &str) -> ClientCertificate {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(self.file("client.pem"), leaf.pem()).unwrap();
-        std::fs::write(self.file("client.key"), key.serialize_pem()).unwrap();
-        ClientCertificate {
-            certificate_file: self.file("client.pem"),
-            key_file: self.file("client.key"),
-        }
+        let [certificate_file, key_file] =
+            ["pem", "key"].map(|end| self.file(&format!("{file}.{end}")));
+        std::fs::write(&certificate_file, leaf.pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        ClientCertificate { certificate_file, key_file }
     }
 
     /// TLS of a server with a certificate of this authority.

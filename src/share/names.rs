@@ -45,6 +45,11 @@ impl TokenName {
         Ok(Self(digits.collect()))
     }
 
+    /// The name of no token, for a test of the store.
+    pub fn random() -> Self {
+        Self(format!("{:032x}", fastrand::u128(..)))
+    }
+
     /// The key of the sealed token. The braces put both keys of a token into one slot of a cluster.
     pub fn token_key(&self, prefix: &str) -> String {
         format!("{prefix}:{{{self}}}:t")

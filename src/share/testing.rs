@@ -1,8 +1,31 @@
-//! `StoreModel`: the four scripts as a pure state machine; time is an argument.
+//! `StoreModel`: the four scripts as a pure state machine; time is an argument. [`canary_token`]: a token whose
+//! texts are easy to find.
 
 use std::time::Duration;
 
 use super::protocol::{AcquireReply, PublishReply, StoredValue};
+use super::sealing::SharingKeys;
+use super::shared_token::SharedToken;
+use crate::sensitive::Sensitive;
+
+/// Keys of one process.
+pub fn sealing_keys() -> SharingKeys {
+    let key = Sensitive::new("Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=");
+    SharingKeys::new([("2026-11", &key)]).unwrap()
+}
+
+/// A token each of whose texts holds `canary`.
+pub fn canary_token() -> SharedToken {
+    SharedToken {
+        access_token: Sensitive::new("canary-access"),
+        token_type: "Bearer".to_owned(),
+        scope: Some("canary.read canary.write".to_owned()),
+        life_ms: 3_600_000,
+        asked_at: 1_800_000_000_000,
+        refresh_token: Some(Sensitive::new("canary-refresh")),
+        certificate_thumbprint: Some("canary-thumbprint".to_owned()),
+    }
+}
 
 const HOUR: u64 = 3_600_000;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::names::{TokenIdentity, TokenName};
 use super::sealing::{KeyError, SealedPlace, SharingKeys, Unreadable};
 use super::shared_token::SharedToken;
+use super::testing::canary_token as token;
 use crate::sensitive::Sensitive;
 
 /// 32 bytes each.
@@ -24,18 +25,6 @@ fn identity() -> TokenIdentity<'static> {
         grant: "client_credentials",
         scopes: vec!["canary.write", "canary.read"],
         parameters: BTreeMap::from([("audience", vec!["https://canary-api.example"])]),
-    }
-}
-
-fn token() -> SharedToken {
-    SharedToken {
-        access_token: Sensitive::new("canary-access"),
-        token_type: "Bearer".to_owned(),
-        scope: Some("canary.read canary.write".to_owned()),
-        life_ms: 3_600_000,
-        asked_at: 1_800_000_000_000,
-        refresh_token: Some(Sensitive::new("canary-refresh")),
-        certificate_thumbprint: Some("canary-thumbprint".to_owned()),
     }
 }
 

@@ -42,7 +42,8 @@ impl Circumstances<'_> {
             "READONLY" => "is a replica that takes no writes",
             "LOADING" => "is loading its data",
             "MASTERDOWN" => "has lost its master",
-            "CLUSTERDOWN" | "TRYAGAIN" => "cannot serve this key: its cluster changes or is down",
+            "CLUSTERDOWN" => "cannot serve this key: its cluster is down",
+            "TRYAGAIN" => "cannot serve this key while it moves it to another node",
             "BUSY" => "is busy with a script",
             "OOM" => {
                 "has no memory left: raise its maxmemory, or give tokens a server of their own"
@@ -75,6 +76,14 @@ impl Circumstances<'_> {
     }
 }
 
+/// True if another connection may do better: this one has ended, the server is another one than it was, or the
+/// password has changed. A node that moves keys, or a server without memory, is the same over any connection.
+pub(super) fn needs_new_connection(error: &RedisError) -> bool {
+    let code = code(error);
+    let codes = ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS"];
+    code.is_none_or(|code| codes.contains(&&*code))
+}
+
 /// The code of a server's error; `None` for one of the connection. Redis before 7 puts the code of an error
 /// within a script into the text: `ERR Error running script …: -READONLY …`.
 fn code(error: &RedisError) -> Option<String> {
@@ -84,8 +93,7 @@ fn code(error: &RedisError) -> Option<String> {
     let outer = error.code()?;
     let detail = error.detail().unwrap_or_default();
     let inner = detail.split(": -").nth(1).and_then(|text| text.split(' ').next());
-    let no_permission =
-        detail.contains("can't run this command") || detail.contains("can't access");
+    let no_permission = detail.contains("The user executing the script can't");
     let code = match (outer, inner.filter(is_code)) {
         ("ERR", Some(inner)) => inner,
         ("ERR", None) if no_permission => "NOPERM",

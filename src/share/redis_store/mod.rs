@@ -2,7 +2,7 @@
 //!
 //! [`address`] and [`options`] say where; `connecting` keeps the connection, which is never made by an
 //! operation; `session` is one connection; `sentinel` finds the master; `cluster` follows redirections;
-//! `scripts` and `reply` are the protocol on the wire; `failure` explains errors; `announcer` passes messages on.
+//! `scripts` and `reply` are the protocol on the wire; `failure` explains errors; `announcer` passes messages on; [`probe`] tests all of it.
 
 pub mod address;
 mod announcer;
@@ -10,6 +10,7 @@ mod cluster;
 mod connecting;
 mod failure;
 pub mod options;
+pub mod probe;
 mod reply;
 mod scripts;
 mod sentinel;
@@ -159,11 +160,19 @@ impl RedisStore {
             true => cmd("EVAL").arg(script.text).to_owned(),
             false => cmd("EVALSHA").arg(&script.sha1).to_owned(),
         };
-        eval.arg(2).arg(name.state_key(prefix)).arg(name.token_key(prefix));
+        match script.uses_token {
+            true => eval.arg(2).arg(name.state_key(prefix)).arg(name.token_key(prefix)),
+            false => eval.arg(1).arg(name.state_key(prefix)),
+        };
         for argument in arguments {
             eval.arg(*argument);
         }
         eval
+    }
+
+    /// Lets the keys of a token end at once.
+    async fn drop_keys(&self, name: &TokenName) -> Result<(), StoreError> {
+        self.run("drop", name, &self.scripts.drop, &[]).await.map(drop)
     }
 
     /// Counts an operation.

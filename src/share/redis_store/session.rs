@@ -17,7 +17,7 @@ use tokio_util::either::Either;
 use super::super::store::StoreError;
 use super::address::ServerAddress;
 use super::announcer::Announcer;
-use super::failure::Circumstances;
+use super::failure::{Circumstances, needs_new_connection};
 use super::options::{Login, StoreOptions};
 use crate::net::connect::{ConnectError, ConnectSettings, Connection, Connector};
 use crate::net::stream::MaybeTlsStream;
@@ -67,8 +67,11 @@ impl From<CommandError> for StoreError {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::Store(error) => error,
-            // Neither comes but from a script that a caller of its own deals with.
-            CommandError::NoScript | CommandError::Elsewhere { .. } => Self::Malformed,
+            CommandError::Elsewhere { .. } => Self::Refused(
+                "the server is a node of a cluster; write `cluster = true`".to_owned(),
+            ),
+            // A server that does not know a script whose text it was sent.
+            CommandError::NoScript => Self::Malformed,
         }
     }
 }
@@ -219,32 +222,37 @@ impl Session {
         limit: Limit,
     ) -> Result<Value, CommandError> {
         let circumstances = Circumstances { server: &self.server, user: &self.user, command: name };
-        let error = match tokio::time::timeout_at(limit.deadline, reply).await {
-            Ok(Ok(value)) => match value.extract_error() {
-                Ok(value) => return Ok(value),
-                Err(error) => self.explain(circumstances, &error),
-            },
-            Ok(Err(error)) => self.explain(circumstances, &error),
-            Err(_) => CommandError::Store(circumstances.timed_out(limit.duration)),
+        let result = match tokio::time::timeout_at(limit.deadline, reply).await {
+            Ok(reply) => reply.and_then(Value::extract_error),
+            Err(_) => {
+                let error = circumstances.timed_out(limit.duration);
+                self.report(&error);
+                return Err(CommandError::Store(error));
+            }
         };
-        if let CommandError::Store(error @ StoreError::Unreachable(_)) = &error {
-            // Full: another command has reported it already.
-            let _ = self.broken.try_send(error.clone());
-        }
-        Err(error)
+        result.map_err(|error| {
+            let explained = self.explain(circumstances, &error);
+            if let CommandError::Store(told) = &explained
+                && needs_new_connection(&error)
+            {
+                self.report(told);
+            }
+            explained
+        })
+    }
+
+    /// Reports that the connection is of no use.
+    fn report(&self, error: &StoreError) {
+        // Full: another command has reported it already.
+        let _ = self.broken.try_send(error.clone());
     }
 
     fn explain(&self, circumstances: Circumstances<'_>, error: &RedisError) -> CommandError {
-        match error.code() {
-            Some("NOSCRIPT") => return CommandError::NoScript,
-            Some(code @ ("MOVED" | "ASK")) => {
-                if let Some(address) = self.redirected(error) {
-                    return CommandError::Elsewhere { ask: code == "ASK", address };
-                }
-            }
-            _ => {}
+        match (error.code(), self.redirected(error)) {
+            (Some("NOSCRIPT"), _) => CommandError::NoScript,
+            (code, Some(address)) => CommandError::Elsewhere { ask: code == Some("ASK"), address },
+            (_, None) => CommandError::Store(circumstances.error(error)),
         }
-        CommandError::Store(circumstances.error(error))
     }
 
     /// The node that a redirection names: `3999 10.0.0.1:6381`.
@@ -315,5 +323,70 @@ impl Limit {
 
     pub(super) fn duration(self) -> Duration {
         self.duration
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Servers;
+    use super::super::testing::{Server, ask, free_port, name, store, until};
+    use super::*;
+    use crate::net::testing::Authority;
+    use crate::net::tls::TlsSettings;
+    use crate::share::protocol::AcquireReply;
+    use crate::share::store::TokenStore;
+
+    #[tokio::test]
+    async fn tls_verifies_the_server_and_presents_a_client_certificate() {
+        let (ca, port) = (Authority::new(), free_port());
+        let certificate = ca.certificate_files("server", "localhost");
+        let [certificate, key, root] =
+            [certificate.certificate_file, certificate.key_file, ca.file("ca.pem")]
+                .map(|file| file.to_str().unwrap().to_owned());
+        let text = port.to_string();
+        let arguments = [
+            ["--tls-port", &text],
+            ["--tls-cert-file", &certificate],
+            ["--tls-key-file", &key],
+            ["--tls-ca-cert-file", &root],
+            ["--tls-auth-clients", "yes"],
+        ];
+        let Some(_server) = Server::start(arguments.as_flattened()) else { return };
+        let address = |host: &str| {
+            let url = format!("rediss://{host}:{port}");
+            Servers::Standalone(ServerAddress::parse(&url).unwrap().0)
+        };
+        let presents =
+            TlsSettings { client_certificate: Some(ca.client_certificate()), ..ca.trusted() };
+        let options = |host: &str, tls: TlsSettings| StoreOptions {
+            tls,
+            // Debug builds take their time for a handshake.
+            connect_timeout: Duration::from_secs(10),
+            ..StoreOptions::new(address(host))
+        };
+        let (trusted, _) = store(options("localhost", presents.clone()));
+        until(&trusted, true).await;
+        let token = name("client");
+        assert_eq!(trusted.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(1)));
+        let other = Authority::named("another authority");
+        let foreign =
+            TlsSettings { extra_ca_files: other.trusted().extra_ca_files, ..presents.clone() };
+        for (host, tls, words) in [
+            ("localhost", ca.trusted(), "was lost"),
+            ("localhost", foreign, "TLS with localhost"),
+            ("127.0.0.1", presents, "TLS with 127.0.0.1"),
+        ] {
+            let error = super::super::connecting::open(
+                &match address(host) {
+                    Servers::Standalone(address) => address,
+                    _ => unreachable!(),
+                },
+                &options(host, tls),
+                None,
+            )
+            .await;
+            let error = error.err().unwrap().to_string();
+            assert!(error.contains(words), "{host}: {error}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Real servers for tests: `redis-server` on a Unix socket, and where a test needs it on TCP.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -20,6 +21,9 @@ use crate::telemetry::Registry;
 
 /// Longest wait for an event.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The argument that makes a server a Sentinel; the others are lines of its configuration.
+const SENTINEL: &str = "--sentinel";
 
 /// The name of a token of this client.
 pub(super) fn name(client: &str) -> TokenName {
@@ -42,7 +46,6 @@ pub(super) fn ask(owner: &str) -> Acquire<'_> {
 
 /// A server of its own.
 pub(super) struct Server {
-    program: &'static str,
     arguments: Vec<String>,
     child: Child,
     pub(super) dir: Arc<TempDir>,
@@ -56,27 +59,39 @@ impl Drop for Server {
     }
 }
 
+/// A port on which nothing listens at the moment.
+pub(super) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 impl Server {
     /// Starts it with further arguments, and waits until it listens. `None`, and a line on stderr, where none is
     /// installed.
-    pub(super) fn start(arguments: &[&str]) -> Option<Self> {
-        Self::start_program("redis-server", arguments)
-    }
-
     #[expect(clippy::print_stderr, reason = "a test that does nothing says so")]
-    fn start_program(program: &'static str, arguments: &[&str]) -> Option<Self> {
+    pub(super) fn start(arguments: &[&str]) -> Option<Self> {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-        let Some((child, log)) = spawn(program, &arguments, &dir) else {
-            eprintln!("SKIPPED: {program} is not installed");
+        let Some((child, log)) = spawn(&arguments, &dir) else {
+            eprintln!("SKIPPED: redis-server is not installed");
             return None;
         };
-        Some(Self { program, arguments, child, dir, log })
+        Some(Self { arguments, child, dir, log })
+    }
+
+    /// Starts a Sentinel, whose decision alone counts.
+    pub(super) fn start_sentinel(port: &str, monitor: &str) -> Option<Self> {
+        Self::start(&[
+            SENTINEL,
+            &format!("port {port}"),
+            &format!("sentinel monitor {monitor}"),
+            "sentinel down-after-milliseconds tokens 300",
+            "sentinel failover-timeout tokens 2000",
+        ])
     }
 
     /// Starts it again after [`Self::kill`], with the files that it left.
     pub(super) fn start_again(&mut self) {
-        let started = spawn(self.program, &self.arguments, &self.dir);
+        let started = spawn(&self.arguments, &self.dir);
         (self.child, self.log) = started.unwrap();
     }
 
@@ -133,25 +148,25 @@ pub(super) fn run<T: FromRedisValue>(
     command.query(connection)
 }
 
-fn spawn(
-    program: &str,
-    arguments: &[String],
-    dir: &TempDir,
-) -> Option<(Child, BufReader<ChildStdout>)> {
-    let mut command = Command::new(program);
-    if arguments.first().is_none_or(|first| first.starts_with("--")) {
-        command.args(["--port", "0", "--save", ""]);
-    }
-    let mut child = command
-        .args(arguments)
-        .arg("--unixsocket")
-        .arg(dir.path().join("redis.sock"))
-        .current_dir(dir.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .ok()?;
+fn spawn(arguments: &[String], dir: &TempDir) -> Option<(Child, BufReader<ChildStdout>)> {
+    let mut command = Command::new("redis-server");
+    let ready = match arguments {
+        [first, settings @ ..] if first == SENTINEL => {
+            // It writes its state there.
+            let file = dir.path().join("sentinel.conf");
+            std::fs::write(&file, settings.join("\n")).unwrap();
+            command.arg(file).arg(SENTINEL);
+            "+monitor master"
+        }
+        _ => {
+            command.args(["--port", "0", "--save", ""]).args(arguments);
+            command.arg("--unixsocket").arg(dir.path().join("redis.sock"));
+            "eady to accept connections"
+        }
+    };
+    let mut child = command.current_dir(dir.path()).stdout(Stdio::piped()).spawn().ok()?;
     let mut log = BufReader::new(child.stdout.take().unwrap());
-    wait_for(&mut log, "eady to accept connections");
+    wait_for(&mut log, ready);
     Some((child, log))
 }
 

@@ -1,10 +1,13 @@
 //! The store over a real server: what works, and what each failure does.
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::super::protocol::{AcquireReply, PublishReply};
+use super::super::sealing::SealedPlace;
 use super::super::store::{Acquire, Announcement, StoreError, TokenStore};
 use super::options::{Login, Servers, StoreOptions};
 use super::testing::{PATIENCE, Server, ask, name, store, until};
@@ -233,4 +236,61 @@ async fn a_store_that_is_dropped_disconnects() {
     drop(dropped);
     // An event of the server: the end of the connection is in its log.
     tokio::task::spawn_blocking(move || server.wait_for("Client closed connection")).await.unwrap();
+}
+
+/// The whole of what a server keeps and shows.
+fn kept(server: &Server, monitored: &[u8]) -> Vec<u8> {
+    let mut all = monitored.to_vec();
+    let mut folders = vec![server.dir.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.ends_with("redis.sock") || path.ends_with("password") => {}
+                false => all.extend(std::fs::read(path).unwrap()),
+            }
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn nothing_of_a_token_is_in_the_files_of_the_server_or_on_its_monitor() {
+    let Some(server) = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+        return;
+    };
+    let () = server.run("ACL SETUSER replica on >password-canary ~* &* +@all");
+    let mut monitor = BufReader::new(UnixStream::connect(server.socket()).unwrap());
+    monitor.get_mut().write_all(b"MONITOR\r\n").unwrap();
+    let mut monitored = Vec::new();
+    monitor.read_until(b'\n', &mut monitored).unwrap();
+    let options = StoreOptions { login: login(&server, "password-canary"), ..server.options() };
+    let (store, _) = store(options);
+    let keys = crate::share::testing::sealing_keys();
+    let token = crate::share::testing::canary_token();
+    let token_name = name("canary-client");
+    let place =
+        SealedPlace { prefix: "bearer-proxy", name: &token_name, generation: 1, owner: "r1" };
+    let sealed = keys.seal(&token, place).unwrap();
+    store.acquire(&token_name, ask("r1")).await.unwrap();
+    store.renew(&token_name, "r1", 1, LIFE).await.unwrap();
+    store.publish(&token_name, "r1", 1, &sealed, LIFE).await.unwrap();
+    let Ok(AcquireReply::Token(value)) = store.acquire(&token_name, ask("r2")).await else {
+        panic!()
+    };
+    let opened = keys.open(&value.sealed, place);
+    assert_eq!(opened, Ok(token));
+    let () = server.run("SAVE");
+    let () = server.run("ECHO the-last-command");
+    while !monitored.windows(16).any(|window| window == b"the-last-command") {
+        monitor.read_until(b'\n', &mut monitored).unwrap();
+    }
+    let all = kept(&server, &monitored);
+    let holds = |text: &str| all.windows(text.len()).any(|window| window == text.as_bytes());
+    // It is looked for in the right place.
+    assert!(holds(&token_name.token_key("bearer-proxy")) && holds("REDIS") && holds("EVALSHA"));
+    for text in ["canary", "example"] {
+        assert!(!holds(text), "{text}");
+    }
 }
