@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use super::super::names::TokenName;
 use super::super::store::Announcement;
+use super::bounded::ReadCount;
 
 /// Announcements of one token that a receiver may be behind by; then it asks the store.
 const CAPACITY: usize = 16;
@@ -21,11 +22,22 @@ pub(super) struct Announcer {
     /// The channels of all tokens begin with it.
     prefix: Arc<str>,
     tokens: Arc<Mutex<HashMap<String, broadcast::Sender<Announcement>>>>,
+    /// The count of the connection that this one serves.
+    count: ReadCount,
 }
 
 impl Announcer {
     pub(super) fn new(key_prefix: &str) -> Self {
-        Self { prefix: format!("{key_prefix}:").into(), tokens: Arc::default() }
+        Self {
+            prefix: format!("{key_prefix}:").into(),
+            tokens: Arc::default(),
+            count: ReadCount::default(),
+        }
+    }
+
+    /// The same for a connection: each message that arrives begins its count again.
+    pub(super) fn with_count(&self, count: &ReadCount) -> Self {
+        Self { count: count.clone(), ..self.clone() }
     }
 
     /// The pattern of the channels of all tokens.
@@ -60,6 +72,7 @@ impl Announcer {
 /// Called by the connection for each push message; it neither waits nor queues.
 impl AsyncPushSender for Announcer {
     fn send(&self, info: PushInfo) -> Result<(), SendError> {
+        self.count.reset();
         if let (PushKind::PMessage, [_, Value::BulkString(channel), Value::BulkString(message)]) =
             (&info.kind, &*info.data)
         {

@@ -1,11 +1,15 @@
 //! Errors of a server as [`StoreError`]s: in words of this program that name the server, the user and the
 //! command. Of the server's own text they hold its error code only.
 
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError};
 
 use super::super::store::StoreError;
+use crate::x509::diagnosis;
 
 /// The circumstances of a command.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +32,10 @@ impl Circumstances<'_> {
                 ErrorKind::RESP3NotSupported => StoreError::Refused(format!(
                     "{server} does not know HELLO; Redis 6.2, Valkey or later is needed"
                 )),
-                _ => StoreError::Unreachable(format!("the connection to {server} was lost")),
+                _ => {
+                    let why = cause(error).map(|why| format!(": {why}")).unwrap_or_default();
+                    StoreError::Unreachable(format!("the connection to {server} was lost{why}"))
+                }
             };
         };
         let unreachable = match &*code {
@@ -74,6 +81,17 @@ impl Circumstances<'_> {
         let Self { server, command, .. } = self;
         StoreError::Unreachable(format!("{server} did not answer {command} within {limit:?}"))
     }
+}
+
+/// The error of reading or writing, in words. A TLS 1.3 server rejects a client certificate so.
+fn cause(error: &RedisError) -> Option<String> {
+    let source = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    let source = source.downcast_ref::<io::Error>()?;
+    let words = diagnosis::io_words(source);
+    Some(match diagnosis::of_exchange(source) {
+        Some(hint) => format!("{words}; {hint}"),
+        None => words,
+    })
 }
 
 /// True if another connection may do better: this one has ended, the server is another one than it was, or the

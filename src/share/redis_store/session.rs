@@ -17,6 +17,7 @@ use tokio_util::either::Either;
 use super::super::store::StoreError;
 use super::address::ServerAddress;
 use super::announcer::Announcer;
+use super::bounded::{Bounded, ReadCount};
 use super::failure::{Circumstances, needs_new_connection};
 use super::options::{Login, StoreOptions};
 use crate::net::connect::{ConnectError, ConnectSettings, Connection, Connector};
@@ -41,6 +42,7 @@ pub(super) struct Session {
     pub(super) address: ServerAddress,
     server: String,
     user: String,
+    count: ReadCount,
     /// Takes the first error after which the connection is of no use.
     broken: mpsc::Sender<StoreError>,
 }
@@ -134,6 +136,8 @@ pub(super) async fn log_in(
     database: u32,
     announcer: Option<&Announcer>,
 ) -> Result<OpenSession, StoreError> {
+    let count = ReadCount::default();
+    let stream = Bounded::new(stream, count.clone());
     let mut info = RedisConnectionInfo::default()
         .set_protocol(ProtocolVersion::RESP3)
         .set_skip_set_lib_name()
@@ -150,14 +154,15 @@ pub(super) async fn log_in(
     // Each command has a deadline of its own.
     let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
     if let Some(announcer) = announcer {
-        config = config.set_push_sender(announcer.clone());
+        config = config.set_push_sender(announcer.with_count(&count));
     }
     let (server, user) = (address.to_string(), login.user().to_owned());
     let at_login = Circumstances { server: &server, user: &user, command: "HELLO" };
     let (connection, driver) =
         over(&info, stream, config).await.map_err(|error| at_login.error(&error))?;
     let (report, broken) = mpsc::channel(1);
-    let session = Session { connection, address: address.clone(), server, user, broken: report };
+    let session =
+        Session { connection, address: address.clone(), server, user, count, broken: report };
     Ok(OpenSession { session, driver, broken })
 }
 
@@ -223,7 +228,10 @@ impl Session {
     ) -> Result<Value, CommandError> {
         let circumstances = Circumstances { server: &self.server, user: &self.user, command: name };
         let result = match tokio::time::timeout_at(limit.deadline, reply).await {
-            Ok(reply) => reply.and_then(Value::extract_error),
+            Ok(reply) => {
+                self.count.reset();
+                reply.and_then(Value::extract_error)
+            }
             Err(_) => {
                 let error = circumstances.timed_out(limit.duration);
                 self.report(&error);
@@ -372,7 +380,7 @@ mod tests {
         let foreign =
             TlsSettings { extra_ca_files: other.trusted().extra_ca_files, ..presents.clone() };
         for (host, tls, words) in [
-            ("localhost", ca.trusted(), "was lost"),
+            ("localhost", ca.trusted(), "was lost: "),
             ("localhost", foreign, "TLS with localhost"),
             ("127.0.0.1", presents, "TLS with 127.0.0.1"),
         ] {

@@ -294,3 +294,24 @@ async fn nothing_of_a_token_is_in_the_files_of_the_server_or_on_its_monitor() {
         assert!(!holds(text), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_reply_without_end_ends_the_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hostile.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let endless = [b"$100000000\r\n".to_vec(), vec![b'x'; 5 * 1024 * 1024]].concat();
+            // It fails when the client has had enough.
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &endless).await;
+            let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await;
+        }
+    });
+    let address = super::ServerAddress::Unix(path);
+    let mut options = StoreOptions::new(Servers::Standalone(address));
+    (options.connect_timeout, options.operation_timeout) = (PATIENCE, PATIENCE);
+    let (store, _) = store(options);
+    let message = unreachable(store.acquire(&name("client"), ask("r1")).await);
+    assert!(message.contains("more than 4 MiB without the end of a reply"), "{message}");
+}
