@@ -37,6 +37,9 @@ use crate::sensitive::Sensitive;
 /// Length in bytes at which a part of a secret counts as the secret itself.
 const SECRET_PART: usize = 8;
 
+/// Length of a SHA-256 in base64url, as thumbprints of keys and certificates are.
+const SHA256_LENGTH: usize = 43;
+
 /// A token that was obtained for an operator.
 pub struct Probe {
     /// The token itself.
@@ -191,6 +194,9 @@ impl ProbeError {
             Some(description) if contains_secret(description.text(), client) => {
                 " (its description repeats the secret and is not shown)".to_owned()
             }
+            Some(description) if contains_signed_token(description.text()) => {
+                " (its description repeats a signed token and is not shown)".to_owned()
+            }
             Some(description) => format!(": {:?}", description.text()),
             None => String::new(),
         };
@@ -262,6 +268,13 @@ fn contains_secret(text: &str, client: &ClientCredentials) -> bool {
         || contains_part(text.as_bytes(), &basic)
 }
 
+/// Tells whether a text of the server repeats a part of a JWT, as the assertion or the proof of the request: a
+/// word of base64url that is longer than a SHA-256.
+fn contains_signed_token(text: &str) -> bool {
+    let in_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    text.split(|c| !in_word(c)).any(|word| word.len() > SHA256_LENGTH)
+}
+
 fn contains_part(text: &[u8], secret: &Sensitive) -> bool {
     let size = secret.len().clamp(1, SECRET_PART);
     let mut parts = secret.expose().as_bytes().windows(size);
@@ -271,6 +284,19 @@ fn contains_part(text: &[u8], secret: &Sensitive) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptions_that_repeat_a_signed_token() {
+        let thumbprint = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k";
+        for (words, expected) in [
+            ("no key has the thumbprint kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k.", false),
+            ("Trace ID: 3f2504e0-4f89-41d3-9a0c-0305e82c3301", false),
+            (&format!("cannot verify eyJhbGciOiJFZERTQSJ9.e30.{thumbprint}{thumbprint}"), true),
+            (&format!("cut off: {thumbprint}x"), true),
+        ] {
+            assert_eq!(contains_signed_token(words), expected, "{words}");
+        }
+    }
 
     #[test]
     fn descriptions_that_repeat_the_secret() {

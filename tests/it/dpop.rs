@@ -145,6 +145,13 @@ async fn a_nonce_of_each_server_is_learned_and_renewed() {
     bank.api.set_responses([given]);
     let answer = soon(app.get("/a/x")).await;
     assert_eq!((answer.status, answer.header("dpop-nonce")), (200, None));
+    // The token server changes its nonce between two token requests.
+    bank.auth.dpop().demand(Some("auth-2"));
+    let before = bank.auth.ledger().calls().len();
+    soon(client(proxy.admin_addr).await.request("POST", "/refresh?credential=a", &[], b"")).await;
+    let calls = soon(bank.auth.ledger().wait_calls(before + 2)).await;
+    assert!(matches!(calls[before].outcome, CallOutcome::Refused(400, _)), "{calls:?}");
+    assert_eq!(part(calls[before + 1].headers["dpop"].to_str().unwrap(), 1)["nonce"], "auth-2");
     let retries = "bearer_proxy_dpop_nonce_retries_total{route=\"all\",upstream=\"a\"} 2";
     assert_eq!(metric(&proxy, "bearer_proxy_dpop_nonce_retries_total").await, retries);
     let refused = metric(&proxy, "bearer_proxy_upstream_unauthorized_total").await;

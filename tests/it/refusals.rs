@@ -2,7 +2,9 @@
 //! server's words, by its clock, by its metadata, and what was sent where none of them tells.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,9 +17,9 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::secret_file;
 use crate::support::service::{ClientLeaf, Service};
 use crate::support::tls::Authority;
+use crate::support::{Proxy, client, ed25519_jwk, secret_file, soon};
 use crate::verbs::verb;
 
 const AUDIENCE: &str = "https://auth.bank.test";
@@ -331,4 +333,124 @@ async fn a_refused_secret_is_about_no_proof() {
     let said = checked(&dir, &config(&lines)).await;
     expect(&said, &["check client_id, client_secret and client_auth"]);
     assert!(!said.contains("sent: "), "{said}");
+}
+
+/// A key that others may read is not used: no call is made with it, and the reason is told.
+#[tokio::test]
+async fn a_key_that_others_may_read_signs_nothing() {
+    let dir = TempDir::new().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let server = Service::start(None, move |request| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let bound = request.headers().contains_key("dpop");
+        let kind = if bound { "DPoP" } else { "Bearer" };
+        answer(200, SystemTime::now(), json!({ "access_token": "t", "token_type": kind }))
+    })
+    .await;
+    let path = secret_file(dir.path(), "key", &key().serialize_pem());
+    let secret = secret_file(dir.path(), "secret", "s3cret");
+    let mode =
+        |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    for lines in [
+        format!(
+            "client_auth = \"private_key_jwt\"\nsigning_algorithm = \"ES256\"\n\
+             client_secret.file = {path:?}"
+        ),
+        format!(
+            "grant = \"jwt_bearer\"\ngrant_assertion = {{ key.file = {path:?}, subject = \"erp\", \
+             signing_algorithm = \"ES256\" }}"
+        ),
+        format!("client_secret.file = {secret:?}\ndpop.key.file = {path:?}"),
+    ] {
+        mode(0o644);
+        let text = config(&format!("token_url = \"http://{}/token\"\n{lines}", server.addr));
+        std::fs::write(dir.path().join("bearer-proxy.toml"), &text).unwrap();
+        let ended = verb(dir.path(), &["check", "--live"]).await;
+        assert!(ended.code == 3 && ended.stdout.contains("0644"), "{}", ended.stdout);
+        let proxy = Proxy::start(&text).await;
+        let said = |log: &str| log.contains("secret_unreadable").then_some(());
+        soon(proxy.wait_log(said)).await;
+        assert_eq!(calls.swap(0, Ordering::SeqCst), 0, "{lines}");
+        mode(0o600);
+        soon(proxy.wait_ready()).await;
+        assert!(calls.swap(0, Ordering::SeqCst) > 0, "{lines}");
+    }
+}
+
+/// Keys, assertions, proofs and nonces of a run in which servers quote them are looked for in all that is said.
+#[tokio::test]
+async fn keys_assertions_and_proofs_are_never_said() {
+    let (dir, mine) = (TempDir::new().unwrap(), key());
+    let (jwk, _) = ed25519_jwk();
+    let (pem, own) = (mine.serialize_pem(), serde_json::from_str::<Value>(&jwk).unwrap());
+    let (signing, proving) =
+        (secret_file(dir.path(), "key", &pem), secret_file(dir.path(), "dpop", &jwk));
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ledger = Arc::clone(&heard);
+    let auth = Service::start(None, move |request| {
+        let assertion = field(request.body(), "client_assertion");
+        let proof = request.headers()["dpop"].to_str().unwrap().to_owned();
+        let mut ledger = ledger.lock().unwrap();
+        let first = ledger.is_empty();
+        // A description is cut, so that the end of the assertion is quoted.
+        let quoted = format!("alg: {}", &assertion[assertion.len() - 150..]);
+        ledger.extend([assertion, proof]);
+        let now = SystemTime::now();
+        let mut answer = match ledger.len() {
+            // The proxy must not give up on its client, which the verbs then may.
+            _ if first => refusal(503, now, "temporarily_unavailable", &quoted),
+            0..=6 => {
+                answer(200, now, json!({ "access_token": "tok-canary", "token_type": "DPoP" }))
+            }
+            _ => refusal(401, now, "invalid_client", &quoted),
+        };
+        answer.headers_mut().insert("dpop-nonce", "nonce-canary".parse().unwrap());
+        answer
+    })
+    .await;
+    let ledger = Arc::clone(&heard);
+    let api = Service::start(None, move |request| {
+        let proof = request.headers()["dpop"].to_str().unwrap();
+        ledger.lock().unwrap().push(proof.to_owned());
+        Response::builder().status(401).header("x-quoted", proof).body(String::new()).unwrap()
+    })
+    .await;
+    let text = config(&format!(
+        "token_url = \"http://{}/token\"\nclient_auth = \"private_key_jwt\"\n\
+         signing_algorithm = \"ES256\"\nclient_secret.file = {signing:?}\n\
+         dpop = {{ algorithm = \"EdDSA\", key.file = {proving:?} }}",
+        auth.addr
+    ));
+    let text = text.replace("http://127.0.0.1:9", &format!("http://{}", api.addr));
+    let text = format!("log = {{ level = \"trace\", access = \"all\" }}\n{text}");
+    std::fs::write(dir.path().join("bearer-proxy.toml"), &text).unwrap();
+    let proxy = Proxy::start(&text).await;
+    soon(proxy.wait_ready()).await;
+    let answer = soon(client(proxy.addr).await.get("/x")).await;
+    let mut said = vec![format!("{:?} {}", answer.headers, answer.text())];
+    for path in ["/metrics", "/status"] {
+        said.push(soon(client(proxy.admin_addr).await.get(path)).await.text());
+    }
+    for words in [&["token", "bank", "--fresh"][..], &["check", "--live", "--fresh"], &["status"]] {
+        for _ in 0..3 {
+            let ended = verb(dir.path(), words).await;
+            said.push(ended.stdout + &ended.stderr);
+        }
+    }
+    said.push(proxy.log());
+    let heard = heard.lock().unwrap().clone();
+    assert!(heard.len() > 8, "{heard:?}");
+    let mut secrets =
+        vec!["nonce-canary".into(), "tok-canary".into(), own["d"].as_str().unwrap().into()];
+    secrets.extend(pem.lines().filter(|line| !line.starts_with("---")).map(str::to_owned));
+    // The signature of a JWT, and a part of it.
+    secrets.extend(heard.iter().map(|jwt| jwt.rsplit_once('.').unwrap().1[..20].to_owned()));
+    secrets.extend(heard.iter().map(|jwt| jwt[jwt.len() - 20..].to_owned()));
+    assert!(said.iter().any(|words| words.contains("is not shown")), "{said:?}");
+    for words in &said {
+        for secret in &secrets {
+            assert!(!words.contains(secret.as_str()), "{secret} is in {words}");
+        }
+    }
 }
