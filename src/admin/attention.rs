@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::report::{
-    OpenFiles, REFUSALS_IN_A_ROW, RENEW_CERTIFICATE_DAYS, RouteStatus, SecretStatus, StatusReport,
-    UpstreamReport,
+    OpenFiles, REFUSALS_IN_A_ROW, RENEW_CERTIFICATE_DAYS, RefusalStatus, RouteStatus, SecretStatus,
+    StatusReport, UpstreamReport,
 };
 use crate::clock::{Moment, date};
 use crate::token::{SLOW_CALL, TokenStatus};
@@ -37,6 +37,13 @@ const RAISE_LIMIT: &str = "raise the limit (LimitNOFILE of systemd, ulimit -n), 
 const NOT_GRANTED: &str =
     "ask the provider to approve these scopes for the client, or take them off the routes";
 
+/// Time after a refusal for lack of room for which it needs attention.
+const OVERLOAD: Duration = Duration::from_secs(60);
+
+/// The remedy for refusals for lack of room.
+pub const RAISE_IN_FLIGHT: &str =
+    "is an upstream slow? else raise server.max_in_flight or max_connections of the upstream";
+
 /// The remedy for answers that apps did not get.
 pub const UNDELIVERED: &str = "tell the owner of the app, which does not know what the upstream did; the log has each with \
      delivered=no or partly";
@@ -60,6 +67,7 @@ pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> 
     report.upstreams.iter().for_each(|upstream| points.upstream(upstream, now));
     report.routes.iter().for_each(|route| points.route(route, now));
     points.undelivered(report);
+    points.overload(report, now);
     points.sources(report);
     points.client_certificates(report);
     points.instance(report);
@@ -105,6 +113,11 @@ pub fn failure_hint(code: &str) -> &'static str {
     match code {
         // Nothing was sent.
         "connect" => CHECK_LIVE,
+        // It was answered, so that no request has forwarded=unknown.
+        "upstream_status" => {
+            "ask the API's owner, with this time and the request_id of the log's lines; after a 5xx ask what was booked \
+             before anything is sent again"
+        }
         _ => {
             "ask the API's owner, with this time and the request_id of the log's lines; for those with \
              forwarded=unknown ask what was booked before they are sent again"
@@ -235,9 +248,9 @@ impl Points {
         if let Some(error) = upstream.last_error.as_ref().filter(|_| upstream.failing) {
             self.add(
                 format!(
-                    "Upstream {name} fails since {}: {}.",
+                    "Upstream {name} fails since {}: {}",
                     upstream.failing_since.as_ref().unwrap_or(&error.at),
-                    error.detail
+                    sentence(&error.detail)
                 ),
                 failure_hint(error.code),
             );
@@ -272,7 +285,7 @@ impl Points {
         let (upstream, route) = (&status.upstream, &status.route);
         for failing in status.failing.iter().filter(|failing| failing.count()) {
             self.add(
-                format!("Route {upstream}.{route}: {}.", failing.words()),
+                format!("Route {upstream}.{route}: {}", sentence(&failing.words())),
                 failure_hint(&failing.code),
             );
         }
@@ -284,6 +297,19 @@ impl Points {
                 "add it to scopes of {upstream}.{route}, and ask the provider to approve it"
             );
             self.add(what, hint);
+        }
+    }
+
+    /// The newest request of the last minute that was refused because a limit of ours was reached.
+    fn overload(&mut self, report: &StatusReport, now: Moment) {
+        let recent = date(now.wall.checked_sub(OVERLOAD).unwrap_or(now.wall));
+        let is_overload = |last: &&RefusalStatus| last.code == "overloaded" && last.at > recent;
+        if let Some(RefusalStatus { at, upstream, detail, .. }) =
+            report.refusals.iter().find(is_overload)
+        {
+            let of = if upstream.is_empty() { "" } else { " of upstream " };
+            let what = format!("A request{of}{upstream} got 503 overloaded at {at}: {detail}.");
+            self.add(what, RAISE_IN_FLIGHT);
         }
     }
 
@@ -355,6 +381,11 @@ impl Points {
     }
 }
 
+/// The text with a full stop, unless it ends like a sentence already.
+fn sentence(text: &str) -> String {
+    if text.ends_with(['.', '?', '!']) { text.to_owned() } else { format!("{text}.") }
+}
+
 fn scopes(token: &TokenStatus) -> String {
     match token.scopes_label() {
         none if none.is_empty() => "no scopes".into(),
@@ -365,8 +396,8 @@ fn scopes(token: &TokenStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::report::{
-        ClientCertificateStatus, RateLimitReport, ReloadStatus, RouteFailures, ScopeReport,
-        SecretStatus, Undelivered, UndeliveredRequest, UpstreamError,
+        ClientCertificateStatus, RateLimitReport, RefusalStatus, ReloadStatus, RouteFailures,
+        ScopeReport, SecretStatus, Undelivered, UndeliveredRequest, UpstreamError,
     };
     use super::*;
     use crate::admin::readiness::tests::token;
@@ -535,7 +566,7 @@ mod tests {
             StatusReport { routes, ..StatusReport::default() }
         };
         let words = "Route api.pay: the last 4 unsafe requests (POST) failed since SINCE: upstream_timeout, 3 \
-                     with forwarded=unknown.";
+                     with forwarded=unknown: no answer.";
         one(&[], &series(4, true), &[words, "request_id", "what was booked"]);
         assert_eq!(told(&[], &series(1, true)).len(), 0);
         assert_eq!(told(&[], &series(2, false)).len(), 0);
@@ -591,6 +622,18 @@ mod tests {
             ["to 2 unsafe requests in the last hour", "POST api.pay", "201, request_id R1."];
         one(&[], &undelivered(2), &parts);
         assert_eq!(told(&[], &undelivered(0)).len(), 0);
+        let overloaded = |age| {
+            let at = date(Moment::now().wall.checked_sub(Duration::from_secs(age)).unwrap());
+            let (upstream, route) = ("api".into(), "pay".into());
+            let (detail, request_id) = ("no room".into(), "R".into());
+            let refusal =
+                RefusalStatus { at, code: "overloaded", upstream, route, detail, request_id };
+            StatusReport { refusals: vec![refusal], ..StatusReport::default() }
+        };
+        let parts =
+            ["A request of upstream api got 503 overloaded at 2", ": no room.", "max_in_flight"];
+        one(&[], &overloaded(5), &parts);
+        assert_eq!(told(&[], &overloaded(90)).len(), 0);
         let dropped = StatusReport { log_lines_dropped: 7, ..StatusReport::default() };
         one(&[], &dropped, &["7 lines are missing"]);
     }

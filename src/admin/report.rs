@@ -251,14 +251,14 @@ impl RouteFailures {
 
     /// What failed, as a clause.
     pub fn words(&self) -> String {
-        let Self { failures, unknown, since, method, code, .. } = self;
+        let Self { failures, unknown, since, method, code, detail, .. } = self;
         let safety = if self.is_unsafe { "unsafe" } else { "safe" };
         let unknown = match unknown {
             0 => String::new(),
             unknown => format!(", {unknown} with forwarded=unknown"),
         };
         format!(
-            "the last {failures} {safety} requests ({method}) failed since {since}: {code}{unknown}"
+            "the last {failures} {safety} requests ({method}) failed since {since}: {code}{unknown}: {detail}"
         )
     }
 }

@@ -101,9 +101,12 @@ impl TokenError {
     /// The remedy, where one is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Refused(response) => match response.code {
-                Some(code) => code.hint(),
-                None => hint_of_status(response.status),
+            Self::Refused(response) => match (class_of_status(response.status), response.code) {
+                // As with the class, the status outweighs a code of an ailing server.
+                (FailureClass::Transient | FailureClass::RateLimited, _) | (_, None) => {
+                    hint_of_status(response.status)
+                }
+                (_, Some(code)) => code.hint(),
             },
             Self::Malformed(malformed) => malformed.hint(),
         }
@@ -139,6 +142,8 @@ fn hint_of_status(status: StatusCode) -> Option<&'static str> {
         401 => Some("check client_id, client_secret and client_auth"),
         403 => Some("check whether the server allows this client or this network address"),
         404 | 405 => Some("check token_url"),
+        429 => Some("wait; let fewer instances use this client id, or ask for a higher limit"),
+        500..=599 => Some("ask the token server's owner, with time and status"),
         415 => Some("check preset: the server may want JSON instead of a form, or the reverse"),
         _ => None,
     }
@@ -161,6 +166,9 @@ impl fmt::Display for TokenError {
             Some(code) => write!(f, "the token server refused with {code} (status {status})"),
             None if response.status.is_redirection() => {
                 write!(f, "the token server answered with a redirect (status {status})")
+            }
+            None if response.status == StatusCode::TOO_MANY_REQUESTS => {
+                write!(f, "the token server wants fewer calls (status {status})")
             }
             None => {
                 write!(f, "the token server answered with status {status} and no readable error")
@@ -474,6 +482,15 @@ mod tests {
         ] {
             assert_eq!((error.class(), error.label()), (class, label), "{error}");
         }
+    }
+
+    #[test]
+    fn the_status_of_an_ailing_server_outweighs_the_hint_of_its_code() {
+        for error in [status(500), refused("invalid_client", 503)] {
+            assert!(error.hint().unwrap().contains("owner, with time and status"), "{error}");
+        }
+        assert!(status(429).hint().unwrap().contains("fewer instances"));
+        assert!(refused("invalid_client", 401).hint().unwrap().contains("client_secret"));
     }
 
     #[test]

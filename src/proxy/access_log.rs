@@ -58,6 +58,8 @@ pub struct AccessRecord {
     bearer: Option<Arc<Bearer>>,
     /// Bytes of the request's body that were received from the app.
     bytes_in: u64,
+    /// True while the rest of that body is awaited.
+    awaits_body: bool,
     /// Bytes of the response's body that were sent to the app.
     bytes_out: u64,
     answer: Option<AnswerRecord>,
@@ -127,6 +129,7 @@ impl AccessRecord {
             upstream_address: None,
             bearer: None,
             bytes_in: 0,
+            awaits_body: false,
             bytes_out: 0,
             answer: None,
             delivery: None,
@@ -147,6 +150,7 @@ impl AccessRecord {
     pub fn in_flight(&self) -> RequestInFlight {
         let phase = match (&self.answer, self.sent_at) {
             (Some(_), _) => RequestPhase::Answering,
+            (None, Some(_)) if self.awaits_body => RequestPhase::WaitingForBody,
             (None, Some(_)) => RequestPhase::Sent,
             (None, None) => self.waits_for,
         };
@@ -228,6 +232,12 @@ impl AccessRecord {
     /// Counts bytes of the request's body.
     pub fn received(&mut self, bytes: u64) {
         self.bytes_in += bytes;
+        self.awaits_body = false;
+    }
+
+    /// Notes whether the connection could send more of the request's body than the app has sent.
+    pub fn awaits_body(&mut self, awaits: bool) {
+        self.awaits_body = awaits;
     }
 
     /// Counts bytes of the answer's body.

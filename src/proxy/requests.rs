@@ -44,6 +44,8 @@ pub enum RequestPhase {
     WaitingForToken,
     /// It waits for a connection to the upstream; nothing has been sent.
     Connecting,
+    /// A connection has it, and the rest of its body is awaited from the app.
+    WaitingForBody,
     /// A connection has it, and the response is awaited.
     Sent,
     /// The head of the response has arrived, and a body is in progress.
@@ -57,6 +59,7 @@ impl RequestPhase {
             Self::Received => "received",
             Self::WaitingForToken => "waiting for token",
             Self::Connecting => "connecting",
+            Self::WaitingForBody => "waiting for body",
             Self::Sent => "sent",
             Self::Answering => "answering",
         }

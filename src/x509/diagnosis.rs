@@ -314,6 +314,14 @@ fn certificate_words(why: &Bad) -> Cow<'static, str> {
         Bad::NotValidYetContext { not_before, .. } => {
             format!("it is not valid before {} (NotValidYet)", at(not_before)).into()
         }
+        Bad::NotValidForNameContext { expected, presented } => {
+            // Each is written as `DnsName("bank.example")`.
+            let names: Vec<&str> =
+                presented.iter().map(|name| name.split('"').nth(1).unwrap_or(name)).collect();
+            let (expected, only) = (expected.to_str(), names.join(", "));
+            format!("certificate not valid for name {expected}, only for {only} (NotValidForName)")
+                .into()
+        }
         Bad::UnknownIssuer => "its issuer is not trusted (UnknownIssuer)".into(),
         Bad::BadSignature => "a signature in its chain is wrong (BadSignature)".into(),
         Bad::BadEncoding => "it cannot be read (BadEncoding)".into(),
@@ -361,6 +369,19 @@ mod tests {
         check(&[leaf("CN=Corp")], &["issued by CN=Corp", "inspect TLS", "an intermediate"]);
         let chain = [leaf("CN=Corp Sub"), certificate("CN=Corp Sub", "CN=Corp Root")];
         check(&chain, &["ends at CN=Corp Root", "inspect TLS", "private CA"]);
+    }
+
+    #[test]
+    fn another_name_is_told_with_those_of_the_certificate() {
+        let expected = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let presented = vec!["DnsName(\"a.test\")".to_owned(), "*.b.test".to_owned()];
+        let words = tls_words(&Bad::NotValidForNameContext { expected, presented }.into());
+        assert!(
+            words.ends_with(
+                "not valid for name localhost, only for a.test, *.b.test (NotValidForName)"
+            ),
+            "{words}"
+        );
     }
 
     #[test]

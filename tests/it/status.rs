@@ -206,6 +206,22 @@ async fn a_payment_whose_app_has_left_is_told_with_its_route_and_id() {
 }
 
 #[tokio::test]
+async fn a_request_whose_app_is_slow_is_told_apart_from_one_whose_bank_is() {
+    let bank = raw_server().await;
+    let proxy: Fronted = in_front_of(&format!("http://{}", bank.addr), Extra::default()).await;
+    let mut app = client(proxy.addr).await;
+    app.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\npay").await;
+    let mut serving = bank.accept().await;
+    serving.read_head().await;
+    assert_eq!(serving.read_bytes(3).await, b"pay");
+    let in_phase = |status: &Value, phase: &str| status["requests"][0]["phase"] == phase;
+    state(&proxy, |status| in_phase(status, "waiting for body")).await;
+    app.send("now").await;
+    assert_eq!(serving.read_bytes(3).await, b"now");
+    state(&proxy, |status| in_phase(status, "sent")).await;
+}
+
+#[tokio::test]
 async fn a_refused_reload_is_told_and_the_broken_file_still_leads_to_the_instance() {
     let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
     let good = std::fs::read_to_string(&proxy.config_path).unwrap();

@@ -5,7 +5,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::result::{CheckGroup, CheckResult};
-use crate::admin::attention::{UNDELIVERED, failure_hint};
+use crate::admin::attention::{RAISE_IN_FLIGHT, UNDELIVERED, failure_hint};
 use crate::admin::report::{REFUSALS_IN_A_ROW, RouteFailures, Undelivered};
 use crate::cli::running_instance::RunningInstance;
 use crate::proxy::code::Code;
@@ -65,10 +65,8 @@ fn overload(status: &Value) -> Option<CheckResult> {
     let of = of.map(|name| format!(" of upstream {name}")).unwrap_or_default();
     let detail = text(last, "detail").unwrap_or_default();
     let found = format!("a request{of} was refused with 503 overloaded at {at}: {detail}");
-    let hint =
-        "is an upstream slow? else raise server.max_in_flight or max_connections of the upstream";
     let is_now = is_within(at, &status["now"], SignedDuration::from_mins(1));
-    let step = CheckResult::ok("overload", found).hint(hint);
+    let step = CheckResult::ok("overload", found).hint(RAISE_IN_FLIGHT);
     Some(if is_now { step.failure() } else { step.warning() })
 }
 
@@ -159,8 +157,10 @@ fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
         return CheckResult::failed("token", found).hint("ask again in a few seconds");
     }
     let since = text(token, "failing_since").map(|at| format!(" since {at}")).unwrap_or_default();
+    let limited = text(token, "rate_limited_until");
+    let limited = limited.map(|until| format!(", rate limited until {until}")).unwrap_or_default();
     let found = format!(
-        "the instance at {address} holds no usable one; its calls fail{since}: {}{with}",
+        "the instance at {address} holds no usable one; its calls fail{since}: {}{limited}{with}",
         last_error(token)
     );
     let otherwise = match text(token, "last_error") {
@@ -209,11 +209,15 @@ pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value, now: &Val
         let since = text(upstream, "failing_since").filter(|since| *since != at);
         let since = since.map(|since| format!(", as all since {since}")).unwrap_or_default();
         let found = format!("the last request failed at {at}{since}: {code}: {detail}");
-        let hint = match code {
-            "connect" => "nothing was sent; the steps above say how far a connection comes now",
-            code => failure_hint(code),
-        };
-        steps.push(CheckResult::failed("requests", found).hint(hint));
+        steps.push(CheckResult::failed("requests", found).hint(remedy(code)));
+    }
+}
+
+/// The remedy for failed exchanges, below the steps of a connection that is tried now.
+fn remedy(code: &str) -> &'static str {
+    match code {
+        "connect" => "nothing was sent; the steps above say how far a connection comes now",
+        code => failure_hint(code),
     }
 }
 
@@ -226,9 +230,8 @@ pub(super) fn routes(steps: &mut Vec<CheckResult>, status: &Value, upstream: &st
         // An older instance has other fields, or none.
         let series = series.filter_map(|series| RouteFailures::deserialize(series).ok());
         for failing in series.filter(RouteFailures::count) {
-            let found = format!("{}: {}", failing.words(), failing.detail);
-            let hint = failure_hint(&failing.code);
-            steps.push(CheckResult::failed(format!("route {name}"), found).hint(hint));
+            let step = CheckResult::failed(format!("route {name}"), failing.words());
+            steps.push(step.hint(remedy(&failing.code)));
         }
         let lacking = &route["insufficient_scope"];
         if let Some(at) = text(lacking, "at").filter(|at| is_recent(at, &status["now"])) {
@@ -322,6 +325,9 @@ mod tests {
         check(json!({ "usable": false, "attempted": false }), &["token"], "has not ended");
         let hanging = json!({ "usable": false, "attempted": false, "call_under_way_s": 5.2 });
         check(hanging, &["token"], "a token call has been under way for 5 s");
+        let limited = json!({ "usable": false, "attempted": true, "last_error": "rate_limited",
+            "rate_limited_until": "U" });
+        check(limited, &["token"], "rate_limited, rate limited until U, asked with a");
         let unread = json!({ "usable": false, "attempted": true, "last_error": "secret_unreadable",
             "error_hint": "mend this source" });
         check(unread, &["token"], "mend this source");

@@ -160,8 +160,8 @@ fn token_row(token: &Value) -> [String; 3] {
         Some(true) => "usable".to_owned(),
         _ => "NOT USABLE".to_owned(),
     };
-    let facts =
-        [("until", "expires"), ("renewal", "refresh_due"), ("failing since", "failing_since")];
+    let next = if token["usable"] == true { "renewal" } else { "next try" };
+    let facts = [("until", "expires"), (next, "refresh_due"), ("failing since", "failing_since")];
     for (what, name) in facts {
         state += &word(name).map(|value| format!(", {what} {value}")).unwrap_or_default();
     }

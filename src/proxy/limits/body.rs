@@ -49,6 +49,9 @@ pub trait BodyObserver {
         let _ = bytes;
     }
 
+    /// The reader has asked for more than has arrived.
+    fn awaited(&self) {}
+
     /// The whole body has passed. May be called twice.
     fn ended(&self) {}
 
@@ -181,6 +184,7 @@ where
                 Poll::Ready(None)
             }
             Poll::Pending => {
+                this.observer.awaited();
                 // The inner body has registered the waker already; the timer registers it too, so
                 // that a frame and the end of the timeout both lead to the next poll.
                 let sleep = || Box::pin(tokio::time::sleep(this.idle_timeout));

@@ -66,12 +66,20 @@ impl Listed for RecordCell {
     }
 }
 
-/// Observes the body of a request: counts its bytes for the access log.
+/// Observes the body of a request: counts its bytes for the access log, and notes whether more is awaited.
 pub struct RequestBodyScope(pub RequestScope);
 
 impl BodyObserver for RequestBodyScope {
     fn passed(&self, bytes: u64) {
         self.0.record(|record| record.received(bytes));
+    }
+
+    fn awaited(&self) {
+        self.0.record(|record| record.awaits_body(true));
+    }
+
+    fn ended(&self) {
+        self.0.record(|record| record.awaits_body(false));
     }
 }
 
