@@ -186,6 +186,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn another_node_takes_the_place_of_the_one_that_was_configured() {
+        let Some(mut nodes) = start() else { return };
+        let (store, _) = store(options(&nodes[0]));
+        until(&store, true).await;
+        nodes[0].0.kill();
+        until(&store, false).await;
+        until(&store, true).await;
+        // Before the nodes agree that it is dead, which takes longer, the others serve what they have.
+        let tokens = (0..12).map(|number| name(&format!("client {number}")));
+        let mut replies = Vec::new();
+        for token in tokens {
+            replies.push(store.acquire(&token, ask("r1")).await);
+        }
+        assert!(replies.contains(&Ok(AcquireReply::Lead(1))), "{replies:?}");
+    }
+
+    #[tokio::test]
     async fn a_slot_that_moves_is_followed() {
         let Some(nodes) = start() else { return };
         let (store, _) = store(options(&nodes[0]));

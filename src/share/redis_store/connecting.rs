@@ -38,7 +38,9 @@ pub(super) struct Connecting {
     pub(super) announcer: Announcer,
     pub(super) link: watch::Sender<Link>,
     pub(super) reached: watch::Sender<bool>,
-    /// Attempts so far, which choose the node of a cluster to begin with.
+    /// The nodes of a cluster: those that were configured, then those that one of them named.
+    nodes: Vec<ServerAddress>,
+    /// Attempts that failed since the last success, which choose the node of a cluster.
     attempts: usize,
     log: Throttle,
 }
@@ -50,7 +52,11 @@ impl Connecting {
         link: watch::Sender<Link>,
         reached: watch::Sender<bool>,
     ) -> Self {
-        Self { options, announcer, link, reached, attempts: 0, log: Throttle::default() }
+        let nodes = match &options.servers {
+            Servers::Cluster(addresses) => addresses.clone(),
+            Servers::Standalone(_) | Servers::Sentinel(_) => Vec::new(),
+        };
+        Self { options, announcer, link, reached, nodes, attempts: 0, log: Throttle::default() }
     }
 
     /// Runs until it is aborted.
@@ -72,23 +78,27 @@ impl Connecting {
     }
 
     async fn open(&mut self) -> Result<OpenSession, StoreError> {
+        let address = match &self.options.servers {
+            Servers::Standalone(address) => address.clone(),
+            Servers::Sentinel(sentinels) => sentinel::master(sentinels, &self.options).await?,
+            Servers::Cluster(_) => {
+                let next = self.attempts.checked_rem(self.nodes.len()).unwrap_or_default();
+                let none = || StoreError::Refused("no node of the cluster is configured".into());
+                self.nodes.get(next).cloned().ok_or_else(none)?
+            }
+        };
         self.attempts = self.attempts.wrapping_add(1);
-        match &self.options.servers {
-            Servers::Standalone(address) => {
-                open(address, &self.options, Some(&self.announcer)).await
-            }
-            Servers::Sentinel(sentinels) => {
-                let address = sentinel::master(sentinels, &self.options).await?;
-                open(&address, &self.options, Some(&self.announcer)).await
-            }
-            Servers::Cluster(addresses) => {
-                let start = self.attempts.checked_rem(addresses.len()).unwrap_or_default();
-                match addresses.get(start) {
-                    Some(address) => open(address, &self.options, Some(&self.announcer)).await,
-                    None => Err(StoreError::Refused("no node of the cluster is configured".into())),
-                }
-            }
+        let mut opened = open(&address, &self.options, Some(&self.announcer)).await?;
+        if let Servers::Cluster(configured) = &self.options.servers {
+            let limit = Limit::of(self.options.operation_timeout);
+            let session = opened.session.clone();
+            // The node that let us in is the one to begin with, as long as it does.
+            let named = opened.with_driver(session.nodes(limit)).await?;
+            self.nodes =
+                [address].into_iter().chain(configured.iter().cloned()).chain(named).collect();
+            self.attempts = 0;
         }
+        Ok(opened)
     }
 
     /// Serves a session to its end, and returns the reason.

@@ -27,6 +27,8 @@ use crate::net::unix::UnixStream;
 
 /// The name of the connection in `CLIENT LIST`.
 const CLIENT_NAME: &str = "bearer-proxy";
+/// Nodes of a cluster that are remembered, to connect to when others are away.
+const MAX_NODES: usize = 64;
 /// Time that sent bytes may stay unacknowledged before the connection counts as dead.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -286,15 +288,33 @@ impl Session {
     /// The role of the server: `master` or `slave`.
     pub(super) async fn role(&self, limit: Limit) -> Result<String, StoreError> {
         let reply = self.send("ROLE", &cmd("ROLE"), limit).await?;
-        match reply {
-            Value::Array(parts) => match parts.into_iter().next() {
-                Some(Value::BulkString(role)) => {
-                    String::from_utf8(role).map_err(|_| StoreError::Malformed)
-                }
-                _ => Err(StoreError::Malformed),
-            },
+        match array(reply).and_then(|parts| parts.into_iter().next()) {
+            Some(Value::BulkString(role)) => {
+                String::from_utf8(role).map_err(|_| StoreError::Malformed)
+            }
             _ => Err(StoreError::Malformed),
         }
+    }
+
+    /// The nodes of the cluster, at most [`MAX_NODES`]; none if the user may not ask, or in another form.
+    pub(super) async fn nodes(&self, limit: Limit) -> Result<Vec<ServerAddress>, StoreError> {
+        let command = cmd("CLUSTER").arg("SLOTS").to_owned();
+        let slots =
+            match self.send("CLUSTER SLOTS", &command, limit).await.map_err(StoreError::from) {
+                Ok(Value::Array(slots)) => slots,
+                Ok(_) | Err(StoreError::Refused(_)) => Vec::new(),
+                Err(error) => return Err(error),
+            };
+        // A range of slots: its first, its last, then its nodes, each with host, port and more.
+        let nodes = slots.into_iter().filter_map(array).flatten().filter_map(array);
+        let named = |node: Vec<Value>| match &*node {
+            [Value::BulkString(host), Value::Int(port), ..] => {
+                let (host, port) = (std::str::from_utf8(host).ok()?, u16::try_from(*port).ok()?);
+                self.address.sibling(host, port).ok()
+            }
+            _ => None,
+        };
+        Ok(nodes.filter_map(named).take(MAX_NODES).collect())
     }
 
     /// Subscribes to the channels of all tokens.
@@ -307,6 +327,13 @@ impl Session {
         let subscribed =
             async { connection.psubscribe(announcer.pattern()).await.map(|()| Value::Okay) };
         self.settle("PSUBSCRIBE", subscribed, limit).await.map(drop).map_err(StoreError::from)
+    }
+}
+
+fn array(value: Value) -> Option<Vec<Value>> {
+    match value {
+        Value::Array(parts) => Some(parts),
+        _ => None,
     }
 }
 
