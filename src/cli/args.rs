@@ -20,6 +20,7 @@ static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
         ("keyring", cfg!(feature = "keyring")),
         ("aws", cfg!(feature = "aws")),
         ("azure", cfg!(feature = "azure")),
+        ("vault", cfg!(feature = "vault")),
         ("pkcs12", cfg!(feature = "pkcs12")),
     ];
     let built_with: Vec<_> =

@@ -18,6 +18,7 @@ use crate::oauth::client_auth::ClientAuth;
 use crate::oauth::dialect::{Grant, KeyFormat};
 use crate::oauth::metadata::IssuerSettings;
 use crate::oauth::presets::{self, Preset};
+use crate::secret::StoreHttpSettings;
 use crate::token::Credential;
 use crate::token::credential::{Binding, ClientIdSource, Grouping, TokenSource};
 use crate::token::issuer::Issuer;
@@ -44,12 +45,14 @@ pub(super) fn read<'c>(
     root: &Section<'c>,
     tls: &TlsSettings,
     egress: &EgressSettings<'c>,
+    stores: &StoreHttpSettings,
 ) -> Vec<ParsedCredential<'c>> {
     let read = |(name, item): (String, Item<'c>)| {
         let good = check_name(&name, &item, "a credential");
         let section = item.section().map(Section::without_text);
         let via = section.as_ref().and_then(token_via);
-        let credential = section.and_then(|section| credential(&name, &section, tls, egress));
+        let credential =
+            section.and_then(|section| credential(&name, &section, tls, egress, stores));
         ParsedCredential { name, item, credential: credential.filter(|_| good), via }
     };
     root.section("credentials").entries().into_iter().map(read).collect()
@@ -60,11 +63,12 @@ fn credential<'c>(
     section: &Section<'c>,
     base: &TlsSettings,
     egress: &EgressSettings<'c>,
+    stores: &StoreHttpSettings,
 ) -> Option<Credential> {
     let known: Vec<_> = presets::all().into_iter().map(|preset| (preset.name, preset)).collect();
     let preset = section.choice("preset", &known, Preset::default());
     let Some(mut preset) = grant::read(section, preset) else {
-        return static_token(name, section, base, egress);
+        return static_token(name, section, base, stores);
     };
     // The token of the other credential is proof enough.
     let via = section.item("token_via");
@@ -77,8 +81,7 @@ fn credential<'c>(
         Some(_) => None,
         None => endpoint(section, &preset, cleartext),
     };
-    let stores = egress.store_http(base);
-    let reference = |item: Option<Item<'_>>| references::read(&item?, &stores);
+    let reference = |item: Option<Item<'_>>| references::read(&item?, stores);
     let hint =
         "write  client_id = \"TEXT\", client_id.env = \"NAME\"  or  client_id.file = \"/path\"";
     let client_id = match &preset.dialect.grant {
@@ -92,21 +95,21 @@ fn credential<'c>(
             Some(ClientIdSource::Absent)
         }
         _ if via.is_some() && section.item("client_id").is_none() => Some(ClientIdSource::Absent),
-        _ => section.required("client_id", hint).and_then(|item| client_id(&item, &stores)),
+        _ => section.required("client_id", hint).and_then(|item| client_id(&item, stores)),
     };
     if client_id == Some(ClientIdSource::Absent) {
         preset.dialect.send_client_id = false;
     }
-    let grant_parameters = grant::parameters(section, &preset.dialect.grant, &stores);
-    let grant_key = grant::key(section, &preset.dialect.grant, &stores);
+    let grant_parameters = grant::parameters(section, &preset.dialect.grant, stores);
+    let grant_key = grant::key(section, &preset.dialect.grant, stores);
     let client_secret = reference(proof(section));
     let auth = client_auth(section, &preset);
-    let (mut dialect, secret_headers) = dialect::read(section, &preset, auth, &stores);
+    let (mut dialect, secret_headers) = dialect::read(section, &preset, auth, stores);
     let certificate = certificate(&section.section("assertion"), auth);
     let mut attach = attach::read(&section.section("attach"));
-    let dpop = dpop::read(section, &mut dialect, &mut attach, &stores);
+    let dpop = dpop::read(section, &mut dialect, &mut attach, stores);
     let tls = tls::read(&section.section("tls"), base);
-    let egress = egress::read(&section.section("egress"), egress, &stores);
+    let egress = egress::read(&section.section("egress"), egress, stores);
     let grouping = section.choice("tokens", &GROUPINGS, Grouping::default());
     let revocation = section.item("revocation_url").filter(|item| !item.is_word("issuer"));
     let revokes = revocation.is_none() && section.item("revocation_url").is_some();
@@ -209,7 +212,7 @@ fn static_token(
     name: &str,
     section: &Section<'_>,
     tls: &TlsSettings,
-    egress: &EgressSettings<'_>,
+    stores: &StoreHttpSettings,
 ) -> Option<Credential> {
     for (key, item) in section.entries() {
         if !STATIC_KEYS.contains(&key.as_str()) {
@@ -218,7 +221,7 @@ fn static_token(
     }
     let hint = "write  token.file = \"/path\": the file that holds the access token";
     let token = section.required("token", hint);
-    let token = token.and_then(|item| references::read(&item, &egress.store_http(tls)));
+    let token = token.and_then(|item| references::read(&item, stores));
     let dialect = dialect::of_static_token(section);
     let (attach, policy) = (attach::read(&section.section("attach")), policy(section));
     Some(Credential {

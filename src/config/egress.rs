@@ -155,6 +155,8 @@ impl EgressSettings<'_> {
             tls: tls.clone(),
             proxy: self.proxy.clone(),
             no_proxy: self.no_proxy.clone(),
+            #[cfg(feature = "vault")]
+            vault: None,
         }
     }
 

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::model::Config;
+#[cfg(feature = "vault")]
+use super::vault;
 use super::{
     admin, checks, clients, credentials, egress, log, reload, server, shutdown, tls, token_via,
     upstreams,
@@ -24,12 +26,15 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
         &root,
         &StoreHttpSettings { tls: tls.clone(), ..StoreHttpSettings::default() },
     );
-    let clients = clients::read(&root, &egress.store_http(&tls));
+    let stores = egress.store_http(&tls);
+    #[cfg(feature = "vault")]
+    let stores = StoreHttpSettings { vault: vault::read(&root, &stores), ..stores };
+    let clients = clients::read(&root, &stores);
     let server = server::read(&root, &clients);
     let admin = admin::read(&root, &server);
-    let mut credentials = credentials::read(&root, &tls, &egress);
+    let mut credentials = credentials::read(&root, &tls, &egress, &stores);
     token_via::resolve(&mut credentials);
-    let upstreams = upstreams::read(&root, &tls, &egress, &server, &admin);
+    let upstreams = upstreams::read(&root, &tls, &egress, &stores, &server, &admin);
     let (shutdown, log, watch) = (shutdown::read(&root), log::read(&root), reload::read(&root));
     checks::all(&root, &upstreams, &credentials, &clients);
 

@@ -36,6 +36,8 @@ mod token_endpoint;
 mod token_via;
 mod upstreams;
 mod url;
+#[cfg(feature = "vault")]
+mod vault;
 mod vocabulary;
 
 pub use load::{Loaded, find_file, load, load_admin, masked, parse};

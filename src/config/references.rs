@@ -8,8 +8,16 @@ use crate::diagnostics::{Diagnostic, Item, is_variable_name};
 use crate::secret::{self, Reference, StoreHttpSettings};
 
 /// Sources of secrets, each a key of a reference.
-const SOURCES: [&str; 7] =
-    ["env", "file", "systemd", "exec", "keyring", "aws_secrets_manager", "azure_key_vault"];
+const SOURCES: [&str; 8] = [
+    "env",
+    "file",
+    "systemd",
+    "exec",
+    "keyring",
+    "aws_secrets_manager",
+    "azure_key_vault",
+    "vault",
+];
 
 /// Sources that other programs have, and how to reach them from here.
 const ELSEWHERE: [(&str, &str); 6] = [
@@ -18,7 +26,7 @@ const ELSEWHERE: [(&str, &str); 6] = [
     ("command", "write  .exec = [\"/usr/bin/program\", \"argument\"]"),
     ("gcp_secret_manager", "the Secrets Store CSI driver mounts files, which .file reads"),
     ("kubernetes", "mount the Secret as a volume and name its file with .file"),
-    ("vault", "Vault Agent renders files, which .file reads"),
+    ("openbao", "write  .vault = { path = \"NAME\", field = \"NAME\" }"),
 ];
 
 /// Returns whether a key names the source of a secret, or is `value`, the text of a header that is not
@@ -54,6 +62,7 @@ pub(super) fn read(item: &Item<'_>, http: &StoreHttpSettings) -> Option<Referenc
         "keyring" => stores::keyring(place),
         "aws_secrets_manager" => stores::aws(place, http),
         "azure_key_vault" => stores::azure(place, http),
+        "vault" => stores::vault_secret(place, http),
         _ => {
             unknown_source(source, place);
             None

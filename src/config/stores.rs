@@ -1,7 +1,8 @@
-//! References to stores that bring many crates: keyring, AWS Secrets Manager, Azure Key Vault.
+//! References to stores that are behind a cargo feature: keyring, AWS Secrets Manager, Azure Key Vault,
+//! HashiCorp Vault.
 //!
-//! Every build reads them alike and finds the same mistakes; a build without the source then names the
-//! feature that has it.
+//! Every build reads the first three alike and finds the same mistakes; a build without the source then
+//! names the feature that has it.
 
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use crate::net::Origin;
 use crate::secret::{
     self, AwsSecret, AzureIdentity, AzureSecret, KeyringSecret, Reference, StoreHttpSettings, Vault,
 };
+#[cfg(feature = "vault")]
+use crate::secret::{KvEngine, VaultSecret};
 
 /// The default time for which a value of a remote store is kept.
 const CACHE: Duration = Duration::from_secs(300);
@@ -95,14 +98,74 @@ fn vault_name(item: Item<'_>) -> Option<String> {
     secret_name(&item, name, good, "this names no secret of a vault", label)
 }
 
+/// `.vault = { path = "…", field = "…", … }`.
+#[cfg(feature = "vault")]
+pub(super) fn vault_secret(place: &Item<'_>, http: &StoreHttpSettings) -> Option<Reference> {
+    let table = open(place, &["mount", "path", "field", "version", "kv_version", "cache"])?;
+    let path = table.required("path", "write  path = \"NAME\": the secret's path below its mount");
+    let field = table.required("field", "write  field = \"NAME\": the field of the secret");
+    let (path, field) = (path.and_then(vault_path), field.and_then(|item| filled(&item)));
+    let mount = table.item("mount").map_or_else(|| Some("secret".to_owned()), vault_path);
+    let engine = match table.count("kv_version", 1..=2, 2) {
+        1_u8 => KvEngine::V1,
+        _ => KvEngine::V2,
+    };
+    let version = table.item("version");
+    if let (Some(item), KvEngine::V1) = (&version, engine) {
+        let problem = Diagnostic::error("a secret of KV version 1 has no versions");
+        item.fail(problem.label("remove it, or remove kv_version"));
+    }
+    let secret = VaultSecret {
+        version: version.and_then(|item| item.integer(1..)),
+        cache: table.duration("cache", ..=LONGEST_CACHE, CACHE),
+        mount: mount?,
+        path: path?,
+        field: field?,
+        engine,
+    };
+    let Some(server) = http.vault.clone() else {
+        let label = "write  [vault] address = \"https://vault.example:8200\"  and a login";
+        let note = "the logins of Vault itself and of the egress proxy in [egress] cannot be there";
+        let problem = Diagnostic::error("no Vault server is configured for this reference");
+        place.fail_at_key(problem.label(label).note(note));
+        return None;
+    };
+    Some(Reference::Vault { secret: Box::new(secret), server })
+}
+
+/// A path of Vault: segments between slashes.
+#[cfg(feature = "vault")]
+fn vault_path(item: Item<'_>) -> Option<String> {
+    let path = item.raw()?;
+    let named = |segment: &str| !matches!(segment, "" | "." | "..");
+    if !path.split('/').all(named) || path.chars().any(char::is_control) {
+        item.reject("expected names between slashes, with none at either end");
+        return None;
+    }
+    Some(path.to_owned())
+}
+
+/// This build has no source of this kind, and reads neither the reference nor `[vault]`.
+#[cfg(not(feature = "vault"))]
+pub(super) fn vault_secret(place: &Item<'_>, _: &StoreHttpSettings) -> Option<Reference> {
+    refuse(place, "vault", "vault");
+    None
+}
+
 /// The reference, if this build has its source.
 fn built(place: &Item<'_>, reference: Reference) -> Option<Reference> {
     let kind = reference.kind().as_str();
-    let Some(feature) = secret::missing_feature(kind) else { return Some(reference) };
+    match secret::missing_feature(kind) {
+        Some(feature) => refuse(place, kind, feature),
+        None => return Some(reference),
+    }
+    None
+}
+
+fn refuse(place: &Item<'_>, kind: &str, feature: &str) {
     let problem = Diagnostic::error(format!("this build cannot read secrets from `{kind}`"));
     let hint = format!("take the container image, or build with  cargo build --features {feature}");
     place.fail_at_key(problem.label(format!("it lacks the feature `{feature}`")).hint(hint));
-    None
 }
 
 /// The table of a store. Unknown keys of it are masked: they may be the secret.

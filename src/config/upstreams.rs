@@ -67,6 +67,7 @@ pub(super) fn read<'c>(
     root: &Section<'c>,
     tls: &TlsSettings,
     egress: &EgressSettings<'c>,
+    stores: &StoreHttpSettings,
     server: &ServerSection,
     admin: &AdminSettings,
 ) -> Vec<ParsedUpstream<'c>> {
@@ -80,7 +81,7 @@ pub(super) fn read<'c>(
         let admin = admin.listeners().map(|(listen, _)| listen);
         let taken =
             Taken { listeners: before.len(), all: before.into_iter().chain(admin).collect() };
-        let parsed = upstream(&name, &section, tls, egress, server, &taken);
+        let parsed = upstream(&name, &section, tls, egress, stores, server, &taken);
         found.push(parsed);
     }
     if found.is_empty() && !root.is_misspelt("upstreams") {
@@ -106,6 +107,7 @@ fn upstream<'c>(
     section: &Section<'c>,
     tls: &TlsSettings,
     egress: &EgressSettings<'c>,
+    stores: &StoreHttpSettings,
     server: &ServerSection,
     taken: &Taken<'_>,
 ) -> ParsedUpstream<'c> {
@@ -128,15 +130,14 @@ fn upstream<'c>(
     };
     let mount = section.item("mount").and_then(|item| mount(&item)).unwrap_or_default();
     let strip_mount = section.bool("strip_mount", true);
-    let stores = egress.store_http(tls);
-    let set_headers = set_headers(&section.section("set_headers"), &stores);
+    let set_headers = set_headers(&section.section("set_headers"), stores);
     let request_id_header = section.item("request_id_header");
     let request_id_header =
         request_id_header.and_then(|item| request_id_header_name(&item, &set_headers));
     let renew_on = routes::renew_on(section, RenewOn::default());
     let context = RouteContext { incoming, clients: &server.clients, mount: &mount, renew_on };
     let routes = routes::read(section, &context);
-    let egress = egress::read(&section.section("egress"), egress, &stores);
+    let egress = egress::read(&section.section("egress"), egress, stores);
     let certificate = section.section("tls").item("client_certificate_file");
     let tls = tls::read(&section.section("tls"), tls);
     let websocket = |route: &Route<'_>| Some(route.settings.as_ref()?.upgrade.websocket);

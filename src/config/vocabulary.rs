@@ -36,7 +36,8 @@ pub(super) static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
 fn document(vocabulary: &mut Vocabulary, key: &KeyDoc) {
     let mut table = String::new();
     for part in key.path.split('.') {
-        if is_reference(part) {
+        // `[vault]` is a section, and its name is that of a source too.
+        if is_reference(part) && !table.is_empty() {
             vocabulary.words.insert(part.to_owned());
             return add_words(vocabulary, &key.value);
         }
@@ -106,8 +107,13 @@ mod tests {
     #[test]
     fn every_documented_key_is_read() {
         let mut tried = 0;
+        // A build without Vault does not read its section.
+        let unread = |path: &str| cfg!(not(feature = "vault")) && path.starts_with("vault");
         for (table, keys) in &VOCABULARY.tables {
             for key in keys.iter().filter(|key| *key != NAME) {
+                if unread(&join(table, key)) {
+                    continue;
+                }
                 let text = with_wrong_value(table, key);
                 let report = parse(&text, Path::new("a.toml"), &|_| None).unwrap_err();
                 let path = join(&table.replace(NAME, "a"), key);

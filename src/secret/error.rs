@@ -6,6 +6,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(feature = "vault")]
+use super::vault_fault::VaultFault;
+
 /// Longest secret that is read, in bytes; private keys are far below it.
 pub const MAX_BYTES: usize = 64 * 1024;
 
@@ -26,6 +29,9 @@ pub enum SourceKind {
     AwsSecretsManager,
     /// Azure Key Vault.
     AzureKeyVault,
+    /// HashiCorp Vault or OpenBao.
+    #[cfg(feature = "vault")]
+    Vault,
 }
 
 impl SourceKind {
@@ -39,6 +45,8 @@ impl SourceKind {
             Self::Keyring => "keyring",
             Self::AwsSecretsManager => "aws_secrets_manager",
             Self::AzureKeyVault => "azure_key_vault",
+            #[cfg(feature = "vault")]
+            Self::Vault => "vault",
         }
     }
 }
@@ -108,11 +116,14 @@ pub enum SecretFault {
     },
     /// The store gave no answer; the reason is in words of this program.
     Unreachable(String),
+    /// A reason that only Vault has.
+    #[cfg(feature = "vault")]
+    Vault(VaultFault),
 }
 
 impl SecretFault {
     /// A refusal by a store. Only its code is kept, because its text may repeat the request.
-    #[cfg(any(feature = "aws", feature = "azure"))]
+    #[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
     pub(super) fn refused(code: &str, transient: bool) -> Self {
         let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '.';
         let transient = transient || code.contains("Throttl") || code.contains("TooMany");
@@ -156,19 +167,23 @@ impl SecretError {
             | SecretFault::Binary => "invalid",
             SecretFault::Exposed { .. } => "exposed",
             SecretFault::NoIdentity | SecretFault::Refused { transient: false, .. } => "refused",
+            #[cfg(feature = "vault")]
+            SecretFault::Vault(ref fault) => fault.result(),
             _ => "unreadable",
         }
     }
 
     /// Tells whether a later reading may succeed: the fault says nothing about the secret itself.
     pub(super) fn is_transient(&self) -> bool {
-        matches!(
-            self.fault,
+        match &self.fault {
             SecretFault::TimedOut(_)
-                | SecretFault::NoIdentity
-                | SecretFault::Unreachable(_)
-                | SecretFault::Refused { transient: true, .. }
-        )
+            | SecretFault::NoIdentity
+            | SecretFault::Unreachable(_)
+            | SecretFault::Refused { transient: true, .. } => true,
+            #[cfg(feature = "vault")]
+            SecretFault::Vault(fault) => fault.is_transient(),
+            _ => false,
+        }
     }
 }
 
@@ -194,6 +209,10 @@ impl SecretFault {
                 }
                 SourceKind::AwsSecretsManager | SourceKind::AzureKeyVault => {
                     "does not exist; create it, or correct name and version"
+                }
+                #[cfg(feature = "vault")]
+                SourceKind::Vault => {
+                    "does not exist; create it (`vault kv put`), or correct path, version and kv_version"
                 }
             },
             Self::Empty => "is empty; put the value into it",
@@ -268,6 +287,8 @@ impl SecretFault {
                 return format!("was refused: {code}; may this identity read it?").into();
             }
             Self::Unreachable(reason) => return format!("cannot be reached: {reason}").into(),
+            #[cfg(feature = "vault")]
+            Self::Vault(fault) => return fault.explain(),
         }
         .into()
     }

@@ -16,6 +16,10 @@ use super::error::{SecretError, SecretFault, SourceKind};
 use super::file::{self, FileAccess};
 use super::keyring::{self, KeyringSecret};
 use super::text::{self, CredentialPart};
+#[cfg(feature = "vault")]
+use super::vault::{VaultSecret, VaultSettings};
+#[cfg(feature = "vault")]
+use super::vault_session::{self, VaultAccess, VaultSession};
 use super::{env, exec, name, systemd};
 use crate::net::egress::{ProxyAddress, ProxyCredentials, TunnelProxy};
 use crate::net::no_proxy::NoProxy;
@@ -52,6 +56,14 @@ pub enum Reference {
         /// The way to Azure.
         http: Box<StoreHttpSettings>,
     },
+    /// A secret of HashiCorp Vault or OpenBao.
+    #[cfg(feature = "vault")]
+    Vault {
+        /// The secret.
+        secret: Box<VaultSecret>,
+        /// The server.
+        server: Arc<VaultServer>,
+    },
 }
 
 /// The cargo feature that a source or a format needs and this build lacks.
@@ -61,6 +73,7 @@ pub fn missing_feature(kind: &str) -> Option<&'static str> {
         "aws_secrets_manager" if cfg!(not(feature = "aws")) => Some("aws"),
         "pkcs12" if cfg!(not(feature = "pkcs12")) => Some("pkcs12"),
         "azure_key_vault" if cfg!(not(feature = "azure")) => Some("azure"),
+        "vault" if cfg!(not(feature = "vault")) => Some("vault"),
         _ => None,
     }
 }
@@ -126,6 +139,8 @@ impl Reference {
             }
             #[cfg(not(feature = "azure"))]
             Self::AzureKeyVault { .. } => Err(SecretFault::NotBuilt("azure")),
+            #[cfg(feature = "vault")]
+            Self::Vault { secret, server } => vault_session::read(secret, server).await,
         }
     }
 
@@ -134,6 +149,8 @@ impl Reference {
         match self {
             Self::AwsSecretsManager { secret, .. } => secret.cache,
             Self::AzureKeyVault { secret, .. } => secret.cache,
+            #[cfg(feature = "vault")]
+            Self::Vault { secret, .. } => secret.cache,
             _ => Duration::ZERO,
         }
     }
@@ -168,6 +185,8 @@ impl Reference {
                 let name = name::display_name(&secret.name);
                 format!("secret {name} of Azure vault {}", secret.vault.host())
             }
+            #[cfg(feature = "vault")]
+            Self::Vault { secret, .. } => secret.describe(),
         }
     }
 
@@ -194,6 +213,8 @@ impl Reference {
             Self::Keyring(_) => SourceKind::Keyring,
             Self::AwsSecretsManager { .. } => SourceKind::AwsSecretsManager,
             Self::AzureKeyVault { .. } => SourceKind::AzureKeyVault,
+            #[cfg(feature = "vault")]
+            Self::Vault { .. } => SourceKind::Vault,
         }
     }
 }
@@ -208,6 +229,9 @@ pub struct StoreHttpSettings {
     pub proxy: Option<EgressProxy>,
     /// Hosts that are reached without the proxy, beside this machine and its cloud's metadata service.
     pub no_proxy: NoProxy,
+    /// The server of `[vault]`; `None` if it is not configured, and for what is read to reach it.
+    #[cfg(feature = "vault")]
+    pub vault: Option<Arc<VaultServer>>,
 }
 
 /// Hashes `tls` alone: a process has a handful of distinct values, and `Eq` tells them apart.
@@ -217,11 +241,53 @@ impl Hash for StoreHttpSettings {
     }
 }
 
-#[cfg(any(feature = "aws", feature = "azure"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
 impl StoreHttpSettings {
     fn client(&self) -> super::transport::StoreClient {
         let egress = self.proxy.as_ref().map(EgressProxy::tunnel_proxy);
         super::transport::StoreClient::new(self.tls.clone(), egress, self.no_proxy.clone())
+    }
+}
+
+/// A server of HashiCorp Vault or OpenBao.
+#[cfg(feature = "vault")]
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct VaultServer {
+    /// Its address, and the login to it.
+    pub settings: VaultSettings,
+    /// The secret of the login.
+    pub login_secret: Reference,
+    /// The way to it.
+    pub http: StoreHttpSettings,
+    session: VaultSession,
+}
+
+#[cfg(feature = "vault")]
+impl VaultServer {
+    /// A server for which no token is held yet.
+    pub fn new(settings: VaultSettings, login_secret: Reference, http: StoreHttpSettings) -> Self {
+        Self { settings, login_secret, http, session: VaultSession::default() }
+    }
+}
+
+#[cfg(feature = "vault")]
+impl VaultAccess for VaultServer {
+    fn settings(&self) -> &VaultSettings {
+        &self.settings
+    }
+
+    fn client(&self) -> super::transport::StoreClient {
+        self.http.client()
+    }
+
+    fn login_secret(
+        &self,
+    ) -> Pin<Box<dyn Future<Output = Result<Sensitive, SecretError>> + Send + '_>> {
+        Box::pin(self.login_secret.read())
+    }
+
+    fn session(&self) -> &VaultSession {
+        &self.session
     }
 }
 

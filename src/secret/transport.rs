@@ -1,4 +1,4 @@
-//! The HTTP client that the SDKs of remote stores are given.
+//! The HTTP client for remote stores, which the SDKs are given too.
 //!
 //! The official SDKs find an identity and sign; their own HTTP clients are left out, so that roots of
 //! trust, TLS versions and bounds are those of the configuration.
@@ -90,6 +90,7 @@ impl fmt::Display for TransportError {
 impl Error for TransportError {}
 
 /// The error of our own network among the causes of an SDK's error.
+#[cfg(any(feature = "aws", feature = "azure"))]
 pub(super) fn transport_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e TransportError> {
     let mut next = Some(error);
     while let Some(error) = next {

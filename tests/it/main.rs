@@ -28,7 +28,7 @@ mod oidc_provider;
 mod one_live_token;
 mod presets;
 mod secrets;
-#[cfg(all(feature = "aws", feature = "azure", feature = "keyring"))]
+#[cfg(any(feature = "vault", all(feature = "aws", feature = "azure", feature = "keyring")))]
 mod stores;
 mod token_answers;
 mod tokens;

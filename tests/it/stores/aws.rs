@@ -4,7 +4,8 @@ use std::path::Path;
 
 use bearer_proxy::sandbox::Bank;
 
-use super::{Fake, bank, config, rotate, token};
+use super::fake::Fake;
+use super::{bank, config, rotate, token};
 use crate::support::{Proxy, client, issued};
 
 const REGION: &str = "eu-central-1";

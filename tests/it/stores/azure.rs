@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::{Fake, bank, config, rotate, token};
+use super::fake::Fake;
+use super::{bank, config, rotate, token};
 use crate::support::Proxy;
 use crate::support::tls::Authority;
 
