@@ -128,7 +128,7 @@ pub fn failure_hint(code: &str) -> &'static str {
 /// The remedy for a source of secrets that cannot be read.
 fn source_hint(secret: &SecretStatus) -> &'static str {
     match secret.kind {
-        "aws" | "azure" | "exec" => {
+        "aws_secrets_manager" | "azure_key_vault" | "vault" | "exec" => {
             "until then the value that was read last stays in use, if there is one"
         }
         _ => {
@@ -585,7 +585,11 @@ mod tests {
         };
         let report = |kind| StatusReport { secrets: vec![secret(kind)], ..StatusReport::default() };
         one(&[], &report("file"), &["file /run/key does not exist", "makes no call without it"]);
-        one(&[], &report("azure"), &["file /run/key does not exist", "read last stays in use"]);
+        one(
+            &[],
+            &report("azure_key_vault"),
+            &["file /run/key does not exist", "read last stays in use"],
+        );
         let reload = |error: Option<&str>, keys: &[&'static str]| {
             let (error, restart_needed) = (error.map(str::to_owned), keys.to_vec());
             let reload =
