@@ -380,5 +380,6 @@ fn a_requests_future_is_small() {
         size_of::<T>()
     }
     let bytes = size(super::forward);
-    assert!(bytes <= 1440, "{bytes}");
+    // 16 bytes more where crates of other features switch on more of tokio than this program asks for.
+    assert!(bytes <= if cfg!(feature = "aws") { 1456 } else { 1440 }, "{bytes}");
 }
