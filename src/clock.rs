@@ -28,6 +28,12 @@ impl Moment {
         Self { mono: self.mono + span, wall: self.wall + span }
     }
 
+    /// The moment `span` earlier on both clocks; `None` before the start of one of them.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Option<Self> {
+        Some(Self { mono: self.mono.checked_sub(span)?, wall: self.wall.checked_sub(span)? })
+    }
+
     /// True if neither clock has reached `end`.
     pub fn is_before(self, end: Self) -> bool {
         self.mono < end.mono && self.wall < end.wall

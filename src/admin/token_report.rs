@@ -8,7 +8,11 @@ use crate::token::TokenStatus;
 
 /// The entry of a token in `tokens`.
 pub(super) fn token_report(token: &TokenStatus, now: Moment) -> Value {
-    json!({
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(unused_mut, reason = "shared tokens alone add to it")
+    )]
+    let mut report = json!({
         "credential": *token.credential,
         "token": token.token,
         "scopes": token.scopes,
@@ -40,7 +44,19 @@ pub(super) fn token_report(token: &TokenStatus, now: Moment) -> Value {
         "server_clock_offset_s": token.clock_offset.map(|offset| (offset * 10.0).round() / 10.0),
         "budget": budget(token),
         "budget_left": token.budget_left,
-    })
+    });
+    #[cfg(feature = "redis")]
+    if let Some(share) = &token.share {
+        report["share"] = json!({
+            "replica": share.replica,
+            "owner": share.owner,
+            "generation": share.generation,
+            "leads": share.leads(),
+            "alone": share.trouble.is_some(),
+            "text": share.to_string(),
+        });
+    }
+    report
 }
 
 /// The hourly budget of the token's credential; null where there is none.

@@ -70,7 +70,12 @@ impl App {
         let metrics = ProxyMetrics::register(&registry)?;
         let secrets = Arc::new(Store::register(&registry)?);
         let sources = secrets.sources().clone();
-        let mut manager = TokenManager::new(TokenMetrics::register(&registry)?, secrets);
+        let token_metrics = TokenMetrics::register(&registry)?;
+        #[cfg(feature = "redis")]
+        let shared = super::share::start(&config, &token_metrics, &secrets, &registry)?;
+        let mut manager = TokenManager::new(token_metrics, secrets);
+        #[cfg(feature = "redis")]
+        shared.into_iter().for_each(|store| manager.share_through(store));
         let reload = ReloadMetrics::register(&registry)?;
         let client_certificates = ClientCertificateWatch::register(&registry)?;
         let connection_limit = ConnectionLimit::new(config.connections.max_connections);

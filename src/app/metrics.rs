@@ -11,7 +11,12 @@ use crate::telemetry::Registry;
 use crate::telemetry::family::Gauges;
 
 /// Configuration keys that a running program cannot apply.
-pub(super) const RESTART_KEYS: [&str; 2] = ["server.workers", "log.format"];
+pub(super) const RESTART_KEYS: &[&str] = &[
+    "server.workers",
+    "log.format",
+    #[cfg(feature = "redis")]
+    "share",
+];
 
 /// The result of the last reload.
 pub struct ReloadMetrics {
@@ -52,8 +57,8 @@ impl ReloadMetrics {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.success_time.set(now.as_secs_f64());
         for key in RESTART_KEYS {
-            let needed = restart_needed.contains(&key);
-            self.restart_needed.with_label_values(&[key]).set(u8::from(needed));
+            let needed = restart_needed.contains(key);
+            self.restart_needed.with_label_values(&[*key]).set(u8::from(needed));
         }
     }
 

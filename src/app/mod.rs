@@ -21,6 +21,8 @@ mod plan;
 mod reload;
 mod report;
 pub mod run;
+#[cfg(feature = "redis")]
+mod share;
 mod signal;
 mod systemd;
 mod workers;

@@ -217,15 +217,30 @@ impl Reloader {
 pub(super) struct StartupOnly {
     workers: WorkerCount,
     format: LogFormat,
+    #[cfg(feature = "redis")]
+    share: Option<crate::token::sharing::settings::ShareSettings>,
 }
 
 impl StartupOnly {
     pub(super) fn of(config: &Config) -> Self {
-        Self { workers: config.workers, format: config.log.format }
+        Self {
+            workers: config.workers,
+            format: config.log.format,
+            #[cfg(feature = "redis")]
+            share: config.share.clone(),
+        }
     }
 
     fn differing(&self, config: &Config) -> Vec<&'static str> {
-        let same = [self.workers == config.workers, self.format == config.log.format];
-        RESTART_KEYS.into_iter().zip(same).filter(|(_, same)| !same).map(|(key, _)| key).collect()
+        let same = [
+            self.workers == config.workers,
+            self.format == config.log.format,
+            #[cfg(feature = "redis")]
+            {
+                self.share == config.share
+            },
+        ];
+        let keys = RESTART_KEYS.iter().zip(same).filter(|(_, same)| !same);
+        keys.map(|(key, _)| *key).collect()
     }
 }

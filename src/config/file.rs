@@ -8,8 +8,8 @@ use super::model::Config;
 #[cfg(feature = "vault")]
 use super::vault;
 use super::{
-    admin, checks, clients, credentials, egress, log, reload, server, shutdown, tls, token_via,
-    upstreams,
+    admin, checks, clients, credentials, egress, log, reload, server, share, shutdown, tls,
+    token_via, upstreams,
 };
 use crate::admin::settings::AdminSettings;
 use crate::diagnostics::{Context, Section};
@@ -37,6 +37,15 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
     let upstreams = upstreams::read(&root, &tls, &egress, &stores, &server, &admin);
     let (shutdown, log, watch) = (shutdown::read(&root), log::read(&root), reload::read(&root));
     checks::all(&root, &upstreams, &credentials, &clients);
+    share::check(&root, &credentials);
+    #[cfg(feature = "redis")]
+    let share = share::written(&root).and_then(|item| {
+        let settings = share::read(&item, &tls, &egress.store_http(&tls));
+        share::check_shared(&item, settings.as_ref(), &credentials);
+        settings
+    });
+    #[cfg(not(feature = "redis"))]
+    share::written(&root).iter().for_each(share::refuse);
 
     let mut listeners = server.listeners;
     listeners.extend(upstreams.iter().flat_map(|upstream| upstream.listeners.iter().cloned()));
@@ -61,6 +70,8 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
         shutdown,
         log,
         watch,
+        #[cfg(feature = "redis")]
+        share,
     })
 }
 

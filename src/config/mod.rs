@@ -27,6 +27,7 @@ mod reload;
 mod routes;
 pub mod schema;
 mod server;
+mod share;
 mod shutdown;
 mod stores;
 #[cfg(test)]

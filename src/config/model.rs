@@ -32,6 +32,9 @@ pub struct Config {
     pub log: LogSettings,
     /// The time between two checks of files for changes; `None`: files are read again on SIGHUP only.
     pub watch: Option<Duration>,
+    /// The store through which replicas share tokens.
+    #[cfg(feature = "redis")]
+    pub share: Option<crate::token::sharing::settings::ShareSettings>,
 }
 
 impl Config {

@@ -30,6 +30,7 @@ pub(super) fn policy(section: &Section<'_>) -> RefreshPolicy {
         budget: budget.and_then(NonZeroU32::new),
         lazy: lazy.flatten(),
         one_live_token: section.bool("one_live_token", default.one_live_token),
+        share: section.bool("share", default.share),
     };
     if policy.connect_timeout > policy.timeout {
         let problem = Diagnostic::error("connect is longer than total");

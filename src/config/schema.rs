@@ -337,6 +337,10 @@ fn share_tables(root: &mut Value) {
             let own = below(below(below(root, section), NAME), table);
             merge(own, json!({ "properties": all }));
         }
+        // The store of shared tokens is reached directly.
+        if table == "tls" {
+            merge(below(below(root, "share"), table), json!({ "properties": all }));
+        }
     }
 }
 

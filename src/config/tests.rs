@@ -49,6 +49,10 @@ fn examples_load_without_environment() {
     let examples = files("config");
     assert!(examples.len() >= 7);
     for (name, text) in examples {
+        // A build that cannot share tokens says so.
+        if name == "shared-token" && secret::missing_feature("share").is_some() {
+            continue;
+        }
         let loaded = read(&text).unwrap_or_else(|problems| panic!("{name}\n{problems}"));
         // The password grant is warned of, wherever it is.
         let expected = usize::from(name == "salesforce-password");
@@ -444,4 +448,93 @@ fn filled_in_values_are_never_shown() {
         tried += 1;
     }
     assert!(tried > 60, "{tried} keys were tried");
+}
+
+/// Files of builds that can share tokens.
+#[cfg(feature = "redis")]
+mod share {
+    use super::*;
+    use crate::share::redis_store::{ServerAddress, Servers};
+    use crate::token::sharing::settings::WhenUnreachable;
+
+    const GOOD: &str = r#"
+        store = "redis"
+        url = "rediss://valkey.erp.svc/1"
+        encryption = [{ id = "new", key.file = "/run/new" }, { id = "old", key.file = "/run/old" }]
+        name_key.file = "/run/name"
+    "#;
+
+    fn with(share: &str, credential: &str) -> Result<Loaded, Report> {
+        let minimal = fs::read_to_string(folder("config/minimal.toml")).unwrap();
+        let head = "[credentials.qbank]\n";
+        assert!(minimal.contains(head));
+        let text = minimal.replace(head, &format!("{head}share = true\n{credential}\n"));
+        read(&format!("{text}\n[share]\n{share}\n"))
+    }
+
+    #[test]
+    fn a_store_is_read_with_its_defaults() {
+        let loaded = with(GOOD, "").unwrap_or_else(|report| panic!("{report}"));
+        assert_eq!(loaded.notes.len(), 0, "{}", loaded.notes);
+        assert!(loaded.config.credentials[0].policy.share);
+        let share = loaded.config.share.unwrap();
+        let server = |url: &str| ServerAddress::parse(url).unwrap().0;
+        assert_eq!(
+            share.store.servers,
+            Servers::Standalone(server("rediss://valkey.erp.svc:6379"))
+        );
+        assert_eq!(share.store.database, 1);
+        assert_eq!(share.encryption[1].id, "old");
+        assert_eq!(share.store.key_prefix, "bearer-proxy");
+        assert_eq!(share.when_unreachable, WhenUnreachable::LastLeader);
+        assert_eq!((share.takeover_after.as_secs(), share.poll.as_secs()), (30, 5));
+        assert_eq!(share.store.operation_timeout, Duration::from_millis(500));
+        let sentinel = GOOD.replace(
+            "url = \"rediss://valkey.erp.svc/1\"",
+            "sentinel = { urls = [\"rediss://s1\"], service = \"tokens\", password.env = \"S\" }",
+        );
+        let share = with(&sentinel, "").unwrap_or_else(|report| panic!("{report}")).config.share;
+        let Servers::Sentinel(sentinels) = share.unwrap().store.servers else { panic!() };
+        assert_eq!(sentinels.addresses, [server("rediss://s1:26379")]);
+        assert!(sentinels.login.password.is_some());
+    }
+
+    #[test]
+    fn unsafe_settings_are_refused() {
+        let changed = |from: &str, to: &str| {
+            assert!(GOOD.contains(from), "{from}");
+            GOOD.replace(from, to)
+        };
+        let own = format!("{GOOD}\nwhen_unreachable = \"own\"");
+        for (share, credential, at, words) in [
+            (changed("rediss", "redis"), "", "share.url", "in the clear"),
+            (changed("rediss://", "rediss://u:canary@"), "", "share.url", "user information"),
+            (changed("encryption", "#"), "", "share", "`encryption` is missing"),
+            (changed("name_key", "#"), "", "share", "`name_key` is missing"),
+            (changed("\"old\", key", "\"new\", key"), "", "share.encryption[1]", "has this id"),
+            (
+                changed("{ id = \"old\", key", "{ id = \"old\", cipher"),
+                "",
+                "share.encryption[1]",
+                "key",
+            ),
+            (changed("\"redis\"", "\"etcd\""), "", "share.store", "redis"),
+            (changed("store", "key_prefix = \"a{b\"\nstore"), "", "share.key_prefix", "letters"),
+            (changed("url", "cluster = true\n#"), "", "share", "`url` is missing"),
+            (own.clone(), "one_live_token = true", "share.when_unreachable", "revoke each other"),
+            (GOOD.to_owned(), "dpop = {}", "credentials.qbank.share", "key of this process"),
+        ] {
+            let report = with(&share, credential).map(|_| ()).unwrap_err();
+            let found = report.iter().any(|problem| problem.at == at);
+            assert!(found && report.render(false).contains(words), "{at} {words}\n{report}");
+            assert!(!report.render(false).contains(CANARY), "{report}");
+        }
+        assert!(with(&own, "").is_ok());
+    }
+
+    #[test]
+    fn a_lazy_shared_token_is_noted() {
+        let notes = with(GOOD, "lazy = \"10m\"").unwrap_or_else(|report| panic!("{report}")).notes;
+        assert_eq!((notes.len(), notes[0].severity), (1, Severity::Note), "{notes}");
+    }
 }

@@ -24,7 +24,10 @@ pub(super) static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
     tables.extend(schema::LISTENERS.map(|path| (path.to_owned(), listener.clone())));
     for table in schema::INHERITED {
         let all = tables.get(table).cloned().unwrap_or_default();
-        for path in ["credentials", "upstreams"].map(|above| format!("{above}.NAME.{table}")) {
+        let above = ["credentials.NAME", "upstreams.NAME", "share"];
+        // The store of shared tokens is reached directly.
+        let here = above.into_iter().filter(|above| *above != "share" || table == "tls");
+        for path in here.map(|above| format!("{above}.{table}")) {
             let own = tables.entry(path).or_default();
             own.extend(all.iter().filter(|key| !own.contains(key)).cloned().collect::<Vec<_>>());
         }
@@ -110,6 +113,10 @@ mod tests {
         // A build without Vault does not read its section.
         let unread = |path: &str| cfg!(not(feature = "vault")) && path.starts_with("vault");
         for (table, keys) in &VOCABULARY.tables {
+            // A build without the feature refuses the section as a whole.
+            if cfg!(not(feature = "redis")) && table.starts_with("share") {
+                continue;
+            }
             for key in keys.iter().filter(|key| *key != NAME) {
                 if unread(&join(table, key)) {
                     continue;

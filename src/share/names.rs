@@ -7,6 +7,9 @@ use std::fmt;
 use aws_lc_rs::hmac;
 use serde::Serialize;
 
+use super::keys::{KeyError, derived};
+use crate::sensitive::Sensitive;
+
 /// All that determines a token: replicas whose values are equal hold the same token. The client secret is no
 /// part of it, because replicas see its rotation at different times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,6 +29,31 @@ pub struct TokenIdentity<'a> {
     pub parameters: BTreeMap<&'a str, Vec<&'a str>>,
 }
 
+/// The key that makes names, and the fingerprints of client secrets. It is not an encryption key: those are
+/// replaced while replicas run, and two replicas that made names with different keys would hold two tokens.
+pub struct NameKey(hmac::Key);
+
+impl NameKey {
+    /// A key from its configured form, 32 bytes in base64.
+    ///
+    /// # Errors
+    /// It has another form.
+    pub fn new(key: &Sensitive) -> Result<Self, KeyError> {
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &*derived(key, b"name")?)))
+    }
+
+    /// The fingerprint of the client secret with which the token of a name is requested, from a digest of the
+    /// secret. Replicas with the same secret have the same one, and the store learns nothing of the secret.
+    pub fn secret_fingerprint(&self, name: &TokenName, digest: &[u8]) -> String {
+        self.digits(&[b"secret ", name.0.as_bytes(), b" ", digest].concat())
+    }
+
+    fn digits(&self, data: &[u8]) -> String {
+        let tag = hmac::sign(&self.0, data);
+        tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// The name of a shared token: 32 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TokenName(String);
@@ -35,14 +63,12 @@ impl TokenName {
     ///
     /// # Errors
     /// The identity cannot be written as JSON, which does not happen with text.
-    pub fn new(key: &hmac::Key, identity: &TokenIdentity<'_>) -> Result<Self, serde_json::Error> {
+    pub fn new(key: &NameKey, identity: &TokenIdentity<'_>) -> Result<Self, serde_json::Error> {
         let mut identity = identity.clone();
         identity.scopes.sort_unstable();
         identity.scopes.dedup();
         // Canonical: fields in the order of the struct, parameters in the order of their names.
-        let tag = hmac::sign(key, &serde_json::to_vec(&identity)?);
-        let digits = tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}"));
-        Ok(Self(digits.collect()))
+        Ok(Self(key.digits(&serde_json::to_vec(&identity)?)))
     }
 
     /// The name of no token, for a test of the store.

@@ -143,6 +143,14 @@ impl Replica {
         epoch > self.generation() || (epoch == self.generation() && self.token_owner() == self.id)
     }
 
+    /// Notes a token that the replica obtained without the store, and returns its generation: that of its
+    /// own lead, or the next one.
+    pub fn on_unpublished(&mut self, epoch: Option<u64>) -> u64 {
+        let generation = epoch.unwrap_or(self.generation() + 1);
+        self.held = Some(HeldToken { generation, owner: self.id.clone() });
+        generation
+    }
+
     /// Notes the reply to the publication of a token of an epoch. `true` if the replica uses that token; else
     /// it asks the store for the one that superseded it.
     pub fn on_published(&mut self, epoch: u64, reply: PublishReply) -> bool {

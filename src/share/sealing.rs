@@ -7,24 +7,17 @@
 use std::cmp::Ordering;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::{hkdf, hmac};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::names::{TokenIdentity, TokenName};
+use super::keys::{KeyError, derived};
+use super::names::TokenName;
 use super::shared_token::{FormError, SharedToken};
 use crate::sensitive::Sensitive;
 
-/// Length of a configured key.
-const KEY_LEN: usize = 32;
 /// Longest id of a key.
 const MAX_ID_LEN: usize = 64;
 /// The first byte of a sealed value.
 const SEALED: u8 = 1;
-/// The salt of the keys that are derived from a configured one.
-const SALT: &[u8] = b"bearer-proxy share 1";
-
 /// The keys of a configuration: the first one seals, all of them open.
 pub struct SharingKeys {
     first: SharingKey,
@@ -34,7 +27,6 @@ pub struct SharingKeys {
 struct SharingKey {
     id: String,
     seal: RandomizedNonceKey,
-    name: hmac::Key,
 }
 
 /// The place of a sealed value. It opens in this place only.
@@ -50,20 +42,6 @@ pub struct SealedPlace<'a> {
     pub owner: &'a str,
 }
 
-/// The reason why keys cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// A key is not base64 of 32 bytes.
-    #[error("a key is 32 random bytes in base64, such as `openssl rand -base64 32` writes")]
-    Key,
-    /// An id is empty, too long, or there twice.
-    #[error("the id of a key is a text of 1 to 64 bytes that no other key has")]
-    Id,
-    /// There is no key.
-    #[error("at least one key is needed")]
-    None,
-}
-
 /// The reason why a sealed value cannot be used, by the label of its metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
@@ -77,9 +55,14 @@ pub enum Unreadable {
     Newer,
     /// It is not a sealed value.
     Malformed,
+    /// It is bound to a client certificate that this replica does not have.
+    Certificate,
 }
 
 impl Unreadable {
+    /// The values of the `reason` label.
+    pub const LABELS: [&'static str; 5] = ["key", "tag", "rollback", "format", "certificate"];
+
     /// The `reason` label of the metric.
     pub fn label(self) -> &'static str {
         match self {
@@ -87,6 +70,7 @@ impl Unreadable {
             Self::Tag => "tag",
             Self::Rollback => "rollback",
             Self::Newer | Self::Malformed => "format",
+            Self::Certificate => "certificate",
         }
     }
 }
@@ -109,14 +93,6 @@ impl SharingKeys {
         let mut made = made.into_iter();
         let first = made.next().ok_or(KeyError::None)?;
         Ok(Self { first, others: made.collect() })
-    }
-
-    /// The name of a token, made with the first key.
-    ///
-    /// # Errors
-    /// The identity cannot be written as JSON, which does not happen with text.
-    pub fn name(&self, identity: &TokenIdentity<'_>) -> Result<TokenName, serde_json::Error> {
-        TokenName::new(&self.first.name, identity)
     }
 
     /// Seals a token for its place with the first key. `None` if that fails, as it does where the system has
@@ -162,24 +138,9 @@ impl SharingKeys {
 
 impl SharingKey {
     fn new(id: &str, key: &Sensitive) -> Result<Self, KeyError> {
-        // With room for all: a buffer that grows leaves copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(key.len()));
-        STANDARD.decode_vec(key.expose().trim(), &mut bytes).map_err(|_| KeyError::Key)?;
-        if bytes.len() != KEY_LEN {
-            return Err(KeyError::Key);
-        }
-        let derive = |purpose: &'static [u8]| {
-            let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(&bytes);
-            let mut derived = Zeroizing::new([0; KEY_LEN]);
-            let info = [purpose];
-            let expanded = secret.expand(&info, hkdf::HKDF_SHA256).ok();
-            expanded.and_then(|okm| okm.fill(&mut *derived).ok()).ok_or(KeyError::Key)?;
-            Ok(derived)
-        };
-        let seal =
-            RandomizedNonceKey::new(&AES_256_GCM, &*derive(b"seal")?).map_err(|_| KeyError::Key)?;
-        let name = hmac::Key::new(hmac::HMAC_SHA256, &*derive(b"name")?);
-        Ok(Self { id: id.to_owned(), seal, name })
+        let seal = RandomizedNonceKey::new(&AES_256_GCM, &*derived(key, b"seal")?)
+            .map_err(|_| KeyError::Key)?;
+        Ok(Self { id: id.to_owned(), seal })
     }
 }
 

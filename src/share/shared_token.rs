@@ -17,10 +17,8 @@ pub struct SharedToken {
     pub token_type: String,
     /// The granted scopes, separated by spaces; `None` where the answer did not name them.
     pub scope: Option<String>,
-    /// The life of the token in milliseconds, from `asked_at` on.
+    /// The whole life of the token in milliseconds. The store says what is left of it.
     pub life_ms: u64,
-    /// The time of the token request in milliseconds since 1970, by the clock of the store.
-    pub asked_at: u64,
     /// The refresh token of the answer.
     pub refresh_token: Option<Sensitive>,
     /// The SHA-256 thumbprint of the certificate that the token is bound to (RFC 8705 section 3.1).
@@ -36,7 +34,6 @@ struct Written<T> {
     token_type: T,
     scope: Option<T>,
     life_ms: u64,
-    asked_at: u64,
     refresh_token: Option<T>,
     certificate_thumbprint: Option<T>,
 }
@@ -76,7 +73,6 @@ impl SharedToken {
             token_type: &self.token_type,
             scope: self.scope.as_deref(),
             life_ms: self.life_ms,
-            asked_at: self.asked_at,
             refresh_token: self.refresh_token.as_ref().map(Sensitive::expose),
             certificate_thumbprint: self.certificate_thumbprint.as_deref(),
         };
@@ -100,7 +96,6 @@ impl SharedToken {
             token_type: written.token_type,
             scope: written.scope,
             life_ms: written.life_ms,
-            asked_at: written.asked_at,
             refresh_token: written.refresh_token.map(Sensitive::new),
             certificate_thumbprint: written.certificate_thumbprint,
         })

@@ -1,11 +1,19 @@
-//! `StoreModel`: the four scripts as a pure state machine; time is an argument. [`canary_token`]: a token whose
-//! texts are easy to find.
+//! `StoreModel`: the four scripts as a pure state machine; time is an argument. `ModelStore` is a store made of
+//! them, under paused time. [`canary_token`]: a token whose texts are easy to find.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+
+use super::names::TokenName;
 use super::protocol::{AcquireReply, PublishReply, StoredValue};
 use super::sealing::SharingKeys;
 use super::shared_token::SharedToken;
+use super::store::{self, Announcement, Operation, StoreError, TokenStore};
 use crate::sensitive::Sensitive;
 
 /// Keys of one process.
@@ -21,7 +29,6 @@ pub fn canary_token() -> SharedToken {
         token_type: "Bearer".to_owned(),
         scope: Some("canary.read canary.write".to_owned()),
         life_ms: 3_600_000,
-        asked_at: 1_800_000_000_000,
         refresh_token: Some(Sensitive::new("canary-refresh")),
         certificate_thumbprint: Some("canary-thumbprint".to_owned()),
     }
@@ -132,5 +139,182 @@ impl StoreModel {
             self.refused = refused.map(str::to_owned);
         }
         led
+    }
+}
+
+/// The time of one operation.
+const ROUND_TRIP: Duration = Duration::from_millis(1);
+/// The time-out of one operation.
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A store of the tests, which answers after 1 ms.
+pub struct ModelStore {
+    tokens: Mutex<HashMap<String, StoreModel>>,
+    channels: Mutex<HashMap<String, broadcast::Sender<Announcement>>>,
+    reached: watch::Sender<bool>,
+    /// Set while it takes connections and answers nothing.
+    hangs: Mutex<bool>,
+    /// Set while announcements get lost.
+    mute: Mutex<bool>,
+    operations: AtomicUsize,
+    start: Instant,
+}
+
+impl ModelStore {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            tokens: Mutex::default(),
+            channels: Mutex::default(),
+            reached: watch::Sender::new(true),
+            hangs: Mutex::new(false),
+            mute: Mutex::new(false),
+            operations: AtomicUsize::new(0),
+            start: Instant::now(),
+        })
+    }
+
+    /// The token that all replicas of a test share.
+    pub fn only(&self) -> StoreModel {
+        let tokens = self.lock();
+        assert_eq!(tokens.len(), 1);
+        tokens.values().next().unwrap().clone()
+    }
+
+    /// Changes the token that all replicas of a test share.
+    pub fn change(&self, change: impl FnOnce(&mut StoreModel)) {
+        change(self.lock().values_mut().next().unwrap());
+    }
+
+    pub fn set_reached(&self, reached: bool) {
+        self.reached.send_replace(reached);
+    }
+
+    pub fn set_hangs(&self, hangs: bool) {
+        *self.hangs.lock().unwrap() = hangs;
+    }
+
+    pub fn set_mute(&self, mute: bool) {
+        *self.mute.lock().unwrap() = mute;
+    }
+
+    /// Loses all tokens and states.
+    pub fn lose(&self) {
+        self.lock().clear();
+    }
+
+    pub fn operations(&self) -> usize {
+        self.operations.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, StoreModel>> {
+        self.tokens.lock().unwrap()
+    }
+
+    fn announce(&self, name: &TokenName, announcement: Announcement) {
+        if !*self.mute.lock().unwrap() {
+            let _ = self.channel(name).send(announcement);
+        }
+    }
+
+    fn channel(&self, name: &TokenName) -> broadcast::Sender<Announcement> {
+        let mut channels = self.channels.lock().unwrap();
+        channels.entry(name.to_string()).or_insert_with(|| broadcast::Sender::new(16)).clone()
+    }
+
+    fn run<'a, T: Send + 'a>(
+        &'a self,
+        name: &'a TokenName,
+        script: impl FnOnce(&mut StoreModel, u64) -> T + Send + 'a,
+    ) -> Operation<'a, T> {
+        Box::pin(async move {
+            self.operations.fetch_add(1, Ordering::Relaxed);
+            if !*self.reached.borrow() {
+                return Err(StoreError::Unreachable("not connected".to_owned()));
+            }
+            if *self.hangs.lock().unwrap() {
+                tokio::time::sleep(TIMEOUT).await;
+                return Err(StoreError::Unreachable("no reply in time".to_owned()));
+            }
+            tokio::time::sleep(ROUND_TRIP / 2).await;
+            // Clocks of replicas do not matter: the store's stands elsewhere.
+            let now = 1_800_000_000_000 + self.start.elapsed().as_millis() as u64;
+            let reply = script(self.lock().entry(name.to_string()).or_default(), now);
+            tokio::time::sleep(ROUND_TRIP / 2).await;
+            Ok(reply)
+        })
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    time.as_millis() as u64
+}
+
+impl TokenStore for ModelStore {
+    fn acquire<'a>(
+        &'a self,
+        name: &'a TokenName,
+        ask: store::Acquire<'a>,
+    ) -> Operation<'a, AcquireReply> {
+        self.run(name, move |model, now| {
+            let asked = Acquire {
+                replica: ask.owner,
+                generation: ask.generation,
+                token_owner: ask.token_owner,
+                lease: ask.lead.map_or(0, millis),
+                lead: ask.lead.is_some(),
+                secret: ask.secret,
+                budget: ask.budget,
+            };
+            model.acquire(now, &asked)
+        })
+    }
+
+    fn renew<'a>(
+        &'a self,
+        name: &'a TokenName,
+        owner: &'a str,
+        epoch: u64,
+        lease: Duration,
+    ) -> Operation<'a, bool> {
+        self.run(name, move |model, now| model.renew(now, owner, epoch, millis(lease)))
+    }
+
+    fn publish<'a>(
+        &'a self,
+        name: &'a TokenName,
+        owner: &'a str,
+        epoch: u64,
+        sealed: &'a [u8],
+        life_left: Duration,
+    ) -> Operation<'a, PublishReply> {
+        self.run(name, move |model, now| {
+            let reply = model.publish(now, owner, epoch, sealed, millis(life_left));
+            if reply == PublishReply::Accepted {
+                self.announce(name, Announcement::Published(epoch));
+            }
+            reply
+        })
+    }
+
+    fn fail<'a>(
+        &'a self,
+        name: &'a TokenName,
+        owner: &'a str,
+        wait: Duration,
+        refused: Option<&'a str>,
+    ) -> Operation<'a, bool> {
+        self.run(name, move |model, now| model.fail(now, owner, millis(wait), refused))
+    }
+
+    fn announce_handover<'a>(&'a self, name: &'a TokenName) -> Operation<'a, ()> {
+        self.run(name, move |_, _| self.announce(name, Announcement::HandingOver))
+    }
+
+    fn announcements(&self, name: &TokenName) -> broadcast::Receiver<Announcement> {
+        self.channel(name).subscribe()
+    }
+
+    fn reached(&self) -> watch::Receiver<bool> {
+        self.reached.subscribe()
     }
 }

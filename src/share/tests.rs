@@ -2,19 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use super::names::{TokenIdentity, TokenName};
-use super::sealing::{KeyError, SealedPlace, SharingKeys, Unreadable};
+use super::keys::KeyError;
+use super::names::{NameKey, TokenIdentity, TokenName};
+use super::sealing::{SealedPlace, SharingKeys, Unreadable};
 use super::shared_token::SharedToken;
 use super::testing::canary_token as token;
 use crate::sensitive::Sensitive;
 
 /// 32 bytes each.
+const NAMES: &str = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8=";
 const OLD: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const NEW: &str = "Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
 
 fn keys(keys: &[(&str, &str)]) -> Result<SharingKeys, KeyError> {
     let keys: Vec<_> = keys.iter().map(|(id, key)| (*id, Sensitive::new(*key))).collect();
     SharingKeys::new(keys.iter().map(|(id, key)| (*id, key)))
+}
+
+fn name_of(identity: &TokenIdentity<'_>, key: &str) -> TokenName {
+    TokenName::new(&NameKey::new(&Sensitive::new(key)).unwrap(), identity).unwrap()
 }
 
 fn identity() -> TokenIdentity<'static> {
@@ -35,8 +41,8 @@ fn place(name: &TokenName) -> SealedPlace<'_> {
 #[test]
 fn a_value_opens_in_its_place_and_in_no_other() {
     let all = keys(&[("2026-11", NEW), ("2026-05", OLD)]).unwrap();
-    let name = all.name(&identity()).unwrap();
-    let other = all.name(&TokenIdentity { client_id: "another", ..identity() }).unwrap();
+    let name = name_of(&identity(), NAMES);
+    let other = name_of(&TokenIdentity { client_id: "another", ..identity() }, NAMES);
     let sealed = all.seal(&token(), place(&name)).unwrap();
     assert_eq!(all.open(&sealed, place(&name)), Ok(token()));
     for swapped in [
@@ -53,7 +59,7 @@ fn a_value_opens_in_its_place_and_in_no_other() {
 #[test]
 fn each_changed_bit_is_noticed() {
     let all = keys(&[("k", NEW)]).unwrap();
-    let name = all.name(&identity()).unwrap();
+    let name = name_of(&identity(), NAMES);
     let sealed = all.seal(&token(), place(&name)).unwrap();
     for bit in 0..sealed.len() * 8 {
         let mut changed = sealed.clone();
@@ -73,7 +79,7 @@ fn two_keys_open_while_one_replaces_the_other() {
         keys(&[("new", NEW), ("old", OLD)]).unwrap(),
         keys(&[("new", NEW)]).unwrap(),
     ];
-    let name = steps[0].name(&identity()).unwrap();
+    let name = name_of(&identity(), NAMES);
     for neighbours in steps.windows(2) {
         for (seals, opens) in [(0, 1), (1, 0)] {
             let sealed = neighbours[seals].seal(&token(), place(&name)).unwrap();
@@ -87,7 +93,7 @@ fn two_keys_open_while_one_replaces_the_other() {
 #[test]
 fn nothing_of_a_token_shows() {
     let all = keys(&[("2026-11", NEW)]).unwrap();
-    let name = all.name(&identity()).unwrap();
+    let name = name_of(&identity(), NAMES);
     let sealed = all.seal(&token(), place(&name)).unwrap();
     let again = all.seal(&token(), place(&name)).unwrap();
     assert_ne!(sealed, again, "a nonce is used once");
@@ -107,8 +113,7 @@ fn nothing_of_a_token_shows() {
 
 #[test]
 fn a_name_tells_tokens_apart_by_all_that_determines_them() {
-    let all = keys(&[("k", NEW)]).unwrap();
-    let name = |identity: &TokenIdentity<'_>| all.name(identity).unwrap();
+    let name = |identity: &TokenIdentity<'_>| name_of(identity, NAMES);
     let base = name(&identity());
     assert_eq!(base.to_string().len(), 32);
     let mut reordered = identity();
@@ -125,8 +130,7 @@ fn a_name_tells_tokens_apart_by_all_that_determines_them() {
     ] {
         assert_ne!(name(&other), base, "{other:?}");
     }
-    let elsewhere = keys(&[("k", OLD)]).unwrap();
-    assert_ne!(elsewhere.name(&identity()).unwrap(), base, "the key makes the name");
+    assert_ne!(name_of(&identity(), OLD), base, "the key makes the name");
 }
 
 #[test]
@@ -152,4 +156,19 @@ fn a_newer_form_is_told_from_a_broken_one() {
     assert_eq!(found, super::shared_token::FormError::Newer);
     let found = SharedToken::from_bytes(b"{}").unwrap_err();
     assert_eq!(found, super::shared_token::FormError::Malformed);
+}
+
+#[test]
+fn a_fingerprint_tells_secrets_apart_for_one_token() {
+    let key = NameKey::new(&Sensitive::new(NAMES)).unwrap();
+    let (name, other) = (name_of(&identity(), NAMES), name_of(&identity(), OLD));
+    let base = key.secret_fingerprint(&name, b"digest");
+    assert_eq!(key.secret_fingerprint(&name, b"digest"), base);
+    assert_ne!(key.secret_fingerprint(&name, b"another"), base);
+    assert_ne!(
+        key.secret_fingerprint(&other, b"digest"),
+        base,
+        "tokens tell nothing of each other"
+    );
+    assert!(NameKey::new(&Sensitive::new("AAEC")).is_err());
 }

@@ -7,6 +7,8 @@ use http::HeaderValue;
 use super::client_identity::{LoadError, load_identity, read};
 use super::credential::{ClientIdSource, Credential};
 use super::fingerprint::Fingerprint;
+#[cfg(feature = "redis")]
+use super::fingerprint::SecretDigest;
 use crate::net::tls::ClientIdentity;
 use crate::oauth::ClientCredentials;
 use crate::oauth::dialect::{Grant, GrantKey, KeyFormat};
@@ -24,6 +26,9 @@ pub(super) struct LoadedCredentials {
     pub(super) dpop_key: Option<Sensitive>,
     /// The fingerprint of all together.
     pub(super) fingerprint: Fingerprint,
+    /// The digest of all together, by which replicas tell whether they have the same secret.
+    #[cfg(feature = "redis")]
+    pub(super) digest: SecretDigest,
 }
 
 impl LoadedCredentials {
@@ -47,8 +52,18 @@ impl LoadedCredentials {
         let presented = identity.as_ref().map(|identity| identity.thumbprint());
         let proving = dpop_key.as_ref().map(Sensitive::expose);
         let keys = (certificate, grant_key, presented, proving);
-        let fingerprint = Fingerprint::of((client.id.expose(), secret, keys, parameters, headers));
-        Ok(Self { client, identity, dpop_key, fingerprint })
+        let proof = (client.id.expose(), secret, keys, parameters, headers);
+        let fingerprint = Fingerprint::of(&proof);
+        #[cfg(feature = "redis")]
+        let digest = SecretDigest::of(&proof);
+        Ok(Self {
+            client,
+            identity,
+            dpop_key,
+            fingerprint,
+            #[cfg(feature = "redis")]
+            digest,
+        })
     }
 }
 

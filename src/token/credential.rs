@@ -298,6 +298,8 @@ pub struct RefreshPolicy {
     pub lazy: Option<Duration>,
     /// Set where the server revokes a token when it issues the next one: a renewal hands over.
     pub one_live_token: bool,
+    /// Set where replicas hold the same token, which one of them renews.
+    pub share: bool,
 }
 
 impl Eq for RefreshPolicy {}
@@ -324,6 +326,7 @@ impl Default for RefreshPolicy {
             budget: None,
             lazy: None,
             one_live_token: false,
+            share: false,
         }
     }
 }

@@ -8,6 +8,8 @@ use super::credential::Credential;
 use super::dpop::Prover;
 pub use super::fetch_error::FetchError;
 use super::fingerprint::Fingerprint;
+#[cfg(feature = "redis")]
+use super::fingerprint::SecretDigest;
 use super::token_cell::Reader;
 use crate::clock::Moment;
 use crate::net::tls::ClientIdentity;
@@ -53,6 +55,25 @@ pub trait Fetch: Send + Sync + 'static {
         &self,
         token: RevokedToken<'_>,
     ) -> impl Future<Output = Result<(), FetchError>> + Send;
+
+    /// Reads what this replica proves itself with.
+    #[cfg(feature = "redis")]
+    fn proof(&self) -> impl Future<Output = Result<ReplicaProof, FetchError>> + Send;
+}
+
+/// What one of several replicas that share a token proves itself with.
+#[cfg(feature = "redis")]
+pub struct ReplicaProof {
+    /// The client id.
+    pub(super) client_id: Sensitive,
+    /// The name of the user, with the password grant.
+    pub(super) username: Option<Sensitive>,
+    /// The digest of the client's id and secrets.
+    pub(super) secret: SecretDigest,
+    /// The client certificate to which tokens are bound; `None` for tokens that are not.
+    pub(super) identity: Option<Arc<ClientIdentity>>,
+    /// The key of DPoP; `None` without.
+    pub(super) prover: Option<Prover>,
 }
 
 /// Makes a [`Fetch`] for each token.

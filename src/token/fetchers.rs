@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::credential::{Credential, TokenSource};
 use super::dpop::DpopStates;
+#[cfg(feature = "redis")]
+use super::fetch::ReplicaProof;
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
 use super::fingerprint::Fingerprint;
 use super::other_token::OtherToken;
@@ -85,6 +87,15 @@ impl Fetch for TokenFetcher {
         match self {
             Self::Client(client) => client.revoke(token).await,
             Self::Static(_) => Ok(()),
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    async fn proof(&self) -> Result<ReplicaProof, FetchError> {
+        match self {
+            Self::Client(client) => client.proof().await,
+            // A configuration cannot share it: its source is shared already.
+            Self::Static(_) => Err(FetchError::Header),
         }
     }
 }

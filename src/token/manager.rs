@@ -18,6 +18,8 @@ use super::gate::Gate;
 use super::handle::{ManagedToken, ManagerHandle};
 use super::metrics::TokenMetrics;
 use super::refresher::{Refresher, Retired};
+#[cfg(feature = "redis")]
+use super::sharing::{SharedStore, renewal::SharedRenewal};
 use super::spec::{TokenReaders, TokenSpec, Unions, with_vias};
 use super::status::TokenStatus;
 use super::token_cell::{Reader, channel};
@@ -42,6 +44,9 @@ pub struct TokenManager<M: MakeFetch = TokenClients> {
     endpoints: HashMap<TokenSource, Arc<Semaphore>>,
     handle: ManagerHandle,
     clock_watch: Option<JoinHandle<()>>,
+    /// The store through which tokens are shared with other replicas.
+    #[cfg(feature = "redis")]
+    shared: Option<Arc<SharedStore>>,
 }
 
 /// One running refresher.
@@ -88,7 +93,15 @@ impl<M: MakeFetch> TokenManager<M> {
             endpoints: HashMap::new(),
             handle,
             clock_watch: None,
+            #[cfg(feature = "redis")]
+            shared: None,
         }
+    }
+
+    /// Shares the tokens of credentials with `share` through this store from now on.
+    #[cfg(feature = "redis")]
+    pub fn share_through(&mut self, store: Arc<SharedStore>) {
+        self.shared = Some(store);
     }
 
     /// A handle on the tokens.
@@ -200,8 +213,20 @@ impl<M: MakeFetch> TokenManager<M> {
             credential.policy.one_live_token && leaving.credential.is_client_of(&credential)
         });
         let refresher = refresher.replacing(replaced.and_then(|leaving| leaving.reader.peek()));
+        #[cfg(feature = "redis")]
+        let refresher = refresher.sharing(self.shared_renewal(&credential, &scopes));
         let task = tokio::spawn(refresher.run(stop.clone()));
         Managed { credential, scopes, number, reader, via, status, gate, stop, task }
+    }
+
+    #[cfg(feature = "redis")]
+    fn shared_renewal(
+        &self,
+        credential: &Arc<Credential>,
+        scopes: &ScopeSet,
+    ) -> Option<SharedRenewal> {
+        let shared = self.shared.as_ref().filter(|_| credential.policy.share)?;
+        Some(SharedRenewal::new(Arc::clone(shared), Arc::clone(credential), scopes.clone()))
     }
 
     /// The gate of a credential. It outlives changes of everything but the client's id, secret,

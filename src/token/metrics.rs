@@ -99,6 +99,24 @@ const CREDENTIAL_GAUGES: [(&str, &str, Value); 4] = [
     ),
 ];
 
+/// Name, help text and value of each gauge of a token that replicas share.
+#[cfg(feature = "redis")]
+const SHARE_GAUGES: [(&str, &str, Value); 3] = [
+    ("bearer_proxy_share_leader", "1 if this replica obtained the held token.", |token, _| {
+        token.share.as_ref().map(|share| flag(share.leads()))
+    }),
+    (
+        "bearer_proxy_share_generation",
+        "Generation of the held token among all replicas; 0 without a token.",
+        |token, _| token.share.as_ref().map(|share| share.generation as f64),
+    ),
+    (
+        "bearer_proxy_share_alone",
+        "1 if this replica acts without the store of shared tokens.",
+        |token, _| token.share.as_ref().map(|share| flag(share.trouble.is_some())),
+    ),
+];
+
 /// The families of this folder, of one manager.
 #[derive(Clone)]
 pub struct TokenMetrics {
@@ -172,6 +190,15 @@ impl TokenMetrics {
         })
     }
 
+    /// Registers the gauges of tokens that replicas share.
+    ///
+    /// # Errors
+    /// A family of the same name is registered already.
+    #[cfg(feature = "redis")]
+    pub fn register_shared(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        register_token_gauges(registry, &self.tokens, &SHARE_GAUGES)
+    }
+
     /// The tokens whose state the gauges show: the list that the manager keeps.
     pub(super) fn tokens(&self) -> ManagerHandle {
         self.tokens.clone()
@@ -197,20 +224,30 @@ impl TokenMetrics {
 }
 
 fn register_gauges(registry: &Registry, tokens: &ManagerHandle) -> Result<(), prometheus::Error> {
-    for (name, help, value) in TOKEN_GAUGES {
-        let tokens = tokens.clone();
-        registry.polled_gauge_vec(name, help, &["credential", "scopes"], move |gauges| {
-            each(&tokens, value, |token, value| {
-                let labels = [&*token.credential, &token.scopes_label()];
-                gauges.with_label_values(&labels).set(value);
-            });
-        })?;
-    }
+    register_token_gauges(registry, tokens, &TOKEN_GAUGES)?;
     for (name, help, value) in CREDENTIAL_GAUGES {
         let tokens = tokens.clone();
         registry.polled_gauge_vec(name, help, &["credential"], move |gauges| {
             each(&tokens, value, |token, value| {
                 gauges.with_label_values(&[&*token.credential]).set(value);
+            });
+        })?;
+    }
+    Ok(())
+}
+
+/// Registers gauges of single tokens.
+fn register_token_gauges(
+    registry: &Registry,
+    tokens: &ManagerHandle,
+    gauges: &[(&'static str, &'static str, Value)],
+) -> Result<(), prometheus::Error> {
+    for (name, help, value) in gauges.iter().copied() {
+        let tokens = tokens.clone();
+        registry.polled_gauge_vec(name, help, &["credential", "scopes"], move |gauges| {
+            each(&tokens, value, |token, value| {
+                let labels = [&*token.credential, &token.scopes_label()];
+                gauges.with_label_values(&labels).set(value);
             });
         })?;
     }

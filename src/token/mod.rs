@@ -32,6 +32,8 @@ pub mod refresher;
 mod refusal;
 mod rejection_history;
 pub mod schedule;
+#[cfg(feature = "redis")]
+pub mod sharing;
 #[cfg(test)]
 mod simulation;
 mod spec;
@@ -52,6 +54,8 @@ pub use handle::ManagerHandle;
 pub use manager::TokenManager;
 pub use metrics::TokenMetrics;
 pub use refresh_log::SLOW_CALL;
+#[cfg(feature = "redis")]
+pub use sharing::renewal::ShareStatus;
 pub use spec::{TokenKey, TokenReaders, TokenSpec, effective_specs};
 pub use status::TokenStatus;
 pub use token_cell::{Reader, TokenUnavailable, UnavailableReason};

@@ -74,6 +74,15 @@ impl RefreshLog {
         );
     }
 
+    /// The token that another replica obtained is used.
+    #[cfg(feature = "redis")]
+    pub(super) fn adopted(&self, bearer: &Bearer, owner: &str, generation: u64) {
+        let Self { credential, scopes, .. } = self;
+        let fingerprint = bearer.fingerprint();
+        tracing::info!(%credential, scopes, owner, generation, fingerprint,
+            "the token of another replica is used");
+    }
+
     /// A token request succeeded after this time.
     pub(super) fn succeeded(&self, took: Duration) {
         let Self { credential, scopes, .. } = self;

@@ -1,104 +1,30 @@
 //! `Refresher`: the loop that keeps one token fresh. It wakes for a time, for a request of a reader,
 //! and for its end.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod following;
+mod sharing;
+mod state;
+
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::state::{Refresher, Retired};
 use super::bearer::{Bearer, Renewal};
-use super::credential::Credential;
 use super::fetch::{Fetch, FetchError, Fetched};
-use super::gate::Gate;
 use super::handover::{DRAIN_TIME, InFlightRequests};
-use super::metrics::{ACCEPTED, CallMetrics, REFUSED};
-use super::refresh_log::{FailedCall, RefreshLog};
-use super::rejection_history::{RejectionHistory, RejectionResponse};
-use super::schedule::{MAX_BACKOFF_ON_DEMAND, MIN_CALL_INTERVAL, Schedule};
-use super::spec::TokenSpec;
-use super::status::TokenStatus;
-use super::token_cell::{CellState, UnavailableReason, Writer};
-use crate::clock::{Drift, Jump, Moment};
-use crate::oauth::{Scope, ScopeSet};
+use super::metrics::{ACCEPTED, REFUSED};
+use super::refresh_log::FailedCall;
+use super::rejection_history::RejectionResponse;
+use super::schedule::{MAX_BACKOFF_ON_DEMAND, MIN_CALL_INTERVAL};
+use super::token_cell::{CellState, UnavailableReason};
+use crate::clock::{Jump, Moment};
+use crate::oauth::Scope;
 use crate::sensitive::Sensitive;
 
-/// Keeps one token fresh.
-pub(super) struct Refresher<F> {
-    credential: Arc<Credential>,
-    scopes: ScopeSet,
-    fetch: F,
-    writer: Writer,
-    /// Bounds the calls in flight to one endpoint.
-    endpoint: Arc<Semaphore>,
-    gate: Arc<Gate>,
-    metrics: CallMetrics,
-    status: Arc<Mutex<TokenStatus>>,
-    schedule: Schedule,
-    drift: Drift,
-    rejections: RejectionHistory,
-    reason: UnavailableReason,
-    refresh_token: Option<Sensitive>,
-    /// The generation of the token that was published last.
-    generation: u64,
-    /// The life of the token that was published last.
-    life: Duration,
-    /// The token of the refresher that this one replaces, which its first token request revokes.
-    predecessor: Option<Arc<Bearer>>,
-    /// The generation of a held token whose renewal had no known outcome; 0: none.
-    in_doubt: u64,
-    /// The time at which a use of the token was last seen.
-    last_used: Instant,
-    log: RefreshLog,
-}
-
-/// The remains of a refresher that has ended: tokens that may still be revoked.
-pub(super) struct Retired<F> {
-    pub(super) fetch: F,
-    pub(super) bearer: Option<Arc<Bearer>>,
-    pub(super) refresh_token: Option<Sensitive>,
-}
-
 impl<F: Fetch> Refresher<F> {
-    pub(super) fn new(
-        spec: &TokenSpec,
-        fetch: F,
-        writer: Writer,
-        endpoint: Arc<Semaphore>,
-        gate: Arc<Gate>,
-        metrics: CallMetrics,
-        status: Arc<Mutex<TokenStatus>>,
-    ) -> Self {
-        let now = Moment::now();
-        Self {
-            credential: Arc::clone(&spec.credential),
-            scopes: spec.scopes.clone(),
-            fetch,
-            writer,
-            endpoint,
-            gate,
-            metrics,
-            status,
-            schedule: Schedule::new(spec.credential.policy, now.mono),
-            drift: Drift::new(now),
-            rejections: RejectionHistory::default(),
-            reason: UnavailableReason::Pending,
-            refresh_token: None,
-            generation: 0,
-            life: Duration::ZERO,
-            predecessor: None,
-            in_doubt: 0,
-            last_used: now.mono,
-            log: RefreshLog::new(&spec.credential, &spec.scopes),
-        }
-    }
-
-    /// The same refresher, in place of one whose token its first token request revokes.
-    pub(super) fn replacing(self, predecessor: Option<Arc<Bearer>>) -> Self {
-        Self { predecessor, ..self }
-    }
-
     /// Runs until it is stopped; then the token is dropped at once.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Retired<F> {
         loop {
@@ -108,17 +34,23 @@ impl<F: Fetch> Refresher<F> {
                 () = stop.cancelled() => break,
                 () = self.writer.notified() => {}
                 () = sleep_until(self.next_wake()) => {}
+                () = self.sharing.news() => {}
             }
             // The clocks first: after a suspend the held token may have expired, and what requests need is
             // judged by whether it is usable.
             self.check_clocks();
             self.process_requests();
             self.drop_unused();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.follow() => {}
+            }
             let now = Instant::now();
             if let Some(opens) = self.gate.closed_until(now) {
                 self.schedule.block_until(opens);
             }
-            if self.schedule.is_due(now) {
+            if self.next_call().is_some_and(|next| next <= now) {
                 // Stopping drops a call in flight: its token would be of no use.
                 tokio::select! {
                     biased;
@@ -142,7 +74,12 @@ impl<F: Fetch> Refresher<F> {
         let ends = held.as_ref().map(|held| held.usable_until.mono).filter(|end| *end > now);
         let idle = self.credential.policy.lazy.filter(|_| held.is_some());
         let unused = idle.map(|idle| self.last_used + idle);
-        [self.schedule.next(), ends, unused].into_iter().flatten().min()
+        [self.next_call(), ends, unused, self.sharing.next_wake()].into_iter().flatten().min()
+    }
+
+    /// The time of the next call; `None` while no request needs the token.
+    fn next_call(&self) -> Option<Instant> {
+        self.schedule.next().map(|next| next.max(self.sharing.ask_at(next)))
     }
 
     /// After a suspend the renewal comes earlier; after any clock jump a token ends on both clocks when
@@ -168,6 +105,7 @@ impl<F: Fetch> Refresher<F> {
             self.last_used = now;
             self.gate.reset_attempts();
             self.schedule.force_at(now);
+            self.sharing.ask_now();
         }
         if requests.needed() {
             self.last_used = now;
@@ -221,6 +159,7 @@ impl<F: Fetch> Refresher<F> {
             if self.writer.drop_token().is_some() {
                 self.log.dropped();
             }
+            self.sharing.forget();
         }
     }
 
@@ -240,6 +179,10 @@ impl<F: Fetch> Refresher<F> {
         if let Err(free) = gate.take_call(now, self.credential.policy.budget) {
             return self.over_budget(now, free);
         }
+        if !self.may_request().await {
+            return gate.return_call();
+        }
+        let lease = self.sharing.keep_lease();
         self.begin_handover().await;
         let now = Instant::now();
         self.schedule.record_call(now);
@@ -264,6 +207,7 @@ impl<F: Fetch> Refresher<F> {
             self.metrics.called(result, took.as_secs_f64());
             self.update_status(|status| status.last_call = Some(took));
         }
+        let report = self.sharing.report_of(&outcome, refresh.as_ref());
         match outcome {
             Ok(fetched) => self.on_issued(fetched, refresh, took),
             Err(error) => {
@@ -272,18 +216,23 @@ impl<F: Fetch> Refresher<F> {
             }
         }
         self.end_handover();
+        self.report(report).await;
+        drop(lease);
     }
 
     /// Closes the held token of a server that keeps one live token, and gives the requests in flight
     /// with it time for the heads of their answers: the call that follows revokes it.
     async fn begin_handover(&mut self) {
         let predecessor = self.predecessor.take();
-        let Some(held) = self.writer.held().or(predecessor) else { return };
+        let Some(held) = self.writer.held().or(predecessor) else {
+            return self.announce_handover().await;
+        };
         let Some(in_flight) = &held.in_flight else { return };
         in_flight.close();
         self.log.handing_over(in_flight.count());
         self.update_status(|status| status.handing_over = true);
         self.publish_state();
+        self.announce_handover().await;
         // An expired token can fail its requests already: the next one does not wait for their answers.
         let expired = !Moment::now().is_before(held.ends);
         if !expired && tokio::time::timeout(DRAIN_TIME, in_flight.drained()).await.is_err() {
@@ -330,26 +279,12 @@ impl<F: Fetch> Refresher<F> {
             self.metrics.disagreement();
             self.log.ignored_expiry(reason);
         }
-        let bearer = Bearer::new(
-            &issued.access_token,
-            &self.credential.attach,
-            self.generation + 1,
-            sent,
-            lifetime.life,
-        );
-        // Anchored, because a clock may have jumped during the call.
-        let counts = self.credential.policy.one_live_token;
-        let in_flight = counts.then(|| InFlightRequests::new(self.metrics.handover_wait()));
-        let bearer = bearer.map(|bearer| {
-            let bearer = bearer.granting(issued.scope).bound_to(identity).bound_to_key(prover);
-            let bearer = bearer.counting(in_flight);
-            bearer.anchored(Moment::now())
-        });
+        let bearer = self.bearer(&issued.access_token, sent, lifetime.life);
         let Some(bearer) = bearer else {
             return self.on_failed(&FetchError::Header, None, took);
         };
-        let names = |scopes: Vec<&Scope>| scopes.into_iter().map(Scope::to_string).collect();
-        let missing: Vec<String> = names(bearer.lacks(&self.scopes));
+        let bearer = bearer.granting(issued.scope).bound_to(identity).bound_to_key(prover);
+        let missing = self.missing_scopes(&bearer);
         let (held, end) = (self.writer.held(), bearer.usable_until.mono);
         let rejected = |generation| self.rejections.is_rejected(generation);
         match bearer.renewal_of(held.as_deref(), Moment::now(), rejected) {
@@ -377,6 +312,21 @@ impl<F: Fetch> Refresher<F> {
         });
     }
 
+    /// A token for requests, with the next generation; `None` if it fits into no header.
+    fn bearer(&self, token: &Sensitive, sent: Moment, life: Duration) -> Option<Bearer> {
+        let attach = &self.credential.attach;
+        let bearer = Bearer::new(token, attach, self.generation + 1, sent, life)?;
+        let counts = self.credential.policy.one_live_token;
+        let in_flight = counts.then(|| InFlightRequests::new(self.metrics.handover_wait()));
+        // Anchored, because a clock may have jumped during the call.
+        Some(bearer.counting(in_flight).anchored(Moment::now()))
+    }
+
+    /// The requested scopes that a token does not grant.
+    fn missing_scopes(&self, bearer: &Bearer) -> Vec<String> {
+        bearer.lacks(&self.scopes).into_iter().map(Scope::to_string).collect()
+    }
+
     /// The server issues the same token until it ends. The next call is due when it can bring another:
     /// at the end of its use, then at its expiry.
     fn on_same_token(&mut self) {
@@ -395,7 +345,10 @@ impl<F: Fetch> Refresher<F> {
         usable_until: Instant,
         reread: Option<Duration>,
     ) {
-        self.schedule.succeeded(sent, life, usable_until, fastrand::f64());
+        match self.sharing.renewal_share() {
+            Some(share) => self.schedule.renew_at(sent + life.mul_f64(share), usable_until),
+            None => self.schedule.succeeded(sent, life, usable_until, fastrand::f64()),
+        }
         if let Some(reread) = reread {
             self.schedule.force_at(sent + reread);
         }
@@ -509,7 +462,7 @@ impl<F: Fetch> Refresher<F> {
     fn publish_state(&mut self) {
         let now = Moment::now();
         let wall = |at: Instant| now.wall + at.saturating_duration_since(now.mono);
-        let due = self.schedule.next().map(wall);
+        let due = self.next_call().map(wall);
         let held = self.writer.held();
         let usable = held.as_ref().is_some_and(|held| held.is_usable(now));
         self.log.usability(usable, self.reason, self.life);
@@ -524,20 +477,17 @@ impl<F: Fetch> Refresher<F> {
             status.contended = cooling_until.is_some_and(|until| until > now.mono);
             handing_over = status.handing_over;
         });
+        self.sharing.show(&self.status);
         self.writer.publish_state(CellState {
             generation: held.map_or(0, |held| held.generation()),
             reason: self.reason,
-            blocked_until: self.schedule.blocked_until(),
+            blocked_until: self.schedule.blocked_until().max(self.sharing.blocked_until()),
             cooling_until,
-            next_try: self.schedule.next(),
+            next_try: self.next_call(),
             handing_over,
             same_token_generation: self.rejections.same_token_generation(),
             closed: false,
         });
-    }
-
-    fn update_status(&self, update: impl FnOnce(&mut TokenStatus)) {
-        update(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

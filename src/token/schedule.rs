@@ -84,7 +84,8 @@ impl Schedule {
         self.renew_at(due, usable_until);
     }
 
-    fn renew_at(&mut self, due: Instant, usable_until: Instant) {
+    /// Plans the next call at `due` for a token that is usable until `usable_until`.
+    pub fn renew_at(&mut self, due: Instant, usable_until: Instant) {
         (self.failures, self.failed, self.blocked_until) = (0, None, None);
         self.usable_until = Some(usable_until);
         self.next = Some(self.last_call.map_or(due, |last| due.max(last + MIN_CALL_INTERVAL)));

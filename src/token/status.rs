@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+#[cfg(feature = "redis")]
+use super::sharing::renewal::ShareStatus;
 use super::spec::TokenSpec;
 use crate::clock::Moment;
 
@@ -74,6 +76,9 @@ pub struct TokenStatus {
     pub life: Option<Duration>,
     /// The time from the request of that token to its planned renewal.
     pub renewal: Option<Duration>,
+    /// The part of this replica in the renewal of a token that others hold too; `None` for one of its own.
+    #[cfg(feature = "redis")]
+    pub share: Option<ShareStatus>,
 }
 
 impl TokenStatus {

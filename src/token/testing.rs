@@ -12,8 +12,12 @@ use super::bearer::TokenHeader;
 use super::credential::{
     Binding, ClientIdSource, Credential, Grouping, RefreshPolicy, TokenSource,
 };
+#[cfg(feature = "redis")]
+use super::fetch::ReplicaProof;
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
 use super::fingerprint::Fingerprint;
+#[cfg(feature = "redis")]
+use super::fingerprint::SecretDigest;
 use super::manager::TokenManager;
 use super::metrics::TokenMetrics;
 use super::spec::TokenSpec;
@@ -278,6 +282,17 @@ impl Fetch for Fetcher {
         let (RevokedToken::Access(token) | RevokedToken::Refresh(token)) = token;
         self.server.world().revoked.push(token.expose().to_owned());
         Ok(())
+    }
+
+    #[cfg(feature = "redis")]
+    async fn proof(&self) -> Result<ReplicaProof, FetchError> {
+        Ok(ReplicaProof {
+            client_id: Sensitive::new("client"),
+            username: None,
+            secret: SecretDigest::of(self.server.world().secret),
+            identity: None,
+            prover: None,
+        })
     }
 }
 

@@ -16,6 +16,8 @@ use super::discovery;
 use super::dpop::Dpop;
 use super::endpoint_call::{EndpointAnswer, EndpointCall};
 use super::endpoint_client::{MAX_RESPONSE_BYTES, connector};
+#[cfg(feature = "redis")]
+use super::fetch::ReplicaProof;
 use super::fetch::{Fetch, FetchError, Fetched};
 use super::fingerprint::Fingerprint;
 use super::issuer::Issuer;
@@ -25,6 +27,8 @@ use crate::clock::seconds;
 use crate::net::control::{self, Limits};
 use crate::oauth::confirmation::names_other_certificate;
 use crate::oauth::dialect::GrantKind;
+#[cfg(feature = "redis")]
+use crate::oauth::dialect::GrantParameter;
 use crate::oauth::error::{MalformedResponse, TokenError};
 use crate::oauth::lifetime::lifetime;
 use crate::oauth::request::RequestError;
@@ -96,6 +100,25 @@ impl Fetch for TokenClient {
             self.request(&endpoint, auth, &loaded, SystemTime::now()).revocation(token)?;
         let status = self.call(&endpoint, &loaded, request).await?.status();
         if status.is_success() { Ok(()) } else { Err(FetchError::Revocation(status.as_u16())) }
+    }
+
+    #[cfg(feature = "redis")]
+    async fn proof(&self) -> Result<ReplicaProof, FetchError> {
+        let loaded = self.load(Freshness::Cached).await?;
+        let prover = match &self.dpop {
+            Some(dpop) => Some(dpop.prover(loaded.dpop_key.as_ref()).map_err(FetchError::Dpop)?),
+            None => None,
+        };
+        let bound = self.credential.binding == Binding::Certificate;
+        let mut parameters = loaded.client.grant_parameters.into_iter();
+        let username = parameters.find(|(name, _)| *name == GrantParameter::Username);
+        Ok(ReplicaProof {
+            client_id: loaded.client.id,
+            username: username.map(|(_, value)| value),
+            secret: loaded.digest,
+            identity: loaded.identity.filter(|_| bound),
+            prover,
+        })
     }
 }
 

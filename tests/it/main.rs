@@ -28,6 +28,8 @@ mod oidc_provider;
 mod one_live_token;
 mod presets;
 mod secrets;
+#[cfg(feature = "redis")]
+mod shared_tokens;
 #[cfg(any(feature = "vault", all(feature = "aws", feature = "azure", feature = "keyring")))]
 mod stores;
 mod token_answers;

@@ -195,6 +195,9 @@ fn oddities(token: &Value) -> String {
     if let Some(until) = token["rate_limited_until"].as_str() {
         text += &format!(", rate limited until {until}");
     }
+    if let Some(share) = token["share"]["text"].as_str() {
+        text += &format!(", {share}");
+    }
     let budget = &token["budget"];
     if let (Some(left), Some(limit)) = (budget["left"].as_u64(), budget["limit"].as_u64()) {
         text += &match budget["until"].as_str() {

@@ -7,16 +7,16 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::super::metrics::ShareMetrics;
-use super::super::names::{TokenIdentity, TokenName};
+use super::super::names::{NameKey, TokenIdentity, TokenName};
 use super::super::store::{Acquire, TokenStore};
 use super::options::{Servers, StoreOptions};
 use super::{RedisStore, ServerAddress};
+use crate::sensitive::Sensitive;
 use crate::telemetry::Registry;
 
 /// Longest wait for an event.
@@ -35,7 +35,8 @@ pub(super) fn name(client: &str) -> TokenName {
         scopes: Vec::new(),
         parameters: Default::default(),
     };
-    TokenName::new(&hmac::Key::new(hmac::HMAC_SHA256, b"key"), &identity).unwrap()
+    let key = Sensitive::new("QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8=");
+    TokenName::new(&NameKey::new(&key).unwrap(), &identity).unwrap()
 }
 
 /// A replica that asks for the lead.

@@ -1,0 +1,29 @@
+//! The store through which the replicas of this program share tokens (feature `redis`).
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::secret::Store;
+use crate::share::metrics::ShareMetrics;
+use crate::share::redis_store::RedisStore;
+use crate::telemetry::Registry;
+use crate::token::TokenMetrics;
+use crate::token::sharing::SharedStore;
+
+/// Starts the store of a configuration, which connects in the background; `None` without `[share]`.
+///
+/// # Errors
+/// A metric of the same name is registered already.
+pub(super) fn start(
+    config: &Config,
+    tokens: &TokenMetrics,
+    secrets: &Arc<Store>,
+    registry: &Registry,
+) -> Result<Option<Arc<SharedStore>>, prometheus::Error> {
+    let Some(settings) = &config.share else { return Ok(None) };
+    tokens.register_shared(registry)?;
+    let store = RedisStore::start(settings.store.clone(), ShareMetrics::register(registry)?);
+    let secrets = Arc::clone(secrets);
+    SharedStore::register(Arc::new(store), settings.clone(), secrets, registry)
+        .map(|shared| Some(Arc::new(shared)))
+}

@@ -1,0 +1,217 @@
+//! Replicas that share a token through a real `redis-server`, at a bank that keeps one live token. Without a
+//! `redis-server` on this machine the stories do nothing, and say so.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bearer_proxy::sandbox::{Bank, Persona, Quirk, TokenValidity};
+use tempfile::TempDir;
+
+use crate::support::{Proxy, client, soon};
+
+const PASSWORD: &str = "canary-password";
+
+/// A `redis-server` on a Unix socket; killed when dropped.
+struct Redis {
+    child: Child,
+    socket: PathBuf,
+    _log: BufReader<std::process::ChildStdout>,
+}
+
+impl Redis {
+    #[expect(clippy::print_stderr, reason = "a story that does nothing says so")]
+    fn start(dir: &Path) -> Option<Self> {
+        let socket = dir.join("redis.sock");
+        let (file, guide) =
+            (dir.join("redis.conf"), include_str!("../../docs/src/guide/valkey.md"));
+        // The rights that the guide names are all that it has.
+        let rights = guide.lines().find(|line| line.starts_with("user bearer-proxy ")).unwrap();
+        let rights = rights.replace("PASSWORD", PASSWORD);
+        let text = format!(
+            "port 0\nsave \"\"\nunixsocket {}\nuser default off\n{rights}\n",
+            socket.display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new("redis-server");
+        command.arg(&file);
+        let Ok(mut child) = command.current_dir(dir).stdout(Stdio::piped()).spawn() else {
+            eprintln!("SKIPPED: redis-server is not installed");
+            return None;
+        };
+        let mut log = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("eady to accept connections") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "redis-server ended");
+        }
+        Some(Self { child, socket, _log: log })
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Three replicas, their bank and their store.
+struct Story {
+    bank: Bank,
+    redis: Option<Redis>,
+    replicas: Vec<Proxy>,
+    dir: TempDir,
+}
+
+impl Story {
+    async fn begin() -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        let redis = Redis::start(dir.path())?;
+        let bank = Bank::start(Persona::Sqr, Duration::from_secs(600)).await.unwrap();
+        bank.auth.set_quirk(Quirk::OneLiveToken);
+        bank.auth.set_latency(Duration::from_millis(30));
+        bank.api.set_latency(Duration::from_millis(20));
+        bank.write_secrets(dir.path()).unwrap();
+        let secret = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options.write(true).create(true).mode(0o600).open(&path).unwrap();
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+            path
+        };
+        let key = secret("share_key", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n");
+        let password = secret("redis_password", PASSWORD);
+        let name_key = secret("name_key", "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8=\n");
+        let (id, own) = (dir.path().join("sqr_client_id"), dir.path().join("sqr_client_secret"));
+        let text = format!(
+            "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+             [share]\nstore = \"redis\"\nurl = \"unix:{}\"\npoll = \"1s\"\n\
+             username = \"bearer-proxy\"\npassword.file = {password:?}\n\
+             encryption = [{{ id = \"k\", key.file = {key:?} }}]\nname_key.file = {name_key:?}\n\
+             [credentials.bank]\npreset = \"sqr\"\ntoken_url = \"{}\"\nclient_id.file = {id:?}\n\
+             client_secret.file = {own:?}\none_live_token = true\nshare = true\ntimeouts.wait = \"20s\"\n\
+             [upstreams.bank]\nurl = \"{}\"\ncredential = \"bank\"\n\
+             [[upstreams.bank.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\", \"POST\"]\n",
+            redis.socket.display(),
+            bank.auth.token_url(),
+            bank.api.base_url(),
+        );
+        let mut replicas = Vec::new();
+        for _ in 0..3 {
+            replicas.push(Proxy::start(&text).await);
+        }
+        for replica in &replicas {
+            replica.wait_ready().await;
+        }
+        Some(Self { bank, redis: Some(redis), replicas, dir })
+    }
+
+    async fn refresh(&self, replica: usize) {
+        let mut admin = client(self.replicas[replica].admin_addr).await;
+        assert_eq!(admin.request("POST", "/refresh?credential=bank", &[], b"").await.status, 202);
+    }
+
+    /// `share` in the status of each replica.
+    async fn shares(&self) -> Vec<serde_json::Value> {
+        let mut found = Vec::new();
+        for replica in &self.replicas {
+            let text = client(replica.admin_addr).await.get("/status").await.text();
+            let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+            found.push(status["tokens"][0]["share"].clone());
+        }
+        found
+    }
+
+    /// Waits until all replicas hold one generation, and returns it.
+    async fn one_generation(&self, least: u64) -> u64 {
+        soon(async {
+            loop {
+                let shares = self.shares().await;
+                let generation = shares[0]["generation"].as_u64().unwrap();
+                let same = shares.iter().all(|share| share["generation"] == generation);
+                if same && generation >= least {
+                    let leads = shares.iter().filter(|share| share["leads"] == true);
+                    assert_eq!(leads.count(), 1, "{shares:?}");
+                    return generation;
+                }
+            }
+        })
+        .await
+    }
+
+    fn revoked(&self) -> usize {
+        self.bank.api.count(|found| *found == TokenValidity::Revoked)
+    }
+}
+
+/// An app that sends POST until it is stopped; returns the statuses other than 200.
+async fn app(proxy: SocketAddr, stop: Arc<AtomicBool>) -> Vec<u16> {
+    let (mut connection, mut others) = (client(proxy).await, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        let status = soon(connection.request("POST", "/v1/x", &[], b"{}")).await.status;
+        others.extend((status != 200).then_some(status));
+    }
+    others
+}
+
+#[tokio::test]
+async fn three_replicas_hold_one_token_and_no_request_notices_a_renewal() {
+    let Some(story) = Story::begin().await else { return };
+    assert_eq!(story.bank.auth.ledger().calls().len(), 1, "a cold start costs one call");
+    let stop = Arc::new(AtomicBool::new(false));
+    let apps: Vec<_> = (0..9)
+        .map(|number| tokio::spawn(app(story.replicas[number % 3].addr, Arc::clone(&stop))))
+        .collect();
+    // Each replica leads in turn.
+    for renewal in 0..6 {
+        story.refresh(renewal % 3).await;
+        soon(story.bank.auth.ledger().wait_answered(renewal + 2)).await;
+        story.one_generation(renewal as u64 + 2).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut others = Vec::new();
+    for app in apps {
+        others.extend(soon(app).await.unwrap());
+    }
+    assert_eq!((others, story.revoked()), (vec![], 0));
+    assert_eq!(story.bank.auth.ledger().calls().len(), 7, "one call for each renewal");
+    let metrics = client(story.replicas[0].admin_addr).await.get("/metrics").await.text();
+    for line in [
+        "bearer_proxy_share_connected 1",
+        "bearer_proxy_share_generation{credential=\"bank\",scopes=\"\"} 7",
+        "bearer_proxy_share_alone{credential=\"bank\",scopes=\"\"} 0",
+        "bearer_proxy_share_adopted_total{credential=\"bank\"} ",
+    ] {
+        assert!(metrics.lines().any(|found| found.starts_with(line)), "{line}\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_store_the_last_leader_goes_on_and_then_offers_its_token() {
+    let Some(mut story) = Story::begin().await else { return };
+    let generation = story.one_generation(1).await;
+    let shares = story.shares().await;
+    let leader = shares.iter().position(|share| share["leads"] == true).unwrap();
+    story.redis = None;
+    // Its renewal needs no store, and the others do not renew.
+    for replica in 0..3 {
+        story.refresh(replica).await;
+    }
+    soon(story.bank.auth.ledger().wait_answered(2)).await;
+    let mut app = client(story.replicas[leader].addr).await;
+    assert_eq!(soon(app.get("/v1/x")).await.status, 200);
+    // It comes back empty.
+    story.redis = Redis::start(story.dir.path());
+    assert!(story.one_generation(generation + 1).await > generation);
+    for replica in &story.replicas {
+        let mut app = client(replica.addr).await;
+        assert_eq!(soon(app.get("/v1/x")).await.status, 200);
+    }
+    assert_eq!(story.shares().await[leader]["alone"], false);
+}
