@@ -13,9 +13,12 @@ pub(super) fn certificate_source(
     reference: &dyn Fn(Option<Item<'_>>) -> Option<Reference>,
 ) -> Option<CertificateSource> {
     let item = section.item("client_certificate")?;
-    if section.section("tls").item("client_certificate_file").is_some() {
-        item.reject("tls.client_certificate_file names a certificate too; remove one of the two");
-        return None;
+    let files = section.section("tls");
+    for name in ["client_certificate_file", "client_pkcs12_file"] {
+        if files.item(name).is_some() {
+            item.reject(format!("tls.{name} names a certificate too; remove one of the two"));
+            return None;
+        }
     }
     let own = section.section("client_certificate");
     let password = own.item("password");
@@ -24,14 +27,7 @@ pub(super) fn certificate_source(
         for other in certificate.into_iter().chain(key) {
             other.reject("the PKCS#12 container holds it already; remove one of the two");
         }
-        if let Some(feature) = secret::missing_feature("pkcs12") {
-            let problem = Diagnostic::error("this build cannot open PKCS#12 containers");
-            let hint = format!(
-                "take the container image, or build with  cargo build --features {feature}"
-            );
-            let label = format!("it lacks the feature `{feature}`");
-            container.fail_at_key(problem.label(label).hint(hint));
-        }
+        needs_pkcs12(&container);
         let password = password.and_then(|item| reference(Some(item)));
         return Some(CertificateSource::Pkcs12 {
             container: reference(Some(container))?,
@@ -45,6 +41,17 @@ pub(super) fn certificate_source(
     let (certificate, key) = (reference(certificate), reference(key));
     let (certificate, key) = (certificate?, key?);
     Some(CertificateSource::Pem { certificate, key, password })
+}
+
+/// Refuses a container if this build cannot open one.
+pub(super) fn needs_pkcs12(container: &Item<'_>) {
+    if let Some(feature) = secret::missing_feature("pkcs12") {
+        let problem = Diagnostic::error("this build cannot open PKCS#12 containers");
+        let hint =
+            format!("take the container image, or build with  cargo build --features {feature}");
+        let label = format!("it lacks the feature `{feature}`");
+        container.fail_at_key(problem.label(label).hint(hint));
+    }
 }
 
 /// The binding of the tokens, which needs a client certificate.

@@ -1,5 +1,6 @@
 //! `[tls]`, and the `tls` tables of credentials and upstreams, which add to it.
 
+use super::client_certificate;
 use crate::diagnostics::{Item, Section};
 use crate::net::tls::{ClientCertificate, MinVersion, Roots, TlsSettings};
 use crate::x509::verify::Pin;
@@ -47,6 +48,19 @@ fn settings(section: &Section<'_>, base: &TlsSettings) -> TlsSettings {
 fn client(section: &Section<'_>) -> Option<ClientCertificate> {
     let certificate = section.item("client_certificate_file");
     let key = section.item("client_key_file");
+    let container = section.item("client_pkcs12_file");
+    let password = section.item("client_pkcs12_password_file");
+    if let Some(container) = container {
+        for other in certificate.into_iter().chain(key) {
+            other.reject("the PKCS#12 container holds it already; remove one of the two");
+        }
+        client_certificate::needs_pkcs12(&container);
+        let password_file = password.and_then(|item| item.path());
+        return Some(ClientCertificate::Pkcs12 { file: container.path()?, password_file });
+    }
+    if let Some(password) = password {
+        password.reject("it is the password of client_pkcs12_file, which is missing");
+    }
     match (&certificate, &key) {
         (Some(_), None) => {
             section.missing("client_key_file", "a certificate is of no use without its key");
@@ -59,5 +73,5 @@ fn client(section: &Section<'_>) -> Option<ClientCertificate> {
     }
     let path = |item: Option<Item<'_>>| item.and_then(|item| item.path());
     let (certificate_file, key_file) = (path(certificate), path(key));
-    Some(ClientCertificate { certificate_file: certificate_file?, key_file: key_file? })
+    Some(ClientCertificate::Pem { certificate_file: certificate_file?, key_file: key_file? })
 }

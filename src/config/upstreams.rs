@@ -138,8 +138,10 @@ fn upstream<'c>(
     let context = RouteContext { incoming, clients: &server.clients, mount: &mount, renew_on };
     let routes = routes::read(section, &context);
     let egress = egress::read(&section.section("egress"), egress, stores);
-    let certificate = section.section("tls").item("client_certificate_file");
-    let tls = tls::read(&section.section("tls"), tls);
+    let own_tls = section.section("tls");
+    let certificate = own_tls.item("client_certificate_file");
+    let certificate = certificate.or_else(|| own_tls.item("client_pkcs12_file"));
+    let tls = tls::read(&own_tls, tls);
     let websocket = |route: &Route<'_>| Some(route.settings.as_ref()?.upgrade.websocket);
     let upgrades = routes.iter().filter_map(websocket).any(|allowed| allowed);
     let (origin, base_path) = url.unzip();

@@ -64,19 +64,19 @@ impl Authority {
 
     /// Files of a client certificate of this authority.
     pub(crate) fn client_certificate(&self) -> ClientCertificate {
-        self.certificate_files("client", "client")
+        let [certificate_file, key_file] = self.certificate_files("client", "client");
+        ClientCertificate::Pem { certificate_file, key_file }
     }
 
     /// Files `FILE.pem` and `FILE.key` of a certificate of this authority for this name.
-    pub(crate) fn certificate_files(&self, file: &str, name: &str) -> ClientCertificate {
+    pub(crate) fn certificate_files(&self, file: &str, name: &str) -> [PathBuf; 2] {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        let [certificate_file, key_file] =
-            ["pem", "key"].map(|end| self.file(&format!("{file}.{end}")));
-        std::fs::write(&certificate_file, leaf.pem()).unwrap();
-        std::fs::write(&key_file, key.serialize_pem()).unwrap();
-        ClientCertificate { certificate_file, key_file }
+        let files = ["pem", "key"].map(|end| self.file(&format!("{file}.{end}")));
+        std::fs::write(&files[0], leaf.pem()).unwrap();
+        std::fs::write(&files[1], key.serialize_pem()).unwrap();
+        files
     }
 
     /// TLS of a server with a certificate of this authority.

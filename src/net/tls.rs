@@ -3,7 +3,7 @@
 //! No setting turns verification off; settings can only add roots.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -17,6 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
+use zeroize::Zeroizing;
 
 use crate::x509::TlsSetupError;
 use crate::x509::certificate::Certificate;
@@ -35,7 +36,7 @@ pub struct TlsSettings {
     pub extra_ca_files: Vec<PathBuf>,
     /// Minimum protocol version.
     pub min_version: MinVersion,
-    /// Certificate and key for mutual TLS (RFC 8705), PEM.
+    /// Certificate and key for mutual TLS (RFC 8705).
     pub client_certificate: Option<ClientCertificate>,
     /// Pinned keys. In addition to a trusted chain the server must have one of them; empty for any key.
     pub pins: Vec<Pin>,
@@ -67,11 +68,21 @@ pub enum MinVersion {
 /// Files of a client certificate, read whenever a TLS configuration is built, or once for all
 /// connections of a credential's token request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ClientCertificate {
-    /// PEM certificate chain, leaf first.
-    pub certificate_file: PathBuf,
-    /// PEM private key, unencrypted.
-    pub key_file: PathBuf,
+pub enum ClientCertificate {
+    /// PEM files.
+    Pem {
+        /// The certificate chain, leaf first.
+        certificate_file: PathBuf,
+        /// The private key, unencrypted.
+        key_file: PathBuf,
+    },
+    /// A PKCS#12 container (RFC 7292).
+    Pkcs12 {
+        /// The container.
+        file: PathBuf,
+        /// The file that holds its password; `None` for the empty one.
+        password_file: Option<PathBuf>,
+    },
 }
 
 impl ClientCertificate {
@@ -80,9 +91,15 @@ impl ClientCertificate {
     /// # Errors
     /// A file that cannot be read or has other content.
     pub fn certificate(&self) -> Result<Option<Certificate>, TlsSetupError> {
-        private_key(&self.key_file)?;
-        let chain = certificates(&self.certificate_file)?;
+        let (chain, _) = self.parts()?;
         Ok(chain.first().and_then(|leaf| Certificate::read(leaf)))
+    }
+
+    /// The file that names it in messages.
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Pem { certificate_file: file, .. } | Self::Pkcs12 { file, .. } => file,
+        }
     }
 
     /// Reads the certificate and its key.
@@ -90,11 +107,34 @@ impl ClientCertificate {
     /// # Errors
     /// A file that cannot be read or has other content, or a key that is not that of the certificate.
     pub fn load(&self) -> Result<ClientIdentity, TlsSetupError> {
-        let chain = certificates(&self.certificate_file)?;
-        let key = private_key(&self.key_file)?;
-        ClientIdentity::new(chain, key).map_err(|error| {
-            TlsSetupError::new(format!("{}: {error}", self.certificate_file.display()))
-        })
+        let (chain, key) = self.parts()?;
+        ClientIdentity::new(chain, key).map_err(|error| self.named(error))
+    }
+
+    fn parts(
+        &self,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsSetupError> {
+        match self {
+            Self::Pem { certificate_file, key_file } => {
+                Ok((certificates(certificate_file)?, private_key(key_file)?))
+            }
+            Self::Pkcs12 { file, password_file } => {
+                let read = |file: &Path| {
+                    std::fs::read(file).map(Zeroizing::new).map_err(|error| {
+                        TlsSetupError::new(format!("{}: cannot be read: {error}", file.display()))
+                    })
+                };
+                let password = password_file.as_deref().map(read).transpose()?.unwrap_or_default();
+                // Editors and templates add newlines at the end.
+                let password = std::str::from_utf8(&password).unwrap_or_default();
+                let password = password.trim_end_matches(['\r', '\n']);
+                encrypted::container(&read(file)?, password).map_err(|error| self.named(error))
+            }
+        }
+    }
+
+    fn named(&self, error: TlsSetupError) -> TlsSetupError {
+        TlsSetupError::new(format!("{}: {error}", self.file().display()))
     }
 }
 
@@ -395,7 +435,7 @@ mod tests {
         let extra =
             |name: &str| TlsSettings { extra_ca_files: vec![ca.file(name)], ..ca.trusted() };
         let client = |certificate: &str, key: &str| TlsSettings {
-            client_certificate: Some(ClientCertificate {
+            client_certificate: Some(ClientCertificate::Pem {
                 certificate_file: ca.file(certificate),
                 key_file: ca.file(key),
             }),

@@ -159,6 +159,50 @@ async fn a_container_that_openssl_makes_serves_as_certificate() {
     }
 }
 
+#[cfg(feature = "pkcs12")]
+#[tokio::test]
+async fn an_upstream_has_its_own_certificate_from_a_container() {
+    let story = Story::begin(&[]).await;
+    let mine = story.certificate("erp");
+    let made = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(
+            "umask 077; openssl pkcs12 -export -inkey erp.key -in erp.pem -out own.p12 \
+             -passout pass:geheim",
+        )
+        .current_dir(story.ca.file(""))
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        return;
+    }
+    // The token requests present another certificate.
+    let other = story.certificate("erp");
+    let password = |text: &str| {
+        crate::support::secret_file(&story.ca.file(""), "password", text);
+    };
+    password("geheim\n");
+    let container = format!(
+        "tls = {{ client_pkcs12_file = {:?}, client_pkcs12_password_file = {:?} }}",
+        story.ca.file("own.p12"),
+        story.ca.file("password")
+    );
+    let config = story.config(&["erp"], &container).replace("bound = \"certificate\"\n", "");
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_ready().await;
+    let seen = get(&proxy, "/erp/a").await.text();
+    assert!(seen == mine && seen != other, "{seen}");
+    std::fs::write(story.ca.file("bearer-proxy.toml"), &config).unwrap();
+    let ended = verb(&story.ca.file(""), &["check", "--live"]).await;
+    assert!(ended.stdout.contains("own.p12: "), "{}", ended.stdout);
+    password("another");
+    let ended = verb(&story.ca.file(""), &["check", "--live"]).await;
+    assert!(
+        ended.code == 3 && ended.stdout.contains("its password is another one"),
+        "{}",
+        ended.stdout
+    );
+}
+
 #[tokio::test]
 async fn a_certificate_by_reference_is_renewed_as_files_are() {
     let story = Story::begin(&[]).await;

@@ -209,7 +209,7 @@ async fn check_client(client: &ClientSettings) -> Option<CheckGroup> {
 /// A listener that speaks TLS has a certificate to be read.
 fn check_listener(listener: &ListenerSettings) -> Option<CheckGroup> {
     let ServerTls { certificate_file, key_file, .. } = listener.tls.clone()?;
-    let files = ClientCertificate { certificate_file, key_file };
+    let files = ClientCertificate::Pem { certificate_file, key_file };
     let steps = vec![references::certificate("certificate", &files, DAYS_TO_RENEW)];
     Some(CheckGroup { kind: "listener", name: listener.listen.to_string(), url: None, steps })
 }

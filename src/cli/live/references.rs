@@ -152,7 +152,7 @@ pub(super) fn client_certificate(steps: &mut Vec<CheckResult>, tls: &TlsSettings
 /// A certificate of ours with its key: whose, and how long it is valid.
 /// There is a warning from `renew` days before its end on.
 pub(super) fn certificate(name: &str, files: &ClientCertificate, renew: u64) -> CheckResult {
-    let shown = files.certificate_file.display();
+    let shown = files.file().display();
     match files.certificate() {
         Ok(Some(found)) => validity(name, format!("{shown}: {}", found.subject), &found, renew)
             .unwrap_or_else(|step| step.hint("its issuer must renew it")),

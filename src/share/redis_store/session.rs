@@ -374,10 +374,9 @@ mod tests {
     #[tokio::test]
     async fn tls_verifies_the_server_and_presents_a_client_certificate() {
         let (ca, port) = (Authority::new(), free_port());
-        let certificate = ca.certificate_files("server", "localhost");
+        let [certificate, key] = ca.certificate_files("server", "localhost");
         let [certificate, key, root] =
-            [certificate.certificate_file, certificate.key_file, ca.file("ca.pem")]
-                .map(|file| file.to_str().unwrap().to_owned());
+            [certificate, key, ca.file("ca.pem")].map(|file| file.to_str().unwrap().to_owned());
         let text = port.to_string();
         let arguments = [
             ["--tls-port", &text],
