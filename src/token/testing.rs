@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use super::manager::TokenManager;
 use super::metrics::TokenMetrics;
 use super::spec::TokenSpec;
 use super::token_cell::Reader;
-use crate::clock::Moment;
+use crate::clock::{Moment, testing as clock};
 use crate::net::control::CallError;
 use crate::net::testing::connect_error;
 use crate::net::tls::TlsSettings;
@@ -380,4 +380,30 @@ pub fn manager(server: &Scripted) -> (TokenManager<Scripted>, Registry) {
     let registry = Registry::new();
     let metrics = TokenMetrics::register(&registry).unwrap();
     (TokenManager::with(server.clone(), metrics), registry)
+}
+
+/// One token of the credential `bank`, and its server.
+pub(crate) struct Story {
+    pub server: Scripted,
+    pub manager: TokenManager<Scripted>,
+    pub registry: Registry,
+    pub reader: Reader,
+}
+
+impl Story {
+    pub(crate) fn begin(mood: Mood, adjust: impl FnOnce(&mut Credential)) -> Self {
+        clock::set(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let server = Scripted::new();
+        server.set(mood);
+        let mut credential = credential(RefreshPolicy::default());
+        adjust(&mut credential);
+        let (mut manager, registry) = manager(&server);
+        let reader = keep(&mut manager, &Arc::new(credential), &["a"]).remove(0);
+        Self { server, manager, registry, reader }
+    }
+
+    /// All metrics as they are scraped.
+    pub(crate) fn metrics(&self) -> String {
+        String::from_utf8(self.registry.render()).unwrap()
+    }
 }

@@ -2,51 +2,29 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::TokenUnavailable;
 use super::credential::{Credential, Grouping, RefreshPolicy};
-use super::manager::TokenManager;
-use super::testing::{Mood, Scripted, credential, keep, manager, wanted};
+use super::testing::{Mood, Story, credential, keep, wanted};
 use super::token_cell::UnavailableReason;
-use super::{Reader, TokenUnavailable};
 use crate::clock::{Moment, testing as clock};
 use crate::oauth::TokenEndpoint;
-use crate::telemetry::Registry;
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// One token of one credential, and its server.
-struct Story {
-    server: Scripted,
-    manager: TokenManager<Scripted>,
-    registry: Registry,
-    reader: Reader,
-}
-
 impl Story {
-    fn begin(mood: Mood, adjust: impl FnOnce(&mut Credential)) -> Self {
-        clock::set(SystemTime::UNIX_EPOCH + secs(1_800_000_000));
-        let server = Scripted::new();
-        server.set(mood);
-        let mut credential = credential(RefreshPolicy::default());
-        adjust(&mut credential);
-        let (mut manager, registry) = manager(&server);
-        let reader = keep(&mut manager, &Arc::new(credential), &["a"]).remove(0);
-        Self { server, manager, registry, reader }
-    }
-
     async fn ask(&self) -> Result<u64, TokenUnavailable> {
         let deadline = Instant::now() + secs(2);
         self.reader.wait_usable(deadline).await.map(|bearer| bearer.generation())
     }
 
     fn metric(&self, line: &str) -> bool {
-        let text = String::from_utf8(self.registry.render()).unwrap();
-        text.lines().any(|found| found == line)
+        self.metrics().lines().any(|found| found == line)
     }
 }
 

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, frames, head};
-use crate::support::{Client, Extra, Fronted, client, in_front_of, raw_server};
+use crate::support::{Client, Extra, Fronted, RawServer, client, in_front_of, raw_server};
 
 const LOG: &str = "[log]\naccess = \"all\"\nformat = \"json\"";
 const POST: &str = "POST /pay HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\npay";
@@ -40,20 +40,33 @@ fn check(line: &Value, expected: &[(&str, Value)]) {
 }
 
 /// Has the payment taken by the bank, which has not answered yet.
-async fn paid(bank: &crate::support::RawServer) -> Client {
+async fn paid(bank: &RawServer) -> Client {
     let mut serving = bank.accept().await;
     serving.read_head().await;
     assert_eq!(serving.read_bytes(3).await, b"pay");
     serving
 }
 
-#[tokio::test]
-async fn a_payment_that_went_well_leaves_one_line_that_says_all() {
+/// A payment that the bank has taken and not answered.
+struct Payment {
+    bank: RawServer,
+    proxy: Fronted,
+    app: Client,
+    serving: Client,
+}
+
+async fn payment() -> Payment {
     let bank = raw_server().await;
     let proxy = logged(&format!("http://{}", bank.addr), "").await;
     let mut app = client(proxy.addr).await;
     app.send(POST).await;
-    let mut serving = paid(&bank).await;
+    let serving = paid(&bank).await;
+    Payment { bank, proxy, app, serving }
+}
+
+#[tokio::test]
+async fn a_payment_that_went_well_leaves_one_line_that_says_all() {
+    let Payment { bank, proxy, mut app, mut serving } = payment().await;
     assert_eq!(lines(&proxy.log()).len(), 0, "its fate is not known yet");
     serving.send(CREATED).await;
     assert_eq!(app.read("POST").await.text(), "ok");
@@ -83,11 +96,7 @@ async fn a_payment_that_went_well_leaves_one_line_that_says_all() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_a_warning_and_an_error_of_the_upstream() {
-    let bank = raw_server().await;
-    let proxy = logged(&format!("http://{}", bank.addr), "").await;
-    let mut app = client(proxy.addr).await;
-    app.send(POST).await;
-    let mut serving = paid(&bank).await;
+    let Payment { proxy, mut app, mut serving, .. } = payment().await;
     serving.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
     drop(serving);
     app.read_to_end().await.ok();
@@ -114,11 +123,7 @@ async fn an_answer_that_breaks_off_is_a_warning_and_an_error_of_the_upstream() {
 
 #[tokio::test]
 async fn an_answer_for_which_nobody_waits_any_more_is_not_delivered() {
-    let bank = raw_server().await;
-    let proxy = logged(&format!("http://{}", bank.addr), "").await;
-    let mut app = client(proxy.addr).await;
-    app.send(POST).await;
-    let mut serving = paid(&bank).await;
+    let Payment { proxy, app, mut serving, .. } = payment().await;
     app.reset();
     serving.send(CREATED).await;
     let line = line(&proxy).await;
@@ -137,11 +142,7 @@ async fn an_answer_for_which_nobody_waits_any_more_is_not_delivered() {
 #[tokio::test]
 async fn an_answer_to_an_app_that_has_closed_its_connection_is_not_delivered() {
     for waits in [false, true] {
-        let bank = raw_server().await;
-        let proxy = logged(&format!("http://{}", bank.addr), "").await;
-        let mut app = client(proxy.addr).await;
-        app.send(POST).await;
-        let mut serving = paid(&bank).await;
+        let Payment { proxy, mut app, mut serving, .. } = payment().await;
         app.finish().await;
         let app = waits.then_some(app);
         serving.send(CREATED).await;
@@ -163,11 +164,7 @@ async fn an_answer_to_an_app_that_has_closed_its_connection_is_not_delivered() {
 /// The app's leaving ended the reading of an answer that the bank had sent whole.
 #[tokio::test]
 async fn an_answer_that_nobody_waited_for_is_not_called_incomplete() {
-    let bank = raw_server().await;
-    let proxy = logged(&format!("http://{}", bank.addr), "").await;
-    let mut app = client(proxy.addr).await;
-    app.send(POST).await;
-    let mut serving = paid(&bank).await;
+    let Payment { proxy, app, mut serving, .. } = payment().await;
     app.reset();
     serving
         .send(format!("HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n{}", "x".repeat(90_000)))
@@ -232,11 +229,7 @@ async fn an_answer_that_refuses_the_token_is_logged_whatever_the_method() {
 #[tokio::test]
 async fn an_answer_that_the_app_takes_in_part_is_delivered_partly() {
     const LONG: usize = 64 * 1024 * 1024;
-    let bank = raw_server().await;
-    let proxy = logged(&format!("http://{}", bank.addr), "").await;
-    let mut app = client(proxy.addr).await;
-    app.send(POST).await;
-    let mut serving = paid(&bank).await;
+    let Payment { proxy, mut app, mut serving, .. } = payment().await;
     serving.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\n")).await;
     let sending = tokio::spawn(async move {
         // More than all buffers between the bank and the app hold; it ends when the proxy hangs up.
@@ -322,11 +315,7 @@ async fn an_answer_that_is_the_upstreams_or_the_tokens_fault_is_a_warning() {
         (403, "", None),
         (409, "", None),
     ] {
-        let bank = raw_server().await;
-        let proxy = logged(&format!("http://{}", bank.addr), "").await;
-        let mut app = client(proxy.addr).await;
-        app.send(POST).await;
-        let mut serving = paid(&bank).await;
+        let Payment { proxy, mut app, mut serving, .. } = payment().await;
         let answer = format!("HTTP/1.1 {status} X\r\n{header}Content-Length: 0\r\n\r\n");
         serving.send(answer).await;
         assert_eq!(app.read("POST").await.status, status);

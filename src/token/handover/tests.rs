@@ -7,12 +7,10 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::clock::Moment;
-use crate::telemetry::Registry;
 use crate::telemetry::family::MetricValue;
 use crate::token::credential::RefreshPolicy;
-use crate::token::manager::TokenManager;
-use crate::token::testing::{Mood, Scripted, credential, keep, manager};
-use crate::token::{Reader, TokenGuard, TokenUnavailable, UnavailableReason};
+use crate::token::testing::{Mood, Story, credential, keep};
+use crate::token::{Credential, TokenGuard, TokenUnavailable, UnavailableReason};
 
 fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -56,22 +54,12 @@ fn no_request_of_another_thread_slips_through() {
     }
 }
 
-/// One token that its server revokes at the next one, held since 100 ms.
-struct Story {
-    server: Scripted,
-    manager: TokenManager<Scripted>,
-    registry: Registry,
-    reader: Reader,
-}
-
 impl Story {
-    async fn begin(one_live_token: bool) -> Self {
-        let server = Scripted::new();
-        server.set(Mood::Gives(3600));
-        let policy = RefreshPolicy { one_live_token, ..RefreshPolicy::default() };
-        let (mut manager, registry) = manager(&server);
-        let reader = keep(&mut manager, &Arc::new(credential(policy)), &["a"]).remove(0);
-        let story = Self { server, manager, registry, reader };
+    /// A token that its server revokes at the next one, held since 2 s.
+    async fn held(one_live_token: bool) -> Self {
+        let adjust =
+            |credential: &mut Credential| credential.policy.one_live_token = one_live_token;
+        let story = Self::begin(Mood::Gives(3600), adjust);
         story.wait().await.unwrap().unwrap();
         sleep(ms(2000)).await;
         story
@@ -96,8 +84,8 @@ impl Story {
         sleep(ms(1)).await;
     }
 
-    fn metric(&self, name: &str) -> String {
-        let text = String::from_utf8(self.registry.render()).unwrap();
+    fn handover_metric(&self, name: &str) -> String {
+        let text = self.metrics();
         let name = format!("{name}{{credential=\"bank\"}} ");
         text.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or("none").to_owned()
     }
@@ -105,7 +93,7 @@ impl Story {
 
 #[tokio::test(start_paused = true)]
 async fn requests_in_flight_end_first_and_new_ones_wait_for_the_next_token() {
-    let story = Story::begin(true).await;
+    let story = Story::held(true).await;
     let in_flight = story.usable().unwrap();
     story.renew().await;
     assert!(story.usable().is_none());
@@ -117,14 +105,14 @@ async fn requests_in_flight_end_first_and_new_ones_wait_for_the_next_token() {
     assert_eq!(waiting.await.unwrap(), Ok(2));
     assert_eq!(began.elapsed(), ms(600), "until the answer of the server and no longer");
     assert!(!story.manager.handle().statuses()[0].handing_over);
-    assert_eq!(story.metric("bearer_proxy_token_handover_wait_seconds_count"), "1");
-    assert_eq!(story.metric("bearer_proxy_token_handover_wait_seconds_sum"), "0.6");
-    assert_eq!(story.metric("bearer_proxy_token_handover_timeouts_total"), "0");
+    assert_eq!(story.handover_metric("bearer_proxy_token_handover_wait_seconds_count"), "1");
+    assert_eq!(story.handover_metric("bearer_proxy_token_handover_wait_seconds_sum"), "0.6");
+    assert_eq!(story.handover_metric("bearer_proxy_token_handover_timeouts_total"), "0");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_leaves_is_not_waited_for() {
-    let story = Story::begin(true).await;
+    let story = Story::held(true).await;
     let reader = story.reader.clone();
     let in_flight = tokio::spawn(async move {
         let _guard = reader.usable(Moment::now());
@@ -140,7 +128,7 @@ async fn a_request_that_leaves_is_not_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_answer_holds_the_renewal_up_for_two_seconds() {
-    let story = Story::begin(true).await;
+    let story = Story::held(true).await;
     let in_flight = story.usable().unwrap();
     let began = Instant::now();
     story.renew().await;
@@ -150,7 +138,7 @@ async fn a_slow_answer_holds_the_renewal_up_for_two_seconds() {
     assert_eq!(first.await.unwrap().unwrap_err().reason, UnavailableReason::HandingOver);
     assert_eq!(second.await.unwrap(), Ok(2));
     assert_eq!(began.elapsed(), DRAIN_TIME + ms(100));
-    assert_eq!(story.metric("bearer_proxy_token_handover_timeouts_total"), "1");
+    assert_eq!(story.handover_metric("bearer_proxy_token_handover_timeouts_total"), "1");
     // It is not waited for a second time.
     sleep(ms(1000)).await;
     story.renew().await;
@@ -161,7 +149,7 @@ async fn a_slow_answer_holds_the_renewal_up_for_two_seconds() {
 #[tokio::test(start_paused = true)]
 async fn after_a_failure_the_old_token_serves_again() {
     for mood in [Mood::Down, Mood::Status(503, 0), Mood::Status(400, 0), Mood::Cut] {
-        let story = Story::begin(true).await;
+        let story = Story::held(true).await;
         story.server.set(mood);
         story.renew().await;
         let waiting = story.wait();
@@ -176,7 +164,7 @@ async fn after_a_failure_the_old_token_serves_again() {
 #[tokio::test(start_paused = true)]
 async fn a_rejected_token_is_dropped_if_a_lost_answer_may_have_revoked_it() {
     for (mood, dropped) in [(Mood::Cut, true), (Mood::Malformed, true), (Mood::Down, false)] {
-        let story = Story::begin(true).await;
+        let story = Story::held(true).await;
         story.server.set(mood);
         story.renew().await;
         assert_eq!(story.wait().await.unwrap(), Ok(1));
@@ -190,7 +178,7 @@ async fn a_rejected_token_is_dropped_if_a_lost_answer_may_have_revoked_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_hangs_ends_the_waits_in_time() {
-    let story = Story::begin(true).await;
+    let story = Story::held(true).await;
     story.server.set(Mood::Hangs);
     story.renew().await;
     let began = Instant::now();
@@ -202,7 +190,7 @@ async fn a_call_that_hangs_ends_the_waits_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rejected_token_is_replaced_by_a_handover_too() {
-    let story = Story::begin(true).await;
+    let story = Story::held(true).await;
     let in_flight = story.usable().unwrap();
     story.reader.report_rejected(1);
     sleep(ms(1)).await;
@@ -215,7 +203,7 @@ async fn a_rejected_token_is_replaced_by_a_handover_too() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_program_ends_the_waits() {
-    let story = Story::begin(true).await;
+    let story = Story::held(true).await;
     let in_flight = story.usable().unwrap();
     story.renew().await;
     let (began, waiting) = (Instant::now(), story.wait());
@@ -228,7 +216,7 @@ async fn the_end_of_the_program_ends_the_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_changes_the_credential_hands_over_too() {
-    let mut story = Story::begin(true).await;
+    let mut story = Story::held(true).await;
     let in_flight = story.usable().unwrap();
     let wait = DRAIN_TIME * 2;
     let policy = RefreshPolicy { one_live_token: true, wait, ..RefreshPolicy::default() };
@@ -245,10 +233,10 @@ async fn a_reload_that_changes_the_credential_hands_over_too() {
 
 #[tokio::test(start_paused = true)]
 async fn other_tokens_are_neither_counted_nor_closed() {
-    let story = Story::begin(false).await;
+    let story = Story::held(false).await;
     let in_flight = story.usable().unwrap();
     story.renew().await;
     assert_eq!(story.server.calls(), 2);
     assert!(story.usable().is_some() && in_flight.bearer().in_flight.is_none());
-    assert_eq!(story.metric("bearer_proxy_token_handover_timeouts_total"), "none");
+    assert_eq!(story.handover_metric("bearer_proxy_token_handover_timeouts_total"), "none");
 }
