@@ -24,6 +24,9 @@ use crate::sensitive::{Sensitive, looks_random};
 const PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
+/// A longer lease is renewed as if it were this long.
+const LONGEST_LEASE: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// One server, for one reading or renewal.
 pub(super) struct VaultApi<'a> {
     pub(super) settings: &'a VaultSettings,
@@ -45,6 +48,12 @@ pub(super) struct Lease {
     pub(super) renewable: bool,
 }
 
+impl Lease {
+    fn new(seconds: u64, renewable: bool) -> Self {
+        Self { remaining: Duration::from_secs(seconds).min(LONGEST_LEASE), renewable }
+    }
+}
+
 /// An answer that is neither a failure of the server nor a redirect.
 struct Answer {
     status: StatusCode,
@@ -57,8 +66,7 @@ impl VaultApi<'_> {
         let (mount, fields) = match &self.settings.login {
             VaultLogin::Token => {
                 // A token without a policy to look itself up is used as it is, without renewal.
-                let unknown = Lease { remaining: Duration::ZERO, renewable: false };
-                let lease = self.look_up(secret).await?.unwrap_or(unknown);
+                let lease = self.look_up(secret).await?.unwrap_or(Lease::new(0, false));
                 return Ok(VaultToken { value: secret.clone(), lease });
             }
             VaultLogin::AppRole { mount, role_id } => {
@@ -76,8 +84,8 @@ impl VaultApi<'_> {
             return Err(self.login_fault(mount, &answer));
         }
         let found: LoginAnswer = answer.parse()?;
-        let (lease, value) = (found.auth.lease(), Sensitive::new(found.auth.client_token));
-        Ok(VaultToken { value, lease })
+        let lease = Lease::new(found.auth.lease_duration, found.auth.renewable);
+        Ok(VaultToken { value: Sensitive::new(found.auth.client_token), lease })
     }
 
     fn login_fault(&self, mount: &str, answer: &Answer) -> SecretFault {
@@ -100,8 +108,7 @@ impl VaultApi<'_> {
         match answer.status {
             status if status.is_success() => {
                 let found: LookupAnswer = answer.parse()?;
-                let remaining = Duration::from_secs(found.data.ttl);
-                Ok(Some(Lease { remaining, renewable: found.data.renewable }))
+                Ok(Some(Lease::new(found.data.ttl, found.data.renewable)))
             }
             _ if answer.says("namespace not found") => Err(VaultFault::NoNamespace.into()),
             _ => Ok(None),
@@ -116,8 +123,7 @@ impl VaultApi<'_> {
             return Ok(None);
         }
         let found: RenewAnswer = answer.parse()?;
-        let remaining = Duration::from_secs(found.auth.lease_duration);
-        Ok(Some(Lease { remaining, renewable: found.auth.renewable }))
+        Ok(Some(Lease::new(found.auth.lease_duration, found.auth.renewable)))
     }
 
     /// Reads a secret; `None` if Vault denies it, for which the token or its policies may be the cause.
@@ -303,13 +309,6 @@ struct Auth {
     renewable: bool,
 }
 
-impl Auth {
-    fn lease(&self) -> Lease {
-        let remaining = Duration::from_secs(self.lease_duration);
-        Lease { remaining, renewable: self.renewable }
-    }
-}
-
 /// The token in the answer is that of the request, and is skipped.
 #[derive(Deserialize)]
 struct RenewAnswer {
@@ -362,6 +361,12 @@ mod tests {
 
     fn answer(body: &'static str) -> Answer {
         Answer { status: StatusCode::OK, body: Bytes::from_static(body.as_bytes()) }
+    }
+
+    #[test]
+    fn a_lease_is_bounded() {
+        assert_eq!(Lease::new(u64::MAX, true).remaining, LONGEST_LEASE);
+        assert_eq!(Lease::new(60, true).remaining, Duration::from_secs(60));
     }
 
     #[test]

@@ -129,6 +129,28 @@ async fn a_pod_logs_in_with_its_service_account_and_renews_its_token() {
 }
 
 #[tokio::test]
+async fn a_token_is_read_from_its_source_and_its_end_is_told() {
+    let (bank, vault) = (bank().await, FakeVault::start().await);
+    vault.holds(bank.auth.client_secret());
+    let lookup = json!({ "data": { "ttl": 3, "renewable": false } });
+    vault.says("GET /v1/auth/token/lookup-self", 200, lookup);
+    let dir = tempfile::tempdir().unwrap();
+    let file = secret_file(dir.path(), "token", "first-canary\n");
+    let section = vault.section(&format!("token.file = {file:?}"));
+    let id = format!("exec = [\"/bin/echo\", \"{}\"]", bank.auth.client_id());
+    let proxy = Proxy::start(&config(&bank, &section, &id, REFERENCE)).await;
+    proxy.wait_ready().await;
+    let ends = "the token of [vault] cannot be renewed and ends soon";
+    proxy.wait_log(|line| line.contains(ends).then_some(())).await;
+    let used = || vault.state.lock().unwrap().requests.last().unwrap().2.clone();
+    assert_eq!(used(), "first-canary");
+    secret_file(dir.path(), "token", "second-canary");
+    issued(&bank, 2).await;
+    assert_eq!(used(), "second-canary");
+    assert!(!proxy.log().contains("canary"), "{}", proxy.log());
+}
+
+#[tokio::test]
 async fn the_answers_of_a_vault_are_told_in_words() {
     let (bank, vault) = (bank().await, FakeVault::start().await);
     let id = format!("exec = [\"/bin/echo\", \"{}\"]", bank.auth.client_id());
