@@ -105,7 +105,11 @@ fn decided(
     let request = Request::builder().method(method).uri(target).header(HOST, authority).body(());
     let request = request.ok().filter(|request| request.uri().authority().is_none());
     let request = request.ok_or_else(|| {
-        Rejection::new(Code::BadTarget, "the target is no path that a request can have")
+        let detail = match target.starts_with('/') {
+            true => "the target is no path that a request can have",
+            false => "a path begins with a slash, and a URL with http:// or https://",
+        };
+        Rejection::new(Code::BadTarget, detail)
     })?;
     decide(plan, listener, request)
 }

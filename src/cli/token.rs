@@ -84,7 +84,12 @@ fn choose(config: &Config, flags: &Token) -> Result<(Arc<Credential>, ScopeSet),
                 return Ok((credential, scopes));
             }
         }
-        return Err(format!("there is no route `{route}`"));
+        let routes = config.proxy.upstreams.iter().flat_map(|upstream| {
+            let name = &upstream.connection.name;
+            upstream.routes.iter().map(move |route| format!("{name}.{}", route.name))
+        });
+        let known: Vec<_> = routes.collect();
+        return Err(format!("there is no route `{route}`; known: {}", known.join(", ")));
     }
     let scopes = ScopeSet::parse(&flags.scopes).map_err(|error| error.to_string())?;
     Ok((find(flags.credential.as_deref().unwrap_or_default())?, scopes))

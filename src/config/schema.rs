@@ -135,7 +135,9 @@ pub fn keys_below(path: &str) -> Result<Vec<KeyDoc>, Option<String>> {
         Some((found, _)) if path.contains('.') => Ok(found),
         Some((_, path)) => Err(Some(path)),
         None => {
-            let paths: Vec<_> = all.iter().map(|key| key.path.as_str()).collect();
+            // Of two that are equally near, a key comes before the table that it may stand for.
+            let mut paths: Vec<_> = tables(&all).into_iter().collect();
+            paths.extend(all.iter().map(|key| key.path.as_str()));
             let near = |path: &str| nearest(path, &paths).map(ToOwned::to_owned);
             // The table may be right, and only the key in it misspelt.
             let in_table = || {
@@ -476,6 +478,7 @@ mod tests {
         check("listen.tls.key_file", "upstreams.NAME.listen");
         check("credentials.bank.request.headers.X-Mine", "credentials.NAME.request.headers");
         let near = |path: &str| keys_below(path).unwrap_err().unwrap();
+        assert_eq!(near("crdentials"), "credentials");
         assert_eq!(near("unsafe"), "upstreams.NAME.routes.retry.unsafe");
         assert_eq!(near("routes.retry.unsave"), "upstreams.NAME.routes.retry.unsafe");
     }

@@ -1,5 +1,7 @@
 //! The verdicts of the running instance on itself, its tokens and its upstreams. They cost no token call.
 
+use std::path::Path;
+
 use jiff::SignedDuration;
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -12,7 +14,7 @@ use crate::proxy::code::Code;
 use crate::token::SLOW_CALL;
 
 /// The instance itself: where it answers, which file it runs with, and its last reload.
-pub(super) fn group(running: &RunningInstance) -> CheckGroup {
+pub(super) fn group(running: &RunningInstance, checked: &Path) -> CheckGroup {
     let status = &running.status;
     let mut found = format!(
         "bearer-proxy {} at {}",
@@ -26,6 +28,9 @@ pub(super) fn group(running: &RunningInstance) -> CheckGroup {
     let step = CheckResult::ok("running", found);
     let mut steps = vec![match status["draining"] == true {
         true => step.warning().hint("it is draining: it accepts no more requests"),
+        false if text(status, "config").is_some_and(|path| is_another(path, checked)) => step.hint(
+            "it runs with another file than the one that is checked: it tells nothing of what only this one has",
+        ),
         false => step,
     }];
     let reload = &status["last_reload"];
@@ -45,6 +50,13 @@ pub(super) fn group(running: &RunningInstance) -> CheckGroup {
     steps.extend(overload(status));
     steps.extend(undelivered(&status["undelivered"]));
     CheckGroup { kind: "instance", name: running.address.clone(), url: None, steps }
+}
+
+/// True if both files exist, and are not one. A relative path of the instance says nothing here.
+fn is_another(running: &str, checked: &Path) -> bool {
+    let running = Some(Path::new(running)).filter(|path| path.is_absolute());
+    let running = running.and_then(|path| path.canonicalize().ok());
+    running.zip(checked.canonicalize().ok()).is_some_and(|(running, checked)| running != checked)
 }
 
 /// The first error of a rendered report, with which it begins, after a colon.
@@ -446,23 +458,40 @@ mod tests {
     }
 
     #[test]
+    fn another_file_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            path
+        };
+        let (one, two) = (file("one"), file("two"));
+        let running = one.to_str().unwrap();
+        assert!(is_another(running, &two));
+        assert!(!is_another(running, &one));
+        assert!(!is_another(running, Path::new("/nowhere")));
+        assert!(!is_another("one", &two));
+    }
+
+    #[test]
     fn a_refused_reload_and_a_lack_of_descriptors_are_failed_steps() {
         let running = |status| RunningInstance { address: "localhost:1".into(), status };
         let status = json!({ "version": "1", "pid": 7, "uptime_s": 8, "config": "/a.toml" });
-        let group_ = group(&running(status));
+        let file = Path::new("/a.toml");
+        let group_ = group(&running(status), file);
         assert_eq!(
             group_.steps[0].found,
             "bearer-proxy 1 at localhost:1, pid 7, up 8 s, with /a.toml"
         );
         let check = |open: u64, expected: &[&str]| {
             let status = json!({ "open_files": { "open": open, "limit": 100 } });
-            assert_eq!(failed(&group(&running(status)).steps), expected, "{open}");
+            assert_eq!(failed(&group(&running(status), file).steps), expected, "{open}");
         };
         check(89, &[]);
         check(90, &["open files"]);
         let reload = json!({ "last_reload": { "at": "2026", "ok": false,
             "error": "error: no routes\n --> b\nwarning: odd\n --> a" } });
-        let steps = group(&running(reload)).steps;
+        let steps = group(&running(reload), file).steps;
         assert_eq!(failed(&steps), ["reload"]);
         assert!(steps[1].found.ends_with("is in force: no routes"), "{}", steps[1].found);
     }

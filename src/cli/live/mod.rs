@@ -53,7 +53,7 @@ pub fn check(config: &Config, notes: &Report, flags: &Check) -> anyhow::Result<E
         Ok(())
     };
     if let Some(running) = &running {
-        told(instance::group(running))?;
+        told(instance::group(running, &config.path))?;
     }
     for credential in &config.credentials {
         told(runtime.block_on(check_credential(config, credential, running.as_ref())))?;
