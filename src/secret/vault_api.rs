@@ -37,18 +37,18 @@ pub(super) struct VaultApi<'a> {
 #[derive(Clone)]
 pub(super) struct VaultToken {
     pub(super) value: Sensitive,
-    pub(super) lease: Lease,
+    pub(super) lease: TokenLease,
 }
 
 /// The remaining life of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lease {
+pub(super) struct TokenLease {
     /// Zero for a token that does not expire.
     pub(super) remaining: Duration,
     pub(super) renewable: bool,
 }
 
-impl Lease {
+impl TokenLease {
     fn new(seconds: u64, renewable: bool) -> Self {
         Self { remaining: Duration::from_secs(seconds).min(LONGEST_LEASE), renewable }
     }
@@ -66,7 +66,7 @@ impl VaultApi<'_> {
         let (mount, fields) = match &self.settings.login {
             VaultLogin::Token => {
                 // A token without a policy to look itself up is used as it is, without renewal.
-                let lease = self.look_up(secret).await?.unwrap_or(Lease::new(0, false));
+                let lease = self.look_up(secret).await?.unwrap_or(TokenLease::new(0, false));
                 return Ok(VaultToken { value: secret.clone(), lease });
             }
             VaultLogin::AppRole { mount, role_id } => {
@@ -84,7 +84,7 @@ impl VaultApi<'_> {
             return Err(self.login_fault(mount, &answer));
         }
         let found: LoginAnswer = answer.parse()?;
-        let lease = Lease::new(found.auth.lease_duration, found.auth.renewable);
+        let lease = TokenLease::new(found.auth.lease_duration, found.auth.renewable);
         Ok(VaultToken { value: Sensitive::new(found.auth.client_token), lease })
     }
 
@@ -102,13 +102,16 @@ impl VaultApi<'_> {
     }
 
     /// The remaining life of a token; `None` if Vault does not accept the token.
-    pub(super) async fn look_up(&self, token: &Sensitive) -> Result<Option<Lease>, SecretFault> {
+    pub(super) async fn look_up(
+        &self,
+        token: &Sensitive,
+    ) -> Result<Option<TokenLease>, SecretFault> {
         let path = "auth/token/lookup-self";
         let answer = self.send(Method::GET, path, Some(token), Bytes::new()).await?;
         match answer.status {
             status if status.is_success() => {
                 let found: LookupAnswer = answer.parse()?;
-                Ok(Some(Lease::new(found.data.ttl, found.data.renewable)))
+                Ok(Some(TokenLease::new(found.data.ttl, found.data.renewable)))
             }
             _ if answer.says("namespace not found") => Err(VaultFault::NoNamespace.into()),
             _ => Ok(None),
@@ -116,14 +119,14 @@ impl VaultApi<'_> {
     }
 
     /// Renews a token; `None` if Vault refuses.
-    pub(super) async fn renew(&self, token: &Sensitive) -> Result<Option<Lease>, SecretFault> {
+    pub(super) async fn renew(&self, token: &Sensitive) -> Result<Option<TokenLease>, SecretFault> {
         let path = "auth/token/renew-self";
         let answer = self.send(Method::POST, path, Some(token), Bytes::from_static(b"{}")).await?;
         if !answer.status.is_success() {
             return Ok(None);
         }
         let found: RenewAnswer = answer.parse()?;
-        Ok(Some(Lease::new(found.auth.lease_duration, found.auth.renewable)))
+        Ok(Some(TokenLease::new(found.auth.lease_duration, found.auth.renewable)))
     }
 
     /// Reads a secret; `None` if Vault denies it, for which the token or its policies may be the cause.
@@ -365,8 +368,8 @@ mod tests {
 
     #[test]
     fn a_lease_is_bounded() {
-        assert_eq!(Lease::new(u64::MAX, true).remaining, LONGEST_LEASE);
-        assert_eq!(Lease::new(60, true).remaining, Duration::from_secs(60));
+        assert_eq!(TokenLease::new(u64::MAX, true).remaining, LONGEST_LEASE);
+        assert_eq!(TokenLease::new(60, true).remaining, Duration::from_secs(60));
     }
 
     #[test]
