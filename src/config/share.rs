@@ -141,6 +141,11 @@ mod with_store {
                     "the token is that of the subject token, which each replica has for itself",
                 );
             }
+            if credential.revokes() {
+                item.reject(
+                    "revocation_url would end the token of all replicas when one of them stops",
+                );
+            }
             if credential.policy.lazy.is_some() {
                 let problem = Diagnostic::notice("each replica drops this token for itself");
                 let hint =

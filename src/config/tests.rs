@@ -464,6 +464,8 @@ mod share {
         name_key.file = "/run/name"
     "#;
 
+    const REVOKES: &str = "revocation_url = \"https://auth.qbankconnect.com/revoke\"";
+
     fn with(share: &str, credential: &str) -> Result<Loaded, Report> {
         let minimal = fs::read_to_string(folder("config/minimal.toml")).unwrap();
         let head = "[credentials.qbank]\n";
@@ -523,6 +525,7 @@ mod share {
             (changed("url", "cluster = true\n#"), "", "share", "`url` is missing"),
             (own.clone(), "one_live_token = true", "share.when_unreachable", "revoke each other"),
             (GOOD.to_owned(), "dpop = {}", "credentials.qbank.share", "key of this process"),
+            (GOOD.to_owned(), REVOKES, "credentials.qbank.share", "when one of them stops"),
         ] {
             let report = with(&share, credential).map(|_| ()).unwrap_err();
             let found = report.iter().any(|problem| problem.at == at);

@@ -68,7 +68,7 @@ mod replicas {
                     shared.proof = Some(proof);
                     match answer {
                         Answer::Request => return true,
-                        Answer::Adopt(token) => self.adopt(token),
+                        Answer::Adopt(token) => self.adopt(*token),
                         Answer::Wait => {}
                     }
                 }

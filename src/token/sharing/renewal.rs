@@ -85,7 +85,7 @@ pub(in crate::token) enum Answer {
     /// Send the token request.
     Request,
     /// Use this token.
-    Adopt(AdoptedToken),
+    Adopt(Box<AdoptedToken>),
     /// Ask again later.
     Wait,
 }
@@ -350,7 +350,7 @@ impl SharedRenewal {
             let reply = self.ask_store(known.as_ref(), proof, true).await?;
             let asked = Moment::now();
             match self.step(&reply, proof, asked).await {
-                (Step::Adopt, Some(token)) => return Ok(Answer::Adopt(token)),
+                (Step::Adopt, Some(token)) => return Ok(Answer::Adopt(Box::new(token))),
                 (Step::Request(epoch), _) => {
                     (self.lead, self.blocked_until) = (Some(epoch), None);
                     return Ok(Answer::Request);

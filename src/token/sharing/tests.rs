@@ -141,8 +141,8 @@ async fn a_hundred_lives_cost_a_hundred_calls_and_the_leader_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cold_start_of_a_hundred_replicas_costs_one_call() {
-    let replicas = Replicas::started(3600, false, 100).await;
+async fn a_cold_start_of_a_thousand_replicas_costs_one_call() {
+    let replicas = Replicas::started(3600, false, 1000).await;
     assert_eq!(replicas.calls(), 1);
 }
 
