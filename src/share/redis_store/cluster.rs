@@ -99,7 +99,9 @@ mod tests {
     use std::process::Command;
     use std::time::Duration;
 
-    use super::super::testing::{PATIENCE, Server, ask, free_port, name, run, store, until};
+    use super::super::testing::{
+        PATIENCE, Server, ask, free_port, name, patient, run, store, until,
+    };
     use super::*;
     use crate::share::protocol::AcquireReply;
     use crate::share::redis_store::RedisStore;
@@ -135,7 +137,7 @@ mod tests {
 
     fn options(node: &Node) -> StoreOptions {
         let url = format!("redis://127.0.0.1:{}", node.1);
-        StoreOptions::new(Servers::Cluster(vec![ServerAddress::parse(&url).unwrap().0]))
+        patient(Servers::Cluster(vec![ServerAddress::parse(&url).unwrap().0]))
     }
 
     /// The number of the node that has the token.
@@ -250,7 +252,7 @@ mod tests {
     async fn a_cluster_that_is_taken_for_one_server_is_named() {
         let Some(nodes) = start() else { return };
         let Servers::Cluster(addresses) = options(&nodes[0]).servers else { unreachable!() };
-        let (store, _) = store(StoreOptions::new(Servers::Standalone(addresses[0].clone())));
+        let (store, _) = store(patient(Servers::Standalone(addresses[0].clone())));
         let tokens = (0..12).map(|number| name(&format!("client {number}")));
         let token = tokens.into_iter().find(|token| node_of(&nodes, token) != 0).unwrap();
         let error = store.acquire(&token, ask("r1")).await.unwrap_err().to_string();

@@ -98,7 +98,7 @@ mod tests {
 
     use super::super::options::{Login, Servers};
     use super::super::probe::{ProbeVerdict, probe};
-    use super::super::testing::{Server, ask, free_port, name, store, until};
+    use super::super::testing::{Server, ask, free_port, name, patient, store, until};
     use super::*;
     use crate::share::protocol::AcquireReply;
     use crate::share::store::TokenStore;
@@ -107,7 +107,7 @@ mod tests {
         // The first one does not answer.
         let addresses = [free_port(), sentinel]
             .map(|port| ServerAddress::parse(&format!("redis://127.0.0.1:{port}")).unwrap().0);
-        StoreOptions::new(Servers::Sentinel(Sentinels {
+        patient(Servers::Sentinel(Sentinels {
             addresses: addresses.to_vec(),
             service: service.to_owned(),
             login: Login::default(),

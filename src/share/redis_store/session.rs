@@ -364,7 +364,7 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::super::options::Servers;
-    use super::super::testing::{Server, ask, free_port, name, store, until};
+    use super::super::testing::{Server, ask, free_port, name, patient, store, until};
     use super::*;
     use crate::net::testing::Authority;
     use crate::net::tls::TlsSettings;
@@ -392,12 +392,7 @@ mod tests {
         };
         let presents =
             TlsSettings { client_certificate: Some(ca.client_certificate()), ..ca.trusted() };
-        let options = |host: &str, tls: TlsSettings| StoreOptions {
-            tls,
-            // Debug builds take their time for a handshake.
-            connect_timeout: Duration::from_secs(10),
-            ..StoreOptions::new(address(host))
-        };
+        let options = |host: &str, tls: TlsSettings| StoreOptions { tls, ..patient(address(host)) };
         let (trusted, _) = store(options("localhost", presents.clone()));
         until(&trusted, true).await;
         let token = name("client");

@@ -116,7 +116,7 @@ impl Server {
     }
 
     pub(super) fn options(&self) -> StoreOptions {
-        StoreOptions::new(Servers::Standalone(self.address()))
+        patient(Servers::Standalone(self.address()))
     }
 
     /// A connection of the administrator.
@@ -176,6 +176,15 @@ fn wait_for(log: &mut BufReader<ChildStdout>, text: &str) {
     while !line.contains(text) {
         line.clear();
         assert!(log.read_line(&mut line).unwrap() > 0, "the server ended before {text:?}");
+    }
+}
+
+/// Options for a busy machine: no time-out ends what would succeed.
+pub(super) fn patient(servers: Servers) -> StoreOptions {
+    StoreOptions {
+        connect_timeout: PATIENCE,
+        operation_timeout: PATIENCE,
+        ..StoreOptions::new(servers)
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::protocol::{AcquireReply, PublishReply};
 use super::super::sealing::SealedPlace;
 use super::super::store::{Acquire, Announcement, StoreError, TokenStore};
 use super::options::{Login, Servers, StoreOptions};
-use super::testing::{PATIENCE, Server, ask, name, store, until};
+use super::testing::{PATIENCE, Server, ask, name, patient, store, until};
 use crate::secret::Reference;
 
 const LIFE: Duration = Duration::from_secs(600);
@@ -107,7 +107,7 @@ async fn a_server_that_is_killed_and_comes_back_empty_is_reached_again() {
     until(&store, false).await;
     let begun = Instant::now();
     unreachable(store.acquire(&token, ask("r1")).await);
-    assert!(begun.elapsed() < Duration::from_millis(100), "no operation connects");
+    assert!(begun.elapsed() < Duration::from_millis(450), "no operation connects");
     let text = String::from_utf8(registry.render()).unwrap();
     assert!(text.contains("bearer_proxy_share_connected 0"), "{text}");
     server.start_again();
@@ -122,7 +122,8 @@ async fn a_server_that_is_killed_and_comes_back_empty_is_reached_again() {
 #[tokio::test]
 async fn a_server_that_hangs_delays_an_operation_by_its_timeout_and_no_other() {
     let Some(server) = Server::start(&[]) else { return };
-    let (store, _) = store(server.options());
+    let operation_timeout = Duration::from_millis(500);
+    let (store, _) = store(StoreOptions { operation_timeout, ..server.options() });
     let token = name("client");
     until(&store, true).await;
     server.signal(Signal::STOP);
@@ -134,7 +135,7 @@ async fn a_server_that_hangs_delays_an_operation_by_its_timeout_and_no_other() {
     until(&store, false).await;
     let begun = Instant::now();
     unreachable(store.acquire(&token, ask("r1")).await);
-    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(450), "{:?}", begun.elapsed());
     server.signal(Signal::CONT);
     until(&store, true).await;
     // The first one may have been carried out late: what counts is that there is a reply.
@@ -309,9 +310,7 @@ async fn a_reply_without_end_ends_the_connection() {
         }
     });
     let address = super::ServerAddress::Unix(path);
-    let mut options = StoreOptions::new(Servers::Standalone(address));
-    (options.connect_timeout, options.operation_timeout) = (PATIENCE, PATIENCE);
-    let (store, _) = store(options);
+    let (store, _) = store(patient(Servers::Standalone(address)));
     let message = unreachable(store.acquire(&name("client"), ask("r1")).await);
     assert!(message.contains("more than 4 MiB without the end of a reply"), "{message}");
 }
