@@ -108,6 +108,16 @@ impl SharingKeys {
         Some([&header, id, nonce.as_ref(), &bytes].concat())
     }
 
+    /// The id of the key that a value names; `None` if it is not one of these keys.
+    pub fn key_id(&self, sealed: &[u8]) -> Option<&str> {
+        let (id, _) = sealed.get(2..)?.split_at_checked(usize::from(*sealed.get(1)?))?;
+        self.all().find(|key| key.id.as_bytes() == id).map(|key| &*key.id)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &SharingKey> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
     /// Opens a sealed value of a place.
     ///
     /// # Errors
@@ -123,8 +133,7 @@ impl SharingKeys {
         let (id, rest) =
             rest.split_at_checked(usize::from(*id_len)).ok_or(Unreadable::Malformed)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN).ok_or(Unreadable::Malformed)?;
-        let mut keys = std::iter::once(&self.first).chain(&self.others);
-        let key = keys.find(|key| key.id.as_bytes() == id).ok_or(Unreadable::Key)?;
+        let key = self.all().find(|key| key.id.as_bytes() == id).ok_or(Unreadable::Key)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unreadable::Malformed)?;
         let mut bytes = Zeroizing::new(sealed.to_vec());
         let aad = Aad::from(place.associated_data());

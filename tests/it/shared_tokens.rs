@@ -14,6 +14,7 @@ use bearer_proxy::sandbox::{Bank, Persona, Quirk, TokenValidity};
 use tempfile::TempDir;
 
 use crate::support::{Proxy, client, soon};
+use crate::verbs::verb;
 
 const PASSWORD: &str = "canary-password";
 
@@ -102,6 +103,7 @@ impl Story {
             bank.auth.token_url(),
             bank.api.base_url(),
         );
+        std::fs::write(dir.path().join("bearer-proxy.toml"), &text).unwrap();
         let mut replicas = Vec::new();
         for _ in 0..3 {
             replicas.push(Proxy::start(&text).await);
@@ -143,6 +145,18 @@ impl Story {
             }
         })
         .await
+    }
+
+    /// The steps of `check --live` about the store: name, status, and what was found.
+    async fn live(&self) -> Vec<[String; 3]> {
+        let ended = verb(self.dir.path(), &["check", "--live", "-o", "json"]).await;
+        let all: serde_json::Value = serde_json::from_str(&ended.stdout).expect(&ended.stderr);
+        let parts = all["checks"].as_array().unwrap();
+        let part = parts.iter().find(|part| part["kind"] == "share").unwrap();
+        let texts = |step: &serde_json::Value| {
+            ["step", "status", "found"].map(|key| step[key].as_str().unwrap().to_owned())
+        };
+        part["steps"].as_array().unwrap().iter().map(texts).collect()
     }
 
     fn revoked(&self) -> usize {
@@ -214,4 +228,29 @@ async fn without_the_store_the_last_leader_goes_on_and_then_offers_its_token() {
         assert_eq!(soon(app.get("/v1/x")).await.status, 200);
     }
     assert_eq!(story.shares().await[leader]["alone"], false);
+}
+
+#[tokio::test]
+async fn check_live_goes_through_the_store_and_the_tokens_in_it() {
+    let Some(mut story) = Story::begin().await else { return };
+    story.one_generation(1).await;
+    let steps = story.live().await;
+    let names: Vec<&str> = steps.iter().map(|[name, ..]| &**name).collect();
+    let references = ["password", "name_key", "encryption.k"];
+    let server =
+        ["socket", "login", "role", "version", "eviction", "round trip", "clock", "rights"];
+    assert_eq!(names, [&references[..], &server[..], &["token bank"]].concat(), "{steps:?}");
+    assert!(steps.iter().all(|[_, status, _]| status == "ok"), "{steps:?}");
+    let [.., [_, _, found]] = &*steps else { panic!("{steps:?}") };
+    assert!(found.starts_with("generation 1 of ") && found.contains(", key k, "), "{found}");
+    let other = "Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
+    std::fs::write(story.dir.path().join("share_key"), other).unwrap();
+    let steps = story.live().await;
+    let [.., [_, status, found]] = &*steps else { panic!("{steps:?}") };
+    assert_eq!((&**status, &**found), ("failed", "generation 1 does not open (tag)"));
+    story.redis = None;
+    let steps = story.live().await;
+    let [.., [name, status, found]] = &*steps else { panic!("{steps:?}") };
+    assert_eq!((&**name, &**status), ("socket", "failed"), "{found}");
+    assert!(found.contains("redis.sock"), "{found}");
 }

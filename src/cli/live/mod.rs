@@ -1,14 +1,16 @@
 //! `check --live`: tests everything that the configuration names.
 //!
-//! For each credential, upstream, client and listener, step by step: references, files, DNS, egress
-//! proxy, TCP, TLS, clock, tokens, scopes. A running instance is asked first: what it knows of its tokens
-//! and upstreams costs no token call. No request is sent to an upstream: that it speaks TLS with us is
-//! enough.
+//! For each credential, the store of shared tokens, each upstream, client and listener, step by step:
+//! references, files, DNS, egress proxy, TCP, TLS, clock, tokens, scopes. A running instance is asked first:
+//! what it knows of its tokens and upstreams costs no token call. No request is sent to an upstream: that it
+//! speaks TLS with us is enough.
 
 mod instance;
 mod network;
 mod references;
 mod result;
+#[cfg(feature = "redis")]
+mod share;
 mod tokens;
 
 use std::sync::Arc;
@@ -57,6 +59,10 @@ pub fn check(config: &Config, notes: &Report, flags: &Check) -> anyhow::Result<E
     }
     for credential in &config.credentials {
         told(runtime.block_on(check_credential(config, credential, running.as_ref())))?;
+    }
+    #[cfg(feature = "redis")]
+    if let Some(part) = runtime.block_on(share::check_share(config, scope_sets)) {
+        told(part)?;
     }
     for upstream in &config.proxy.upstreams {
         told(runtime.block_on(check_upstream(upstream, running.as_ref())))?;

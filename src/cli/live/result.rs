@@ -92,10 +92,10 @@ impl CheckResult {
 
 /// A part of the configuration, and what was found about it.
 pub(super) struct CheckGroup {
-    /// `instance`, `credential`, `upstream`, `client` or `listener`.
+    /// `instance`, `credential`, `share`, `upstream`, `client` or `listener`.
     pub(super) kind: &'static str,
     pub(super) name: String,
-    /// Its URL, for credentials and upstreams.
+    /// Its URL, for credentials, stores and upstreams.
     pub(super) url: Option<String>,
     pub(super) steps: Vec<CheckResult>,
 }

@@ -135,7 +135,7 @@ mod alone {
     pub(crate) struct Sharing;
 
     /// The lease of no lead.
-    pub(crate) struct Lease;
+    pub(crate) struct NoLease;
 
     /// No report.
     pub(crate) struct CallReport;
@@ -158,8 +158,8 @@ mod alone {
 
         pub(crate) fn forget(&mut self) {}
 
-        pub(crate) fn keep_lease(&self) -> Lease {
-            Lease
+        pub(crate) fn keep_lease(&self) -> NoLease {
+            NoLease
         }
 
         pub(crate) fn renewal_share(&self) -> Option<f64> {

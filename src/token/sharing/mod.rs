@@ -2,9 +2,10 @@
 //!
 //! [`settings`] is `[share]` of a configuration; [`shared_store`] is the store of this process with its keys;
 //! `identity` names a token by all that determines it; `renewal` is what one replica knows of one token. The
-//! refresher asks it before each token request. Nothing here is on the path of a request of an app.
+//! refresher asks it before each token request; [`probe`] looks into the store for `check --live`. Nothing here is on the path of a request of an app.
 
 mod identity;
+pub mod probe;
 pub(crate) mod renewal;
 pub mod settings;
 pub mod shared_store;
