@@ -128,7 +128,8 @@ pub async fn probe(credential: &Credential, scopes: &ScopeSet) -> Result<Probe, 
             issuer,
             offset,
         };
-        let (part, sent) = (refusal::refused_part(&seen), refusal::sent(&seen));
+        let part = refusal::refused_part(&seen);
+        let sent = part.map(|_| refusal::sent(&seen)).unwrap_or_default();
         ProbeError { part, sent, ..ProbeError::refused(error, &client, kind, offset) }
     })?;
     let mine = identity.filter(|_| credential.binding == Binding::Certificate);

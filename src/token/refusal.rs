@@ -49,57 +49,25 @@ pub(super) enum ProofPart {
     UnknownDpop,
 }
 
-/// Words of servers' descriptions, and the part that each is about. The first that occurs counts: a text that
+/// Words of servers' descriptions by the part that they are about. The first part with one counts: a text that
 /// names a cause often names the client, its key or the signature beside it.
-const WORDS: [(&str, ProofPart); 48] = [
-    ("jti", ProofPart::Replay),
-    ("replay", ProofPart::Replay),
-    ("replayed", ProofPart::Replay),
-    ("reuse", ProofPart::Replay),
-    ("already used", ProofPart::Replay),
-    ("already been used", ProofPart::Replay),
-    ("nonce", ProofPart::Nonce),
-    ("htu", ProofPart::Url),
-    ("htm", ProofPart::Url),
-    ("aud", ProofPart::Audience),
-    ("audience", ProofPart::Audience),
-    ("certificate", ProofPart::Certificate),
-    ("cert", ProofPart::Certificate),
-    ("x5t", ProofPart::Certificate),
-    ("expired", ProofPart::Clock),
-    ("exp", ProofPart::Clock),
-    ("iat", ProofPart::Clock),
-    ("nbf", ProofPart::Clock),
-    ("clock", ProofPart::Clock),
-    ("future", ProofPart::Clock),
-    ("not recent", ProofPart::Clock),
-    ("too old", ProofPart::Clock),
-    ("not yet valid", ProofPart::Clock),
-    ("time range", ProofPart::Clock),
-    ("timeframe", ProofPart::Clock),
-    ("kid", ProofPart::KeyId),
-    ("key id", ProofPart::KeyId),
-    ("matching key", ProofPart::KeyId),
-    ("applicable key", ProofPart::KeyId),
-    ("key not found", ProofPart::KeyId),
-    ("no such key", ProofPart::KeyId),
-    ("alg", ProofPart::Algorithm),
-    ("algorithm", ProofPart::Algorithm),
-    ("signature", ProofPart::Key),
-    ("signatures", ProofPart::Key),
-    ("public key", ProofPart::Key),
-    ("signing key", ProofPart::Key),
-    ("jwk", ProofPart::Key),
-    ("jwks", ProofPart::Key),
-    ("unknown client", ProofPart::Registration),
-    ("client not found", ProofPart::Registration),
-    ("no such client", ProofPart::Registration),
-    ("not registered", ProofPart::Registration),
-    ("not found", ProofPart::Registration),
-    ("not authorized", ProofPart::Registration),
-    ("not allowed", ProofPart::Registration),
-    ("approved", ProofPart::Registration),
-    ("consent", ProofPart::Registration),
+const WORDS: [(ProofPart, &str); 10] = [
+    (ProofPart::Replay, "jti|replay|replayed|reuse|already used|already been used"),
+    (ProofPart::Nonce, "nonce"),
+    (ProofPart::Url, "htu|htm"),
+    (ProofPart::Audience, "aud|audience"),
+    (ProofPart::Certificate, "certificate|cert|x5t"),
+    (
+        ProofPart::Clock,
+        "expired|exp|iat|nbf|clock|future|not recent|too old|not yet valid|time range|timeframe",
+    ),
+    (ProofPart::KeyId, "kid|key id|matching key|applicable key|key not found|no such key"),
+    (ProofPart::Algorithm, "alg|algorithm"),
+    (ProofPart::Key, "signature|signatures|public key|signing key|jwk|jwks"),
+    (
+        ProofPart::Registration,
+        "unknown client|client not found|no such client|not registered|not found|not authorized|not allowed|approved|consent",
+    ),
 ];
 
 impl ProofPart {
@@ -232,7 +200,7 @@ fn part_of_words(description: &str) -> Option<ProofPart> {
             before.ends_with(' ') && after.starts_with(' ')
         })
     };
-    WORDS.iter().find(|(word, _)| is_said(word)).map(|(_, part)| *part)
+    WORDS.iter().find(|(_, words)| words.split('|').any(is_said)).map(|(part, _)| *part)
 }
 
 impl Observation<'_> {
@@ -328,9 +296,6 @@ impl Observation<'_> {
 /// The proofs that were sent, by kind, each with its parts in words.
 pub(super) fn sent(seen: &Observation<'_>) -> Vec<(&'static str, String)> {
     let mut sent = Vec::new();
-    if refused_part(seen).is_none() {
-        return sent;
-    }
     if let Some((header, claims)) = seen.assertion() {
         sent.push(("assertion", assertion_in_words(seen, &header, &claims)));
     }

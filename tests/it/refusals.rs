@@ -291,6 +291,7 @@ async fn each_part_of_a_refused_proof_of_dpop_has_its_own_words() {
             &["URL: ", "htm POST, htu http://127.0.0.1:"],
         ),
         ("invalid_dpop_proof", "DPoP proof iat is not recent enough", 0, &["clock: ", "iat "]),
+        ("invalid_dpop_proof", "this jti has already been used", 0, &["replay: "]),
         ("invalid_dpop_proof", "", 600, &["clock: ", " s before the server's Date"]),
         (
             "invalid_dpop_proof",
