@@ -225,6 +225,19 @@ def chart():
     args = one["Pod", "bp-bearer-proxy-test"]["spec"]["containers"][0]["args"]
     check(args == ["check"], "one token", f"the test ends the token in use: {args}")
 
+    # Replicas of one live token, once they share it. The program of this test may lack the feature.
+    shared = values["one-live-token-values.yaml"]
+    shared = merged(shared, {"gateway": {"replicas": 3}, "config": "[share]\nstore = \"redis\"\n" + shared["config"].replace(
+        "[upstreams.core]", "share = true\n[upstreams.core]")})
+    named = merged(shared, {"config": None, "allowAnyone": None, "existingConfigMap": {"name": "x"}, "sharesTokens": True})
+    for given in (shared, named):
+        three = {(one["kind"], one["metadata"]["name"]): one for one in load_all(render(given))}
+        deployment = three["Deployment", "bp-bearer-proxy"]["spec"]
+        check((deployment["replicas"], deployment["strategy"]["type"]) == (3, "RollingUpdate"), "shared token", "one replica")
+        check(("PodDisruptionBudget", "bp-bearer-proxy") in three, "shared token", "no budget")
+        args = three["Pod", "bp-bearer-proxy-test"]["spec"]["containers"][0]["args"]
+        check(args == ["check"], "shared token", f"the test ends the token in use: {args}")
+
     full = objects["full-values.yaml"]
     rules = full["PrometheusRule", "bank-gateway"]["spec"]
     check(rules == yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text()), "full", "rules differ")
@@ -253,6 +266,9 @@ def refuse(render, good):
         ("tables of the chart", {"config": good["config"] + "[admin]\n"}, "which the chart writes"),
         ("a version", {"config": "version = 1\n" + good["config"]}, "which the chart writes"),
         ("replicas at a bank with one live token", {"oneLiveToken": True}, "more than one replica"),
+        ("a shared token that is a comment",
+         {"oneLiveToken": True, "config": good["config"] + "[share]\n# share = true\n"}, "more than one replica"),
+        ("a word for what can be seen", {"sharesTokens": True}, "is for existingConfigMap"),
         ("a rolling update at a bank with one live token",
          {"oneLiveToken": True, "gateway": {"replicas": 1, "strategy": {"type": "RollingUpdate"}}}, "rolling update"),
         ("a secret from two places",

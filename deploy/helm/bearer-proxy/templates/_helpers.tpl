@@ -38,6 +38,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
+{{/* Whether replicas may hold the same token, through the store of [share]; empty if not. */}}
+{{- define "bearer-proxy.sharesTokens" -}}
+{{- if .Values.existingConfigMap.name -}}
+{{- ternary "yes" "" .Values.sharesTokens -}}
+{{- else if and (regexMatch `(?m)^\s*\[\s*share\s*\]` .Values.config) (regexMatch `(?m)^[^#\n]*\bshare\s*=\s*true\b` .Values.config) -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{/* Whether a second instance would end the token of the first one; empty if not. */}}
+{{- define "bearer-proxy.oneInstance" -}}
+{{- if and .Values.oneLiveToken (not (include "bearer-proxy.sharesTokens" .)) -}}
+yes
+{{- end -}}
+{{- end -}}
+
 {{/* Values that contradict each other. The schema knows their forms. */}}
 {{- define "bearer-proxy.validate" -}}
 {{- $given := .Values.config | trim -}}
@@ -54,9 +70,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and $given (not .Values.allowAnyone) (not (regexMatch `(?m)^\s*(\[\s*clients\s*[\].]|clients\s*[.=])` $given)) -}}
 {{- fail "config has no [clients]: all who reach the gateway could use its tokens; list clients, or set allowAnyone if the NetworkPolicy decides" -}}
 {{- end -}}
-{{- if .Values.oneLiveToken -}}
+{{- if and .Values.sharesTokens $given -}}
+{{- fail "sharesTokens is for existingConfigMap; in config it is seen by [share] and share = true" -}}
+{{- end -}}
+{{- if include "bearer-proxy.oneInstance" . -}}
 {{- if gt (int .Values.gateway.replicas) 1 -}}
-{{- fail "oneLiveToken: with more than one replica, each token that one fetches ends that of the others; set gateway.replicas to 1" -}}
+{{- fail "oneLiveToken: with more than one replica, each token that one fetches ends that of the others; set gateway.replicas to 1, or share the token: [share], and share = true of the credential" -}}
 {{- end -}}
 {{- if ne (dig "type" "Recreate" .Values.gateway.strategy) "Recreate" -}}
 {{- fail "oneLiveToken: a rolling update runs two instances, and the token of the new one ends that of the old one; leave gateway.strategy out" -}}
