@@ -1,7 +1,5 @@
 //! The state of a running instance in words, for a terminal.
 
-use std::iter;
-
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -21,12 +19,12 @@ pub(super) fn summary(address: &str, status: &Value) -> String {
     text += &process_line(status);
     let each = |name: &str| status[name].as_array().map(Vec::as_slice).unwrap_or_default();
     each("attention").iter().for_each(|point| text += &attention_lines(point));
-    text += &table(["TOKEN", "SCOPES", "STATE"], each("tokens"), token_row);
-    text += &table(["UPSTREAM", "STATE"], each("upstreams"), upstream_row);
-    text += &table(["SECRET", "STATE"], each("secrets"), secret_row);
+    text += &table(&["TOKEN", "SCOPES", "STATE"], each("tokens"), token_row);
+    text += &table(&["UPSTREAM", "STATE"], each("upstreams"), upstream_row);
+    text += &table(&["SECRET", "STATE"], each("secrets"), secret_row);
     let now: Option<Timestamp> = status["now"].as_str().and_then(|now| now.parse().ok());
     text += &now.map(|now| refusals_line(each("refusals"), now)).unwrap_or_default();
-    text += &table(["REQUEST", "AGE", "PHASE", "ROUTE"], each("requests"), request_row);
+    text += &table(&["REQUEST", "AGE", "PHASE", "ROUTE"], each("requests"), request_row);
     // Nothing that an upstream said may move the cursor or change colours.
     let text = text.replace(|found: char| found.is_control() && found != '\n', "?");
     now.map_or(text.clone(), |now| with_ages(&text, now))
@@ -36,25 +34,26 @@ pub(super) fn summary(address: &str, status: &Value) -> String {
 const MAX_WIDTH: usize = 72;
 
 /// Rows below their headings, in columns; nothing if there are no rows.
-fn table<const N: usize>(
-    headings: [&str; N],
-    values: &[Value],
-    row: fn(&Value) -> [String; N],
-) -> String {
+fn table(headings: &[&str], values: &[Value], row: fn(&Value) -> Vec<String>) -> String {
     if values.is_empty() {
         return String::new();
     }
-    let rows: Vec<_> =
-        iter::once(headings.map(str::to_owned)).chain(values.iter().map(row)).collect();
-    let width = |column: usize| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
-        widths.filter(|width| *width <= MAX_WIDTH).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut rows = vec![headings.iter().map(|heading| (*heading).to_owned()).collect::<Vec<_>>()];
+    rows.extend(values.iter().map(row));
+    let mut widths = vec![0; headings.len()];
+    for (cell, width) in rows.iter().flat_map(|row| row.iter().zip(0..)) {
+        let length = cell.chars().count();
+        if length <= MAX_WIDTH {
+            widths[width] = length.max(widths[width]);
+        }
+    }
     let mut text = "\n".to_owned();
     for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("  {cell:width$}"));
-        text += cells.collect::<String>().trim_end();
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line += &format!("  {cell:width$}");
+        }
+        text += line.trim_end();
         text.push('\n');
     }
     text
@@ -81,7 +80,7 @@ fn attention_lines(point: &Value) -> String {
 }
 
 /// One upstream: its connections, its last answer, what failed since, and what it said of our tokens.
-fn upstream_row(upstream: &Value) -> [String; 2] {
+fn upstream_row(upstream: &Value) -> Vec<String> {
     let word = |name: &str| upstream[name].as_str();
     let mut line = format!(
         "connections: {} open, {} idle",
@@ -110,16 +109,16 @@ fn upstream_row(upstream: &Value) -> [String; 2] {
             line += &format!(" ({quota})");
         }
     }
-    [word("name").unwrap_or("?").to_owned(), line]
+    vec![word("name").unwrap_or("?").to_owned(), line]
 }
 
 /// One source of secrets: when it was read, and since when it has its value.
-fn secret_row(secret: &Value) -> [String; 2] {
+fn secret_row(secret: &Value) -> Vec<String> {
     let word = |name: &str| secret[name].as_str();
     let mut line = format!("read {}", word("last_read").unwrap_or("?"));
     line += &word("value_since").map(|at| format!(", value first read {at}")).unwrap_or_default();
     line += &word("error").map(|error| format!(", FAILED: {error}")).unwrap_or_default();
-    [word("source").unwrap_or("?").to_owned(), line]
+    vec![word("source").unwrap_or("?").to_owned(), line]
 }
 
 /// The refusals of the last hour by code, as far as the instance keeps them; nothing if there are none.
@@ -143,15 +142,15 @@ fn refusals_line(refusals: &[Value], now: Timestamp) -> String {
 }
 
 /// One request in flight: its age, what it waits for, and its id.
-fn request_row(request: &Value) -> [String; 4] {
+fn request_row(request: &Value) -> Vec<String> {
     let word = |name: &str| request[name].as_str().unwrap_or_default();
     let age = format!("{:.1} s", request["age_s"].as_f64().unwrap_or_default());
     let route = format!("{} {}.{}", word("method"), word("upstream"), word("route"));
-    [word("request_id").to_owned(), age, word("phase").to_owned(), route]
+    vec![word("request_id").to_owned(), age, word("phase").to_owned(), route]
 }
 
 /// One token: whose, with which scopes, and how it stands.
-fn token_row(token: &Value) -> [String; 3] {
+fn token_row(token: &Value) -> Vec<String> {
     let word = |name: &str| token[name].as_str();
     let scopes: Vec<&str> =
         token["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -167,7 +166,7 @@ fn token_row(token: &Value) -> [String; 3] {
     }
     state += &word("last_error").map(|error| format!(" ({error})")).unwrap_or_default();
     state += &oddities(token);
-    [word("credential").unwrap_or("?").to_owned(), scopes, state]
+    vec![word("credential").unwrap_or("?").to_owned(), scopes, state]
 }
 
 /// The remarks on a token that is lazy, contended, refused, without a scope, or short of calls.
@@ -219,8 +218,9 @@ mod tests {
         let token = json!({ "credential": "bank", "scopes": ["a"], "usable": true, "lazy": false,
             "contended": true, "contended_cause": "own_second_token", "missing_scopes": ["b"],
             "secret_refused": true, "rate_limited_until": "T", "budget": { "limit": 4, "left": 3 } });
-        let [credential, scopes, line] = token_row(&token);
-        assert_eq!((&*credential, &*scopes), ("bank", "a"));
+        let row = token_row(&token);
+        assert_eq!(row[..2], ["bank", "a"]);
+        let line = &row[2];
         let odd = "usable, the client secret was refused, contended: a second token of this credential may \
                    end it, without b, rate limited until T, 3 of 4 calls left";
         assert!(line.ends_with(odd), "{line}");
