@@ -122,6 +122,8 @@ impl Reference {
             CredentialPart::Pkcs12 => text::decode_pkcs12,
             _ => text::decode,
         };
+        // Reading a remote store is boxed: its future is large, and deeper than the compiler allows within
+        // those of the callers.
         match self {
             Self::Env(name) => env::read(name),
             Self::File(path) => file::read(path, FileAccess::of(kind), decode).await,
@@ -130,18 +132,18 @@ impl Reference {
             Self::Keyring(entry) => keyring::read(entry).await,
             #[cfg(feature = "aws")]
             Self::AwsSecretsManager { secret, http } => {
-                super::aws_sdk::read(secret, http.client()).await
+                Box::pin(super::aws_sdk::read(secret, http.client())).await
             }
             #[cfg(not(feature = "aws"))]
             Self::AwsSecretsManager { .. } => Err(SecretFault::NotBuilt("aws")),
             #[cfg(feature = "azure")]
             Self::AzureKeyVault { secret, http } => {
-                super::azure_sdk::read(secret, http.client()).await
+                Box::pin(super::azure_sdk::read(secret, http.client())).await
             }
             #[cfg(not(feature = "azure"))]
             Self::AzureKeyVault { .. } => Err(SecretFault::NotBuilt("azure")),
             #[cfg(feature = "vault")]
-            Self::Vault { secret, server } => vault_session::read(secret, server).await,
+            Self::Vault { secret, server } => Box::pin(vault_session::read(secret, server)).await,
         }
     }
 
