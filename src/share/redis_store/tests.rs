@@ -2,13 +2,17 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixListener;
 
 use super::super::protocol::{AcquireReply, PublishReply};
 use super::super::sealing::SealedPlace;
 use super::super::store::{Acquire, Announcement, StoreError, TokenStore};
+use super::ServerAddress;
 use super::options::{Login, Servers, StoreOptions};
 use super::testing::{PATIENCE, Server, ask, name, patient, store, until};
 use crate::secret::Reference;
@@ -239,6 +243,10 @@ async fn a_store_that_is_dropped_disconnects() {
     tokio::task::spawn_blocking(move || server.wait_for("Client closed connection")).await.unwrap();
 }
 
+fn is_socket(path: &std::path::Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "sock")
+}
+
 /// The whole of what a server keeps and shows.
 fn kept(server: &Server, monitored: &[u8]) -> Vec<u8> {
     let mut all = monitored.to_vec();
@@ -248,7 +256,7 @@ fn kept(server: &Server, monitored: &[u8]) -> Vec<u8> {
             let path = entry.unwrap().path();
             match path.is_dir() {
                 true => folders.push(path),
-                false if path.ends_with("redis.sock") || path.ends_with("password") => {}
+                false if path.ends_with("password") || is_socket(&path) => {}
                 false => all.extend(std::fs::read(path).unwrap()),
             }
         }
@@ -256,8 +264,37 @@ fn kept(server: &Server, monitored: &[u8]) -> Vec<u8> {
     all
 }
 
+/// A socket that passes all bytes on to the server, and keeps a copy.
+fn tapped(server: &Server) -> (ServerAddress, Arc<Mutex<Vec<u8>>>) {
+    let (path, behind) = (server.dir.path().join("tapped.sock"), server.socket());
+    let (listener, taken) = (UnixListener::bind(&path).unwrap(), Arc::<Mutex<Vec<u8>>>::default());
+    let copy = Arc::clone(&taken);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::UnixStream::connect(&behind).await.unwrap();
+            let ((from_client, to_client), (from_server, to_server)) =
+                (tokio::io::split(client), tokio::io::split(server));
+            tokio::spawn(tap(from_client, to_server, Arc::clone(&copy)));
+            tokio::spawn(tap(from_server, to_client, Arc::clone(&copy)));
+        }
+    });
+    (ServerAddress::Unix(path), taken)
+}
+
+async fn tap(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    copy: Arc<Mutex<Vec<u8>>>,
+) {
+    let mut bytes = vec![0; 4096];
+    while let Ok(read @ 1..) = from.read(&mut bytes).await {
+        copy.lock().unwrap().extend(&bytes[..read]);
+        to.write_all(&bytes[..read]).await.unwrap();
+    }
+}
+
 #[tokio::test]
-async fn nothing_of_a_token_is_in_the_files_of_the_server_or_on_its_monitor() {
+async fn nothing_of_a_token_is_in_the_files_of_the_server_on_its_monitor_or_on_the_wire() {
     let Some(server) = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
         return;
     };
@@ -266,8 +303,9 @@ async fn nothing_of_a_token_is_in_the_files_of_the_server_or_on_its_monitor() {
     monitor.get_mut().write_all(b"MONITOR\r\n").unwrap();
     let mut monitored = Vec::new();
     monitor.read_until(b'\n', &mut monitored).unwrap();
-    let options = StoreOptions { login: login(&server, "password-canary"), ..server.options() };
-    let (store, _) = store(options);
+    let (address, wire) = tapped(&server);
+    let login = login(&server, "password-canary");
+    let (store, _) = store(StoreOptions { login, ..patient(Servers::Standalone(address)) });
     let keys = crate::share::testing::sealing_keys();
     let token = crate::share::testing::canary_token();
     let token_name = name("canary-client");
@@ -287,10 +325,13 @@ async fn nothing_of_a_token_is_in_the_files_of_the_server_or_on_its_monitor() {
     while !monitored.windows(16).any(|window| window == b"the-last-command") {
         monitor.read_until(b'\n', &mut monitored).unwrap();
     }
-    let all = kept(&server, &monitored);
+    // The login is on the wire: on a socket of this machine, or within TLS.
+    let wire = String::from_utf8_lossy(&wire.lock().unwrap()).replace("password-canary", "");
+    let all = [kept(&server, &monitored), wire.into_bytes()].concat();
     let holds = |text: &str| all.windows(text.len()).any(|window| window == text.as_bytes());
     // It is looked for in the right place.
     assert!(holds(&token_name.token_key("bearer-proxy")) && holds("REDIS") && holds("EVALSHA"));
+    assert!(holds("HELLO\r\n"), "the wire is a part of it");
     for text in ["canary", "example"] {
         assert!(!holds(text), "{text}");
     }
@@ -300,16 +341,16 @@ async fn nothing_of_a_token_is_in_the_files_of_the_server_or_on_its_monitor() {
 async fn a_reply_without_end_ends_the_connection() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hostile.sock");
-    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let endless = [b"$100000000\r\n".to_vec(), vec![b'x'; 5 * 1024 * 1024]].concat();
             // It fails when the client has had enough.
-            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &endless).await;
-            let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await;
+            let _ = stream.write_all(&endless).await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
         }
     });
-    let address = super::ServerAddress::Unix(path);
+    let address = ServerAddress::Unix(path);
     let (store, _) = store(patient(Servers::Standalone(address)));
     let message = unreachable(store.acquire(&name("client"), ask("r1")).await);
     assert!(message.contains("more than 4 MiB without the end of a reply"), "{message}");
