@@ -182,7 +182,8 @@ impl<F: Fetch> Refresher<F> {
         if !self.may_request().await {
             return gate.return_call();
         }
-        let lease = self.sharing.keep_lease();
+        // Until the end of this function: the outcome is reported by the replica that leads.
+        let _lease = self.sharing.keep_lease();
         self.begin_handover().await;
         let now = Instant::now();
         self.schedule.record_call(now);
@@ -217,7 +218,6 @@ impl<F: Fetch> Refresher<F> {
         }
         self.end_handover();
         self.report(report).await;
-        drop(lease);
     }
 
     /// Closes the held token of a server that keeps one live token, and gives the requests in flight

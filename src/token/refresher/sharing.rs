@@ -132,7 +132,7 @@ mod alone {
 
     /// No other replica.
     #[derive(Default)]
-    pub(crate) struct Sharing;
+    pub(crate) struct Sharing(());
 
     /// The lease of no lead.
     pub(crate) struct NoLease;
