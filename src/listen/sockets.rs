@@ -11,6 +11,7 @@ use super::inherited;
 use super::listener::Listener;
 use super::settings::Listen;
 use super::unix_socket::{self, BACKLOG, SocketFile};
+#[cfg(target_os = "linux")]
 use crate::net::unix::StdUnixListener;
 
 /// A listener that is bound, before its sockets go to the workers.
