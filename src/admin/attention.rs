@@ -209,6 +209,11 @@ impl Points {
                 "ask the token server's owner for a longer life; if it states one, check expires_in under response",
             );
         }
+        #[cfg(feature = "redis")]
+        if let Some(trouble) = token.share.as_ref().and_then(|share| share.trouble.as_ref()) {
+            let what = format!("The token of {name} is not shared with other replicas: {trouble}.");
+            self.add(what, "run `bearer-proxy check --live`: it tests the store of shared tokens");
+        }
         if token.contended {
             let what =
                 format!("{name} is contended: upstreams refuse tokens that are still valid.");
@@ -470,6 +475,21 @@ mod tests {
         row(contended.clone(), &["bank is contended", "each instance a client id of its own"]);
         let own = TokenStatus { tokens_of_credential: 2, ..contended };
         row(own, &["has 2 tokens here", "tokens = \"union\""]);
+        #[cfg(feature = "redis")]
+        {
+            let share = crate::token::ShareStatus {
+                replica: "r1".into(),
+                owner: "r2".into(),
+                generation: 8,
+                trouble: Some("the store is not reachable".into()),
+            };
+            assert_eq!(
+                share.to_string(),
+                "held by r2, generation 8, this replica follows, without the store: the store is not reachable"
+            );
+            let alone = TokenStatus { share: Some(share), ..usable() };
+            row(alone, &["is not shared with other replicas", "check --live"]);
+        }
         row(token("bank"), &["need bank get 503: no usable token for no scopes."]);
         let with = |scope: &str| TokenStatus { scopes: vec![scope.into()], ..token("bank") };
         one(&[with("a"), with("b")], &none, &["need bank get 503: no usable token for a; b."]);

@@ -90,6 +90,16 @@ mod replicas {
             let Some(bearer) = self.bearer(&token.access_token, sent, life) else { return };
             let granted = token.scope.as_deref().and_then(|scope| ScopeSet::parse(scope).ok());
             let bearer = bearer.granting(granted).bound_to(identity).bound_to_key(prover);
+            // The server issued the held token again: it keeps its number, so that requests that wait for a newer one
+            // learn that there is none.
+            let same = self.writer.held().filter(|held| held.header() == bearer.header());
+            let bearer = match same {
+                Some(held) => {
+                    self.rejections.same_token_again(held.generation());
+                    bearer.numbered(held.generation())
+                }
+                None => bearer,
+            };
             let missing = self.missing_scopes(&bearer);
             self.schedule.renew_at(sent.mono + life.mul_f64(share), bearer.usable_until.mono);
             self.refresh_token = token.refresh_token;

@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
-use super::settings::WhenUnreachable;
+use super::settings::{EncryptionKey, ShareSettings, WhenUnreachable};
 use super::shared_store::{Keys, SharedStore, SharingRules};
 use crate::clock::{Moment, testing as clock};
+use crate::secret::{Reference, Store};
 use crate::sensitive::Sensitive;
 use crate::share::names::NameKey;
+use crate::share::redis_store::{ServerAddress, Servers, StoreOptions};
 use crate::share::sealing::SharingKeys;
 use crate::share::testing::ModelStore;
 use crate::telemetry::Registry;
@@ -394,4 +396,49 @@ async fn a_lazy_token_is_shared_while_it_is_used() {
     sleep(secs(200)).await;
     assert_eq!(replicas.tokens().len(), 0, "each has dropped it");
     assert_eq!((wait(1).await, replicas.calls()), (first, 1), "the store has it still");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_token_again_is_no_newer_one() {
+    let mut replicas = Replicas::new(100, false);
+    replicas.bank.set(Mood::SameToken(100));
+    (0..3).for_each(|_| replicas.start());
+    sleep(secs(94)).await;
+    let numbers = replicas.all.iter().map(|(_, _, reader)| {
+        reader.usable(Moment::now()).map(|guard| guard.finish().generation())
+    });
+    assert_eq!(numbers.collect::<Vec<_>>(), [Some(1); 3]);
+    assert_eq!(replicas.calls(), 2);
+    sleep(secs(10)).await;
+    assert_eq!(replicas.same_token().len(), 3);
+}
+
+#[tokio::test]
+async fn a_key_of_another_form_is_named_and_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        let mut options = std::fs::OpenOptions::new();
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let opened = options.write(true).create(true).truncate(true).open(&path);
+        std::io::Write::write_all(&mut opened.unwrap(), text.as_bytes()).unwrap();
+        Reference::File(path)
+    };
+    let settings = ShareSettings {
+        store: StoreOptions::new(Servers::Standalone(ServerAddress::Unix("/nowhere".into()))),
+        encryption: vec![EncryptionKey { id: "k".into(), key: file("seal", "AAEC") }],
+        name_key: file("names", NAMES),
+        when_unreachable: WhenUnreachable::LastLeader,
+        takeover_after: secs(30),
+        poll: secs(5),
+    };
+    let registry = Registry::new();
+    let secrets = Arc::new(Store::register(&registry).unwrap());
+    let store = ModelStore::new() as _;
+    let shared = SharedStore::register(store, settings, secrets, &registry).unwrap();
+    let error = shared.keys().await.err().unwrap().to_string();
+    assert!(error.starts_with("encryption of [share]: a key is 32 random bytes"), "{error}");
+    file("seal", SEAL);
+    assert!(shared.keys().await.is_ok());
 }
