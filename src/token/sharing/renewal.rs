@@ -35,6 +35,8 @@ const MIN_ASK_INTERVAL: Duration = Duration::from_millis(20);
 const ECHO_TIME: Duration = Duration::from_secs(1);
 /// Largest random delay of a replica that takes the renewal over without the store.
 const TAKEOVER_JITTER: Duration = Duration::from_secs(3);
+/// The time in which the last leader offers its token to a store that is back.
+const OFFER_TIME: Duration = Duration::from_secs(1);
 /// The life that is assumed before the first token.
 const FIRST_LIFE: Duration = Duration::from_secs(60);
 
@@ -198,13 +200,24 @@ impl SharedRenewal {
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             },
             changed = self.reached.changed() => match changed {
-                Ok(()) => {
-                    self.offers |= self.replica.generation() > 0;
-                    (self.ask_at, self.look_at) = (Instant::now(), Instant::now());
-                }
+                Ok(()) => self.on_reached_or_lost(),
                 Err(_) => std::future::pending().await,
             },
         }
+    }
+
+    fn on_reached_or_lost(&mut self) {
+        let now = Instant::now();
+        self.offers |= self.replica.generation() > 0;
+        // Back after a while, and maybe empty: the last leader offers its token before others ask for the lead.
+        let waits = *self.reached.borrow() && self.trouble.is_some() && !self.published_held();
+        self.ask_at = if waits { now + OFFER_TIME } else { now };
+        self.look_at = now;
+    }
+
+    /// Tells whether this replica published the held token.
+    fn published_held(&self) -> bool {
+        self.replica.generation() > 0 && self.replica.token_owner() == self.replica.id()
     }
 
     fn on_announced(&mut self, announcement: Announcement) {
@@ -496,9 +509,7 @@ impl SharedRenewal {
     /// Decides without the store whether this replica sends the token request.
     fn without_store(&mut self) -> Answer {
         let rules = &self.shared.rules;
-        let published_it =
-            self.replica.generation() > 0 && self.replica.token_owner() == self.replica.id();
-        if rules.when_unreachable == WhenUnreachable::Own || published_it {
+        if rules.when_unreachable == WhenUnreachable::Own || self.published_held() {
             return Answer::Request;
         }
         // Another replica may hold a live token, which this request would revoke.

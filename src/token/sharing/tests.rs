@@ -442,3 +442,19 @@ async fn a_key_of_another_form_is_named_and_read_again() {
     file("seal", SEAL);
     assert!(shared.keys().await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_back_gets_the_last_token_before_others_lead() {
+    let replicas = Replicas::started(3600, true, 3).await;
+    let leader = replicas.leader();
+    replicas.store.set_reached(false);
+    // All of them are due, and the last leader alone renews.
+    replicas.all.iter().for_each(|(manager, ..)| assert_eq!(manager.handle().refresh("bank"), 1));
+    sleep(secs(2)).await;
+    assert_eq!(replicas.calls(), 2);
+    replicas.store.lose();
+    replicas.store.set_reached(true);
+    sleep(secs(3)).await;
+    assert_eq!((replicas.calls(), replicas.same_token().len()), (2, 3));
+    assert_eq!((replicas.generations(), replicas.leader()), (vec![2; 3], leader));
+}
