@@ -76,7 +76,8 @@ impl Story {
         let redis = Redis::start(dir.path())?;
         let bank = Bank::start(Persona::Sqr, Duration::from_secs(600)).await.unwrap();
         bank.auth.set_quirk(Quirk::OneLiveToken);
-        bank.auth.set_latency(Duration::from_millis(30));
+        // Requests of other replicas that are under way get there meanwhile, also on a busy machine.
+        bank.auth.set_latency(Duration::from_millis(500));
         bank.api.set_latency(Duration::from_millis(20));
         bank.write_secrets(dir.path()).unwrap();
         let secret = |name: &str, text: &str| {

@@ -31,8 +31,9 @@ pub(in crate::token) const FOLLOW_TIME: Duration = Duration::from_secs(2);
 pub(in crate::token) const ANNOUNCE_TIME: Duration = Duration::from_millis(30);
 /// Least time between two questions to the store.
 const MIN_ASK_INTERVAL: Duration = Duration::from_millis(20);
-/// An announced handover within this time of an own one is its echo: the store allows one request a second.
-const ECHO_TIME: Duration = Duration::from_secs(1);
+/// An announced handover within this time of an own lead is its echo. It is shorter than the second between two
+/// requests that the store keeps to, so that the lead of another replica is heard.
+const ECHO_TIME: Duration = Duration::from_millis(500);
 /// Largest random delay of a replica that takes the renewal over without the store.
 const TAKEOVER_JITTER: Duration = Duration::from_secs(3);
 /// The time in which the last leader offers its token to a store that is back.

@@ -458,3 +458,23 @@ async fn a_store_that_is_back_gets_the_last_token_before_others_lead() {
     assert_eq!((replicas.calls(), replicas.same_token().len()), (2, 3));
     assert_eq!((replicas.generations(), replicas.leader()), (vec![2; 3], leader));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lead_that_follows_another_at_once_is_heard() {
+    let replicas = Replicas::started(3600, true, 3).await;
+    for renewal in 0..6 {
+        // The store's second may end sooner than that of a replica.
+        replicas.store.change(|token| token.not_before = 0);
+        replicas.all[renewal % 3].0.handle().refresh("bank");
+        let end = Instant::now() + ms(800);
+        while Instant::now() < end {
+            for (_, _, reader) in &replicas.all {
+                let guard = reader.wait_usable(Instant::now() + secs(2)).await.unwrap();
+                let live = replicas.bank.asked_with(guard.bearer().header());
+                assert_eq!(live, "bank: a", "a revoked token was sent");
+            }
+            sleep(ms(3)).await;
+        }
+    }
+    assert!(replicas.calls() >= 5, "{}", replicas.calls());
+}
