@@ -32,6 +32,7 @@ use crate::listen::descriptors::{self, RESERVED_DESCRIPTORS};
 use crate::net::poll::lacks_descriptor;
 use crate::net::unix::{UnixListener, UnixStream};
 use crate::server::{ShutdownPhase, StopSignal};
+use crate::task;
 use crate::telemetry::throttle::Throttle;
 use crate::telemetry::{Registry, metrics};
 use crate::token::TokenStatus;
@@ -124,10 +125,10 @@ impl Admin {
             match accepted {
                 Ok((stream, permit)) => {
                     let (admin, view, stop) = (Arc::clone(&self), view.clone(), stop.clone());
-                    connections.spawn(async move {
+                    connections.spawn(task::boxed(async move {
                         admin.connection(stream, view, stop).await;
                         drop(permit);
-                    });
+                    }));
                 }
                 Err(error) => self.recover(&error).await,
             }

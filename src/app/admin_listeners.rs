@@ -12,6 +12,7 @@ use crate::admin::settings::AdminSettings;
 use crate::listen::settings::Listen;
 use crate::listen::{AddressLock, BindError, Bound, BoundAddress, bind};
 use crate::server::{ShutdownPhase, StopSignal};
+use crate::task;
 
 /// Admin listeners that are bound, and not served yet.
 pub(super) struct BoundAdminListeners(Vec<(Listen, Bound)>);
@@ -106,7 +107,7 @@ impl AdminListeners {
         let serve = |listener| {
             let served =
                 Arc::clone(&self.admin).serve(listener, Arc::clone(&control), stop.clone());
-            tokio::spawn(async move {
+            task::spawn(async move {
                 if let Err(error) = served.await {
                     tracing::error!(%error, "an admin listener cannot be served");
                 }

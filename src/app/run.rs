@@ -26,6 +26,7 @@ use crate::clock::seconds;
 use crate::proxy::snapshot::SharedState;
 use crate::server::ShutdownPhase;
 use crate::server::settings::ShutdownSettings;
+use crate::task;
 use crate::telemetry::log::LogGuard;
 
 /// Time for requests in flight if the command has used up the drain timeout.
@@ -95,9 +96,9 @@ impl App {
         let environment = Environment::new(&self.config, self.listeners.addresses(), admin);
         self.health.start(workers.heartbeats());
         let mut background = JoinSet::new();
-        background.spawn(systemd::watchdog(workers.heartbeats()));
-        background.spawn(announcements::ready(pages));
-        background.spawn(announcements::dropped_lines(log.dropped()));
+        background.spawn(task::boxed(systemd::watchdog(workers.heartbeats())));
+        background.spawn(task::boxed(announcements::ready(pages)));
+        background.spawn(task::boxed(announcements::dropped_lines(log.dropped())));
         self.open_files.check(&self.config);
         announcements::cleartext(&self.config);
         announcements::password_grants(&self.config);

@@ -17,6 +17,7 @@ use crate::server::worker::{self, Heartbeat};
 use crate::server::{
     ConnectionLimit, HeadError, OnHeadError, WorkerCommand, WorkerHandle, WorkerListener,
 };
+use crate::task;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Interval at which idle upstream connections are pruned.
@@ -44,8 +45,8 @@ impl WorkerThreads {
             let make_service = move || {
                 let asked = shared.inspector.register();
                 let worker = Rc::new(WorkerState::new(shared));
-                tokio::task::spawn_local(prune(Rc::downgrade(&worker)));
-                tokio::task::spawn_local(report(asked, Rc::downgrade(&worker)));
+                task::spawn_local(prune(Rc::downgrade(&worker)));
+                task::spawn_local(report(asked, Rc::downgrade(&worker)));
                 stack(&worker)
             };
             worker::spawn(index, sockets, settings, limit, make_service, on_head_error, stop)

@@ -19,6 +19,7 @@ use super::setup::runtime;
 use crate::admin::settings::AdminSettings;
 use crate::config;
 use crate::listen::settings::Listen;
+use crate::task;
 
 /// Time for one question.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -137,7 +138,7 @@ where
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // The connection's own error is the request's error too.
-    let driver = tokio::spawn(connection);
+    let driver = task::spawn(async move { drop(connection.await) });
     let request = Request::get(path).header(HOST, "localhost").body(Empty::<Bytes>::new())?;
     let (head, body) = sender.send_request(request).await?.into_parts();
     let body =

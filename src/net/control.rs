@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use zeroize::Zeroizing;
 
 use super::connect::{ConnectError, ConnectFailureReason, ConnectReport, Connection, Connector};
+use crate::task;
 use crate::x509::diagnosis;
 
 /// Header lines of a response, in HTTP/1 and HTTP/2. Token servers behind gateways send some dozens.
@@ -86,7 +87,7 @@ async fn exchange(
             .await
             .map_err(CallError::Exchange)?;
         // The result is dropped: `send_request` reports a failure of the connection as its own.
-        let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
+        let driver = Driver(task::spawn(async move { drop(connection.await) }));
         let response = sender.send_request(request).await.map_err(CallError::of_head)?;
         // h2 bounds the bytes of the fields, but not their number.
         if response.headers().len() > MAX_HEADERS {
@@ -101,7 +102,7 @@ async fn exchange(
             .handshake(io)
             .await
             .map_err(CallError::Exchange)?;
-        let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
+        let driver = Driver(task::spawn(async move { drop(connection.await) }));
         let request = origin_form(request, connector);
         let response = sender.send_request(request).await.map_err(CallError::of_head)?;
         read(response, max_body_bytes, is_whole, driver).await?

@@ -9,7 +9,6 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::spawn_local;
 use tokio_util::task::TaskTracker;
 
 use super::client_stream::ClientStream;
@@ -30,6 +29,7 @@ use crate::listen::descriptors::{self, RESERVED_DESCRIPTORS};
 use crate::listen::peer::Peer;
 use crate::net::poll::lacks_descriptor;
 use crate::net::unix::{UnixListener, UnixStream};
+use crate::task::spawn_local;
 use crate::telemetry::throttle::Throttle;
 use crate::x509::diagnosis;
 

@@ -20,7 +20,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Builder;
-use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::keep_alive::KeepAlive;
@@ -34,6 +33,7 @@ use super::phase::{CloseReason, ConnectionPhase};
 use super::settings::ConnectionSettings;
 use super::shutdown::ShutdownPhase;
 use super::timer::CROWDED_IDLE;
+use crate::task::spawn_local;
 
 /// Bytes that a client may send of one request before we have read any.
 const STREAM_WINDOW: u32 = 256 * 1024;

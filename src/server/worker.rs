@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 use super::accept::Accept;
 use super::command::{WorkerCommand, WorkerListener};
@@ -16,6 +16,7 @@ use super::head_error::OnHeadError;
 use super::inbound::RequestService;
 use super::settings::ConnectionSettings;
 use super::shutdown::StopSignal;
+use crate::task::spawn_local;
 
 /// Threads for blocking work, which here is DNS alone.
 const BLOCKING_THREADS: usize = 4;

@@ -25,6 +25,7 @@ use super::status::TokenStatus;
 use super::token_cell::{Reader, channel};
 use crate::oauth::{RevokedToken, ScopeSet};
 use crate::secret::Store;
+use crate::task;
 
 /// Calls in flight to one token endpoint.
 const CALLS_PER_ENDPOINT: usize = 4;
@@ -134,7 +135,7 @@ impl<M: MakeFetch> TokenManager<M> {
         };
         self.handle.set(self.managed.iter().map(entry).collect());
         let (handle, metrics) = (self.handle.clone(), self.metrics.clone());
-        self.clock_watch.get_or_insert_with(|| tokio::spawn(watch_clocks(handle, metrics)));
+        self.clock_watch.get_or_insert_with(|| task::spawn(watch_clocks(handle, metrics)));
         readers
     }
 
@@ -180,7 +181,7 @@ impl<M: MakeFetch> TokenManager<M> {
         for managed in self.leaving.drain(..) {
             let Ok(retired) = managed.task.await else { continue };
             if revoke && managed.credential.revokes() {
-                revocations.spawn(revoke_tokens(managed.credential, retired));
+                revocations.spawn(task::boxed(revoke_tokens(managed.credential, retired)));
             }
         }
         let all = async { while revocations.join_next().await.is_some() {} };

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::error::{Forwarded, SendError, SendErrorKind};
@@ -27,6 +27,7 @@ use super::response_check::check_http1;
 use super::settings::Settings;
 use crate::body::{Body, BodyFilter, Filtered, PollFrame, is_last};
 use crate::net::connect::MaybeTlsStream;
+use crate::task::spawn_local;
 
 /// Bytes that hyper may read ahead of a response body, and keep of a request that the upstream does not
 /// read, beside the limit on heads. hyper's default is 408 KiB.

@@ -20,7 +20,6 @@ use http_body::Body as _;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, watch};
-use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::error::{Forwarded, SendError, SendErrorKind};
@@ -30,6 +29,7 @@ use super::response_check::check_http2;
 use super::settings::Settings;
 use crate::body::{Body, BodyError, BodyFilter, Filtered, PollFrame};
 use crate::net::connect::{ConnectError, MaybeTlsStream};
+use crate::task::spawn_local;
 
 /// Requests that share one connection at most, even if its server allows more.
 const MAX_STREAMS: usize = 64;

@@ -31,6 +31,7 @@ use crate::body::Body;
 use crate::clock::Moment;
 use crate::proxy::policy::settings::{AtTokenExpiry, UpgradePolicy};
 use crate::server::{ClientProbe, ConnectionInfo};
+use crate::task;
 use crate::token::Bearer;
 
 /// Longest time between two checks of a token's expiry, since the wall clock goes on during a suspend.
@@ -61,7 +62,7 @@ impl ClientUpgrade {
         let Self { policy, client, probe, connection, scope } = self;
         let upstream = hyper::upgrade::on(response);
         let bearer = bearer.filter(|_| policy.at_token_expiry == AtTokenExpiry::Close);
-        tokio::task::spawn_local(async move {
+        task::spawn_local(async move {
             // An error means that one of the two has closed its connection.
             if let (Ok(client), Ok(upstream)) = (client.await, upstream.await) {
                 let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
