@@ -48,6 +48,10 @@ pub const RAISE_IN_FLIGHT: &str =
 pub const UNDELIVERED: &str = "tell the owner of the app, which does not know what the upstream did; the log has each with \
      delivered=no or partly";
 
+/// The remedy for requests of unknown outcome.
+pub const FORWARDED_UNKNOWN: &str = "ask the API's owner what was booked before anything is sent again; the log has each with \
+     forwarded=unknown";
+
 /// One point that needs an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attention {
@@ -66,7 +70,7 @@ pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> 
     tokens.iter().for_each(|token| points.token(token, now));
     report.upstreams.iter().for_each(|upstream| points.upstream(upstream, now));
     report.routes.iter().for_each(|route| points.route(route, now));
-    points.undelivered(report);
+    points.unsettled(report);
     points.overload(report, now);
     points.sources(report);
     points.client_certificates(report);
@@ -318,8 +322,11 @@ impl Points {
         }
     }
 
-    fn undelivered(&mut self, report: &StatusReport) {
-        if let Some(words) = report.undelivered.words() {
+    fn unsettled(&mut self, report: &StatusReport) {
+        if let Some(words) = report.forwarded_unknown.unknown() {
+            self.add(format!("{words}."), FORWARDED_UNKNOWN);
+        }
+        if let Some(words) = report.undelivered.undelivered() {
             self.add(format!("{words}."), UNDELIVERED);
         }
     }
@@ -402,7 +409,7 @@ fn scopes(token: &TokenStatus) -> String {
 mod tests {
     use super::super::report::{
         ClientCertificateStatus, RateLimitReport, RefusalStatus, ReloadStatus, RouteFailures,
-        ScopeReport, SecretStatus, Undelivered, UndeliveredRequest, UpstreamError,
+        ScopeReport, SecretStatus, UnsafeRequest, UnsafeRequests, UpstreamError,
     };
     use super::*;
     use crate::admin::readiness::tests::token;
@@ -630,7 +637,7 @@ mod tests {
         one(&[], &files(Some(10), Some(100), 200), &["limit of open files is 100", "need 200"]);
         assert_eq!(told(&[], &files(Some(90), Some(100), 100)), Vec::<String>::new());
         assert_eq!(told(&[], &files(None, None, 100)), Vec::<String>::new());
-        let last = UndeliveredRequest {
+        let last = UnsafeRequest {
             at: at.clone(),
             method: "POST".into(),
             upstream: "api".into(),
@@ -639,19 +646,30 @@ mod tests {
             request_id: "R1".into(),
         };
         let undelivered = |last_hour| {
-            let undelivered = Undelivered { last_hour, last: Some(last.clone()) };
+            let undelivered = UnsafeRequests { last_hour, last: Some(last.clone()) };
             StatusReport { undelivered, ..StatusReport::default() }
         };
         let parts =
             ["to 2 unsafe requests in the last hour", "POST api.pay", "201, request_id R1."];
         one(&[], &undelivered(2), &parts);
         assert_eq!(told(&[], &undelivered(0)).len(), 0);
+        let forwarded_unknown = UnsafeRequests { last_hour: 1, last: Some(last.clone()) };
+        let report = StatusReport { forwarded_unknown, ..StatusReport::default() };
+        one(&[], &report, &["not known whether the upstream acted on 1 unsafe", "what was booked"]);
         let overloaded = |age| {
             let at = date(Moment::now().wall.checked_sub(Duration::from_secs(age)).unwrap());
             let (upstream, route) = ("api".into(), "pay".into());
             let (detail, request_id) = ("no room".into(), "R".into());
-            let refusal =
-                RefusalStatus { at, code: "overloaded", upstream, route, detail, request_id };
+            let refusal = RefusalStatus {
+                at,
+                code: "overloaded",
+                upstream,
+                route,
+                detail,
+                method: "POST".into(),
+                forwarded: "no",
+                request_id,
+            };
             StatusReport { refusals: vec![refusal], ..StatusReport::default() }
         };
         let parts =

@@ -35,7 +35,9 @@ pub struct StatusReport {
     /// The newest refusals first.
     pub refusals: Vec<RefusalStatus>,
     /// Answers that apps did not get.
-    pub undelivered: Undelivered,
+    pub undelivered: UnsafeRequests,
+    /// Requests with an unsafe method of which it is not known whether the upstream acted.
+    pub forwarded_unknown: UnsafeRequests,
     /// The last hour by minutes, the newest last.
     pub history: History,
 }
@@ -215,6 +217,8 @@ pub struct RouteStatus {
     /// Requests since the start with an unsafe method that the upstream answered, of which the app did not
     /// get the whole answer.
     pub undelivered: u64,
+    /// Requests since the start with an unsafe method of which it is not known whether the upstream acted.
+    pub forwarded_unknown: u64,
     /// The last failures in a row, of safe methods and of the others.
     pub failing: Vec<RouteFailures>,
     /// The last answer that says that the token lacks a scope, if no request of the route has succeeded since.
@@ -263,18 +267,18 @@ impl RouteFailures {
     }
 }
 
-/// Requests with an unsafe method that an upstream answered, of which the app did not get the whole answer.
+/// Requests with an unsafe method that somebody must follow up.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Undelivered {
+pub struct UnsafeRequests {
     /// Those of the last hour.
     pub last_hour: u64,
     /// The last of them, however long ago.
-    pub last: Option<UndeliveredRequest>,
+    pub last: Option<UnsafeRequest>,
 }
 
 /// One such request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct UndeliveredRequest {
+pub struct UnsafeRequest {
     /// When it ended, as RFC 3339.
     pub at: String,
     /// Its method.
@@ -283,25 +287,42 @@ pub struct UndeliveredRequest {
     pub upstream: String,
     /// The name of its route.
     pub route: String,
-    /// The status that the app did not get, or got without the whole answer.
+    /// The status of the answer, which the app may not have got.
     pub status: u16,
     /// Its id, as in the log.
     pub request_id: String,
 }
 
-impl Undelivered {
-    /// What happened in the last hour, as a sentence without a full stop; `None` if nothing did.
-    pub fn words(&self) -> Option<String> {
+impl UnsafeRequests {
+    /// The answers of the last hour that apps did not get, as a sentence without a full stop; `None` if there
+    /// are none.
+    pub fn undelivered(&self) -> Option<String> {
+        let (requests, last) = self.in_words()?;
+        Some(format!(
+            "Apps did not get the upstream's whole answer to {requests} in the last hour; the last: {last}"
+        ))
+    }
+
+    /// The requests of the last hour of unknown outcome, as a sentence without a full stop; `None` if there
+    /// are none.
+    pub fn unknown(&self) -> Option<String> {
+        let (requests, last) = self.in_words()?;
+        Some(format!(
+            "It is not known whether the upstream acted on {requests} of the last hour; the last: {last}"
+        ))
+    }
+
+    fn in_words(&self) -> Option<(String, String)> {
         let last = self.last.as_ref().filter(|_| self.last_hour > 0)?;
-        let UndeliveredRequest { at, method, upstream, route, status, request_id } = last;
+        let UnsafeRequest { at, method, upstream, route, status, request_id } = last;
         let requests = match self.last_hour {
             1 => "1 unsafe request".to_owned(),
             count => format!("{count} unsafe requests"),
         };
-        Some(format!(
-            "Apps did not get the upstream's whole answer to {requests} in the last hour; the last: {method} \
-             {upstream}.{route} at {at}, status {status}, request_id {request_id}"
-        ))
+        let last = format!(
+            "{method} {upstream}.{route} at {at}, status {status}, request_id {request_id}"
+        );
+        Some((requests, last))
     }
 }
 
@@ -318,6 +339,10 @@ pub struct RefusalStatus {
     pub route: String,
     /// The words of its problem document.
     pub detail: String,
+    /// Its method.
+    pub method: String,
+    /// Whether the upstream got it: `no`, `yes` or `unknown`.
+    pub forwarded: &'static str,
     /// Its id, as in the log.
     pub request_id: String,
 }

@@ -11,12 +11,12 @@ use super::open_files::OpenFilesNeed;
 use crate::admin::bundle::BundleParts;
 use crate::admin::report::{
     History, MAX_REQUESTS, MAX_ROUTES, RateLimitReport, RefusalStatus, ReloadStatus, RequestStatus,
-    RouteFailures, RouteStatus, ScopeReport, SecretStatus, StatusReport, Undelivered,
-    UndeliveredRequest, UpstreamError, UpstreamReport,
+    RouteFailures, RouteStatus, ScopeReport, SecretStatus, StatusReport, UnsafeRequest,
+    UnsafeRequests, UpstreamError, UpstreamReport,
 };
 use crate::clock::date;
 use crate::config;
-use crate::proxy::history::{HistorySnapshot, UndeliveredRecord};
+use crate::proxy::history::{HistorySnapshot, UnsafeRequestRecord};
 use crate::proxy::policy::plan::{Plan, UpstreamPlan};
 use crate::proxy::requests::{RequestInFlight, WorkerReport};
 use crate::proxy::snapshot::SharedState;
@@ -59,7 +59,7 @@ impl Reporter {
     pub(super) async fn report(&self) -> StatusReport {
         let workers = self.shared.inspector.report().await;
         let plan = self.shared.plan.load_full();
-        let HistorySnapshot { minutes, refusals, last_undelivered } =
+        let HistorySnapshot { minutes, refusals, last_undelivered, last_unknown } =
             self.shared.metrics.history().snapshot(Instant::now());
         let reload = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         StatusReport {
@@ -92,12 +92,18 @@ impl Reporter {
                     upstream: refusal.upstream,
                     route: refusal.route,
                     detail: refusal.detail,
+                    method: refusal.method.to_string(),
+                    forwarded: refusal.forwarded,
                     request_id: refusal.request_id,
                 })
                 .collect(),
-            undelivered: Undelivered {
+            undelivered: UnsafeRequests {
                 last_hour: minutes.iter().map(|minute| minute.undelivered).sum(),
-                last: last_undelivered.map(undelivered),
+                last: last_undelivered.map(unsafe_request),
+            },
+            forwarded_unknown: UnsafeRequests {
+                last_hour: minutes.iter().map(|minute| minute.unknown).sum(),
+                last: last_unknown.map(unsafe_request),
             },
             history: History {
                 requests: minutes.iter().map(|minute| minute.requests).collect(),
@@ -188,8 +194,8 @@ fn secret((source, state): (String, SourceState)) -> SecretStatus {
     }
 }
 
-fn undelivered(request: UndeliveredRecord) -> UndeliveredRequest {
-    UndeliveredRequest {
+fn unsafe_request(request: UnsafeRequestRecord) -> UnsafeRequest {
+    UnsafeRequest {
         at: date(request.at),
         method: request.method.to_string(),
         upstream: request.upstream,
@@ -229,6 +235,7 @@ fn routes(plan: &Plan) -> Vec<RouteStatus> {
                 requests: totals.requests,
                 errors: totals.errors,
                 undelivered: route.metrics.undelivered.get(),
+                forwarded_unknown: route.metrics.forwarded_unknown.get(),
                 mean_s: (totals.mean_s * 1e6).round() / 1e6,
                 failing: failing.into_iter().flatten().collect(),
                 insufficient_scope: route.metrics.route().lacking().map(scope_report),

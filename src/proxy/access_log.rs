@@ -299,7 +299,7 @@ impl Drop for AccessRecord {
             answer.code = Some(Code::CutByShutdown);
             answer.detail.get_or_insert_with(|| Code::CutByShutdown.title().into());
         }
-        self.count_undelivered(answer.status);
+        self.count_unsettled(answer.status);
         self.write(&answer);
     }
 }

@@ -1,5 +1,5 @@
-//! The last hour for operators without Prometheus: responses by the minute, the newest rejections, and
-//! the last answer that an app did not get. Its memory is bounded.
+//! The last hour for operators without Prometheus: responses by the minute, the newest rejections, the last
+//! answer that an app did not get, and the last request of unknown outcome. Its memory is bounded.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,8 @@ struct Inner {
     /// Finished minutes and the present one, the newest last.
     minutes: VecDeque<MinuteCount>,
     refusals: VecDeque<RefusalRecord>,
-    last_undelivered: Option<UndeliveredRecord>,
+    last_undelivered: Option<UnsafeRequestRecord>,
+    last_unknown: Option<UnsafeRequestRecord>,
     /// Begin and number of the refusals that are counted now, by their code.
     runs: BTreeMap<&'static str, (Instant, u64)>,
 }
@@ -39,12 +40,14 @@ pub struct MinuteCount {
     pub errors: u64,
     /// Answers of upstreams to unsafe requests that did not reach the app as a whole.
     pub undelivered: u64,
+    /// Unsafe requests of which it is not known whether the upstream acted on them.
+    pub unknown: u64,
 }
 
-/// A request with an unsafe method that the upstream answered, of which the app did not get the whole
-/// answer.
+/// A request with an unsafe method that somebody must follow up: the app did not get the upstream's whole
+/// answer, or it is not known whether the upstream acted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UndeliveredRecord {
+pub struct UnsafeRequestRecord {
     /// Time when it was known.
     pub at: SystemTime,
     /// The method.
@@ -53,7 +56,7 @@ pub struct UndeliveredRecord {
     pub upstream: String,
     /// The name of the route.
     pub route: String,
-    /// The status of the answer.
+    /// The status of the answer, whoever made it.
     pub status: u16,
     /// Its id, as in the log.
     pub request_id: String,
@@ -66,7 +69,9 @@ pub struct HistorySnapshot {
     /// The newest refusals first.
     pub refusals: Vec<RefusalRecord>,
     /// The last answer that an app did not get, however long ago.
-    pub last_undelivered: Option<UndeliveredRecord>,
+    pub last_undelivered: Option<UnsafeRequestRecord>,
+    /// The last request of which it is not known whether the upstream acted, however long ago.
+    pub last_unknown: Option<UnsafeRequestRecord>,
 }
 
 /// A request that was answered by bearer-proxy itself.
@@ -82,6 +87,10 @@ pub struct RefusalRecord {
     pub route: String,
     /// The words of its problem document.
     pub detail: String,
+    /// The method.
+    pub method: Method,
+    /// Whether the upstream got it: `no`, `yes` or `unknown`.
+    pub forwarded: &'static str,
     /// Its id, as in the log.
     pub request_id: String,
 }
@@ -94,6 +103,7 @@ impl Default for RequestHistory {
             minutes,
             refusals: VecDeque::new(),
             last_undelivered: None,
+            last_unknown: None,
             runs: BTreeMap::new(),
         })))
     }
@@ -133,13 +143,24 @@ impl RequestHistory {
 
     /// Counts an answer that an app did not get, and keeps it as the last one. Unlike the others here it
     /// waits for the lock, since each may be a payment of which the app does not know.
-    pub fn undelivered(&self, record: UndeliveredRecord) {
+    pub fn undelivered(&self, record: UnsafeRequestRecord) {
         let mut inner = self.lock();
         inner.advance(Instant::now());
         if let Some(present) = inner.minutes.back_mut() {
             present.undelivered += 1;
         }
         inner.last_undelivered = Some(record);
+    }
+
+    /// Counts a request of which it is not known whether the upstream acted, and keeps it as the last one. It
+    /// waits for the lock, as above.
+    pub fn unknown(&self, record: UnsafeRequestRecord) {
+        let mut inner = self.lock();
+        inner.advance(Instant::now());
+        if let Some(present) = inner.minutes.back_mut() {
+            present.unknown += 1;
+        }
+        inner.last_unknown = Some(record);
     }
 
     /// A copy of it.
@@ -150,6 +171,7 @@ impl RequestHistory {
             minutes: inner.minutes.iter().copied().collect(),
             refusals: inner.refusals.iter().cloned().collect(),
             last_undelivered: inner.last_undelivered.clone(),
+            last_unknown: inner.last_unknown.clone(),
         }
     }
 
@@ -187,7 +209,7 @@ mod tests {
         history.answered(Instant::now(), true);
         tokio::time::advance(Duration::from_secs(125)).await;
         history.answered(Instant::now(), false);
-        let count = |requests, errors| MinuteCount { requests, errors, undelivered: 0 };
+        let count = |requests, errors| MinuteCount { requests, errors, ..MinuteCount::default() };
         let minutes = history.snapshot(Instant::now()).minutes;
         assert_eq!(minutes, [count(2, 1), count(0, 0), count(1, 0)]);
         tokio::time::advance(Duration::from_secs(7200)).await;
@@ -196,9 +218,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_an_app_did_not_get_counts_for_an_hour_and_is_kept() {
+    async fn a_request_to_follow_up_counts_for_an_hour_and_is_kept() {
         let history = RequestHistory::default();
-        let record = |request_id: &str| UndeliveredRecord {
+        let record = |request_id: &str| UnsafeRequestRecord {
             at: SystemTime::now(),
             method: Method::POST,
             upstream: "bank".into(),
@@ -207,6 +229,7 @@ mod tests {
             request_id: request_id.into(),
         };
         history.undelivered(record("a"));
+        history.unknown(record("c"));
         tokio::time::advance(Duration::from_secs(120)).await;
         history.undelivered(record("b"));
         for (later, expected) in [(0, 2), (58 * 60, 1), (2 * 60, 0)] {
@@ -215,6 +238,9 @@ mod tests {
             let count: u64 = snapshot.minutes.iter().map(|minute| minute.undelivered).sum();
             assert_eq!(count, expected, "{later}");
             assert_eq!(snapshot.last_undelivered.unwrap().request_id, "b");
+            let count: u64 = snapshot.minutes.iter().map(|minute| minute.unknown).sum();
+            assert_eq!(count, u64::from(expected == 2), "{later}");
+            assert_eq!(snapshot.last_unknown.unwrap().request_id, "c");
         }
     }
 
@@ -227,6 +253,8 @@ mod tests {
             upstream: String::new(),
             route: String::new(),
             detail: String::new(),
+            method: Method::GET,
+            forwarded: "no",
             request_id: String::new(),
         };
         let runs =
@@ -252,6 +280,8 @@ mod tests {
                 upstream: String::new(),
                 route: String::new(),
                 detail: String::new(),
+                method: Method::GET,
+                forwarded: "no",
                 request_id: number.to_string(),
             });
         }

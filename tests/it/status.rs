@@ -181,6 +181,35 @@ async fn a_route_whose_payments_fail_is_told_although_reading_works() {
 }
 
 #[tokio::test]
+async fn a_payment_of_unknown_outcome_is_told_although_the_next_one_succeeds() {
+    let bank = raw_server().await;
+    let proxy: Fronted = in_front_of(&format!("http://{}", bank.addr), Extra::default()).await;
+    let request =
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: pay-8\r\nContent-Length: 0\r\n\r\n";
+    let mut app = client(proxy.addr).await;
+    app.send(request).await;
+    let mut serving = bank.accept().await;
+    serving.read_head().await;
+    drop(serving);
+    assert_eq!(app.read("POST").await.header("bearer-proxy-forwarded"), Some("unknown"));
+    app.send(request).await;
+    let mut serving = bank.accept().await;
+    serving.read_head().await;
+    serving.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(app.read("POST").await.status, 201);
+    let status = state(&proxy, |status| status["forwarded_unknown"]["last_hour"] == 1).await;
+    assert_eq!(status["forwarded_unknown"]["last"]["request_id"], "pay-8", "{status}");
+    assert_eq!(status["routes"][0]["forwarded_unknown"], 1);
+    assert_eq!(status["refusals"][0]["forwarded"], "unknown");
+    assert_eq!(status["refusals"][0]["method"], "POST");
+    let points = attention(&status);
+    assert_eq!(points.len(), 1, "{points:?}");
+    for part in ["acted on 1 unsafe request", "POST a.all at 2", "request_id pay-8."] {
+        assert!(points[0].contains(part), "{part}: {points:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_payment_whose_app_has_left_is_told_with_its_route_and_id() {
     let bank = raw_server().await;
     let proxy: Fronted = in_front_of(&format!("http://{}", bank.addr), Extra::default()).await;

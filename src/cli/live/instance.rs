@@ -7,8 +7,8 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::result::{CheckGroup, CheckResult};
-use crate::admin::attention::{RAISE_IN_FLIGHT, UNDELIVERED, failure_hint};
-use crate::admin::report::{REFUSALS_IN_A_ROW, RouteFailures, Undelivered};
+use crate::admin::attention::{FORWARDED_UNKNOWN, RAISE_IN_FLIGHT, UNDELIVERED, failure_hint};
+use crate::admin::report::{REFUSALS_IN_A_ROW, RouteFailures, UnsafeRequests};
 use crate::cli::running_instance::RunningInstance;
 use crate::proxy::code::Code;
 use crate::token::SLOW_CALL;
@@ -48,6 +48,7 @@ pub(super) fn group(running: &RunningInstance, checked: &Path) -> CheckGroup {
     }
     steps.extend(open_files(&status["open_files"]));
     steps.extend(overload(status));
+    steps.extend(forwarded_unknown(&status["forwarded_unknown"]));
     steps.extend(undelivered(&status["undelivered"]));
     CheckGroup { kind: "instance", name: running.address.clone(), url: None, steps }
 }
@@ -82,11 +83,17 @@ fn overload(status: &Value) -> Option<CheckResult> {
     Some(if is_now { step.failure() } else { step.warning() })
 }
 
+/// A warning if it is not known whether an upstream acted on unsafe requests of the last hour.
+fn forwarded_unknown(unknown: &Value) -> Option<CheckResult> {
+    let words = UnsafeRequests::deserialize(unknown).ok()?.unknown()?;
+    Some(CheckResult::ok("fate", words).warning().hint(FORWARDED_UNKNOWN))
+}
+
 /// A warning if apps did not get answers to unsafe requests in the last hour. Nothing of it can be mended in
 /// the instance, so that it is no failure.
 fn undelivered(undelivered: &Value) -> Option<CheckResult> {
     // An older instance does not tell.
-    let words = Undelivered::deserialize(undelivered).ok()?.words()?;
+    let words = UnsafeRequests::deserialize(undelivered).ok()?.undelivered()?;
     Some(CheckResult::ok("delivery", words).warning().hint(UNDELIVERED))
 }
 
@@ -455,6 +462,11 @@ mod tests {
         assert!(found(1).unwrap().1.contains("to 1 unsafe request in the last hour"));
         assert_eq!(found(0), None);
         assert_eq!(undelivered(&Value::Null), None);
+        let last = json!({ "at": "T", "method": "POST", "upstream": "bank", "route": "pay", "status": 504,
+            "request_id": "R" });
+        let unknown = forwarded_unknown(&json!({ "last_hour": 1, "last": last })).unwrap();
+        assert_eq!(unknown.outcome, CheckStatus::Warning);
+        assert!(unknown.found.contains("acted on 1 unsafe request"), "{}", unknown.found);
     }
 
     #[test]

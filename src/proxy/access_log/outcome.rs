@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{AccessRecord, AnswerRecord};
 use crate::body::Body;
 use crate::proxy::headers::challenge::{Challenge, RenewOn, challenged_scope, classify_challenge};
-use crate::proxy::history::{RefusalRecord, RequestHistory, UndeliveredRecord};
+use crate::proxy::history::{RefusalRecord, RequestHistory, UnsafeRequestRecord};
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::policy::plan::RoutePlan;
 use crate::proxy::problem::problem;
@@ -134,6 +134,8 @@ impl AccessRecord {
                 upstream: upstream.unwrap_or_default(),
                 route: route.map(|(_, route)| route.name.to_string()).unwrap_or_default(),
                 detail: rejection.detail.to_string(),
+                method: self.method.clone(),
+                forwarded: rejection.forwarded.as_str(),
                 request_id: self.id.as_str().to_owned(),
             }
         });
@@ -172,28 +174,38 @@ impl AccessRecord {
         if let Some((_, route)) = &self.route {
             let metrics = route.metrics.of_all();
             metrics.rejected(code);
-            self.note_failure(&Rejection::new(code, detail), metrics.history());
+            let rejection = Rejection::new(code, detail).forwarded(self.forwarded);
+            self.note_failure(&rejection, metrics.history());
             self.count_answer(route, code.status(), after, metrics.history());
         }
         AnswerRecord::rejection(code, detail.into(), after)
     }
 
-    /// Counts the request if its method is unsafe, the upstream answered, and the app did not get the whole
-    /// answer: then it may not know of a payment.
-    pub(super) fn count_undelivered(&self, status: StatusCode) {
+    /// Counts a request with an unsafe method that somebody must follow up: the upstream answered, and the app
+    /// did not get the whole answer, so that it may not know of a payment; or it is not known whether the
+    /// upstream acted.
+    pub(super) fn count_unsettled(&self, status: StatusCode) {
         let Some((upstream, route)) = &self.route else { return };
-        if is_safe(&self.method) || !self.is_undelivered() {
+        let is_unknown = self.forwarded == Forwarded::Unknown;
+        if is_safe(&self.method) || !(is_unknown || self.is_undelivered()) {
             return;
         }
-        route.metrics.undelivered.inc();
-        route.metrics.of_all().history().undelivered(UndeliveredRecord {
+        let history = route.metrics.of_all().history();
+        let record = UnsafeRequestRecord {
             at: SystemTime::now(),
             method: self.method.clone(),
             upstream: upstream.connection.name.to_string(),
             route: route.name.to_string(),
             status: status.as_u16(),
             request_id: self.id.as_str().to_owned(),
-        });
+        };
+        if is_unknown {
+            route.metrics.forwarded_unknown.inc();
+            history.unknown(record);
+        } else {
+            route.metrics.undelivered.inc();
+            history.undelivered(record);
+        }
     }
 
     /// Counts an answer of a route, whoever made it.

@@ -27,6 +27,7 @@ pub struct ProxyMetrics {
     upstream_errors: Counters,
     server_errors: Counters,
     undelivered: Counters,
+    forwarded_unknown: Counters,
     unauthorized: Counters,
     insufficient_scope: Counters,
     dpop_nonce_retries: Counters,
@@ -52,6 +53,8 @@ pub struct RouteMetrics {
     /// Requests with an unsafe method that the upstream answered, of which the app did not get the whole
     /// answer.
     pub undelivered: Counter,
+    /// Requests with an unsafe method of which it is not known whether the upstream acted.
+    pub forwarded_unknown: Counter,
     /// 401 responses of the upstream that concern the token, and 403 where `renew_on` lists it.
     pub unauthorized: Counter,
     /// Responses that say that the token lacks a scope.
@@ -168,6 +171,12 @@ impl ProxyMetrics {
                  answer.",
                 &["upstream", "route"],
             )?,
+            forwarded_unknown: counter(
+                "bearer_proxy_requests_forwarded_unknown_total",
+                "Requests with an unsafe method that were sent, or may have been, and of which it is not known whether \
+                 the upstream acted.",
+                &["upstream", "route"],
+            )?,
             unauthorized: counter(
                 "bearer_proxy_upstream_unauthorized_total",
                 "Requests that the upstream answered with 401, or with 403 where renew_on lists it. One that was sent \
@@ -235,6 +244,7 @@ impl ProxyMetrics {
             overhead: self.overhead.with_label_values(&[&**upstream]),
             server_errors: self.server_errors.with_label_values(&[&**upstream]),
             undelivered: self.undelivered.with_label_values(&[&**upstream, &**route]),
+            forwarded_unknown: self.forwarded_unknown.with_label_values(&[&**upstream, &**route]),
             unauthorized: self.unauthorized.with_label_values(&[&**upstream, &**route]),
             insufficient_scope: self.insufficient_scope.with_label_values(&[&**upstream, &**route]),
             authorization_seen: self.authorization_seen.with_label_values(&[&**upstream]),
