@@ -12,6 +12,8 @@ use super::{
     token_via, upstreams,
 };
 use crate::admin::settings::AdminSettings;
+#[cfg(not(all(feature = "redis", feature = "vault")))]
+use crate::diagnostics::Diagnostic;
 use crate::diagnostics::{Context, Section};
 use crate::proxy::policy::settings::ProxySettings;
 use crate::secret::StoreHttpSettings;
@@ -45,7 +47,9 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
         settings
     });
     #[cfg(not(feature = "redis"))]
-    share::written(&root).iter().for_each(share::refuse);
+    refuse_section(&root, "share", "this build cannot share tokens", "redis");
+    #[cfg(not(feature = "vault"))]
+    refuse_section(&root, "vault", "this build reads no secrets of Vault", "vault");
 
     let mut listeners = server.listeners;
     listeners.extend(upstreams.iter().flat_map(|upstream| upstream.listeners.iter().cloned()));
@@ -73,6 +77,15 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
         #[cfg(feature = "redis")]
         share,
     })
+}
+
+/// Refuses a section that this build cannot use.
+#[cfg(not(all(feature = "redis", feature = "vault")))]
+fn refuse_section(root: &Section<'_>, section: &str, title: &str, feature: &str) {
+    let Some(item) = root.item(section).filter(share::is_filled) else { return };
+    let hint = format!("take the container image, or build with  cargo build --features {feature}");
+    let label = format!("it lacks the feature `{feature}`");
+    item.fail_at_key(Diagnostic::error(title).label(label).hint(hint));
 }
 
 /// Resolves `[admin]` alone. Problems are in the context.

@@ -6,17 +6,12 @@ use crate::token::Credential;
 
 /// The section, if it is there and not empty.
 pub(super) fn written<'c>(root: &Section<'c>) -> Option<Item<'c>> {
-    let item = root.item("share")?;
-    item.section().is_some_and(|section| !section.entries().is_empty()).then_some(item)
+    root.item("share").filter(is_filled)
 }
 
-/// Refuses the section, which this build cannot use.
-#[cfg(not(feature = "redis"))]
-pub(super) fn refuse(item: &Item<'_>) {
-    let problem = Diagnostic::error("this build cannot share tokens")
-        .label("it lacks the feature `redis`")
-        .hint("take the container image, or build with  cargo build --features redis");
-    item.fail_at_key(problem);
+/// True for a table that says something.
+pub(super) fn is_filled(item: &Item<'_>) -> bool {
+    item.section().is_some_and(|section| !section.entries().is_empty())
 }
 
 /// Calls `check` with each credential that shares its tokens, and the place that says so.
