@@ -48,7 +48,7 @@ impl<F: Fetch> Refresher<F> {
             }
             let now = Instant::now();
             if let Some(opens) = self.gate.closed_until(now) {
-                self.schedule.block_until(opens);
+                self.on_gate_closed(opens);
             }
             if self.next_call().is_some_and(|next| next <= now) {
                 // Stopping drops a call in flight: its token would be of no use.
@@ -174,7 +174,7 @@ impl<F: Fetch> Refresher<F> {
         let now = Instant::now();
         // Checked again: the call of another token may have been refused while this one waited.
         if let Some(opens) = gate.closed_until(now) {
-            return self.schedule.block_until(opens);
+            return self.on_gate_closed(opens);
         }
         if let Err(free) = gate.take_call(now, self.credential.policy.budget) {
             return self.over_budget(now, free);
@@ -444,6 +444,23 @@ impl<F: Fetch> Refresher<F> {
             self.log.refresh_token_refused();
         }
         refused
+    }
+
+    /// No call is made before this time, because the server refused the credential's secret. Where another
+    /// token's call found that out, this token has no failure of its own to tell.
+    fn on_gate_closed(&mut self, opens: Instant) {
+        self.schedule.block_until(opens);
+        if self.reason != UnavailableReason::Pending || self.holds_usable() {
+            return;
+        }
+        let error = FetchError::SecretSuppressed;
+        self.reason = UnavailableReason::Failing(error.word());
+        self.update_status(|status| {
+            status.attempted = true;
+            status.failing_since.get_or_insert_with(SystemTime::now);
+            status.last_error = Some(error.word());
+            status.error_text = Some(error.to_string());
+        });
     }
 
     fn over_budget(&mut self, now: Instant, free: Instant) {

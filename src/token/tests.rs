@@ -106,6 +106,21 @@ async fn a_refused_token_that_is_given_again_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_tokens_of_a_refused_login_say_so() {
+    let mut story = Story::begin(Mood::Refuses, |_| {});
+    let credential = Arc::new(credential(RefreshPolicy::default()));
+    let readers = keep(&mut story.manager, &credential, &["a", "b"]);
+    for reader in &readers {
+        let absent = reader.wait_usable(Instant::now() + secs(2)).await.unwrap_err();
+        assert!(matches!(absent.reason, UnavailableReason::Failing(_)), "{absent}");
+    }
+    assert_eq!(story.server.calls(), 1, "one call finds it out");
+    for status in story.manager.handle().statuses() {
+        assert!(status.attempted && status.last_error.is_some(), "{status:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_login_is_counted_and_a_new_secret_is_tried() {
     let story = Story::begin(Mood::Refuses, |_| {});
     let absent = story.ask().await.unwrap_err();

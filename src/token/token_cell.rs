@@ -332,6 +332,11 @@ impl fmt::Display for TokenUnavailable {
                              see the log",
                         );
                     }
+                    "secret_refused" => {
+                        return f.write_str(
+                            "the token server has refused the client secret, so that it is not asked now",
+                        );
+                    }
                     "malformed" => "its answer holds no token that can be used",
                     // An error code of an RFC says it all.
                     code => code,
