@@ -119,12 +119,12 @@ pub fn failure_hint(code: &str) -> &'static str {
         "connect" => CHECK_LIVE,
         // It was answered, so that no request has forwarded=unknown.
         "upstream_status" => {
-            "ask the API's owner, with this time and the request_id of the log's lines; after a 5xx ask what was booked \
-             before anything is sent again"
+            "after a 5xx ask what was booked before anything is sent again, with this time and the request_id of the log's \
+             lines; after a 401 see whether client, scopes and audience of the token belong to this API"
         }
         _ => {
             "ask the API's owner, with this time and the request_id of the log's lines; for those with \
-             forwarded=unknown ask what was booked before they are sent again"
+             forwarded=unknown or delivered=partly ask what was booked before they are sent again"
         }
     }
 }
@@ -303,7 +303,7 @@ impl Points {
             let what =
                 format!("Upstream {upstream} says that the token of route {route} lacks {scope}.");
             let hint = format!(
-                "add it to scopes of {upstream}.{route}, and ask the provider to approve it"
+                "add to scopes of {upstream}.{route} what is not there yet, and ask the provider to approve all of it"
             );
             self.add(what, hint);
         }

@@ -21,6 +21,7 @@ pub(super) fn token_report(token: &TokenStatus, now: Moment) -> Value {
         "attempted": token.attempted,
         "state": token.state(now),
         "issued": token.last_success.map(date),
+        "usable_until": token.expires.and(token.usable_until).map(|until| date(until.wall)),
         "expires": token.expires.map(date),
         "refresh_due": token.refresh_due.map(date),
         "failing_since": token.failing_since.map(date),

@@ -182,7 +182,7 @@ pub enum CallError {
     #[error("{0}")]
     Connect(ConnectError),
     /// The call did not finish within this time.
-    #[error("no whole answer within {0:?}")]
+    #[error("no whole answer within {0:.1?}")]
     Timeout(Duration),
     /// The exchange failed after the connection was open.
     #[error("the exchange broke off: {error}{}", cause(.0), error = .0)]
@@ -435,7 +435,7 @@ mod tests {
     async fn one_deadline_covers_the_call() {
         let error = outcome(|_, _| Say::Silence, Duration::from_millis(50)).await.err().unwrap();
         assert_eq!(error.label(), "timeout");
-        assert_eq!(error.to_string(), "no whole answer within 50ms");
+        assert_eq!(error.to_string(), "no whole answer within 50.0ms");
     }
 
     #[tokio::test]

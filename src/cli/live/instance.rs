@@ -256,7 +256,7 @@ pub(super) fn routes(steps: &mut Vec<CheckResult>, status: &Value, upstream: &st
         if let Some(at) = text(lacking, "at").filter(|at| is_recent(at, &status["now"])) {
             let scope = text(lacking, "scope").unwrap_or_default();
             let found = format!("at {at} the token of route {name} lacked a scope: {scope}");
-            let hint = "add it to scopes of the route, and ask the API's owner to approve it";
+            let hint = "add to scopes of the route what is not there yet, and ask the API's owner to approve all of it";
             steps.push(CheckResult::failed("scopes", found.trim_end_matches(": ")).hint(hint));
         }
     }

@@ -160,7 +160,8 @@ fn token_row(token: &Value) -> Vec<String> {
         _ => "NOT USABLE".to_owned(),
     };
     let next = if token["usable"] == true { "renewal" } else { "next try" };
-    let facts = [("until", "expires"), (next, "refresh_due"), ("failing since", "failing_since")];
+    let facts =
+        [("until", "usable_until"), (next, "refresh_due"), ("failing since", "failing_since")];
     for (what, name) in facts {
         state += &word(name).map(|value| format!(", {what} {value}")).unwrap_or_default();
     }
@@ -252,7 +253,7 @@ mod tests {
             "last_rate_limit": { "at": "A", "until": "2026-01-01T00:02:00Z", "quota": "x-quota: 0" } });
         let token = |credential: &str, scopes: Value| {
             json!({ "credential": credential, "scopes": scopes, "usable": true,
-                "expires": "2026-01-01T01:00:00Z" })
+                "usable_until": "2026-01-01T01:00:00Z" })
         };
         let status = json!({ "version": "1", "ready": true, "pid": 7, "uptime_s": 130,
             "now": "2026-01-01T00:00:00Z", "config": "/etc/x.toml",

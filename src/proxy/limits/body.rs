@@ -16,7 +16,7 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, BoxError};
 
 /// The reason why a body ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl<O: BodyObserver, F> LimitedBody<O, F> {
         }
     }
 
-    fn fail(&self, error: LimitError, message: &'static str) -> BodyError {
+    fn fail(&self, error: LimitError, message: impl Into<BoxError>) -> BodyError {
         self.update_progress(|progress| progress.error = Some(error));
         let body_error = BodyError::new(message);
         self.observer.failed(&body_error);
@@ -189,7 +189,9 @@ where
                 // that a frame and the end of the timeout both lead to the next poll.
                 let sleep = || Box::pin(tokio::time::sleep(this.idle_timeout));
                 ready!(this.timer.get_or_insert_with(sleep).as_mut().poll(cx));
-                let error = this.fail(LimitError::Idle, "no byte of the body arrived in time");
+                let why =
+                    format!("no byte of it arrived within timeouts.idle, {:?}", this.idle_timeout);
+                let error = this.fail(LimitError::Idle, why);
                 Poll::Ready(Some(Err(error)))
             }
         }
