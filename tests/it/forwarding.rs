@@ -79,7 +79,10 @@ async fn foreign_hosts_and_web_pages_are_refused() {
     let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
     let mut app = client(proxy.addr).await;
     app.send(b"GET /qbank/v1/balances/42 HTTP/1.1\r\nhost: evil.example\r\n\r\n").await;
-    assert_eq!(app.read("GET").await.status, 421);
+    let answer = app.read("GET").await;
+    assert_eq!(answer.status, 421);
+    let told = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(told.contains("is addressed to ") && told.contains("allowed_hosts"), "{told}");
     let mut app = client(proxy.addr).await;
     let answer = app
         .request("GET", "/qbank/v1/balances/42", &[("origin", "https://evil.example")], b"")

@@ -78,13 +78,14 @@ pub(super) fn addressed_host<B>(
     listener: &ListenerPlan,
 ) -> Result<Option<Authority>, Rejection> {
     let bad = |detail: &'static str| Rejection::new(Code::BadRequest, detail);
-    let foreign = || {
-        Rejection::new(
-            Code::ForeignHost,
-            "the request is addressed to a host that this listener does not answer to; \
+    let foreign = |host: &Authority| {
+        let host = host.host();
+        let detail = format!(
+            "the request is addressed to {host}, to which this listener does not answer; \
              if an HTTP proxy variable points here, exclude localhost with NO_PROXY, \
-             and if apps use this name on purpose, add it to server.allowed_hosts",
-        )
+             and if apps use this name on purpose, add it to server.allowed_hosts"
+        );
+        Rejection::new(Code::ForeignHost, detail)
     };
     if *request.method() == Method::CONNECT {
         let detail = "CONNECT is not served: this is no forward proxy";
@@ -115,18 +116,18 @@ pub(super) fn addressed_host<B>(
             return Err(bad("a request needs exactly one Host header"));
         }
         (None, None) => return Err(bad("a request needs an authority")),
-        (Some(host), _) if is_http2 && !listener.hosts.allows(host) => return Err(foreign()),
+        (Some(host), _) if is_http2 && !listener.hosts.allows(host) => return Err(foreign(host)),
         // RFC 9113 section 8.3.1.
         (Some(host), Some(target)) if is_http2 && host != target => {
             return Err(bad("the Host header and :authority differ"));
         }
         _ => {}
     }
-    target
-        .or(host)
-        .filter(|authority| listener.hosts.allows(authority))
-        .map(Some)
-        .ok_or_else(foreign)
+    match target.or(host) {
+        Some(authority) if listener.hosts.allows(&authority) => Ok(Some(authority)),
+        Some(authority) => Err(foreign(&authority)),
+        None => Err(bad("a request needs an authority")),
+    }
 }
 
 /// Rejects requests of web pages. Localhost is not a boundary of trust: a browser lets any page of
