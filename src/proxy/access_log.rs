@@ -168,6 +168,12 @@ impl AccessRecord {
         }
     }
 
+    /// The words for a client that has gone before anything was sent.
+    pub fn left_unsent(&self) -> String {
+        let wait = self.waits_for.as_wait();
+        format!("the client closed its connection before the request was sent{wait}")
+    }
+
     /// Notes what the request waits for before it is sent.
     pub fn waits_for(&mut self, phase: RequestPhase) {
         self.waits_for = phase;

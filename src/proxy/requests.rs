@@ -64,6 +64,15 @@ impl RequestPhase {
             Self::Answering => "answering",
         }
     }
+
+    /// What the request waited for before it was sent, as the end of a sentence.
+    pub fn as_wait(self) -> &'static str {
+        match self {
+            Self::WaitingForToken => ", while it waited for a token",
+            Self::Connecting => ", while it waited for a connection to the upstream",
+            _ => "",
+        }
+    }
 }
 
 /// A request that can be listed.

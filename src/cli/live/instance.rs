@@ -172,7 +172,9 @@ fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
         return CheckResult::failed("token", found).hint(hint);
     }
     if token["attempted"] != true {
-        let found = format!("the first call of the instance at {address} has not ended{with}");
+        let found = format!(
+            "the instance at {address} has no token yet: its first call has not ended, or waits for that of another token of the credential{with}"
+        );
         return CheckResult::failed("token", found).hint("ask again in a few seconds");
     }
     let since = text(token, "failing_since").map(|at| format!(" since {at}")).unwrap_or_default();

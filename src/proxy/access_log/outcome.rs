@@ -162,23 +162,21 @@ impl AccessRecord {
         let code = if by_shutdown { Code::CutByShutdown } else { Code::ClientLeft };
         let detail = match (code, self.forwarded) {
             (Code::ClientLeft, Forwarded::Yes | Forwarded::Unknown) => {
-                "the client closed its connection while the upstream's answer was awaited"
+                "the client closed its connection while the upstream's answer was awaited".into()
             }
-            (Code::ClientLeft, Forwarded::No) => {
-                "the client closed its connection before the request was sent"
-            }
-            _ => code.title(),
+            (Code::ClientLeft, Forwarded::No) => self.left_unsent().into(),
+            _ => Cow::Borrowed(code.title()),
         };
         let after = self.started.elapsed();
         // Nothing is waited for before a route is found, so that a request without one is not dropped.
         if let Some((_, route)) = &self.route {
             let metrics = route.metrics.of_all();
             metrics.rejected(code);
-            let rejection = Rejection::new(code, detail).forwarded(self.forwarded);
+            let rejection = Rejection::new(code, detail.clone()).forwarded(self.forwarded);
             self.note_failure(&rejection, metrics.history());
             self.count_answer(route, code.status(), after, metrics.history());
         }
-        AnswerRecord::rejection(code, detail.into(), after)
+        AnswerRecord::rejection(code, detail, after)
     }
 
     /// Counts a request with an unsafe method that somebody must follow up: the upstream answered, and the app

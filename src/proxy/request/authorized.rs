@@ -286,7 +286,7 @@ impl Draft {
             LimitedBody::new(body, max, idle, (), |trailers| trailers).with_progress();
         let read = body.collect().await;
         let read = read.map_err(|_| {
-            incomplete_body(progress.get().error.unwrap_or(LimitError::Aborted), max)
+            incomplete_body(progress.get().error.unwrap_or(LimitError::Aborted), max, idle)
         })?;
         let whole = read.to_bytes();
         *self.inbound.request.body_mut() = Body::full(whole.clone());

@@ -201,7 +201,7 @@ impl Exchange {
                 // has only just come in, so that its client is taken to be there.
                 if (*waited || !is_safe) && self.client.has_left(is_safe).await {
                     connection.release();
-                    return Err(FailedTry { rejection: client_left(), may_repeat: false });
+                    return Err(FailedTry { rejection: self.client_left(), may_repeat: false });
                 }
                 if let Some(key) = bearer.and_then(|bearer| bearer.dpop())
                     && let Err(rejection) = self.attach_proof(key, request)
@@ -218,7 +218,7 @@ impl Exchange {
                 {
                     connection.release();
                     self.scope.record(AccessRecord::returned);
-                    return Err(FailedTry { rejection: client_left(), may_repeat: false });
+                    return Err(FailedTry { rejection: self.client_left(), may_repeat: false });
                 }
                 let sent = {
                     let sending = pin!(connection.send(std::mem::take(request)));
@@ -392,7 +392,7 @@ impl Exchange {
     ) -> FailedTry {
         let max_body = self.scope.plan().limits.max_request_body;
         let rejection = match (progress.and_then(|body| body.get().error), &error.kind) {
-            (Some(limit), _) => incomplete_body(limit, max_body),
+            (Some(limit), _) => incomplete_body(limit, max_body, self.upstream.body_idle_timeout),
             (None, SendErrorKind::Connect(error)) => not_connected(error),
             (None, SendErrorKind::Overloaded) => {
                 Rejection::new(Code::Overloaded, error.to_string())
@@ -414,6 +414,11 @@ impl Exchange {
         FailedTry { rejection: rejection.forwarded(error.forwarded), may_repeat }
     }
 
+    /// The rejection of a request whose client has gone, so that it is not sent.
+    fn client_left(&self) -> Rejection {
+        Rejection::new(Code::ClientLeft, self.scope.record(|record| record.left_unsent()))
+    }
+
     fn timed_out(&self) -> FailedTry {
         self.route.metrics.upstream_error(UpstreamErrorReason::Timeout);
         let detail = format!(
@@ -426,12 +431,12 @@ impl Exchange {
 }
 
 /// The rejection of a request whose body did not arrive whole.
-pub(super) fn incomplete_body(error: LimitError, max_body: u64) -> Rejection {
+pub(super) fn incomplete_body(error: LimitError, max_body: u64, idle: Duration) -> Rejection {
     match error {
         LimitError::TooLarge => Rejection::body_too_large(max_body),
         LimitError::Idle => Rejection::new(
             Code::RequestTimeout,
-            "no byte of the request's body arrived within timeouts.idle",
+            format!("the app sent no byte of the request's body for timeouts.idle, {idle:?}"),
         ),
         LimitError::Aborted => {
             Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
@@ -456,11 +461,6 @@ pub(super) fn no_token(unavailable: &TokenUnavailable) -> Rejection {
     };
     Rejection::new(code, format!("no usable token: {unavailable}"))
         .retry_after(unavailable.retry_after)
-}
-
-/// The rejection of a request whose client has gone, so that it is not sent.
-fn client_left() -> Rejection {
-    Rejection::new(Code::ClientLeft, "the client closed its connection before the request was sent")
 }
 
 /// The rejection of a request for which no connection could be made. The remedies of TLS and of a limit of
