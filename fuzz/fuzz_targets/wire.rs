@@ -141,8 +141,11 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request>
     let head: String = head.into_iter().map(char::from).collect();
     let mut lines = head.trim_end_matches("\r\n").split("\r\n");
     let line = lines.next().unwrap_or_default().to_owned();
-    let field = |line: &str| match line.split_once(": ") {
-        Some((name, value)) => (name.to_ascii_lowercase(), value.to_owned()),
+    // Without a space where the value is empty.
+    let field = |line: &str| match line.split_once(':') {
+        Some((name, value)) => {
+            (name.to_ascii_lowercase(), value.trim_start_matches(' ').to_owned())
+        }
         None => fail(&format!("a line that is no field: {line:?}")),
     };
     let request = Request { line, fields: lines.map(field).collect() };

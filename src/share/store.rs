@@ -95,6 +95,9 @@ pub enum StoreError {
     /// configuration helps.
     #[error("the store refused the operation: {0}")]
     Refused(String),
+    /// The token in the store cannot be used, and may be live.
+    #[error("the token in the store cannot be used: {0}")]
+    Unusable(String),
     /// The reply is none that the scripts give.
     #[error("the store's reply cannot be read")]
     Malformed,

@@ -153,6 +153,16 @@ impl Drop for LeaseGuard {
     }
 }
 
+/// The error for a token of other replicas that this one cannot open.
+fn unusable(reason: Unreadable, value: &StoredValue) -> StoreError {
+    let StoredValue { generation, owner, life_left, .. } = value;
+    let (reason, left) = (reason.label(), life_left.as_secs());
+    StoreError::Unusable(format!(
+        "generation {generation} of {owner} does not open ({reason}), and may be live for {left} s; \
+         do all replicas have the same keys in encryption, the same certificate and the same version?"
+    ))
+}
+
 impl SharedRenewal {
     /// The renewal of a token that this replica does not hold yet. Its id begins with the name of the host.
     pub(in crate::token) fn new(
@@ -373,7 +383,11 @@ impl SharedRenewal {
                     self.wait(wait, matches!(reply, AcquireReply::Wait(_)));
                     return Ok(Answer::Wait);
                 }
-                (Step::Keep(_), _) => match reply {
+                (Step::Keep(reason), _) => match reply {
+                    AcquireReply::Token(value) if self.may_be_live(reason) => {
+                        self.ends = self.ends.max(asked.mono + value.life_left);
+                        return Err(unusable(reason, &value));
+                    }
                     AcquireReply::Token(value) => known = Some((value.generation, value.owner)),
                     _ => break,
                 },
@@ -382,6 +396,12 @@ impl SharedRenewal {
         }
         self.wait(self.shared.rules.poll, false);
         Ok(Answer::Wait)
+    }
+
+    /// True if a token that does not open may be one that other replicas use, and that a request of this one
+    /// would revoke. Then it is left alone until it has ended, as if the store were away.
+    fn may_be_live(&self, reason: Unreadable) -> bool {
+        self.credential.policy.one_live_token && reason != Unreadable::Rollback
     }
 
     async fn acquire_look(

@@ -372,6 +372,24 @@ async fn values_that_do_not_open_are_never_used() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_with_another_key_revokes_no_live_token() {
+    let mut replicas = Replicas::started(600, true, 2).await;
+    replicas.start_with(&[("k", OTHER)]);
+    let before = replicas.same_token();
+    sleep(secs(400)).await;
+    assert_eq!((replicas.same_token(), replicas.calls()), (before, 1), "it makes no call");
+    let status = replicas.statuses().last().unwrap();
+    assert!(status.trouble.unwrap().contains("same keys in encryption"));
+    sleep(secs(3000)).await;
+    assert_eq!(replicas.same_token().len(), 2, "nor when the others renew");
+    // Where no other replica has a key for it, its end is waited for.
+    replicas.kill(0).await;
+    replicas.kill(0).await;
+    sleep(secs(640)).await;
+    assert_eq!(replicas.tokens().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_budget_counts_the_calls_of_all() {
     let mut replicas = Replicas::new(60, false);
     replicas.policy.budget = std::num::NonZeroU32::new(3);
