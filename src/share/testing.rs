@@ -197,6 +197,13 @@ impl ModelStore {
         *self.mute.lock().unwrap() = mute;
     }
 
+    /// Announces a handover on all channels, which no leader does.
+    pub fn announce_handover_of_nobody(&self) {
+        for channel in self.channels.lock().unwrap().values() {
+            let _ = channel.send(Announcement::HandingOver);
+        }
+    }
+
     /// Loses all tokens and states.
     pub fn lose(&self) {
         self.lock().clear();

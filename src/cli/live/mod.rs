@@ -58,7 +58,12 @@ pub fn check(config: &Config, notes: &Report, flags: &Check) -> anyhow::Result<E
         told(instance::group(running, &config.path))?;
     }
     for credential in &config.credentials {
-        told(runtime.block_on(check_credential(config, credential, running.as_ref())))?;
+        told(runtime.block_on(check_credential(
+            config,
+            credential,
+            running.as_ref(),
+            flags.fresh,
+        )))?;
     }
     #[cfg(feature = "redis")]
     if let Some(part) = runtime.block_on(share::check_share(config, scope_sets)) {
@@ -106,6 +111,7 @@ async fn check_credential(
     config: &Config,
     credential: &Arc<Credential>,
     running: Option<&RunningInstance>,
+    fresh: bool,
 ) -> CheckGroup {
     let mut steps = Vec::new();
     match &credential.source {
@@ -149,6 +155,13 @@ async fn check_credential(
         network::connect(&mut steps, probe::connector(credential, &endpoint).await).await;
     }
     let may_call = readable && !steps.iter().any(CheckResult::has_failed);
+    // A token of a server that keeps one: a request would revoke that of all replicas.
+    let shared = credential.policy.share && credential.policy.one_live_token;
+    if may_call && shared && !fresh && running.is_none() {
+        let found = "not asked for: replicas share it, and a request would revoke theirs; see the store below";
+        steps.push(CheckResult::ok("token", found).hint("--fresh asks for a new one all the same"));
+    }
+    let may_call = may_call && (fresh || !shared);
     let sets = scope_sets(config, credential);
     tokens::tokens(&mut steps, credential, &sets, running, may_call).await;
     let url = Some(credential.source.to_string());

@@ -27,6 +27,9 @@ use crate::token::fetch::ReplicaProof;
 
 /// Longest time for which requests wait because another replica hands over.
 pub(in crate::token) const FOLLOW_TIME: Duration = Duration::from_secs(2);
+/// Announced handovers that are followed without a new token between them, such as those of leaders that died,
+/// and the least interval of further ones. Whoever may publish on the channel could hold all requests otherwise.
+const HANDOVERS: (u32, Duration) = (3, Duration::from_secs(12));
 /// The time in which other replicas learn of a handover before the leader sends its token request.
 pub(in crate::token) const ANNOUNCE_TIME: Duration = Duration::from_millis(30);
 /// Least time between two questions to the store.
@@ -72,6 +75,8 @@ pub(in crate::token) struct SharedRenewal {
     handover_until: Option<Instant>,
     /// Set by the announcement of a handover that has not been taken yet.
     handover_announced: bool,
+    /// Handovers that were followed since the last new token, and the time of the last.
+    handovers: (u32, Instant),
     /// The end of the last lead.
     led_at: Option<Instant>,
     life: Duration,
@@ -189,6 +194,7 @@ impl SharedRenewal {
             blocked_until: None,
             handover_until: None,
             handover_announced: false,
+            handovers: (0, now),
             led_at: None,
             life: FIRST_LIFE,
             shared,
@@ -241,11 +247,21 @@ impl SharedRenewal {
             Announcement::Published(_) => self.handover_until = self.handover_until.map(|_| now),
             Announcement::HandingOver => {
                 let echo = self.led_at.is_some_and(|led| now < led + ECHO_TIME);
-                if self.credential.policy.one_live_token && !echo {
+                if self.credential.policy.one_live_token && !echo && self.follows_handover(now) {
                     self.handover_announced = true;
                 }
             }
         }
+    }
+
+    /// Counts an announced handover; false for one too many.
+    fn follows_handover(&mut self, now: Instant) -> bool {
+        let (count, last) = self.handovers;
+        let follows = count < HANDOVERS.0 || now >= last + HANDOVERS.1;
+        if follows {
+            self.handovers = (count + 1, now);
+        }
+        follows
     }
 
     /// Takes the announcement of a handover: then the held token is not used for at most [`FOLLOW_TIME`].
@@ -494,6 +510,7 @@ impl SharedRenewal {
         (self.published, self.offers, self.blocked_until) = (None, false, None);
         self.handover_until = self.handover_until.map(|_| Instant::now());
         (self.life, self.ends) = (life, sent.mono + life);
+        self.handovers.0 = 0;
         self.shared.metrics.adopted(&self.credential.name);
         let (owner, generation) = (value.owner.clone(), value.generation);
         AdoptedToken { token, sent, life, owner, generation }

@@ -372,6 +372,21 @@ async fn values_that_do_not_open_are_never_used() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn announcements_without_a_token_do_not_hold_requests_for_ever() {
+    let replicas = Replicas::started(3600, true, 2).await;
+    let mut held = 0;
+    for _ in 0..120 {
+        replicas.store.announce_handover_of_nobody();
+        sleep(secs(1)).await;
+        held += usize::from(replicas.tokens().len() < 2);
+    }
+    // Three times two seconds, and then two in twelve.
+    assert!((4..=40).contains(&held), "{held} of 120 s");
+    sleep(secs(15)).await;
+    assert_eq!(replicas.same_token().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_with_another_key_revokes_no_live_token() {
     let mut replicas = Replicas::started(600, true, 2).await;
     replicas.start_with(&[("k", OTHER)]);
