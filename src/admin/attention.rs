@@ -187,7 +187,7 @@ impl Points {
             self.add(format!("{name} is rate limited by its token server until {until}."), hint());
         } else if let Some(error) = token.error_text.as_deref().or(token.last_error) {
             let what = match token.last_error {
-                Some("secret_unreadable" | "client_certificate_unusable") => {
+                Some("secret_unreadable" | "client_certificate_unusable" | "store_unusable") => {
                     format!("No token of {name} can be requested: {error}.")
                 }
                 _ if token.token_url.is_empty() => {

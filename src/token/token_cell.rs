@@ -58,6 +58,9 @@ impl RefreshRequests {
     }
 }
 
+/// The word for a token that is not requested, because the store of shared tokens cannot be used.
+pub const STORE_UNUSABLE: &str = "store_unusable";
+
 /// The refresher's state for waiting requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CellState {
@@ -329,6 +332,12 @@ impl fmt::Display for TokenUnavailable {
                     "secret_unreadable" => {
                         return f.write_str(
                             "a secret of the credential cannot be read, so that the token endpoint was not asked; \
+                             see the log",
+                        );
+                    }
+                    STORE_UNUSABLE => {
+                        return f.write_str(
+                            "the store of shared tokens cannot be used, and another replica may hold a live token; \
                              see the log",
                         );
                     }

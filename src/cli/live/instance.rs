@@ -186,9 +186,9 @@ fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
     );
     let otherwise = match text(token, "last_error") {
         Some("token_budget") => "wait, or raise token_budget of the credential",
-        Some("secret_unreadable" | "client_certificate_unusable" | "settings") => {
-            "mend it here: the token server was not asked"
-        }
+        Some(
+            "secret_unreadable" | "client_certificate_unusable" | "store_unusable" | "settings",
+        ) => "mend it here: the token server was not asked",
         None => "ask again in a few seconds",
         Some(_) => "ask the token server's owner, with time and status",
     };

@@ -18,7 +18,7 @@ mod replicas {
     use crate::oauth::ScopeSet;
     use crate::token::schedule::MAX_BACKOFF_ON_DEMAND;
     use crate::token::sharing::renewal::{ANNOUNCE_TIME, AdoptedToken, Answer, SharedRenewal};
-    use crate::token::token_cell::UnavailableReason;
+    use crate::token::token_cell::{STORE_UNUSABLE, UnavailableReason};
 
     impl<F: Fetch> Refresher<F> {
         /// The same refresher, of a token that other replicas hold too.
@@ -69,13 +69,27 @@ mod replicas {
                     match answer {
                         Answer::Request => return true,
                         Answer::Adopt(token) => self.adopt(*token),
-                        Answer::Wait => {}
+                        Answer::Wait => self.waits_for_store(),
                     }
                 }
                 // Without its secret this replica must not lead: the others would wait for it.
                 Err(error) => self.on_failed(&error, None, began.elapsed()),
             }
             false
+        }
+
+        /// No token is requested, because the store cannot be used and another replica may hold a live one.
+        fn waits_for_store(&mut self) {
+            let trouble =
+                self.sharing.0.as_ref().and_then(|shared| shared.renewal.status().trouble);
+            let Some(trouble) = trouble.filter(|_| !self.holds_usable()) else { return };
+            self.reason = UnavailableReason::Failing(STORE_UNUSABLE);
+            self.update_status(|status| {
+                status.attempted = true;
+                status.failing_since.get_or_insert_with(SystemTime::now);
+                (status.last_error, status.error_text) = (Some(STORE_UNUSABLE), Some(trouble));
+                status.error_hint = None;
+            });
         }
 
         /// Uses the token of another replica.

@@ -395,6 +395,8 @@ async fn a_replica_with_another_key_revokes_no_live_token() {
     assert_eq!((replicas.same_token(), replicas.calls()), (before, 1), "it makes no call");
     let status = replicas.statuses().last().unwrap();
     assert!(status.trouble.unwrap().contains("same keys in encryption"));
+    let absent = replicas.all[2].2.wait_usable(Instant::now() + secs(2)).await.unwrap_err();
+    assert!(absent.to_string().contains("store of shared tokens"), "{absent}");
     sleep(secs(3000)).await;
     assert_eq!(replicas.same_token().len(), 2, "nor when the others renew");
     // Where no other replica has a key for it, its end is waited for.
