@@ -23,7 +23,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use super::exchange::{Exchange, Sent, incomplete_body, missing_scopes, no_token};
+use super::exchange::{Exchange, Sent, incomplete_body};
 use super::received::Received;
 use super::retry::{Replay, Retries, may_repeat};
 use super::routed::Routed;
@@ -239,17 +239,10 @@ impl Draft {
             Some(token) => token,
             None => {
                 *waited = true;
-                self.exchange
-                    .scope
-                    .record(|record| record.waits_for(RequestPhase::WaitingForToken));
-                let found = Box::pin(reader.wait_usable(Instant::now() + route.token_wait)).await;
-                self.exchange.scope.record(|record| record.wait_ended(Instant::now()));
-                found.map_err(|unavailable| no_token(&unavailable))?
+                Box::pin(self.exchange.wait_for_token(reader)).await?
             }
         };
-        if let Some(scopes) = route.lacking(&token) {
-            return Err(missing_scopes(&scopes));
-        }
+        self.exchange.refuse_missing_scopes(&token)?;
         debug_assert!(upstream.incoming_authorization != IncomingAuthorization::Keep);
         token.attach(headers);
         Ok(Some(token))

@@ -27,7 +27,7 @@ use crate::proxy::requests::RequestPhase;
 use crate::server::ClientProbe;
 use crate::telemetry::log::BeginLog;
 use crate::token::dpop::BoundKey;
-use crate::token::{Bearer, TokenGuard, TokenUnavailable, UnavailableReason};
+use crate::token::{Bearer, Reader, TokenGuard, TokenUnavailable, UnavailableReason};
 use crate::upstream::{
     Forwarded, Reuse, SendError, SendErrorKind, SendFailure, SendRequest, Transport,
     UpstreamResponse,
@@ -268,17 +268,28 @@ impl Exchange {
     ) -> Result<(), FailedTry> {
         let (Some(reader), Some(old)) = (&self.route.token, token.take()) else { return Ok(()) };
         drop(old);
-        self.scope.record(|record| record.waits_for(RequestPhase::WaitingForToken));
-        let found = reader.wait_usable(Instant::now() + self.route.token_wait).await;
-        self.scope.record(|record| record.wait_ended(Instant::now()));
         let unsent = |rejection| FailedTry { rejection, may_repeat: false };
-        let new = found.map_err(|unavailable| unsent(no_token(&unavailable)))?;
-        if let Some(scopes) = self.route.lacking(&new) {
-            return Err(unsent(missing_scopes(&scopes)));
-        }
+        let new = self.wait_for_token(reader).await.map_err(unsent)?;
+        self.refuse_missing_scopes(&new).map_err(unsent)?;
         new.attach(request.headers_mut());
         *token = Some(new);
         Ok(())
+    }
+
+    /// Waits for a usable token, at most for `timeouts.wait`.
+    pub(super) async fn wait_for_token(&self, reader: &Reader) -> Result<TokenGuard, Rejection> {
+        self.scope.record(|record| record.waits_for(RequestPhase::WaitingForToken));
+        let found = reader.wait_usable(Instant::now() + self.route.token_wait).await;
+        self.scope.record(|record| record.wait_ended(Instant::now()));
+        found.map_err(|unavailable| no_token(&unavailable))
+    }
+
+    /// Rejects a token without the scopes of the route, where `missing_scopes` says so.
+    pub(super) fn refuse_missing_scopes(&self, token: &Bearer) -> Result<(), Rejection> {
+        match self.route.lacking(token) {
+            Some(scopes) => Err(missing_scopes(&scopes)),
+            None => Ok(()),
+        }
     }
 
     /// Attaches a new proof for this try: an upstream refuses one that it has seen.
@@ -445,14 +456,14 @@ pub(super) fn incomplete_body(error: LimitError, max_body: u64, idle: Duration) 
 }
 
 /// The rejection for scopes that the token lacks. They can change only with the next token.
-pub(super) fn missing_scopes(scopes: &str) -> Rejection {
+fn missing_scopes(scopes: &str) -> Rejection {
     let detail =
         format!("the token server has not granted: {scopes}; missing_scopes is \"refuse\"");
     Rejection::new(Code::TokenUnavailable, detail).retry_after(Duration::from_secs(30))
 }
 
 /// The rejection for a token that is not there.
-pub(super) fn no_token(unavailable: &TokenUnavailable) -> Rejection {
+fn no_token(unavailable: &TokenUnavailable) -> Rejection {
     let code = match unavailable.reason {
         UnavailableReason::BudgetSpent => Code::TokenBudget,
         UnavailableReason::Pending
