@@ -1,6 +1,7 @@
 //! The client certificate of a credential by reference, and the binding of its tokens to it.
 
-use crate::diagnostics::{Diagnostic, Item, Section};
+use super::missing_feature;
+use crate::diagnostics::{Item, Section};
 use crate::secret::{self, Reference};
 use crate::token::credential::{Binding, CertificateSource};
 
@@ -46,11 +47,7 @@ pub(super) fn certificate_source(
 /// Refuses a container if this build cannot open one.
 pub(super) fn needs_pkcs12(container: &Item<'_>) {
     if let Some(feature) = secret::missing_feature("pkcs12") {
-        let problem = Diagnostic::error("this build cannot open PKCS#12 containers");
-        let hint =
-            format!("take the container image, or build with  cargo build --features {feature}");
-        let label = format!("it lacks the feature `{feature}`");
-        container.fail_at_key(problem.label(label).hint(hint));
+        missing_feature::refuse(container, "this build cannot open PKCS#12 containers", feature);
     }
 }
 

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(not(all(feature = "redis", feature = "vault")))]
+use super::missing_feature;
 use super::model::Config;
 #[cfg(feature = "vault")]
 use super::vault;
@@ -12,8 +14,6 @@ use super::{
     token_via, upstreams,
 };
 use crate::admin::settings::AdminSettings;
-#[cfg(not(all(feature = "redis", feature = "vault")))]
-use crate::diagnostics::Diagnostic;
 use crate::diagnostics::{Context, Section};
 use crate::proxy::policy::settings::ProxySettings;
 use crate::secret::StoreHttpSettings;
@@ -83,9 +83,7 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
 #[cfg(not(all(feature = "redis", feature = "vault")))]
 fn refuse_section(root: &Section<'_>, section: &str, title: &str, feature: &str) {
     let Some(item) = root.item(section).filter(share::is_filled) else { return };
-    let hint = format!("take the container image, or build with  cargo build --features {feature}");
-    let label = format!("it lacks the feature `{feature}`");
-    item.fail_at_key(Diagnostic::error(title).label(label).hint(hint));
+    missing_feature::refuse(&item, title, feature);
 }
 
 /// Resolves `[admin]` alone. Problems are in the context.

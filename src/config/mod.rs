@@ -19,6 +19,7 @@ mod grant;
 mod listen;
 mod load;
 mod log;
+mod missing_feature;
 pub mod model;
 mod name;
 mod references;

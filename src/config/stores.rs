@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::missing_feature;
 use super::name::{ROTATE, secret_name};
 use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::net::Origin;
@@ -163,9 +164,11 @@ fn built(place: &Item<'_>, reference: Reference) -> Option<Reference> {
 }
 
 fn refuse(place: &Item<'_>, kind: &str, feature: &str) {
-    let problem = Diagnostic::error(format!("this build cannot read secrets from `{kind}`"));
-    let hint = format!("take the container image, or build with  cargo build --features {feature}");
-    place.fail_at_key(problem.label(format!("it lacks the feature `{feature}`")).hint(hint));
+    missing_feature::refuse(
+        place,
+        format!("this build cannot read secrets from `{kind}`"),
+        feature,
+    );
 }
 
 /// The table of a store. Unknown keys of it are masked: they may be the secret.

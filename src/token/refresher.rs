@@ -454,12 +454,17 @@ impl<F: Fetch> Refresher<F> {
             return;
         }
         let error = FetchError::SecretSuppressed;
-        self.reason = UnavailableReason::Failing(error.word());
+        self.not_asked(error.word(), error.to_string());
+    }
+
+    /// Notes why no call is made for a token that requests may wait for.
+    fn not_asked(&mut self, word: &'static str, text: String) {
+        self.reason = UnavailableReason::Failing(word);
         self.update_status(|status| {
             status.attempted = true;
             status.failing_since.get_or_insert_with(SystemTime::now);
-            status.last_error = Some(error.word());
-            status.error_text = Some(error.to_string());
+            (status.last_error, status.error_text) = (Some(word), Some(text));
+            status.error_hint = None;
         });
     }
 

@@ -83,13 +83,7 @@ mod replicas {
             let trouble =
                 self.sharing.0.as_ref().and_then(|shared| shared.renewal.status().trouble);
             let Some(trouble) = trouble.filter(|_| !self.holds_usable()) else { return };
-            self.reason = UnavailableReason::Failing(STORE_UNUSABLE);
-            self.update_status(|status| {
-                status.attempted = true;
-                status.failing_since.get_or_insert_with(SystemTime::now);
-                (status.last_error, status.error_text) = (Some(STORE_UNUSABLE), Some(trouble));
-                status.error_hint = None;
-            });
+            self.not_asked(STORE_UNUSABLE, trouble);
         }
 
         /// Uses the token of another replica.
