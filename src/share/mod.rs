@@ -13,6 +13,7 @@ pub mod protocol;
 pub mod redis_store;
 pub mod sealing;
 pub mod shared_token;
+pub mod state;
 pub mod store;
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use proptest::prelude::*;
 use super::protocol::{
     ACQUIRE, AcquireReply, FAIL, PUBLISH, PublishReply, RENEW, Replica, Step, StoredValue,
 };
-use super::testing::{Acquire, StoreModel};
+use super::state::TokenState;
+use super::store::Acquire;
 
 const REPLICAS: usize = 3;
-const LEASE: u64 = 2000;
-const LIFE: u64 = 20_000;
+const LEASE: Duration = Duration::from_secs(2);
+const LIFE: Duration = Duration::from_secs(20);
 const BUDGET: u64 = 30;
 
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +55,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// The replicas, the epochs that they lead, and the store.
 struct World {
-    store: StoreModel,
+    store: TokenState,
     replicas: Vec<Replica>,
     leads: [Option<u64>; REPLICAS],
     secrets: [u32; REPLICAS],
@@ -64,7 +65,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let replicas = (0..REPLICAS).map(|number| Replica::new(format!("r{number}"))).collect();
-        let (store, leads, secrets) = (StoreModel::default(), [None; REPLICAS], [0; REPLICAS]);
+        let (store, leads, secrets) = (TokenState::default(), [None; REPLICAS], [0; REPLICAS]);
         Self { store, replicas, leads, secrets, now: 1_800_000_000_000 }
     }
 
@@ -98,7 +99,7 @@ impl World {
             Event::Failed(one, refused) => {
                 if self.leads[one].take().is_some() {
                     let (id, secret) = (self.replicas[one].id(), self.secrets[one].to_string());
-                    self.store.fail(now, id, 5000, refused.then_some(&secret));
+                    self.store.fail(now, id, Duration::from_secs(5), refused.then_some(&secret));
                 }
             }
             Event::Rotate(one) => self.secrets[one] += 1,
@@ -107,7 +108,7 @@ impl World {
                 self.leads[one] = None;
             }
             Event::Pass(time) => self.now += time,
-            Event::Lose => self.store = StoreModel::default(),
+            Event::Lose => self.store = TokenState::default(),
         }
         if !matches!(event, Event::Lose) {
             prop_assert!(self.store.generation >= generation, "the generation of the store fell");
@@ -126,11 +127,10 @@ impl World {
         let secret = self.secrets[one].to_string();
         let replica = &mut self.replicas[one];
         let asked = Acquire {
-            replica: replica.id(),
+            owner: replica.id(),
             generation: replica.generation(),
             token_owner: replica.token_owner(),
-            lease: LEASE,
-            lead,
+            lead: lead.then_some(LEASE),
             secret: &secret,
             budget: BUDGET,
         };
@@ -309,7 +309,7 @@ fn the_scripts_do_what_their_model_does() {
         eprintln!("SKIPPED: redis-server is not installed; the scripts were not run");
         return;
     };
-    let (mut server, mut model) = (server.connect(), StoreModel::default());
+    let (mut server, mut model) = (server.connect(), TokenState::default());
     let mut random = fastrand::Rng::with_seed(6749);
     let mut seen = std::collections::BTreeSet::new();
     for round in 0..3000 {
@@ -317,20 +317,19 @@ fn the_scripts_do_what_their_model_does() {
         let near =
             |random: &mut fastrand::Rng, middle: u64| (middle + random.u64(..4)).saturating_sub(2);
         let epoch = near(&mut random, model.epoch);
-        let lease = random.u64(1..4);
-        let texts = (epoch.to_string(), lease.to_string());
+        let lease = Duration::from_millis(random.u64(1..4));
+        let texts = (epoch.to_string(), lease.as_millis().to_string());
         match random.u32(..8) {
             0..4 => {
                 let asked = Acquire {
-                    replica,
+                    owner: replica,
                     generation: near(&mut random, model.generation),
                     token_owner: ["r1", "r2"][random.usize(..2)],
-                    lease,
-                    lead: random.u32(..4) > 0,
+                    lead: (random.u32(..4) > 0).then_some(lease),
                     secret: ["a", "b"][random.usize(..2)],
                     budget: [0, 100_000][random.usize(..2)],
                 };
-                let word = if asked.lead { "lead" } else { "look" };
+                let word = if asked.lead.is_some() { "lead" } else { "look" };
                 let generation = asked.generation.to_string();
                 let budget = asked.budget.to_string();
                 let arguments = [
@@ -362,7 +361,8 @@ fn the_scripts_do_what_their_model_does() {
                 let reply =
                     eval(&mut server, PUBLISH, &[replica, &texts.0, &sealed, "600000", "c"]);
                 let now = reply[1].number();
-                let expected = model.publish(now, replica, epoch, sealed.as_bytes(), 600_000);
+                let expected =
+                    model.publish(now, replica, epoch, sealed.as_bytes(), Duration::from_secs(600));
                 // The least interval between two calls passes at once, or this took an hour.
                 model.not_before = now;
                 eval(
@@ -379,10 +379,11 @@ fn the_scripts_do_what_their_model_does() {
             }
             _ => {
                 let refused = ["", "a", "b"][random.usize(..3)];
-                let wait = random.u64(..4).to_string();
-                let reply = eval(&mut server, FAIL, &[replica, &wait, refused]);
+                let wait = Duration::from_millis(random.u64(..4));
+                let reply =
+                    eval(&mut server, FAIL, &[replica, &wait.as_millis().to_string(), refused]);
                 let reason = Some(refused).filter(|refused| !refused.is_empty());
-                let failed = model.fail(reply[1].number(), replica, wait.parse().unwrap(), reason);
+                let failed = model.fail(reply[1].number(), replica, wait, reason);
                 seen.insert(reply[0].text());
                 assert_eq!(reply[0].text() == "failed", failed, "{round}");
             }
