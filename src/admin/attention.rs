@@ -52,6 +52,10 @@ pub const UNDELIVERED: &str = "tell the owner of the app, which does not know wh
 pub const FORWARDED_UNKNOWN: &str = "ask the API's owner what was booked before anything is sent again; the log has each with \
      forwarded=unknown";
 
+/// The remedy for an upstream that does not accept the tokens.
+pub const NOT_ACCEPTED: &str =
+    "it does not accept the tokens: do token_url, client, scopes and audience belong to this API?";
+
 /// One point that needs an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attention {
@@ -112,20 +116,41 @@ pub fn token_hint(token: &TokenStatus) -> Option<String> {
     (!token.missing_scopes.is_empty()).then(|| NOT_GRANTED.into())
 }
 
-/// The remedy for failed exchanges with an upstream, by their code.
-pub fn failure_hint(code: &str) -> &'static str {
-    match code {
+/// The remedy for failed exchanges with an upstream, by the code and the fate of the last, and the status of
+/// an answer that is a failure.
+pub fn failure_hint(code: &str, forwarded: &str, status: Option<u16>) -> &'static str {
+    match (code, forwarded) {
         // Nothing was sent.
-        "connect" => CHECK_LIVE,
-        // It was answered, so that no request has forwarded=unknown.
-        "upstream_status" => {
-            "after a 5xx ask what was booked before anything is sent again, with this time and the request_id of the log's \
-             lines; after a 401 see whether client, scopes and audience of the token belong to this API"
+        ("connect", _) => CHECK_LIVE,
+        ("upstream_status", _) if status == Some(401) => NOT_ACCEPTED,
+        ("upstream_status", _) => {
+            "ask the API's owner what was booked before anything is sent again, with this time and the request_id \
+             of the log's lines"
+        }
+        (_, "yes") => {
+            "the upstream has answered, and the app lacks the rest of the answer: ask the API's owner what was \
+             booked before anything is sent again, with the request_id of the log's lines with delivered=partly or no"
+        }
+        (_, "no") => {
+            "the upstream has acted on none of it; ask the API's owner, with this time and the request_id of the \
+             log's lines"
         }
         _ => {
-            "ask the API's owner, with this time and the request_id of the log's lines; for those with \
-             forwarded=unknown or delivered=partly ask what was booked before they are sent again"
+            "ask the API's owner what was booked before anything is sent again, with this time and the request_id \
+             of the log's lines with forwarded=unknown"
         }
+    }
+}
+
+/// The remedy for a scope that the upstream demands of a route.
+pub fn scope_hint(upstream: &str, route: &str, lacking: &str) -> String {
+    match lacking {
+        "" => "the token has the scopes that the answer names, or it names none: ask the API's owner which scopes this \
+               request needs"
+            .to_owned(),
+        lacking => format!(
+            "add {lacking} to scopes of {upstream}.{route}, and ask the provider to approve it for the client"
+        ),
     }
 }
 
@@ -261,16 +286,17 @@ impl Points {
                     upstream.failing_since.as_ref().unwrap_or(&error.at),
                     sentence(&error.detail)
                 ),
-                failure_hint(error.code),
+                failure_hint(error.code, error.forwarded, None),
             );
         }
         let in_a_row = upstream.unauthorized_in_a_row;
         let only = in_a_row > 0 && upstream.last_accepted.is_none();
         if only || in_a_row >= REFUSALS_IN_A_ROW {
-            self.add(
-                format!("Upstream {name} answers nothing but 401: {in_a_row} in a row."),
-                "it does not accept the tokens: do token_url, client and scopes belong to this API?",
-            );
+            let said = upstream.last_challenge.as_ref();
+            let said = said.map(|said| format!("; it says: {said}")).unwrap_or_default();
+            let what =
+                format!("Upstream {name} answers nothing but 401: {in_a_row} in a row{said}.");
+            self.add(what, NOT_ACCEPTED);
         }
         if let Some(limit) = &upstream.last_rate_limit
             // Dates of RFC 3339 in UTC compare as text.
@@ -295,17 +321,15 @@ impl Points {
         for failing in status.failing.iter().filter(|failing| failing.count()) {
             self.add(
                 format!("Route {upstream}.{route}: {}", sentence(&failing.words())),
-                failure_hint(&failing.code),
+                failing.hint(),
             );
         }
-        if let Some(lacking) = status.insufficient_scope.as_ref().filter(|last| last.at > recent) {
-            let scope = if lacking.scope.is_empty() { "a scope" } else { &lacking.scope };
-            let what =
-                format!("Upstream {upstream} says that the token of route {route} lacks {scope}.");
-            let hint = format!(
-                "add to scopes of {upstream}.{route} what is not there yet, and ask the provider to approve all of it"
+        if let Some(last) = status.insufficient_scope.as_ref().filter(|last| last.at > recent) {
+            let what = format!(
+                "Upstream {upstream} says that the token of route {route} lacks {}.",
+                last.words()
             );
-            self.add(what, hint);
+            self.add(what, scope_hint(upstream, route, &last.lacking));
         }
     }
 
@@ -543,13 +567,19 @@ mod tests {
             let upstreams = vec![upstream];
             one(&[], &StatusReport { upstreams, ..StatusReport::default() }, parts);
         };
-        let error = UpstreamError { at: at.clone(), code: "connect", detail: "refused".into() };
+        let error = UpstreamError {
+            at: at.clone(),
+            code: "connect",
+            detail: "refused".into(),
+            forwarded: "no",
+        };
         let failing = UpstreamReport { last_error: Some(error), failing: true, ..upstream() };
         row(failing.clone(), &["Upstream api fails since", "refused", "check --live"]);
         let error = UpstreamError {
             at: "LAST".into(),
             code: "upstream_status",
             detail: "the upstream answered with status 500".into(),
+            forwarded: "yes",
         };
         let since = UpstreamReport {
             last_error: Some(error),
@@ -571,12 +601,20 @@ mod tests {
             ..RouteStatus::default()
         };
         let lacking = |at: &str| {
-            let (at, route_, scope) = (at.into(), "pay".into(), "payments".into());
-            let insufficient_scope = Some(ScopeReport { at, route: route_, scope });
+            let insufficient_scope = Some(ScopeReport {
+                at: at.into(),
+                route: "pay".into(),
+                scope: "read payments".into(),
+                lacking: "payments".into(),
+            });
             let routes = vec![RouteStatus { insufficient_scope, ..route() }];
             StatusReport { routes, ..StatusReport::default() }
         };
-        one(&[], &lacking(&at), &["token of route pay lacks payments", "scopes of api.pay"]);
+        one(
+            &[],
+            &lacking(&at),
+            &["route pay lacks payments (of read payments", "add payments to scopes of api.pay"],
+        );
         assert_eq!(told(&[], &lacking("2020-01-01T00:00:00Z")).len(), 0);
         let series = |failures, is_unsafe| {
             let series = RouteFailures {
@@ -588,6 +626,8 @@ mod tests {
                 method: "POST".into(),
                 code: "upstream_timeout".into(),
                 detail: "no answer".into(),
+                forwarded: "unknown".into(),
+                status: None,
             };
             let routes = vec![RouteStatus { failing: vec![series], ..route() }];
             StatusReport { routes, ..StatusReport::default() }

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attention::failure_hint;
+
 /// The state of the program, beside its tokens.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct StatusReport {
@@ -175,7 +177,7 @@ pub struct RateLimitReport {
 }
 
 /// An answer that says that the token lacks a scope.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ScopeReport {
     /// When it came, as RFC 3339.
     pub at: String,
@@ -183,6 +185,21 @@ pub struct ScopeReport {
     pub route: String,
     /// The scopes that the answer asks for; may be empty.
     pub scope: String,
+    /// Those of them that the token does not have; may be empty.
+    #[serde(default)]
+    pub lacking: String,
+}
+
+impl ScopeReport {
+    /// The missing scopes, as far as they are known.
+    pub fn words(&self) -> String {
+        match (self.lacking.as_str(), self.scope.as_str()) {
+            ("", "") => "a scope".into(),
+            ("", scope) => format!("one of {scope}"),
+            (lacking, scope) if lacking == scope => lacking.to_owned(),
+            (lacking, scope) => format!("{lacking} (of {scope}, which it asks for)"),
+        }
+    }
 }
 
 /// A failed exchange with an upstream.
@@ -195,6 +212,8 @@ pub struct UpstreamError {
     pub code: &'static str,
     /// The words of the app's problem document.
     pub detail: String,
+    /// Whether the upstream got the request: `no`, `yes` or `unknown`.
+    pub forwarded: &'static str,
 }
 
 /// One route.
@@ -245,9 +264,20 @@ pub struct RouteFailures {
     pub code: String,
     /// The last in words.
     pub detail: String,
+    /// Whether the upstream got the last: `no`, `yes` or `unknown`.
+    #[serde(default)]
+    pub forwarded: String,
+    /// The status of the upstream's answer, if that is the failure.
+    #[serde(default)]
+    pub status: Option<u16>,
 }
 
 impl RouteFailures {
+    /// The remedy.
+    pub fn hint(&self) -> &'static str {
+        failure_hint(&self.code, &self.forwarded, self.status)
+    }
+
     /// True if they are enough to be reported: one failure says little, and of payments two are too many.
     pub fn count(&self) -> bool {
         self.failures >= if self.is_unsafe { 2 } else { REFUSALS_IN_A_ROW }

@@ -147,6 +147,7 @@ fn upstream_report(
             at: date(error.at),
             code: error.code,
             detail: error.detail,
+            forwarded: error.forwarded.as_str(),
         }),
         failing: status.failing,
         failing_since: status.failing_since.map(date),
@@ -168,7 +169,8 @@ fn upstream_report(
 }
 
 fn scope_report(lacking: InsufficientScope) -> ScopeReport {
-    ScopeReport { at: date(lacking.at), route: lacking.route, scope: lacking.scope }
+    let InsufficientScope { at, route, scope, lacking } = lacking;
+    ScopeReport { at: date(at), route, scope, lacking }
 }
 
 fn route_failures(series: FailureSeries, is_unsafe: bool) -> RouteFailures {
@@ -181,6 +183,8 @@ fn route_failures(series: FailureSeries, is_unsafe: bool) -> RouteFailures {
         method: series.method.to_string(),
         code: series.code.to_owned(),
         detail: series.detail,
+        forwarded: series.forwarded.as_str().to_owned(),
+        status: series.status.map(|status| status.as_u16()),
     }
 }
 

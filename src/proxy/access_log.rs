@@ -15,6 +15,7 @@ use http::{Method, Request, StatusCode};
 use tokio::time::Instant;
 
 use super::headers::FieldClass;
+use super::limits::body::LimitError;
 use super::policy::metrics::UpstreamErrorReason;
 use super::policy::plan::{RoutePlan, UpstreamPlan};
 use super::rejection::Code;
@@ -25,7 +26,7 @@ use crate::body::{BodyError, Delivery};
 use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::log::{BeginLog, RequestLog};
 use crate::token::Bearer;
-use crate::upstream::Forwarded;
+use crate::upstream::{Failure, Forwarded};
 
 /// The record of a request for its line in the access log. The line is written when the record is
 /// dropped: then both bodies have ended, and the outcome of the request is known.
@@ -45,12 +46,14 @@ pub struct AccessRecord {
     waits_for: RequestPhase,
     /// The begin of the present wait before it is sent; `None` while there is none.
     waits_since: Option<Instant>,
-    /// Time spent in such waits: for the rest of a body, a token, or a connection.
+    /// Time spent in such waits: for a token, or a connection.
     waited: Duration,
     /// Number of connections that got the request.
     attempts: u32,
     /// Time when the current attempt got its connection; `None` before and after an attempt.
     sent_at: Option<Instant>,
+    /// Value of `app_time` at that moment.
+    app_time_when_sent: Duration,
     /// Time spent waiting for the upstream, in all attempts.
     upstream_time: Duration,
     upstream_address: Option<SocketAddr>,
@@ -58,8 +61,10 @@ pub struct AccessRecord {
     bearer: Option<Arc<Bearer>>,
     /// Bytes of the request's body that were received from the app.
     bytes_in: u64,
-    /// True while the rest of that body is awaited.
-    awaits_body: bool,
+    /// The begin of the present wait for more of that body; `None` while nobody waits for it.
+    awaits_body_since: Option<Instant>,
+    /// Time spent in such waits before the head of the response.
+    app_time: Duration,
     /// Bytes of the response's body that were sent to the app.
     bytes_out: u64,
     answer: Option<AnswerRecord>,
@@ -125,11 +130,13 @@ impl AccessRecord {
             waited: Duration::ZERO,
             attempts: 0,
             sent_at: None,
+            app_time_when_sent: Duration::ZERO,
             upstream_time: Duration::ZERO,
             upstream_address: None,
             bearer: None,
             bytes_in: 0,
-            awaits_body: false,
+            awaits_body_since: None,
+            app_time: Duration::ZERO,
             bytes_out: 0,
             answer: None,
             delivery: None,
@@ -150,7 +157,7 @@ impl AccessRecord {
     pub fn in_flight(&self) -> RequestInFlight {
         let phase = match (&self.answer, self.sent_at) {
             (Some(_), _) => RequestPhase::Answering,
-            (None, Some(_)) if self.awaits_body => RequestPhase::WaitingForBody,
+            (None, Some(_)) if self.awaits_body_since.is_some() => RequestPhase::WaitingForBody,
             (None, Some(_)) => RequestPhase::Sent,
             (None, None) => self.waits_for,
         };
@@ -205,6 +212,7 @@ impl AccessRecord {
         self.wait_ended(now);
         self.attempts += 1;
         self.sent_at = Some(now);
+        self.app_time_when_sent = self.app_time;
         self.bearer = bearer.cloned();
         self.upstream_address = to;
         if self.log.begin == BeginLog::Unsafe && !is_safe(&self.method) {
@@ -215,7 +223,10 @@ impl AccessRecord {
     /// Notes that an attempt has ended, by an answer's head or otherwise.
     pub fn attempt_ended(&mut self, now: Instant) {
         if let Some(sent_at) = self.sent_at.take() {
-            self.upstream_time += now.saturating_duration_since(sent_at);
+            self.body_wait_ended(now);
+            // The upstream need not answer before it has the whole request.
+            let of_app = self.app_time - self.app_time_when_sent;
+            self.upstream_time += now.saturating_duration_since(sent_at).saturating_sub(of_app);
         }
     }
 
@@ -238,12 +249,22 @@ impl AccessRecord {
     /// Counts bytes of the request's body.
     pub fn received(&mut self, bytes: u64) {
         self.bytes_in += bytes;
-        self.awaits_body = false;
+        self.awaits_body(false);
     }
 
     /// Notes whether the connection could send more of the request's body than the app has sent.
     pub fn awaits_body(&mut self, awaits: bool) {
-        self.awaits_body = awaits;
+        if !awaits {
+            self.body_wait_ended(Instant::now());
+        } else if self.answer.is_none() {
+            self.awaits_body_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn body_wait_ended(&mut self, now: Instant) {
+        if let Some(since) = self.awaits_body_since.take() {
+            self.app_time += now.saturating_duration_since(since);
+        }
     }
 
     /// Counts bytes of the answer's body.
@@ -258,20 +279,31 @@ impl AccessRecord {
         }
     }
 
-    /// Notes that the upstream's answer broke off, and counts it as an error of the upstream.
-    pub fn cut(&mut self, why: &BodyError) {
+    /// Notes that the upstream's answer broke off, or was cut because it rested for too long, and counts it as
+    /// an error of the upstream.
+    pub fn cut(&mut self, kind: LimitError, error: &BodyError) {
         // The body of an answer is read only after its head was recorded.
         let Some(answer) = &mut self.answer else { return };
         answer.broke_off = true;
-        answer.detail.get_or_insert_with(|| {
-            format!("the upstream's answer broke off: {}", why.reason()).into()
+        let (code, reason, words) = match kind {
+            LimitError::Idle => (
+                Code::UpstreamTimeout,
+                UpstreamErrorReason::Timeout,
+                "bearer-proxy cut the upstream's answer",
+            ),
+            LimitError::TooLarge | LimitError::Aborted => {
+                (Code::UpstreamReset, UpstreamErrorReason::Reset, "the upstream's answer broke off")
+            }
+        };
+        let status = answer.status.as_u16();
+        let detail = answer.detail.get_or_insert_with(|| {
+            format!("{words} after its status {status}: {}", error.reason()).into()
         });
         if let Some((_, route)) = &self.route {
-            route.metrics.upstream_error(UpstreamErrorReason::Reset);
-            let code = Code::UpstreamReset.as_str();
-            let detail = answer.detail.as_deref().unwrap_or_default();
-            route.metrics.upstream().failed(code, detail);
-            route.metrics.route().failed(&self.method, code, detail, Forwarded::Yes);
+            route.metrics.upstream_error(reason);
+            let failure =
+                Failure { code: code.as_str(), detail, forwarded: Forwarded::Yes, status: None };
+            route.metrics.failed(&self.method, &failure);
         }
     }
 

@@ -20,6 +20,6 @@ mod tests;
 pub use error::{Forwarded, SendError, SendErrorKind};
 pub use exchange::{Reuse, SendFailure, SendRequest, Transport, UpstreamResponse};
 pub use pool::{Acquired, Pool};
-pub use route_state::{FailureSeries, InsufficientScope, RouteState};
+pub use route_state::{Failure, FailureSeries, InsufficientScope, RouteState};
 pub use settings::Settings;
 pub use state::{RateLimit, UpstreamState, UpstreamStates, UpstreamStatus};

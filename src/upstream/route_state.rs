@@ -38,6 +38,23 @@ pub struct FailureSeries {
     pub code: &'static str,
     /// The last in words.
     pub detail: String,
+    /// The fate of the last.
+    pub forwarded: Forwarded,
+    /// The status 401 or 5xx of the upstream's answer; `None` for other failures.
+    pub status: Option<StatusCode>,
+}
+
+/// A failed exchange, or an answer 401 or 5xx of an upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure<'a> {
+    /// The code of the app's problem document; `upstream_status` for an answer.
+    pub code: &'static str,
+    /// The failure in words.
+    pub detail: &'a str,
+    /// The fate of the request; `Yes` where the upstream has answered.
+    pub forwarded: Forwarded,
+    /// The status of the upstream's answer, if that is the failure.
+    pub status: Option<StatusCode>,
 }
 
 /// An answer that says that the token lacks a scope (RFC 6750 section 3.1).
@@ -49,6 +66,8 @@ pub struct InsufficientScope {
     pub route: String,
     /// The scopes that the answer asks for; may be empty.
     pub scope: String,
+    /// Those of them that the token does not have; may be empty.
+    pub lacking: String,
 }
 
 /// A value that is mostly absent: a flag tells so without the lock.
@@ -86,8 +105,9 @@ impl RouteState {
     }
 
     /// Notes a failed exchange, or an answer 401 or 5xx.
-    pub fn failed(&self, method: &Method, code: &'static str, detail: &str, forwarded: Forwarded) {
+    pub fn failed(&self, method: &Method, failure: &Failure<'_>) {
         let at = SystemTime::now();
+        let Failure { code, detail, forwarded, status } = *failure;
         self.series(method).change(|series| {
             let (since, failures, unknown) = series
                 .as_ref()
@@ -100,6 +120,8 @@ impl RouteState {
                 method: method.clone(),
                 code,
                 detail: detail.to_owned(),
+                forwarded,
+                status,
             });
         });
     }
@@ -135,7 +157,10 @@ mod tests {
     #[test]
     fn reading_that_works_hides_no_payment_that_fails() {
         let route = RouteState::default();
-        let fail = |method, forwarded| route.failed(&method, "upstream_timeout", "none", forwarded);
+        let fail = |method, forwarded| {
+            let (code, detail) = ("upstream_timeout", "none");
+            route.failed(&method, &Failure { code, detail, forwarded, status: None });
+        };
         fail(Method::POST, Forwarded::Unknown);
         let since = route.failures()[1].as_ref().unwrap().since;
         route.answered(&Method::GET, StatusCode::OK);
@@ -155,7 +180,8 @@ mod tests {
     fn a_scope_is_lacking_until_a_request_succeeds() {
         let route = RouteState::default();
         let at = SystemTime::now();
-        let lacking = InsufficientScope { at, route: "pay".into(), scope: "p".into() };
+        let lacking =
+            InsufficientScope { at, route: "pay".into(), scope: "p q".into(), lacking: "q".into() };
         route.lacks_scope(lacking.clone());
         route.answered(&Method::POST, StatusCode::FORBIDDEN);
         assert_eq!(route.lacking(), Some(lacking));

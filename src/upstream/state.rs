@@ -13,7 +13,8 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::route_state::{InsufficientScope, RouteState};
+use super::error::Forwarded;
+use super::route_state::{Failure, InsufficientScope, RouteState};
 use crate::oauth::retry_after;
 
 /// Longest text of a challenge or an error that is kept, in characters.
@@ -41,7 +42,7 @@ impl UpstreamStates {
 pub struct UpstreamState {
     /// The origin of the atomic times.
     started: Instant,
-    /// Milliseconds from `started` to the last answer, plus one; 0 where there was none.
+    /// Microseconds from `started` to the last answer, plus one; 0 where there was none.
     answered: AtomicU64,
     /// The same for the last answer other than 401.
     accepted: AtomicU64,
@@ -92,6 +93,8 @@ pub struct UpstreamFailure {
     pub code: &'static str,
     /// The same words as in the app's problem document.
     pub detail: String,
+    /// The fate of the request.
+    pub forwarded: Forwarded,
 }
 
 /// A copy of the state of one upstream at one time.
@@ -167,8 +170,9 @@ impl UpstreamState {
     }
 
     /// Notes a failed exchange.
-    pub fn failed(&self, code: &'static str, detail: &str) {
-        let detail = detail.chars().take(LONGEST_TEXT).collect();
+    pub fn failed(&self, failure: &Failure<'_>) {
+        let Failure { code, forwarded, .. } = *failure;
+        let detail = failure.detail.chars().take(LONGEST_TEXT).collect();
         let failed = self.since_start(Instant::now());
         let mut rare = self.rare();
         let at = SystemTime::now();
@@ -177,24 +181,27 @@ impl UpstreamState {
             rare.failing_since = None;
         }
         rare.failing_since.get_or_insert(at);
-        rare.last_error = Some(UpstreamFailure { at, code, detail });
+        rare.last_error = Some(UpstreamFailure { at, code, detail, forwarded });
         rare.failed = failed;
     }
 
     fn since_start(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.started).as_millis();
-        // Plus one, so that what came in the first millisecond is not taken for none.
+        let since = at.saturating_duration_since(self.started).as_micros();
+        // Plus one, so that what came in the first microsecond is not taken for none.
         u64::try_from(since).unwrap_or(u64::MAX - 1) + 1
     }
 
-    /// Notes a 401 or 403 and its challenge, whose bytes that are no visible ASCII are replaced.
-    pub fn challenged(&self, status: StatusCode, challenge: Option<&[u8]>) {
+    /// Notes a 401 or 403 and its challenge, and returns the challenge, whose bytes that are no visible ASCII
+    /// are replaced.
+    pub fn challenged(&self, status: StatusCode, challenge: Option<&[u8]>) -> Option<String> {
         match status {
             StatusCode::UNAUTHORIZED => self.unauthorized.fetch_add(1, Ordering::Relaxed),
             StatusCode::FORBIDDEN => self.forbidden.fetch_add(1, Ordering::Relaxed),
-            _ => return,
+            _ => return None,
         };
-        self.rare().last_challenge = challenge.map(printable);
+        let challenge = challenge.map(printable);
+        self.rare().last_challenge.clone_from(&challenge);
+        challenge
     }
 
     /// Notes an answer that wants fewer requests: a 429, or a 403 with `Retry-After`, with which API
@@ -213,11 +220,12 @@ impl UpstreamState {
     }
 
     /// Notes an answer to a request of a route that says that the token lacks a scope.
-    pub fn lacks_scope(&self, route: &str, scope: &[u8]) -> InsufficientScope {
+    /// `lacking` are those of the scopes that the token does not have.
+    pub fn lacks_scope(&self, route: &str, scope: &[u8], lacking: String) -> InsufficientScope {
         let (at, route, scope) = (SystemTime::now(), route.to_owned(), printable(scope));
-        let lacking = InsufficientScope { at, route, scope };
-        self.rare().last_insufficient_scope = Some(lacking.clone());
-        lacking
+        let last = InsufficientScope { at, route, scope, lacking };
+        self.rare().last_insufficient_scope = Some(last.clone());
+        last
     }
 
     /// The state of a route, made when it is first asked for.
@@ -244,7 +252,7 @@ impl UpstreamState {
         // would otherwise move an event that has not moved.
         let now = SystemTime::now();
         let time = |since: &AtomicU64| {
-            let since = Duration::from_millis(since.load(Ordering::Relaxed).checked_sub(1)?);
+            let since = Duration::from_micros(since.load(Ordering::Relaxed).checked_sub(1)?);
             let ago = self.started.elapsed().saturating_sub(since);
             Some(now.checked_sub(ago).unwrap_or(now))
         };
@@ -257,7 +265,7 @@ impl UpstreamState {
             last_insufficient_scope,
             certificate_expires,
         } = self.rare().clone();
-        // In the same millisecond the failure came last: an answer's head comes before its body breaks off.
+        // In the same microsecond the failure came last: an answer's head comes before its body breaks off.
         let failing = last_error.is_some() && failed >= self.succeeded.load(Ordering::Relaxed);
         UpstreamStatus {
             last_success: time(&self.answered),
@@ -316,7 +324,7 @@ mod tests {
         let state = UpstreamStates::default().of(&"bank".into());
         assert_eq!(state.status().last_success, None);
         state.answered(Instant::now(), StatusCode::UNAUTHORIZED);
-        state.failed("connect", "refused");
+        failed(&state, "connect", "refused");
         state.challenged(StatusCode::UNAUTHORIZED, Some(b"Bearer error=\"x\"\r\x07"));
         let status = state.status();
         assert!(status.last_success.unwrap().elapsed().unwrap() < Duration::from_secs(60));
@@ -330,6 +338,11 @@ mod tests {
         assert!(status.last_accepted.is_some());
     }
 
+    fn failed(state: &UpstreamState, code: &'static str, detail: &str) {
+        let forwarded = Forwarded::Yes;
+        state.failed(&Failure { code, detail, forwarded, status: None });
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_upstream_fails_until_it_answers() {
         let state = UpstreamState::default();
@@ -337,7 +350,7 @@ mod tests {
         assert!(!state.status().failing);
         answers();
         assert!(!state.status().failing);
-        state.failed("upstream_reset", "the answer broke off");
+        failed(&state, "upstream_reset", "the answer broke off");
         assert!(state.status().failing, "the head of an answer came, and the rest did not");
         tokio::time::advance(Duration::from_millis(1)).await;
         answers();
@@ -349,7 +362,7 @@ mod tests {
         let state = UpstreamState::default();
         let unavailable = || {
             state.answered(Instant::now(), StatusCode::SERVICE_UNAVAILABLE);
-            state.failed("upstream_status", "the upstream answered with status 503");
+            failed(&state, "upstream_status", "the upstream answered with status 503");
             state.status().failing_since.unwrap()
         };
         let first = unavailable();

@@ -155,7 +155,7 @@ async fn metrics() {
 }
 
 /// Fields of the access log, and what each says.
-const ACCESS_FIELDS: [(&str, &str); 20] = [
+const ACCESS_FIELDS: [(&str, &str); 21] = [
     ("request_id", "`X-Request-Id` of the request, or a number made for it"),
     ("method", "Method of the request"),
     (
@@ -178,8 +178,18 @@ const ACCESS_FIELDS: [(&str, &str); 20] = [
     ("attempts", "Times that the request was sent to the upstream"),
     ("upstream_addr", "Address of the upstream's connection, if it is known"),
     ("token", "Fingerprint of the token that the request carried last; absent if it carried none"),
-    ("upstream_ms", "Milliseconds for which the head of the upstream's answer was awaited"),
-    ("proxy_ms", "Milliseconds from the request to the head of the answer, less `upstream_ms`"),
+    (
+        "upstream_ms",
+        "Milliseconds for which the head of the upstream's answer was awaited, less waits for the app's body",
+    ),
+    (
+        "app_ms",
+        "Milliseconds until then for which more of the request's body was awaited from the app",
+    ),
+    (
+        "proxy_ms",
+        "Milliseconds from the request to the head of the answer, less `upstream_ms` and `app_ms`",
+    ),
     ("duration_ms", "Milliseconds from the head of the request to the end of the exchange"),
     ("detail", "The reason for a refusal, or for an answer that was cut; else absent"),
 ];

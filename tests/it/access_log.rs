@@ -121,6 +121,58 @@ async fn an_answer_that_breaks_off_is_a_warning_and_an_error_of_the_upstream() {
     assert!(metrics.contains(counted), "{metrics}");
 }
 
+/// It was not the bank that ended it.
+#[tokio::test]
+async fn an_answer_that_rests_too_long_is_cut_by_the_proxy() {
+    let bank = raw_server().await;
+    let upstream = "timeouts = { idle = \"300ms\" }";
+    let extra = Extra { more: LOG, upstream, ..Extra::default() };
+    let proxy = in_front_of(&format!("http://{}", bank.addr), extra).await;
+    let mut app = client(proxy.addr).await;
+    app.send(POST).await;
+    let mut serving = paid(&bank).await;
+    serving.send("HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\nhalf").await;
+    app.read_to_end().await.ok();
+    let line = line(&proxy).await;
+    let detail = "bearer-proxy cut the upstream's answer after its status 201: no byte of it arrived within \
+                  timeouts.idle, 300ms";
+    check(&line, &[("delivered", "partly".into()), ("detail", detail.into())]);
+    let mut admin = client(proxy.admin_addr).await;
+    let metrics = admin.get("/metrics").await.text();
+    let counted = |reason, count| {
+        let line = format!(
+            "bearer_proxy_upstream_errors_total{{reason=\"{reason}\",upstream=\"a\"}} {count}"
+        );
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    };
+    counted("timeout", 1);
+    counted("upstream_reset", 0);
+    let status = admin.get("/status").await.json();
+    let error = &status["upstreams"][0]["last_error"];
+    check(error, &[("code", "upstream_timeout".into()), ("forwarded", "yes".into())]);
+    let hint = status["attention"][0]["hint"].as_str().unwrap();
+    assert!(hint.contains("the app lacks the rest"), "{status}");
+}
+
+#[tokio::test]
+async fn the_time_of_an_app_that_stalls_its_body_is_not_the_upstreams() {
+    let bank = raw_server().await;
+    let upstream = "timeouts = { idle = \"300ms\" }";
+    let extra = Extra { more: LOG, upstream, ..Extra::default() };
+    let proxy = in_front_of(&format!("http://{}", bank.addr), extra).await;
+    let mut app = client(proxy.addr).await;
+    app.send("POST /pay HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\npay").await;
+    let _serving = paid(&bank).await;
+    assert_eq!(app.read("POST").await.status, 408);
+    let line = line(&proxy).await;
+    check(&line, &[("forwarded", "unknown".into()), ("bytes_in", 3.into())]);
+    let number = |name: &str| line[name].as_f64().unwrap();
+    assert!(number("app_ms") >= 299.0, "{line}");
+    let (upstream, own) = (number("upstream_ms"), number("proxy_ms"));
+    assert!(upstream + own + number("app_ms") <= number("duration_ms") + 0.001, "{line}");
+    assert!(upstream < number("app_ms") && own < number("app_ms"), "{line}");
+}
+
 #[tokio::test]
 async fn an_answer_for_which_nobody_waits_any_more_is_not_delivered() {
     let Payment { proxy, app, mut serving, .. } = payment().await;

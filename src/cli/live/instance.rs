@@ -7,8 +7,10 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::result::{CheckGroup, CheckResult};
-use crate::admin::attention::{FORWARDED_UNKNOWN, RAISE_IN_FLIGHT, UNDELIVERED, failure_hint};
-use crate::admin::report::{REFUSALS_IN_A_ROW, RouteFailures, UnsafeRequests};
+use crate::admin::attention::{
+    FORWARDED_UNKNOWN, NOT_ACCEPTED, RAISE_IN_FLIGHT, UNDELIVERED, failure_hint, scope_hint,
+};
+use crate::admin::report::{REFUSALS_IN_A_ROW, RouteFailures, ScopeReport, UnsafeRequests};
 use crate::cli::running_instance::RunningInstance;
 use crate::proxy::code::Code;
 use crate::token::SLOW_CALL;
@@ -215,9 +217,7 @@ pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value, now: &Val
     if in_a_row >= REFUSALS_IN_A_ROW || in_a_row > 0 && never_accepted {
         let times = if in_a_row == 1 { "time" } else { "times" };
         let found = format!("it answers nothing but 401, {in_a_row} {times} in a row{challenge}");
-        let hint =
-            "it does not accept the tokens: do token_url, client and scopes belong to this API?";
-        steps.push(CheckResult::failed("answers", found).hint(hint));
+        steps.push(CheckResult::failed("answers", found).hint(NOT_ACCEPTED));
     } else if let Some(at) = answered {
         steps.push(CheckResult::ok("answers", format!("the last one came at {at}")));
     }
@@ -230,17 +230,16 @@ pub(super) fn upstream(steps: &mut Vec<CheckResult>, upstream: &Value, now: &Val
         let since = text(upstream, "failing_since").filter(|since| *since != at);
         let since = since.map(|since| format!(", as all since {since}")).unwrap_or_default();
         let found = format!("the last request failed at {at}{since}: {code}: {detail}");
-        steps.push(CheckResult::failed("requests", found).hint(remedy(code)));
+        let hint = match code {
+            "connect" => CONNECT,
+            code => failure_hint(code, text(error, "forwarded").unwrap_or("unknown"), None),
+        };
+        steps.push(CheckResult::failed("requests", found).hint(hint));
     }
 }
 
-/// The remedy for failed exchanges, below the steps of a connection that is tried now.
-fn remedy(code: &str) -> &'static str {
-    match code {
-        "connect" => "nothing was sent; the steps above say how far a connection comes now",
-        code => failure_hint(code),
-    }
-}
+/// The remedy for failed connections, below the steps of one that is tried now.
+const CONNECT: &str = "nothing was sent; the steps above say how far a connection comes now";
 
 /// What the instance knows of the routes of one upstream: failures in a row, and scopes that are lacking.
 pub(super) fn routes(steps: &mut Vec<CheckResult>, status: &Value, upstream: &str) {
@@ -252,14 +251,14 @@ pub(super) fn routes(steps: &mut Vec<CheckResult>, status: &Value, upstream: &st
         let series = series.filter_map(|series| RouteFailures::deserialize(series).ok());
         for failing in series.filter(RouteFailures::count) {
             let step = CheckResult::failed(format!("route {name}"), failing.words());
-            steps.push(step.hint(remedy(&failing.code)));
+            let is_connect = failing.code == Code::Connect.as_str();
+            steps.push(step.hint(if is_connect { CONNECT } else { failing.hint() }));
         }
-        let lacking = &route["insufficient_scope"];
-        if let Some(at) = text(lacking, "at").filter(|at| is_recent(at, &status["now"])) {
-            let scope = text(lacking, "scope").unwrap_or_default();
-            let found = format!("at {at} the token of route {name} lacked a scope: {scope}");
-            let hint = "add to scopes of the route what is not there yet, and ask the API's owner to approve all of it";
-            steps.push(CheckResult::failed("scopes", found.trim_end_matches(": ")).hint(hint));
+        let last = ScopeReport::deserialize(&route["insufficient_scope"]).ok();
+        if let Some(last) = last.filter(|last| is_recent(&last.at, &status["now"])) {
+            let found = format!("at {} the token of route {name} lacked {}", last.at, last.words());
+            let hint = scope_hint(upstream, name, &last.lacking);
+            steps.push(CheckResult::failed("scopes", found).hint(hint));
         }
     }
 }
@@ -403,8 +402,12 @@ mod tests {
         let words = "the last 2 unsafe requests (POST) failed since S: upstream_timeout, 1 with \
                      forwarded=unknown: no answer";
         check(failing(2, true), &["route pay"], words);
-        let lacking = |at: &str| json!({ "insufficient_scope": { "at": at, "scope": "admin" } });
-        check(lacking("2026-01-01T23:30:00Z"), &["scopes"], "route pay lacked a scope: admin");
+        let lacking = |at: &str| {
+            json!({ "insufficient_scope": { "at": at, "route": "pay", "scope": "admin pay",
+                "lacking": "admin" } })
+        };
+        let words = "the token of route pay lacked admin (of admin pay, which it asks for)";
+        check(lacking("2026-01-01T23:30:00Z"), &["scopes"], words);
         check(lacking("2026-01-01T22:30:00Z"), &[], "");
     }
 

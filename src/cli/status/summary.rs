@@ -95,6 +95,8 @@ fn upstream_row(upstream: &Value) -> Vec<String> {
         let answers = upstream[name].as_u64().filter(|answers| *answers > 0);
         line += &answers.map(|answers| format!(", {answers} x {status}")).unwrap_or_default();
     }
+    line +=
+        &word("last_challenge").map(|said| format!(", the last with {said}")).unwrap_or_default();
     let lacking = &upstream["last_insufficient_scope"];
     if let (Some(route), Some(scope)) = (lacking["route"].as_str(), lacking["scope"].as_str()) {
         line += &format!(", insufficient_scope on {route}: {scope}");

@@ -88,7 +88,8 @@ impl AccessRecord {
                     upstream_addr = self.upstream_address.map(tracing::field::display),
                     token = self.bearer.as_ref().map(|bearer| bearer.fingerprint()),
                     upstream_ms = milliseconds(self.upstream_time),
-                    proxy_ms = milliseconds(after.saturating_sub(self.upstream_time)),
+                    app_ms = milliseconds(self.app_time),
+                    proxy_ms = milliseconds(after.saturating_sub(self.upstream_time + self.app_time)),
                     duration_ms = milliseconds(self.started.elapsed()),
                     detail,
                     "request"

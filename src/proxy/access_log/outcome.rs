@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{AccessRecord, AnswerRecord};
 use crate::body::Body;
+use crate::oauth::{Scope, ScopeSet};
 use crate::proxy::headers::challenge::{Challenge, RenewOn, challenged_scope, classify_challenge};
 use crate::proxy::history::{RefusalRecord, RequestHistory, UnsafeRequestRecord};
 use crate::proxy::policy::metrics::ProxyMetrics;
@@ -18,7 +19,7 @@ use crate::proxy::problem::problem;
 use crate::proxy::rejection::{Code, Rejection};
 use crate::proxy::request::retry::is_safe;
 use crate::proxy::request_id::{BEARER_PROXY_REQUEST_ID, X_REQUEST_ID};
-use crate::upstream::Forwarded;
+use crate::upstream::{Failure, Forwarded};
 
 impl AccessRecord {
     /// Counts the outcome, and returns the response to send. Only the first outcome of a request counts.
@@ -65,7 +66,8 @@ impl AccessRecord {
         };
         if let Some((_, route)) = &self.route {
             if answer.code.is_none() {
-                route.metrics.overhead(after.saturating_sub(self.upstream_time + self.waited));
+                let others = self.upstream_time + self.app_time + self.waited;
+                route.metrics.overhead(after.saturating_sub(others));
             }
             self.count_answer(route, response.status(), after, metrics.history());
         }
@@ -90,13 +92,13 @@ impl AccessRecord {
         if status != StatusCode::UNAUTHORIZED && !status.is_server_error() {
             route.metrics.route().answered(&self.method, status);
         }
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let challenge = response.headers().get(WWW_AUTHENTICATE);
-            upstream.challenged(status, challenge.map(HeaderValue::as_bytes));
-        }
+        let challenge = response.headers().get(WWW_AUTHENTICATE);
+        let challenge = upstream.challenged(status, challenge.map(HeaderValue::as_bytes));
         let refusal = match classify_challenge(response, RenewOn::default(), route.dpop.is_some()) {
             Challenge::InsufficientScope => {
-                let lacking = upstream.lacks_scope(&route.name, &challenged_scope(response));
+                let scope = challenged_scope(response);
+                let lacking = self.lacking(&scope);
+                let lacking = upstream.lacks_scope(&route.name, &scope, lacking);
                 route.metrics.route().lacks_scope(lacking);
                 Some("the upstream says that the token lacks a scope (insufficient_scope)".into())
             }
@@ -106,21 +108,30 @@ impl AccessRecord {
         };
         let is_limit = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN)
             && upstream.rate_limited(status, response.headers());
-        let detail = || format!("the upstream answered with status {}", status.as_u16());
-        let failed = |detail: &str| {
-            let forwarded = Forwarded::Yes;
-            route.metrics.route().failed(&self.method, "upstream_status", detail, forwarded);
-        };
-        if status == StatusCode::UNAUTHORIZED {
-            failed(&detail());
-        } else if status.is_server_error() {
-            let detail = detail();
-            upstream.failed("upstream_status", &detail);
-            route.metrics.server_errors.inc();
-            failed(&detail);
-            return Some(detail.into());
+        if status == StatusCode::UNAUTHORIZED || status.is_server_error() {
+            let says = challenge.map(|challenge| format!(" and {challenge}")).unwrap_or_default();
+            let detail = format!("the upstream answered with status {}{says}", status.as_u16());
+            let failure = Failure {
+                code: "upstream_status",
+                detail: &detail,
+                forwarded: Forwarded::Yes,
+                status: Some(status),
+            };
+            route.metrics.failed(&self.method, &failure);
+            if status.is_server_error() {
+                route.metrics.server_errors.inc();
+                return Some(detail.into());
+            }
         }
         refusal.or(is_limit.then_some("the upstream wants fewer requests (rate limit)".into()))
+    }
+
+    /// Those of some scopes that the token of the request does not have, separated by spaces.
+    fn lacking(&self, scopes: &[u8]) -> String {
+        let scopes = str::from_utf8(scopes).ok().and_then(|scopes| ScopeSet::parse(scopes).ok());
+        let Some((scopes, bearer)) = scopes.zip(self.bearer.as_ref()) else { return String::new() };
+        let lacking: Vec<_> = bearer.lacks(&scopes).into_iter().map(Scope::as_str).collect();
+        lacking.join(" ")
     }
 
     /// Notes a failed exchange in the state of its upstream, and each refusal among the recent ones.
@@ -150,9 +161,10 @@ impl AccessRecord {
             );
         }
         if let Some((_, route)) = self.route.as_ref().filter(|_| rejection.concerns_upstream()) {
-            let (code, detail) = (rejection.code.as_str(), &rejection.detail);
-            route.metrics.upstream().failed(code, detail);
-            route.metrics.route().failed(&self.method, code, detail, rejection.forwarded);
+            let Rejection { code, detail, forwarded, .. } = rejection;
+            let (code, forwarded) = (code.as_str(), *forwarded);
+            let failure = Failure { code, detail, forwarded, status: None };
+            route.metrics.failed(&self.method, &failure);
         }
     }
 

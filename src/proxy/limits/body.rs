@@ -56,8 +56,8 @@ pub trait BodyObserver {
     fn ended(&self) {}
 
     /// The body ended early.
-    fn failed(&self, error: &BodyError) {
-        let _ = error;
+    fn failed(&self, kind: LimitError, error: &BodyError) {
+        let _ = (kind, error);
     }
 }
 
@@ -122,7 +122,7 @@ impl<O: BodyObserver, F> LimitedBody<O, F> {
     fn fail(&self, error: LimitError, message: impl Into<BoxError>) -> BodyError {
         self.update_progress(|progress| progress.error = Some(error));
         let body_error = BodyError::new(message);
-        self.observer.failed(&body_error);
+        self.observer.failed(error, &body_error);
         body_error
     }
 }
@@ -172,7 +172,7 @@ where
             }
             Poll::Ready(Some(Err(error))) => {
                 this.update_progress(|progress| progress.error = Some(LimitError::Aborted));
-                this.observer.failed(&error);
+                this.observer.failed(LimitError::Aborted, &error);
                 // hyper drops its unwritten bytes when a body fails. Returning Pending once, with a
                 // wake-up, lets it write the bytes that came before the error first.
                 this.pending_error = Some(error);

@@ -15,7 +15,7 @@ use crate::proxy::history::RequestHistory;
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
 use crate::telemetry::metrics::{OVERHEAD_SECONDS, REQUEST_SECONDS};
-use crate::upstream::{RouteState, SendErrorKind, UpstreamState, UpstreamStates};
+use crate::upstream::{Failure, RouteState, SendErrorKind, UpstreamState, UpstreamStates};
 
 /// The metric families of the request path.
 #[derive(Clone)]
@@ -157,7 +157,7 @@ impl ProxyMetrics {
                 "bearer_proxy_upstream_errors_total",
                 "Exchanges with an upstream that failed, by reason: unreachable (DNS, TCP, egress proxy), refused \
                  (nothing listens there), tls, overloaded (max_connections), upstream_reset (broke off), or timeout (no \
-                 answer in time).",
+                 answer, or not all of it, in time).",
                 &["upstream", "reason"],
             )?,
             server_errors: counter(
@@ -366,6 +366,15 @@ impl RouteMetrics {
         if let Some(counter) = self.clients.get(client.index()) {
             counter.inc();
         }
+    }
+
+    /// Notes a failed exchange in the state of the route, and in that of its upstream, which an answer 401 does
+    /// not make a failing one.
+    pub fn failed(&self, method: &Method, failure: &Failure<'_>) {
+        if failure.status != Some(StatusCode::UNAUTHORIZED) {
+            self.state.failed(failure);
+        }
+        self.route_state.failed(method, failure);
     }
 
     /// Counts a failed exchange.

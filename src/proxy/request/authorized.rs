@@ -21,7 +21,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::time::Instant;
 
 use super::exchange::{Exchange, Sent, incomplete_body};
 use super::received::Received;
@@ -37,7 +36,6 @@ use crate::proxy::limits::body::{LimitError, LimitedBody};
 use crate::proxy::policy::plan::{RoutePlan, UpstreamPlan};
 use crate::proxy::policy::settings::{IncomingAuthorization, QueryAccessToken};
 use crate::proxy::rejection::{Code, Rejection};
-use crate::proxy::requests::RequestPhase;
 use crate::route::Authority;
 use crate::token::TokenGuard;
 use crate::upstream::Transport;
@@ -92,9 +90,9 @@ impl Authorized {
         let mut whole_body = (body_length == BodyLength::None).then(Bytes::new);
         if draft.must_see_end() || draft.is_worth_buffering() {
             // In a box, since few requests do this: the others need not carry room for its future.
-            draft.exchange.scope.record(|record| record.waits_for(RequestPhase::Received));
+            draft.exchange.scope.record(|record| record.awaits_body(true));
             let body = Box::pin(draft.read_body()).await;
-            draft.exchange.scope.record(|record| record.wait_ended(Instant::now()));
+            draft.exchange.scope.record(|record| record.awaits_body(false));
             whole_body = Some(body?);
             waited = true;
         }

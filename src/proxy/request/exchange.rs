@@ -449,9 +449,10 @@ pub(super) fn incomplete_body(error: LimitError, max_body: u64, idle: Duration) 
             Code::RequestTimeout,
             format!("the app sent no byte of the request's body for timeouts.idle, {idle:?}"),
         ),
-        LimitError::Aborted => {
-            Rejection::new(Code::RequestAborted, "the request's body ended before it was complete")
-        }
+        LimitError::Aborted => Rejection::new(
+            Code::RequestAborted,
+            "the app closed its connection in the middle of the request's body, or sent a malformed one",
+        ),
     }
 }
 

@@ -9,7 +9,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::body::{Body, BodyError, Delivery, DeliveryObserver};
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::headers::FieldClass;
-use crate::proxy::limits::body::BodyObserver;
+use crate::proxy::limits::body::{BodyObserver, LimitError};
 use crate::proxy::limits::in_flight::InFlightPermit;
 use crate::proxy::policy::metrics::RequestsInFlightGuard;
 use crate::proxy::policy::plan::Plan;
@@ -95,8 +95,8 @@ impl BodyObserver for ResponseBodyScope {
         self.0.record(AccessRecord::completed);
     }
 
-    fn failed(&self, why: &BodyError) {
-        self.0.record(|record| record.cut(why));
+    fn failed(&self, kind: LimitError, error: &BodyError) {
+        self.0.record(|record| record.cut(kind, error));
     }
 }
 
