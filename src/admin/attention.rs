@@ -321,7 +321,7 @@ impl Points {
         for failing in status.failing.iter().filter(|failing| failing.count()) {
             self.add(
                 format!("Route {upstream}.{route}: {}", sentence(&failing.words())),
-                failing.hint(),
+                failure_hint(&failing.code, &failing.forwarded, failing.status),
             );
         }
         if let Some(last) = status.insufficient_scope.as_ref().filter(|last| last.at > recent) {

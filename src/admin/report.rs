@@ -5,8 +5,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::attention::failure_hint;
-
 /// The state of the program, beside its tokens.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct StatusReport {
@@ -273,11 +271,6 @@ pub struct RouteFailures {
 }
 
 impl RouteFailures {
-    /// The remedy.
-    pub fn hint(&self) -> &'static str {
-        failure_hint(&self.code, &self.forwarded, self.status)
-    }
-
     /// True if they are enough to be reported: one failure says little, and of payments two are too many.
     pub fn count(&self) -> bool {
         self.failures >= if self.is_unsafe { 2 } else { REFUSALS_IN_A_ROW }

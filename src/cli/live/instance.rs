@@ -252,7 +252,8 @@ pub(super) fn routes(steps: &mut Vec<CheckResult>, status: &Value, upstream: &st
         for failing in series.filter(RouteFailures::count) {
             let step = CheckResult::failed(format!("route {name}"), failing.words());
             let is_connect = failing.code == Code::Connect.as_str();
-            steps.push(step.hint(if is_connect { CONNECT } else { failing.hint() }));
+            let hint = failure_hint(&failing.code, &failing.forwarded, failing.status);
+            steps.push(step.hint(if is_connect { CONNECT } else { hint }));
         }
         let last = ScopeReport::deserialize(&route["insufficient_scope"]).ok();
         if let Some(last) = last.filter(|last| is_recent(&last.at, &status["now"])) {
