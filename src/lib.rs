@@ -32,7 +32,7 @@
 //! * [`upstream`]: connections to upstreams. [`net`]: outbound connections and egress proxies. hyper and h2
 //!   speak HTTP on every connection; only the CONNECT exchange with an egress proxy is this crate's own
 //!   (`net/egress.rs`).
-//! * [`secret`]: sources of client secrets. `share` (feature `redis`): tokens that replicas share.
+//! * [`secret`]: sources of client secrets. `share` (feature `share`): tokens that replicas share.
 //!   [`x509`]: certificates and PEM files.
 //! * [`config`]: TOML in, typed settings out. [`diagnostics`]: the problems of a file, found and rendered.
 //! * [`admin`], [`telemetry`]: probes, metrics and logs for operators.
@@ -102,7 +102,7 @@ pub mod net;
 pub mod listen;
 pub mod secret;
 
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 pub mod share;
 
 pub mod server;

@@ -238,7 +238,7 @@ impl Points {
                 "ask the token server's owner for a longer life; if it states one, check expires_in under response",
             );
         }
-        #[cfg(feature = "redis")]
+        #[cfg(feature = "share")]
         if let Some(trouble) = token.share.as_ref().and_then(|share| share.trouble.as_ref()) {
             let what = format!("The token of {name} is not shared with other replicas: {trouble}.");
             self.add(what, "run `bearer-proxy check --live`: it tests the store of shared tokens");
@@ -506,7 +506,7 @@ mod tests {
         row(contended.clone(), &["bank is contended", "each instance a client id of its own"]);
         let own = TokenStatus { tokens_of_credential: 2, ..contended };
         row(own, &["has 2 tokens here", "tokens = \"union\""]);
-        #[cfg(feature = "redis")]
+        #[cfg(feature = "share")]
         {
             let share = crate::token::ShareStatus {
                 replica: "r1".into(),

@@ -9,7 +9,7 @@ use crate::token::TokenStatus;
 /// The entry of a token in `tokens`.
 pub(super) fn token_report(token: &TokenStatus, now: Moment) -> Value {
     #[cfg_attr(
-        not(feature = "redis"),
+        not(feature = "share"),
         expect(unused_mut, reason = "shared tokens alone add to it")
     )]
     let mut report = json!({
@@ -46,7 +46,7 @@ pub(super) fn token_report(token: &TokenStatus, now: Moment) -> Value {
         "budget": budget(token),
         "budget_left": token.budget_left,
     });
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     if let Some(share) = &token.share {
         report["share"] = json!({
             "replica": share.replica,

@@ -71,10 +71,10 @@ impl App {
         let secrets = Arc::new(Store::register(&registry)?);
         let sources = secrets.sources().clone();
         let token_metrics = TokenMetrics::register(&registry)?;
-        #[cfg(feature = "redis")]
+        #[cfg(feature = "share")]
         let shared = super::share::start(&config, &token_metrics, &secrets, &registry)?;
         let mut manager = TokenManager::new(token_metrics, secrets);
-        #[cfg(feature = "redis")]
+        #[cfg(feature = "share")]
         shared.into_iter().for_each(|store| manager.share_through(store));
         let reload = ReloadMetrics::register(&registry)?;
         let client_certificates = ClientCertificateWatch::register(&registry)?;

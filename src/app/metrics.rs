@@ -14,7 +14,7 @@ use crate::telemetry::family::Gauges;
 pub(super) const RESTART_KEYS: &[&str] = &[
     "server.workers",
     "log.format",
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     "share",
 ];
 

@@ -21,7 +21,7 @@ mod plan;
 mod reload;
 mod report;
 pub mod run;
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 mod share;
 mod signal;
 mod systemd;

@@ -217,7 +217,7 @@ impl Reloader {
 pub(super) struct StartupOnly {
     workers: WorkerCount,
     format: LogFormat,
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     share: Option<crate::token::sharing::settings::ShareSettings>,
 }
 
@@ -226,7 +226,7 @@ impl StartupOnly {
         Self {
             workers: config.workers,
             format: config.log.format,
-            #[cfg(feature = "redis")]
+            #[cfg(feature = "share")]
             share: config.share.clone(),
         }
     }
@@ -235,7 +235,7 @@ impl StartupOnly {
         let same = [
             self.workers == config.workers,
             self.format == config.log.format,
-            #[cfg(feature = "redis")]
+            #[cfg(feature = "share")]
             {
                 self.share == config.share
             },

@@ -1,11 +1,10 @@
-//! The store through which the replicas of this program share tokens (feature `redis`).
+//! The store through which the replicas of this program share tokens (feature `share`).
 
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::secret::Store;
 use crate::share::metrics::ShareMetrics;
-use crate::share::redis_store::RedisStore;
 use crate::telemetry::Registry;
 use crate::token::TokenMetrics;
 use crate::token::sharing::SharedStore;
@@ -22,8 +21,8 @@ pub(super) fn start(
 ) -> Result<Option<Arc<SharedStore>>, prometheus::Error> {
     let Some(settings) = &config.share else { return Ok(None) };
     tokens.register_shared(registry)?;
-    let store = RedisStore::start(settings.store.clone(), ShareMetrics::register(registry)?);
+    let store = settings.store.start(ShareMetrics::register(registry)?);
     let secrets = Arc::clone(secrets);
-    SharedStore::register(Arc::new(store), settings.clone(), secrets, registry)
+    SharedStore::register(store, settings.clone(), secrets, registry)
         .map(|shared| Some(Arc::new(shared)))
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-#[cfg(not(all(feature = "redis", feature = "vault")))]
+#[cfg(not(all(feature = "share", feature = "vault")))]
 use super::missing_feature;
 use super::model::Config;
 #[cfg(feature = "vault")]
@@ -40,13 +40,13 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
     let (shutdown, log, watch) = (shutdown::read(&root), log::read(&root), reload::read(&root));
     checks::all(&root, &upstreams, &credentials, &clients);
     share::check(&root, &credentials);
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     let share = share::written(&root).and_then(|item| {
         let settings = share::read(&item, &tls, &egress.store_http(&tls));
         share::check_shared(&item, settings.as_ref(), &credentials);
         settings
     });
-    #[cfg(not(feature = "redis"))]
+    #[cfg(not(feature = "share"))]
     refuse_section(&root, "share", "this build cannot share tokens", "redis");
     #[cfg(not(feature = "vault"))]
     refuse_section(&root, "vault", "this build reads no secrets of Vault", "vault");
@@ -74,13 +74,13 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
         shutdown,
         log,
         watch,
-        #[cfg(feature = "redis")]
+        #[cfg(feature = "share")]
         share,
     })
 }
 
 /// Refuses a section that this build cannot use.
-#[cfg(not(all(feature = "redis", feature = "vault")))]
+#[cfg(not(all(feature = "share", feature = "vault")))]
 fn refuse_section(root: &Section<'_>, section: &str, title: &str, feature: &str) {
     let Some(item) = root.item(section).filter(share::is_filled) else { return };
     missing_feature::refuse(&item, title, feature);

@@ -33,7 +33,7 @@ pub struct Config {
     /// The time between two checks of files for changes; `None`: files are read again on SIGHUP only.
     pub watch: Option<Duration>,
     /// The store through which replicas share tokens.
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     pub share: Option<crate::token::sharing::settings::ShareSettings>,
 }
 

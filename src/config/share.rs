@@ -1,4 +1,4 @@
-//! `[share]`: the store through which replicas share tokens (feature `redis`).
+//! `[share]`: the store through which replicas share tokens (feature `share`).
 
 use super::credentials::ParsedCredential;
 use crate::diagnostics::{Diagnostic, Item, Section};
@@ -38,32 +38,48 @@ pub(super) fn check(root: &Section<'_>, credentials: &[ParsedCredential<'_>]) {
     });
 }
 
-#[cfg(feature = "redis")]
-pub(super) use with_store::{check_shared, read};
+#[cfg(feature = "share")]
+pub(super) use with_store::{Timeouts, check_shared, read};
 
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 mod with_store {
     use std::time::Duration;
 
     use super::{Diagnostic, Item, ParsedCredential, Section, each_shared};
+    #[cfg(feature = "redis")]
+    use crate::config::share_redis;
     use crate::config::{references, tls};
     use crate::diagnostics::units::POSITIVE;
     use crate::net::tls::TlsSettings;
     use crate::oauth::dialect::Grant;
     use crate::secret::{Reference, StoreHttpSettings};
-    use crate::share::redis_store::{Login, Sentinels, ServerAddress, Servers, StoreOptions};
+    use crate::share::settings::StoreSettings;
     use crate::token::sharing::settings::{EncryptionKey, ShareSettings, WhenUnreachable};
 
-    const STORES: [(&str, ()); 1] = [("redis", ())];
+    /// The kind of a store.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum StoreKind {
+        #[cfg(feature = "redis")]
+        Redis,
+    }
+
+    const STORES: &[(&str, StoreKind)] = &[
+        #[cfg(feature = "redis")]
+        ("redis", StoreKind::Redis),
+    ];
 
     const WHEN_UNREACHABLE: [(&str, WhenUnreachable); 2] =
         [("last_leader", WhenUnreachable::LastLeader), ("own", WhenUnreachable::Own)];
 
-    /// The port of Sentinels.
-    const SENTINEL_PORT: u16 = 26379;
-
     /// Longest time for one operation: the renewal of a token waits for it.
     const LONGEST: Duration = Duration::from_secs(10);
+
+    /// Limits for the store.
+    #[derive(Clone, Copy)]
+    pub(in crate::config) struct Timeouts {
+        pub(in crate::config) connect: Duration,
+        pub(in crate::config) operation: Duration,
+    }
 
     /// The settings; `None` if they cannot be used.
     pub(in crate::config) fn read(
@@ -73,46 +89,47 @@ mod with_store {
     ) -> Option<ShareSettings> {
         let section = item.section()?.without_text();
         let store = section.required("store", "write  store = \"redis\", for Valkey too");
-        let store = store.and_then(|item| item.choice(&STORES));
+        let store = store.and_then(|item| item.choice(STORES));
         let reference = |item: Option<Item<'_>>| references::read(&item?, http);
-        let (servers, password) = (servers(&section, http), reference(section.item("password")));
-        let timeouts = section.section("timeouts");
-        let tls = tls::read(&section.section("tls"), base);
         let name_key = section.required(
             "name_key",
             "write  name_key.file = \"/path\": 32 bytes in base64, the same for all replicas",
         );
         let (name_key, encryption) = (reference(name_key), encryption(&section, http));
-        let username = section.item("username").and_then(|item| item.hidden_text());
-        let connect_timeout = timeouts.duration("connect", ..=LONGEST, Duration::from_secs(1));
-        let least = Duration::from_millis(10);
-        let operation_timeout =
-            timeouts.duration("operation", least..=LONGEST, Duration::from_millis(500));
-        let key_prefix = section.parse("key_prefix", prefix);
+        let store = self::store(store, &section, base, http);
         let when_unreachable =
             section.choice("when_unreachable", &WHEN_UNREACHABLE, WhenUnreachable::default());
         let takeover_after = section.duration("takeover_after", POSITIVE, Duration::from_secs(30));
         let poll = section.duration("poll", Duration::from_secs(1).., Duration::from_secs(5));
-        // Only now, so that the problems of all keys are found at once.
-        store?;
-        let (servers, database) = servers?;
-        let store = StoreOptions {
-            database,
-            login: Login { username, password },
-            key_prefix: key_prefix.unwrap_or_else(|| "bearer-proxy".to_owned()),
-            tls,
-            connect_timeout,
-            operation_timeout,
-            ..StoreOptions::new(servers)
-        };
         Some(ShareSettings {
-            store,
+            store: store?,
             encryption: encryption?,
             name_key: name_key?,
             when_unreachable,
             takeover_after,
             poll,
         })
+    }
+
+    /// The settings of the store itself.
+    fn store(
+        kind: Option<StoreKind>,
+        section: &Section<'_>,
+        base: &TlsSettings,
+        http: &StoreHttpSettings,
+    ) -> Option<StoreSettings> {
+        let limits = section.section("timeouts");
+        let connect = limits.duration("connect", ..=LONGEST, Duration::from_secs(1));
+        let least = Duration::from_millis(10);
+        let operation = limits.duration("operation", least..=LONGEST, Duration::from_millis(500));
+        let timeouts = Timeouts { connect, operation };
+        let tls = tls::read(&section.section("tls"), base);
+        #[cfg(feature = "redis")]
+        let redis = share_redis::read(section, tls, http, timeouts).map(StoreSettings::Redis);
+        match kind? {
+            #[cfg(feature = "redis")]
+            StoreKind::Redis => redis,
+        }
     }
 
     /// Reports tokens that cannot be shared, and settings that would make replicas revoke each other's.
@@ -155,92 +172,6 @@ mod with_store {
                 own.fail(problem.label(label).hint("write  when_unreachable = \"last_leader\""));
             }
         });
-    }
-
-    /// Braces mark the part of a key that chooses the node of a cluster, and belong to the token's name.
-    fn prefix(text: &str) -> Result<String, &'static str> {
-        let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-        match !text.is_empty() && text.len() <= 64 && text.chars().all(plain) {
-            true => Ok(text.to_owned()),
-            false => Err("expected 1 to 64 letters, digits, -, _ and ."),
-        }
-    }
-
-    /// The servers, and the number of the database.
-    fn servers(section: &Section<'_>, http: &StoreHttpSettings) -> Option<(Servers, u32)> {
-        let (url, sentinel) = (section.item("url"), section.item("sentinel"));
-        let cluster = section.bool("cluster", false);
-        match (url, sentinel) {
-            (Some(url), None) => {
-                let (address, database) = address(&url)?;
-                if cluster && database > 0 {
-                    url.reject("a cluster has no other database than 0");
-                    return None;
-                }
-                let servers = match cluster {
-                    true => Servers::Cluster(vec![address]),
-                    false => Servers::Standalone(address),
-                };
-                Some((servers, database))
-            }
-            (Some(_), Some(sentinel)) => {
-                sentinel.reject("url names the server already; remove one of the two");
-                None
-            }
-            (None, Some(item)) => {
-                if cluster && let Some(cluster) = section.item("cluster") {
-                    cluster.reject("Sentinels lead to one server; a cluster is found by url");
-                }
-                Some((Servers::Sentinel(self::sentinel(&item, http)?), 0))
-            }
-            (None, None) => {
-                section.missing("url", "write  url = \"rediss://HOST:6379\", or sentinel = { … }");
-                None
-            }
-        }
-    }
-
-    fn address(item: &Item<'_>) -> Option<(ServerAddress, u32)> {
-        match ServerAddress::parse(&item.hidden_text()?) {
-            Ok((address, database)) => Some((address, database.unwrap_or_default())),
-            Err(why) => {
-                item.reject(why);
-                None
-            }
-        }
-    }
-
-    fn sentinel(item: &Item<'_>, http: &StoreHttpSettings) -> Option<Sentinels> {
-        let table = item.section()?;
-        let service = table.required("service", "write  service = \"NAME\": the master's name");
-        let service = service.and_then(|item| item.text());
-        let password = table.item("password").and_then(|item| references::read(&item, http));
-        let urls = table.required("urls", "write  urls = [\"rediss://HOST:26379\"]");
-        let urls = urls?.list()?;
-        let addresses = urls.iter().map(sentinel_address).collect::<Option<Vec<_>>>()?;
-        if addresses.is_empty() {
-            item.reject("urls is empty: it names at least one Sentinel");
-            return None;
-        }
-        let login = Login { username: None, password };
-        Some(Sentinels { addresses, service: service?, login })
-    }
-
-    fn sentinel_address(item: &Item<'_>) -> Option<ServerAddress> {
-        let (address, _) = address(item)?;
-        let text = item.hidden_text()?;
-        let text = text.trim_end_matches('/');
-        // Without a port it is that of Redis.
-        let stated = match &address {
-            ServerAddress::Tcp(origin) => text.ends_with(&format!(":{}", origin.port())),
-            ServerAddress::Unix(_) => true,
-        };
-        match stated {
-            true => Some(address),
-            false => {
-                ServerAddress::parse(&format!("{text}:{SENTINEL_PORT}")).ok().map(|found| found.0)
-            }
-        }
     }
 
     /// `encryption`: the first key seals, all of them open.

@@ -455,6 +455,7 @@ fn filled_in_values_are_never_shown() {
 mod share {
     use super::*;
     use crate::share::redis_store::{ServerAddress, Servers};
+    use crate::share::settings::StoreSettings;
     use crate::token::sharing::settings::WhenUnreachable;
 
     const GOOD: &str = r#"
@@ -481,22 +482,20 @@ mod share {
         assert!(loaded.config.credentials[0].policy.share);
         let share = loaded.config.share.unwrap();
         let server = |url: &str| ServerAddress::parse(url).unwrap().0;
-        assert_eq!(
-            share.store.servers,
-            Servers::Standalone(server("rediss://valkey.erp.svc:6379"))
-        );
-        assert_eq!(share.store.database, 1);
+        let StoreSettings::Redis(store) = share.store;
+        assert_eq!(store.servers, Servers::Standalone(server("rediss://valkey.erp.svc:6379")));
+        assert_eq!((store.database, &*store.key_prefix), (1, "bearer-proxy"));
         assert_eq!(share.encryption[1].id, "old");
-        assert_eq!(share.store.key_prefix, "bearer-proxy");
         assert_eq!(share.when_unreachable, WhenUnreachable::LastLeader);
         assert_eq!((share.takeover_after.as_secs(), share.poll.as_secs()), (30, 5));
-        assert_eq!(share.store.operation_timeout, Duration::from_millis(500));
+        assert_eq!(store.operation_timeout, Duration::from_millis(500));
         let sentinel = GOOD.replace(
             "url = \"rediss://valkey.erp.svc/1\"",
             "sentinel = { urls = [\"rediss://s1\"], service = \"tokens\", password.env = \"S\" }",
         );
         let share = with(&sentinel, "").unwrap_or_else(|report| panic!("{report}")).config.share;
-        let Servers::Sentinel(sentinels) = share.unwrap().store.servers else { panic!() };
+        let StoreSettings::Redis(store) = share.unwrap().store;
+        let Servers::Sentinel(sentinels) = store.servers else { panic!() };
         assert_eq!(sentinels.addresses, [server("rediss://s1:26379")]);
         assert!(sentinels.login.password.is_some());
     }

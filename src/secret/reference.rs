@@ -72,7 +72,7 @@ pub fn missing_feature(kind: &str) -> Option<&'static str> {
         "keyring" if cfg!(not(feature = "keyring")) => Some("keyring"),
         "aws_secrets_manager" if cfg!(not(feature = "aws")) => Some("aws"),
         "pkcs12" if cfg!(not(feature = "pkcs12")) => Some("pkcs12"),
-        "share" if cfg!(not(feature = "redis")) => Some("redis"),
+        "share" if cfg!(not(feature = "share")) => Some("redis"),
         "azure_key_vault" if cfg!(not(feature = "azure")) => Some("azure"),
         "vault" if cfg!(not(feature = "vault")) => Some("vault"),
         _ => None,

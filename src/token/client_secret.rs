@@ -7,7 +7,7 @@ use http::HeaderValue;
 use super::client_identity::{LoadError, load_identity, read};
 use super::credential::{ClientIdSource, Credential};
 use super::fingerprint::Fingerprint;
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 use super::fingerprint::SecretDigest;
 use crate::net::tls::ClientIdentity;
 use crate::oauth::ClientCredentials;
@@ -27,7 +27,7 @@ pub(super) struct LoadedCredentials {
     /// The fingerprint of all together.
     pub(super) fingerprint: Fingerprint,
     /// The digest of all together, by which replicas tell whether they have the same secret.
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     pub(super) digest: SecretDigest,
 }
 
@@ -54,14 +54,14 @@ impl LoadedCredentials {
         let keys = (certificate, grant_key, presented, proving);
         let proof = (client.id.expose(), secret, keys, parameters, headers);
         let fingerprint = Fingerprint::of(&proof);
-        #[cfg(feature = "redis")]
+        #[cfg(feature = "share")]
         let digest = SecretDigest::of(&proof);
         Ok(Self {
             client,
             identity,
             dpop_key,
             fingerprint,
-            #[cfg(feature = "redis")]
+            #[cfg(feature = "share")]
             digest,
         })
     }

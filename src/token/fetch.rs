@@ -8,7 +8,7 @@ use super::credential::Credential;
 use super::dpop::Prover;
 pub use super::fetch_error::FetchError;
 use super::fingerprint::Fingerprint;
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 use super::fingerprint::SecretDigest;
 use super::token_cell::Reader;
 use crate::clock::Moment;
@@ -57,12 +57,12 @@ pub trait Fetch: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), FetchError>> + Send;
 
     /// Reads what this replica proves itself with.
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     fn proof(&self) -> impl Future<Output = Result<ReplicaProof, FetchError>> + Send;
 }
 
 /// What one of several replicas that share a token proves itself with.
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 pub struct ReplicaProof {
     /// The client id.
     pub(super) client_id: Sensitive,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::credential::{Credential, TokenSource};
 use super::dpop::DpopStates;
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 use super::fetch::ReplicaProof;
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
 use super::fingerprint::Fingerprint;
@@ -90,7 +90,7 @@ impl Fetch for TokenFetcher {
         }
     }
 
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     async fn proof(&self) -> Result<ReplicaProof, FetchError> {
         match self {
             Self::Client(client) => client.proof().await,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 use aws_lc_rs::digest::{Context, SHA256};
 
 /// A salted hash of a secret. Equal secrets have equal fingerprints within this process, and the
@@ -21,11 +21,11 @@ impl Fingerprint {
 }
 
 /// The SHA-256 digest of what proves a client: equal in all processes, and as secret as its input.
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct SecretDigest(pub(super) [u8; 32]);
 
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 impl SecretDigest {
     /// The digest of a value.
     pub(super) fn of(value: impl Hash) -> Self {
@@ -37,10 +37,10 @@ impl SecretDigest {
 }
 
 /// Feeds what is hashed into a digest.
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 struct Digest(Context);
 
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 impl std::hash::Hasher for Digest {
     fn write(&mut self, bytes: &[u8]) {
         self.0.update(bytes);

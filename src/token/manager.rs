@@ -18,7 +18,7 @@ use super::gate::Gate;
 use super::handle::{ManagedToken, ManagerHandle};
 use super::metrics::TokenMetrics;
 use super::refresher::{Refresher, Retired};
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 use super::sharing::{SharedStore, renewal::SharedRenewal};
 use super::spec::{TokenReaders, TokenSpec, Unions, with_vias};
 use super::status::TokenStatus;
@@ -46,7 +46,7 @@ pub struct TokenManager<M: MakeFetch = TokenClients> {
     handle: ManagerHandle,
     clock_watch: Option<JoinHandle<()>>,
     /// The store through which tokens are shared with other replicas.
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     shared: Option<Arc<SharedStore>>,
 }
 
@@ -94,13 +94,13 @@ impl<M: MakeFetch> TokenManager<M> {
             endpoints: HashMap::new(),
             handle,
             clock_watch: None,
-            #[cfg(feature = "redis")]
+            #[cfg(feature = "share")]
             shared: None,
         }
     }
 
     /// Shares the tokens of credentials with `share` through this store from now on.
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     pub fn share_through(&mut self, store: Arc<SharedStore>) {
         self.shared = Some(store);
     }
@@ -214,13 +214,13 @@ impl<M: MakeFetch> TokenManager<M> {
             credential.policy.one_live_token && leaving.credential.is_client_of(&credential)
         });
         let refresher = refresher.replacing(replaced.and_then(|leaving| leaving.reader.peek()));
-        #[cfg(feature = "redis")]
+        #[cfg(feature = "share")]
         let refresher = refresher.sharing(self.shared_renewal(&credential, &scopes));
         let task = tokio::spawn(refresher.run(stop.clone()));
         Managed { credential, scopes, number, reader, via, status, gate, stop, task }
     }
 
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     fn shared_renewal(
         &self,
         credential: &Arc<Credential>,

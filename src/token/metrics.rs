@@ -100,7 +100,7 @@ const CREDENTIAL_GAUGES: [(&str, &str, Value); 4] = [
 ];
 
 /// Name, help text and value of each gauge of a token that replicas share.
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 const SHARE_GAUGES: [(&str, &str, Value); 3] = [
     ("bearer_proxy_share_leader", "1 if this replica obtained the held token.", |token, _| {
         token.share.as_ref().map(|share| flag(share.leads()))
@@ -194,7 +194,7 @@ impl TokenMetrics {
     ///
     /// # Errors
     /// A family of the same name is registered already.
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     pub fn register_shared(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         register_token_gauges(registry, &self.tokens, &SHARE_GAUGES)
     }

@@ -32,7 +32,7 @@ pub mod refresher;
 mod refusal;
 mod rejection_history;
 pub mod schedule;
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 pub mod sharing;
 #[cfg(test)]
 mod simulation;
@@ -54,7 +54,7 @@ pub use handle::ManagerHandle;
 pub use manager::TokenManager;
 pub use metrics::TokenMetrics;
 pub use refresh_log::SLOW_CALL;
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 pub use sharing::renewal::ShareStatus;
 pub use spec::{TokenKey, TokenReaders, TokenSpec, effective_specs};
 pub use status::TokenStatus;

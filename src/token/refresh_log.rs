@@ -75,7 +75,7 @@ impl RefreshLog {
     }
 
     /// The token that another replica obtained is used.
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     pub(super) fn adopted(&self, bearer: &Bearer, owner: &str, generation: u64) {
         let Self { credential, scopes, .. } = self;
         let fingerprint = bearer.fingerprint();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 use super::sharing::renewal::ShareStatus;
 use super::spec::TokenSpec;
 use crate::clock::Moment;
@@ -77,7 +77,7 @@ pub struct TokenStatus {
     /// The time from the request of that token to its planned renewal.
     pub renewal: Option<Duration>,
     /// The part of this replica in the renewal of a token that others hold too; `None` for one of its own.
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     pub share: Option<ShareStatus>,
 }
 

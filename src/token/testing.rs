@@ -12,11 +12,11 @@ use super::bearer::TokenHeader;
 use super::credential::{
     Binding, ClientIdSource, Credential, Grouping, RefreshPolicy, TokenSource,
 };
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 use super::fetch::ReplicaProof;
 use super::fetch::{Fetch, FetchError, Fetched, MakeFetch};
 use super::fingerprint::Fingerprint;
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 use super::fingerprint::SecretDigest;
 use super::manager::TokenManager;
 use super::metrics::TokenMetrics;
@@ -284,7 +284,7 @@ impl Fetch for Fetcher {
         Ok(())
     }
 
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     async fn proof(&self) -> Result<ReplicaProof, FetchError> {
         Ok(ReplicaProof {
             client_id: Sensitive::new("client"),

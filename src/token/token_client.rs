@@ -16,7 +16,7 @@ use super::discovery;
 use super::dpop::Dpop;
 use super::endpoint_call::{EndpointAnswer, EndpointCall};
 use super::endpoint_client::{MAX_RESPONSE_BYTES, connector};
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 use super::fetch::ReplicaProof;
 use super::fetch::{Fetch, FetchError, Fetched};
 use super::fingerprint::Fingerprint;
@@ -27,7 +27,7 @@ use crate::clock::seconds;
 use crate::net::control::{self, Limits};
 use crate::oauth::confirmation::names_other_certificate;
 use crate::oauth::dialect::GrantKind;
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 use crate::oauth::dialect::GrantParameter;
 use crate::oauth::error::{MalformedResponse, TokenError};
 use crate::oauth::lifetime::lifetime;
@@ -102,7 +102,7 @@ impl Fetch for TokenClient {
         if status.is_success() { Ok(()) } else { Err(FetchError::Revocation(status.as_u16())) }
     }
 
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     async fn proof(&self) -> Result<ReplicaProof, FetchError> {
         let loaded = self.load(Freshness::Cached).await?;
         let prover = match &self.dpop {

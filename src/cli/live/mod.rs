@@ -9,7 +9,7 @@ mod instance;
 mod network;
 mod references;
 mod result;
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 mod share;
 mod tokens;
 
@@ -65,7 +65,7 @@ pub fn check(config: &Config, notes: &Report, flags: &Check) -> anyhow::Result<E
             flags.fresh,
         )))?;
     }
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "share")]
     if let Some(part) = runtime.block_on(share::check_share(config, scope_sets)) {
         told(part)?;
     }

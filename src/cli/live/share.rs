@@ -10,9 +10,7 @@ use crate::config::Config;
 use crate::oauth::ScopeSet;
 use crate::secret::Store;
 use crate::share::metrics::ShareMetrics;
-use crate::share::redis_store::probe::{ProbeStep, ProbeVerdict, probe};
-use crate::share::redis_store::{RedisStore, Servers};
-use crate::share::store::TokenStore;
+use crate::share::probe::{ProbeStep, ProbeVerdict};
 use crate::telemetry::Registry;
 use crate::token::Credential;
 use crate::token::sharing::SharedStore;
@@ -26,8 +24,8 @@ type ScopeSets = fn(&Config, &Arc<Credential>) -> Vec<ScopeSet>;
 pub(super) async fn check_share(config: &Config, scope_sets: ScopeSets) -> Option<CheckGroup> {
     let settings = config.share.as_ref()?;
     let mut steps = Vec::new();
-    if let Some(password) = &settings.store.login.password {
-        steps.push(references::secret("password", password).await);
+    if let Some((name, source)) = settings.store.login() {
+        steps.push(references::secret(name, source).await);
     }
     steps.push(references::secret("name_key", &settings.name_key).await);
     for key in &settings.encryption {
@@ -35,13 +33,13 @@ pub(super) async fn check_share(config: &Config, scope_sets: ScopeSets) -> Optio
     }
     let readable = !steps.iter().any(CheckResult::has_failed);
     if readable {
-        steps.extend(probe(&settings.store).await.iter().map(step));
+        steps.extend(settings.store.probe().await.iter().map(step));
     }
     if !steps.iter().any(CheckResult::has_failed) {
         tokens(&mut steps, config, settings, scope_sets).await;
     }
-    let url = Some(url(&settings.store.servers));
-    Some(CheckGroup { kind: "share", name: "redis".to_owned(), url, steps })
+    let (name, url) = (settings.store.kind().to_owned(), Some(settings.store.address()));
+    Some(CheckGroup { kind: "share", name, url, steps })
 }
 
 fn step(step: &ProbeStep) -> CheckResult {
@@ -50,15 +48,6 @@ fn step(step: &ProbeStep) -> CheckResult {
         ProbeVerdict::Warning => CheckResult::from_error(step.name, &step.found).warning(),
         ProbeVerdict::Failed => CheckResult::from_error(step.name, &step.found),
     }
-}
-
-fn url(servers: &Servers) -> String {
-    let addresses = match servers {
-        Servers::Standalone(address) => std::slice::from_ref(address),
-        Servers::Sentinel(sentinels) => &sentinels.addresses,
-        Servers::Cluster(addresses) => addresses,
-    };
-    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Looks at each token that is shared.
@@ -84,9 +73,9 @@ async fn tokens(
 async fn store(settings: &ShareSettings) -> Result<SharedStore, prometheus::Error> {
     let registry = Registry::new();
     let metrics = ShareMetrics::register(&registry)?;
-    let store = Arc::new(RedisStore::start(settings.store.clone(), metrics));
+    let store = settings.store.start(metrics);
     let mut state = store.reached();
-    let _ = timeout(settings.store.connect_timeout, state.wait_for(|reached| *reached)).await;
+    let _ = timeout(settings.store.connect_timeout(), state.wait_for(|reached| *reached)).await;
     let secrets = Arc::new(Store::register(&registry)?);
     SharedStore::register(store, settings.clone(), secrets, &registry)
 }

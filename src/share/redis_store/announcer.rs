@@ -1,18 +1,16 @@
 //! `Announcer`: passes the messages of the store's channels on to those who follow a token.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use redis::aio::{AsyncPushSender, SendError};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::broadcast;
 
+use super::super::announcements::Announcements;
 use super::super::names::TokenName;
 use super::super::store::Announcement;
 use super::bounded::ReadCount;
 
-/// Announcements of one token that a receiver may be behind by; then it asks the store.
-const CAPACITY: usize = 16;
 /// The message of a handover. All others are generations.
 pub(super) const HANDOVER: &str = "p";
 
@@ -21,7 +19,7 @@ pub(super) const HANDOVER: &str = "p";
 pub(super) struct Announcer {
     /// The channels of all tokens begin with it.
     prefix: Arc<str>,
-    tokens: Arc<Mutex<HashMap<String, broadcast::Sender<Announcement>>>>,
+    tokens: Announcements,
     /// The count of the connection that this one serves.
     count: ReadCount,
 }
@@ -30,7 +28,7 @@ impl Announcer {
     pub(super) fn new(key_prefix: &str) -> Self {
         Self {
             prefix: format!("{key_prefix}:").into(),
-            tokens: Arc::default(),
+            tokens: Announcements::default(),
             count: ReadCount::default(),
         }
     }
@@ -46,12 +44,7 @@ impl Announcer {
     }
 
     pub(super) fn subscribe(&self, name: &TokenName) -> broadcast::Receiver<Announcement> {
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        // Tokens that nobody follows any more go first, so that reloads leave nothing behind.
-        tokens.retain(|_, sender| sender.receiver_count() > 0);
-        let sender =
-            tokens.entry(name.to_string()).or_insert_with(|| broadcast::channel(CAPACITY).0);
-        sender.subscribe()
+        self.tokens.subscribe(name)
     }
 
     fn announce(&self, channel: &[u8], message: &[u8]) -> Option<()> {
@@ -62,9 +55,7 @@ impl Announcer {
             HANDOVER => Announcement::HandingOver,
             generation => Announcement::Published(generation.parse().ok()?),
         };
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        // Without a receiver there is none to tell.
-        let _ = tokens.get(name)?.send(announcement);
+        self.tokens.send(name, announcement);
         Some(())
     }
 }
@@ -107,12 +98,5 @@ mod tests {
         assert_eq!(of_one.try_recv(), Ok(Announcement::HandingOver));
         assert!(of_one.try_recv().is_err());
         assert_eq!(of_other.try_recv(), Ok(Announcement::Published(9)));
-        drop(of_one);
-        let _again = announcer.subscribe(&other);
-        assert_eq!(
-            announcer.tokens.lock().unwrap().len(),
-            1,
-            "a token without receivers is dropped"
-        );
     }
 }

@@ -103,9 +103,10 @@ mod tests {
         PATIENCE, Server, ask, free_port, name, patient, run, store, until,
     };
     use super::*;
+    use crate::share::probe::ProbeVerdict;
     use crate::share::protocol::AcquireReply;
     use crate::share::redis_store::RedisStore;
-    use crate::share::redis_store::probe::{ProbeVerdict, probe};
+    use crate::share::redis_store::probe::probe;
     use crate::share::store::{Announcement, StoreError, TokenStore};
 
     const LIFE: Duration = Duration::from_secs(600);

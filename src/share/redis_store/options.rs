@@ -1,5 +1,6 @@
 //! `StoreOptions`: what the store of shared tokens is made from.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::address::ServerAddress;
@@ -49,6 +50,18 @@ pub enum Servers {
     Sentinel(Sentinels),
     /// A cluster, by some of its nodes.
     Cluster(Vec<ServerAddress>),
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses = match self {
+            Self::Standalone(address) => std::slice::from_ref(address),
+            Self::Sentinel(sentinels) => &sentinels.addresses,
+            Self::Cluster(addresses) => addresses,
+        };
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        f.write_str(&addresses.join(" "))
+    }
 }
 
 /// Sentinels, which know the master of a service.

@@ -1,49 +1,25 @@
 //! [`probe`]: the steps of `check --live` for a store, in their order, each with what was found.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use redis::{Value, cmd};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::metrics::ShareMetrics;
 use super::super::names::TokenName;
-use super::super::protocol::AcquireReply;
-use super::super::store::{Acquire, Announcement, StoreError, TokenStore};
+use super::super::probe::{Ended, ProbeStep, ProbeVerdict, Steps, run_all};
+use super::super::store::{StoreError, TokenStore};
 use super::address::ServerAddress;
 use super::announcer::Announcer;
 use super::options::{Servers, StoreOptions};
 use super::session::{self, Limit, OpenSession, Session, Stream};
 use super::{RedisStore, sentinel};
-use crate::net::connect::{ConnectPhase, ConnectReport};
 use crate::telemetry::Registry;
 
 /// The oldest version that has all that the scripts use.
 const OLDEST: (u32, u32) = (6, 2);
 /// Replies that the round trip is the shortest of.
 const PINGS: usize = 3;
-
-/// A step, and what it found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProbeStep {
-    /// `sentinel`, `dns`, `tcp`, `tls`, `socket`, `login`, `role`, `version`, `eviction`, `rights`,
-    /// `round trip` or `clock`.
-    pub name: &'static str,
-    /// The verdict.
-    pub verdict: ProbeVerdict,
-    /// What was found, in words.
-    pub found: String,
-}
-
-/// The verdict of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeVerdict {
-    /// All is well.
-    Ok,
-    /// Tokens can be shared, but not as well as they should.
-    Warning,
-    /// Tokens cannot be shared.
-    Failed,
-}
 
 /// Goes through the steps, up to the first that the next ones need. In a cluster the first node is looked at, and
 /// the rights at the node of the key.
@@ -52,12 +28,6 @@ pub async fn probe(options: &StoreOptions) -> Vec<ProbeStep> {
     let _ = steps.all(options).await;
     steps.0
 }
-
-#[derive(Default)]
-struct Steps(Vec<ProbeStep>);
-
-/// The reason why no further step makes sense has been noted as a step.
-struct Ended;
 
 impl Steps {
     async fn all(&mut self, options: &StoreOptions) -> Result<(), Ended> {
@@ -72,22 +42,6 @@ impl Steps {
         let _driver = AbortOnDropHandle::new(tokio::spawn(opened.driver));
         self.server(&opened.session, options, &announcer).await?;
         self.rights(options).await
-    }
-
-    fn note(&mut self, name: &'static str, verdict: ProbeVerdict, found: impl Into<String>) {
-        self.0.push(ProbeStep { name, verdict, found: found.into() });
-    }
-
-    fn ok(&mut self, name: &'static str, found: impl Into<String>) {
-        self.note(name, ProbeVerdict::Ok, found);
-    }
-
-    /// The value, or the end of the steps.
-    fn need<T>(&mut self, name: &'static str, result: Result<T, StoreError>) -> Result<T, Ended> {
-        result.map_err(|error| {
-            self.note(name, ProbeVerdict::Failed, error.to_string());
-            Ended
-        })
     }
 
     async fn address(&mut self, options: &StoreOptions) -> Result<ServerAddress, Ended> {
@@ -141,39 +95,7 @@ impl Steps {
         options: &StoreOptions,
     ) -> Result<Stream, Ended> {
         let connector = self.need("tls", session::connector(address, options))?;
-        match connector.with_diagnostics().connect().await {
-            Ok(connection) => {
-                self.reached(&connection.report);
-                Ok(Stream::Left(connection.stream))
-            }
-            Err(error) => {
-                if let Some(report) = error.reached() {
-                    self.reached(report);
-                }
-                let name = match error.phase {
-                    ConnectPhase::Dns => "dns",
-                    ConnectPhase::Tcp | ConnectPhase::Tunnel => "tcp",
-                    ConnectPhase::Tls => "tls",
-                };
-                let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-                self.note(name, ProbeVerdict::Failed, format!("{error}{hint}"));
-                Err(Ended)
-            }
-        }
-    }
-
-    /// Notes the phases of a connection that were completed.
-    fn reached(&mut self, report: &ConnectReport) {
-        if !report.addresses.is_empty() {
-            let addresses: Vec<String> = report.addresses.iter().map(ToString::to_string).collect();
-            self.ok("dns", addresses.join(", "));
-        }
-        if let Some(peer) = report.peer {
-            self.ok("tcp", format!("{peer} in {:.1?}", report.tcp));
-        }
-        if let Some(tls) = &report.tls {
-            self.ok("tls", tls.version);
-        }
+        self.connect(connector).await.map(|connection| Stream::Left(connection.stream))
     }
 
     async fn login(
@@ -270,14 +192,7 @@ impl Steps {
         self.ok("round trip", format!("{shortest:.1?}"));
         let asked = session.time(Limit::of(timeout)).await;
         let theirs = self.need("clock", asked)?;
-        let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (apart, side) = match theirs.checked_sub(ours) {
-            Some(ahead) => (ahead, "ahead of"),
-            None => (ours.saturating_sub(theirs), "behind"),
-        };
-        let found =
-            format!("{:.1} s {side} this machine; replicas go by the store's", apart.as_secs_f64());
-        self.ok("clock", found);
+        self.clock(theirs);
         Ok(())
     }
 
@@ -292,44 +207,13 @@ impl Steps {
         let waited = Limit::of(options.connect_timeout * 2).bound(reached.wait_for(|now| *now));
         // Where it is not reached, the first operation says why.
         let _ = waited.await;
-        let ran = run_all(&store, &name).await;
+        let ran = run_all(&store, &name, "does something between filter channels?").await;
         let dropped = store.drop_keys(&name).await;
         self.need("rights", ran.and(dropped))?;
         let found =
             "acquire, renew, publish, fail and announcements work on a key that was thrown away";
         self.ok("rights", found);
         Ok(())
-    }
-}
-
-/// Takes and gives back the lead, then publishes a value, and reads it.
-async fn run_all(store: &RedisStore, name: &TokenName) -> Result<(), StoreError> {
-    let lease = Duration::from_secs(1);
-    let mut announced = store.announcements(name);
-    let mut ask = Acquire {
-        owner: "check",
-        generation: 0,
-        token_owner: "",
-        lead: Some(lease),
-        secret: "first",
-        budget: 0,
-    };
-    store.acquire(name, ask).await?;
-    // Another secret may lead at once.
-    store.fail(name, ask.owner, lease, Some(ask.secret)).await?;
-    ask.secret = "second";
-    let AcquireReply::Lead(epoch) = store.acquire(name, ask).await? else {
-        return Err(StoreError::Malformed);
-    };
-    store.renew(name, ask.owner, epoch, lease).await?;
-    store.publish(name, ask.owner, epoch, b"check", lease).await?;
-    store.acquire(name, Acquire { lead: None, ..ask }).await?;
-    let announcement = Limit::of(lease).bound(announced.recv()).await;
-    match announcement {
-        Some(Ok(Announcement::Published(found))) if found == epoch => Ok(()),
-        _ => Err(StoreError::Unreachable(
-            "no announcement arrived: does something between filter channels?".to_owned(),
-        )),
     }
 }
 

@@ -97,9 +97,10 @@ mod tests {
     use std::time::Duration;
 
     use super::super::options::{Login, Servers};
-    use super::super::probe::{ProbeVerdict, probe};
+    use super::super::probe::probe;
     use super::super::testing::{Server, ask, free_port, name, patient, store, until};
     use super::*;
+    use crate::share::probe::ProbeVerdict;
     use crate::share::protocol::AcquireReply;
     use crate::share::store::TokenStore;
 

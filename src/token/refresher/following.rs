@@ -5,7 +5,7 @@ use super::sharing::CallReport;
 use super::state::Refresher;
 use crate::token::fetch::Fetch;
 
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 mod replicas {
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
@@ -170,7 +170,7 @@ mod replicas {
 }
 
 /// There are none.
-#[cfg(not(feature = "redis"))]
+#[cfg(not(feature = "share"))]
 #[expect(clippy::unused_async, reason = "the same methods as with other replicas")]
 impl<F: Fetch> Refresher<F> {
     pub(crate) async fn follow(&mut self) {}

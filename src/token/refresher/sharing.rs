@@ -2,13 +2,13 @@
 //!
 //! A build without the feature `redis` knows none of them.
 
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 pub(super) use replicas::{CallReport, Shared, Sharing};
 
-#[cfg(not(feature = "redis"))]
+#[cfg(not(feature = "share"))]
 pub(super) use alone::{CallReport, Sharing};
 
-#[cfg(feature = "redis")]
+#[cfg(feature = "share")]
 mod replicas {
     use std::sync::{Mutex, PoisonError};
 
@@ -120,7 +120,7 @@ mod replicas {
     }
 }
 
-#[cfg(not(feature = "redis"))]
+#[cfg(not(feature = "share"))]
 mod alone {
     use std::sync::Mutex;
 

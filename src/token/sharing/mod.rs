@@ -1,4 +1,4 @@
-//! Tokens that replicas share through a store (feature `redis`): one replica renews, the others adopt its token.
+//! Tokens that replicas share through a store (feature `share`): one replica renews, the others adopt its token.
 //!
 //! [`settings`] is `[share]` of a configuration; [`shared_store`] is the store of this process with its keys;
 //! `identity` names a token by all that determines it; `renewal` is what one replica knows of one token. The

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::secret::Reference;
-use crate::share::redis_store::StoreOptions;
+use crate::share::settings::StoreSettings;
 
 /// The section `[share]` of a configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShareSettings {
-    /// The Redis or Valkey server, and the login there.
-    pub store: StoreOptions,
+    /// The store, and the login there.
+    pub store: StoreSettings,
     /// The keys that seal and open values: the first one seals, all of them open.
     pub encryption: Vec<EncryptionKey>,
     /// The source of the key that makes the names of tokens. It stays while encryption keys are replaced: else

@@ -68,7 +68,7 @@ impl SharedStore {
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let rules = SharingRules {
-            key_prefix: settings.store.key_prefix.clone(),
+            key_prefix: settings.store.prefix().to_owned(),
             when_unreachable: settings.when_unreachable,
             takeover_after: settings.takeover_after,
             poll: settings.poll,

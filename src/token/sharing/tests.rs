@@ -13,6 +13,7 @@ use crate::sensitive::Sensitive;
 use crate::share::names::NameKey;
 use crate::share::redis_store::{ServerAddress, Servers, StoreOptions};
 use crate::share::sealing::SharingKeys;
+use crate::share::settings::StoreSettings;
 use crate::share::testing::ModelStore;
 use crate::telemetry::Registry;
 use crate::token::Reader;
@@ -461,7 +462,9 @@ async fn a_key_of_another_form_is_named_and_read_again() {
         Reference::File(path)
     };
     let settings = ShareSettings {
-        store: StoreOptions::new(Servers::Standalone(ServerAddress::Unix("/nowhere".into()))),
+        store: StoreSettings::Redis(StoreOptions::new(Servers::Standalone(ServerAddress::Unix(
+            "/nowhere".into(),
+        )))),
         encryption: vec![EncryptionKey { id: "k".into(), key: file("seal", "AAEC") }],
         name_key: file("names", NAMES),
         when_unreachable: WhenUnreachable::LastLeader,
