@@ -170,7 +170,8 @@ def client_assertions():
     rsa = RSAKey.generate_key(2048)
     rows = [(f"{kind}{bits}", rsa) for kind in ("RS", "PS") for bits in (256, 384, 512)]
     curves = (("ES256", "P-256"), ("ES384", "P-384"), ("ES512", "P-521"))
-    rows += [(alg, ECKey.generate_key(curve)) for alg, curve in curves] + [("EdDSA", OKPKey.generate_key("Ed25519"))]
+    rows += [(alg, ECKey.generate_key(curve)) for alg, curve in curves]
+    rows += [(alg, OKPKey.generate_key("Ed25519")) for alg in ("EdDSA", "Ed25519")]
     for alg, key in rows:
         judge = Judge(import_key(key.as_dict(private=False)), "https://issuer.example")
         jwk = {**key.as_dict(private=True), "kid": "key-1", "alg": alg, "use": "sig"}
@@ -192,8 +193,15 @@ def client_assertions():
             assert f"key thumbprint {key.thumbprint()}," in said, said
 
 
+PROOF_KEYS = [
+    ("ES256", ECKey.generate_key("P-256")),
+    ("EdDSA", OKPKey.generate_key("Ed25519")),
+    ("Ed25519", OKPKey.generate_key("Ed25519")),
+]
+
+
 def proofs():
-    for alg, key in (("ES256", ECKey.generate_key("P-256")), ("EdDSA", OKPKey.generate_key("Ed25519"))):
+    for alg, key in PROOF_KEYS:
         for text in (None, key.as_pem(private=True).decode(), json.dumps(key.as_dict(private=True))):
             own = f"\ndpop.key.file = {file('dpop', text)}" if text else ""
             credential = (

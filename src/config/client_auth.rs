@@ -80,7 +80,7 @@ pub(super) fn client_auth(section: &Section<'_>, preset: &Preset) -> Option<Clie
             chosen.map(ClientAuth::ClientSecretJwt)
         }
         ClientAuth::PrivateKeyJwt(_) => {
-            let hint = "write  signing_algorithm = \"RS256\", or another RS, PS or ES, or EdDSA: the one that the key is registered for";
+            let hint = "write  signing_algorithm = \"RS256\", or another RS, PS or ES, EdDSA or Ed25519: the one that the key is registered for";
             let item = section.required("signing_algorithm", hint)?;
             item.choice(&grant::ALGORITHMS).map(ClientAuth::PrivateKeyJwt)
         }

@@ -9,8 +9,11 @@ use crate::secret::StoreHttpSettings;
 use crate::token::TokenHeader;
 use crate::token::dpop::DpopSettings;
 
-const ALGORITHMS: [(&str, DpopAlgorithm); 2] =
-    [("ES256", DpopAlgorithm::Es256), ("EdDSA", DpopAlgorithm::EdDsa)];
+const ALGORITHMS: [(&str, DpopAlgorithm); 3] = [
+    ("ES256", DpopAlgorithm::Es256),
+    ("EdDSA", DpopAlgorithm::EdDsa),
+    ("Ed25519", DpopAlgorithm::Ed25519),
+];
 
 /// The settings; `None` for a credential without `dpop`. They demand tokens of type DPoP, and settle the
 /// header that carries them.

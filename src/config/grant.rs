@@ -14,7 +14,7 @@ use crate::oauth::{ClientAuth, Preset};
 use crate::secret::{Reference, StoreHttpSettings};
 
 /// Signature algorithms of private keys.
-pub(super) const ALGORITHMS: [(&str, SigningAlgorithm); 10] = [
+pub(super) const ALGORITHMS: [(&str, SigningAlgorithm); 11] = [
     ("RS256", SigningAlgorithm::Rs256),
     ("RS384", SigningAlgorithm::Rs384),
     ("RS512", SigningAlgorithm::Rs512),
@@ -25,6 +25,7 @@ pub(super) const ALGORITHMS: [(&str, SigningAlgorithm); 10] = [
     ("ES384", SigningAlgorithm::Es384),
     ("ES512", SigningAlgorithm::Es512),
     ("EdDSA", SigningAlgorithm::EdDsa),
+    ("Ed25519", SigningAlgorithm::Ed25519),
 ];
 
 /// Claims that have keys of their own, or that each assertion has anew.

@@ -217,9 +217,9 @@ mod tests {
         let ed_pem = pem(ed.to_pkcs8v1().unwrap().as_ref());
         let ed = ed.public_key().as_ref().to_vec();
         use SigningAlgorithm::{
-            EdDsa, Es256, Es384, Es512, Ps256, Ps384, Ps512, Rs256, Rs384, Rs512,
+            Ed25519, EdDsa, Es256, Es384, Es512, Ps256, Ps384, Ps512, Rs256, Rs384, Rs512,
         };
-        let rows: [(_, _, _, _, &'static dyn VerificationAlgorithm); 10] = [
+        let rows: [(_, _, _, _, &'static dyn VerificationAlgorithm); 11] = [
             ("RS256", Rs256, &rsa_pem, &rsa, &RSA_PKCS1_2048_8192_SHA256),
             ("RS384", Rs384, &rsa_pem, &rsa, &RSA_PKCS1_2048_8192_SHA384),
             ("RS512", Rs512, &rsa_pem, &rsa, &RSA_PKCS1_2048_8192_SHA512),
@@ -230,6 +230,7 @@ mod tests {
             ("ES384", Es384, &p384_pem, &p384, &ECDSA_P384_SHA384_FIXED),
             ("ES512", Es512, &p521_pem, &p521, &ECDSA_P521_SHA512_FIXED),
             ("EdDSA", EdDsa, &ed_pem, &ed, &ED25519),
+            ("Ed25519", Ed25519, &ed_pem, &ed, &ED25519),
         ];
         for (name, algorithm, key, public, verification) in rows {
             let token = signed(&settings, SigningKey::Private(algorithm, key)).unwrap();

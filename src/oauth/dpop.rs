@@ -33,16 +33,19 @@ pub enum DpopAlgorithm {
     /// ECDSA on P-256 with SHA-256.
     #[default]
     Es256,
-    /// Ed25519.
+    /// Ed25519, under the name of RFC 8037 section 3.1, which servers may no longer list.
     EdDsa,
+    /// Ed25519, under the name of RFC 9864 section 2.2.
+    Ed25519,
 }
 
 impl DpopAlgorithm {
-    /// The registered name (RFC 7518 section 3.1, RFC 8037 section 3.1).
+    /// The registered name (RFC 7518 section 3.1, RFC 8037 section 3.1, RFC 9864 section 2.2).
     pub fn name(self) -> &'static str {
         match self {
             Self::Es256 => "ES256",
             Self::EdDsa => "EdDSA",
+            Self::Ed25519 => "Ed25519",
         }
     }
 }
@@ -88,7 +91,7 @@ impl ProofKey {
     pub fn generate(algorithm: DpopAlgorithm) -> Result<Self, AssertionError> {
         let signer = match algorithm {
             DpopAlgorithm::Es256 => Signer::generate_es256(),
-            DpopAlgorithm::EdDsa => Signer::generate_eddsa(),
+            DpopAlgorithm::EdDsa | DpopAlgorithm::Ed25519 => Signer::generate_ed25519(),
         };
         Ok(Self::new(algorithm, signer?))
     }
@@ -101,6 +104,7 @@ impl ProofKey {
         let signing = match algorithm {
             DpopAlgorithm::Es256 => SigningAlgorithm::Es256,
             DpopAlgorithm::EdDsa => SigningAlgorithm::EdDsa,
+            DpopAlgorithm::Ed25519 => SigningAlgorithm::Ed25519,
         };
         Ok(Self::new(algorithm, Signer::new(SigningKey::Private(signing, text))?))
     }
@@ -108,7 +112,7 @@ impl ProofKey {
     fn new(algorithm: DpopAlgorithm, signer: Signer) -> Self {
         let jwk = match algorithm {
             DpopAlgorithm::Es256 => p256_jwk(signer.public_key()),
-            DpopAlgorithm::EdDsa => ed25519_jwk(signer.public_key()),
+            DpopAlgorithm::EdDsa | DpopAlgorithm::Ed25519 => ed25519_jwk(signer.public_key()),
         };
         let header = json!({ "typ": "dpop+jwt", "alg": algorithm.name(), "jwk": jwk }).to_string();
         Self { signer, header: URL_SAFE_NO_PAD.encode(header) }
@@ -234,8 +238,11 @@ mod tests {
 
     #[test]
     fn a_proof_has_the_claims_of_its_request_and_verifies_with_its_own_key() {
-        for (algorithm, name) in [(DpopAlgorithm::Es256, "ES256"), (DpopAlgorithm::EdDsa, "EdDSA")]
-        {
+        for (algorithm, name) in [
+            (DpopAlgorithm::Es256, "ES256"),
+            (DpopAlgorithm::EdDsa, "EdDSA"),
+            (DpopAlgorithm::Ed25519, "Ed25519"),
+        ] {
             let key = ProofKey::generate(algorithm).unwrap();
             let proof = prove(&key, REQUEST);
             assert!(proof.is_sensitive());
@@ -255,8 +262,10 @@ mod tests {
                     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
                         .verify(signed.as_bytes(), &signature)
                 }
-                DpopAlgorithm::EdDsa => UnparsedPublicKey::new(&ED25519, coordinate(jwk, "x"))
-                    .verify(signed.as_bytes(), &signature),
+                DpopAlgorithm::EdDsa | DpopAlgorithm::Ed25519 => {
+                    UnparsedPublicKey::new(&ED25519, coordinate(jwk, "x"))
+                        .verify(signed.as_bytes(), &signature)
+                }
             };
             verified.unwrap();
         }

@@ -58,7 +58,10 @@ pub(super) fn private_key(
     if !expected.starts_with(found) {
         return Err(JwkError::OtherKind { found, expected });
     }
-    if members.contains_key("alg") && !is("alg", algorithm) {
+    // RFC 9864 gave a key on this curve a second name.
+    let names: &[&str] =
+        if found == "an Ed25519 key" { &["EdDSA", "Ed25519"] } else { &[algorithm] };
+    if members.contains_key("alg") && !names.iter().any(|name| is("alg", name)) {
         return Err(JwkError::OtherAlgorithm);
     }
     if members.contains_key("use") && !is("use", "sig") {
@@ -343,6 +346,14 @@ mod tests {
         let cut = Sensitive::new("{\"kty\": \"EC\", hunter2");
         let error = signer(SigningAlgorithm::Es256, &cut).err().unwrap().to_string();
         assert!(error.ends_with("no JSON object"), "{error}");
+        let (_, ed) = pair(&rcgen::PKCS_ED25519);
+        for name in ["EdDSA", "Ed25519"] {
+            let mut named = ed.clone();
+            named["alg"] = name.into();
+            for algorithm in [SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519] {
+                assert!(signer(algorithm, &jwk(&named)).is_ok(), "{name} for {algorithm:?}");
+            }
+        }
         for good in [with("alg", "ES256".into()), with("use", "sig".into())] {
             assert!(signer(SigningAlgorithm::Es256, &jwk(&good)).is_ok());
         }

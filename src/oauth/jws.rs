@@ -42,8 +42,10 @@ pub enum SigningAlgorithm {
     Es384,
     /// ECDSA on P-521 with SHA-512.
     Es512,
-    /// Ed25519.
+    /// Ed25519, under the name of RFC 8037 section 3.1, which servers may no longer list.
     EdDsa,
+    /// Ed25519, under the name of RFC 9864 section 2.2.
+    Ed25519,
 }
 
 /// Algorithms of shared secrets (RFC 7518 section 3.2).
@@ -124,7 +126,7 @@ pub fn sign(
 }
 
 impl SigningAlgorithm {
-    /// The registered name (RFC 7518 section 3.1, RFC 8037 section 3.1).
+    /// The registered name (RFC 7518 section 3.1, RFC 8037 section 3.1, RFC 9864 section 2.2).
     pub fn name(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -137,6 +139,7 @@ impl SigningAlgorithm {
             Self::Es384 => "ES384",
             Self::Es512 => "ES512",
             Self::EdDsa => "EdDSA",
+            Self::Ed25519 => "Ed25519",
         }
     }
 
@@ -146,7 +149,7 @@ impl SigningAlgorithm {
             Self::Es256 => "an EC key on P-256",
             Self::Es384 => "an EC key on P-384",
             Self::Es512 => "an EC key on P-521",
-            Self::EdDsa => "an Ed25519 key",
+            Self::EdDsa | Self::Ed25519 => "an Ed25519 key",
             _ => "an RSA key of 2048 to 8192 bits",
         }
     }
@@ -223,7 +226,7 @@ impl Signer {
             SigningAlgorithm::Es256 => ec(key, &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
             SigningAlgorithm::Es384 => ec(key, &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
             SigningAlgorithm::Es512 => ec(key, &signature::ECDSA_P521_SHA512_FIXED_SIGNING),
-            SigningAlgorithm::EdDsa => {
+            SigningAlgorithm::EdDsa | SigningAlgorithm::Ed25519 => {
                 Ed25519KeyPair::from_pkcs8_maybe_unchecked(&key.der).map(Self::Ed).ok()
             }
         }
@@ -236,7 +239,7 @@ impl Signer {
     }
 
     /// A new key pair of Ed25519.
-    pub(super) fn generate_eddsa() -> Result<Self, AssertionError> {
+    pub(super) fn generate_ed25519() -> Result<Self, AssertionError> {
         Ed25519KeyPair::generate().map(Self::Ed).map_err(|_| AssertionError::Signing)
     }
 

@@ -122,7 +122,7 @@ fn verified(proof: &str) -> Option<(Value, Value, String)> {
             let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
             (UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point), members)
         }
-        "EdDSA" => {
+        "EdDSA" | "Ed25519" => {
             let x = member("x")?;
             let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
             (UnparsedPublicKey::new(&ED25519, decode(x)?), members)

@@ -204,10 +204,11 @@ async fn an_assertion_signed_with_the_secret_is_accepted_by_a_server_that_verifi
 
 #[tokio::test]
 async fn assertions_signed_with_a_private_key_are_accepted_by_a_server_that_verifies() {
-    let rows: [(_, &'static SignatureAlgorithm, &'static dyn VerificationAlgorithm); 6] = [
+    let rows: [(_, &'static SignatureAlgorithm, &'static dyn VerificationAlgorithm); 7] = [
         ("ES256", &PKCS_ECDSA_P256_SHA256, &ECDSA_P256_SHA256_FIXED),
         ("ES384", &PKCS_ECDSA_P384_SHA384, &ECDSA_P384_SHA384_FIXED),
         ("EdDSA", &PKCS_ED25519, &ED25519),
+        ("Ed25519", &PKCS_ED25519, &ED25519),
         ("RS256", &PKCS_RSA_SHA256, &RSA_PKCS1_2048_8192_SHA256),
         ("PS256", &PKCS_RSA_SHA256, &RSA_PSS_2048_8192_SHA256),
         ("PS512", &PKCS_RSA_SHA256, &RSA_PSS_2048_8192_SHA512),
