@@ -75,6 +75,9 @@ pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> 
     report.upstreams.iter().for_each(|upstream| points.upstream(upstream, now));
     report.routes.iter().for_each(|route| points.route(route, now));
     points.unsettled(report);
+    for refusals in &report.repeated_refusals {
+        points.add(format!("{}.", refusals.words()), refusal_hint(&refusals.code));
+    }
     points.overload(report, now);
     points.sources(report);
     points.client_certificates(report);
@@ -151,6 +154,26 @@ pub fn scope_hint(upstream: &str, route: &str, lacking: &str) -> String {
         lacking => format!(
             "add {lacking} to scopes of {upstream}.{route}, and ask the provider to approve it for the client"
         ),
+    }
+}
+
+/// The remedy for refusals that repeat, by their code.
+pub fn refusal_hint(code: &str) -> &'static str {
+    match code {
+        "no_route" => {
+            "mend the URL in the app, or add a route; `bearer-proxy explain METHOD URL` says what a URL would do"
+        }
+        "method" => "mend the method in the app, or add it to methods of a route",
+        "foreign_host" => {
+            "nothing was sent; mend the URL or the proxy settings of the app, or server.allowed_hosts"
+        }
+        "local_key" | "peer_not_allowed" => {
+            "nothing was sent; compare the app with [clients], and with clients of the route"
+        }
+        "request_timeout" | "request_aborted" => {
+            "find out why the app does not send the whole body"
+        }
+        _ => "the proxy refused them, and will until the app or the setting that is named changes",
     }
 }
 
@@ -432,8 +455,8 @@ fn scopes(token: &TokenStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::report::{
-        ClientCertificateStatus, RateLimitReport, RefusalStatus, ReloadStatus, RouteFailures,
-        ScopeReport, SecretStatus, UnsafeRequest, UnsafeRequests, UpstreamError,
+        ClientCertificateStatus, RateLimitReport, RefusalStatus, ReloadStatus, RepeatedRefusals,
+        RouteFailures, ScopeReport, SecretStatus, UnsafeRequest, UnsafeRequests, UpstreamError,
     };
     use super::*;
     use crate::admin::readiness::tests::token;
@@ -708,6 +731,8 @@ mod tests {
                 detail,
                 method: "POST".into(),
                 forwarded: "no",
+                path: String::new(),
+                peer: String::new(),
                 request_id,
             };
             StatusReport { refusals: vec![refusal], ..StatusReport::default() }
@@ -716,6 +741,25 @@ mod tests {
             ["A request of upstream api got 503 overloaded at 2", ": no room.", "max_in_flight"];
         one(&[], &overloaded(5), &parts);
         assert_eq!(told(&[], &overloaded(90)).len(), 0);
+        let refusals = RepeatedRefusals {
+            code: "no_route".into(),
+            status: 404,
+            count: 3,
+            method: "POST".into(),
+            path: "/bank/v1/payment".into(),
+            peer: "127.0.0.1:7".into(),
+            request_id: "R2".into(),
+            nearest_route: Some("bank.pay (POST /bank/v1/payments)".into()),
+            ..RepeatedRefusals::default()
+        };
+        let repeated_refusals = vec![refusals];
+        let report = StatusReport { repeated_refusals, ..StatusReport::default() };
+        let parts = [
+            "3 requests got 404 no_route since",
+            "POST /bank/v1/payment from 127.0.0.1:7 at",
+            "request_id R2: the nearest route is bank.pay (POST /bank/v1/payments). mend the URL",
+        ];
+        one(&[], &report, &parts);
         let dropped = StatusReport { log_lines_dropped: 7, ..StatusReport::default() };
         one(&[], &dropped, &["7 lines are missing"]);
     }

@@ -34,6 +34,8 @@ pub struct StatusReport {
     pub routes: Vec<RouteStatus>,
     /// The newest refusals first.
     pub refusals: Vec<RefusalStatus>,
+    /// Refusals that repeat until the app or the configuration changes, by their code.
+    pub repeated_refusals: Vec<RepeatedRefusals>,
     /// Answers that apps did not get.
     pub undelivered: UnsafeRequests,
     /// Requests with an unsafe method of which it is not known whether the upstream acted.
@@ -366,8 +368,56 @@ pub struct RefusalStatus {
     pub method: String,
     /// Whether the upstream got it: `no`, `yes` or `unknown`.
     pub forwarded: &'static str,
+    /// Its path if no route claims it, with `_` in place of segments that are no words; else empty.
+    pub path: String,
+    /// The address of the app, or its user on a Unix socket.
+    pub peer: String,
     /// Its id, as in the log.
     pub request_id: String,
+}
+
+/// Refusals of one code, two or more, none of them an hour after the one before.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RepeatedRefusals {
+    /// The code of their problem documents.
+    pub code: String,
+    /// Their status.
+    pub status: u16,
+    /// Their number.
+    pub count: u64,
+    /// The time of the first, as RFC 3339.
+    pub since: String,
+    /// The time of the last, as RFC 3339.
+    pub at: String,
+    /// The method of the last.
+    pub method: String,
+    /// The path of the last, as in `refusals`.
+    pub path: String,
+    /// The route that this path is like, if there is one.
+    pub nearest_route: Option<String>,
+    /// The address of the app that sent the last, or its user.
+    pub peer: String,
+    /// The words of the problem document of the last.
+    pub detail: String,
+    /// The id of the last, as in the log.
+    pub request_id: String,
+}
+
+impl RepeatedRefusals {
+    /// Their number, their code, and the last, as a sentence without a full stop.
+    pub fn words(&self) -> String {
+        let Self { code, status, count, since, at, method, path, peer, request_id, .. } = self;
+        let path = if path.is_empty() { String::new() } else { format!(" {path}") };
+        let why = match &self.nearest_route {
+            _ if path.is_empty() => self.detail.clone(),
+            Some(route) => format!("the nearest route is {route}"),
+            None => "no route is like it".to_owned(),
+        };
+        format!(
+            "{count} requests got {status} {code} since {since}; the last: {method}{path} from {peer} at {at}, \
+             request_id {request_id}: {why}"
+        )
+    }
 }
 
 /// Counts of the last hour, one for each minute, the newest last.

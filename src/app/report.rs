@@ -10,13 +10,14 @@ use super::client_certificates::ClientCertificateStatuses;
 use super::open_files::OpenFilesNeed;
 use crate::admin::bundle::BundleParts;
 use crate::admin::report::{
-    History, MAX_REQUESTS, MAX_ROUTES, RateLimitReport, RefusalStatus, ReloadStatus, RequestStatus,
-    RouteFailures, RouteStatus, ScopeReport, SecretStatus, StatusReport, UnsafeRequest,
-    UnsafeRequests, UpstreamError, UpstreamReport,
+    History, MAX_REQUESTS, MAX_ROUTES, RateLimitReport, RefusalStatus, ReloadStatus,
+    RepeatedRefusals, RequestStatus, RouteFailures, RouteStatus, ScopeReport, SecretStatus,
+    StatusReport, UnsafeRequest, UnsafeRequests, UpstreamError, UpstreamReport,
 };
 use crate::clock::date;
 use crate::config;
-use crate::proxy::history::{HistorySnapshot, UnsafeRequestRecord};
+use crate::proxy::history::{HistorySnapshot, RefusalSeries, UnsafeRequestRecord};
+use crate::proxy::nearest_route::{KnownRoute, nearest_route};
 use crate::proxy::policy::plan::{Plan, UpstreamPlan};
 use crate::proxy::requests::{RequestInFlight, WorkerReport};
 use crate::proxy::snapshot::SharedState;
@@ -59,7 +60,7 @@ impl Reporter {
     pub(super) async fn report(&self) -> StatusReport {
         let workers = self.shared.inspector.report().await;
         let plan = self.shared.plan.load_full();
-        let HistorySnapshot { minutes, refusals, last_undelivered, last_unknown } =
+        let HistorySnapshot { minutes, refusals, series, last_undelivered, last_unknown } =
             self.shared.metrics.history().snapshot(Instant::now());
         let reload = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         StatusReport {
@@ -88,15 +89,18 @@ impl Reporter {
                 .into_iter()
                 .map(|refusal| RefusalStatus {
                     at: date(refusal.at),
-                    code: refusal.code,
+                    code: refusal.code.as_str(),
                     upstream: refusal.upstream,
                     route: refusal.route,
                     detail: refusal.detail,
                     method: refusal.method.to_string(),
                     forwarded: refusal.forwarded,
+                    path: refusal.path,
+                    peer: refusal.peer,
                     request_id: refusal.request_id,
                 })
                 .collect(),
+            repeated_refusals: repeated_refusals(series, &plan),
             undelivered: UnsafeRequests {
                 last_hour: minutes.iter().map(|minute| minute.undelivered).sum(),
                 last: last_undelivered.map(unsafe_request),
@@ -186,6 +190,38 @@ fn route_failures(series: FailureSeries, is_unsafe: bool) -> RouteFailures {
         forwarded: series.forwarded.as_str().to_owned(),
         status: series.status.map(|status| status.as_u16()),
     }
+}
+
+/// One refusal says little: a person may have mistyped a URL.
+fn repeated_refusals(series: Vec<RefusalSeries>, plan: &Plan) -> Vec<RepeatedRefusals> {
+    let repeated = series.into_iter().filter(|series| series.count > 1);
+    let one = |RefusalSeries { since, count, last, .. }: RefusalSeries| RepeatedRefusals {
+        code: last.code.as_str().to_owned(),
+        status: last.code.status().as_u16(),
+        count,
+        since: date(since),
+        at: date(last.at),
+        method: last.method.to_string(),
+        nearest_route: Some(&last.path)
+            .filter(|path| !path.is_empty())
+            .and_then(|path| nearest_route(path, known_routes(plan)))
+            .map(|near| near.to_string()),
+        path: last.path,
+        peer: last.peer,
+        detail: last.detail,
+        request_id: last.request_id,
+    };
+    repeated.map(one).collect()
+}
+
+fn known_routes(plan: &Plan) -> impl Iterator<Item = KnownRoute<'_>> {
+    plan.routes().map(|(upstream, route)| KnownRoute {
+        upstream: &upstream.connection.name,
+        route: &route.name,
+        methods: &route.methods,
+        mount: &upstream.mount,
+        path: (&*route.path).into(),
+    })
 }
 
 fn secret((source, state): (String, SourceState)) -> SecretStatus {

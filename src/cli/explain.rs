@@ -10,8 +10,8 @@ use super::exit::Exit;
 use super::output::{errln, out, outln};
 use super::setup::load;
 use crate::config::Config;
-use crate::diagnostics::nearest;
 use crate::listen::settings::Listen;
+use crate::proxy::nearest_route::{KnownRoute, NearestRoute, nearest_route};
 use crate::proxy::policy::metrics::ProxyMetrics;
 use crate::proxy::policy::plan::{
     BoundListener, ListenerPlan, Plan, PlanInputs, rules, token_specs,
@@ -42,8 +42,12 @@ pub(super) fn explain(path: Option<&Path>, method: &str, url: &str) -> anyhow::R
             Err(refusal) => {
                 outln!("  refused with {}", refused(&refusal))?;
                 let path = target.split('?').next().filter(|_| refusal.code == Code::NoRoute);
-                let near = path.and_then(|path| nearest_route(&config, rules.id, path));
-                near.map_or(Ok(()), |near| outln!("  nearest     {near}"))?;
+                let near = path.and_then(|path| nearest_to(&config, rules.id, path));
+                if let Some(near) = near {
+                    outln!("  nearest     {}", near.words)?;
+                    let missing = near.missing_mount;
+                    missing.map_or(Ok(()), |mount| outln!("  missing     the mount {mount}"))?;
+                }
             }
         }
     }
@@ -141,36 +145,20 @@ fn described(config: &Config, method: &Method, decision: &Decision) -> String {
     text + &format!("  forwarded   {method} {origin}{outbound}\n")
 }
 
-/// The route whose path is spelt most like the requested one: its name, methods and path.
-fn nearest_route(config: &Config, listener: usize, requested: &str) -> Option<String> {
-    let found = rules(&config.proxy, listener).into_iter().flat_map(|(_, (upstream, route))| {
+/// The route of a listener whose path is spelt most like the requested one.
+fn nearest_to(config: &Config, listener: usize, requested: &str) -> Option<NearestRoute> {
+    let routes = rules(&config.proxy, listener).into_iter().map(|(_, (upstream, route))| {
         let upstream = &config.proxy.upstreams[upstream];
         let route = &upstream.routes[route];
-        let methods: Vec<_> = route.methods.iter().map(Method::as_str).collect();
-        let path = format!("{}{}", upstream.mount, route.path);
-        let name = format!("{}.{}", upstream.connection.name, route.name);
-        let shown = format!("{name} ({} {path})", methods.join(", "));
-        // The path without its mount is compared too: the mount is what is forgotten most.
-        let without_mount = fill(&route.path.to_string(), requested);
-        [(fill(&path, requested), shown.clone()), (without_mount, shown)]
+        KnownRoute {
+            upstream: &upstream.connection.name,
+            route: &route.name,
+            methods: &route.methods,
+            mount: &upstream.mount,
+            path: route.path.under(&upstream.mount).to_string().into(),
+        }
     });
-    let (filled, shown): (Vec<_>, Vec<_>) = found.unzip();
-    let known: Vec<_> = filled.iter().map(String::as_str).collect();
-    let near = nearest(requested, &known)?;
-    let index = known.iter().position(|known| *known == near)?;
-    shown.into_iter().nth(index)
-}
-
-/// A pattern with the segments of a path in place of its parameters, so that the two can be compared.
-fn fill(pattern: &str, path: &str) -> String {
-    // Counted from the end: a forgotten mount shifts all segments.
-    let segments: Vec<_> = path.trim_end_matches('/').rsplit('/').collect();
-    let filled = pattern.rsplit('/').enumerate().map(|(index, segment)| match segment {
-        segment if segment.starts_with('{') => segments.get(index).copied().unwrap_or(segment),
-        segment => segment,
-    });
-    let filled: Vec<_> = filled.collect();
-    filled.into_iter().rev().collect::<Vec<_>>().join("/")
+    nearest_route(requested, routes)
 }
 
 /// The clients that may use a route; none where the configuration lists no clients.

@@ -65,13 +65,19 @@ impl Peer {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
-            PeerAddress::Tcp(address) => write!(f, "{address}")?,
-            PeerAddress::Unix(UnixPeer { uid, gid, .. }) => write!(f, "uid {uid}, gid {gid}")?,
-        }
+        self.address.fmt(f)?;
         match &self.certificate {
             Some(certificate) => write!(f, " ({})", certificate.subject),
             None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(UnixPeer { uid, gid, .. }) => write!(f, "uid {uid}, gid {gid}"),
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::headers::FieldClass;
 use super::limits::body::LimitError;
+use super::nearest_route::masked;
 use super::policy::metrics::UpstreamErrorReason;
 use super::policy::plan::{RoutePlan, UpstreamPlan};
 use super::rejection::Code;
@@ -23,6 +24,7 @@ use super::request::retry::is_safe;
 use super::request_id::RequestId;
 use super::requests::{RequestInFlight, RequestPhase};
 use crate::body::{BodyError, Delivery};
+use crate::listen::peer::PeerAddress;
 use crate::server::{ShutdownPhase, StopSignal};
 use crate::telemetry::log::{BeginLog, RequestLog};
 use crate::token::Bearer;
@@ -34,6 +36,10 @@ pub struct AccessRecord {
     started: Instant,
     method: Method,
     client: Option<Arc<str>>,
+    /// The address of the app.
+    peer: PeerAddress,
+    /// Its masked path, if no route claims it.
+    unclaimed_path: Option<Box<str>>,
     id: RequestId,
     log: RequestLog,
     stop: StopSignal,
@@ -111,6 +117,7 @@ impl AccessRecord {
     /// shutdown has ended a request early.
     pub fn new<B>(
         request: &Request<B>,
+        peer: PeerAddress,
         fields: FieldClass,
         log: RequestLog,
         stop: StopSignal,
@@ -122,6 +129,8 @@ impl AccessRecord {
             log,
             stop,
             client: None,
+            peer,
+            unclaimed_path: None,
             route: None,
             forwarded: Forwarded::No,
             forwarded_before: Forwarded::No,
@@ -197,6 +206,11 @@ impl AccessRecord {
     /// Notes the client that sent the request.
     pub fn client(&mut self, name: &Arc<str>) {
         self.client = Some(Arc::clone(name));
+    }
+
+    /// Notes the path of a request that no route claims, as far as an operator may see it.
+    pub fn unclaimed(&mut self, path: &str) {
+        self.unclaimed_path = Some(masked(path).into());
     }
 
     /// Notes the route that claimed the request.

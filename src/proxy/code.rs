@@ -101,6 +101,11 @@ impl Code {
         self.status().is_server_error() && self != Self::Loop
     }
 
+    /// True if requests like this one are refused until the app or the configuration changes.
+    pub fn concerns_app(self) -> bool {
+        self.status().is_client_error() && self != Self::ClientLeft || self == Self::Loop
+    }
+
     /// A short sentence, the same for every occurrence.
     pub fn title(self) -> &'static str {
         self.facts().title

@@ -8,12 +8,16 @@ use std::time::SystemTime;
 use http::Method;
 use tokio::time::{Duration, Instant};
 
+use super::code::Code;
+
 /// Minutes that are kept.
 const MINUTES: usize = 60;
 /// Refusals that are kept.
 const REFUSALS: usize = 50;
 /// Refusals of the same code that are a run, and the time in which they are.
 const RUN: (u64, Duration) = (10, Duration::from_secs(10));
+/// Time without a refusal after which a series of them is over.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Counts and refusals; clones share them.
 #[derive(Clone)]
@@ -27,8 +31,22 @@ struct Inner {
     refusals: VecDeque<RefusalRecord>,
     last_undelivered: Option<UnsafeRequestRecord>,
     last_unknown: Option<UnsafeRequestRecord>,
-    /// Begin and number of the refusals that are counted now, by their code.
-    runs: BTreeMap<&'static str, (Instant, u64)>,
+    /// The refusals that concern the app, by their code.
+    series: BTreeMap<&'static str, RefusalSeries>,
+}
+
+/// Refusals of one code, none of them an hour after the one before.
+#[derive(Debug, Clone)]
+pub struct RefusalSeries {
+    /// Time of the first.
+    pub since: SystemTime,
+    /// Their number.
+    pub count: u64,
+    /// The last.
+    pub last: RefusalRecord,
+    last_at: Instant,
+    /// Begin and number of those within ten seconds.
+    run: (Instant, u64),
 }
 
 /// Answers within one minute.
@@ -68,6 +86,8 @@ pub struct HistorySnapshot {
     pub minutes: Vec<MinuteCount>,
     /// The newest refusals first.
     pub refusals: Vec<RefusalRecord>,
+    /// The refusals that concern the app, by their code, if the last one is within the hour.
+    pub series: Vec<RefusalSeries>,
     /// The last answer that an app did not get, however long ago.
     pub last_undelivered: Option<UnsafeRequestRecord>,
     /// The last request of which it is not known whether the upstream acted, however long ago.
@@ -80,7 +100,7 @@ pub struct RefusalRecord {
     /// Time of the rejection.
     pub at: SystemTime,
     /// The code of its problem document.
-    pub code: &'static str,
+    pub code: Code,
     /// The upstream and the route that claimed it; both empty if none did.
     pub upstream: String,
     /// The name of the route.
@@ -91,6 +111,11 @@ pub struct RefusalRecord {
     pub method: Method,
     /// Whether the upstream got it: `no`, `yes` or `unknown`.
     pub forwarded: &'static str,
+    /// Its path as far as an operator may see it ([`masked`](super::nearest_route::masked)); empty unless no
+    /// route claims it.
+    pub path: String,
+    /// The address of the app.
+    pub peer: String,
     /// Its id, as in the log.
     pub request_id: String,
 }
@@ -104,7 +129,7 @@ impl Default for RequestHistory {
             refusals: VecDeque::new(),
             last_undelivered: None,
             last_unknown: None,
-            runs: BTreeMap::new(),
+            series: BTreeMap::new(),
         })))
     }
 }
@@ -123,17 +148,12 @@ impl RequestHistory {
     }
 
     /// Keeps a refusal, if nothing else is kept at the same moment. Returns true at the tenth of its code
-    /// within ten seconds, so at most once in that time.
+    /// within ten seconds, so at most once in that time, if it concerns the app.
     pub fn refused(&self, refusal: impl FnOnce() -> RefusalRecord) -> bool {
         let Ok(mut inner) = self.0.try_lock() else { return false };
         let refusal = refusal();
         let now = Instant::now();
-        let (since, count) = inner.runs.entry(refusal.code).or_insert((now, 0));
-        if now.saturating_duration_since(*since) >= RUN.1 {
-            (*since, *count) = (now, 0);
-        }
-        *count += 1;
-        let is_run = *count == RUN.0;
+        let is_run = refusal.code.concerns_app() && inner.series_of(&refusal, now).is_run(now);
         if inner.refusals.len() == REFUSALS {
             inner.refusals.pop_back();
         }
@@ -170,6 +190,7 @@ impl RequestHistory {
         HistorySnapshot {
             minutes: inner.minutes.iter().copied().collect(),
             refusals: inner.refusals.iter().cloned().collect(),
+            series: inner.series.values().filter(|series| !series.is_over(now)).cloned().collect(),
             last_undelivered: inner.last_undelivered.clone(),
             last_unknown: inner.last_unknown.clone(),
         }
@@ -181,6 +202,25 @@ impl RequestHistory {
 }
 
 impl Inner {
+    /// The series of a refusal, which is counted.
+    fn series_of(&mut self, refusal: &RefusalRecord, now: Instant) -> &mut RefusalSeries {
+        let new = || RefusalSeries {
+            since: refusal.at,
+            count: 0,
+            last: refusal.clone(),
+            last_at: now,
+            run: (now, 0),
+        };
+        let series = self.series.entry(refusal.code.as_str()).or_insert_with(new);
+        if series.is_over(now) {
+            *series = new();
+        }
+        series.count += 1;
+        series.last = refusal.clone();
+        series.last_at = now;
+        series
+    }
+
     /// Begins the minutes that have begun since the last call.
     fn advance(&mut self, now: Instant) {
         const MINUTE: Duration = Duration::from_secs(60);
@@ -195,6 +235,22 @@ impl Inner {
             }
             self.minutes.push_back(MinuteCount::default());
         }
+    }
+}
+
+impl RefusalSeries {
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_at) >= HOUR
+    }
+
+    /// Counts one within ten seconds; true for the tenth.
+    fn is_run(&mut self, now: Instant) -> bool {
+        let (since, count) = &mut self.run;
+        if now.saturating_duration_since(*since) >= RUN.1 {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count == RUN.0
     }
 }
 
@@ -247,7 +303,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_run_of_refusals_is_told_once_in_ten_seconds() {
         let history = RequestHistory::default();
-        let refusal = |code| RefusalRecord {
+        let runs = |code| (0..25).filter(|_| history.refused(|| refusal(code, 0))).count();
+        assert_eq!((runs(Code::NoRoute), runs(Code::Method)), (1, 1));
+        assert_eq!((runs(Code::Connect), runs(Code::ClientLeft)), (0, 0), "no fault of the app");
+        assert_eq!(runs(Code::NoRoute), 0, "within the same ten seconds");
+        tokio::time::advance(RUN.1).await;
+        assert_eq!(runs(Code::NoRoute), 1);
+        // Few are no run.
+        for _ in 0..30 {
+            tokio::time::advance(RUN.1).await;
+            assert!(!history.refused(|| refusal(Code::NoRoute, 0)));
+        }
+    }
+
+    fn refusal(code: Code, number: usize) -> RefusalRecord {
+        RefusalRecord {
             at: SystemTime::now(),
             code,
             upstream: String::new(),
@@ -255,35 +325,39 @@ mod tests {
             detail: String::new(),
             method: Method::GET,
             forwarded: "no",
-            request_id: String::new(),
-        };
-        let runs =
-            |code: &'static str| (0..25).filter(|_| history.refused(|| refusal(code))).count();
-        assert_eq!((runs("no_route"), runs("method")), (1, 1));
-        assert_eq!(runs("no_route"), 0, "within the same ten seconds");
-        tokio::time::advance(RUN.1).await;
-        assert_eq!(runs("no_route"), 1);
-        // Few are no run.
-        for _ in 0..30 {
-            tokio::time::advance(RUN.1).await;
-            assert!(!history.refused(|| refusal("no_route")));
+            path: String::new(),
+            peer: String::new(),
+            request_id: number.to_string(),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_of_one_code_are_a_series_until_an_hour_has_none() {
+        let history = RequestHistory::default();
+        let series = || {
+            let series = history.snapshot(Instant::now()).series;
+            series
+                .iter()
+                .map(|s| (s.last.code, s.count, s.last.request_id.clone()))
+                .collect::<Vec<_>>()
+        };
+        history.refused(|| refusal(Code::ForeignHost, 1));
+        history.refused(|| refusal(Code::Overloaded, 2));
+        tokio::time::advance(HOUR / 2).await;
+        history.refused(|| refusal(Code::ForeignHost, 3));
+        tokio::time::advance(HOUR / 2).await;
+        assert_eq!(series(), [(Code::ForeignHost, 2, "3".to_owned())]);
+        tokio::time::advance(HOUR / 2).await;
+        assert_eq!(series(), []);
+        history.refused(|| refusal(Code::ForeignHost, 4));
+        assert_eq!(series(), [(Code::ForeignHost, 1, "4".to_owned())]);
     }
 
     #[test]
     fn refusals_are_bounded_and_the_newest_comes_first() {
         let history = RequestHistory::default();
         for number in 0..REFUSALS + 3 {
-            history.refused(|| RefusalRecord {
-                at: SystemTime::now(),
-                code: "no_route",
-                upstream: String::new(),
-                route: String::new(),
-                detail: String::new(),
-                method: Method::GET,
-                forwarded: "no",
-                request_id: number.to_string(),
-            });
+            history.refused(|| refusal(Code::NoRoute, number));
         }
         let refusals = history.snapshot(Instant::now()).refusals;
         assert_eq!(refusals.len(), REFUSALS);

@@ -9,6 +9,7 @@ pub mod forward;
 pub mod headers;
 pub mod history;
 pub mod limits;
+pub mod nearest_route;
 pub mod policy;
 pub mod problem;
 pub mod record;

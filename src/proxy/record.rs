@@ -50,8 +50,13 @@ where
         let snapshot = self.worker.snapshot();
         let Inbound { request, connection, client, upgrade } = inbound;
         let fields = FieldClass::classify_all(request.headers());
-        let record =
-            AccessRecord::new(&request, fields, snapshot.plan.request_log, snapshot.stop.clone());
+        let record = AccessRecord::new(
+            &request,
+            connection.peer.address,
+            fields,
+            snapshot.plan.request_log,
+            snapshot.stop.clone(),
+        );
         let in_flight = snapshot.metrics.enter_in_flight();
         let scope = RequestScope::new(snapshot, record, in_flight, self.worker.requests());
         // Held twice: by the request's future, and here, so that the record outlives a future that is

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bearer_proxy::sandbox::{Fault, Persona, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::forwarding::sidecar;
@@ -176,6 +176,48 @@ async fn a_route_whose_payments_fail_is_told_although_reading_works() {
             _ => assert!(points.len() == 1 && points[0].starts_with(words), "{points:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn refusals_that_repeat_are_told_with_what_mends_them() {
+    let (_sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(3600))).await;
+    let mut app = client(proxy.addr).await;
+    let lost = |id: u8| {
+        format!(
+            "GET /v1/user-status/DE0212 HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: lost-{id}\r\n\r\n"
+        )
+    };
+    app.send(lost(1)).await;
+    assert_eq!(app.read("GET").await.status, 404);
+    let foreign = "GET / HTTP/1.1\r\nHost: erp.example\r\n\r\n";
+    let status = state(&proxy, |status| status["refusals"][0]["code"] == "no_route").await;
+    assert_eq!(
+        (attention(&status).len(), &status["repeated_refusals"]),
+        (0, &json!([])),
+        "{status}"
+    );
+    app.send(lost(2)).await;
+    assert_eq!(app.read("GET").await.status, 404);
+    for _ in 0..2 {
+        app.send(foreign).await;
+        assert_eq!(app.read("GET").await.status, 421);
+    }
+    let repeated = |status: &Value| status["repeated_refusals"].as_array().unwrap().len() == 2;
+    let points = attention(&state(&proxy, repeated).await);
+    let check = |point: &str, parts: &[&str]| {
+        parts.iter().for_each(|part| assert!(point.contains(part), "{part}: {points:?}"));
+    };
+    assert_eq!(points.len(), 2, "{points:?}");
+    check(&points[0], &["2 requests got 421 foreign_host since 2", "erp.example", "allowed_hosts"]);
+    check(
+        &points[1],
+        &["2 requests got 404 no_route since 2", "GET /v1/user-status/_ from 127.0.0.1:"],
+    );
+    check(&points[1], &["request_id lost-2: ", "whose mount /sqr is missing in the path"]);
+    assert!(!proxy.log().contains("user-status/"), "no path is in the log");
+    let (dir, admin) = (TempDir::new().unwrap(), proxy.admin_addr.to_string());
+    let told = verb(dir.path(), &["status", "--admin", &admin]).await.stdout;
+    assert!(!told.contains("DE0212") && told.contains("! 2 requests got 404 no_route"), "{told}");
 }
 
 #[tokio::test]

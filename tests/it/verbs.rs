@@ -51,6 +51,7 @@ async fn a_first_configuration_is_written_checked_and_explained() {
     check(&["check"], 0, "bearer-proxy.toml: ok, 1 credential", "").await;
     check(&["explain", "post", "/sqr/v1/user-status"], 0, "read:users", "").await;
     check(&["explain", "GET", "/nowhere"], 4, "404 no_route", "").await;
+    check(&["explain", "GET", "/v1/user-status"], 4, "  missing     the mount /sqr", "").await;
     check(&["explain", "GET", "/sqr/v1/user-status"], 4, "405 method", "").await;
     check(&["explain", "GET", "/a//b"], 4, "400 bad_target", "").await;
     check(&["explain", "POST", "http://localhost:9/sqr/v1/user-status"], 0, "read:users", "").await;

@@ -8,9 +8,12 @@ use serde_json::Value;
 
 use super::result::{CheckGroup, CheckResult};
 use crate::admin::attention::{
-    FORWARDED_UNKNOWN, NOT_ACCEPTED, RAISE_IN_FLIGHT, UNDELIVERED, failure_hint, scope_hint,
+    FORWARDED_UNKNOWN, NOT_ACCEPTED, RAISE_IN_FLIGHT, UNDELIVERED, failure_hint, refusal_hint,
+    scope_hint,
 };
-use crate::admin::report::{REFUSALS_IN_A_ROW, RouteFailures, ScopeReport, UnsafeRequests};
+use crate::admin::report::{
+    REFUSALS_IN_A_ROW, RepeatedRefusals, RouteFailures, ScopeReport, UnsafeRequests,
+};
 use crate::cli::running_instance::RunningInstance;
 use crate::proxy::code::Code;
 use crate::token::SLOW_CALL;
@@ -52,6 +55,13 @@ pub(super) fn group(running: &RunningInstance, checked: &Path) -> CheckGroup {
     steps.extend(overload(status));
     steps.extend(forwarded_unknown(&status["forwarded_unknown"]));
     steps.extend(undelivered(&status["undelivered"]));
+    let refusals = status["repeated_refusals"].as_array().into_iter().flatten();
+    // An older instance does not tell.
+    let refusals = refusals.filter_map(|refusals| RepeatedRefusals::deserialize(refusals).ok());
+    steps.extend(refusals.map(|refusals| {
+        let step = CheckResult::ok("refusals", refusals.words()).warning();
+        step.hint(refusal_hint(&refusals.code))
+    }));
     CheckGroup { kind: "instance", name: running.address.clone(), url: None, steps }
 }
 

@@ -141,18 +141,19 @@ impl AccessRecord {
             let upstream = route.map(|(upstream, _)| upstream.connection.name.to_string());
             RefusalRecord {
                 at: SystemTime::now(),
-                code: rejection.code.as_str(),
+                code: rejection.code,
                 upstream: upstream.unwrap_or_default(),
                 route: route.map(|(_, route)| route.name.to_string()).unwrap_or_default(),
                 detail: rejection.detail.to_string(),
                 method: self.method.clone(),
                 forwarded: rejection.forwarded.as_str(),
+                path: self.unclaimed_path.as_deref().unwrap_or_default().to_owned(),
+                peer: self.peer.to_string(),
                 request_id: self.id.as_str().to_owned(),
             }
         });
         // What the proxy or an upstream did is a warning with each request, and apps may leave.
-        if is_run && rejection.code.status().is_client_error() && rejection.code != Code::ClientLeft
-        {
+        if is_run {
             tracing::warn!(
                 code = rejection.code.as_str(),
                 request_id = self.id.as_str(),

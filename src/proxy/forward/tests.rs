@@ -252,11 +252,16 @@ impl Asked {
 /// A request of an app, as the stack would hand it on.
 fn scoped(snapshot: &Rc<Snapshot>, request: Request<Body>) -> Box<ScopedRequest> {
     let fields = FieldClass::classify_all(request.headers());
-    let record =
-        AccessRecord::new(&request, fields, snapshot.plan.request_log, snapshot.stop.clone());
+    let peer = Peer::tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
+    let record = AccessRecord::new(
+        &request,
+        peer.address,
+        fields,
+        snapshot.plan.request_log,
+        snapshot.stop.clone(),
+    );
     let in_flight = snapshot.metrics.enter_in_flight();
     let scope = RequestScope::new(Rc::clone(snapshot), record, in_flight, &Rc::default());
-    let peer = Peer::tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
     let connection = Rc::new(ConnectionInfo::new(0, peer));
     let client = ClientProbe::always_connected();
     Box::new(ScopedRequest { request, fields, connection, client, upgrade: None, scope })

@@ -80,6 +80,8 @@ pub struct ListenerPlan {
 pub struct UpstreamPlan {
     /// The settings of its connections.
     pub connection: Arc<upstream::Settings>,
+    /// The prefix of its routes' paths; may be empty.
+    pub mount: Box<str>,
     /// Value of the Host header.
     pub host: HeaderValue,
     /// Its origin, such as `https://host:8443`: the URL in proofs begins with it.
@@ -330,6 +332,7 @@ impl UpstreamPlan {
         let authority = settings.connection.origin.authority();
         Ok(Self {
             connection: Arc::new(settings.connection.clone()),
+            mount: settings.mount.as_str().into(),
             host: HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static("")),
             origin: settings.connection.origin.to_string().into(),
             set_headers,

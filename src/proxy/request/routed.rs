@@ -26,7 +26,12 @@ impl Routed {
     pub fn claim(received: Received, listener: &ListenerPlan) -> Result<Self, Rejection> {
         let request = &received.inbound.request;
         let (method, path) = (request.method(), request.uri().path());
-        let route = find(listener, received.host.as_ref(), method, path, &received.quirks)?;
+        let route = find(listener, received.host.as_ref(), method, path, &received.quirks)
+            .inspect_err(|rejection| {
+                if rejection.code == Code::NoRoute {
+                    received.inbound.scope.record(|record| record.unclaimed(path));
+                }
+            })?;
         Ok(Self { received, route })
     }
 }
