@@ -12,19 +12,22 @@ use super::complete;
 use crate::oauth::presets;
 use crate::telemetry::metrics::REVISION;
 
+/// The cargo features that a user chooses, and whether this build has them.
+const FEATURES: &[(&str, bool)] = &[
+    ("demo", cfg!(feature = "demo")),
+    ("keyring", cfg!(feature = "keyring")),
+    ("aws", cfg!(feature = "aws")),
+    ("azure", cfg!(feature = "azure")),
+    ("vault", cfg!(feature = "vault")),
+    ("redis", cfg!(feature = "redis")),
+    ("pkcs12", cfg!(feature = "pkcs12")),
+];
+
 /// The text of `--version` after the program's name: version, revision and the cargo features of this
 /// build. `-V` says the version alone.
 static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
-    let features = [
-        ("demo", cfg!(feature = "demo")),
-        ("keyring", cfg!(feature = "keyring")),
-        ("aws", cfg!(feature = "aws")),
-        ("azure", cfg!(feature = "azure")),
-        ("vault", cfg!(feature = "vault")),
-        ("pkcs12", cfg!(feature = "pkcs12")),
-    ];
     let built_with: Vec<_> =
-        features.iter().filter(|(_, with)| *with).map(|(name, _)| *name).collect();
+        FEATURES.iter().filter(|(_, with)| *with).map(|(name, _)| *name).collect();
     let features = if built_with.is_empty() { "none".to_owned() } else { built_with.join(" ") };
     format!("{}\nrevision: {REVISION}\nfeatures: {features}", env!("CARGO_PKG_VERSION"))
 });
@@ -309,5 +312,16 @@ mod tests {
         assert_eq!(revision, format!("revision: {REVISION}"));
         let aws = features.split([' ', ':']).any(|feature| feature == "aws");
         assert_eq!(aws, cfg!(feature = "aws"), "{features}");
+    }
+
+    #[test]
+    fn all_features_of_the_manifest_are_named() {
+        let manifest: toml::Table = toml::from_str(include_str!("../../Cargo.toml")).unwrap();
+        let mut written: Vec<_> = manifest["features"].as_table().unwrap().keys().collect();
+        // `share` is what all stores of shared tokens need: another feature brings it.
+        written.retain(|name| !["default", "share"].contains(&name.as_str()));
+        let mut named: Vec<_> = FEATURES.iter().map(|(name, _)| *name).collect();
+        named.sort_unstable();
+        assert_eq!(written, named);
     }
 }

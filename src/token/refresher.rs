@@ -122,6 +122,9 @@ impl<F: Fetch> Refresher<F> {
     /// An upstream rejected the held token: it is renewed, but not without end.
     fn on_rejected(&mut self, generation: u64, now: Instant) {
         let response = self.rejections.record(generation, now, self.life);
+        if response != RejectionResponse::Known {
+            self.sharing.on_rejected(matches!(response, RejectionResponse::Contended(_)));
+        }
         // A renewal whose answer was lost may have revoked the token, and this is the proof: until the next
         // token requests wait, and do not collect the same 401.
         if generation == self.in_doubt && !matches!(response, RejectionResponse::Contended(_)) {

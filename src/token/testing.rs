@@ -82,6 +82,10 @@ pub struct World {
     pub refresh_tokens: bool,
     /// The scopes that are granted, where the answer names them.
     pub granted: Option<&'static str>,
+    /// Most calls that may be in flight to it at a time: four of each process.
+    pub most_in_flight: usize,
+    /// Tokens that it gives in each 24 hours since its start; further calls get 429.
+    pub daily_limit: Option<usize>,
     /// Every call.
     pub calls: Vec<Call>,
     /// Tokens that were ended by request.
@@ -110,6 +114,8 @@ impl Scripted {
                 secret: 1,
                 refresh_tokens: false,
                 granted: None,
+                most_in_flight: 4,
+                daily_limit: None,
                 calls: Vec::new(),
                 revoked: Vec::new(),
                 slept: Duration::ZERO,
@@ -157,6 +163,15 @@ impl Scripted {
 impl World {
     fn now(&self) -> Duration {
         self.start.elapsed() + self.slept
+    }
+
+    /// Tells whether the tokens of this day are given.
+    fn limit_reached(&self) -> bool {
+        let day = |time: Instant| time.duration_since(self.start).as_secs() / (24 * 3600);
+        let (today, is_given) = (day(Instant::now()), |mood| matches!(mood, Mood::Gives(_)));
+        let calls = self.calls.iter().rev().take_while(|call| day(call.began) == today);
+        self.daily_limit
+            .is_some_and(|limit| calls.filter(|call| is_given(call.mood)).count() >= limit)
     }
 
     /// Gives out a token; the server's part of the work is done at once.
@@ -225,7 +240,7 @@ impl Fetch for Fetcher {
             if let Some(before) = before {
                 assert!(sent.mono >= before.began + Duration::from_secs(1), "less than 1 s apart");
             }
-            let mood = world.mood;
+            let mood = if world.limit_reached() { Mood::Status(429, 0) } else { world.mood };
             let call = Call {
                 fetcher: self.number,
                 began: sent.mono,
@@ -238,7 +253,7 @@ impl Fetch for Fetcher {
             *count += 1;
             assert_eq!(*count, 1, "two calls in flight for one token");
             let all: usize = world.in_flight.values().sum();
-            assert!(all <= 4, "{all} calls in flight to one endpoint");
+            assert!(all <= world.most_in_flight, "{all} calls in flight to one endpoint");
             (secret, mood, world.latency, world.calls.len() - 1)
         };
         let _in_flight = InFlight(self);

@@ -63,6 +63,11 @@ mod replicas {
             self.0.iter_mut().for_each(|shared| shared.renewal.ask_now());
         }
 
+        /// Notes that an upstream has rejected the held token; `contended` if it is the third one within one life.
+        pub(crate) fn on_rejected(&mut self, contended: bool) {
+            self.0.iter_mut().for_each(|shared| shared.renewal.on_rejected(contended));
+        }
+
         /// Forgets the held token, which was dropped because nothing uses it.
         pub(crate) fn forget(&mut self) {
             self.0.iter_mut().for_each(|shared| shared.renewal.forget());
@@ -155,6 +160,8 @@ mod alone {
         }
 
         pub(crate) fn ask_now(&mut self) {}
+
+        pub(crate) fn on_rejected(&mut self, _: bool) {}
 
         pub(crate) fn forget(&mut self) {}
 

@@ -10,6 +10,8 @@ pub(crate) mod renewal;
 pub mod settings;
 pub mod shared_store;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 pub use shared_store::SharedStore;

@@ -60,7 +60,11 @@ pub(in crate::token) struct SharedRenewal {
     /// Set while the store may lack the held token.
     offers: bool,
     /// The reason why the store cannot be used now.
-    trouble: Option<String>,
+    trouble: Option<StoreError>,
+    /// Set once an upstream has rejected the held token.
+    rejected: bool,
+    /// Set once another replica that has no store either revokes the tokens of this one.
+    yields: bool,
     /// The end of the last token; before the first one, the start of this replica.
     ends: Instant,
     /// The delay of a takeover beyond the configured one.
@@ -69,6 +73,8 @@ pub(in crate::token) struct SharedRenewal {
     ask_at: Instant,
     /// The time of the next look.
     look_at: Instant,
+    /// Set while all replicas are about to look at the same time. Their next looks are spread over a poll.
+    looks_with_others: bool,
     /// The time before which no replica may renew.
     blocked_until: Option<Instant>,
     /// The end of the wait for the token of a replica that hands over.
@@ -187,10 +193,13 @@ impl SharedRenewal {
             lead: None,
             offers: false,
             trouble: None,
+            rejected: false,
+            yields: false,
             ends: now,
             takeover_jitter: TAKEOVER_JITTER.mul_f64(fastrand::f64()),
             ask_at: now,
             look_at: now + shared.rules.poll,
+            looks_with_others: true,
             blocked_until: None,
             handover_until: None,
             handover_announced: false,
@@ -210,15 +219,16 @@ impl SharedRenewal {
             }
         };
         tokio::select! {
+            biased;
+            changed = self.reached.changed() => match changed {
+                Ok(()) => self.on_reached_or_lost(),
+                Err(_) => std::future::pending().await,
+            },
             announced = announced => match announced {
                 Ok(announcement) => self.on_announced(announcement),
                 // Some were missed: the store knows what they said.
                 Err(broadcast::error::RecvError::Lagged(_)) => self.look_at = Instant::now(),
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-            },
-            changed = self.reached.changed() => match changed {
-                Ok(()) => self.on_reached_or_lost(),
-                Err(_) => std::future::pending().await,
             },
         }
     }
@@ -229,7 +239,7 @@ impl SharedRenewal {
         // Back after a while, and maybe empty: the last leader offers its token before others ask for the lead.
         let waits = *self.reached.borrow() && self.trouble.is_some() && !self.published_held();
         self.ask_at = if waits { now + OFFER_TIME } else { now };
-        self.look_at = now;
+        (self.look_at, self.looks_with_others) = (now, true);
     }
 
     /// Tells whether this replica published the held token.
@@ -241,7 +251,7 @@ impl SharedRenewal {
         let now = Instant::now();
         match announcement {
             Announcement::Published(generation) if generation > self.replica.generation() => {
-                (self.ask_at, self.look_at) = (now, now);
+                (self.ask_at, self.look_at, self.looks_with_others) = (now, now, true);
             }
             // This replica holds it already: it was adopted before it was announced.
             Announcement::Published(_) => self.handover_until = self.handover_until.map(|_| now),
@@ -293,6 +303,15 @@ impl SharedRenewal {
         self.ask_at = Instant::now();
     }
 
+    /// Notes that an upstream has rejected the held token; `contended` if it is the third one within one life.
+    /// Where a token revokes the one before and the store cannot be used, replicas would go on revoking each
+    /// other's: this one leaves the renewal to them.
+    pub(in crate::token) fn on_rejected(&mut self, contended: bool) {
+        self.rejected = true;
+        let one_live_token = self.credential.policy.one_live_token;
+        self.yields |= contended && one_live_token && self.trouble.is_some();
+    }
+
     /// The time before which no replica may renew.
     pub(in crate::token) fn blocked_until(&self) -> Option<Instant> {
         self.blocked_until
@@ -319,7 +338,7 @@ impl SharedRenewal {
             replica: self.replica.id().to_owned(),
             owner: self.replica.token_owner().to_owned(),
             generation: self.replica.generation(),
-            trouble: self.trouble.clone(),
+            trouble: self.trouble.as_ref().map(ToString::to_string),
         }
     }
 
@@ -347,7 +366,9 @@ impl SharedRenewal {
         &mut self,
         proof: Option<&ReplicaProof>,
     ) -> Option<AdoptedToken> {
-        self.look_at = Instant::now() + self.shared.rules.poll;
+        let with_others = std::mem::take(&mut self.looks_with_others);
+        let share = if with_others { fastrand::f64() } else { 1.0 };
+        self.look_at = Instant::now() + self.shared.rules.poll.mul_f64(share);
         if self.place.is_none() || !*self.reached.borrow() {
             return None;
         }
@@ -401,8 +422,7 @@ impl SharedRenewal {
                 }
                 (Step::Keep(reason), _) => match reply {
                     AcquireReply::Token(value) if self.may_be_live(reason) => {
-                        self.ends = self.ends.max(asked.mono + value.life_left);
-                        return Err(unusable(reason, &value));
+                        return Err(self.left_alone(reason, &value, asked));
                     }
                     AcquireReply::Token(value) => known = Some((value.generation, value.owner)),
                     _ => break,
@@ -420,6 +440,12 @@ impl SharedRenewal {
         self.credential.policy.one_live_token && reason != Unreadable::Rollback
     }
 
+    /// Leaves a token that does not open to its end.
+    fn left_alone(&mut self, reason: Unreadable, value: &StoredValue, asked: Moment) -> StoreError {
+        self.ends = self.ends.max(asked.mono + value.life_left);
+        unusable(reason, value)
+    }
+
     async fn acquire_look(
         &mut self,
         proof: Option<&ReplicaProof>,
@@ -428,6 +454,12 @@ impl SharedRenewal {
         let asked = Moment::now();
         match self.step(&reply, proof, asked).await {
             (Step::Adopt, token) => Ok(token),
+            (Step::Keep(reason), _) => match reply {
+                AcquireReply::Token(value) if self.may_be_live(reason) => {
+                    Err(self.left_alone(reason, &value, asked))
+                }
+                _ => Ok(None),
+            },
             (Step::Offer(generation), _) if self.offers => {
                 self.offer(generation).await?;
                 Ok(None)
@@ -508,6 +540,7 @@ impl SharedRenewal {
             None => (asked, left),
         };
         (self.published, self.offers, self.blocked_until) = (None, false, None);
+        self.rejected = false;
         self.handover_until = self.handover_until.map(|_| Instant::now());
         (self.life, self.ends) = (life, sent.mono + life);
         self.handovers.0 = 0;
@@ -546,17 +579,24 @@ impl SharedRenewal {
 
     /// Decides without the store whether this replica sends the token request.
     fn without_store(&mut self) -> Answer {
-        let rules = &self.shared.rules;
-        if rules.when_unreachable == WhenUnreachable::Own || self.published_held() {
+        let (rules, now) = (&self.shared.rules, Instant::now());
+        let leads = self.published_held() && !self.yields;
+        let refused = matches!(self.trouble, Some(StoreError::Refused(_)));
+        let takes_over = match (refused && self.credential.policy.one_live_token, leads) {
+            // The store may be there for the others, who renew in time and so revoke the held token. Where it
+            // served to its end, they have none either.
+            (true, true) if !self.rejected => Some(self.ends),
+            (true, _) => None,
+            (false, true) => Some(now),
+            (false, false) if rules.when_unreachable == WhenUnreachable::Own => Some(now),
+            // Another replica may hold a live token, which this request would revoke.
+            (false, false) => Some(self.ends + rules.takeover_after + self.takeover_jitter),
+        };
+        if takes_over.is_some_and(|at| at <= now) {
             return Answer::Request;
         }
-        // Another replica may hold a live token, which this request would revoke.
-        let takeover = self.ends + rules.takeover_after + self.takeover_jitter;
-        let now = Instant::now();
-        if takeover <= now {
-            return Answer::Request;
-        }
-        self.ask_at = takeover.min(now + rules.poll);
+        let asks = now + rules.poll;
+        self.ask_at = takes_over.map_or(asks, |at| at.min(asks));
         Answer::Wait
     }
 
@@ -573,7 +613,8 @@ impl SharedRenewal {
             }
             _ => {}
         }
-        self.trouble = error.map(ToString::to_string);
+        self.trouble = error.cloned();
+        self.yields &= error.is_some();
     }
 
     /// Renews the lease of the lead under way until the guard is dropped.
@@ -610,7 +651,7 @@ impl SharedRenewal {
             return self.look_at = Instant::now();
         }
         let ends = sent + life;
-        self.ends = ends;
+        (self.ends, self.rejected, self.yields) = (ends, false, false);
         let reply = match lead {
             Some(_) => self.send(&token, ends, epoch).await,
             None => Err(StoreError::Unreachable("not asked".to_owned())),

@@ -14,6 +14,7 @@ use crate::share::names::NameKey;
 use crate::share::redis_store::{ServerAddress, Servers, StoreOptions};
 use crate::share::sealing::SharingKeys;
 use crate::share::settings::StoreSettings;
+use crate::share::store::TokenStore;
 use crate::share::testing::ModelStore;
 use crate::telemetry::Registry;
 use crate::token::Reader;
@@ -26,25 +27,38 @@ const NAMES: &str = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8=";
 const SEAL: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OTHER: &str = "Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
 
-fn secs(seconds: u64) -> Duration {
+pub(super) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn ms(milliseconds: u64) -> Duration {
+pub(super) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-fn shared(store: &Arc<ModelStore>, when: WhenUnreachable, seals: &[(&str, &str)]) -> SharedStore {
+/// A store with the keys that all replicas have.
+pub(super) fn shared_by(store: Arc<dyn TokenStore>, rules: SharingRules) -> SharedStore {
+    with_seals(store, rules, &[("k", SEAL)])
+}
+
+fn with_seals(
+    store: Arc<dyn TokenStore>,
+    rules: SharingRules,
+    seals: &[(&str, &str)],
+) -> SharedStore {
     let seals: Vec<_> = seals.iter().map(|(id, key)| (*id, Sensitive::new(*key))).collect();
     let values = SharingKeys::new(seals.iter().map(|(id, key)| (*id, key))).unwrap();
     let keys = Keys { names: NameKey::new(&Sensitive::new(NAMES)).unwrap(), values };
+    SharedStore::with_keys(store, rules, keys, &Registry::new()).unwrap()
+}
+
+fn shared(store: &Arc<ModelStore>, when: WhenUnreachable, seals: &[(&str, &str)]) -> SharedStore {
     let rules = SharingRules {
         key_prefix: "test".into(),
         when_unreachable: when,
         takeover_after: secs(30),
         poll: secs(5),
     };
-    SharedStore::with_keys(Arc::clone(store) as _, rules, keys, &Registry::new()).unwrap()
+    with_seals(Arc::clone(store) as _, rules, seals)
 }
 
 /// Replicas with one bank and one store.
