@@ -29,6 +29,8 @@ mod one_live_token;
 mod presets;
 mod secrets;
 #[cfg(feature = "redis")]
+mod shared_failover;
+#[cfg(feature = "redis")]
 mod shared_tokens;
 #[cfg(any(feature = "vault", all(feature = "aws", feature = "azure", feature = "keyring")))]
 mod stores;

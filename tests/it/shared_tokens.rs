@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::support::{Proxy, client, soon};
 use crate::verbs::verb;
 
-const PASSWORD: &str = "canary-password";
+pub const PASSWORD: &str = "canary-password";
 
 /// A `redis-server` on a Unix socket; killed when dropped.
 struct Redis {
@@ -63,10 +63,10 @@ impl Drop for Redis {
 }
 
 /// Three replicas, their bank and their store.
-struct Story {
-    bank: Bank,
+pub struct Story {
+    pub bank: Bank,
     redis: Option<Redis>,
-    replicas: Vec<Proxy>,
+    pub replicas: Vec<Proxy>,
     dir: TempDir,
 }
 
@@ -74,6 +74,13 @@ impl Story {
     async fn begin() -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let redis = Redis::start(dir.path())?;
+        let store =
+            format!("url = \"unix:{}\"\nusername = \"bearer-proxy\"", redis.socket.display());
+        Some(Self { redis: Some(redis), ..Self::with_store(dir, &store).await })
+    }
+
+    /// Three replicas with a store that these lines name. Its password is [`PASSWORD`].
+    pub async fn with_store(dir: TempDir, store: &str) -> Self {
         let bank = Bank::start(Persona::Sqr, Duration::from_secs(600)).await.unwrap();
         bank.auth.set_quirk(Quirk::OneLiveToken);
         // Requests of other replicas that are under way get there meanwhile, also on a busy machine.
@@ -93,14 +100,12 @@ impl Story {
         let (id, own) = (dir.path().join("sqr_client_id"), dir.path().join("sqr_client_secret"));
         let text = format!(
             "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [share]\nstore = \"redis\"\nurl = \"unix:{}\"\npoll = \"1s\"\n\
-             username = \"bearer-proxy\"\npassword.file = {password:?}\n\
+             [share]\nstore = \"redis\"\n{store}\npoll = \"1s\"\npassword.file = {password:?}\n\
              encryption = [{{ id = \"k\", key.file = {key:?} }}]\nname_key.file = {name_key:?}\n\
              [credentials.bank]\npreset = \"sqr\"\ntoken_url = \"{}\"\nclient_id.file = {id:?}\n\
              client_secret.file = {own:?}\none_live_token = true\nshare = true\ntimeouts.wait = \"20s\"\n\
              [upstreams.bank]\nurl = \"{}\"\ncredential = \"bank\"\n\
              [[upstreams.bank.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\", \"POST\"]\n",
-            redis.socket.display(),
             bank.auth.token_url(),
             bank.api.base_url(),
         );
@@ -112,16 +117,16 @@ impl Story {
         for replica in &replicas {
             replica.wait_ready().await;
         }
-        Some(Self { bank, redis: Some(redis), replicas, dir })
+        Self { bank, redis: None, replicas, dir }
     }
 
-    async fn refresh(&self, replica: usize) {
+    pub async fn refresh(&self, replica: usize) {
         let mut admin = client(self.replicas[replica].admin_addr).await;
         assert_eq!(admin.request("POST", "/refresh?credential=bank", &[], b"").await.status, 202);
     }
 
     /// `share` in the status of each replica.
-    async fn shares(&self) -> Vec<serde_json::Value> {
+    pub async fn shares(&self) -> Vec<serde_json::Value> {
         let mut found = Vec::new();
         for replica in &self.replicas {
             let text = client(replica.admin_addr).await.get("/status").await.text();
@@ -132,7 +137,7 @@ impl Story {
     }
 
     /// Waits until all replicas hold one generation, and returns it.
-    async fn one_generation(&self, least: u64) -> u64 {
+    pub async fn one_generation(&self, least: u64) -> u64 {
         soon(async {
             loop {
                 let shares = self.shares().await;
