@@ -23,7 +23,7 @@ const RECENT: Duration = Duration::from_secs(900);
 const CHECK_LIVE: &str = "run bearer-proxy check --live, which goes step by step";
 
 /// The remedy for requests that wait for a token call.
-const CALL_UNDER_WAY: &str = "requests wait up to timeouts.wait for it, then get 503; if it lasts, ask the token \
+pub const CALL_UNDER_WAY: &str = "requests wait up to timeouts.wait for it, then get 503; if it lasts, ask the token \
      server's owner why it does not answer";
 
 /// The shortest time between two token requests that is no burden for a token server.
@@ -127,19 +127,19 @@ pub fn failure_hint(code: &str, forwarded: &str, status: Option<u16>) -> &'stati
         ("connect", _) => CHECK_LIVE,
         ("upstream_status", _) if status == Some(401) => NOT_ACCEPTED,
         ("upstream_status", _) => {
-            "ask the API's owner what was booked before anything is sent again, with this time and the request_id \
+            "ask what was booked before anything is sent again; the API's owner needs this time and the request_id \
              of the log's lines"
         }
         (_, "yes") => {
-            "the upstream has answered, and the app lacks the rest of the answer: ask the API's owner what was \
-             booked before anything is sent again, with the request_id of the log's lines with delivered=partly or no"
+            "the upstream has answered, and the app lacks the rest of the answer: ask what was booked before \
+             anything is sent again, with the request_id of the log's lines with delivered=partly or no"
         }
         (_, "no") => {
             "the upstream has acted on none of it; ask the API's owner, with this time and the request_id of the \
              log's lines"
         }
         _ => {
-            "ask the API's owner what was booked before anything is sent again, with this time and the request_id \
+            "ask what was booked before anything is sent again; the API's owner needs this time and the request_id \
              of the log's lines with forwarded=unknown"
         }
     }
@@ -286,8 +286,13 @@ impl Points {
 
     /// One point for each credential whose requests are refused now.
     fn unusable(&mut self, tokens: &[TokenStatus], now: Moment) {
-        let is_missing =
-            |token: &&TokenStatus| token.attempted && token.wanted() && !token.usable(now);
+        // At the start, a call may take its time.
+        let is_slow = |token: &TokenStatus| {
+            token.call_waits(now).or(token.call_under_way(now)).is_some_and(|time| time > SLOW_CALL)
+        };
+        let is_missing = |token: &&TokenStatus| {
+            (token.attempted || is_slow(token)) && token.wanted() && !token.usable(now)
+        };
         for first in tokens.iter().filter(is_missing) {
             let name = &first.credential;
             let same = tokens.iter().filter(is_missing).filter(|token| token.credential == *name);
@@ -296,7 +301,9 @@ impl Points {
                 "Requests that need {name} get 503: no usable token for {}.",
                 scopes.join("; ")
             );
-            self.add(what, token_hint(first).unwrap_or_else(|| CHECK_LIVE.to_owned()));
+            let hint = token_hint(first);
+            let otherwise = if is_slow(first) { CALL_UNDER_WAY } else { CHECK_LIVE };
+            self.add(what, hint.unwrap_or_else(|| otherwise.to_owned()));
         }
     }
 
@@ -507,7 +514,14 @@ mod tests {
             let mono = Moment::now().mono.checked_sub(Duration::from_secs(seconds)).unwrap();
             TokenStatus { call_began: Some(mono), ..token("bank?") }
         };
-        row(began(5), &["A token call of bank has been under way for 5 s", "timeouts.wait"]);
+        let points = told(&[began(5)], &none);
+        let starts =
+            ["Requests that need bank get 503", "A token call of bank has been under way for 5 s"];
+        assert!(
+            points.iter().zip(starts).all(|(point, start)| point.starts_with(start)),
+            "{points:?}"
+        );
+        assert!(points.len() == 2 && points[1].contains("timeouts.wait"), "{points:?}");
         assert_eq!(told(&[began(1)], &none).len(), 0);
         let refused = TokenStatus { secret_refused: true, ..failing("invalid_client") };
         row(refused, &["refused the client secret of bank", "POST /refresh?credential=bank"]);

@@ -31,6 +31,7 @@ pub(super) fn token_report(token: &TokenStatus, now: Moment) -> Value {
         "error_hint": token.error_hint,
         "last_call_s": token.last_call.map(seconds),
         "call_under_way_s": token.call_under_way(now).map(seconds),
+        "call_waits_s": token.call_waits(now).map(seconds),
         "life_s": token.life.map(|life| life.as_secs()),
         "hint": token_hint(token),
         "secret_refused": token.secret_refused,

@@ -106,7 +106,12 @@ impl EndpointCall<'_> {
         let time = self.deadline.saturating_duration_since(Instant::now());
         let limits = Limits { time, body_bytes: MAX_RESPONSE_BYTES };
         let answer = control::call(self.connector, request, limits, token_response::is_whole);
-        let (parts, body) = answer.await?.response.into_parts();
+        let answer = answer.await.map_err(|error| match error {
+            // The setting, and not what a proof or another token has left of it.
+            CallError::Timeout(_) => CallError::Timeout(self.credential.policy.timeout),
+            error => error,
+        });
+        let (parts, body) = answer?.response.into_parts();
         let nonce_required =
             self.prover.is_some_and(|prover| prover.learn_nonce(&origin, &parts.headers));
         let issued = match parts.status.is_success() {

@@ -51,7 +51,7 @@ pub enum FetchError {
     #[error("status {0}")]
     Revocation(u16),
     /// No whole answer came.
-    #[error(transparent)]
+    #[error("{}", call_words(.0))]
     Call(#[from] CallError),
     /// The answer holds no token.
     #[error("{error}")]
@@ -63,6 +63,14 @@ pub enum FetchError {
         /// The grant of the request.
         grant: GrantKind,
     },
+}
+
+/// The words for a failed call, which name the setting that ended it.
+fn call_words(error: &CallError) -> String {
+    match error {
+        CallError::Timeout(time) => format!("no whole answer within timeouts.total, {time:?}"),
+        error => error.to_string(),
+    }
 }
 
 impl From<EndpointCallError> for FetchError {
@@ -168,6 +176,11 @@ impl FetchError {
     /// The remedy, where one is known.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
+            Self::SecretSuppressed => Some("check client_id, client_secret and client_auth".into()),
+            Self::Call(CallError::Timeout(_)) => Some(
+                "ask the token server's owner why it does not answer; a firewall in between may drop what is sent"
+                    .into(),
+            ),
             Self::Call(error) => error.hint().map(Cow::Owned),
             Self::Discovery(error) => error.hint().map(Cow::Owned),
             Self::Load(LoadError::Secret(_)) => Some(

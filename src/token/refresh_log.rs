@@ -91,6 +91,13 @@ impl RefreshLog {
         }
     }
 
+    /// A token request has not been answered for [`SLOW_CALL`].
+    pub(super) fn unanswered(&self) {
+        let Self { credential, scopes, token_url, .. } = self;
+        tracing::warn!(%credential, scopes, token_url, under_way_s = SLOW_CALL.as_secs(),
+            "token request not answered yet");
+    }
+
     /// The tokens end so soon that requests wait for the next one.
     pub(super) fn short_life(&self) {
         let Self { credential, scopes, .. } = self;

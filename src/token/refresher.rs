@@ -5,6 +5,8 @@ mod following;
 mod sharing;
 mod state;
 
+use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::state::{Refresher, Retired};
 use super::bearer::{Bearer, Renewal};
 use super::fetch::{Fetch, FetchError, Fetched};
+use super::fingerprint::Fingerprint;
 use super::handover::{DRAIN_TIME, InFlightRequests};
 use super::metrics::{ACCEPTED, REFUSED};
-use super::refresh_log::FailedCall;
+use super::refresh_log::{FailedCall, SLOW_CALL};
 use super::rejection_history::RejectionResponse;
 use super::schedule::{MAX_BACKOFF_ON_DEMAND, MIN_CALL_INTERVAL};
 use super::token_cell::{CellState, UnavailableReason};
@@ -172,8 +175,10 @@ impl<F: Fetch> Refresher<F> {
         // The gate before the endpoint: a call that waits for the verdict on its credential's secret must
         // not keep a slot from the calls of other credentials. Both permits end with this function, also
         // when the task is stopped and the future dropped.
+        self.update_status(|status| status.call_waits_since = Some(Instant::now()));
         let _call = gate.acquire().await;
         let _slot = endpoint.acquire().await;
+        self.update_status(|status| status.call_waits_since = None);
         let now = Instant::now();
         // Checked again: the call of another token may have been refused while this one waited.
         if let Some(opens) = gate.closed_until(now) {
@@ -195,7 +200,7 @@ impl<F: Fetch> Refresher<F> {
         let refresh = self.refresh_token.take();
         // Boxed, because the future is most of the task's memory and exists only during a call.
         self.update_status(|status| status.call_began = Some(now));
-        let outcome = Box::pin(self.fetch.fetch(refresh.as_ref(), gate.suppressed(now))).await;
+        let outcome = Box::pin(self.fetch(refresh.as_ref(), gate.suppressed(now))).await;
         if outcome.as_ref().is_err_and(|error| !error.called()) {
             gate.return_call();
         }
@@ -221,6 +226,21 @@ impl<F: Fetch> Refresher<F> {
         }
         self.end_handover();
         self.report(report).await;
+    }
+
+    /// Requests a token, and reports a server that does not answer before the end of the request, which may be
+    /// far away while others get 503.
+    async fn fetch(
+        &self,
+        refresh: Option<&Sensitive>,
+        suppressed: Option<Fingerprint>,
+    ) -> Result<Fetched, FetchError> {
+        let mut fetch = pin!(self.fetch.fetch(refresh, suppressed));
+        if let Ok(outcome) = tokio::time::timeout(SLOW_CALL, &mut fetch).await {
+            return outcome;
+        }
+        self.log.unanswered();
+        fetch.await
     }
 
     /// Closes the held token of a server that keeps one live token, and gives the requests in flight
@@ -457,17 +477,17 @@ impl<F: Fetch> Refresher<F> {
             return;
         }
         let error = FetchError::SecretSuppressed;
-        self.not_asked(error.word(), error.to_string());
+        self.not_asked(error.word(), error.to_string(), error.hint().map(Cow::into_owned));
     }
 
     /// Notes why no call is made for a token that requests may wait for.
-    fn not_asked(&mut self, word: &'static str, text: String) {
+    fn not_asked(&mut self, word: &'static str, text: String, hint: Option<String>) {
         self.reason = UnavailableReason::Failing(word);
         self.update_status(|status| {
             status.attempted = true;
             status.failing_since.get_or_insert_with(SystemTime::now);
             (status.last_error, status.error_text) = (Some(word), Some(text));
-            status.error_hint = None;
+            status.error_hint = hint;
         });
     }
 

@@ -72,6 +72,8 @@ pub struct TokenStatus {
     pub last_call: Option<Duration>,
     /// The start of the token request that is under way.
     pub call_began: Option<Instant>,
+    /// The time since which a token request waits for the answer to another one of its credential or endpoint.
+    pub call_waits_since: Option<Instant>,
     /// The life of the token that was obtained last.
     pub life: Option<Duration>,
     /// The time from the request of that token to its planned renewal.
@@ -104,6 +106,11 @@ impl TokenStatus {
     /// The time for which a token request has been under way; `None` if there is none.
     pub fn call_under_way(&self, now: Moment) -> Option<Duration> {
         self.call_began.map(|began| now.mono.saturating_duration_since(began))
+    }
+
+    /// The time for which a token request has waited for the answer to another one; `None` if none waits.
+    pub fn call_waits(&self, now: Moment) -> Option<Duration> {
+        self.call_waits_since.map(|since| now.mono.saturating_duration_since(since))
     }
 
     /// True if a token is requested again within this time.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::TokenUnavailable;
 use super::credential::{Credential, Grouping, RefreshPolicy};
 use super::testing::{Mood, Story, credential, keep, wanted};
 use super::token_cell::UnavailableReason;
+use super::{TokenStatus, TokenUnavailable};
 use crate::clock::{Moment, testing as clock};
 use crate::oauth::TokenEndpoint;
 
@@ -431,6 +431,28 @@ async fn an_unanswered_call_is_waited_for_within_bounds() {
     assert_eq!((absent.reason, began.elapsed()), (UnavailableReason::Pending, secs(2)));
     sleep(secs(9)).await;
     assert_eq!(story.ask().await.unwrap_err().reason, UnavailableReason::Failing("timeout"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_one_that_hangs_is_in_the_status() {
+    let mut story = Story::begin(Mood::Hangs, |_| {});
+    let two = Arc::new(credential(RefreshPolicy::default()));
+    let _readers = keep(&mut story.manager, &two, &["a", "b"]);
+    sleep(secs(5)).await;
+    let now = Moment::now();
+    let calls = |status: &TokenStatus| (status.call_under_way(now), status.call_waits(now));
+    let mut found: Vec<_> = story.manager.handle().statuses().iter().map(calls).collect();
+    found.sort_unstable();
+    assert_eq!(found, [(None, Some(secs(5))), (Some(secs(5)), None)]);
+    // The first call ends, and the second begins.
+    sleep(secs(6)).await;
+    let statuses = story.manager.handle().statuses();
+    let failed = statuses.iter().find(|status| status.attempted).unwrap();
+    let text = failed.error_text.as_deref().unwrap();
+    assert!(text.starts_with("no whole answer within timeouts.total, 10"), "{text}");
+    assert!(failed.error_hint.as_deref().unwrap().contains("why it does not answer"));
+    assert_eq!(statuses.iter().filter(|status| status.call_began.is_some()).count(), 1);
+    story.manager.commit();
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, watch};
@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::bearer::Bearer;
 use super::handover::HandoverWait;
+use super::schedule::MAX_BACKOFF_ON_DEMAND;
 use super::token_guard::TokenGuard;
-use crate::clock::Moment;
+use crate::clock::{Moment, date};
 
 /// Makes a cell; the writer belongs to one refresher.
 pub fn channel() -> (Writer, Reader) {
@@ -320,6 +321,7 @@ impl fmt::Display for TokenUnavailable {
                     "tls" => "no TLS connection",
                     "timeout" => "no answer in time",
                     "rate_limited" => "it asks for fewer calls",
+                    "slow_down" => "slow_down: it asks for fewer calls",
                     "redirect" => "it leads elsewhere, which is not followed",
                     "client_certificate_unusable" => {
                         return f.write_str("the client certificate cannot be used; see the log");
@@ -350,7 +352,12 @@ impl fmt::Display for TokenUnavailable {
                     // An error code of an RFC says it all.
                     code => code,
                 };
-                write!(f, "the last call of the token endpoint failed ({what})")
+                write!(f, "the last call of the token endpoint failed ({what})")?;
+                if self.retry_after <= MAX_BACKOFF_ON_DEMAND {
+                    return Ok(());
+                }
+                let next = SystemTime::now() + self.retry_after;
+                write!(f, ", and the next one is made at {}", date(next))
             }
             UnavailableReason::BudgetSpent => f.write_str("token_budget is spent for this hour"),
             UnavailableReason::HandingOver => {

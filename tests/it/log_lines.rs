@@ -100,6 +100,16 @@ async fn a_run_of_refusals_is_one_warning_and_a_405_names_the_routes() {
     assert_eq!(proxy.log().matches("requests are refused").count(), 1);
 }
 
+/// Before it ends, and requests get 503 all the while.
+#[tokio::test]
+async fn a_token_request_that_hangs_leaves_a_line_after_two_seconds() {
+    let hangs = Fault::Delay(Duration::from_secs(60));
+    let (_sandbox, proxy, _secrets) = soon(start(60, [hangs])).await;
+    let hanging = line(&proxy, "token request not answered yet").await;
+    assert_eq!((&hanging["level"], &hanging["under_way_s"]), (&"WARN".into(), &2.into()));
+    assert!(hanging["token_url"].as_str().unwrap().starts_with("http://"), "{hanging}");
+}
+
 #[tokio::test]
 async fn a_slow_token_request_leaves_a_line() {
     let late = Fault::Delay(Duration::from_millis(2100));

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::result::{CheckGroup, CheckResult};
 use crate::admin::attention::{
-    FORWARDED_UNKNOWN, NOT_ACCEPTED, RAISE_IN_FLIGHT, UNDELIVERED, failure_hint, refusal_hint,
-    scope_hint,
+    CALL_UNDER_WAY, FORWARDED_UNKNOWN, NOT_ACCEPTED, RAISE_IN_FLIGHT, UNDELIVERED, failure_hint,
+    refusal_hint, scope_hint,
 };
 use crate::admin::report::{
     REFUSALS_IN_A_ROW, RepeatedRefusals, RouteFailures, ScopeReport, UnsafeRequests,
@@ -179,13 +179,17 @@ fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
         let found = format!(
             "the instance at {address} holds no usable one; a token call has been under way for {time:.0} s{with}"
         );
-        let hint = "requests wait up to timeouts.wait for it, then get 503; if it lasts, ask the token \
-                    server's owner why it does not answer";
-        return CheckResult::failed("token", found).hint(hint);
+        return CheckResult::failed("token", found).hint(CALL_UNDER_WAY);
+    }
+    if let Some(time) = token["call_waits_s"].as_f64() {
+        let found = format!(
+            "the instance at {address} holds no usable one; its call waits for the answer to another one of the credential, for {time:.0} s{with}"
+        );
+        return CheckResult::failed("token", found).hint(CALL_UNDER_WAY);
     }
     if token["attempted"] != true {
         let found = format!(
-            "the instance at {address} has no token yet: its first call has not ended, or waits for that of another token of the credential{with}"
+            "the instance at {address} has no token yet: its first call has not begun{with}"
         );
         return CheckResult::failed("token", found).hint("ask again in a few seconds");
     }
@@ -353,7 +357,9 @@ mod tests {
         check(usable(failing), &["renewal"], "failed 3 times since 2026: status 500");
         let none = json!({ "usable": false, "attempted": true, "last_error": "connect" });
         check(none, &["token"], "its calls fail: connect, asked with a");
-        check(json!({ "usable": false, "attempted": false }), &["token"], "has not ended");
+        check(json!({ "usable": false, "attempted": false }), &["token"], "has not begun");
+        let behind = json!({ "usable": false, "attempted": false, "call_waits_s": 7.0 });
+        check(behind, &["token"], "waits for the answer to another one of the credential, for 7 s");
         let hanging = json!({ "usable": false, "attempted": false, "call_under_way_s": 5.2 });
         check(hanging, &["token"], "a token call has been under way for 5 s");
         let limited = json!({ "usable": false, "attempted": true, "last_error": "rate_limited",

@@ -161,9 +161,17 @@ fn token_row(token: &Value) -> Vec<String> {
         Some(true) => "usable".to_owned(),
         _ => "NOT USABLE".to_owned(),
     };
+    let seconds = |name: &str| token[name].as_f64().map(|time| format!("{time:.0} s"));
+    let (under_way, waits) = (seconds("call_under_way_s"), seconds("call_waits_s"));
+    if let Some(time) = &under_way {
+        state += &format!(", a call has been under way for {time}");
+    } else if let Some(time) = &waits {
+        state += &format!(", its call has waited {time} for the answer to another one");
+    }
     let next = if token["usable"] == true { "renewal" } else { "next try" };
-    let facts =
-        [("until", "usable_until"), (next, "refresh_due"), ("failing since", "failing_since")];
+    // A call that is under way was due in the past.
+    let due = if under_way.or(waits).is_some() { "" } else { "refresh_due" };
+    let facts = [("until", "usable_until"), (next, due), ("failing since", "failing_since")];
     for (what, name) in facts {
         state += &word(name).map(|value| format!(", {what} {value}")).unwrap_or_default();
     }

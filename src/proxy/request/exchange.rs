@@ -279,9 +279,11 @@ impl Exchange {
     /// Waits for a usable token, at most for `timeouts.wait`.
     pub(super) async fn wait_for_token(&self, reader: &Reader) -> Result<TokenGuard, Rejection> {
         self.scope.record(|record| record.waits_for(RequestPhase::WaitingForToken));
-        let found = reader.wait_usable(Instant::now() + self.route.token_wait).await;
-        self.scope.record(|record| record.wait_ended(Instant::now()));
-        found.map_err(|unavailable| no_token(&unavailable))
+        let began = Instant::now();
+        let found = reader.wait_usable(began + self.route.token_wait).await;
+        let now = Instant::now();
+        self.scope.record(|record| record.wait_ended(now));
+        found.map_err(|unavailable| no_token(&unavailable, now - began))
     }
 
     /// Rejects a token without the scopes of the route, where `missing_scopes` says so.
@@ -464,14 +466,18 @@ fn missing_scopes(scopes: &str) -> Rejection {
 }
 
 /// The rejection for a token that is not there.
-fn no_token(unavailable: &TokenUnavailable) -> Rejection {
+fn no_token(unavailable: &TokenUnavailable, waited: Duration) -> Rejection {
     let code = match unavailable.reason {
         UnavailableReason::BudgetSpent => Code::TokenBudget,
         UnavailableReason::Pending
         | UnavailableReason::Failing(_)
         | UnavailableReason::HandingOver => Code::TokenUnavailable,
     };
-    Rejection::new(code, format!("no usable token: {unavailable}"))
+    let waited = match waited.as_secs() {
+        0 => String::new(),
+        _ => format!("; the request waited {:.1} s for one (timeouts.wait)", waited.as_secs_f64()),
+    };
+    Rejection::new(code, format!("no usable token: {unavailable}{waited}"))
         .retry_after(unavailable.retry_after)
 }
 

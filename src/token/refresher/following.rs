@@ -83,7 +83,7 @@ mod replicas {
             let trouble =
                 self.sharing.0.as_ref().and_then(|shared| shared.renewal.status().trouble);
             let Some(trouble) = trouble.filter(|_| !self.holds_usable()) else { return };
-            self.not_asked(STORE_UNUSABLE, trouble);
+            self.not_asked(STORE_UNUSABLE, trouble, None);
         }
 
         /// Uses the token of another replica.
