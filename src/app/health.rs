@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::report::Reporter;
-use super::systemd::all_responsive;
+use super::service_manager::all_responsive;
 use crate::admin::Health;
 use crate::admin::bundle::BundleParts;
 use crate::admin::report::StatusReport;

@@ -2,8 +2,8 @@
 //!
 //! [`build`] binds, registers and resolves, so every early failure happens there. [`run`] spawns, waits
 //! and shuts down in order. `reload` applies a new file completely or not at all; `listeners`, `workers`,
-//! `admin_listeners` and `headers` are the parts that it changes, `plan` compiles the rest. `systemd`
-//! notifies the service manager, `child_process` runs the command of `run -- CMD…`, `open_files` compares
+//! `admin_listeners` and `headers` are the parts that it changes, `plan` compiles the rest. `service_manager`
+//! notifies systemd or Windows, `child_process` runs the command of `run -- CMD…`, `open_files` compares
 //! their limit with the need, `announcements` has the log lines about the whole.
 
 mod admin_listeners;
@@ -21,10 +21,12 @@ mod plan;
 mod reload;
 mod report;
 pub mod run;
+#[cfg(windows)]
+pub mod service_control;
+mod service_manager;
 #[cfg(feature = "share")]
 mod share;
 mod signal;
-mod systemd;
 mod workers;
 
 pub use build::App;

@@ -21,7 +21,7 @@ use super::listeners::{ListenerChange, Listeners, log_addresses};
 use super::metrics::{RESTART_KEYS, ReloadMetrics};
 use super::open_files::OpenFilesNeed;
 use super::plan::build_plan;
-use super::systemd;
+use super::service_manager;
 use super::workers::WorkerThreads;
 use crate::config::{self, Config};
 use crate::proxy::policy::plan::token_specs;
@@ -110,7 +110,7 @@ async fn has_changed(path: &Path, text: Option<&[u8]>) -> bool {
 impl Reloader {
     /// Reads the file and applies it if it is valid.
     pub(super) async fn reload(&mut self, log: &LogGuard) {
-        systemd::reloading();
+        service_manager::reloading();
         self.text = std::fs::read(&self.config.path).ok();
         match config::load(&self.config.path) {
             Ok(mut loaded) => {
@@ -122,7 +122,7 @@ impl Reloader {
             }
             Err(problems) => self.refuse(&problems.errors_first()),
         }
-        systemd::ready();
+        service_manager::ready();
     }
 
     fn refuse(&self, why: &dyn std::fmt::Display) {

@@ -17,8 +17,8 @@ use super::build::App;
 use super::child_process::{ChildProcess, Environment};
 use super::listeners::{is_container_only, log_addresses};
 use super::reload::{ReloadTrigger, Reloader, StartupOnly, changed};
+use super::service_manager;
 use super::signal::{Signal, Signals};
-use super::systemd;
 use super::workers::WorkerThreads;
 use crate::admin::Health as _;
 use crate::admin::service::Admin;
@@ -96,7 +96,7 @@ impl App {
         let environment = Environment::new(&self.config, self.listeners.addresses(), admin);
         self.health.start(workers.heartbeats());
         let mut background = JoinSet::new();
-        background.spawn(task::boxed(systemd::watchdog(workers.heartbeats())));
+        background.spawn(task::boxed(service_manager::watchdog(workers.heartbeats())));
         background.spawn(task::boxed(announcements::ready(pages)));
         background.spawn(task::boxed(announcements::dropped_lines(log.dropped())));
         self.open_files.check(&self.config);
@@ -120,7 +120,7 @@ impl App {
             admin_listeners,
             metrics: self.reload,
         };
-        systemd::ready();
+        service_manager::ready();
         let mut child = ChildProcess::none();
         let reason = match ChildProcess::start(command, environment) {
             Ok(started) => {
@@ -135,8 +135,8 @@ impl App {
             }
         };
         self.health.drain();
-        systemd::stopping();
         let settings = reloader.shutdown();
+        service_manager::stopping(settings.lame_duck.saturating_add(settings.drain_timeout));
         let Reloader { workers, manager, admin_listeners, listeners, .. } = reloader;
         let mut cut = 0;
         let outcome = match reason {

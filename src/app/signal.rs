@@ -6,11 +6,11 @@ use std::io::IsTerminal;
 /// A signal, by its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM: shut down after the lame duck period.
+    /// SIGTERM, or the stop of a Windows service: shut down after the lame duck period.
     Terminate,
     /// SIGINT, or a closed terminal: shut down without it.
     Interrupt,
-    /// SIGHUP, if the program was not started at a terminal.
+    /// SIGHUP, if the program was not started at a terminal, or `sc control bearer-proxy paramchange`.
     Reload,
 }
 
@@ -60,7 +60,7 @@ impl Signals {
     }
 }
 
-/// The handlers of the events of a console and of the system's shutdown.
+/// The handlers of the events of a console, of the system's shutdown, and of a service's controls.
 #[cfg(windows)]
 pub struct Signals {
     interrupt: tokio::signal::windows::CtrlC,
@@ -85,6 +85,8 @@ impl Signals {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.close.recv() => Signal::Interrupt,
             _ = self.shutdown.recv() => Signal::Terminate,
+            () = super::service_control::stop() => Signal::Terminate,
+            () = super::service_control::reload() => Signal::Reload,
         }
     }
 }

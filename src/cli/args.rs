@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 
 use super::complete;
+use crate::config;
 use crate::oauth::presets;
 use crate::telemetry::metrics::REVISION;
 
@@ -46,7 +47,8 @@ fn after_help() -> String {
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 check --live found a failure, 4 explain: would be refused,
 69 not reachable, 71 address in use or not allowed, 78 configuration, 130 second interrupt.
-Without --config: ./bearer-proxy.toml, $XDG_CONFIG_HOME/bearer-proxy/, /etc/bearer-proxy/."
+Without --config: {}.",
+        config::USUAL_PLACES
     )
 }
 
@@ -131,6 +133,10 @@ pub enum Verb {
     /// Write or delete secrets in the keyring of this session
     #[command(subcommand)]
     Keyring(Keyring),
+    #[cfg(windows)]
+    /// Install, remove or run the Windows service
+    #[command(subcommand)]
+    Service(ServiceVerb),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -261,6 +267,18 @@ pub struct KeyringEntry {
     /// The service it belongs to
     #[arg(long, default_value = crate::secret::SERVICE)]
     pub service: String,
+}
+
+#[cfg(windows)]
+/// The verbs of `service`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum ServiceVerb {
+    /// Install the service; it reads the file of --config, else %ProgramData%\bearer-proxy\bearer-proxy.toml
+    Install,
+    /// Stop and remove the service; configuration and secrets stay
+    Uninstall,
+    /// Serve as the service; only Windows calls it
+    Run,
 }
 
 fn duration(text: &str) -> Result<Duration, &'static str> {

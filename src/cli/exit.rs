@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use super::output::errln;
 use crate::app::RunOutcome;
 
 /// The outcome of a verb.
@@ -77,3 +78,14 @@ impl fmt::Display for Reported {
 }
 
 impl Error for Reported {}
+
+/// The exit code of a verb; its error is printed.
+pub(super) fn ended(done: anyhow::Result<Exit>) -> Exit {
+    done.unwrap_or_else(|error| match error.downcast_ref() {
+        Some(Reported(exit)) => *exit,
+        None => {
+            errln!("error: {error:#}");
+            Exit::Failed
+        }
+    })
+}

@@ -18,6 +18,8 @@ mod operate;
 mod output;
 mod run;
 mod running_instance;
+#[cfg(windows)]
+mod service;
 mod setup;
 mod status;
 mod token;
@@ -27,7 +29,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Args, Verb};
-use exit::{Exit, Reported};
+use exit::{Exit, ended};
+#[cfg(unix)]
 use output::errln;
 
 /// Reads the arguments, does what they say, and gives back the exit code.
@@ -44,7 +47,7 @@ pub fn main() -> ExitCode {
     };
     keep_memory_private();
     let config = args.config.as_deref();
-    let done = match args.verb {
+    ended(match args.verb {
         Verb::Run { command } => run::run(config, &command),
         Verb::Check(flags) => check::check(config, &flags),
         Verb::Explain { method, url } => explain::explain(config, &method, &url),
@@ -58,15 +61,10 @@ pub fn main() -> ExitCode {
         Verb::Healthcheck { admin } => operate::healthcheck(config, admin),
         Verb::Schema { key } => init::schema(key.as_deref()),
         Verb::Keyring(verb) => keyring::keyring(verb),
+        #[cfg(windows)]
+        Verb::Service(verb) => service::service(config, verb),
         Verb::Completions { shell } => completions::completions(shell),
         Verb::Man { page } => man::man(page),
-    };
-    done.unwrap_or_else(|error| match error.downcast_ref() {
-        Some(Reported(exit)) => *exit,
-        None => {
-            errln!("error: {error:#}");
-            Exit::Failed
-        }
     })
     .into()
 }

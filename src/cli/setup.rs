@@ -32,9 +32,9 @@ pub(super) fn locate(path: Option<&Path>) -> Result<PathBuf, Reported> {
     }
     config::find_file().ok_or_else(|| {
         errln!(
-            "error: no configuration found\n  looked for bearer-proxy.toml in ./, \
-             $XDG_CONFIG_HOME/bearer-proxy/ and /etc/bearer-proxy/\n  \
-             write a first one with `bearer-proxy init PRESET`, or name one with --config"
+            "error: no configuration found\n  looked for {}\n  \
+             write a first one with `bearer-proxy init PRESET`, or name one with --config",
+            config::USUAL_PLACES
         );
         Reported(Exit::Config)
     })

@@ -122,6 +122,33 @@ fn table(text: &str, header: &str) -> String {
     header.into_iter().chain(body).map(|line| format!("{line}\n")).collect()
 }
 
+/// Where [`find_file`] looks, in this order.
+#[cfg(unix)]
+pub const USUAL_PLACES: &str =
+    "./bearer-proxy.toml, $XDG_CONFIG_HOME/bearer-proxy/, /etc/bearer-proxy/";
+/// Where [`find_file`] looks, in this order.
+#[cfg(windows)]
+pub const USUAL_PLACES: &str =
+    r".\bearer-proxy.toml, %XDG_CONFIG_HOME%\bearer-proxy\, %ProgramData%\bearer-proxy\";
+
+/// The folder of the system.
+#[cfg(unix)]
+fn system_folder() -> Option<PathBuf> {
+    Some("/etc/bearer-proxy".into())
+}
+
+/// The folder of the system.
+#[cfg(windows)]
+fn system_folder() -> Option<PathBuf> {
+    Some(PathBuf::from(std::env::var_os("ProgramData")?).join("bearer-proxy"))
+}
+
+/// The configuration of the Windows service, if no other one is named.
+#[cfg(windows)]
+pub fn service_file() -> Option<PathBuf> {
+    Some(system_folder()?.join("bearer-proxy.toml"))
+}
+
 /// The first configuration in the usual places.
 pub fn find_file() -> Option<PathBuf> {
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
@@ -129,7 +156,7 @@ pub fn find_file() -> Option<PathBuf> {
     let folders = [
         Some(PathBuf::from(".")),
         user.or(home).map(|dir| dir.join("bearer-proxy")),
-        Some(PathBuf::from("/etc/bearer-proxy")),
+        system_folder(),
     ];
     folders
         .into_iter()

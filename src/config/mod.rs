@@ -44,5 +44,7 @@ mod url;
 mod vault;
 mod vocabulary;
 
-pub use load::{Loaded, find_file, load, load_admin, masked, parse};
+#[cfg(windows)]
+pub use load::service_file;
+pub use load::{Loaded, USUAL_PLACES, find_file, load, load_admin, masked, parse};
 pub use model::Config;

@@ -1,4 +1,4 @@
-//! Priorities of log lines that systemd's journal reads from stderr.
+//! Priorities of log lines that systemd's journal reads from stderr, and the event log of Windows from its writer.
 //!
 //! The journal takes a number in angle brackets at the start of a line as the line's priority
 //! (sd-daemon(3)). Without one every line counts as informational, and `journalctl -p warning` shows
@@ -11,8 +11,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 /// The priority of a line, as in syslog(3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Priority {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Priority {
     Error = 3,
     Warning = 4,
     Informational = 6,
@@ -90,6 +90,21 @@ pub fn with_priorities(message: &str) -> String {
     text
 }
 
+/// Takes the priorities off the lines of a text that has them.
+#[cfg(any(windows, test))]
+pub(super) fn prioritized(text: &str) -> impl Iterator<Item = (Priority, &str)> {
+    text.lines().map(|line| {
+        let (mark, rest) = line.split_at_checked(3).unwrap_or(("", line));
+        match mark {
+            "<3>" => (Priority::Error, rest),
+            "<4>" => (Priority::Warning, rest),
+            "<6>" => (Priority::Informational, rest),
+            "<7>" => (Priority::Debug, rest),
+            _ => (Priority::Informational, line),
+        }
+    })
+}
+
 fn write_line(out: &mut impl Write, priority: Priority, line: &str) -> fmt::Result {
     writeln!(out, "<{}>{line}", priority as u8)
 }
@@ -106,5 +121,25 @@ mod tests {
         check("error: a\nnote: b\n", "<3>error: a\n<6>note: b\n");
         check("nothing\n", "<6>nothing\n");
         check("", "");
+    }
+
+    #[test]
+    fn priorities_come_off_again() {
+        let check = |text: &str, expected: &[(Priority, &str)]| {
+            assert_eq!(prioritized(text).collect::<Vec<_>>(), expected, "{text:?}");
+        };
+        let marked = with_priorities("error: a\n  b\nwarning: c\nnote: <3>\n");
+        check(
+            &marked,
+            &[
+                (Priority::Error, "error: a"),
+                (Priority::Error, "  b"),
+                (Priority::Warning, "warning: c"),
+                (Priority::Informational, "note: <3>"),
+            ],
+        );
+        check("<7>d\n", &[(Priority::Debug, "d")]);
+        check("é\n<5>x", &[(Priority::Informational, "é"), (Priority::Informational, "<5>x")]);
+        assert!(Priority::Error < Priority::Warning, "the highest is the least number");
     }
 }

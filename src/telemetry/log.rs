@@ -5,17 +5,25 @@
 //! * info: events that an operator reads later: starts, reloads, tokens, the access log.
 //! * debug: details for developers.
 //!
-//! Lines go to stderr through a bounded queue and a dedicated thread. A slow, stuck or closed reader of
-//! the log costs lines, which are counted, and never delays a request.
+//! Lines go to stderr, or to the event log of a Windows service, through a bounded queue and a dedicated
+//! thread. A slow, stuck or closed reader of the log costs lines, which are counted, and never delays a
+//! request.
 
 use std::fmt;
+#[cfg(unix)]
+use std::io::stderr as output;
 use std::io::{self, BufWriter, IsTerminal, Write, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::begin;
-use super::journal::{self, JournalLines};
+// A Windows service has no stderr.
+#[cfg(windows)]
+use super::event_log::{is_open as takes_priorities, output};
+use super::journal::JournalLines;
+#[cfg(unix)]
+use super::journal::is_stderr as takes_priorities;
 use super::json::JsonLines;
 use super::recent::{RecentLines, Tee};
 use super::text::text_fields;
@@ -142,11 +150,11 @@ pub fn init(settings: &LogSettings, color: bool) -> Result<LogGuard, LogError> {
         LogFormat::Pretty => false,
         LogFormat::Json => true,
     };
-    let format = LineFormat { json, color, journal: journal::is_stderr() };
+    let format = LineFormat { json, color, journal: takes_priorities() };
     let patience = begin::Patience::default();
     let at_once =
-        Arc::new(move |line: &[u8]| patience.write(|wait| begin::write_now(stderr(), line, wait)));
-    let (subscriber, guard) = build(&settings.level, format, stderr(), at_once)?;
+        Arc::new(move |line: &[u8]| patience.write(|wait| begin::write_now(output(), line, wait)));
+    let (subscriber, guard) = build(&settings.level, format, output(), at_once)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Started)?;
     Ok(guard)
 }

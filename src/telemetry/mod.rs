@@ -1,6 +1,8 @@
 //! Logs and metrics: their set-up and the vocabulary that all parts share.
 
 pub mod begin;
+#[cfg(windows)]
+pub mod event_log;
 pub mod family;
 pub mod journal;
 mod json;

@@ -1,4 +1,5 @@
-//! Notifications to the service manager, if one listens (`NOTIFY_SOCKET`, sd_notify(3)).
+//! Notifications to the service manager, if there is one: systemd (`NOTIFY_SOCKET`, sd_notify(3)), or the service
+//! control manager of Windows.
 
 #[cfg(unix)]
 use std::time::Duration;
@@ -25,9 +26,9 @@ pub(super) fn reloading() {
     notify(&states);
 }
 
-/// The program is shutting down.
+/// The program is shutting down, within this time; for systemd the unit has a limit.
 #[cfg(unix)]
-pub(super) fn stopping() {
+pub(super) fn stopping(_: Duration) {
     notify(&[NotifyState::Stopping]);
 }
 
@@ -61,20 +62,21 @@ fn notify(states: &[NotifyState<'_>]) {
 }
 
 #[cfg(windows)]
-pub(super) use elsewhere::{ready, reloading, stopping, watchdog};
+pub(super) use super::service_control::stopping;
 
-/// Nothing listens on a system without systemd.
+/// The program serves. A reload changes no state: one that a stop interrupts must not end it.
 #[cfg(windows)]
-mod elsewhere {
-    use super::Heartbeat;
+pub(super) fn ready() {
+    static STARTED: std::sync::Once = std::sync::Once::new();
+    STARTED.call_once(super::service_control::running);
+}
 
-    pub fn ready() {}
+/// A reload has begun.
+#[cfg(windows)]
+pub(super) fn reloading() {}
 
-    pub fn reloading() {}
-
-    pub fn stopping() {}
-
-    pub async fn watchdog(_: Vec<Heartbeat>) {
-        std::future::pending().await
-    }
+/// Windows has no watchdog for services. Never returns.
+#[cfg(windows)]
+pub(super) async fn watchdog(_: Vec<Heartbeat>) {
+    std::future::pending().await
 }
