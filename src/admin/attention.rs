@@ -720,17 +720,24 @@ mod tests {
             upstream: "api".into(),
             route: "pay".into(),
             status: 201,
+            peer: "127.0.0.1:7".into(),
             request_id: "R1".into(),
         };
         let undelivered = |last_hour| {
-            let undelivered = UnsafeRequests { last_hour, last: Some(last.clone()) };
+            let before = UnsafeRequest { request_id: "R0".into(), ..last.clone() };
+            let recent = vec![last.clone(), before];
+            let undelivered = UnsafeRequests { last_hour, last: Some(last.clone()), recent };
             StatusReport { undelivered, ..StatusReport::default() }
         };
-        let parts =
-            ["to 2 unsafe requests in the last hour", "POST api.pay", "201, request_id R1."];
+        let parts = [
+            "to 2 unsafe requests in the last hour",
+            "POST api.pay",
+            "201, request_id R1; before it: R0.",
+        ];
         one(&[], &undelivered(2), &parts);
         assert_eq!(told(&[], &undelivered(0)).len(), 0);
-        let forwarded_unknown = UnsafeRequests { last_hour: 1, last: Some(last.clone()) };
+        let forwarded_unknown =
+            UnsafeRequests { last_hour: 1, last: Some(last.clone()), recent: Vec::new() };
         let report = StatusReport { forwarded_unknown, ..StatusReport::default() };
         one(&[], &report, &["not known whether the upstream acted on 1 unsafe", "what was booked"]);
         let overloaded = |age| {

@@ -299,6 +299,9 @@ pub struct UnsafeRequests {
     pub last_hour: u64,
     /// The last of them, however long ago.
     pub last: Option<UnsafeRequest>,
+    /// Those of the last hour, the newest first; at most 20.
+    #[serde(default)]
+    pub recent: Vec<UnsafeRequest>,
 }
 
 /// One such request.
@@ -314,6 +317,9 @@ pub struct UnsafeRequest {
     pub route: String,
     /// The status of the answer, which the app may not have got.
     pub status: u16,
+    /// The address of the app, or its user on a Unix socket.
+    #[serde(default)]
+    pub peer: String,
     /// Its id, as in the log.
     pub request_id: String,
 }
@@ -339,13 +345,18 @@ impl UnsafeRequests {
 
     fn in_words(&self) -> Option<(String, String)> {
         let last = self.last.as_ref().filter(|_| self.last_hour > 0)?;
-        let UnsafeRequest { at, method, upstream, route, status, request_id } = last;
+        let UnsafeRequest { at, method, upstream, route, status, request_id, .. } = last;
         let requests = match self.last_hour {
             1 => "1 unsafe request".to_owned(),
             count => format!("{count} unsafe requests"),
         };
+        let before = self.recent.iter().skip(1).map(|request| &*request.request_id);
+        let before = match before.collect::<Vec<_>>() {
+            none if none.is_empty() => String::new(),
+            ids => format!("; before it: {}", ids.join(" ")),
+        };
         let last = format!(
-            "{method} {upstream}.{route} at {at}, status {status}, request_id {request_id}"
+            "{method} {upstream}.{route} at {at}, status {status}, request_id {request_id}{before}"
         );
         Some((requests, last))
     }

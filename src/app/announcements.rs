@@ -32,6 +32,7 @@ pub(super) fn starting(config: &Config, tokens: usize) {
         routes = upstreams.iter().map(|upstream| upstream.routes.len()).sum::<usize>(),
         credentials = config.credentials.len(),
         tokens,
+        log_begin = config.log.requests.begin.as_str(),
         "starting"
     );
 }

@@ -120,7 +120,7 @@ impl Reloader {
                     Err(error) => self.refuse(&error),
                 }
             }
-            Err(problems) => self.refuse(&problems.errors_first()),
+            Err(problems) => self.refuse(&problems.of_reload()),
         }
         service_manager::ready();
     }

@@ -16,7 +16,7 @@ use crate::admin::report::{
 };
 use crate::clock::date;
 use crate::config;
-use crate::proxy::history::{HistorySnapshot, RefusalSeries, UnsafeRequestRecord};
+use crate::proxy::history::{HistorySnapshot, LastRequests, RefusalSeries, UnsafeRequestRecord};
 use crate::proxy::nearest_route::{KnownRoute, nearest_route};
 use crate::proxy::policy::plan::{Plan, UpstreamPlan};
 use crate::proxy::requests::{RequestInFlight, WorkerReport};
@@ -60,7 +60,7 @@ impl Reporter {
     pub(super) async fn report(&self) -> StatusReport {
         let workers = self.shared.inspector.report().await;
         let plan = self.shared.plan.load_full();
-        let HistorySnapshot { minutes, refusals, series, last_undelivered, last_unknown } =
+        let HistorySnapshot { minutes, refusals, series, undelivered, unknown } =
             self.shared.metrics.history().snapshot(Instant::now());
         let reload = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         StatusReport {
@@ -101,14 +101,14 @@ impl Reporter {
                 })
                 .collect(),
             repeated_refusals: repeated_refusals(series, &plan),
-            undelivered: UnsafeRequests {
-                last_hour: minutes.iter().map(|minute| minute.undelivered).sum(),
-                last: last_undelivered.map(unsafe_request),
-            },
-            forwarded_unknown: UnsafeRequests {
-                last_hour: minutes.iter().map(|minute| minute.unknown).sum(),
-                last: last_unknown.map(unsafe_request),
-            },
+            undelivered: unsafe_requests(
+                minutes.iter().map(|minute| minute.undelivered).sum(),
+                undelivered,
+            ),
+            forwarded_unknown: unsafe_requests(
+                minutes.iter().map(|minute| minute.unknown).sum(),
+                unknown,
+            ),
             history: History {
                 requests: minutes.iter().map(|minute| minute.requests).collect(),
                 errors: minutes.iter().map(|minute| minute.errors).collect(),
@@ -234,6 +234,12 @@ fn secret((source, state): (String, SourceState)) -> SecretStatus {
     }
 }
 
+fn unsafe_requests(last_hour: u64, requests: LastRequests) -> UnsafeRequests {
+    let last = requests.front().cloned().map(unsafe_request);
+    let recent = requests.into_iter().take(usize::try_from(last_hour).unwrap_or(usize::MAX));
+    UnsafeRequests { last_hour, last, recent: recent.map(unsafe_request).collect() }
+}
+
 fn unsafe_request(request: UnsafeRequestRecord) -> UnsafeRequest {
     UnsafeRequest {
         at: date(request.at),
@@ -241,6 +247,7 @@ fn unsafe_request(request: UnsafeRequestRecord) -> UnsafeRequest {
         upstream: request.upstream,
         route: request.route,
         status: request.status,
+        peer: request.peer,
         request_id: request.request_id,
     }
 }

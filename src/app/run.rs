@@ -164,12 +164,19 @@ impl App {
         // Last, so that probes are answered until the end.
         admin_listeners.close().await;
         background.shutdown().await;
+        // Their lines stand above, and perhaps far above.
+        let request_ids = shared.metrics.history().cut().join(" ");
         match (outcome, cut) {
             (outcome, 0) => tracing::info!(outcome = outcome.as_str(), "stopped"),
             (RunOutcome::Interrupted, _) => {
-                tracing::warn!(outcome = outcome.as_str(), requests_cut = cut, "stopped");
+                tracing::warn!(
+                    outcome = outcome.as_str(),
+                    requests_cut = cut,
+                    request_ids,
+                    "stopped"
+                );
             }
-            _ => tracing::warn!(outcome = "cut", requests_cut = cut, "stopped"),
+            _ => tracing::warn!(outcome = "cut", requests_cut = cut, request_ids, "stopped"),
         }
         outcome
     }
@@ -254,10 +261,13 @@ async fn drain(
         None => settings.drain_timeout,
         Some(_) => deadline.saturating_duration_since(Instant::now()).max(LAST_REQUESTS),
     };
-    tracing::info!(
-        drain_timeout_s = seconds(drain_timeout),
-        "leaving: finishing requests in flight"
-    );
+    // A second signal in the lame duck period has ended the patience.
+    if stop.phase() < ShutdownPhase::Aborting {
+        tracing::info!(
+            drain_timeout_s = seconds(drain_timeout),
+            "leaving: finishing requests in flight"
+        );
+    }
     stop.advance(ShutdownPhase::Finishing);
     let mut joined = std::pin::pin!(workers.join());
     let mut cut = 0;

@@ -5,8 +5,10 @@ use std::path::Path;
 use super::args::{Check, OutputFormat};
 use super::exit::Exit;
 use super::live;
-use super::output::{err, outln};
+use super::operate::{Page, admin_address, ask};
+use super::output::{err, out, outln};
 use super::setup::{colors, locate};
+use super::status::shown;
 use crate::config;
 
 /// Checks a configuration.
@@ -18,6 +20,9 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
             match flags.output {
                 OutputFormat::Text => err!("{}", problems.render(colors())),
                 OutputFormat::Json => outln!("{}", problems.to_json())?,
+            }
+            if flags.live && flags.output == OutputFormat::Text {
+                tell_instance(&path)?;
             }
             return Ok(Exit::Config);
         }
@@ -48,6 +53,18 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
         outln!("{}", notes.to_json())?;
     }
     Ok(Exit::Done)
+}
+
+/// Shows the state of the instance that runs with an older version of a file with errors, if one answers at the
+/// address that the file names.
+fn tell_instance(path: &Path) -> anyhow::Result<()> {
+    let address = admin_address(Some(path), None, Page::Control);
+    let Ok((200, body)) = ask(&address, "/status") else { return Ok(()) };
+    outln!(
+        "nothing was tried with this file; an instance that runs with an older configuration says of itself:\n"
+    )?;
+    out!("{}", shown(&address, &body, OutputFormat::Text)?)?;
+    Ok(())
 }
 
 /// A number with its noun: `1 route`, `2 routes`.

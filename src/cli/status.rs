@@ -63,7 +63,8 @@ fn refused(address: &str, code: u16, body: &str) -> Exit {
     Exit::Failed
 }
 
-fn shown(address: &str, body: &str, output: OutputFormat) -> anyhow::Result<String> {
+/// The state that an instance told, as text or JSON.
+pub(super) fn shown(address: &str, body: &str, output: OutputFormat) -> anyhow::Result<String> {
     match output {
         OutputFormat::Json => Ok(format!("{}\n", body.trim_end())),
         OutputFormat::Text => {

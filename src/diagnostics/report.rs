@@ -12,17 +12,21 @@ use super::render;
 pub struct Report {
     path: PathBuf,
     list: Vec<Diagnostic>,
+    /// What an error means for the program.
+    outcome: &'static str,
 }
 
 impl Report {
     pub(crate) fn new(path: &Path, mut list: Vec<Diagnostic>) -> Self {
         list.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
         list.dedup();
-        Self { path: path.to_owned(), list }
+        Self { path: path.to_owned(), list, outcome: "nothing was started" }
     }
 
-    /// The same with the errors before the warnings and notes, for readers who see its beginning alone.
-    pub fn errors_first(mut self) -> Self {
+    /// The same for a program that runs already, with the errors before the warnings and notes: some readers see
+    /// its beginning alone.
+    pub fn of_reload(mut self) -> Self {
+        self.outcome = "nothing was changed";
         let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
         let (errors, others): (Vec<_>, Vec<_>) = self.list.into_iter().partition(is_error);
         self.list = errors;
@@ -61,9 +65,10 @@ impl Report {
             (0, 0) => String::new(),
             (0, warnings) => format!("0 errors, {}\n", counted(warnings, "warning")),
             (errors, warnings) => format!(
-                "{}, {}: nothing was started\n",
+                "{}, {}: {}\n",
                 counted(errors, "error"),
-                counted(warnings, "warning")
+                counted(warnings, "warning"),
+                self.outcome,
             ),
         });
         out

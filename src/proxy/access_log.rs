@@ -186,7 +186,10 @@ impl AccessRecord {
 
     /// The words for a client that has gone before anything was sent.
     pub fn left_unsent(&self) -> String {
-        let wait = self.waits_for.as_wait();
+        let mut wait = self.waits_for.as_wait().to_owned();
+        if let Some(since) = self.waits_since.filter(|_| !wait.is_empty()) {
+            wait += &format!(", for {:.1} s", since.elapsed().as_secs_f64());
+        }
         format!("the client closed its connection before the request was sent{wait}")
     }
 
@@ -350,6 +353,11 @@ impl Drop for AccessRecord {
         if aborting && answer.code.is_none() && self.delivery != Some(Delivery::Complete) {
             answer.code = Some(Code::CutByShutdown);
             answer.detail.get_or_insert_with(|| Code::CutByShutdown.title().into());
+        }
+        if let Some((_, route)) =
+            self.route.as_ref().filter(|_| answer.code == Some(Code::CutByShutdown))
+        {
+            route.metrics.of_all().history().cut_by_shutdown(self.id.as_str());
         }
         self.count_unsettled(answer.status);
         self.write(&answer);

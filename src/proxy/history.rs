@@ -1,5 +1,5 @@
 //! The last hour for operators without Prometheus: responses by the minute, the newest rejections, the last
-//! answer that an app did not get, and the last request of unknown outcome. Its memory is bounded.
+//! answers that apps did not get, and the last requests of unknown outcome. Its memory is bounded.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,8 @@ use super::code::Code;
 const MINUTES: usize = 60;
 /// Refusals that are kept.
 const REFUSALS: usize = 50;
+/// Requests to follow up that are kept, of each kind.
+const REQUESTS: usize = 20;
 /// Refusals of the same code that are a run, and the time in which they are.
 const RUN: (u64, Duration) = (10, Duration::from_secs(10));
 /// Time without a refusal after which a series of them is over.
@@ -29,8 +31,10 @@ struct Inner {
     /// Finished minutes and the present one, the newest last.
     minutes: VecDeque<MinuteCount>,
     refusals: VecDeque<RefusalRecord>,
-    last_undelivered: Option<UnsafeRequestRecord>,
-    last_unknown: Option<UnsafeRequestRecord>,
+    undelivered: LastRequests,
+    unknown: LastRequests,
+    /// The ids of requests that a shutdown cut.
+    cut: Vec<String>,
     /// The refusals that concern the app, by their code.
     series: BTreeMap<&'static str, RefusalSeries>,
 }
@@ -48,6 +52,9 @@ pub struct RefusalSeries {
     /// Begin and number of those within ten seconds.
     run: (Instant, u64),
 }
+
+/// The last requests of a kind that somebody must follow up, the newest first, at most [`REQUESTS`].
+pub type LastRequests = VecDeque<UnsafeRequestRecord>;
 
 /// Answers within one minute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,6 +83,8 @@ pub struct UnsafeRequestRecord {
     pub route: String,
     /// The status of the answer, whoever made it.
     pub status: u16,
+    /// The address of the app.
+    pub peer: String,
     /// Its id, as in the log.
     pub request_id: String,
 }
@@ -88,10 +97,10 @@ pub struct HistorySnapshot {
     pub refusals: Vec<RefusalRecord>,
     /// The refusals that concern the app, by their code, if the last one is within the hour.
     pub series: Vec<RefusalSeries>,
-    /// The last answer that an app did not get, however long ago.
-    pub last_undelivered: Option<UnsafeRequestRecord>,
-    /// The last request of which it is not known whether the upstream acted, however long ago.
-    pub last_unknown: Option<UnsafeRequestRecord>,
+    /// The last answers that apps did not get, however long ago.
+    pub undelivered: LastRequests,
+    /// The last requests of which it is not known whether the upstream acted, however long ago.
+    pub unknown: LastRequests,
 }
 
 /// A request that was answered by bearer-proxy itself.
@@ -127,8 +136,9 @@ impl Default for RequestHistory {
             minute: Instant::now(),
             minutes,
             refusals: VecDeque::new(),
-            last_undelivered: None,
-            last_unknown: None,
+            undelivered: VecDeque::new(),
+            unknown: VecDeque::new(),
+            cut: Vec::new(),
             series: BTreeMap::new(),
         })))
     }
@@ -161,7 +171,7 @@ impl RequestHistory {
         is_run
     }
 
-    /// Counts an answer that an app did not get, and keeps it as the last one. Unlike the others here it
+    /// Counts an answer that an app did not get, and keeps it. Unlike the others here it
     /// waits for the lock, since each may be a payment of which the app does not know.
     pub fn undelivered(&self, record: UnsafeRequestRecord) {
         let mut inner = self.lock();
@@ -169,10 +179,10 @@ impl RequestHistory {
         if let Some(present) = inner.minutes.back_mut() {
             present.undelivered += 1;
         }
-        inner.last_undelivered = Some(record);
+        keep(&mut inner.undelivered, record);
     }
 
-    /// Counts a request of which it is not known whether the upstream acted, and keeps it as the last one. It
+    /// Counts a request of which it is not known whether the upstream acted, and keeps it. It
     /// waits for the lock, as above.
     pub fn unknown(&self, record: UnsafeRequestRecord) {
         let mut inner = self.lock();
@@ -180,7 +190,20 @@ impl RequestHistory {
         if let Some(present) = inner.minutes.back_mut() {
             present.unknown += 1;
         }
-        inner.last_unknown = Some(record);
+        keep(&mut inner.unknown, record);
+    }
+
+    /// Keeps the id of a request that a shutdown cut, of the first [`REQUESTS`].
+    pub fn cut_by_shutdown(&self, request_id: &str) {
+        let mut inner = self.lock();
+        if inner.cut.len() < REQUESTS {
+            inner.cut.push(request_id.to_owned());
+        }
+    }
+
+    /// The ids of the requests that a shutdown cut.
+    pub fn cut(&self) -> Vec<String> {
+        self.lock().cut.clone()
     }
 
     /// A copy of it.
@@ -191,14 +214,19 @@ impl RequestHistory {
             minutes: inner.minutes.iter().copied().collect(),
             refusals: inner.refusals.iter().cloned().collect(),
             series: inner.series.values().filter(|series| !series.is_over(now)).cloned().collect(),
-            last_undelivered: inner.last_undelivered.clone(),
-            last_unknown: inner.last_unknown.clone(),
+            undelivered: inner.undelivered.clone(),
+            unknown: inner.unknown.clone(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn keep(requests: &mut LastRequests, record: UnsafeRequestRecord) {
+    requests.truncate(REQUESTS - 1);
+    requests.push_front(record);
 }
 
 impl Inner {
@@ -282,6 +310,7 @@ mod tests {
             upstream: "bank".into(),
             route: "pay".into(),
             status: 201,
+            peer: String::new(),
             request_id: request_id.into(),
         };
         history.undelivered(record("a"));
@@ -293,10 +322,11 @@ mod tests {
             let snapshot = history.snapshot(Instant::now());
             let count: u64 = snapshot.minutes.iter().map(|minute| minute.undelivered).sum();
             assert_eq!(count, expected, "{later}");
-            assert_eq!(snapshot.last_undelivered.unwrap().request_id, "b");
+            let ids: Vec<_> = snapshot.undelivered.iter().map(|one| &*one.request_id).collect();
+            assert_eq!(ids, ["b", "a"]);
             let count: u64 = snapshot.minutes.iter().map(|minute| minute.unknown).sum();
             assert_eq!(count, u64::from(expected == 2), "{later}");
-            assert_eq!(snapshot.last_unknown.unwrap().request_id, "c");
+            assert_eq!(snapshot.unknown[0].request_id, "c");
         }
     }
 

@@ -74,6 +74,16 @@ pub enum BeginLog {
     Unsafe,
 }
 
+impl BeginLog {
+    /// Its word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Unsafe => "unsafe",
+        }
+    }
+}
+
 /// Format of each log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {

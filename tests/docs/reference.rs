@@ -165,7 +165,7 @@ const ACCESS_FIELDS: [(&str, &str); 21] = [
     ("route", "Name of the route; empty like `upstream`"),
     ("path", "Path pattern of the route, mount included; absent if no route matched"),
     ("client", "Name of the client in `[clients]`; empty if it is not known"),
-    ("status", "Status of the answer"),
+    ("status", "Status of the answer; that of `code` if none was sent (`delivered` is `no`)"),
     ("code", "Problem code, if the proxy answered itself; else empty"),
     ("forwarded", "`yes`, `no` or `unknown`: whether the upstream got the request"),
     ("delivered", "`yes`, `partly` or `no`: how much of the answer the app got"),

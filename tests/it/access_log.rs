@@ -339,6 +339,7 @@ async fn what_a_second_signal_or_the_drain_timeout_cuts_is_in_the_log() {
         let expected =
             [("level", "WARN".into()), ("outcome", outcome.into()), ("requests_cut", 1.into())];
         check(&stopped, &expected);
+        assert_eq!(stopped["request_ids"], lines(&log)[0]["request_id"], "{log}");
         assert_eq!(log.contains("second signal: ending at once"), signals == 2, "{log}");
         let found = lines(&proxy.log());
         assert_eq!(found.len(), 1, "{signals}: {found:?}");
@@ -349,9 +350,25 @@ async fn what_a_second_signal_or_the_drain_timeout_cuts_is_in_the_log() {
             ("delivered", "no".into()),
         ];
         check(&found[0], &expected);
+        let detail = found[0]["detail"].as_str().unwrap();
+        assert!(detail.ends_with("and the app got no answer"), "{detail}");
         // It was the bank that was waited for.
         assert!(found[0]["upstream_ms"].as_f64().unwrap() > 0.0, "{}", found[0]);
     }
+}
+
+#[tokio::test]
+async fn nothing_is_finished_after_a_second_signal() {
+    let more = "[shutdown]\nlame_duck = \"20s\"";
+    let bank = raw_server().await;
+    let mut proxy = logged(&format!("http://{}", bank.addr), more).await;
+    proxy.signal(Signal::TERM);
+    proxy.wait_log(|line| line.contains("still accepting").then_some(())).await;
+    proxy.signal(Signal::TERM);
+    proxy.wait_exit().await;
+    let log = proxy.log();
+    assert!(log.contains("second signal: ending at once"), "{log}");
+    assert!(!log.contains("finishing requests in flight"), "{log}");
 }
 
 #[tokio::test]

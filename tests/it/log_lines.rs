@@ -41,6 +41,7 @@ async fn a_start_says_what_runs_and_when_it_is_ready() {
     let starting = begins("starting").await;
     assert_eq!(starting["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(starting["config"], proxy.config_path.to_str().unwrap());
+    assert_eq!(starting["log_begin"], "off");
     assert_eq!(starting["credentials"], sandbox.banks().len());
     assert!(starting["routes"].as_u64() >= starting["tokens"].as_u64(), "{starting}");
     let ready = begins("ready").await;

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::forwarding::sidecar;
 use crate::support::{Proxy, client, config, raw_server, secret_file, soon};
+use crate::verbs::verb;
 
 const BALANCE: &str = "/qbank/v1/balances/42";
 
@@ -68,6 +69,19 @@ async fn a_refused_file_is_told_by_its_first_error() {
     assert!(why.rfind("\nerror: ").is_none_or(|error| error < warning), "{why}");
     let status = client(proxy.admin_addr).await.get("/status").await.json();
     assert_eq!(status["last_reload"]["error"], why);
+    assert!(why.contains("nothing was changed") && !why.contains("nothing was started"), "{why}");
+    // The verb cannot check such a file; what runs tells of itself.
+    let dir = TempDir::new().unwrap();
+    let text = std::fs::read_to_string(&proxy.config_path).unwrap();
+    let (server, admin) = text.rsplit_once("127.0.0.1:0").unwrap();
+    let file = dir.path().join("bearer-proxy.toml");
+    std::fs::write(file, format!("{server}{}{admin}", proxy.admin_addr)).unwrap();
+    let ended = verb(dir.path(), &["check", "--live"]).await;
+    assert_eq!(ended.code, 78, "{}", ended.stdout);
+    assert!(ended.stderr.contains("nothing was started"), "{}", ended.stderr);
+    for part in ["an older configuration", ": ready\n", "! The configuration file was refused"] {
+        assert!(ended.stdout.contains(part), "{part}: {}", ended.stdout);
+    }
 }
 
 /// A port that was free a moment ago.

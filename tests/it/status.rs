@@ -242,6 +242,9 @@ async fn a_payment_of_unknown_outcome_is_told_although_the_next_one_succeeds() {
     };
     let status = state(&proxy, settled).await;
     assert_eq!(status["forwarded_unknown"]["last"]["request_id"], "pay-8", "{status}");
+    let recent = &status["forwarded_unknown"]["recent"];
+    assert_eq!((recent.as_array().unwrap().len(), &recent[0]["request_id"]), (1, &"pay-8".into()));
+    assert!(recent[0]["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{status}");
     assert_eq!(status["routes"][0]["forwarded_unknown"], 1);
     assert_eq!(status["refusals"][0]["forwarded"], "unknown");
     assert_eq!(status["refusals"][0]["method"], "POST");

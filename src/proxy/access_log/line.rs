@@ -64,7 +64,8 @@ impl AccessRecord {
             unsafe_method && (self.forwarded == Forwarded::Unknown || self.is_undelivered());
         let undelivered = self.is_undelivered();
         let detail = detail.as_deref().or_else(|| {
-            undelivered.then_some("the app did not get the whole answer of the upstream")
+            undelivered.then_some("the app did not get the whole answer of the upstream: it closed or reset its connection, or did \
+             not read on")
         });
         // A macro, since a `tracing` event has its level and its fields at compile time.
         macro_rules! line {

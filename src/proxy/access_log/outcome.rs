@@ -173,12 +173,12 @@ impl AccessRecord {
     /// because the client has left.
     pub(super) fn cut_short(&self, by_shutdown: bool) -> AnswerRecord {
         let code = if by_shutdown { Code::CutByShutdown } else { Code::ClientLeft };
-        let detail = match (code, self.forwarded) {
+        let detail: Cow<'static, str> = match (code, self.forwarded) {
             (Code::ClientLeft, Forwarded::Yes | Forwarded::Unknown) => {
                 "the client closed its connection while the upstream's answer was awaited".into()
             }
             (Code::ClientLeft, Forwarded::No) => self.left_unsent().into(),
-            _ => Cow::Borrowed(code.title()),
+            _ => format!("{}, and the app got no answer", code.title()).into(),
         };
         let after = self.started.elapsed();
         // Nothing is waited for before a route is found, so that a request without one is not dropped.
@@ -208,6 +208,7 @@ impl AccessRecord {
             upstream: upstream.connection.name.to_string(),
             route: route.name.to_string(),
             status: status.as_u16(),
+            peer: self.peer.to_string(),
             request_id: self.id.as_str().to_owned(),
         };
         if is_unknown {

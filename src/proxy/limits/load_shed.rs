@@ -45,7 +45,8 @@ where
     }
 
     fn call(&mut self, request: Box<ScopedRequest>) -> Self::Future {
-        match self.in_flight.admit(request.scope.plan().limits.max_in_flight) {
+        let max = request.scope.plan().limits.max_in_flight;
+        match self.in_flight.admit(max) {
             Some(permit) => {
                 // The scope outlives this call: it ends with both bodies.
                 request.scope.hold(permit);
@@ -53,12 +54,12 @@ where
             }
             // `Either` instead of a box: the future of an admitted request stays in its connection's
             // task.
-            None => Either::Right(ready(Err(overloaded()))),
+            None => Either::Right(ready(Err(overloaded(max)))),
         }
     }
 }
 
-fn overloaded() -> Rejection {
-    Rejection::new(Code::Overloaded, "server.max_in_flight requests are under way")
-        .retry_after(Duration::from_secs(1))
+fn overloaded(max: usize) -> Rejection {
+    let detail = format!("{max} requests are under way, the limit server.max_in_flight");
+    Rejection::new(Code::Overloaded, detail).retry_after(Duration::from_secs(1))
 }
