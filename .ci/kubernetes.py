@@ -238,6 +238,24 @@ def chart():
         args = three["Pod", "bp-bearer-proxy-test"]["spec"]["containers"][0]["args"]
         check(args == ["check"], "shared token", f"the test ends the token in use: {args}")
 
+    # Through a Secret: its rights are those of the service account, and for this Secret alone.
+    kept = merged(shared, {"config": shared["config"].replace("\"redis\"", "\"kubernetes\""),
+                           "share": {"kubernetes": {"enabled": True, "secret": "core-tokens"}},
+                           "gateway": {"serviceAccount": {"create": True}}})
+    secret = {(one["kind"], one["metadata"]["name"]): one for one in load_all(render(kept)) if one}
+    for (kind, name), one in secret.items():
+        validate(f"tokens in a Secret: {kind} {name}", one)
+    check("data" not in secret["Secret", "core-tokens"], "tokens in a Secret", "an upgrade would replace the tokens")
+    [rule] = secret["Role", "bp-bearer-proxy-tokens"]["rules"]
+    check(rule == {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["core-tokens"],
+                   "verbs": ["get", "patch", "watch"]}, "tokens in a Secret", f"rights: {rule}")
+    binding = secret["RoleBinding", "bp-bearer-proxy-tokens"]
+    check(binding["roleRef"]["name"] == "bp-bearer-proxy-tokens", "tokens in a Secret", "another role")
+    pod = pod_of(secret["Deployment", "bp-bearer-proxy"])
+    check([one["name"] for one in binding["subjects"]] == [pod["serviceAccountName"]], "tokens in a Secret", "for whom")
+    check(pod["automountServiceAccountToken"] is True, "tokens in a Secret", "no token of the service account")
+    check("6443" in str(secret["NetworkPolicy", "bp-bearer-proxy"]), "tokens in a Secret", "no way to the API server")
+
     full = objects["full-values.yaml"]
     rules = full["PrometheusRule", "bank-gateway"]["spec"]
     check(rules == yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text()), "full", "rules differ")
@@ -269,6 +287,10 @@ def refuse(render, good):
         ("a shared token that is a comment",
          {"oneLiveToken": True, "config": good["config"] + "[share]\n# share = true\n"}, "more than one replica"),
         ("a word for what can be seen", {"sharesTokens": True}, "is for existingConfigMap"),
+        ("rights for all pods of the namespace", {"share": {"kubernetes": {"enabled": True}}}, "service account default"),
+        ("a Secret for sidecars", {"mode": "sidecar", "share": {"kubernetes": {"enabled": True}}}, "for mode gateway"),
+        ("a store that the chart does not know", {"share": {"redis": {}}}, "redis"),
+        ("a name that no Secret has", {"share": {"kubernetes": {"secret": "Tokens"}}}, "secret"),
         ("a rolling update at a bank with one live token",
          {"oneLiveToken": True, "gateway": {"replicas": 1, "strategy": {"type": "RollingUpdate"}}}, "rolling update"),
         ("a secret from two places",

@@ -99,7 +99,9 @@ fn the_image_has_all_features_but_the_fake_banks() {
     let manifest = read("Cargo.toml");
     let features = manifest.split("\n[features]\n").nth(1).unwrap().split("\n[").next().unwrap();
     let names = features.lines().filter_map(|line| line.split_once(" = [")).map(|(name, _)| name);
-    let wanted: Vec<_> = names.filter(|name| !["default", "demo"].contains(name)).collect();
+    // `share` is implied by the stores.
+    let wanted: Vec<_> =
+        names.filter(|name| !["default", "demo", "share"].contains(name)).collect();
     let flags = format!("--no-default-features --features {}", wanted.join(","));
     assert!(read("deploy/container/build.sh").contains(&flags), "{flags}");
 }

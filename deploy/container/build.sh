@@ -30,5 +30,5 @@ done
 export RUSTFLAGS CFLAGS
 # shellcheck disable=SC2086 # without AUDITABLE there is no word
 cargo ${AUDITABLE:-} build --profile "$profile" --locked --target "$target" \
-  --no-default-features --features keyring,aws,azure,vault,redis,pkcs12
+  --no-default-features --features keyring,aws,azure,vault,redis,kubernetes,pkcs12
 cp "${CARGO_TARGET_DIR:-target}/$target/$folder/bearer-proxy" "$file"

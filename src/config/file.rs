@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-#[cfg(not(all(feature = "share", feature = "vault")))]
+#[cfg(not(feature = "vault"))]
 use super::missing_feature;
 use super::model::Config;
 #[cfg(feature = "vault")]
@@ -41,13 +41,13 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
     checks::all(&root, &upstreams, &credentials, &clients);
     share::check(&root, &credentials);
     #[cfg(feature = "share")]
-    let share = share::written(&root).and_then(|item| {
+    let share = share::supported(&root).and_then(|item| {
         let settings = share::read(&item, &tls, &egress.store_http(&tls));
         share::check_shared(&item, settings.as_ref(), &credentials);
         settings
     });
     #[cfg(not(feature = "share"))]
-    refuse_section(&root, "share", "this build cannot share tokens", "redis");
+    let _ = share::supported(&root);
     #[cfg(not(feature = "vault"))]
     refuse_section(&root, "vault", "this build reads no secrets of Vault", "vault");
 
@@ -80,7 +80,7 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
 }
 
 /// Refuses a section that this build cannot use.
-#[cfg(not(all(feature = "share", feature = "vault")))]
+#[cfg(not(feature = "vault"))]
 fn refuse_section(root: &Section<'_>, section: &str, title: &str, feature: &str) {
     let Some(item) = root.item(section).filter(share::is_filled) else { return };
     missing_feature::refuse(&item, title, feature);

@@ -29,6 +29,8 @@ mod routes;
 pub mod schema;
 mod server;
 mod share;
+#[cfg(feature = "kubernetes")]
+mod share_kubernetes;
 #[cfg(feature = "redis")]
 mod share_redis;
 mod shutdown;

@@ -1,12 +1,31 @@
 //! `[share]`: the store through which replicas share tokens (feature `share`).
 
 use super::credentials::ParsedCredential;
+use super::missing_feature;
 use crate::diagnostics::{Diagnostic, Item, Section};
 use crate::token::Credential;
 
 /// The section, if it is there and not empty.
 pub(super) fn written<'c>(root: &Section<'c>) -> Option<Item<'c>> {
     root.item("share").filter(is_filled)
+}
+
+/// The section, if this build has the store that it names; else that is reported.
+pub(super) fn supported<'c>(root: &Section<'c>) -> Option<Item<'c>> {
+    let item = written(root)?;
+    let store = item.section().and_then(|section| section.item("store")?.hidden_text());
+    let (title, feature) = match store.as_deref() {
+        Some("kubernetes") if cfg!(not(feature = "kubernetes")) => {
+            ("this build cannot share tokens through a Kubernetes Secret", "kubernetes")
+        }
+        Some("redis") if cfg!(not(feature = "redis")) => {
+            ("this build cannot share tokens", "redis")
+        }
+        _ if cfg!(not(feature = "share")) => ("this build cannot share tokens", "redis"),
+        _ => return Some(item),
+    };
+    missing_feature::refuse(&item, title, feature);
+    None
 }
 
 /// True for a table that says something.
@@ -39,13 +58,15 @@ pub(super) fn check(root: &Section<'_>, credentials: &[ParsedCredential<'_>]) {
 }
 
 #[cfg(feature = "share")]
-pub(super) use with_store::{Timeouts, check_shared, read};
+pub(super) use with_store::{check_shared, read};
 
 #[cfg(feature = "share")]
 mod with_store {
     use std::time::Duration;
 
     use super::{Diagnostic, Item, ParsedCredential, Section, each_shared};
+    #[cfg(feature = "kubernetes")]
+    use crate::config::share_kubernetes;
     #[cfg(feature = "redis")]
     use crate::config::share_redis;
     use crate::config::{references, tls};
@@ -61,11 +82,27 @@ mod with_store {
     enum StoreKind {
         #[cfg(feature = "redis")]
         Redis,
+        #[cfg(feature = "kubernetes")]
+        Kubernetes,
     }
 
     const STORES: &[(&str, StoreKind)] = &[
         #[cfg(feature = "redis")]
         ("redis", StoreKind::Redis),
+        #[cfg(feature = "kubernetes")]
+        ("kubernetes", StoreKind::Kubernetes),
+    ];
+
+    /// The keys that one store has, and the value of `store` for it.
+    const OWN_KEYS: [(&str, &str); 8] = [
+        ("sentinel", "redis"),
+        ("cluster", "redis"),
+        ("username", "redis"),
+        ("password", "redis"),
+        ("key_prefix", "redis"),
+        ("secret", "kubernetes"),
+        ("namespace", "kubernetes"),
+        ("token", "kubernetes"),
     ];
 
     const WHEN_UNREACHABLE: [(&str, WhenUnreachable); 2] =
@@ -74,13 +111,6 @@ mod with_store {
     /// Longest time for one operation: the renewal of a token waits for it.
     const LONGEST: Duration = Duration::from_secs(10);
 
-    /// Limits for the store.
-    #[derive(Clone, Copy)]
-    pub(in crate::config) struct Timeouts {
-        pub(in crate::config) connect: Duration,
-        pub(in crate::config) operation: Duration,
-    }
-
     /// The settings; `None` if they cannot be used.
     pub(in crate::config) fn read(
         item: &Item<'_>,
@@ -88,7 +118,10 @@ mod with_store {
         http: &StoreHttpSettings,
     ) -> Option<ShareSettings> {
         let section = item.section()?.without_text();
-        let store = section.required("store", "write  store = \"redis\", for Valkey too");
+        let store = section.required(
+            "store",
+            "write  store = \"redis\", for Valkey too, or  store = \"kubernetes\"",
+        );
         let store = store.and_then(|item| item.choice(STORES));
         let reference = |item: Option<Item<'_>>| references::read(&item?, http);
         let name_key = section.required(
@@ -122,13 +155,35 @@ mod with_store {
         let connect = limits.duration("connect", ..=LONGEST, Duration::from_secs(1));
         let least = Duration::from_millis(10);
         let operation = limits.duration("operation", least..=LONGEST, Duration::from_millis(500));
-        let timeouts = Timeouts { connect, operation };
-        let tls = tls::read(&section.section("tls"), base);
-        #[cfg(feature = "redis")]
-        let redis = share_redis::read(section, tls, http, timeouts).map(StoreSettings::Redis);
-        match kind? {
+        let tls = section.item("tls").map(|_| tls::read(&section.section("tls"), base));
+        // Without a store the keys are read all the same, so that their problems are found at once.
+        let (name, assumed) =
+            STORES.iter().find(|(_, store)| Some(*store) == kind).or(STORES.first())?;
+        reject_keys_of_other_stores(section, name);
+        let settings = match assumed {
             #[cfg(feature = "redis")]
-            StoreKind::Redis => redis,
+            StoreKind::Redis => {
+                let mut options = share_redis::read(section, http)?;
+                options.tls = tls.unwrap_or_else(|| base.clone());
+                (options.connect_timeout, options.operation_timeout) = (connect, operation);
+                Some(StoreSettings::Redis(options))
+            }
+            #[cfg(feature = "kubernetes")]
+            StoreKind::Kubernetes => {
+                let mut options = share_kubernetes::read(section, http)?;
+                options.tls = tls.unwrap_or(options.tls);
+                (options.connect_timeout, options.operation_timeout) = (connect, operation);
+                Some(StoreSettings::Kubernetes(options))
+            }
+        };
+        kind.and(settings)
+    }
+
+    fn reject_keys_of_other_stores(section: &Section<'_>, kind: &str) {
+        for (key, of) in OWN_KEYS.into_iter().filter(|(_, of)| *of != kind) {
+            if let Some(item) = section.item(key) {
+                item.reject(format!("it goes with  store = \"{of}\"  only"));
+            }
         }
     }
 

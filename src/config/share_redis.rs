@@ -2,22 +2,14 @@
 
 use super::references;
 use crate::diagnostics::{Item, Section};
-use crate::net::tls::TlsSettings;
 use crate::secret::StoreHttpSettings;
 use crate::share::redis_store::{Login, Sentinels, ServerAddress, Servers, StoreOptions};
-
-use super::share::Timeouts;
 
 /// The port of Sentinels.
 const SENTINEL_PORT: u16 = 26379;
 
-/// The settings; `None` if they cannot be used.
-pub(super) fn read(
-    section: &Section<'_>,
-    tls: TlsSettings,
-    http: &StoreHttpSettings,
-    timeouts: Timeouts,
-) -> Option<StoreOptions> {
+/// The settings but for TLS and time-outs; `None` if they cannot be used.
+pub(super) fn read(section: &Section<'_>, http: &StoreHttpSettings) -> Option<StoreOptions> {
     let password = section.item("password").and_then(|item| references::read(&item, http));
     let username = section.item("username").and_then(|item| item.hidden_text());
     let key_prefix = section.parse("key_prefix", prefix);
@@ -26,9 +18,6 @@ pub(super) fn read(
         database,
         login: Login { username, password },
         key_prefix: key_prefix.unwrap_or_else(|| "bearer-proxy".to_owned()),
-        tls,
-        connect_timeout: timeouts.connect,
-        operation_timeout: timeouts.operation,
         ..StoreOptions::new(servers)
     })
 }

@@ -50,7 +50,12 @@ fn examples_load_without_environment() {
     assert!(examples.len() >= 7);
     for (name, text) in examples {
         // A build that cannot share tokens says so.
-        if name == "shared-token" && secret::missing_feature("share").is_some() {
+        let store = match &*name {
+            "shared-token" => secret::missing_feature("share"),
+            "shared-token-kubernetes" => secret::missing_feature("kubernetes"),
+            _ => None,
+        };
+        if store.is_some() {
             continue;
         }
         let loaded = read(&text).unwrap_or_else(|problems| panic!("{name}\n{problems}"));
@@ -454,7 +459,7 @@ fn filled_in_values_are_never_shown() {
 #[cfg(feature = "redis")]
 mod share {
     use super::*;
-    use crate::share::redis_store::{ServerAddress, Servers};
+    use crate::share::redis_store::{ServerAddress, Servers, StoreOptions};
     use crate::share::settings::StoreSettings;
     use crate::token::sharing::settings::WhenUnreachable;
 
@@ -466,6 +471,14 @@ mod share {
     "#;
 
     const REVOKES: &str = "revocation_url = \"https://auth.qbankconnect.com/revoke\"";
+
+    fn redis(store: StoreSettings) -> StoreOptions {
+        match store {
+            StoreSettings::Redis(options) => options,
+            #[cfg(feature = "kubernetes")]
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn with(share: &str, credential: &str) -> Result<Loaded, Report> {
         let minimal = fs::read_to_string(folder("config/minimal.toml")).unwrap();
@@ -482,7 +495,7 @@ mod share {
         assert!(loaded.config.credentials[0].policy.share);
         let share = loaded.config.share.unwrap();
         let server = |url: &str| ServerAddress::parse(url).unwrap().0;
-        let StoreSettings::Redis(store) = share.store;
+        let store = redis(share.store);
         assert_eq!(store.servers, Servers::Standalone(server("rediss://valkey.erp.svc:6379")));
         assert_eq!((store.database, &*store.key_prefix), (1, "bearer-proxy"));
         assert_eq!(share.encryption[1].id, "old");
@@ -494,7 +507,7 @@ mod share {
             "sentinel = { urls = [\"rediss://s1\"], service = \"tokens\", password.env = \"S\" }",
         );
         let share = with(&sentinel, "").unwrap_or_else(|report| panic!("{report}")).config.share;
-        let StoreSettings::Redis(store) = share.unwrap().store;
+        let store = redis(share.unwrap().store);
         let Servers::Sentinel(sentinels) = store.servers else { panic!() };
         assert_eq!(sentinels.addresses, [server("rediss://s1:26379")]);
         assert!(sentinels.login.password.is_some());
@@ -538,5 +551,88 @@ mod share {
     fn a_lazy_shared_token_is_noted() {
         let notes = with(GOOD, "lazy = \"10m\"").unwrap_or_else(|report| panic!("{report}")).notes;
         assert_eq!((notes.len(), notes[0].severity), (1, Severity::Note), "{notes}");
+    }
+}
+
+/// Files of builds that can share tokens through a Kubernetes Secret.
+#[cfg(feature = "kubernetes")]
+mod share_kubernetes {
+    use super::*;
+    use crate::secret::Reference;
+    use crate::share::settings::StoreSettings;
+
+    const GOOD: &str = r#"
+        store = "kubernetes"
+        encryption = [{ id = "new", key.file = "/run/new" }]
+        name_key.file = "/run/name"
+    "#;
+
+    fn with(share: &str) -> Result<Loaded, Report> {
+        let minimal = fs::read_to_string(folder("config/minimal.toml")).unwrap();
+        read(&format!("{minimal}\n[share]\n{share}\n"))
+    }
+
+    #[expect(clippy::match_wildcard_for_single_variants, reason = "a build may have one store")]
+    fn options(share: &str) -> crate::share::kubernetes_store::KubernetesOptions {
+        let loaded = with(share).unwrap_or_else(|report| panic!("{report}"));
+        match loaded.config.share.unwrap().store {
+            StoreSettings::Kubernetes(options) => options,
+            #[cfg(feature = "redis")]
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_store_is_read_with_the_defaults_of_a_pod() {
+        let found = options(GOOD);
+        assert_eq!((found.server, found.namespace), (None, None));
+        assert_eq!(found.secret, "bearer-proxy-tokens");
+        let folder = Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
+        assert_eq!(found.token, Reference::File(folder.join("token")));
+        assert_eq!(found.tls.extra_ca_files, [folder.join("ca.crt")]);
+        let stated = "url = \"https://10.96.0.1\"\nsecret = \"a.b\"\nnamespace = \"erp\"\n\
+                      token.env = \"T\"\ntls.roots = \"bundled\"\ntimeouts.operation = \"2s\"";
+        let found = options(&format!("{GOOD}\n{stated}"));
+        assert_eq!(found.to_string(), "https://10.96.0.1 erp/a.b");
+        assert!(found.tls.extra_ca_files.is_empty(), "the pod's CA file is not added");
+        assert_eq!(
+            (found.token, found.operation_timeout.as_secs()),
+            (Reference::Env("T".into()), 2)
+        );
+    }
+
+    #[test]
+    fn keys_of_another_store_are_refused() {
+        let check = |share: &str, at: &str, words: &str| {
+            let report = with(share).map(|_| ()).unwrap_err();
+            let found = report.iter().any(|problem| problem.at == at);
+            assert!(found && report.render(false).contains(words), "{at} {words}\n{report}");
+            assert!(report.render(false).contains(".toml:"), "{report}");
+            assert!(!report.render(false).contains(CANARY), "{report}");
+        };
+        for (line, at) in [
+            ("sentinel = { urls = [\"rediss://s1\"], service = \"t\" }", "share.sentinel"),
+            ("cluster = true", "share.cluster"),
+            ("username = \"canary\"", "share.username"),
+            ("password = \"canary\"", "share.password"),
+            ("password.file = \"/run/canary\"", "share.password"),
+            ("key_prefix = \"p\"", "share.key_prefix"),
+        ] {
+            check(&format!("{GOOD}\n{line}"), at, "it goes with  store = \"redis\"  only");
+        }
+        check(&format!("{GOOD}\nurl = \"rediss://valkey\""), "share.url", "API server");
+        check(&format!("{GOOD}\nurl = \"http://10.96.0.1\""), "share.url", "API server");
+        check(&format!("{GOOD}\nurl = \"https://10.96.0.1/api\""), "share.url", "API server");
+        check(&format!("{GOOD}\nsecret = \"Tokens\""), "share.secret", "name of a Secret");
+        check(&format!("{GOOD}\nnamespace = \"a/b\""), "share.namespace", "name of a namespace");
+        #[cfg(feature = "redis")]
+        for (line, at) in [
+            ("secret = \"tokens\"", "share.secret"),
+            ("namespace = \"erp\"", "share.namespace"),
+            ("token.file = \"/run/canary\"", "share.token"),
+        ] {
+            let redis = GOOD.replace("\"kubernetes\"", "\"redis\"\nurl = \"rediss://valkey\"");
+            check(&format!("{redis}\n{line}"), at, "it goes with  store = \"kubernetes\"  only");
+        }
     }
 }

@@ -26,6 +26,13 @@ impl Announcements {
         sender.subscribe()
     }
 
+    /// Tells whether there is a receiver for a token.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn is_followed(&self, name: &str) -> bool {
+        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.get(name).is_some_and(|sender| sender.receiver_count() > 0)
+    }
+
     /// Passes an announcement on to the receivers of a token, if there are any.
     pub(super) fn send(&self, name: &str, announcement: Announcement) {
         let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);

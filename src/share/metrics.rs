@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::protocol::{AcquireReply, PublishReply};
 use super::store::StoreError;
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counters, Histograms};
@@ -32,7 +33,7 @@ impl StoreOperation {
     const ALL: [Self; 5] = [Self::Acquire, Self::Renew, Self::Publish, Self::Fail, Self::Handover];
 
     /// The `operation` label.
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Acquire => "acquire",
             Self::Renew => "renew",
@@ -81,6 +82,23 @@ impl Outcome {
             StoreError::Refused(_) | StoreError::Unusable(_) | StoreError::Malformed => {
                 Self::Refused
             }
+        }
+    }
+
+    /// The result of asking for a token or the lead.
+    pub(super) fn of_acquired(reply: &AcquireReply) -> Self {
+        match reply {
+            AcquireReply::Held(_) => Self::Held,
+            AcquireReply::Wait(_) => Self::Wait,
+            AcquireReply::Token(_) | AcquireReply::NoOther | AcquireReply::Lead(_) => Self::Ok,
+        }
+    }
+
+    /// The result of a publication.
+    pub(super) fn of_published(reply: &PublishReply) -> Self {
+        match reply {
+            PublishReply::Accepted => Self::Ok,
+            PublishReply::Superseded(_) => Self::Superseded,
         }
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "kubernetes")]
+use super::kubernetes_store::{self, KubernetesOptions, KubernetesStore};
 use super::metrics::ShareMetrics;
 use super::probe::ProbeStep;
 #[cfg(feature = "redis")]
@@ -16,6 +18,9 @@ pub enum StoreSettings {
     /// Redis or Valkey.
     #[cfg(feature = "redis")]
     Redis(StoreOptions),
+    /// A Kubernetes Secret.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(KubernetesOptions),
 }
 
 impl StoreSettings {
@@ -24,6 +29,8 @@ impl StoreSettings {
         match self {
             #[cfg(feature = "redis")]
             Self::Redis(options) => Arc::new(RedisStore::start(options.clone(), metrics)),
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(options) => Arc::new(KubernetesStore::start(options.clone(), metrics)),
         }
     }
 
@@ -32,6 +39,8 @@ impl StoreSettings {
         match self {
             #[cfg(feature = "redis")]
             Self::Redis(options) => &options.key_prefix,
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(options) => &options.secret,
         }
     }
 
@@ -40,6 +49,8 @@ impl StoreSettings {
         match self {
             #[cfg(feature = "redis")]
             Self::Redis(_) => "redis",
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(_) => "kubernetes",
         }
     }
 
@@ -48,6 +59,8 @@ impl StoreSettings {
         match self {
             #[cfg(feature = "redis")]
             Self::Redis(options) => options.servers.to_string(),
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(options) => options.to_string(),
         }
     }
 
@@ -58,6 +71,8 @@ impl StoreSettings {
             Self::Redis(options) => {
                 options.login.password.as_ref().map(|found| ("password", found))
             }
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(options) => Some(("token", &options.token)),
         }
     }
 
@@ -66,6 +81,8 @@ impl StoreSettings {
         match self {
             #[cfg(feature = "redis")]
             Self::Redis(options) => options.connect_timeout,
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(options) => options.connect_timeout,
         }
     }
 
@@ -74,6 +91,8 @@ impl StoreSettings {
         match self {
             #[cfg(feature = "redis")]
             Self::Redis(options) => redis_store::probe::probe(options).await,
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(options) => kubernetes_store::probe::probe(options).await,
         }
     }
 }

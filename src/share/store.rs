@@ -50,6 +50,9 @@ pub trait TokenStore: Send + Sync {
     /// Announces that the leader hands over: the token request that it is about to send revokes the token.
     fn announce_handover<'a>(&'a self, name: &'a TokenName) -> Operation<'a, ()>;
 
+    /// The time in which an announcement reaches the other replicas, as far as it gets there.
+    fn announcement_time(&self) -> Duration;
+
     /// The announcements of a token from now on. A receiver that lags, or a store that was away, has missed
     /// some: then the store is asked.
     fn announcements(&self, name: &TokenName) -> broadcast::Receiver<Announcement>;

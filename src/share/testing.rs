@@ -191,6 +191,10 @@ impl TokenStore for ModelStore {
         self.run(name, move |_, _| self.announce(name, Announcement::HandingOver))
     }
 
+    fn announcement_time(&self) -> Duration {
+        Duration::from_millis(30)
+    }
+
     fn announcements(&self, name: &TokenName) -> broadcast::Receiver<Announcement> {
         self.channel(name).subscribe()
     }

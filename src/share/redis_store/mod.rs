@@ -44,6 +44,9 @@ pub use self::options::{Login, Sentinels, Servers, StoreOptions};
 /// Redirections that one operation follows.
 const MAX_REDIRECTIONS: usize = 5;
 
+/// The time from PUBLISH to the last replica.
+const ANNOUNCEMENT_TIME: Duration = Duration::from_millis(30);
+
 /// The store. It keeps its connection until it is dropped.
 pub struct RedisStore {
     options: Arc<StoreOptions>,
@@ -196,12 +199,7 @@ type Arguments<'a> = &'a [&'a [u8]];
 
 impl TokenStore for RedisStore {
     fn acquire<'a>(&'a self, name: &'a TokenName, ask: Acquire<'a>) -> Operation<'a, AcquireReply> {
-        let outcome = |reply: &AcquireReply| match reply {
-            AcquireReply::Held(_) => Outcome::Held,
-            AcquireReply::Wait(_) => Outcome::Wait,
-            AcquireReply::Token(_) | AcquireReply::NoOther | AcquireReply::Lead(_) => Outcome::Ok,
-        };
-        Box::pin(self.counted(StoreOperation::Acquire, outcome, async move {
+        Box::pin(self.counted(StoreOperation::Acquire, Outcome::of_acquired, async move {
             let generation = ask.generation.to_string();
             let lease = milliseconds(ask.lead.unwrap_or_default());
             let budget = ask.budget.to_string();
@@ -235,11 +233,7 @@ impl TokenStore for RedisStore {
         sealed: &'a [u8],
         life_left: Duration,
     ) -> Operation<'a, PublishReply> {
-        let outcome = |reply: &PublishReply| match reply {
-            PublishReply::Accepted => Outcome::Ok,
-            PublishReply::Superseded(_) => Outcome::Superseded,
-        };
-        Box::pin(self.counted(StoreOperation::Publish, outcome, async move {
+        Box::pin(self.counted(StoreOperation::Publish, Outcome::of_published, async move {
             let (epoch, life) = (epoch.to_string(), milliseconds(life_left));
             let channel = name.channel(&self.options.key_prefix);
             let arguments =
@@ -270,6 +264,10 @@ impl TokenStore for RedisStore {
             let publish = cmd("PUBLISH").arg(channel).arg(HANDOVER).to_owned();
             session.send("PUBLISH", &publish, limit).await.map(drop).map_err(StoreError::from)
         }))
+    }
+
+    fn announcement_time(&self) -> Duration {
+        ANNOUNCEMENT_TIME
     }
 
     fn announcements(&self, name: &TokenName) -> broadcast::Receiver<Announcement> {

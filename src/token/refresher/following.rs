@@ -17,7 +17,7 @@ mod replicas {
     use crate::clock::Moment;
     use crate::oauth::ScopeSet;
     use crate::token::schedule::MAX_BACKOFF_ON_DEMAND;
-    use crate::token::sharing::renewal::{ANNOUNCE_TIME, AdoptedToken, Answer, SharedRenewal};
+    use crate::token::sharing::renewal::{AdoptedToken, Answer, SharedRenewal};
     use crate::token::token_cell::{STORE_UNUSABLE, UnavailableReason};
 
     impl<F: Fetch> Refresher<F> {
@@ -133,8 +133,8 @@ mod replicas {
                 return;
             }
             let Some(shared) = &mut self.sharing.0 else { return };
-            if shared.renewal.announce_handover().await {
-                tokio::time::sleep(ANNOUNCE_TIME).await;
+            if let Some(time) = shared.renewal.announce_handover().await {
+                tokio::time::sleep(time).await;
             }
         }
 

@@ -30,8 +30,6 @@ pub(in crate::token) const FOLLOW_TIME: Duration = Duration::from_secs(2);
 /// Announced handovers that are followed without a new token between them, such as those of leaders that died,
 /// and the least interval of further ones. Whoever may publish on the channel could hold all requests otherwise.
 const HANDOVERS: (u32, Duration) = (3, Duration::from_secs(12));
-/// The time in which other replicas learn of a handover before the leader sends its token request.
-pub(in crate::token) const ANNOUNCE_TIME: Duration = Duration::from_millis(30);
 /// Least time between two questions to the store.
 const MIN_ASK_INTERVAL: Duration = Duration::from_millis(20);
 /// An announced handover within this time of an own lead is its echo. It is shorter than the second between two
@@ -633,12 +631,13 @@ impl SharedRenewal {
         })))
     }
 
-    /// Announces that the token request of this replica revokes the held token. Returns whether others may
-    /// have heard it.
-    pub(in crate::token) async fn announce_handover(&mut self) -> bool {
-        let (Some(_), Some(place)) = (self.lead, &self.place) else { return false };
+    /// Announces that the token request of this replica revokes the held token. Returns the time in which others
+    /// hear it; `None` if they do not.
+    pub(in crate::token) async fn announce_handover(&mut self) -> Option<Duration> {
+        let (Some(_), Some(place)) = (self.lead, &self.place) else { return None };
         self.led_at = Some(Instant::now());
-        self.shared.store.announce_handover(&place.name).await.is_ok()
+        let store = &self.shared.store;
+        store.announce_handover(&place.name).await.ok().map(|()| store.announcement_time())
     }
 
     /// Publishes the token that this replica has just obtained. It is in use already: a store that is away

@@ -211,6 +211,10 @@ impl TokenStore for Connection {
         })
     }
 
+    fn announcement_time(&self) -> Duration {
+        self.store.announcement_time()
+    }
+
     fn announcements(&self, name: &TokenName) -> broadcast::Receiver<Announcement> {
         self.store.announcements(name)
     }

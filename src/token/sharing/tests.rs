@@ -11,7 +11,6 @@ use crate::clock::{Moment, testing as clock};
 use crate::secret::{Reference, Store};
 use crate::sensitive::Sensitive;
 use crate::share::names::NameKey;
-use crate::share::redis_store::{ServerAddress, Servers, StoreOptions};
 use crate::share::sealing::SharingKeys;
 use crate::share::settings::StoreSettings;
 use crate::share::store::TokenStore;
@@ -463,6 +462,21 @@ async fn the_same_token_again_is_no_newer_one() {
     assert_eq!(replicas.same_token().len(), 3);
 }
 
+/// The settings of a store that is not used.
+#[cfg(feature = "redis")]
+fn store_settings() -> StoreSettings {
+    use crate::share::redis_store::{ServerAddress, Servers, StoreOptions};
+
+    let nowhere = Servers::Standalone(ServerAddress::Unix("/nowhere".into()));
+    StoreSettings::Redis(StoreOptions::new(nowhere))
+}
+
+/// The settings of a store that is not used.
+#[cfg(not(feature = "redis"))]
+fn store_settings() -> StoreSettings {
+    StoreSettings::Kubernetes(Default::default())
+}
+
 #[tokio::test]
 async fn a_key_of_another_form_is_named_and_read_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -476,9 +490,7 @@ async fn a_key_of_another_form_is_named_and_read_again() {
         Reference::File(path)
     };
     let settings = ShareSettings {
-        store: StoreSettings::Redis(StoreOptions::new(Servers::Standalone(ServerAddress::Unix(
-            "/nowhere".into(),
-        )))),
+        store: store_settings(),
         encryption: vec![EncryptionKey { id: "k".into(), key: file("seal", "AAEC") }],
         name_key: file("names", NAMES),
         when_unreachable: WhenUnreachable::LastLeader,

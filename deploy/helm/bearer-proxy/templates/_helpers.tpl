@@ -47,6 +47,11 @@ yes
 {{- end -}}
 {{- end -}}
 
+{{/* Whether the pods get the token of their service account. */}}
+{{- define "bearer-proxy.automountToken" -}}
+{{- or .Values.gateway.serviceAccount.automountToken .Values.share.kubernetes.enabled -}}
+{{- end -}}
+
 {{/* Whether a second instance would end the token of the first one; empty if not. */}}
 {{- define "bearer-proxy.oneInstance" -}}
 {{- if and .Values.oneLiveToken (not (include "bearer-proxy.sharesTokens" .)) -}}
@@ -80,6 +85,14 @@ yes
 {{- if ne (dig "type" "Recreate" .Values.gateway.strategy) "Recreate" -}}
 {{- fail "oneLiveToken: a rolling update runs two instances, and the token of the new one ends that of the old one; leave gateway.strategy out" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.share.kubernetes.enabled -}}
+{{- if ne .Values.mode "gateway" -}}
+{{- fail "share.kubernetes is for mode gateway: the pods with a sidecar have a service account of the app; see deploy/kubernetes/share.yaml" -}}
+{{- end -}}
+{{- if eq (include "bearer-proxy.serviceAccount" .) "default" -}}
+{{- fail "share.kubernetes: its rights would go to all pods of the service account default; set gateway.serviceAccount.create, or name one" -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $source := .Values.secrets -}}
