@@ -160,4 +160,8 @@ fn each_alert_is_tested_and_explained() {
             "docs/src/guide/operating.md lacks {name}"
         );
     }
+    // The first command to type, as text in backticks.
+    for runbook in alerts.lines().filter(|line| line.trim().starts_with("runbook: ")) {
+        assert!(runbook.contains('`'), "names no command: {runbook}");
+    }
 }

@@ -31,6 +31,15 @@ impl UpstreamStates {
         states.iter().map(|(name, state)| (Arc::clone(name), state.status())).collect()
     }
 
+    /// Copies of the states of upstreams that are in use, by the upstream's name. One that the configuration
+    /// no longer names is left out once its last request has ended.
+    pub fn in_use(&self) -> Vec<(Arc<str>, UpstreamStatus)> {
+        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Plans and connections hold the others beside this map.
+        let held = states.iter().filter(|(_, state)| Arc::strong_count(state) > 1);
+        held.map(|(name, state)| (Arc::clone(name), state.status())).collect()
+    }
+
     /// The state of an upstream, made when it is first asked for.
     pub fn of(&self, name: &Arc<str>) -> Arc<UpstreamState> {
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -134,6 +134,18 @@ async fn http2_is_spoken_where_alpn_agrees_on_it() {
         proxy.wait_ready().await;
         let answer = soon(client(proxy.addr).await.get("/v1/balances/42")).await;
         assert!(answer.text().contains(expected), "{alpn:?} {http}: {}", answer.text());
+        let metrics = client(proxy.admin_addr).await.get("/metrics").await.text();
+        let connected = answer.status == 200;
+        for gauge in [
+            "bearer_proxy_tls_upstream_certificate_expiry_timestamp_seconds{",
+            "bearer_proxy_upstream_last_answer_timestamp_seconds{",
+        ] {
+            assert_eq!(metrics.contains(gauge), connected, "{alpn:?} {http}: {gauge}");
+        }
+        let open = metrics.lines().any(|line| {
+            line.starts_with("bearer_proxy_upstream_connections{") && line.ends_with(" 1")
+        });
+        assert_eq!(open, connected, "{alpn:?} {http}");
     };
     check(&["h2", "http/1.1"], "", "h2 true").await;
     check(&["h2"], "http = \"2\"", "h2 true").await;

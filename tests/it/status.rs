@@ -3,7 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bearer_proxy::sandbox::{Fault, Persona, Sandbox};
+use bearer_proxy::sandbox::{Fault, Persona, Sandbox, ScriptedResponse};
+use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -324,6 +325,31 @@ async fn a_refused_reload_is_told_and_the_broken_file_still_leads_to_the_instanc
     proxy.signal(Signal::HUP);
     let status = state(&proxy, |status| status["last_reload"]["ok"] == true).await;
     assert_eq!(attention(&status), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn counts_of_answers_survive_a_reload() {
+    let (sandbox, proxy, _secrets) = soon(sidecar(Duration::from_secs(60))).await;
+    let failure =
+        ScriptedResponse::Exactly { status: 500, headers: Vec::new(), body: Bytes::new() };
+    sandbox.bank(Persona::QBank).api.set_responses([failure.clone(), failure]);
+    let mut app = client(proxy.addr).await;
+    let balance = "/qbank/v1/balances/42";
+    for _ in 0..2 {
+        assert_eq!(app.get(balance).await.status, 500);
+    }
+    let counted = |status: &Value, requests: u64, errors: u64| {
+        let mut routes = status["routes"].as_array().unwrap().iter();
+        routes.any(|route| route["requests"] == requests && route["errors"] == errors)
+    };
+    state(&proxy, |status| counted(status, 2, 2)).await;
+    let text = std::fs::read_to_string(&proxy.config_path).unwrap();
+    std::fs::write(&proxy.config_path, format!("{text}\n# a comment\n")).unwrap();
+    proxy.signal(Signal::HUP);
+    soon(proxy.wait_log(|line| line.contains("configuration reloaded").then_some(()))).await;
+    state(&proxy, |status| counted(status, 2, 2)).await;
+    assert_eq!(app.get(balance).await.status, 200);
+    state(&proxy, |status| counted(status, 3, 2)).await;
 }
 
 #[tokio::test]

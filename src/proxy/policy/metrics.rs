@@ -1,8 +1,9 @@
 //! Metrics of the request path. Labels come from the configuration, so that their number is bounded;
 //! handles are looked up when a plan is built, not for each request.
 
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
 use prometheus::IntGauge;
@@ -15,7 +16,9 @@ use crate::proxy::history::RequestHistory;
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counter, Counters, Histogram, Histograms};
 use crate::telemetry::metrics::{OVERHEAD_SECONDS, REQUEST_SECONDS};
-use crate::upstream::{Failure, RouteState, SendErrorKind, UpstreamState, UpstreamStates};
+use crate::upstream::{
+    Failure, RouteState, SendErrorKind, UpstreamState, UpstreamStates, UpstreamStatus,
+};
 
 /// The metric families of the request path.
 #[derive(Clone)]
@@ -36,16 +39,20 @@ pub struct ProxyMetrics {
     in_flight: IntGauge,
     upstreams: UpstreamStates,
     history: RequestHistory,
+    /// By upstream and route. They outlive a plan, as the counters do.
+    answers: Arc<Mutex<HashMap<(Arc<str>, Arc<str>), Arc<AnswerCounters>>>>,
 }
+
+/// Handles of a route's counters by method and status that were needed so far. The list is short, and reading
+/// it never waits.
+type AnswerCounters = RwLock<Vec<(Method, StatusCode, Counter)>>;
 
 /// Metric handles of one route.
 pub struct RouteMetrics {
     all: ProxyMetrics,
     upstream: Arc<str>,
     route: Arc<str>,
-    /// Handles by method and status that were needed so far. The list is short, and reading it never
-    /// waits.
-    counted: RwLock<Vec<(Method, StatusCode, Counter)>>,
+    answers: Arc<AnswerCounters>,
     duration: Histogram,
     overhead: Histogram,
     /// Answers of the upstream with a status of 500 or above.
@@ -205,8 +212,9 @@ impl ProxyMetrics {
                 &["client", "upstream", "route"],
             )?,
             in_flight,
-            upstreams: UpstreamStates::default(),
+            upstreams: upstream_states(registry)?,
             history: RequestHistory::default(),
+            answers: Arc::default(),
         };
         // A series that is absent until its first event hides that event from `increase()`.
         for code in Code::ALL {
@@ -239,7 +247,7 @@ impl ProxyMetrics {
             all: self.clone(),
             upstream: Arc::clone(upstream),
             route: Arc::clone(route),
-            counted: RwLock::default(),
+            answers: self.answers_of(upstream, route),
             duration: self.duration.with_label_values(&[&**upstream, &**route]),
             overhead: self.overhead.with_label_values(&[&**upstream]),
             server_errors: self.server_errors.with_label_values(&[&**upstream]),
@@ -261,6 +269,11 @@ impl ProxyMetrics {
             }
         }
         handles
+    }
+
+    fn answers_of(&self, upstream: &Arc<str>, route: &Arc<str>) -> Arc<AnswerCounters> {
+        let mut all = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry((Arc::clone(upstream), Arc::clone(route))).or_default())
     }
 
     /// Counts a request that this proxy answers itself.
@@ -290,6 +303,54 @@ impl ProxyMetrics {
     }
 }
 
+/// The states of upstreams, and the gauges that show them. Timestamps appear with the event that they are of.
+fn upstream_states(registry: &Registry) -> Result<UpstreamStates, prometheus::Error> {
+    let states = UpstreamStates::default();
+    let gauge = |name, help, value: fn(&UpstreamStatus) -> Option<f64>| {
+        let states = states.clone();
+        registry.polled_gauge_vec(name, help, &["upstream"], move |gauges| {
+            for (upstream, status) in states.in_use() {
+                if let Some(value) = value(&status) {
+                    gauges.with_label_values(&[&upstream]).set(value);
+                }
+            }
+        })
+    };
+    gauge(
+        "bearer_proxy_upstream_connections",
+        "Open connections to the upstream, in use or idle.",
+        |status| Some(status.connections_open as f64),
+    )?;
+    gauge(
+        "bearer_proxy_upstream_last_answer_timestamp_seconds",
+        "Time of the last answer of the upstream, whatever its status.",
+        |status| unix_seconds(status.last_success),
+    )?;
+    gauge(
+        "bearer_proxy_upstream_failing",
+        "1 if the last exchange with the upstream failed or was answered with 5xx.",
+        |status| Some(f64::from(u8::from(status.failing))),
+    )?;
+    gauge(
+        "bearer_proxy_upstream_rate_limited_until_timestamp_seconds",
+        "End of the wait that the last answer 429 of the upstream asked for; absent once it has passed.",
+        |status| {
+            let until = status.last_rate_limit.as_ref().and_then(|limit| limit.until);
+            unix_seconds(until.filter(|until| *until > SystemTime::now()))
+        },
+    )?;
+    gauge(
+        "bearer_proxy_tls_upstream_certificate_expiry_timestamp_seconds",
+        "Expiry time of the certificate that the upstream showed on its newest connection.",
+        |status| unix_seconds(status.certificate_expires),
+    )?;
+    Ok(states)
+}
+
+fn unix_seconds(time: Option<SystemTime>) -> Option<f64> {
+    Some(time?.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
+}
+
 /// Counts one request as in flight until it is dropped.
 pub struct RequestsInFlightGuard(IntGauge);
 
@@ -316,9 +377,9 @@ impl RouteMetrics {
     pub fn answered(&self, method: &Method, status: StatusCode, elapsed: Duration) {
         self.duration.observe(elapsed.as_secs_f64());
         // Never waits: while another worker adds a handle, the family is asked instead.
-        if let Ok(counted) = self.counted.try_read()
+        if let Ok(answers) = self.answers.try_read()
             && let Some((_, _, counter)) =
-                counted.iter().find(|(known, code, _)| *code == status && known == method)
+                answers.iter().find(|(known, code, _)| *code == status && known == method)
         {
             counter.inc();
             return;
@@ -349,9 +410,9 @@ impl RouteMetrics {
     /// Totals of all methods and status codes.
     pub fn totals(&self) -> RouteTotals {
         // An operator may wait for a worker that adds a handle; the request path never does.
-        let counted = self.counted.read().unwrap_or_else(PoisonError::into_inner);
+        let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
         let sum = |wanted: fn(&StatusCode) -> bool| {
-            let wanted = counted.iter().filter(|(_, status, _)| wanted(status));
+            let wanted = answers.iter().filter(|(_, status, _)| wanted(status));
             wanted.map(|(.., counter)| counter.get()).sum()
         };
         RouteTotals {
@@ -387,10 +448,10 @@ impl RouteMetrics {
         let counter = self.all.requests.with_label_values(&labels);
         // A handle that cannot be kept now is looked up again next time. Another worker may have added the
         // same one meanwhile, which must not be counted twice in the totals.
-        if let Ok(mut counted) = self.counted.try_write()
-            && !counted.iter().any(|(known, code, _)| *code == status && known == method)
+        if let Ok(mut answers) = self.answers.try_write()
+            && !answers.iter().any(|(known, code, _)| *code == status && known == method)
         {
-            counted.push((method.clone(), status, counter.clone()));
+            answers.push((method.clone(), status, counter.clone()));
         }
         counter
     }
