@@ -14,6 +14,8 @@ pub struct StatusReport {
     pub uptime_s: u64,
     /// Path of the configuration file.
     pub config: String,
+    /// SHA-256 of the configuration in force, in hexadecimal digits, as `sha256sum` prints it of the file.
+    pub config_sha256: String,
     /// The last reload; absent before the first.
     pub last_reload: Option<ReloadStatus>,
     /// File descriptors.
@@ -233,6 +235,9 @@ pub struct RouteStatus {
     pub errors: u64,
     /// Mean time to the head of the answer, in seconds.
     pub mean_s: f64,
+    /// Seconds within which 95 of 100 requests were answered, as the upper bound of a bucket of the histogram; absent
+    /// without requests, and where it is above the last bound.
+    pub p95_s: Option<f64>,
     /// Requests since the start with an unsafe method that the upstream answered, of which the app did not
     /// get the whole answer.
     pub undelivered: u64,

@@ -1,5 +1,7 @@
 //! `Config` -> `Plan`: the one place where tokens, header values and bound addresses meet.
 
+use std::sync::Arc;
+
 use super::error::StartError;
 use super::headers::HeaderValues;
 use crate::config::Config;
@@ -25,6 +27,7 @@ pub(super) fn build_plan(
         bound,
         metrics,
         request_log: config.log.requests,
+        config_sha256: Arc::clone(&config.sha256),
     };
     Plan::build(&config.proxy, inputs).map_err(StartError::Plan)
 }

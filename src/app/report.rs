@@ -67,6 +67,7 @@ impl Reporter {
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             config: self.config.display().to_string(),
+            config_sha256: plan.config_sha256.to_string(),
             last_reload: reload.map(|reload| ReloadStatus {
                 at: date(reload.at),
                 ok: reload.error.is_none(),
@@ -284,6 +285,7 @@ fn routes(plan: &Plan) -> Vec<RouteStatus> {
                 undelivered: route.metrics.undelivered.get(),
                 forwarded_unknown: route.metrics.forwarded_unknown.get(),
                 mean_s: (totals.mean_s * 1e6).round() / 1e6,
+                p95_s: totals.p95_s,
                 failing: failing.into_iter().flatten().collect(),
                 insufficient_scope: route.metrics.route().lacking().map(scope_report),
             }

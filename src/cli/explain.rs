@@ -25,10 +25,15 @@ use crate::token::TokenReaders;
 /// Explains one request. The exit code is [`Exit::Refused`] where no listener would forward it.
 pub(super) fn explain(path: Option<&Path>, method: &str, url: &str) -> anyhow::Result<Exit> {
     let config = load(path)?;
+    let written = method;
     let Ok(method) = method.to_ascii_uppercase().parse::<Method>() else {
-        errln!("error: `{method}` is not a method");
+        errln!("error: `{written}` is not a method");
         return Ok(Exit::Usage);
     };
+    // Methods are case-sensitive (RFC 9110 section 9.1), and people type them in lower case.
+    if method.as_str() != written {
+        errln!("note: `{written}` is read as {method}; a request with `{written}` would get 405");
+    }
     let (authority, target) = split(url);
     let plan = plan_without_tokens(&config)?;
     let mut exit = Exit::Refused;
@@ -94,6 +99,7 @@ fn plan_without_tokens(config: &Config) -> anyhow::Result<Plan> {
         bound: bound.collect(),
         metrics: &metrics,
         request_log: config.log.requests,
+        config_sha256: Arc::clone(&config.sha256),
     };
     Ok(Plan::build(settings, inputs)?)
 }

@@ -60,6 +60,7 @@ pub(super) fn config<'c>(ctx: &'c Context<'c>, path: &Path) -> Option<Config> {
     credentials.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Some(Config {
         path: path.to_owned(),
+        sha256: std::sync::Arc::default(),
         workers: server.workers,
         connections: server.connections,
         proxy: ProxySettings {

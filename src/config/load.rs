@@ -35,6 +35,11 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     parse(&text, path, &|name| std::env::var(name).ok())
 }
 
+fn sha256(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reports the first byte that is not UTF-8; the text before it has the same offsets either way.
 fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Report {
     let at = error.utf8_error().valid_up_to();
@@ -76,7 +81,10 @@ pub fn parse(
     let config = file::config(&context, path);
     let report = Report::new(path, context.finish());
     match config {
-        Some(config) if report.errors() == 0 => Ok(Loaded { config, notes: report }),
+        Some(mut config) if report.errors() == 0 => {
+            config.sha256 = sha256(text).into();
+            Ok(Loaded { config, notes: report })
+        }
         _ => Err(report),
     }
 }

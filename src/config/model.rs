@@ -16,6 +16,8 @@ use crate::token::credential::TokenSource;
 pub struct Config {
     /// The file it came from.
     pub path: PathBuf,
+    /// SHA-256 of the text of that file, in hexadecimal digits, as `sha256sum` prints it.
+    pub sha256: Arc<str>,
     /// Worker threads.
     pub workers: WorkerCount,
     /// Bounds on client connections.

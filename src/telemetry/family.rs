@@ -211,6 +211,19 @@ impl Histogram {
         let _ = self.0.sum.fetch_update(Relaxed, Relaxed, add);
     }
 
+    /// The bound of the first bucket up to which this share of all observations lies; `None` without any, and
+    /// where it lies above the last bound.
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let counts: Vec<u64> = self.0.counts.iter().map(|count| count.load(Relaxed)).collect();
+        let wanted = counts.iter().sum::<u64>() as f64 * share;
+        let mut below = 0;
+        let bucket = counts.iter().position(|count| {
+            below += count;
+            below > 0 && below as f64 >= wanted
+        })?;
+        self.0.bounds.get(bucket).copied()
+    }
+
     /// The mean of all observations; 0 without any.
     pub fn mean(&self) -> f64 {
         let count: u64 = self.0.counts.iter().map(|count| count.load(Relaxed)).sum();
@@ -267,6 +280,11 @@ mod tests {
         for value in [0.25, 0.5, 0.75, 4.0] {
             times.with_label_values(&["1"]).observe(value);
         }
+        let times_1 = times.with_label_values(&["1"]);
+        let quantiles = [0.5, 0.75, 0.95].map(|share| times_1.quantile(share));
+        assert_eq!(quantiles, [Some(0.5), Some(1.0), None]);
+        assert_eq!(times.with_label_values(&["2"]).quantile(0.5), None);
+        times.remove_label_values(&["2"]);
         let expected = [
             "# HELP a_total Help.",
             "# TYPE a_total counter",

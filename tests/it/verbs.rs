@@ -49,7 +49,8 @@ async fn a_first_configuration_is_written_checked_and_explained() {
     check(&["init", "sqr"], 0, "", "").await;
     check(&["init", "sqr"], 1, "", "exists").await;
     check(&["check"], 0, "bearer-proxy.toml: ok, 1 credential", "").await;
-    check(&["explain", "post", "/sqr/v1/user-status"], 0, "read:users", "").await;
+    let note = "note: `post` is read as POST";
+    check(&["explain", "post", "/sqr/v1/user-status"], 0, "read:users", note).await;
     check(&["explain", "GET", "/nowhere"], 4, "404 no_route", "").await;
     check(&["explain", "GET", "/v1/user-status"], 4, "  missing     the mount /sqr", "").await;
     check(&["explain", "GET", "/sqr/v1/user-status"], 4, "405 method", "").await;

@@ -25,6 +25,11 @@ pub(super) fn summary(address: &str, status: &Value) -> String {
     let now: Option<Timestamp> = status["now"].as_str().and_then(|now| now.parse().ok());
     text += &now.map(|now| refusals_line(each("refusals"), now)).unwrap_or_default();
     text += &table(&["REQUEST", "AGE", "PHASE", "ROUTE"], each("requests"), request_row);
+    let more = status["requests_in_flight"].as_u64().unwrap_or_default();
+    let more = more.saturating_sub(each("requests").len() as u64);
+    if more > 0 {
+        text += &format!("  and {more} more, which began later\n");
+    }
     // Nothing that an upstream said may move the cursor or change colours.
     let text = text.replace(|found: char| found.is_control() && found != '\n', "?");
     now.map_or(text.clone(), |now| with_ages(&text, now))
@@ -65,6 +70,9 @@ fn process_line(status: &Value) -> String {
     let up = span(status["uptime_s"].as_u64().unwrap_or_default());
     let config = status["config"].as_str().unwrap_or_default();
     let mut line = format!("  pid {pid}, up {up}, {config}");
+    if let Some(sha256) = status["config_sha256"].as_str() {
+        line += &format!(" (sha256 {:.12})", sha256);
+    }
     let reload = &status["last_reload"];
     if let Some(at) = reload["at"].as_str() {
         let result = if reload["ok"] == true { "reloaded" } else { "reload refused" };
@@ -87,6 +95,10 @@ fn upstream_row(upstream: &Value) -> Vec<String> {
         upstream["connections_open"], upstream["connections_idle"],
     );
     line += &word("last_success").map(|at| format!(", last answer {at}")).unwrap_or_default();
+    line += &match upstream["certificate_days_left"].as_i64() {
+        Some(days) => format!(", certificate: {days} days left"),
+        None => String::new(),
+    };
     let error = &upstream["last_error"];
     if let (Some(at), Some(detail)) = (error["at"].as_str(), error["detail"].as_str()) {
         line += &format!(", last error {at}: {detail}");
@@ -267,6 +279,7 @@ mod tests {
         };
         let status = json!({ "version": "1", "ready": true, "pid": 7, "uptime_s": 130,
             "now": "2026-01-01T00:00:00Z", "config": "/etc/x.toml",
+            "config_sha256": "0123456789abcdef", "requests_in_flight": 4,
             "last_reload": { "at": "2025-12-31T23:59:48Z", "ok": false },
             "attention": [{ "what": "It\u{1b}[31m fails.", "hint": "look" }],
             "tokens": [token("bank", json!(["read", "write"])), token("b", json!([]))],
@@ -275,7 +288,7 @@ mod tests {
                 "upstream": "api", "route": "pay" }],
             "upstreams": [upstream] });
         let expected = "bearer-proxy 1 at here: ready\n\
-            \x20 pid 7, up 2 min, /etc/x.toml, reload refused 2025-12-31T23:59:48Z (12 s ago)\n\
+            \x20 pid 7, up 2 min, /etc/x.toml (sha256 0123456789ab), reload refused 2025-12-31T23:59:48Z (12 s ago)\n\
             \x20 ! It?[31m fails.\n    -> look\n\
             \n\x20 TOKEN  SCOPES       STATE\n\
             \x20 bank   read write   usable, until 2026-01-01T01:00:00Z (in 60 min)\n\
@@ -286,7 +299,8 @@ mod tests {
             \n\x20 SECRET   STATE\n\
             \x20 file /k  read R, value first read S\n\
             \n\x20 REQUEST  AGE    PHASE  ROUTE\n\
-            \x20 id-1     1.2 s  sent   POST api.pay\n";
+            \x20 id-1     1.2 s  sent   POST api.pay\n\
+            \x20 and 3 more, which began later\n";
         assert_eq!(summary("here", &status), expected);
     }
 }

@@ -335,6 +335,7 @@ async fn story(seed: u64) {
             bound: HashMap::from([(0, BoundListener { id: 0, addresses: Vec::new() })]),
             metrics: &metrics,
             request_log: Default::default(),
+            config_sha256: Default::default(),
         },
     );
     let plan = Arc::new(plan.unwrap_or_else(|_| panic!("no two routes conflict")));

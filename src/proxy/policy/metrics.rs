@@ -370,6 +370,9 @@ pub struct RouteTotals {
     pub errors: u64,
     /// Mean time from a request's head to its answer's, in seconds.
     pub mean_s: f64,
+    /// Seconds within which 95 of 100 were answered, from the buckets of the histogram; `None` without any, and
+    /// above the last bound.
+    pub p95_s: Option<f64>,
 }
 
 impl RouteMetrics {
@@ -419,6 +422,7 @@ impl RouteMetrics {
             requests: sum(|_| true),
             errors: sum(StatusCode::is_server_error),
             mean_s: self.duration.mean(),
+            p95_s: self.duration.quantile(0.95),
         }
     }
 

@@ -54,6 +54,8 @@ pub struct Plan {
     pub limits: RequestLimits,
     /// The requests that leave a line in the log.
     pub request_log: RequestLog,
+    /// SHA-256 of the configuration file, in hexadecimal digits.
+    pub config_sha256: Arc<str>,
 }
 
 /// The rules of one listener.
@@ -221,6 +223,7 @@ impl Plan {
             bound,
             metrics,
             request_log,
+            config_sha256,
         } = inputs;
         let clients = Clients::new(&settings.clients, &local_keys)?;
         let upstreams: Vec<_> = settings
@@ -301,7 +304,14 @@ impl Plan {
                 table: Table::build(table).map_err(PlanError::Conflicts)?,
             });
         }
-        Ok(Self { listeners, clients, upstreams, limits: settings.limits, request_log })
+        Ok(Self {
+            listeners,
+            clients,
+            upstreams,
+            limits: settings.limits,
+            request_log,
+            config_sha256,
+        })
     }
 
     /// All routes with their upstreams, by listener.

@@ -38,6 +38,8 @@ pub struct PlanInputs<'a> {
     pub metrics: &'a ProxyMetrics,
     /// The requests that leave a line in the log.
     pub request_log: RequestLog,
+    /// SHA-256 of the configuration file, in hexadecimal digits.
+    pub config_sha256: Arc<str>,
 }
 
 /// A bound listener.

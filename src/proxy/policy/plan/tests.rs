@@ -145,6 +145,7 @@ impl Given {
             bound: self.bound,
             metrics: &ProxyMetrics::register(&Registry::new()).unwrap(),
             request_log: RequestLog::default(),
+            config_sha256: Arc::default(),
         };
         Plan::build(&self.settings, inputs)
     }
