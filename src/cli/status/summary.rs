@@ -70,13 +70,13 @@ fn process_line(status: &Value) -> String {
     let up = span(status["uptime_s"].as_u64().unwrap_or_default());
     let config = status["config"].as_str().unwrap_or_default();
     let mut line = format!("  pid {pid}, up {up}, {config}");
-    if let Some(sha256) = status["config_sha256"].as_str() {
-        line += &format!(" (sha256 {:.12})", sha256);
-    }
     let reload = &status["last_reload"];
     if let Some(at) = reload["at"].as_str() {
         let result = if reload["ok"] == true { "reloaded" } else { "reload refused" };
         line += &format!(", {result} {at}");
+    }
+    if let Some(sha256) = status["config_sha256"].as_str() {
+        line += &format!(", sha256 {sha256:.12}");
     }
     line + "\n"
 }
@@ -288,7 +288,7 @@ mod tests {
                 "upstream": "api", "route": "pay" }],
             "upstreams": [upstream] });
         let expected = "bearer-proxy 1 at here: ready\n\
-            \x20 pid 7, up 2 min, /etc/x.toml (sha256 0123456789ab), reload refused 2025-12-31T23:59:48Z (12 s ago)\n\
+            \x20 pid 7, up 2 min, /etc/x.toml, reload refused 2025-12-31T23:59:48Z (12 s ago), sha256 0123456789ab\n\
             \x20 ! It?[31m fails.\n    -> look\n\
             \n\x20 TOKEN  SCOPES       STATE\n\
             \x20 bank   read write   usable, until 2026-01-01T01:00:00Z (in 60 min)\n\
