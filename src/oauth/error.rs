@@ -186,8 +186,16 @@ pub enum MalformedResponse {
     #[error("it is empty; a JSON object was expected")]
     Empty,
     /// The body is HTML.
-    #[error("it looks like HTML; a JSON object was expected")]
-    Html,
+    #[error(
+        "it looks like HTML; a JSON object was expected (status {status}, content type {})",
+        if *.is_declared { "text/html" } else { "other than text/html" }
+    )]
+    Html {
+        /// The status of the answer.
+        status: u16,
+        /// Set if its content type is HTML too.
+        is_declared: bool,
+    },
     /// The body is a form, and its content type does not say so.
     #[error("it is form-encoded; a JSON object was expected")]
     FormEncoded,
@@ -233,9 +241,9 @@ pub enum MalformedResponse {
     /// The `token_type` is not `DPoP`, although the request had a proof.
     #[error("its token type is not DPoP: the token is not bound to the key of this client")]
     NotBoundToKey,
-    /// The lifetime is not a number of seconds above zero.
-    #[error("its lifetime is no number of seconds above zero")]
-    Lifetime,
+    /// The lifetime is not a number of seconds above zero; holds the number, if it is one.
+    #[error("its lifetime is no number of seconds above zero: it is {}", number(*.0))]
+    Lifetime(Option<i64>),
     /// The absolute expiry cannot be read, and there is no other.
     #[error("its expiry is neither a number nor an HTTP or ISO 8601 date")]
     Expiry,
@@ -249,10 +257,15 @@ pub enum MalformedResponse {
     OtherCertificate,
 }
 
+/// A number in words that holds nothing else of an answer.
+fn number(number: Option<i64>) -> String {
+    number.map_or_else(|| "something else".to_owned(), |number| number.to_string())
+}
+
 impl MalformedResponse {
     fn hint(self) -> Option<&'static str> {
         match self {
-            Self::Html => {
+            Self::Html { .. } => {
                 Some("a login page or a network filter may stand in between; check token_url")
             }
             Self::FormEncoded => Some(
@@ -276,7 +289,7 @@ impl MalformedResponse {
                 "ask the server's owner to bind the tokens of this client to DPoP keys (RFC 9449), or \
                  remove dpop of the credential",
             ),
-            Self::Lifetime => Some(
+            Self::Lifetime(_) => Some(
                 "ask the token server's owner what the answer states; check expires_in under response",
             ),
             Self::Ended => Some("compare this machine's clock with the server's"),

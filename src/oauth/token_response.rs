@@ -63,12 +63,21 @@ pub fn parse(
 ) -> Result<IssuedToken, TokenError> {
     let names = &dialect.response;
     let text = text(headers, body);
+    let html = MalformedResponse::Html {
+        status: status.as_u16(),
+        is_declared: has_type(headers, "text/html"),
+    };
     if !status.is_success() {
         let text = text.and_then(form_if_it_looks_like_one).unwrap_or_default();
-        return Err(error_response(names, status, headers, &fields(&text).unwrap_or_default()));
+        return Err(error_response(
+            names,
+            status,
+            headers,
+            &fields(&text, html).unwrap_or_default(),
+        ));
     }
     let text = text.map_err(TokenError::Malformed)?;
-    let fields = fields(&text).map_err(TokenError::Malformed)?;
+    let fields = fields(&text, html).map_err(TokenError::Malformed)?;
     // Some servers send error responses with status 200.
     if value(&fields, &names.access_token).is_none() && value(&fields, &names.error).is_some() {
         return Err(error_response(names, status, headers, &fields));
@@ -117,7 +126,7 @@ fn issued(
 fn text(headers: &HeaderMap, body: &[u8]) -> Result<Zeroizing<String>, MalformedResponse> {
     let body = content_coding::decode(headers, body)?;
     let text = Zeroizing::new(String::from_utf8_lossy(trim(&body)).into_owned());
-    let form = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(is_form);
+    let form = has_type(headers, "application/x-www-form-urlencoded");
     if form && !text.starts_with('{') { form_object(&text) } else { Ok(text) }
 }
 
@@ -126,9 +135,11 @@ fn trim(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
 }
 
-fn is_form(content_type: &str) -> bool {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+/// True if the content type is this one, whatever its parameters.
+fn has_type(headers: &HeaderMap, expected: &str) -> bool {
+    let stated = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = stated.and_then(|stated| stated.split(';').next());
+    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(expected))
 }
 
 /// A form as a JSON object.
@@ -143,12 +154,12 @@ fn form_object(form: &str) -> Result<Zeroizing<String>, MalformedResponse> {
     text.map(Zeroizing::new).map_err(|_| MalformedResponse::NotJson)
 }
 
-/// The fields of a JSON object.
-fn fields(text: &str) -> Result<Fields<'_>, MalformedResponse> {
+/// The fields of a JSON object; `html` is the error for HTML.
+fn fields(text: &str, html: MalformedResponse) -> Result<Fields<'_>, MalformedResponse> {
     match serde_json::from_str(text) {
         Ok(fields) => Ok(fields),
         Err(_) if text.is_empty() => Err(MalformedResponse::Empty),
-        Err(_) if text.starts_with('<') => Err(MalformedResponse::Html),
+        Err(_) if text.starts_with('<') => Err(html),
         Err(_) if looks_like_form(text) => Err(MalformedResponse::FormEncoded),
         Err(_) if serde_json::from_str::<IgnoredAny>(text).is_ok() => {
             Err(MalformedResponse::NotAnObject)
@@ -239,7 +250,10 @@ fn expires_in(
 fn life(value: &Value) -> Result<Duration, MalformedResponse> {
     match whole_number(value) {
         Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds).min(MAX_DURATION)),
-        _ => Err(MalformedResponse::Lifetime),
+        _ => {
+            let stated = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+            Err(MalformedResponse::Lifetime(stated))
+        }
     }
 }
 
