@@ -316,7 +316,7 @@ impl Points {
                     upstream.failing_since.as_ref().unwrap_or(&error.at),
                     sentence(&error.detail)
                 ),
-                failure_hint(error.code, error.forwarded, None),
+                error.hint.as_deref().unwrap_or(failure_hint(error.code, error.forwarded, None)),
             );
         }
         let in_a_row = upstream.unauthorized_in_a_row;
@@ -351,7 +351,11 @@ impl Points {
         for failing in status.failing.iter().filter(|failing| failing.count()) {
             self.add(
                 format!("Route {upstream}.{route}: {}", sentence(&failing.words())),
-                failure_hint(&failing.code, &failing.forwarded, failing.status),
+                failing.hint.as_deref().unwrap_or(failure_hint(
+                    &failing.code,
+                    &failing.forwarded,
+                    failing.status,
+                )),
             );
         }
         if let Some(last) = status.insufficient_scope.as_ref().filter(|last| last.at > recent) {
@@ -609,14 +613,19 @@ mod tests {
             code: "connect",
             detail: "refused".into(),
             forwarded: "no",
+            hint: None,
         };
         let failing = UpstreamReport { last_error: Some(error), failing: true, ..upstream() };
         row(failing.clone(), &["Upstream api fails since", "refused", "check --live"]);
+        let mut hinted = failing.clone();
+        hinted.last_error.as_mut().unwrap().hint = Some("check the port".into());
+        row(hinted, &["Upstream api fails since", "refused. check the port"]);
         let error = UpstreamError {
             at: "LAST".into(),
             code: "upstream_status",
             detail: "the upstream answered with status 500".into(),
             forwarded: "yes",
+            hint: None,
         };
         let since = UpstreamReport {
             last_error: Some(error),
@@ -665,6 +674,7 @@ mod tests {
                 detail: "no answer".into(),
                 forwarded: "unknown".into(),
                 status: None,
+                hint: None,
             };
             let routes = vec![RouteStatus { failing: vec![series], ..route() }];
             StatusReport { routes, ..StatusReport::default() }

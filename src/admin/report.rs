@@ -216,6 +216,8 @@ pub struct UpstreamError {
     pub detail: String,
     /// Whether the upstream got the request: `no`, `yes` or `unknown`.
     pub forwarded: &'static str,
+    /// The remedy, if one is known.
+    pub hint: Option<String>,
 }
 
 /// One route.
@@ -275,6 +277,9 @@ pub struct RouteFailures {
     /// The status of the upstream's answer, if that is the failure.
     #[serde(default)]
     pub status: Option<u16>,
+    /// The remedy for the last, if one is known.
+    #[serde(default)]
+    pub hint: Option<String>,
 }
 
 impl RouteFailures {

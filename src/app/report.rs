@@ -153,6 +153,7 @@ fn upstream_report(
             code: error.code,
             detail: error.detail,
             forwarded: error.forwarded.as_str(),
+            hint: error.hint,
         }),
         failing: status.failing,
         failing_since: status.failing_since.map(date),
@@ -190,6 +191,7 @@ fn route_failures(series: FailureSeries, is_unsafe: bool) -> RouteFailures {
         detail: series.detail,
         forwarded: series.forwarded.as_str().to_owned(),
         status: series.status.map(|status| status.as_u16()),
+        hint: series.hint,
     }
 }
 

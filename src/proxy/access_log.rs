@@ -318,8 +318,13 @@ impl AccessRecord {
         });
         if let Some((_, route)) = &self.route {
             route.metrics.upstream_error(reason);
-            let failure =
-                Failure { code: code.as_str(), detail, forwarded: Forwarded::Yes, status: None };
+            let failure = Failure {
+                code: code.as_str(),
+                detail,
+                forwarded: Forwarded::Yes,
+                status: None,
+                hint: None,
+            };
             route.metrics.failed(&self.method, &failure);
         }
     }

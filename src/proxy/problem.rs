@@ -102,6 +102,7 @@ mod tests {
             let egress_answer = egress_answer.map(str::to_owned);
             let failure = ConnectFailure {
                 proxy_error: "destination_unavailable",
+                hint: None,
                 egress_answer,
                 is_local: false,
             };

@@ -23,7 +23,7 @@ pub struct Rejection {
     /// Value of the Allow header, with [`Code::Method`].
     pub allow: Option<String>,
     /// Details of the failed connection, with [`Code::Connect`].
-    pub connect: Option<ConnectFailure>,
+    pub connect: Option<Box<ConnectFailure>>,
 }
 
 /// Details of a failed connection for `Proxy-Status`.
@@ -33,6 +33,8 @@ pub struct ConnectFailure {
     pub proxy_error: &'static str,
     /// The status line of an egress proxy that refused: printable ASCII without quotes.
     pub egress_answer: Option<String>,
+    /// The remedy, for the operator.
+    pub hint: Option<String>,
     /// True if this process or machine had no descriptor or memory left, which is no failure of the
     /// upstream.
     pub is_local: bool,
@@ -85,7 +87,7 @@ impl Rejection {
 
     /// Adds details of the failed connection.
     pub fn about_connect(mut self, failure: ConnectFailure) -> Self {
-        self.connect = Some(failure);
+        self.connect = Some(Box::new(failure));
         self
     }
 

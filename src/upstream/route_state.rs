@@ -42,6 +42,8 @@ pub struct FailureSeries {
     pub forwarded: Forwarded,
     /// The status 401 or 5xx of the upstream's answer; `None` for other failures.
     pub status: Option<StatusCode>,
+    /// The remedy for the last, if one is known.
+    pub hint: Option<String>,
 }
 
 /// A failed exchange, or an answer 401 or 5xx of an upstream.
@@ -55,6 +57,8 @@ pub struct Failure<'a> {
     pub forwarded: Forwarded,
     /// The status of the upstream's answer, if that is the failure.
     pub status: Option<StatusCode>,
+    /// The remedy, if one is known.
+    pub hint: Option<&'a str>,
 }
 
 /// An answer that says that the token lacks a scope (RFC 6750 section 3.1).
@@ -107,7 +111,7 @@ impl RouteState {
     /// Notes a failed exchange, or an answer 401 or 5xx.
     pub fn failed(&self, method: &Method, failure: &Failure<'_>) {
         let at = SystemTime::now();
-        let Failure { code, detail, forwarded, status } = *failure;
+        let Failure { code, detail, forwarded, status, hint } = *failure;
         self.series(method).change(|series| {
             let (since, failures, unknown) = series
                 .as_ref()
@@ -122,6 +126,7 @@ impl RouteState {
                 detail: detail.to_owned(),
                 forwarded,
                 status,
+                hint: hint.map(str::to_owned),
             });
         });
     }
@@ -159,7 +164,7 @@ mod tests {
         let route = RouteState::default();
         let fail = |method, forwarded| {
             let (code, detail) = ("upstream_timeout", "none");
-            route.failed(&method, &Failure { code, detail, forwarded, status: None });
+            route.failed(&method, &Failure { code, detail, forwarded, status: None, hint: None });
         };
         fail(Method::POST, Forwarded::Unknown);
         let since = route.failures()[1].as_ref().unwrap().since;

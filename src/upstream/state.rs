@@ -104,6 +104,8 @@ pub struct UpstreamFailure {
     pub detail: String,
     /// The fate of the request.
     pub forwarded: Forwarded,
+    /// The remedy, if one is known.
+    pub hint: Option<String>,
 }
 
 /// A copy of the state of one upstream at one time.
@@ -180,7 +182,8 @@ impl UpstreamState {
 
     /// Notes a failed exchange.
     pub fn failed(&self, failure: &Failure<'_>) {
-        let Failure { code, forwarded, .. } = *failure;
+        let Failure { code, forwarded, hint, .. } = *failure;
+        let hint = hint.map(str::to_owned);
         let detail = failure.detail.chars().take(LONGEST_TEXT).collect();
         let failed = self.since_start(Instant::now());
         let mut rare = self.rare();
@@ -190,7 +193,7 @@ impl UpstreamState {
             rare.failing_since = None;
         }
         rare.failing_since.get_or_insert(at);
-        rare.last_error = Some(UpstreamFailure { at, code, detail, forwarded });
+        rare.last_error = Some(UpstreamFailure { at, code, detail, forwarded, hint });
         rare.failed = failed;
     }
 
@@ -349,7 +352,7 @@ mod tests {
 
     fn failed(state: &UpstreamState, code: &'static str, detail: &str) {
         let forwarded = Forwarded::Yes;
-        state.failed(&Failure { code, detail, forwarded, status: None });
+        state.failed(&Failure { code, detail, forwarded, status: None, hint: None });
     }
 
     #[tokio::test(start_paused = true)]

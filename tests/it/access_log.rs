@@ -425,6 +425,10 @@ async fn a_refusal_says_in_the_log_what_it_says_to_the_app() {
             ("attempts", 0.into()),
         ],
     );
+    // The operator is told what to do as well.
+    let status = client(proxy.admin_addr).await.get("/status").await.json();
+    let hint = &status["attention"][0]["hint"];
+    assert!(hint.as_str().unwrap().contains("check host and port"), "{status}");
     tokio::time::timeout(Duration::from_millis(300), async {
         while lines(&proxy.log()).len() == 1 {
             tokio::task::yield_now().await;

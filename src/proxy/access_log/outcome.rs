@@ -116,6 +116,7 @@ impl AccessRecord {
                 detail: &detail,
                 forwarded: Forwarded::Yes,
                 status: Some(status),
+                hint: None,
             };
             route.metrics.failed(&self.method, &failure);
             if status.is_server_error() {
@@ -164,7 +165,8 @@ impl AccessRecord {
         if let Some((_, route)) = self.route.as_ref().filter(|_| rejection.concerns_upstream()) {
             let Rejection { code, detail, forwarded, .. } = rejection;
             let (code, forwarded) = (code.as_str(), *forwarded);
-            let failure = Failure { code, detail, forwarded, status: None };
+            let hint = rejection.connect.as_ref().and_then(|failure| failure.hint.as_deref());
+            let failure = Failure { code, detail, forwarded, status: None, hint };
             route.metrics.failed(&self.method, &failure);
         }
     }

@@ -415,6 +415,7 @@ impl Exchange {
                 let alert = ConnectFailure {
                     proxy_error: "tls_alert_received",
                     egress_answer: None,
+                    hint: None,
                     is_local: false,
                 };
                 Rejection::new(Code::UpstreamReset, error.to_string()).about_connect(alert)
@@ -491,6 +492,7 @@ fn not_connected(failure: &ConnectError) -> Rejection {
     Rejection::new(Code::Connect, format!("{failure}{remedy}")).about_connect(ConnectFailure {
         proxy_error: failure.proxy_error(),
         egress_answer: failure.proxy_answer().map(str::to_owned),
+        hint: failure.hint().map(str::to_owned),
         is_local,
     })
 }
