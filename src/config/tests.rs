@@ -574,7 +574,6 @@ mod share_kubernetes {
         read(&format!("{minimal}\n[share]\n{share}\n"))
     }
 
-    #[expect(clippy::match_wildcard_for_single_variants, reason = "a build may have one store")]
     fn options(share: &str) -> crate::share::kubernetes_store::KubernetesOptions {
         let loaded = with(share).unwrap_or_else(|report| panic!("{report}"));
         match loaded.config.share.unwrap().store {

@@ -30,6 +30,8 @@ mod presets;
 mod secrets;
 #[cfg(feature = "redis")]
 mod shared_failover;
+#[cfg(all(feature = "redis", feature = "kubernetes"))]
+mod shared_secret;
 #[cfg(feature = "redis")]
 mod shared_tokens;
 #[cfg(any(feature = "vault", all(feature = "aws", feature = "azure", feature = "keyring")))]

@@ -67,7 +67,7 @@ pub struct Story {
     pub bank: Bank,
     redis: Option<Redis>,
     pub replicas: Vec<Proxy>,
-    dir: TempDir,
+    pub dir: TempDir,
 }
 
 impl Story {
@@ -79,8 +79,15 @@ impl Story {
         Some(Self { redis: Some(redis), ..Self::with_store(dir, &store).await })
     }
 
-    /// Three replicas with a store that these lines name. Its password is [`PASSWORD`].
+    /// Three replicas with a store in Redis that these lines name. Its password is [`PASSWORD`].
     pub async fn with_store(dir: TempDir, store: &str) -> Self {
+        let password = dir.path().join("redis_password");
+        let lines = format!("store = \"redis\"\n{store}\npassword.file = {password:?}");
+        Self::with_share(dir, &lines).await
+    }
+
+    /// Three replicas with a store that these lines of `[share]` name.
+    pub async fn with_share(dir: TempDir, store: &str) -> Self {
         let bank = Bank::start(Persona::Sqr, Duration::from_secs(600)).await.unwrap();
         bank.auth.set_quirk(Quirk::OneLiveToken);
         // Requests of other replicas that are under way get there meanwhile, also on a busy machine.
@@ -95,12 +102,12 @@ impl Story {
             path
         };
         let key = secret("share_key", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n");
-        let password = secret("redis_password", PASSWORD);
+        secret("redis_password", PASSWORD);
         let name_key = secret("name_key", "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8=\n");
         let (id, own) = (dir.path().join("sqr_client_id"), dir.path().join("sqr_client_secret"));
         let text = format!(
             "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [share]\nstore = \"redis\"\n{store}\npoll = \"1s\"\npassword.file = {password:?}\n\
+             [share]\n{store}\npoll = \"1s\"\n\
              encryption = [{{ id = \"k\", key.file = {key:?} }}]\nname_key.file = {name_key:?}\n\
              [credentials.bank]\npreset = \"sqr\"\ntoken_url = \"{}\"\nclient_id.file = {id:?}\n\
              client_secret.file = {own:?}\none_live_token = true\nshare = true\ntimeouts.wait = \"20s\"\n\
@@ -153,7 +160,7 @@ impl Story {
     }
 
     /// The steps of `check --live` about the store: name, status, and what was found.
-    async fn live(&self) -> Vec<[String; 3]> {
+    pub async fn live(&self) -> Vec<[String; 3]> {
         let ended = verb(self.dir.path(), &["check", "--live", "-o", "json"]).await;
         let all: serde_json::Value = serde_json::from_str(&ended.stdout).expect(&ended.stderr);
         let parts = all["checks"].as_array().unwrap();
@@ -182,6 +189,11 @@ async fn app(proxy: SocketAddr, stop: Arc<AtomicBool>) -> Vec<u16> {
 #[tokio::test]
 async fn three_replicas_hold_one_token_and_no_request_notices_a_renewal() {
     let Some(story) = Story::begin().await else { return };
+    no_request_notices_a_renewal(&story).await;
+}
+
+/// Six renewals under load, of which each costs one token call and no request an answer.
+pub async fn no_request_notices_a_renewal(story: &Story) {
     assert_eq!(story.bank.auth.ledger().calls().len(), 1, "a cold start costs one call");
     let stop = Arc::new(AtomicBool::new(false));
     let apps: Vec<_> = (0..9)

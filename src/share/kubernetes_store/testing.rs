@@ -202,18 +202,17 @@ impl ApiServer {
         state.watchers.iter().for_each(|watcher| send(&watcher.events, &event));
     }
 
-    /// Changes the data of a Secret as another client does; `None` removes the Secret.
-    pub fn change(&self, name: &str, change: Option<&dyn Fn(&mut BTreeMap<String, String>)>) {
+    /// Changes the data of a Secret as another client does. It is made where there is none.
+    pub fn change(&self, name: &str, change: impl FnOnce(&mut BTreeMap<String, String>)) {
         let mut state = self.lock();
-        match change {
-            Some(change) => {
-                let mut data =
-                    state.secrets.get(name).map_or_else(BTreeMap::new, |it| it.data.clone());
-                change(&mut data);
-                state.store(name, data);
-            }
-            None => state.delete(name),
-        }
+        let mut data = state.secrets.get(name).map_or_else(BTreeMap::new, |it| it.data.clone());
+        change(&mut data);
+        state.store(name, data);
+    }
+
+    /// Removes a Secret as another client does.
+    pub fn remove(&self, name: &str) {
+        self.lock().delete(name);
     }
 
     /// The data of a Secret, decoded.

@@ -1,6 +1,6 @@
 //! The store against an API server of the tests: what replicas see, and what the server does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -292,7 +292,7 @@ async fn a_secret_that_was_deleted_is_made_again() {
     let name = TokenName::random();
     store.acquire(&name, ask("r1")).await.unwrap();
     soon(|| cluster.server.watchers() == 1).await;
-    cluster.server.change(SECRET, None);
+    cluster.server.remove(SECRET);
     // As after a server that came back empty: the last leader offers its token.
     until(&store, false).await;
     until(&store, true).await;
@@ -315,7 +315,7 @@ async fn a_secret_that_was_emptied_gets_its_tokens_again() {
     // Nothing follows the other one, such as a token that `check --live` throws away.
     let mut state = store.reached();
     store.remove(&other).await.unwrap();
-    cluster.server.change(SECRET, Some(&|data| data.clear()));
+    cluster.server.change(SECRET, BTreeMap::clear);
     state.mark_unchanged();
     until(&store, false).await;
     until(&store, true).await;
@@ -342,7 +342,7 @@ async fn rights_that_are_missing_are_named() {
     let message = refused(cluster.store().acquire(&name, ask("r1")).await);
     assert!(message.contains("no secrets/tokens in the namespace erp"), "{message}");
     assert!(message.contains("create"), "{message}");
-    cluster.server.change(SECRET, Some(&|_| {}));
+    cluster.server.change(SECRET, |_| {});
     for (rights, verb) in [(&["patch", "watch"][..], "get"), (&["get", "watch"], "patch")] {
         cluster.server.set_rights(rights);
         let message = refused(cluster.store().acquire(&name, ask("r1")).await);
@@ -415,12 +415,8 @@ async fn a_state_that_no_replica_wrote_is_named() {
     let store = cluster.store();
     let name = TokenName::random();
     let foreign = format!("{name}.s");
-    cluster.server.change(
-        SECRET,
-        Some(&|data| {
-            data.insert(foreign.clone(), base64::engine::general_purpose::STANDARD.encode("x"));
-        }),
-    );
+    let value = base64::engine::general_purpose::STANDARD.encode("x");
+    cluster.server.change(SECRET, |data| drop(data.insert(foreign.clone(), value)));
     let message = refused(store.acquire(&name, ask("r1")).await);
     assert!(message.contains(&format!("data key {foreign} of secrets/tokens")), "{message}");
     // Others are not affected.
@@ -617,8 +613,7 @@ impl Step {
 fn kept(cluster: &Cluster, name: &TokenName, now: ClockReading) -> TokenState {
     let encode = |value: &Vec<u8>| base64::engine::general_purpose::STANDARD.encode(value);
     let data = cluster.server.data(SECRET);
-    let data: std::collections::BTreeMap<_, _> =
-        data.iter().map(|(key, value)| (key, encode(value))).collect();
+    let data: BTreeMap<_, _> = data.iter().map(|(key, value)| (key, encode(value))).collect();
     let metadata = serde_json::json!({ "name": SECRET, "resourceVersion": "1" });
     let secret = serde_json::json!({ "metadata": metadata, "data": data });
     let secret: SecretObject = serde_json::from_value(secret).unwrap();

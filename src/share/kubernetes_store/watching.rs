@@ -158,9 +158,8 @@ impl Watching {
                     RETRY_REFUSED
                 }
             };
-            match timeout(jittered(pause), self.broken.recv()).await {
-                Ok(Some(error)) => return error,
-                Ok(None) | Err(_) => {}
+            if let Ok(Some(error)) = timeout(jittered(pause), self.broken.recv()).await {
+                return error;
             }
             match self.read().await {
                 Ok(true) => {}
