@@ -1,7 +1,10 @@
 #!/bin/sh
 # Before the files go, and not in an upgrade: deb says remove, rpm 0.
 set -e
-[ -d /run/systemd/system ] || exit 0
+command -v systemctl >/dev/null 2>&1 || exit 0
 case "${1:-}" in
-  remove | 0) systemctl disable --now bearer-proxy.socket bearer-proxy.service || true ;;
+  remove | 0)
+    if [ -d /run/systemd/system ]; then systemctl stop bearer-proxy.socket bearer-proxy.service || true; fi
+    systemctl disable bearer-proxy.socket bearer-proxy.service || true
+    ;;
 esac
