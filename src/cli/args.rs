@@ -21,6 +21,7 @@ const FEATURES: &[(&str, bool)] = &[
     ("azure", cfg!(feature = "azure")),
     ("vault", cfg!(feature = "vault")),
     ("redis", cfg!(feature = "redis")),
+    ("kubernetes", cfg!(feature = "kubernetes")),
     ("pkcs12", cfg!(feature = "pkcs12")),
 ];
 
@@ -318,6 +319,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn all_features_that_a_user_chooses_are_named() {
+        let manifest = include_str!("../../Cargo.toml");
+        let section = manifest.split("\n[features]\n").nth(1).unwrap().split("\n[").next().unwrap();
+        let named =
+            section.lines().filter_map(|line| line.split_once(" = [")).map(|(name, _)| name);
+        // A store implies `share`.
+        let chosen: Vec<_> = named.filter(|name| !["default", "share"].contains(name)).collect();
+        assert_eq!(FEATURES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), chosen);
     }
 
     #[test]
