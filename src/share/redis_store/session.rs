@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -47,6 +48,8 @@ pub(super) struct Session {
     count: ReadCount,
     /// Takes the first error after which the connection is of no use.
     broken: mpsc::Sender<StoreError>,
+    /// That error. Commands that it ended say it too, and not that the connection was closed.
+    cause: Arc<OnceLock<StoreError>>,
 }
 
 /// A new session with what keeps it alive.
@@ -163,8 +166,15 @@ pub(super) async fn log_in(
     let (connection, driver) =
         over(&info, stream, config).await.map_err(|error| at_login.error(&error))?;
     let (report, broken) = mpsc::channel(1);
-    let session =
-        Session { connection, address: address.clone(), server, user, count, broken: report };
+    let session = Session {
+        connection,
+        address: address.clone(),
+        server,
+        user,
+        count,
+        broken: report,
+        cause: Arc::default(),
+    };
     Ok(OpenSession { session, driver, broken })
 }
 
@@ -241,6 +251,9 @@ impl Session {
             }
         };
         result.map_err(|error| {
+            if let (None, Some(cause)) = (error.code(), self.cause.get()) {
+                return CommandError::Store(cause.clone());
+            }
             let explained = self.explain(circumstances, &error);
             if let CommandError::Store(told) = &explained
                 && needs_new_connection(&error)
@@ -253,6 +266,8 @@ impl Session {
 
     /// Reports that the connection is of no use.
     fn report(&self, error: &StoreError) {
+        // Set already: the first one led to all others.
+        let _ = self.cause.set(error.clone());
         // Full: another command has reported it already.
         let _ = self.broken.try_send(error.clone());
     }

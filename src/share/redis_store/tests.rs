@@ -131,7 +131,15 @@ async fn a_server_that_hangs_delays_an_operation_by_its_timeout_and_no_other() {
     let token = name("client");
     until(&store, true).await;
     server.signal(Signal::STOP);
+    let store = Arc::new(store);
     let begun = Instant::now();
+    let later = tokio::spawn({
+        let (store, token) = (Arc::clone(&store), token.clone());
+        async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            store.acquire(&token, ask("r2")).await
+        }
+    });
     let message = unreachable(store.acquire(&token, ask("r1")).await);
     assert!(message.contains("acquire within 500ms"), "{message}");
     let took = begun.elapsed();
@@ -140,6 +148,9 @@ async fn a_server_that_hangs_delays_an_operation_by_its_timeout_and_no_other() {
     let begun = Instant::now();
     unreachable(store.acquire(&token, ask("r1")).await);
     assert!(begun.elapsed() < Duration::from_millis(450), "{:?}", begun.elapsed());
+    // One that was under way says why the connection was given up.
+    let later = unreachable(later.await.unwrap());
+    assert!(later.contains("within 500ms"), "{later}");
     server.signal(Signal::CONT);
     until(&store, true).await;
     // The first one may have been carried out late: what counts is that there is a reply.
@@ -354,4 +365,76 @@ async fn a_reply_without_end_ends_the_connection() {
     let (store, _) = store(patient(Servers::Standalone(address)));
     let message = unreachable(store.acquire(&name("client"), ask("r1")).await);
     assert!(message.contains("more than 4 MiB without the end of a reply"), "{message}");
+}
+
+/// Values that no script wrote keep no replica from a token.
+#[tokio::test]
+async fn what_no_script_wrote_heals() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (store, _) = store(server.options());
+    let token = name("client");
+    let [state, value] = [token.state_key("bearer-proxy"), token.token_key("bearer-proxy")];
+    let garbage = [
+        format!(
+            "HSET {state} gen x gowner r9 epoch x owner r9 until x not_before x hour x calls x"
+        ),
+        format!(
+            "HSET {state} gen 1e300 epoch -7 owner r9 until 1e300 not_before nan hour 0.5 calls -1"
+        ),
+        format!("HSET {state} owner r9 until 9000000000000 not_before 9000000000000"),
+        format!("HSET {state} gen 9 epoch 8\nSET {value} garbage"),
+        format!("SET {state} text"),
+        format!("HSET {value} field text"),
+        format!("LPUSH {state} text\nLPUSH {value} text"),
+    ];
+    for commands in garbage {
+        let () = server.run("FLUSHALL");
+        for command in commands.lines() {
+            let _: redis::Value = server.run(command);
+        }
+        let reply = store.acquire(&token, ask("r1")).await;
+        let Ok(AcquireReply::Lead(epoch)) = reply else { panic!("{commands}: {reply:?}") };
+        let published = store.publish(&token, "r1", epoch, b"sealed", LIFE).await;
+        assert_eq!(published, Ok(PublishReply::Accepted), "{commands}");
+        let Ok(AcquireReply::Token(found)) = store.acquire(&token, ask("r2")).await else {
+            panic!("{commands}")
+        };
+        assert_eq!((found.generation, &*found.sealed), (epoch, &b"sealed"[..]), "{commands}");
+        assert!(*store.reached().borrow(), "{commands}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_is_too_long_is_not_sent() {
+    let Some(server) = Server::start(&["--maxmemory", "0"]) else { return };
+    let (store, _) = store(server.options());
+    let token = name("client");
+    let long = "x".repeat(5 * 1024 * 1024);
+    let set = |long: &str| {
+        let mut connection = server.connect();
+        let () = redis::cmd("SET")
+            .arg(token.token_key("bearer-proxy"))
+            .arg(long)
+            .arg("PX")
+            .arg(600_000)
+            .query(&mut connection)
+            .unwrap();
+        let state = token.state_key("bearer-proxy");
+        let _: i64 = redis::cmd("HSET")
+            .arg(state)
+            .arg("gen")
+            .arg(3)
+            .arg("gowner")
+            .arg(long)
+            .query(&mut connection)
+            .unwrap();
+    };
+    set(&long);
+    assert_eq!(store.acquire(&token, ask("r1")).await, Ok(AcquireReply::Lead(4)));
+    let looks = Acquire { lead: None, ..ask("r1") };
+    assert_eq!(store.acquire(&token, looks).await, Ok(AcquireReply::NoOther));
+    let info: String = server.run("INFO stats");
+    let connections = info.lines().find(|line| line.starts_with("total_connections_received:"));
+    // This process has connected once; the others are those of the test.
+    assert_eq!(connections, Some("total_connections_received:3"), "{info}");
 }
