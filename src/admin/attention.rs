@@ -204,6 +204,11 @@ fn contended_hint(token: &TokenStatus) -> String {
             "credential {} has {} tokens here, and the server may keep one per client: set tokens = \"union\"",
             token.credential, token.tokens_of_credential
         ),
+        #[cfg(feature = "share")]
+        _ if token.share.is_some() => "give all replicas the same store, key_prefix and name_key in [share], and the \
+              same token_url, scopes and client; give other programs client ids of their own; else the API does \
+              not accept this client"
+            .into(),
         _ => "give each instance a client id of its own, or let all apps share one instance; \
               else the API does not accept this client"
             .into(),
@@ -557,8 +562,14 @@ mod tests {
             };
             assert_eq!(
                 share.to_string(),
-                "held by r2, generation 8, this replica follows, without the store: the store is not reachable"
+                "held by r2, generation 8, this replica follows as r1, without the store: the store is not reachable"
             );
+            let contended = TokenStatus {
+                contended: true,
+                share: Some(crate::token::ShareStatus { trouble: None, ..share.clone() }),
+                ..usable()
+            };
+            row(contended, &["bank is contended", "key_prefix and name_key in [share]"]);
             let alone = TokenStatus { share: Some(share), ..usable() };
             row(alone, &["is not shared with other replicas", "check --live"]);
         }

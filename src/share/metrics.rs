@@ -79,9 +79,10 @@ impl Outcome {
     pub fn of_error(error: &StoreError) -> Self {
         match error {
             StoreError::Unreachable(_) => Self::Unreachable,
-            StoreError::Refused(_) | StoreError::Unusable(_) | StoreError::Malformed => {
-                Self::Refused
-            }
+            StoreError::Refused(_)
+            | StoreError::Misconfigured(_)
+            | StoreError::Unusable(_)
+            | StoreError::Malformed => Self::Refused,
         }
     }
 

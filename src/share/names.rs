@@ -6,6 +6,7 @@ use std::fmt;
 
 use aws_lc_rs::hmac;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::keys::{KeyError, derived};
 use crate::sensitive::Sensitive;
@@ -48,6 +49,19 @@ impl NameKey {
         self.digits(&[b"secret ", name.0.as_bytes(), b" ", digest].concat())
     }
 
+    /// A text by which replicas compare their keys. It tells nothing of the key.
+    pub fn check_value(&self) -> String {
+        self.digits(b"name key")
+    }
+
+    /// The fingerprint of a shared token for the log: eight hexadecimal digits, the same in all replicas.
+    pub fn token_fingerprint(&self, name: &TokenName, token: &Sensitive) -> String {
+        let text = Zeroizing::new(
+            [b"token ", name.0.as_bytes(), b" ", token.expose().as_bytes()].concat(),
+        );
+        self.digits(&text).chars().take(8).collect()
+    }
+
     fn digits(&self, data: &[u8]) -> String {
         let tag = hmac::sign(&self.0, data);
         tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
@@ -69,6 +83,11 @@ impl TokenName {
         identity.scopes.dedup();
         // Canonical: fields in the order of the struct, parameters in the order of their names.
         Ok(Self(key.digits(&serde_json::to_vec(&identity)?)))
+    }
+
+    /// The name of the check value of the key that makes names. It is the same for all keys.
+    pub fn of_name_key() -> Self {
+        Self("name_key".to_owned())
     }
 
     /// The name of no token, for a test of the store.

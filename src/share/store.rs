@@ -98,10 +98,20 @@ pub enum StoreError {
     /// configuration helps.
     #[error("the store refused the operation: {0}")]
     Refused(String),
+    /// This replica has other settings than the others, or its keys cannot be read.
+    #[error("{0}")]
+    Misconfigured(String),
     /// The token in the store cannot be used, and may be live.
     #[error("the token in the store cannot be used: {0}")]
     Unusable(String),
     /// The reply is none that the scripts give.
     #[error("the store's reply cannot be read")]
     Malformed,
+}
+
+impl StoreError {
+    /// Tells whether the fault is one of this replica, so that others may reach the store.
+    pub fn is_of_this_replica(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Misconfigured(_))
+    }
 }

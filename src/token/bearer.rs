@@ -123,6 +123,12 @@ impl Bearer {
         Self { generation, ..self }
     }
 
+    /// The token with the fingerprint that all replicas log, if there is one.
+    #[must_use]
+    pub(super) fn fingerprinted(self, shared: Option<String>) -> Self {
+        Self { fingerprint: shared.unwrap_or(self.fingerprint), ..self }
+    }
+
     /// The token with a count of the requests in flight with it.
     #[must_use]
     pub(super) fn counting(self, in_flight: Option<InFlightRequests>) -> Self {

@@ -194,7 +194,7 @@ impl RefreshLog {
     }
 
     /// Upstreams refuse each new token; the credential has this many tokens.
-    pub(super) fn contended(&self, tokens: usize) {
+    pub(super) fn contended(&self, tokens: usize, shared: bool) {
         let Self { credential, scopes, .. } = self;
         if tokens > 1 {
             tracing::warn!(
@@ -204,6 +204,14 @@ impl RefreshLog {
                 "contended: the upstream has refused three tokens within one life. The credential's own second \
                  token may revoke this one, which tokens = \"union\" avoids; or another instance does, or the API \
                  does not accept this client"
+            );
+        } else if shared {
+            tracing::warn!(
+                %credential,
+                scopes,
+                "contended: the upstream has refused three tokens within one life. A replica with another store, \
+                 key_prefix or name_key in [share] may revoke ours, another program with the same client id may, \
+                 or the API does not accept this client"
             );
         } else {
             tracing::warn!(

@@ -144,7 +144,7 @@ impl<F: Fetch> Refresher<F> {
             RejectionResponse::Contended(until) => {
                 self.metrics.contended();
                 self.schedule.force_at(until);
-                self.log.contended(self.gate.tokens());
+                self.log.contended(self.gate.tokens(), self.credential.policy.share);
             }
         }
     }
@@ -342,6 +342,7 @@ impl<F: Fetch> Refresher<F> {
         let counts = self.credential.policy.one_live_token;
         let in_flight = counts.then(|| InFlightRequests::new(self.metrics.handover_wait()));
         // Anchored, because a clock may have jumped during the call.
+        let bearer = bearer.fingerprinted(self.sharing.fingerprint(token));
         Some(bearer.counting(in_flight).anchored(Moment::now()))
     }
 

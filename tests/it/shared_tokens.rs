@@ -256,7 +256,11 @@ async fn check_live_goes_through_the_store_and_the_tokens_in_it() {
     let references = ["password", "name_key", "encryption.k"];
     let server =
         ["socket", "login", "role", "version", "eviction", "round trip", "clock", "rights"];
-    assert_eq!(names, [&references[..], &server[..], &["token bank"]].concat(), "{steps:?}");
+    assert_eq!(
+        names,
+        [&references[..], &server[..], &["names", "token bank"]].concat(),
+        "{steps:?}"
+    );
     assert!(steps.iter().all(|[_, status, _]| status == "ok"), "{steps:?}");
     assert_eq!(story.bank.auth.ledger().calls().len(), 1, "it revokes the token of no replica");
     let [.., [_, _, found]] = &*steps else { panic!("{steps:?}") };

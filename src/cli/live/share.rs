@@ -61,6 +61,11 @@ async fn tokens(
         Ok(shared) => shared,
         Err(error) => return steps.push(CheckResult::failed("keys", error.to_string())),
     };
+    steps.push(match shared.probe_name_key().await {
+        Ok(Some(owner)) => CheckResult::ok("names", format!("name_key is that of {owner}")),
+        Ok(None) => CheckResult::ok("names", "no replica has left its name_key to compare"),
+        Err(error) => CheckResult::from_error("names", &error.to_string()),
+    });
     for credential in config.credentials.iter().filter(|credential| credential.policy.share) {
         for scopes in scope_sets(config, credential) {
             let found = find(&shared, credential, &scopes).await;

@@ -77,6 +77,11 @@ mod replicas {
             self.0.as_ref().map(|shared| shared.renewal.keep_lease())
         }
 
+        /// The fingerprint of a token that all replicas log; `None` for one that is not shared.
+        pub(crate) fn fingerprint(&self, token: &Sensitive) -> Option<String> {
+            self.0.as_ref().and_then(|shared| shared.renewal.fingerprint(token))
+        }
+
         /// The share of its life after which the leader renews a token; `None` for one that is not shared.
         pub(crate) fn renewal_share(&self) -> Option<f64> {
             self.0.as_ref().map(|shared| shared.renewal.renewal_share(true))
@@ -167,6 +172,10 @@ mod alone {
 
         pub(crate) fn keep_lease(&self) -> NoLease {
             NoLease
+        }
+
+        pub(crate) fn fingerprint(&self, _: &Sensitive) -> Option<String> {
+            None
         }
 
         pub(crate) fn renewal_share(&self) -> Option<f64> {

@@ -17,6 +17,7 @@ use super::settings::WhenUnreachable;
 use super::shared_store::{Keys, SharedStore};
 use crate::clock::Moment;
 use crate::oauth::ScopeSet;
+use crate::sensitive::Sensitive;
 use crate::share::names::TokenName;
 use crate::share::protocol::{AcquireReply, PublishReply, Replica, Step, StoredValue, lease};
 use crate::share::sealing::{SealedPlace, Unreadable};
@@ -39,6 +40,8 @@ const ECHO_TIME: Duration = Duration::from_millis(500);
 const TAKEOVER_JITTER: Duration = Duration::from_secs(3);
 /// The time in which the last leader offers its token to a store that is back.
 const OFFER_TIME: Duration = Duration::from_secs(1);
+/// Generations before that of a value, as which it is tried to be opened.
+const EARLIER: u64 = 16;
 /// The life that is assumed before the first token.
 const FIRST_LIFE: Duration = Duration::from_secs(60);
 
@@ -136,15 +139,18 @@ impl ShareStatus {
 }
 
 impl fmt::Display for ShareStatus {
-    /// Such as `held by pod-2-1f3a09bc, generation 8, this replica follows`.
+    /// Such as `held by pod-2-1f3a09bc, generation 8, this replica follows as pod-1-0c44d1e7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { owner, generation, .. } = self;
-        match generation {
-            0 => f.write_str("no replica's token held")?,
-            _ => write!(f, "held by {owner}, generation {generation}, this replica ")?,
-        }
-        if *generation > 0 {
-            f.write_str(if self.leads() { "leads" } else { "follows" })?;
+        let Self { replica, owner, generation, .. } = self;
+        match (generation, self.leads()) {
+            (0, _) => write!(f, "no replica's token held by {replica}")?,
+            (_, true) => write!(f, "held by {owner}, generation {generation}, this replica leads")?,
+            (_, false) => {
+                write!(
+                    f,
+                    "held by {owner}, generation {generation}, this replica follows as {replica}"
+                )?;
+            }
         }
         match &self.trouble {
             Some(trouble) => write!(f, ", without the store: {trouble}"),
@@ -234,6 +240,7 @@ impl SharedRenewal {
     fn on_reached_or_lost(&mut self) {
         let now = Instant::now();
         self.offers |= self.replica.generation() > 0;
+        self.shared.compare_name_key_again();
         // Back after a while, and maybe empty: the last leader offers its token before others ask for the lead.
         let waits = *self.reached.borrow() && self.trouble.is_some() && !self.published_held();
         self.ask_at = if waits { now + OFFER_TIME } else { now };
@@ -345,8 +352,11 @@ impl SharedRenewal {
         let asked = match self.join(proof).await {
             // Asked even where the store is not reached: at the start it is about to be.
             Ok(()) => self.acquire(Some(proof)).await,
-            Err(problem) => Err(StoreError::Refused(problem)),
+            Err(problem) => Err(StoreError::Misconfigured(problem)),
         };
+        if asked.is_err() != self.trouble.is_some() {
+            self.shared.note_login().await;
+        }
         match asked {
             Ok(answer) => {
                 self.set_trouble(None);
@@ -357,6 +367,12 @@ impl SharedRenewal {
                 self.without_store()
             }
         }
+    }
+
+    /// The fingerprint of a token for the log, the same in all replicas; `None` before the keys are read.
+    pub(in crate::token) fn fingerprint(&self, token: &Sensitive) -> Option<String> {
+        let (keys, place) = (self.shared.known_keys()?, self.place.as_ref()?);
+        Some(keys.names.token_fingerprint(&place.name, token))
     }
 
     /// Looks for a newer token if it is time, and gives the store the held one where it may lack it.
@@ -477,6 +493,7 @@ impl SharedRenewal {
         lead: bool,
     ) -> Result<AcquireReply, StoreError> {
         let Some(place) = &self.place else { return Err(StoreError::Malformed) };
+        self.shared.compare_name_key(self.replica.id()).await?;
         let secret = match (proof, self.shared.keys().await) {
             (Some(proof), Ok(keys)) => keys.names.secret_fingerprint(&place.name, &proof.secret.0),
             _ => String::new(),
@@ -554,12 +571,27 @@ impl SharedRenewal {
     ) -> Result<SharedToken, Unreadable> {
         let keys = self.shared.keys().await.map_err(|_| Unreadable::Key)?;
         let place = self.sealed_place(value.generation, &value.owner).ok_or(Unreadable::Key)?;
-        let token = keys.values.open(&value.sealed, place)?;
+        let token = keys.values.open(&value.sealed, place).map_err(|reason| match reason {
+            Unreadable::Tag if self.is_rolled_back(keys, value) => Unreadable::Rollback,
+            reason => reason,
+        })?;
         let mine = proof.and_then(|proof| proof.identity.as_ref()).map(|known| known.thumbprint());
         match token.certificate_thumbprint.as_deref() == mine {
             true => Ok(token),
             false => Err(Unreadable::Certificate),
         }
+    }
+
+    /// Tells whether a value that does not open in its place is an earlier one of the same token: it opens as one
+    /// of the generations before, of its owner or that of the held token.
+    fn is_rolled_back(&self, keys: &Keys, value: &StoredValue) -> bool {
+        let generations = value.generation.saturating_sub(EARLIER)..value.generation;
+        generations.rev().any(|generation| {
+            [&*value.owner, self.replica.token_owner()].iter().any(|owner| {
+                let place = self.sealed_place(generation, owner);
+                place.is_some_and(|place| keys.values.open(&value.sealed, place).is_ok())
+            })
+        })
     }
 
     fn sealed_place<'a>(&'a self, generation: u64, owner: &'a str) -> Option<SealedPlace<'a>> {
@@ -579,7 +611,7 @@ impl SharedRenewal {
     fn without_store(&mut self) -> Answer {
         let (rules, now) = (&self.shared.rules, Instant::now());
         let leads = self.published_held() && !self.yields;
-        let refused = matches!(self.trouble, Some(StoreError::Refused(_)));
+        let refused = self.trouble.as_ref().is_some_and(StoreError::is_of_this_replica);
         let takes_over = match (refused && self.credential.policy.one_live_token, leads) {
             // The store may be there for the others, who renew in time and so revoke the held token. Where it
             // served to its end, they have none either.

@@ -1,10 +1,11 @@
 //! `SharedStore`: the store of this process, and the keys of its names and values.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+use super::name_key::NameKeyCheck;
 use super::settings::{ShareSettings, WhenUnreachable};
 use crate::secret::{CredentialPart, Freshness, SecretError, Store};
 use crate::share::keys::KeyError;
@@ -19,6 +20,7 @@ pub struct SharedStore {
     pub(super) store: Arc<dyn TokenStore>,
     pub(super) rules: SharingRules,
     keys: OnceCell<Keys>,
+    name_key_check: Mutex<NameKeyCheck>,
     source: Option<(ShareSettings, Arc<Store>)>,
     pub(super) metrics: SharingCounters,
 }
@@ -75,7 +77,14 @@ impl SharedStore {
         };
         let metrics = SharingCounters::register(registry)?;
         let source = Some((settings, secrets));
-        Ok(Self { store, rules, keys: OnceCell::new(), source, metrics })
+        Ok(Self {
+            store,
+            rules,
+            keys: OnceCell::new(),
+            name_key_check: Mutex::default(),
+            source,
+            metrics,
+        })
     }
 
     /// A store whose keys are there.
@@ -87,7 +96,35 @@ impl SharedStore {
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let metrics = SharingCounters::register(registry)?;
-        Ok(Self { store, rules, keys: OnceCell::new_with(Some(keys)), source: None, metrics })
+        Ok(Self {
+            store,
+            rules,
+            keys: OnceCell::new_with(Some(keys)),
+            name_key_check: Mutex::default(),
+            source: None,
+            metrics,
+        })
+    }
+
+    /// The result of the comparisons of the name key.
+    pub(super) fn name_key_check(&self) -> MutexGuard<'_, NameKeyCheck> {
+        self.name_key_check.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys, if they have been read.
+    pub(super) fn known_keys(&self) -> Option<&Keys> {
+        self.keys.get()
+    }
+
+    /// Reads the login at the store, so that its source is listed with its state. The store reads it for each
+    /// connection by itself.
+    pub(super) async fn note_login(&self) {
+        if let Some((settings, secrets)) = &self.source
+            && let Some((_, reference)) = settings.store.login()
+        {
+            // An error is that of the source, and the store says it too.
+            let _ = secrets.read(reference, CredentialPart::Secret, Freshness::Fresh).await;
+        }
     }
 
     /// The keys, read once. After a failure they are read again at the next call.
@@ -103,6 +140,7 @@ impl SharedStore {
         let read = async |reference| {
             secrets.read(reference, CredentialPart::Secret, Freshness::Cached).await
         };
+        self.note_login().await;
         let names = NameKey::new(&read(&settings.name_key).await?)
             .map_err(|error| KeysError::Key { key: "name_key".into(), error })?;
         let mut values = Vec::with_capacity(settings.encryption.len());

@@ -44,20 +44,33 @@ fn with_seals(
     rules: SharingRules,
     seals: &[(&str, &str)],
 ) -> SharedStore {
+    with_all_keys(store, rules, NAMES, seals, &Registry::new())
+}
+
+fn with_all_keys(
+    store: Arc<dyn TokenStore>,
+    rules: SharingRules,
+    names: &str,
+    seals: &[(&str, &str)],
+    registry: &Registry,
+) -> SharedStore {
     let seals: Vec<_> = seals.iter().map(|(id, key)| (*id, Sensitive::new(*key))).collect();
     let values = SharingKeys::new(seals.iter().map(|(id, key)| (*id, key))).unwrap();
-    let keys = Keys { names: NameKey::new(&Sensitive::new(NAMES)).unwrap(), values };
-    SharedStore::with_keys(store, rules, keys, &Registry::new()).unwrap()
+    let keys = Keys { names: NameKey::new(&Sensitive::new(names)).unwrap(), values };
+    SharedStore::with_keys(store, rules, keys, registry).unwrap()
+}
+
+fn rules(when_unreachable: WhenUnreachable) -> SharingRules {
+    SharingRules {
+        key_prefix: "test".into(),
+        when_unreachable,
+        takeover_after: secs(30),
+        poll: secs(5),
+    }
 }
 
 fn shared(store: &Arc<ModelStore>, when: WhenUnreachable, seals: &[(&str, &str)]) -> SharedStore {
-    let rules = SharingRules {
-        key_prefix: "test".into(),
-        when_unreachable: when,
-        takeover_after: secs(30),
-        poll: secs(5),
-    };
-    with_seals(Arc::clone(store) as _, rules, seals)
+    with_seals(Arc::clone(store) as _, rules(when), seals)
 }
 
 /// Replicas with one bank and one store.
@@ -84,8 +97,19 @@ impl Replicas {
     }
 
     fn start_with(&mut self, seals: &[(&str, &str)]) {
+        self.start_through(shared(&self.store, self.when, seals));
+    }
+
+    /// A replica with another `name_key`.
+    fn start_with_names(&mut self, names: &str) {
+        let (store, rules) = (Arc::clone(&self.store) as _, rules(self.when));
+        let shared = with_all_keys(store, rules, names, &[("k", SEAL)], &Registry::new());
+        self.start_through(shared);
+    }
+
+    fn start_through(&mut self, shared: SharedStore) {
         let (mut manager, registry) = manager(&self.bank);
-        manager.share_through(Arc::new(shared(&self.store, self.when, seals)));
+        manager.share_through(Arc::new(shared));
         let reader = keep(&mut manager, &Arc::new(credential(self.policy)), &["a"]).remove(0);
         self.all.push((manager, registry, reader));
     }
@@ -541,4 +565,79 @@ async fn a_lead_that_follows_another_at_once_is_heard() {
         }
     }
     assert!(replicas.calls() >= 5, "{}", replicas.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_with_another_name_key_is_told_and_revokes_no_live_token() {
+    let mut replicas = Replicas::started(600, true, 2).await;
+    replicas.start_with_names(OTHER);
+    sleep(secs(2000)).await;
+    assert_eq!(replicas.same_token().len(), 2, "the others renew, and it makes no call");
+    let calls = replicas.calls();
+    assert!((4..=5).contains(&calls), "{calls}");
+    let trouble = replicas.statuses().last().unwrap().trouble.unwrap();
+    let holder = replicas.statuses().next().unwrap();
+    assert!(trouble.starts_with("name_key of [share] is not that of "), "{trouble}");
+    assert!(trouble.contains("delete the entry name_key"), "{trouble}");
+    assert!(holder.trouble.is_none());
+    // A store that comes back empty is used by the others again, whoever comes first.
+    replicas.store.set_reached(false);
+    replicas.store.lose();
+    replicas.store.set_reached(true);
+    sleep(secs(20)).await;
+    replicas.all.iter().for_each(|(manager, ..)| assert_eq!(manager.handle().refresh("bank"), 1));
+    sleep(secs(20)).await;
+    assert!(replicas.tokens().len() >= 2);
+    assert!(replicas.statuses().take(2).all(|status| status.trouble.is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_key_is_replaced_by_all_replicas_together() {
+    let mut replicas = Replicas::started(600, true, 2).await;
+    replicas.kill(0).await;
+    replicas.kill(0).await;
+    // The entry is deleted, and so is all else here.
+    replicas.store.lose();
+    (0..2).for_each(|_| replicas.start_with_names(OTHER));
+    sleep(secs(5)).await;
+    assert_eq!(replicas.same_token().len(), 2);
+    assert!(replicas.statuses().all(|status| status.trouble.is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_replicas_log_the_same_fingerprint_of_a_shared_token() {
+    let replicas = Replicas::started(600, false, 2).await;
+    let fingerprints = || {
+        let held = replicas.all.iter().map(|(_, _, reader)| reader.usable(Moment::now()).unwrap());
+        held.map(|guard| guard.finish().fingerprint().to_owned()).collect::<Vec<_>>()
+    };
+    let first = fingerprints();
+    assert_eq!(first[0], first[1]);
+    // Salted with what the store and the token do not tell.
+    let token = Sensitive::new("t0");
+    assert_ne!(first[0], crate::token::Fingerprint::of(token.expose()).to_string());
+    replicas.all[0].0.handle().refresh("bank");
+    sleep(secs(1)).await;
+    let second = fingerprints();
+    assert_eq!(second[0], second[1]);
+    assert_ne!(first[0], second[0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_value_is_told_from_a_changed_one() {
+    let mut replicas = Replicas::started(600, false, 1).await;
+    let earlier = replicas.store.only().value;
+    replicas.all[0].0.handle().refresh("bank");
+    sleep(secs(1)).await;
+    replicas.store.change(|token| token.value = earlier.clone());
+    let registry = Registry::new();
+    let (store, rules) = (Arc::clone(&replicas.store) as _, rules(replicas.when));
+    let shared = with_all_keys(store, rules, NAMES, &[("k", SEAL)], &registry);
+    replicas.start_through(shared);
+    sleep(secs(1)).await;
+    let text = String::from_utf8(registry.render()).unwrap();
+    let count = |reason: &str| format!("unreadable_total{{reason=\"{reason}\"}} ");
+    assert!(!text.contains(&(count("rollback") + "0")), "{text}");
+    assert!(text.contains(&(count("tag") + "0")), "{text}");
+    assert_eq!(replicas.same_token().len(), 2);
 }
