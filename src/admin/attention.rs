@@ -741,6 +741,7 @@ mod tests {
             upstream: "api".into(),
             route: "pay".into(),
             status: 201,
+            detail: "it left".into(),
             peer: "127.0.0.1:7".into(),
             request_id: "R1".into(),
         };
@@ -753,7 +754,7 @@ mod tests {
         let parts = [
             "to 2 unsafe requests in the last hour",
             "POST api.pay",
-            "201, request_id R1; before it: R0.",
+            "201 (it left), request_id R1; before it: R0.",
         ];
         one(&[], &undelivered(2), &parts);
         assert_eq!(told(&[], &undelivered(0)).len(), 0);
@@ -791,6 +792,7 @@ mod tests {
             path: "/bank/v1/payment".into(),
             peer: "127.0.0.1:7".into(),
             request_id: "R2".into(),
+            others: vec!["GET /x".into()],
             nearest_route: Some("bank.pay (POST /bank/v1/payments)".into()),
             ..RepeatedRefusals::default()
         };
@@ -799,7 +801,7 @@ mod tests {
         let parts = [
             "3 requests got 404 no_route since",
             "POST /bank/v1/payment from 127.0.0.1:7 at",
-            "request_id R2: the nearest route is bank.pay (POST /bank/v1/payments). mend the URL",
+            "request_id R2: the nearest route is bank.pay (POST /bank/v1/payments); others: GET /x. mend the URL",
         ];
         one(&[], &report, &parts);
         let dropped = StatusReport { log_lines_dropped: 7, ..StatusReport::default() };

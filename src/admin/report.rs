@@ -327,6 +327,9 @@ pub struct UnsafeRequest {
     pub route: String,
     /// The status of the answer, which the app may not have got.
     pub status: u16,
+    /// The reason for which it must be followed up.
+    #[serde(default)]
+    pub detail: String,
     /// The address of the app, or its user on a Unix socket.
     #[serde(default)]
     pub peer: String,
@@ -355,7 +358,8 @@ impl UnsafeRequests {
 
     fn in_words(&self) -> Option<(String, String)> {
         let last = self.last.as_ref().filter(|_| self.last_hour > 0)?;
-        let UnsafeRequest { at, method, upstream, route, status, request_id, .. } = last;
+        let UnsafeRequest { at, method, upstream, route, status, detail, request_id, .. } = last;
+        let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
         let requests = match self.last_hour {
             1 => "1 unsafe request".to_owned(),
             count => format!("{count} unsafe requests"),
@@ -366,7 +370,7 @@ impl UnsafeRequests {
             ids => format!("; before it: {}", ids.join(" ")),
         };
         let last = format!(
-            "{method} {upstream}.{route} at {at}, status {status}, request_id {request_id}{before}"
+            "{method} {upstream}.{route} at {at}, status {status}{detail}, request_id {request_id}{before}"
         );
         Some((requests, last))
     }
@@ -414,6 +418,9 @@ pub struct RepeatedRefusals {
     pub method: String,
     /// The path of the last, as in `refusals`.
     pub path: String,
+    /// Methods and paths of others, the newest first.
+    #[serde(default)]
+    pub others: Vec<String>,
     /// The route that this path is like, if there is one.
     pub nearest_route: Option<String>,
     /// The address of the app that sent the last, or its user.
@@ -434,9 +441,13 @@ impl RepeatedRefusals {
             Some(route) => format!("the nearest route is {route}"),
             None => "no route is like it".to_owned(),
         };
+        let others = match self.others.join(", ") {
+            none if none.is_empty() => none,
+            others => format!("; others: {others}"),
+        };
         format!(
             "{count} requests got {status} {code} since {since}; the last: {method}{path} from {peer} at {at}, \
-             request_id {request_id}: {why}"
+             request_id {request_id}: {why}{others}"
         )
     }
 }

@@ -198,7 +198,8 @@ fn route_failures(series: FailureSeries, is_unsafe: bool) -> RouteFailures {
 /// One refusal says little: a person may have mistyped a URL.
 fn repeated_refusals(series: Vec<RefusalSeries>, plan: &Plan) -> Vec<RepeatedRefusals> {
     let repeated = series.into_iter().filter(|series| series.count > 1);
-    let one = |RefusalSeries { since, count, last, .. }: RefusalSeries| RepeatedRefusals {
+    let one = |RefusalSeries { since, count, last, others, .. }: RefusalSeries| RepeatedRefusals {
+        others: others.into(),
         code: last.code.as_str().to_owned(),
         status: last.code.status().as_u16(),
         count,
@@ -250,6 +251,7 @@ fn unsafe_request(request: UnsafeRequestRecord) -> UnsafeRequest {
         upstream: request.upstream,
         route: request.route,
         status: request.status,
+        detail: request.detail,
         peer: request.peer,
         request_id: request.request_id,
     }

@@ -30,6 +30,10 @@ use crate::telemetry::log::{BeginLog, RequestLog};
 use crate::token::Bearer;
 use crate::upstream::{Failure, Forwarded};
 
+/// The words for an answer that the app did not get, where nothing else is known.
+const UNDELIVERED: &str = "the app did not get the whole answer of the upstream: it closed or reset its connection, or \
+                           did not read on";
+
 /// The record of a request for its line in the access log. The line is written when the record is
 /// dropped: then both bodies have ended, and the outcome of the request is known.
 pub struct AccessRecord {
@@ -364,7 +368,7 @@ impl Drop for AccessRecord {
         {
             route.metrics.of_all().history().cut_by_shutdown(self.id.as_str());
         }
-        self.count_unsettled(answer.status);
+        self.count_unsettled(&answer);
         self.write(&answer);
     }
 }

@@ -14,6 +14,8 @@ use super::code::Code;
 const MINUTES: usize = 60;
 /// Refusals that are kept.
 const REFUSALS: usize = 50;
+/// Other paths that a series of refusals keeps.
+const OTHERS: usize = 4;
 /// Requests to follow up that are kept, of each kind.
 const REQUESTS: usize = 20;
 /// Refusals of the same code that are a run, and the time in which they are.
@@ -48,6 +50,8 @@ pub struct RefusalSeries {
     pub count: u64,
     /// The last.
     pub last: RefusalRecord,
+    /// Methods and paths of others, each once, the newest first; at most [`OTHERS`].
+    pub others: VecDeque<String>,
     last_at: Instant,
     /// Begin and number of those within ten seconds.
     run: (Instant, u64),
@@ -83,6 +87,8 @@ pub struct UnsafeRequestRecord {
     pub route: String,
     /// The status of the answer, whoever made it.
     pub status: u16,
+    /// The reason for which it must be followed up.
+    pub detail: String,
     /// The address of the app.
     pub peer: String,
     /// Its id, as in the log.
@@ -236,6 +242,7 @@ impl Inner {
             since: refusal.at,
             count: 0,
             last: refusal.clone(),
+            others: VecDeque::new(),
             last_at: now,
             run: (now, 0),
         };
@@ -244,6 +251,13 @@ impl Inner {
             *series = new();
         }
         series.count += 1;
+        let [before, this] =
+            [&series.last, refusal].map(|one| format!("{} {}", one.method, one.path));
+        series.others.retain(|other| *other != this && *other != before);
+        if before != this && !series.last.path.is_empty() {
+            series.others.push_front(before);
+            series.others.truncate(OTHERS);
+        }
         series.last = refusal.clone();
         series.last_at = now;
         series
@@ -310,6 +324,7 @@ mod tests {
             upstream: "bank".into(),
             route: "pay".into(),
             status: 201,
+            detail: String::new(),
             peer: String::new(),
             request_id: request_id.into(),
         };
@@ -344,6 +359,19 @@ mod tests {
             tokio::time::advance(RUN.1).await;
             assert!(!history.refused(|| refusal(Code::NoRoute, 0)));
         }
+    }
+
+    #[test]
+    fn a_series_keeps_a_few_other_paths_once() {
+        let history = RequestHistory::default();
+        let others = || history.snapshot(Instant::now()).series[0].others.clone();
+        let refused = |path: &str| {
+            history.refused(|| RefusalRecord { path: path.into(), ..refusal(Code::NoRoute, 0) });
+        };
+        ["/a", "/b", "/a", "/a"].into_iter().for_each(refused);
+        assert_eq!(others(), ["GET /b"]);
+        ["/c", "/d", "/e", "/f", "/g"].into_iter().for_each(refused);
+        assert_eq!(others(), ["GET /f", "GET /e", "GET /d", "GET /c"]);
     }
 
     fn refusal(code: Code, number: usize) -> RefusalRecord {

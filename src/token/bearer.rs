@@ -148,6 +148,11 @@ impl Bearer {
         self.dpop.as_deref()
     }
 
+    /// The scopes that the server said to have granted, if it named them.
+    pub fn granted(&self) -> Option<&ScopeSet> {
+        self.granted.as_ref()
+    }
+
     /// The scopes of a set that the token does not grant.
     pub fn lacks<'a>(&self, wanted: &'a ScopeSet) -> Vec<&'a Scope> {
         self.granted.as_ref().map_or_else(Vec::new, |granted| wanted.missing_from(granted))

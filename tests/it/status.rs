@@ -118,12 +118,13 @@ async fn a_spent_budget_and_a_rate_limit_are_told_with_their_end() {
 #[tokio::test]
 async fn what_an_upstream_says_of_scopes_and_quotas_is_told_with_the_route() {
     let bank = raw_server().await;
-    let proxy: Fronted = in_front_of(&format!("http://{}", bank.addr), Extra::default()).await;
+    let extra = Extra { route: "scopes = [\"read:users\"]", ..Extra::default() };
+    let proxy: Fronted = in_front_of(&format!("http://{}", bank.addr), extra).await;
     let mut app = client(proxy.addr).await;
     app.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let mut serving = bank.accept().await;
     serving.read_head().await;
-    let challenge = "Bearer error=\"insufficient_scope\", scope=\"payments write\"";
+    let challenge = "Bearer error=\"insufficient_scope\", scope=\"read:users write\"";
     let answer =
         format!("HTTP/1.1 403 No\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n");
     serving.send(answer).await;
@@ -136,14 +137,17 @@ async fn what_an_upstream_says_of_scopes_and_quotas_is_told_with_the_route() {
     let status = state(&proxy, |status| status["upstreams"][0]["rate_limited"] == 1).await;
     let upstream = &status["upstreams"][0];
     let lacking = &upstream["last_insufficient_scope"];
-    assert_eq!((&lacking["route"], &lacking["scope"]), (&"all".into(), &"payments write".into()));
+    assert_eq!((&lacking["route"], &lacking["scope"]), (&"all".into(), &"read:users write".into()));
     assert_eq!(upstream["last_rate_limit"]["quota"], "x-ratelimit-remaining: 0");
     let points = attention(&status);
     assert_eq!(points.len(), 2, "{points:?}");
     assert!(points[0].contains("Upstream a is rate limited until 2"), "{points:?}");
-    assert!(points[1].contains("the token of route all lacks payments write."), "{points:?}");
+    // Only what the route does not ask for yet.
+    let lacks =
+        "the token of route all lacks write (of read:users write, which it asks for). add write to";
+    assert!(points[1].contains(lacks), "{points:?}");
     let told = told(&proxy).await;
-    assert!(told.contains(", insufficient_scope on all: payments write"), "{told}");
+    assert!(told.contains(", insufficient_scope on all: read:users write"), "{told}");
     assert!(told.contains(" (x-ratelimit-remaining: 0)"), "{told}");
     app.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     serving.read_head().await;
@@ -275,7 +279,12 @@ async fn a_payment_whose_app_has_left_is_told_with_its_route_and_id() {
     assert_eq!(status["routes"][0]["undelivered"], 1);
     let points = attention(&status);
     assert_eq!(points.len(), 1, "{points:?}");
-    for part in ["to 1 unsafe request in the last hour", "POST a.all at 2", "request_id pay-7."] {
+    for part in [
+        "to 1 unsafe request in the last hour",
+        "POST a.all at 2",
+        "it closed or reset",
+        "request_id pay-7.",
+    ] {
         assert!(points[0].contains(part), "{part}: {points:?}");
     }
     assert!(told(&proxy).await.contains("  ! Apps did not get"), "the verb says it too");

@@ -175,19 +175,22 @@ fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
         let found = format!("lazy: the instance at {address} asks for it at its first use{with}");
         return CheckResult::ok("token", found).hint("--fresh asks for a new one");
     }
-    if let Some(time) = token["call_under_way_s"].as_f64() {
+    // A call that begins just now outweighs no failure.
+    let is_first = token["attempted"] != true;
+    let told = |time: &f64| is_first || *time > SLOW_CALL.as_secs_f64();
+    if let Some(time) = token["call_under_way_s"].as_f64().filter(told) {
         let found = format!(
             "the instance at {address} holds no usable one; a token call has been under way for {time:.0} s{with}"
         );
         return CheckResult::failed("token", found).hint(CALL_UNDER_WAY);
     }
-    if let Some(time) = token["call_waits_s"].as_f64() {
+    if let Some(time) = token["call_waits_s"].as_f64().filter(told) {
         let found = format!(
             "the instance at {address} holds no usable one; its call waits for the answer to another one of the credential, for {time:.0} s{with}"
         );
         return CheckResult::failed("token", found).hint(CALL_UNDER_WAY);
     }
-    if token["attempted"] != true {
+    if is_first {
         let found = format!(
             "the instance at {address} has no token yet: its first call has not begun{with}"
         );

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::cli::output::{span, with_ages};
+use crate::token::SLOW_CALL;
 
 /// The page `/status` for a person: what needs attention, then tables of tokens, upstreams, secrets and
 /// requests in flight, the oldest first.
@@ -173,7 +174,10 @@ fn token_row(token: &Value) -> Vec<String> {
         Some(true) => "usable".to_owned(),
         _ => "NOT USABLE".to_owned(),
     };
-    let seconds = |name: &str| token[name].as_f64().map(|time| format!("{time:.0} s"));
+    let seconds = |name: &str| {
+        let time = token[name].as_f64().filter(|time| *time > SLOW_CALL.as_secs_f64())?;
+        Some(format!("{time:.0} s"))
+    };
     let (under_way, waits) = (seconds("call_under_way_s"), seconds("call_waits_s"));
     if let Some(time) = &under_way {
         state += &format!(", a call has been under way for {time}");

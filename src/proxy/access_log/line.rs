@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{AccessRecord, AnswerRecord};
+use super::{AccessRecord, AnswerRecord, UNDELIVERED};
 use crate::body::Delivery;
 use crate::proxy::rejection::Code;
 use crate::proxy::request::retry::is_safe;
@@ -63,10 +63,7 @@ impl AccessRecord {
         let unsettled =
             unsafe_method && (self.forwarded == Forwarded::Unknown || self.is_undelivered());
         let undelivered = self.is_undelivered();
-        let detail = detail.as_deref().or_else(|| {
-            undelivered.then_some("the app did not get the whole answer of the upstream: it closed or reset its connection, or did \
-             not read on")
-        });
+        let detail = detail.as_deref().or_else(|| undelivered.then_some(UNDELIVERED));
         // A macro, since a `tracing` event has its level and its fields at compile time.
         macro_rules! line {
             ($level:ident) => {

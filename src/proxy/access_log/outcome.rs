@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use super::{AccessRecord, AnswerRecord};
+use super::{AccessRecord, AnswerRecord, UNDELIVERED};
 use crate::body::Body;
 use crate::oauth::{Scope, ScopeSet};
 use crate::proxy::headers::challenge::{Challenge, RenewOn, challenged_scope, classify_challenge};
@@ -130,8 +130,14 @@ impl AccessRecord {
     /// Those of some scopes that the token of the request does not have, separated by spaces.
     fn lacking(&self, scopes: &[u8]) -> String {
         let scopes = str::from_utf8(scopes).ok().and_then(|scopes| ScopeSet::parse(scopes).ok());
-        let Some((scopes, bearer)) = scopes.zip(self.bearer.as_ref()) else { return String::new() };
-        let lacking: Vec<_> = bearer.lacks(&scopes).into_iter().map(Scope::as_str).collect();
+        let Some(((scopes, bearer), (_, route))) =
+            scopes.zip(self.bearer.as_ref()).zip(self.route.as_ref())
+        else {
+            return String::new();
+        };
+        // RFC 6749 section 5.1: a server that does not name the granted scopes has granted the requested ones.
+        let granted = bearer.granted().unwrap_or(&route.scopes);
+        let lacking: Vec<_> = scopes.missing_from(granted).into_iter().map(Scope::as_str).collect();
         lacking.join(" ")
     }
 
@@ -197,7 +203,7 @@ impl AccessRecord {
     /// Counts a request with an unsafe method that somebody must follow up: the upstream answered, and the app
     /// did not get the whole answer, so that it may not know of a payment; or it is not known whether the
     /// upstream acted.
-    pub(super) fn count_unsettled(&self, status: StatusCode) {
+    pub(super) fn count_unsettled(&self, answer: &AnswerRecord) {
         let Some((upstream, route)) = &self.route else { return };
         let is_unknown = self.forwarded == Forwarded::Unknown;
         if is_safe(&self.method) || !(is_unknown || self.is_undelivered()) {
@@ -209,7 +215,8 @@ impl AccessRecord {
             method: self.method.clone(),
             upstream: upstream.connection.name.to_string(),
             route: route.name.to_string(),
-            status: status.as_u16(),
+            status: answer.status.as_u16(),
+            detail: answer.detail.as_deref().unwrap_or(UNDELIVERED).to_owned(),
             peer: self.peer.to_string(),
             request_id: self.id.as_str().to_owned(),
         };

@@ -128,6 +128,8 @@ pub struct RoutePlan {
     pub dpop: Option<DpopPlan>,
     /// Longest time that a request waits for a token.
     pub token_wait: Duration,
+    /// The scopes that its token is requested with.
+    pub scopes: ScopeSet,
     /// Scopes without which a token is not used; `None` if the credential does not ask for that.
     pub required_scopes: Option<ScopeSet>,
     /// Rewrites the target of a request for the upstream.
@@ -255,6 +257,7 @@ impl Plan {
                         .dpop_nonce_retries(&upstream.connection.name, &route.name),
                 }),
                 token_wait: policy.map_or(Duration::ZERO, |policy| policy.wait),
+                scopes: route.scopes.clone(),
                 required_scopes: policy
                     .filter(|policy| policy.missing_scopes == MissingScopes::Refuse)
                     .map(|_| route.scopes.clone()),
