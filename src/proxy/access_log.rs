@@ -275,10 +275,13 @@ impl AccessRecord {
 
     /// Notes whether the connection could send more of the request's body than the app has sent.
     pub fn awaits_body(&mut self, awaits: bool) {
-        if !awaits {
-            self.body_wait_ended(Instant::now());
-        } else if self.answer.is_none() {
-            self.awaits_body_since.get_or_insert_with(Instant::now);
+        // The clock is read only where a wait begins or ends: most frames of a body are there at once.
+        match self.awaits_body_since {
+            Some(_) if !awaits => self.body_wait_ended(Instant::now()),
+            None if awaits && self.answer.is_none() => {
+                self.awaits_body_since = Some(Instant::now());
+            }
+            _ => {}
         }
     }
 
