@@ -1,6 +1,7 @@
 //! `Api`: the requests for one Secret, and their failures in words of this program. Of the server's own text they
 //! hold its status and the reason of its `Status` object only.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -35,6 +36,8 @@ pub(super) struct Api {
     place: OnceCell<SecretPlace>,
     /// A connection that waits for the next operation.
     idle: Mutex<Option<ApiConnection>>,
+    /// Answers to all requests but watches.
+    answers: AtomicU64,
 }
 
 /// The place of the Secret.
@@ -67,7 +70,7 @@ struct Status {
 
 impl Api {
     pub(super) fn new(options: Arc<KubernetesOptions>) -> Self {
-        Self { options, place: OnceCell::new(), idle: Mutex::default() }
+        Self { options, place: OnceCell::new(), idle: Mutex::default(), answers: AtomicU64::new(0) }
     }
 
     /// The place of the Secret, from the options and the files and variables of the pod.
@@ -92,6 +95,11 @@ impl Api {
         let connected = connected.map_err(|error| self.lost(&error))?;
         let opened = ApiConnection::over(connected.stream, connector.origin()).await;
         opened.map_err(|error| self.lost(&error))
+    }
+
+    /// The number of answers so far, which grows while the server is there.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// A link for one operation.
@@ -123,6 +131,7 @@ impl Api {
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, StoreError> {
         let answer = exchange(self.connection(link).await?, request).await;
+        self.answers.fetch_add(u64::from(answer.is_ok()), Ordering::Relaxed);
         answer.map_err(|error| {
             link.connection = None;
             self.lost(&error)

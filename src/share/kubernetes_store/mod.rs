@@ -88,13 +88,14 @@ impl KubernetesStore {
         }
     }
 
-    /// Runs an operation within the time-out. One that the server does not answer tells the watching task.
+    /// Runs an operation within the time-out. One that finds the server away tells the watching task.
     async fn bounded<T>(
         &self,
         operation: &str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let limit = self.api.options.operation_timeout;
+        let answers = self.api.answers();
         let worked = timeout(limit, async {
             self.ready().await?;
             work.await
@@ -102,10 +103,18 @@ impl KubernetesStore {
         let error = match worked.await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => error,
+            // It is there, and slow, or the Secret is changed too often.
+            Err(_) if self.api.answers() != answers => {
+                let (server, secret) = (self.api.server(), &self.api.options.secret);
+                return Err(StoreError::Unreachable(format!(
+                    "{server} did not carry out {operation} within {limit:?}, though it answers; is secrets/{secret} \
+                     changed by many at once?"
+                )));
+            }
             Err(_) => {
                 let server = self.api.server();
                 StoreError::Unreachable(format!(
-                    "{server} did not carry out {operation} within {limit:?}"
+                    "{server} did not answer {operation} within {limit:?}"
                 ))
             }
         };
@@ -131,6 +140,7 @@ impl KubernetesStore {
             let (found, now) = self.api.get(&mut link).await?;
             let Some(secret) = found else {
                 self.api.create(&mut link).await?;
+                pause = again(pause).await;
                 continue;
             };
             let before =
@@ -146,9 +156,7 @@ impl KubernetesStore {
                 self.api.keep(link);
                 return Ok(reply);
             }
-            // Jitter, so that those who met once do not meet again.
-            sleep(pause.mul_f64(fastrand::f64())).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = again(pause).await;
         }
     }
 
@@ -176,6 +184,7 @@ impl KubernetesStore {
                 if self.api.patch(&mut link, SecretObject::removal(&secret, name)).await? {
                     return Ok(());
                 }
+                again(FIRST_PAUSE).await;
             }
         })
         .await
@@ -194,6 +203,13 @@ impl KubernetesStore {
         self.metrics.ended(operation, outcome, started.elapsed());
         result
     }
+}
+
+/// Waits before the next attempt, and returns the longest wait before the one after it. Jitter, so that those who met
+/// once do not meet again.
+async fn again(pause: Duration) -> Duration {
+    sleep(pause.mul_f64(fastrand::f64())).await;
+    (pause * 2).min(LONGEST_PAUSE)
 }
 
 impl TokenStore for KubernetesStore {

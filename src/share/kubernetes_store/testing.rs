@@ -58,7 +58,7 @@ struct State {
     rights: BTreeSet<&'static str>,
     secrets: BTreeMap<String, Stored>,
     revision: u64,
-    /// What happened: the revision, the name and the event.
+    /// All changes: the revision, the name and the event.
     history: Vec<(u64, String, Value)>,
     /// Versions before this one are forgotten.
     compacted: u64,

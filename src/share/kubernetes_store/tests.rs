@@ -18,6 +18,7 @@ use super::probe::probe;
 use super::record::SecretObject;
 use super::testing::ApiServer;
 use super::{KubernetesOptions, KubernetesStore};
+use crate::net::testing::{Authority, ServerSetup};
 use crate::net::tls::TlsSettings;
 use crate::secret::Reference;
 use crate::share::metrics::ShareMetrics;
@@ -194,7 +195,9 @@ async fn conflicts_are_tried_again_within_the_timeout() {
     let begun = Instant::now();
     let message = unreachable(hasty.acquire(&name, ask("r1")).await);
     assert!(message.contains("did not carry out acquire within 300ms"), "{message}");
+    assert!(message.contains("is secrets/tokens changed by many at once?"), "{message}");
     assert!(begun.elapsed() < PATIENCE / 2);
+    assert!(*hasty.reached().borrow(), "a server that answers is not away");
     // Tokens of different credentials meet in one Secret.
     cluster.server.disturb(0);
     let shared = Arc::new(calm);
@@ -252,7 +255,7 @@ async fn a_server_that_hangs_delays_an_operation_by_its_timeout_and_no_other() {
     cluster.server.set_hangs(true);
     let begun = Instant::now();
     let message = unreachable(store.acquire(&name, ask("r1")).await);
-    assert!(message.contains("acquire within 500ms"), "{message}");
+    assert!(message.contains("did not answer acquire within 500ms"), "{message}");
     assert!(begun.elapsed() >= operation_timeout && begun.elapsed() < Duration::from_secs(5));
     until(&store, false).await;
     let begun = Instant::now();
@@ -464,6 +467,49 @@ async fn tap(
             return;
         }
     }
+}
+
+/// A listener that takes TLS off before the server.
+async fn terminated(ca: &Authority, server: std::net::SocketAddr) -> String {
+    let tls = ca.server(ServerSetup::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(mut client) = tls.accept(client).await else { continue };
+            let mut server = TcpStream::connect(server).await.unwrap();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn tls_trusts_the_ca_file_of_the_pod_alone() {
+    let (cluster, ca, other) =
+        (Cluster::start().await, Authority::new(), Authority::named("other"));
+    let server = Some(crate::net::testing::origin(&terminated(&ca, cluster.server.address).await));
+    let files = |ca: &Authority| {
+        let pod = KubernetesOptions::default().tls;
+        TlsSettings { extra_ca_files: vec![ca.file("ca.pem")], ..pod }
+    };
+    let options = KubernetesOptions { server, tls: files(&ca), ..cluster.options() };
+    let name = TokenName::random();
+    assert_eq!(store(options.clone()).acquire(&name, ask("r1")).await, Ok(AcquireReply::Lead(1)));
+    let steps = probe(&options).await;
+    assert!(
+        steps.iter().any(|step| step.name == "tls" && step.verdict == ProbeVerdict::Ok),
+        "{steps:?}"
+    );
+    let foreign = KubernetesOptions { tls: files(&other), ..options.clone() };
+    let message = unreachable(store(foreign).acquire(&name, ask("r2")).await);
+    assert!(message.contains("TLS with 127.0.0.1"), "{message}");
+    let absent = TlsSettings { extra_ca_files: vec![PathBuf::from("/absent.crt")], ..files(&ca) };
+    let without = KubernetesOptions { tls: absent, ..options };
+    let message = refused(store(without).acquire(&name, ask("r2")).await);
+    assert!(message.contains("/absent.crt"), "{message}");
 }
 
 #[tokio::test]

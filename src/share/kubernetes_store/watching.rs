@@ -49,12 +49,12 @@ pub(super) struct Watching {
     pub(super) reached: watch::Sender<bool>,
     /// The errors of operations that found the server away.
     pub(super) broken: mpsc::Receiver<StoreError>,
-    /// What the last state of each token said; `None` before the first reading.
+    /// The last state of each token; `None` before the first reading.
     seen: Option<HashMap<String, Seen>>,
     log: Throttle,
 }
 
-/// What was announced of a token.
+/// The state of a token, as far as it has been announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Seen {
     generation: u64,
