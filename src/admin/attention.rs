@@ -72,7 +72,18 @@ pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> 
     points.open_files(report);
     points.unusable(tokens, now);
     tokens.iter().for_each(|token| points.token(token, now));
+    // Where an upstream has never accepted a token, that is the likelier cause, and is told first.
+    let never = |upstream: &UpstreamReport| {
+        upstream.unauthorized_in_a_row > 0 && upstream.last_accepted.is_none()
+    };
+    let contended_last = report.upstreams.iter().any(never);
+    if !contended_last {
+        points.contended(tokens, "");
+    }
     report.upstreams.iter().for_each(|upstream| points.upstream(upstream, now));
+    if contended_last {
+        points.contended(tokens, "mend first what is said of the upstream; if it stays: ");
+    }
     report.routes.iter().for_each(|route| points.route(route, now));
     points.unsettled(report);
     for refusals in &report.repeated_refusals {
@@ -271,11 +282,6 @@ impl Points {
             let what = format!("The token of {name} is not shared with other replicas: {trouble}.");
             self.add(what, "run `bearer-proxy check --live`: it tests the store of shared tokens");
         }
-        if token.contended {
-            let what =
-                format!("{name} is contended: upstreams refuse tokens that are still valid.");
-            self.add(what, contended_hint(token));
-        }
         if !token.missing_scopes.is_empty() {
             let missing = token.missing_scopes.join(" ");
             self.add(format!("The token server did not grant {name}: {missing}."), NOT_GRANTED);
@@ -309,6 +315,15 @@ impl Points {
             let hint = token_hint(first);
             let otherwise = if is_slow(first) { CALL_UNDER_WAY } else { CHECK_LIVE };
             self.add(what, hint.unwrap_or_else(|| otherwise.to_owned()));
+        }
+    }
+
+    fn contended(&mut self, tokens: &[TokenStatus], first: &str) {
+        for token in tokens.iter().filter(|token| token.contended) {
+            let name = &token.credential;
+            let what =
+                format!("{name} is contended: upstreams refuse tokens that are still valid.");
+            self.add(what, format!("{first}{}", contended_hint(token)));
         }
     }
 

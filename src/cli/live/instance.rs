@@ -141,7 +141,8 @@ pub(super) fn token(steps: &mut Vec<CheckResult>, token: &Value, with: &str, add
     if token["contended"] == true {
         let found =
             format!("contended: an upstream has refused three tokens within one life{with}");
-        let hint = "does another instance use the same client id? give each one of its own";
+        let hint = "if an upstream answers nothing but 401, mend that first; else: does another instance use the same \
+                    client id? give each one of its own";
         steps.push(CheckResult::failed("contended", found).hint(hint));
     }
     if token["budget_left"] == 0 {
@@ -161,7 +162,8 @@ pub(super) fn token(steps: &mut Vec<CheckResult>, token: &Value, with: &str, add
 
 /// Tells whether a request could use the token.
 fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
-    let until = text(token, "expires").unwrap_or("an unknown time");
+    let until = text(token, "usable_until").or(text(token, "expires"));
+    let until = until.unwrap_or("an unknown time");
     if token["usable"] == true {
         return CheckResult::ok(
             "token",

@@ -152,7 +152,9 @@ fn refusals_line(refusals: &[Value], now: Timestamp) -> String {
     let counts: Vec<String> = codes.iter().map(|(code, count)| format!("{count} {code}")).collect();
     match counts.is_empty() {
         true => String::new(),
-        false => format!("\n  refused in the last hour: {}\n", counts.join(", ")),
+        false => {
+            format!("\n  answered by bearer-proxy itself in the last hour: {}\n", counts.join(", "))
+        }
     }
 }
 
@@ -268,7 +270,10 @@ mod tests {
         ];
         let now = "2026-01-02T00:00:00Z".parse().unwrap();
         let line = refusals_line(&refusals, now);
-        assert_eq!(line, "\n  refused in the last hour: 2 overloaded, 1 no_route\n");
+        assert_eq!(
+            line,
+            "\n  answered by bearer-proxy itself in the last hour: 2 overloaded, 1 no_route\n"
+        );
         assert_eq!(refusals_line(&refusals[3..], now), "");
     }
 
