@@ -1,10 +1,14 @@
 //! The tokens of a running instance of the same configuration: it is asked before a token server is,
 //! whose calls may be counted, or end the token that is in use.
 
+use std::io;
+
 use serde_json::Value;
 
 use super::operate::{self, Page};
+use crate::admin::settings::AdminSettings;
 use crate::config::Config;
+use crate::listen::settings::Listen;
 use crate::oauth::ScopeSet;
 use crate::token::Credential;
 
@@ -15,13 +19,47 @@ pub(super) struct RunningInstance {
     pub(super) status: Value,
 }
 
+/// The reason why no running instance was asked.
+pub(super) struct NotAsked {
+    /// The address that was tried; empty if the configuration names none.
+    pub(super) address: String,
+    /// The reason, in words.
+    pub(super) why: String,
+    /// True if something listens there: an instance may run, and its tokens may be live.
+    pub(super) may_run: bool,
+}
+
 impl RunningInstance {
-    /// The instance that answers at the configuration's admin address, where there is one.
-    pub(super) fn of(config: &Config) -> Option<Self> {
-        let address = operate::address_of(&config.admin, Page::Control)?;
-        let (code, body) = operate::ask(&address, "/status").ok()?;
-        let status = serde_json::from_str(&body).ok().filter(|_| code == 200)?;
-        Some(Self { address, status })
+    /// The instance that answers at the configuration's admin address.
+    pub(super) fn of(config: &Config) -> Result<Self, NotAsked> {
+        let not_asked = |address: &str, why: String, may_run| NotAsked {
+            address: address.to_owned(),
+            why,
+            may_run,
+        };
+        let Some(address) = control_address(&config.admin) else {
+            let why = "the configuration has no control listener with a known address";
+            return Err(not_asked("", why.into(), false));
+        };
+        let (code, body) = match operate::ask(&address, "/status") {
+            Ok(answer) => answer,
+            Err(error) if is_nobody(&error) => {
+                return Err(not_asked(&address, format!("nothing listens at {address}"), false));
+            }
+            Err(error) => {
+                let why = format!("what listens at {address} does not answer: {error:#}");
+                return Err(not_asked(&address, why, true));
+            }
+        };
+        match serde_json::from_str(&body) {
+            Ok(status) if code == 200 => Ok(Self { address, status }),
+            _ => {
+                let why = format!(
+                    "what listens at {address} answers /status with {code}, and not as bearer-proxy does"
+                );
+                Err(not_asked(&address, why, true))
+            }
+        }
     }
 
     /// Its usable token of a credential with exactly these scopes.
@@ -56,4 +94,27 @@ impl RunningInstance {
         let upstreams = self.status["upstreams"].as_array()?;
         upstreams.iter().find(|upstream| upstream["name"] == *name && upstream["url"] == *origin)
     }
+}
+
+/// The address of the control pages. systemd alone knows that of a socket which it passes, and an address
+/// beyond this machine shows no control pages.
+fn control_address(admin: &AdminSettings) -> Option<String> {
+    let mut control = admin.listeners().filter(|(_, is_control)| *is_control);
+    let is_known = |listen: &Listen| listen.is_loopback() && !matches!(listen, Listen::Systemd(_));
+    control
+        .any(|(listen, _)| is_known(listen))
+        .then(|| operate::address_of(admin, Page::Control))?
+}
+
+/// True if the error means that no program listens there, on this machine or at this path.
+fn is_nobody(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(
+        kind,
+        Some(
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::NotFound
+                | io::ErrorKind::AddrNotAvailable
+        )
+    )
 }

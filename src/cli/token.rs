@@ -26,7 +26,18 @@ pub fn token(path: Option<&Path>, flags: &Token) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let running = if flags.fresh || flags.reveal { None } else { RunningInstance::of(&config) };
+    let asked = (!flags.fresh && !flags.reveal).then(|| RunningInstance::of(&config));
+    let running = match asked.transpose() {
+        Ok(running) => running,
+        Err(silent) if silent.may_run => {
+            errln!(
+                "error: {}\n  a new token could end the one that an instance holds; --fresh asks for one all the same",
+                silent.why
+            );
+            return Ok(Exit::Failed);
+        }
+        Err(_) => None,
+    };
     let held = running.as_ref().and_then(|running| {
         Some(held(
             &credential,

@@ -350,6 +350,54 @@ async fn keys_of_clients_and_certificates_of_listeners_are_read_too() {
     check_failure(&bank, &config, "listener", "certificate", &words).await;
 }
 
+/// An instance that hangs may hold a live token, which a call could end.
+#[tokio::test]
+async fn an_admin_address_that_gives_no_status_is_a_failure_and_costs_no_call() {
+    let bank = Secured::start().await;
+    let at = |address: SocketAddr| {
+        let admin = format!("[admin]\nlisten = \"{address}\"");
+        let config = bank.config(&Special::default());
+        config.replace("[admin]\nlisten = \"127.0.0.1:0\"", &admin)
+    };
+    let calls = || bank.bank.auth.ledger().calls().len();
+    let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = raw_server().await;
+    let other = server.addr;
+    tokio::spawn(async move {
+        loop {
+            let mut caller = server.accept().await;
+            caller.read_head().await;
+            caller.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    });
+    for (address, words) in [
+        (hanging.local_addr().unwrap(), "does not answer: no answer in time"),
+        (other, "answers /status with 404, and not as bearer-proxy does"),
+    ] {
+        let ended = live(&bank, &at(address), &[]).await;
+        assert_eq!((ended.code, calls()), (3, 0), "{}", ended.stdout);
+        let instance =
+            format!("instance {address}\n  × running  what listens at {address} {words}");
+        assert!(ended.stdout.contains(&instance), "{}", ended.stdout);
+        assert!(ended.stdout.contains("‼ token"), "{}", ended.stdout);
+        let ended = verb(&bank.ca.file(""), &["token", "--route", "qbank.balances"]).await;
+        assert_eq!((ended.code, calls()), (1, 0), "{}", ended.stdout);
+        assert!(
+            ended.stderr.contains(words) && ended.stderr.contains("--fresh"),
+            "{}",
+            ended.stderr
+        );
+    }
+    let ended = live(&bank, &at(hanging.local_addr().unwrap()), &["--fresh"]).await;
+    assert_eq!((ended.code, calls()), (0, 1), "{}", ended.stdout);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ended = live(&bank, &at(nobody), &[]).await;
+    assert_eq!((ended.code, calls()), (0, 2), "{}", ended.stdout);
+    let note = format!("note: no running instance was asked: nothing listens at {nobody}\n");
+    assert!(ended.stderr.contains(&note), "{}", ended.stderr);
+    assert!(ended.stdout.ends_with("everything answers\n"), "{}", ended.stdout);
+}
+
 /// A proxy before the bank whose admin address is in its configuration, with further routes.
 async fn instance(bank: &Secured, routes: &str) -> (Proxy, String) {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -14,7 +14,7 @@ use crate::admin::attention::{
 use crate::admin::report::{
     REFUSALS_IN_A_ROW, RepeatedRefusals, RouteFailures, ScopeReport, UnsafeRequests,
 };
-use crate::cli::running_instance::RunningInstance;
+use crate::cli::running_instance::{NotAsked, RunningInstance};
 use crate::proxy::code::Code;
 use crate::token::SLOW_CALL;
 
@@ -63,6 +63,15 @@ pub(super) fn group(running: &RunningInstance, checked: &Path) -> CheckGroup {
         step.hint(refusal_hint(&refusals.code))
     }));
     CheckGroup { kind: "instance", name: running.address.clone(), url: None, steps }
+}
+
+/// The failed step for an address where something listens, and no instance answers.
+pub(super) fn silent(not_asked: &NotAsked) -> CheckGroup {
+    let step = CheckResult::failed("running", not_asked.why.clone()).hint(
+        "an instance that hangs or is stopped, or another program: see who listens there; --fresh checks \
+         without it",
+    );
+    CheckGroup { kind: "instance", name: not_asked.address.clone(), url: None, steps: vec![step] }
 }
 
 /// True if both files exist, and are not one. A relative path of the instance says nothing here.

@@ -38,7 +38,12 @@ use result::{CheckGroup, CheckResult};
 
 /// Checks everything; the outcome is printed, part by part.
 pub fn check(config: &Config, notes: &Report, flags: &Check) -> anyhow::Result<Exit> {
-    let running = if flags.fresh { None } else { RunningInstance::of(config) };
+    let asked = (!flags.fresh).then(|| RunningInstance::of(config));
+    let (running, not_asked) = match asked {
+        Some(Ok(running)) => (Some(running), None),
+        Some(Err(not_asked)) => (None, Some(not_asked)),
+        None => (None, None),
+    };
     if flags.fresh {
         errln!(
             "note: --fresh asks for new tokens, which may cost quota, or end those of a running \
@@ -57,12 +62,19 @@ pub fn check(config: &Config, notes: &Report, flags: &Check) -> anyhow::Result<E
     if let Some(running) = &running {
         told(instance::group(running, &config.path))?;
     }
+    match &not_asked {
+        Some(silent) if silent.may_run => told(instance::silent(silent))?,
+        Some(absent) => errln!("note: no running instance was asked: {}", absent.why),
+        None => {}
+    }
+    let may_end_a_live_one = not_asked.is_some_and(|not_asked| not_asked.may_run);
     for credential in &config.credentials {
         told(runtime.block_on(check_credential(
             config,
             credential,
             running.as_ref(),
             flags.fresh,
+            may_end_a_live_one,
         )))?;
     }
     #[cfg(feature = "share")]
@@ -112,6 +124,7 @@ async fn check_credential(
     credential: &Arc<Credential>,
     running: Option<&RunningInstance>,
     fresh: bool,
+    may_end_a_live_one: bool,
 ) -> CheckGroup {
     let mut steps = Vec::new();
     match &credential.source {
@@ -162,6 +175,15 @@ async fn check_credential(
         steps.push(CheckResult::ok("token", found).hint("--fresh asks for a new one all the same"));
     }
     let may_call = may_call && (fresh || !shared);
+    if may_call && may_end_a_live_one && !matches!(credential.source, TokenSource::Static(_)) {
+        let found = "not asked for: the instance does not say whether it holds one, which a new one may end";
+        steps.push(
+            CheckResult::ok("token", found)
+                .warning()
+                .hint("--fresh asks for a new one all the same"),
+        );
+    }
+    let may_call = may_call && !may_end_a_live_one;
     let sets = scope_sets(config, credential);
     tokens::tokens(&mut steps, credential, &sets, running, may_call).await;
     let url = Some(credential.source.to_string());
