@@ -41,7 +41,8 @@
 //! A folder imports only folders further right in this list, never its neighbours
 //! (`tests/tidy.rs` checks it):
 //! cli → app → config → {proxy, admin} → {token, upstream, server} → {share} → {listen, secret} → {net} →
-//! {x509, route, oauth, telemetry, diagnostics} → {body, cleartext, clock, sensitive, task}. `sandbox` uses none of them.
+//! {x509, route, oauth, telemetry, diagnostics} → {body, cleartext, clock, sensitive, shortage, task}. `sandbox`
+//! uses none of them.
 //!
 //! # Invariants
 //!
@@ -89,6 +90,7 @@ pub mod body;
 pub mod cleartext;
 pub mod clock;
 pub mod sensitive;
+pub mod shortage;
 pub mod task;
 
 pub mod diagnostics;

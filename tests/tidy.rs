@@ -22,7 +22,7 @@ const RANKS: [&[&str]; 10] = [
     &["listen", "secret"],
     &["net"],
     &["x509", "route", "oauth", "telemetry", "diagnostics"],
-    &["body", "cleartext", "clock", "sensitive", "task"],
+    &["body", "cleartext", "clock", "sensitive", "shortage", "task"],
 ];
 
 /// One source file.

@@ -9,6 +9,7 @@ use super::model::Config;
 use super::vocabulary::VOCABULARY;
 use crate::admin::settings::AdminSettings;
 use crate::diagnostics::{Context, Diagnostic, MaskedSource, Report, Visibility};
+use crate::shortage::io_words;
 
 /// Larger files are no configuration; reading one whole would only waste memory.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -178,5 +179,5 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     if size > MAX_FILE_BYTES {
         return Err("it is larger than 4 MiB".into());
     }
-    std::fs::read(path).map_err(|error| error.to_string())
+    std::fs::read(path).map_err(|error| io_words(&error).into_owned())
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::settings::Listen;
 use crate::net::unix::StdUnixListener;
+use crate::shortage::{io_words, lacks_descriptor};
 
 /// One address that a listener is bound to, or could not be bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +84,8 @@ impl BindError {
             io::ErrorKind::NotFound => "no such folder".to_owned(),
             io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
             io::ErrorKind::AddrNotAvailable => "no such address here".to_owned(),
+            // The address is not at fault, so that no advice on it follows.
+            _ if lacks_descriptor(&self.cause) => return io_words(&self.cause).into_owned(),
             _ => self.cause.to_string(),
         };
         let advice = match &self.at {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::net::poll::lacks_descriptor;
+use crate::shortage::lacks_descriptor;
 
 /// Descriptors that are held back.
 pub const RESERVED: usize = 4;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::Origin;
 use super::connect::ConnectReport;
 use super::egress::{TunnelError, TunnelProxy};
-use super::poll::{lacks_descriptor, lacks_resource};
 use super::resolve::DnsError;
+use crate::shortage::{OPEN_FILES_REMEDY, lacks_descriptor, lacks_resource};
 use crate::x509::certificate::Certificate;
 use crate::x509::diagnosis;
 
@@ -126,7 +126,10 @@ impl ConnectError {
             // The system's resolver says anything then, such as that a device is busy.
             false => {
                 let message = format!("the name {host} cannot be resolved: too many open files");
-                Self { local: true, ..Self::new(ConnectPhase::Dns, message, Some(FILES_HINT)) }
+                Self {
+                    local: true,
+                    ..Self::new(ConnectPhase::Dns, message, Some(OPEN_FILES_REMEDY))
+                }
             }
         }
     }
@@ -235,11 +238,13 @@ impl ConnectError {
 
 const DNS_HINT: &str = "check the host name, and the DNS of this machine or pod";
 
-const FILES_HINT: &str = "raise the limit of open files (LimitNOFILE, ulimit -n)";
-
 /// The remedy for an error that `lacks_resource` accepts.
 fn local_hint(error: &io::Error) -> &'static str {
-    if lacks_descriptor(error) { FILES_HINT } else { "this machine has no memory left for it" }
+    if lacks_descriptor(error) {
+        OPEN_FILES_REMEDY
+    } else {
+        "this machine has no memory left for it"
+    }
 }
 
 /// True if the process may open another file.

@@ -19,6 +19,7 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::Verifier;
 use zeroize::Zeroizing;
 
+use crate::shortage::io_words;
 use crate::x509::TlsSetupError;
 use crate::x509::certificate::Certificate;
 use crate::x509::encrypted;
@@ -121,7 +122,8 @@ impl ClientCertificate {
             Self::Pkcs12 { file, password_file } => {
                 let read = |file: &Path| {
                     std::fs::read(file).map(Zeroizing::new).map_err(|error| {
-                        TlsSetupError::new(format!("{}: cannot be read: {error}", file.display()))
+                        let why = io_words(&error);
+                        TlsSetupError::new(format!("{}: cannot be read: {why}", file.display()))
                     })
                 };
                 let password = password_file.as_deref().map(read).transpose()?.unwrap_or_default();

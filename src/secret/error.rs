@@ -8,6 +8,7 @@ use std::time::Duration;
 
 #[cfg(feature = "vault")]
 use super::vault_fault::VaultFault;
+use crate::shortage::{OPEN_FILES_REMEDY, lacks_descriptor};
 
 /// Longest secret that is read, in bytes; private keys are far below it.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -85,8 +86,12 @@ pub enum SecretFault {
         /// The permission bits of the file.
         mode: u32,
     },
-    /// The operating system refused to read it.
-    Unreadable(io::ErrorKind),
+    /// This process has no right to read it.
+    Denied,
+    /// This process has no file descriptor left, which says nothing about the secret.
+    NoDescriptor,
+    /// The operating system refused to read it, in these words.
+    Unreadable(String),
     /// systemd passed no credentials to this process.
     NoCredentials,
     /// The program ended with this exit code, or by a signal.
@@ -135,7 +140,9 @@ impl From<io::Error> for SecretFault {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::Missing,
-            kind => Self::Unreadable(kind),
+            io::ErrorKind::PermissionDenied => Self::Denied,
+            _ if lacks_descriptor(&error) => Self::NoDescriptor,
+            _ => Self::Unreadable(error.to_string()),
         }
     }
 }
@@ -177,6 +184,7 @@ impl SecretError {
     pub(super) fn is_transient(&self) -> bool {
         match &self.fault {
             SecretFault::TimedOut(_)
+            | SecretFault::NoDescriptor
             | SecretFault::NoIdentity
             | SecretFault::Unreachable(_)
             | SecretFault::Refused { transient: true, .. } => true,
@@ -196,7 +204,6 @@ impl fmt::Display for SecretError {
 impl SecretFault {
     /// The predicate of a sentence whose subject is the source, and the remedy.
     fn explain(&self, kind: SourceKind) -> Cow<'static, str> {
-        const DENIED: io::ErrorKind = io::ErrorKind::PermissionDenied;
         match self {
             Self::Missing => match kind {
                 SourceKind::Env => "is not set; set it for this process",
@@ -242,10 +249,13 @@ impl SecretFault {
                 )
                 .into();
             }
-            Self::Unreadable(DENIED) if kind == SourceKind::Exec => {
+            Self::Denied if kind == SourceKind::Exec => {
                 "may not be run by this process; grant it the right to"
             }
-            Self::Unreadable(DENIED) => "may not be read by this process; grant it read permission",
+            Self::Denied => "may not be read by this process; grant it read permission",
+            Self::NoDescriptor => {
+                return format!("cannot be read: too many open files; {OPEN_FILES_REMEDY}").into();
+            }
             Self::Unreadable(error) => return format!("cannot be read: {error}").into(),
             Self::NoCredentials => {
                 "cannot be read: $CREDENTIALS_DIRECTORY is not set; run as a systemd service whose \
@@ -308,12 +318,21 @@ mod tests {
             (SecretFault::Missing, "file /run/id does not exist; create it or correct the path"),
             (SecretFault::TooLong, "file /run/id holds more than 64 KiB; is it the right one?"),
             (
-                SecretFault::Unreadable(io::ErrorKind::PermissionDenied),
+                SecretFault::Denied,
                 "file /run/id may not be read by this process; grant it read permission",
             ),
         ] {
             assert_eq!(file.error(fault).to_string(), expected);
         }
+        let shortage = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        assert_eq!(
+            file.error(shortage.into()).to_string(),
+            "file /run/id cannot be read: too many open files; raise the limit of open files \
+             (LimitNOFILE, ulimit -n)"
+        );
+        let other = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+        let said = file.error(other.into()).to_string();
+        assert!(said.contains("Input/output error"), "{said}");
         let program = Reference::Exec(["/bin/pass", "show", "canary"].map(String::from).into());
         let said = program.error(SecretFault::Failed(Some(1))).to_string();
         assert!(said.starts_with("program /bin/pass ended with exit code 1"), "{said}");

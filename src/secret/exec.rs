@@ -4,7 +4,6 @@
 //! seconds. At most 64 KiB of its stdout are read and never logged; its stderr is discarded, because
 //! programs repeat their arguments there.
 
-use std::io::ErrorKind;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -66,7 +65,8 @@ fn prepare(program: &str, arguments: &[String]) -> Command {
 }
 
 async fn output(child: &mut Child) -> Result<Sensitive, SecretFault> {
-    let stdout = child.stdout.take().ok_or(SecretFault::Unreadable(ErrorKind::Other))?;
+    let stdout =
+        child.stdout.take().ok_or_else(|| SecretFault::Unreadable("it has no output".into()))?;
     let mut bytes = text::buffer();
     stdout.take(text::READ_LIMIT as u64).read_to_end(&mut bytes).await?;
     // Decoded before the wait: a program that prints without end would never exit.

@@ -1,7 +1,6 @@
 //! Secrets from files, as Kubernetes, systemd and container runtimes mount them.
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::SecretFault;
@@ -38,7 +37,7 @@ pub(super) async fn read(
         Err(SecretFault::Missing) => read_now(&path, access, decode),
         found => found,
     });
-    reading.await.unwrap_or(Err(SecretFault::Unreadable(io::ErrorKind::Other)))
+    reading.await.unwrap_or(Err(SecretFault::Unreadable("reading it failed".into())))
 }
 
 fn read_now(

@@ -15,6 +15,7 @@ use crate::oauth::dialect::GrantKind;
 use crate::oauth::error::{ErrorCode, FailureClass, TokenError};
 use crate::oauth::jws::AssertionError;
 use crate::oauth::request::RequestError;
+use crate::shortage::OPEN_FILES_REMEDY;
 use crate::x509::TlsSetupError;
 
 /// The reason why a token request failed. Its text holds no secret and nothing of the server's text.
@@ -183,6 +184,10 @@ impl FetchError {
             ),
             Self::Call(error) => error.hint().map(Cow::Owned),
             Self::Discovery(error) => error.hint().map(Cow::Owned),
+            // The source is not at fault.
+            Self::Load(error) if error.to_string().contains(OPEN_FILES_REMEDY) => {
+                Some(OPEN_FILES_REMEDY.into())
+            }
             Self::Load(LoadError::Secret(_)) => Some(
                 "mend this source; it is read again at each try, and no call is made without it"
                     .into(),

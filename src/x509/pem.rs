@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use super::TlsSetupError;
+use crate::shortage::{io_words, lacks_descriptor};
 
 /// The expected content of a PEM file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +39,13 @@ pub(crate) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsSetu
 
 fn read(file: &Path, expected: PemKind) -> Result<Zeroizing<Vec<u8>>, TlsSetupError> {
     std::fs::read(file).map(Zeroizing::new).map_err(|error: io::Error| {
-        TlsSetupError::new(format!(
-            "{}: cannot be read: {error}; expected {expected}",
-            file.display()
-        ))
+        // What was expected is no help where the file was not looked at.
+        let expected = match lacks_descriptor(&error) {
+            true => String::new(),
+            false => format!("; expected {expected}"),
+        };
+        let why = io_words(&error);
+        TlsSetupError::new(format!("{}: cannot be read: {why}{expected}", file.display()))
     })
 }
 
