@@ -13,6 +13,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 #[cfg(unix)]
 use rustix::fd::AsFd;
+#[cfg(unix)]
+use rustix::io::Errno;
+#[cfg(unix)]
+use rustix::net::SendFlags;
 
 /// The target of events whose lines are written at once.
 pub const TARGET: &str = "bearer_proxy::begin";
@@ -38,14 +42,36 @@ pub fn write_now(out: impl AsFd, line: &[u8], wait: Duration) -> io::Result<()> 
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let wait = Timespec::try_from(wait).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // Regular files are always ready; a pipe is once it has room for `PIPE_BUF` bytes.
-    if poll(&mut [PollFd::new(&out, PollFlags::OUT)], Some(&wait))? == 0 {
-        return Err(io::ErrorKind::TimedOut.into());
+    let is_ready = || poll(&mut [PollFd::new(&out, PollFlags::OUT)], Some(&wait));
+    // A socket, such as that of journald, takes lines long after it has ceased to be ready: Linux calls it
+    // ready while three quarters of its buffer are free. So it is asked by a write that cannot block.
+    let written = match send(&out, line) {
+        Err(Errno::NOTSOCK) => {
+            // Regular files are always ready; a pipe is once it has room for `PIPE_BUF` bytes.
+            if is_ready()? == 0 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            rustix::io::write(&out, line)
+        }
+        Err(Errno::AGAIN) => {
+            is_ready()?;
+            send(&out, line)
+        }
+        sent => sent,
+    };
+    match written {
+        Ok(written) if written == line.len() => Ok(()),
+        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        Err(Errno::AGAIN) => Err(io::ErrorKind::TimedOut.into()),
+        Err(error) => Err(error.into()),
     }
-    match rustix::io::write(&out, line)? {
-        written if written == line.len() => Ok(()),
-        _ => Err(io::ErrorKind::WriteZero.into()),
-    }
+}
+
+/// Writes a line to a socket if it has room for it: a line of this length fills one buffer, and is never
+/// taken in part.
+#[cfg(unix)]
+fn send(socket: &impl AsFd, line: &[u8]) -> Result<usize, Errno> {
+    rustix::net::send(socket, line, SendFlags::DONTWAIT)
 }
 
 /// Writes a line.
@@ -115,6 +141,26 @@ mod tests {
                 break error;
             }
         };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() >= LONGEST_WAIT);
+    }
+
+    /// Linux calls a socket ready for writing only while most of its buffer is free.
+    #[test]
+    fn a_socket_takes_lines_while_it_has_room() {
+        let (_reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (_other, direct) = std::os::unix::net::UnixStream::pair().unwrap();
+        let line = [b'x'; 330];
+        direct.set_nonblocking(true).unwrap();
+        let mut room = 0;
+        while io::Write::write(&mut &direct, &line).is_ok() {
+            room += 1;
+        }
+        for written in 0..room {
+            assert!(write_now(&writer, &line, Duration::ZERO).is_ok(), "{written} of {room}");
+        }
+        let started = Instant::now();
+        let error = write_now(&writer, &line, LONGEST_WAIT).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(started.elapsed() >= LONGEST_WAIT);
     }
