@@ -9,6 +9,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -40,6 +41,11 @@ pub enum Delivery {
 pub trait DeliveryObserver {
     /// Called at most once, and before the observer is dropped. Not called if no byte was sent.
     fn delivered(&self, delivery: Delivery);
+
+    /// Called before that if the server cut the response because the client took none of it for this time.
+    fn stalled(&self, limit: Duration) {
+        let _ = limit;
+    }
 }
 
 // The two kinds that nearly every message has are kept unboxed: a body that hyper receives and passes on

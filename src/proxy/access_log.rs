@@ -56,8 +56,12 @@ pub struct AccessRecord {
     waits_for: RequestPhase,
     /// The begin of the present wait before it is sent; `None` while there is none.
     waits_since: Option<Instant>,
-    /// Time spent in such waits: for a token, or a connection.
-    waited: Duration,
+    /// Time spent in waits for a token.
+    token_wait: Duration,
+    /// Time spent in waits for a connection to the upstream, or a place on one.
+    connect_wait: Duration,
+    /// Status of the answer to the first attempt, if the request is to be sent again because of it.
+    first_answer: Option<StatusCode>,
     /// Number of connections that got the request.
     attempts: u32,
     /// Time when the current attempt got its connection; `None` before and after an attempt.
@@ -79,6 +83,8 @@ pub struct AccessRecord {
     bytes_out: u64,
     answer: Option<AnswerRecord>,
     delivery: Option<Delivery>,
+    /// True from the switch to another protocol until both sides have ended its stream.
+    stream_open: bool,
 }
 
 /// The response that the app was given.
@@ -140,7 +146,9 @@ impl AccessRecord {
             forwarded_before: Forwarded::No,
             waits_for: RequestPhase::Received,
             waits_since: None,
-            waited: Duration::ZERO,
+            token_wait: Duration::ZERO,
+            connect_wait: Duration::ZERO,
+            first_answer: None,
             attempts: 0,
             sent_at: None,
             app_time_when_sent: Duration::ZERO,
@@ -153,6 +161,7 @@ impl AccessRecord {
             bytes_out: 0,
             answer: None,
             delivery: None,
+            stream_open: false,
         }
     }
 
@@ -191,14 +200,36 @@ impl AccessRecord {
     /// The words for a client that has gone before anything was sent.
     pub fn left_unsent(&self) -> String {
         let mut wait = self.waits_for.as_wait().to_owned();
-        if let Some(since) = self.waits_since.filter(|_| !wait.is_empty()) {
-            wait += &format!(", for {:.1} s", since.elapsed().as_secs_f64());
+        let under_way = self.waits_since.map(|since| since.elapsed()).unwrap_or_default();
+        let waited = under_way
+            + match self.waits_for {
+                RequestPhase::WaitingForToken => self.token_wait,
+                RequestPhase::Connecting => self.connect_wait,
+                _ => Duration::ZERO,
+            };
+        if !waited.is_zero() {
+            wait += &format!(", for {:.1} s", waited.as_secs_f64());
         }
-        format!("the client closed its connection before the request was sent{wait}")
+        match self.first_answer {
+            None => format!("the client closed its connection before the request was sent{wait}"),
+            Some(status) => format!(
+                "the upstream answered {} to the first attempt; the client closed its connection before \
+                 the second was sent{wait}",
+                status.as_u16()
+            ),
+        }
+    }
+
+    /// Status of the answer to the first attempt, if the request is to be sent again because of it.
+    pub fn first_answer(&self) -> Option<StatusCode> {
+        self.first_answer
     }
 
     /// Notes what the request waits for before it is sent.
     pub fn waits_for(&mut self, phase: RequestPhase) {
+        if phase != self.waits_for {
+            self.wait_ended(Instant::now());
+        }
         self.waits_for = phase;
         self.waits_since.get_or_insert_with(Instant::now);
     }
@@ -206,7 +237,11 @@ impl AccessRecord {
     /// Notes that what the request waited for has come, or never will.
     pub fn wait_ended(&mut self, now: Instant) {
         if let Some(since) = self.waits_since.take() {
-            self.waited += now.saturating_duration_since(since);
+            let waited = match self.waits_for {
+                RequestPhase::WaitingForToken => &mut self.token_wait,
+                _ => &mut self.connect_wait,
+            };
+            *waited += now.saturating_duration_since(since);
         }
     }
 
@@ -251,6 +286,15 @@ impl AccessRecord {
         }
     }
 
+    /// Notes that an attempt was answered with this status, and that the request is to be sent again.
+    pub fn attempt_answered(&mut self, now: Instant, status: StatusCode) {
+        self.attempt_ended(now);
+        // Whatever becomes of the next attempt, the upstream has had the request.
+        self.forwarded = Forwarded::Yes;
+        self.forwarded_before = Forwarded::Yes;
+        self.first_answer = Some(status);
+    }
+
     /// Notes that an attempt got no answer, and whether the upstream may have seen the request.
     pub fn attempt_failed(&mut self, now: Instant, forwarded: Forwarded) {
         self.attempt_ended(now);
@@ -283,6 +327,12 @@ impl AccessRecord {
             }
             _ => {}
         }
+    }
+
+    /// The part of the time until the answer's head that is the proxy's own: nothing was waited for.
+    fn own_time(&self, until_head: Duration) -> Duration {
+        let waits = self.upstream_time + self.app_time + self.token_wait + self.connect_wait;
+        until_head.saturating_sub(waits)
     }
 
     fn body_wait_ended(&mut self, now: Instant) {
@@ -341,6 +391,41 @@ impl AccessRecord {
         self.delivery = Some(delivery);
     }
 
+    /// Notes that the app took no byte of the answer for the time after which the proxy cuts it.
+    pub fn stalled(&mut self, limit: Duration) {
+        self.cut_because(&format!(
+            "bearer-proxy cut the answer: the app took no byte of it for server.timeouts.send, {limit:?}"
+        ));
+    }
+
+    /// Notes that the protocol was switched: a stream has begun.
+    pub fn stream_began(&mut self) {
+        self.stream_open = true;
+    }
+
+    /// Notes that both sides have ended the stream.
+    pub fn stream_completed(&mut self) {
+        self.stream_open = false;
+    }
+
+    /// Notes why a stream is cut.
+    pub fn stream_cut(&mut self, why: &str, by_upstream: bool) {
+        self.cut_because(why);
+        if let Some(answer) = &mut self.answer {
+            answer.broke_off |= by_upstream;
+        }
+    }
+
+    /// Adds the reason why an answer was cut to what its line says of it.
+    fn cut_because(&mut self, why: &str) {
+        if let Some(answer) = &mut self.answer {
+            answer.detail = Some(match &answer.detail {
+                Some(detail) => format!("{detail}; {why}").into(),
+                None => why.to_owned().into(),
+            });
+        }
+    }
+
     /// True if the upstream answered, and the app did not get the whole answer.
     fn is_undelivered(&self) -> bool {
         self.forwarded == Forwarded::Yes && self.delivery != Some(Delivery::Complete)
@@ -357,6 +442,12 @@ impl Drop for AccessRecord {
         // still be in our buffers when a second signal ends the program.
         let aborting = self.stop.phase() == ShutdownPhase::Aborting;
         let mut answer = self.answer.take().unwrap_or_else(|| self.cut_short(aborting));
+        // Only now: that a wait was under way says where the request was cut short.
+        self.wait_ended(Instant::now());
+        if self.stream_open {
+            answer.complete = Some(false);
+            self.delivery = self.delivery.map(|_| Delivery::Partial);
+        }
         if self.delivery.is_none() && !answer.broke_off {
             // It was not read to its end because nobody was there to get it, which says nothing about it.
             answer.complete = answer.complete.filter(|complete| *complete);

@@ -135,9 +135,10 @@ async fn answer_nonce_challenge<T: Transport>(
         bearer.dpop().is_some_and(|key| key.learn_nonce(&exchange.upstream.origin, headers));
     let may_retry = |replay: &mut Box<Replay>| has_nonce && replay.take_nonce_retry();
     let Some(replay) = sent.replay.take_if(may_retry) else { return Ok(sent) };
-    exchange.scope.record(|record| record.attempt_ended(Instant::now()));
+    wait_to_repeat(sent.answer.response.status(), exchange);
     // The same token, unless it was renewed meanwhile.
     let token = reader.wait_usable(Instant::now() + exchange.route.token_wait).await;
+    exchange.scope.record(|record| record.wait_ended(Instant::now()));
     match token {
         Ok(token) if exchange.route.lacking(&token).is_none() => {
             dpop.nonce_retries.inc();
@@ -145,6 +146,14 @@ async fn answer_nonce_challenge<T: Transport>(
         }
         _ => Ok(sent),
     }
+}
+
+/// Notes that a request is to be sent again because of the status of its answer, and waits for a token.
+fn wait_to_repeat(status: StatusCode, exchange: &Exchange) {
+    exchange.scope.record(|record| {
+        record.attempt_answered(Instant::now(), status);
+        record.waits_for(RequestPhase::WaitingForToken);
+    });
 }
 
 /// Reports a token that the upstream rejects, and sends the request again with a newer one where that
@@ -178,14 +187,13 @@ async fn answer_challenge<T: Transport>(
         return Ok(Sent { replay: None, ..sent });
     };
     let deadline = Instant::now() + route.token_wait;
-    exchange.scope.record(|record| {
-        record.attempt_ended(Instant::now());
-        record.waits_for(RequestPhase::WaitingForToken);
-    });
+    wait_to_repeat(sent.answer.response.status(), exchange);
     let newer = reader.newer_than(generation, deadline).await;
     exchange.scope.record(|record| record.wait_ended(Instant::now()));
     match newer {
         Ok(newer) if route.lacking(&newer).is_none() => {
+            let is_safe = exchange.scope.record(|record| is_safe(record.method()));
+            exchange.ensure_client(is_safe).await?;
             // The renewal of the token is the one repetition.
             replay.take_repeat();
             let sent = exchange.send_again(replay, newer, transport).await?;

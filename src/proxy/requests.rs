@@ -70,6 +70,8 @@ impl RequestPhase {
         match self {
             Self::WaitingForToken => ", while it waited for a token",
             Self::Connecting => ", while it waited for a connection to the upstream",
+            // It waited in a queue of the kernel, or for nothing at all.
+            Self::Received => ": it had gone when its request was read",
             _ => "",
         }
     }

@@ -96,7 +96,7 @@ pub(super) async fn serve<S: RequestService>(
     };
     current.confirm().await;
     // No more of the responses is flushed from here on.
-    current.unflushed.take().into_iter().for_each(|pending| pending.abandon(&io));
+    current.unflushed.take().into_iter().for_each(|pending| pending.abandon(&current));
     close(&reason, io, &current).await;
     reason
 }
@@ -145,7 +145,11 @@ where
             Poll::Pending => {
                 // After hyper, which may just have entered the phase that this is for.
                 io.wake_when_idle(cx);
-                timer.poll_expired(io, handle.is_crowded(), sleep.as_mut(), cx)
+                let expired = timer.poll_expired(io, handle.is_crowded(), sleep.as_mut(), cx);
+                if let Poll::Ready(CloseReason::TimedOut(ConnectionPhase::Stalled)) = expired {
+                    exchange.stalled_for.set(Some(settings.send_timeout));
+                }
+                expired
             }
         }
     })
@@ -201,6 +205,8 @@ struct Exchange {
     unflushed: RefCell<Vec<PendingDelivery>>,
     /// Responses that the kernel has, to a client that may be gone.
     unconfirmed: RefCell<Vec<PendingDelivery>>,
+    /// The time for which the client had taken nothing of its response, if that has ended the connection.
+    stalled_for: Cell<Option<Duration>>,
 }
 
 /// A response of which the client may not have all.
@@ -214,8 +220,11 @@ struct PendingDelivery {
 
 impl PendingDelivery {
     /// The connection has ended, or the response was cut.
-    fn abandon(self, io: &SharedIo) {
-        if io.written() > self.written_before {
+    fn abandon(self, exchange: &Exchange) {
+        if let Some(limit) = exchange.stalled_for.get() {
+            self.observer.stalled(limit);
+        }
+        if exchange.io.written() > self.written_before {
             self.observer.delivered(Delivery::Partial);
         }
     }
@@ -233,6 +242,7 @@ impl Exchange {
             close_after_response,
             unflushed,
             unconfirmed,
+            stalled_for: Cell::new(None),
         }
     }
 
@@ -397,7 +407,7 @@ impl Drop for ResponseEnd {
             exchange.io.await_flush();
             exchange.unflushed.borrow_mut().push(pending);
         } else {
-            pending.abandon(&exchange.io);
+            pending.abandon(exchange);
         }
     }
 }

@@ -103,6 +103,11 @@ impl ClientProbe {
             // reset that has arrived is seen.
             tokio::task::yield_now().await;
         }
+        self.is_gone(is_safe)
+    }
+
+    /// The same, by what has been read from a connection that is multiplexed.
+    pub fn is_gone(&self, is_safe: bool) -> bool {
         match (self.peer_state)() {
             PeerState::Connected => false,
             PeerState::HalfClosed => !is_safe && self.half_closed == HalfClosed::Gone,

@@ -155,7 +155,7 @@ async fn metrics() {
 }
 
 /// Fields of the access log, and what each says.
-const ACCESS_FIELDS: [(&str, &str); 21] = [
+const ACCESS_FIELDS: [(&str, &str); 23] = [
     ("request_id", "`X-Request-Id` of the request, or a number made for it"),
     ("method", "Method of the request"),
     (
@@ -171,10 +171,17 @@ const ACCESS_FIELDS: [(&str, &str); 21] = [
     ("delivered", "`yes`, `partly` or `no`: how much of the answer the app got"),
     (
         "complete",
-        "Whether the upstream's answer was read to its end; absent if the proxy answered itself, or if the app left before it got any of it",
+        "Whether the upstream's answer was read to its end; absent if the proxy answered itself, or if it was not read \
+         because the app had gone. Read to its end says nothing of the app: that is `delivered`",
     ),
-    ("bytes_in", "Bytes of the request's body that came from the app"),
-    ("bytes_out", "Bytes of the body of the upstream's answer that went to the app"),
+    (
+        "bytes_in",
+        "Bytes of the request's body that came from the app, however often they were sent",
+    ),
+    (
+        "bytes_out",
+        "Bytes of the body of the answer that went to the app: the upstream's, or the proxy's own problem document",
+    ),
     ("attempts", "Times that the request was sent to the upstream"),
     ("upstream_addr", "Address of the upstream's connection, if it is known"),
     ("token", "Fingerprint of the token that the request carried last; absent if it carried none"),
@@ -186,9 +193,14 @@ const ACCESS_FIELDS: [(&str, &str); 21] = [
         "app_ms",
         "Milliseconds until then for which more of the request's body was awaited from the app",
     ),
+    ("token_ms", "Milliseconds until then for which a token was awaited"),
+    (
+        "connect_ms",
+        "Milliseconds until then for which a connection to the upstream, or a place on one, was awaited",
+    ),
     (
         "proxy_ms",
-        "Milliseconds from the request to the head of the answer, less `upstream_ms` and `app_ms`",
+        "Milliseconds from the request to the head of the answer, less the four above: the proxy's own time",
     ),
     ("duration_ms", "Milliseconds from the head of the request to the end of the exchange"),
     ("detail", "The reason for a refusal, or for an answer that was cut; else absent"),

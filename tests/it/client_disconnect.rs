@@ -32,13 +32,14 @@ struct House {
 struct Special<'a> {
     server: &'a str,
     upstream: &'a str,
+    route: &'a str,
     tls: bool,
     /// Whether the first token is not given before it is released.
     tokenless: bool,
 }
 
 async fn house(url: &str, special: Special<'_>) -> House {
-    let Special { server, upstream, tls, tokenless } = special;
+    let Special { server, upstream, route, tls, tokenless } = special;
     let (auth, folder, authority) =
         (auth_server(Persona::Sqr).await, TempDir::new().unwrap(), Authority::new());
     if tokenless {
@@ -60,7 +61,8 @@ async fn house(url: &str, special: Special<'_>) -> House {
          [log]\naccess = \"all\"\nformat = \"json\"\n\
          [credentials.a]\npreset = \"sqr\"\ntoken_url = \"{}\"\nclient_id.file = {id:?}\n\
          client_secret.file = {key:?}\n[upstreams.a]\nurl = \"{url}\"\ncredential = \"a\"\n{upstream}\n\
-         [[upstreams.a.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\", \"POST\"]\n",
+         [[upstreams.a.routes]]\nname = \"all\"\npath = \"/**\"\nmethods = [\"GET\", \"POST\"]\n\
+         {route}\n",
         auth.token_url(),
     );
     let proxy = Proxy::start(&text).await;
@@ -92,12 +94,15 @@ impl House {
         self.proxy.log().lines().filter(posts).map(str::to_owned).collect()
     }
 
-    /// Waits until the log says what became of the payment, which it says once.
-    async fn left(&self, row: &str) {
+    /// Waits until the log says what became of the payment, which it says once, and when the app left.
+    async fn left(&self, row: &str, when: &str) {
         let access =
             |line: &str| line.contains("bearer_proxy::access") && line.contains("\"POST\"");
         let line = self.proxy.wait_log(|line| access(line).then(|| line.to_owned())).await;
-        for part in ["\"status\":499", "\"code\":\"client_left\"", "\"forwarded\":\"no\""] {
+        let when = format!(
+            "\"detail\":\"the client closed its connection before the request was sent{when}"
+        );
+        for part in ["\"status\":499", "\"code\":\"client_left\"", "\"forwarded\":\"no\"", &when] {
             assert!(line.contains(part), "{row}: {line}");
         }
     }
@@ -213,7 +218,7 @@ async fn a_payment_whose_app_leaves_before_the_first_token_is_never_made() {
         let _half = leaving.leave(app).await;
         settled(&house).await;
         house.auth.release(1);
-        house.left(&format!("{leaving:?}")).await;
+        house.left(&format!("{leaving:?}"), ", while it waited for a token").await;
         assert_eq!(bank.count(), 0, "{leaving:?}");
         assert_eq!(house.lines().len(), 1, "{leaving:?}");
     }
@@ -237,13 +242,80 @@ async fn a_payment_whose_app_leaves_while_it_waits_for_a_place_is_never_made() {
         let _half = leaving.leave(app).await;
         settled(&house).await;
         serving.send(OK).await;
-        house.left(&format!("{leaving:?}")).await;
+        house
+            .left(&format!("{leaving:?}"), ", while it waited for a connection to the upstream")
+            .await;
         // Nothing of it came meanwhile; the connection that it would have had is kept or closed.
         assert_eq!(first.read("GET").await.text(), "ok");
         drop(first);
         let quiet = tokio::time::timeout(Duration::from_millis(200), serving.read_to_close()).await;
         assert_eq!(quiet.unwrap_or_default(), b"", "{leaving:?}");
         assert_eq!(house.lines().len(), 1, "{leaving:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_payment_whose_app_left_in_the_queue_of_the_kernel_is_never_made() {
+    let bank = Recorder::start().await;
+    let url = format!("http://{}", bank.addr);
+    let house = house(&url, Special { server: "max_connections = 1", ..Special::default() }).await;
+    let mut first = house.client().await;
+    assert_eq!(first.request("DELETE", "/none", &[], b"").await.status, 405);
+    let mut app = client(house.proxy.addr).await;
+    app.send(POST).await;
+    drop(app);
+    drop(first);
+    house.left("queue", ": it had gone when its request was read").await;
+    assert_eq!(bank.count(), 0);
+}
+
+/// The app leaves, or stays, while a request is about to be sent again with a newer token.
+#[tokio::test]
+async fn the_line_of_a_payment_that_is_sent_again_keeps_its_first_answer() {
+    for leaves in [Some(Leaving::Close), Some(Leaving::Fin), Some(Leaving::StreamReset), None] {
+        let bank = raw_server().await;
+        let url = format!("http://{}", bank.addr);
+        let route = "retry = { unsafe = \"always\" }";
+        let house = house(&url, Special { route, ..Special::default() }).await;
+        house.auth.set_faults([Fault::Hold]);
+        let leaving = leaves.unwrap_or(Leaving::Close);
+        let app = leaving.pay(&house).await;
+        let mut serving = bank.accept().await;
+        serving.read_head().await;
+        serving.read_bytes(3).await;
+        let refusal = "HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        serving.send(refusal).await;
+        soon(house.auth.ledger().wait_calls(2)).await;
+        let _app = match leaves {
+            Some(leaving) => leaving.leave(app).await,
+            None => Some(app),
+        };
+        settled(&house).await;
+        house.auth.release(1);
+        if leaves.is_none() {
+            let mut serving = bank.accept().await;
+            serving.read_head().await;
+            serving.read_bytes(3).await;
+            serving.send(OK).await;
+        }
+        let access =
+            |line: &str| line.contains("bearer_proxy::access") && line.contains("\"POST\"");
+        let line = house.proxy.wait_log(|line| access(line).then(|| line.to_owned())).await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let found =
+            (line["status"].as_u64(), line["forwarded"].as_str(), line["attempts"].as_u64());
+        let expected = if leaves.is_some() { (499, 1) } else { (200, 2) };
+        assert_eq!(found, (Some(expected.0), Some("yes"), Some(expected.1)), "{line}");
+        assert_eq!(line["bytes_in"], 3, "{line}");
+        let detail = "the upstream answered 401 to the first attempt; the client closed its connection before \
+                      the second was sent, while it waited for a token";
+        let found = line["detail"].as_str();
+        assert_eq!(
+            found.is_some_and(|found| found.starts_with(detail)),
+            leaves.is_some(),
+            "{line}"
+        );
+        assert!(line["token_ms"].as_f64().unwrap() > 0.0, "{line}");
     }
 }
 
@@ -268,7 +340,9 @@ async fn a_payment_whose_app_leaves_while_a_connection_is_made_is_never_made() {
         let _half = leaving.leave(app).await;
         settled(&house).await;
         let accepted = tokio::spawn(identity.acceptor(None, &[]).accept(stream));
-        house.left(&format!("{leaving:?}")).await;
+        house
+            .left(&format!("{leaving:?}"), ", while it waited for a connection to the upstream")
+            .await;
         // The handshake may have been given up, or is finished; nothing comes after it.
         let row = format!("{leaving:?} {peer}");
         if let Ok(stream) = soon(accepted).await.unwrap() {

@@ -190,6 +190,78 @@ async fn a_stream_has_the_drain_time_to_end() {
     assert_eq!(soon(proxy.proxy.wait_exit()).await.code(), Some(0));
 }
 
+/// How a stream ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// Both sides close it, the upstream first.
+    Both,
+    /// The upstream closes its side, and the app does not.
+    Upstream,
+    UpstreamReset,
+    AppReset,
+    Idle,
+    Shutdown,
+}
+
+#[tokio::test]
+async fn the_line_of_a_stream_says_how_it_ended() {
+    const LOG: &str = "[log]\naccess = \"all\"\nformat = \"json\"\n[shutdown]\nlame_duck = \"0s\"\n\
+                       drain_timeout = \"300ms\"";
+    for (end, level, code, complete, detail) in [
+        (End::Both, "INFO", "", true, None),
+        (End::Upstream, "INFO", "", true, None),
+        (
+            End::UpstreamReset,
+            "WARN",
+            "",
+            false,
+            Some("the upstream's side of the stream broke off: "),
+        ),
+        (End::AppReset, "INFO", "", false, Some("the app reset the connection of the stream")),
+        (End::Idle, "INFO", "", false, Some("no byte came from either side for upgrade.idle, 2s")),
+        (End::Shutdown, "WARN", "cut_by_shutdown", false, Some("shut down")),
+    ] {
+        let route = "upgrade = { websocket = true, idle = \"2s\" }";
+        let (bank, proxy) = front(Extra { route, more: LOG, ..Extra::default() }).await;
+        let (mut app, mut bank) = open(&bank, &proxy).await;
+        bank.send("news").await;
+        assert_eq!(app.read_bytes(4).await, b"news");
+        let mut kept = Vec::new();
+        match end {
+            End::Both | End::Upstream => {
+                bank.finish().await;
+                assert_eq!(app.read_to_close().await, b"");
+                kept.push(bank);
+                if matches!(end, End::Upstream) {
+                    kept.push(app);
+                }
+            }
+            End::UpstreamReset => {
+                bank.reset();
+                kept.push(app);
+            }
+            End::AppReset => app.reset(),
+            End::Idle | End::Shutdown => kept.extend([app, bank]),
+        }
+        if matches!(end, End::Shutdown) {
+            proxy.proxy.signal(Signal::TERM);
+        }
+        let access = |line: &str| line.contains("bearer_proxy::access").then(|| line.to_owned());
+        let line: serde_json::Value = serde_json::from_str(&proxy.wait_log(access).await).unwrap();
+        let found = (line["level"].as_str(), line["code"].as_str(), line["complete"].as_bool());
+        assert_eq!(found, (Some(level), Some(code), Some(complete)), "{end:?}: {line}");
+        let delivered = if complete { "yes" } else { "partly" };
+        assert_eq!(
+            (line["status"].as_u64(), line["delivered"].as_str()),
+            (Some(101), Some(delivered))
+        );
+        match detail {
+            Some(words) => assert!(line["detail"].as_str().unwrap().contains(words), "{line}"),
+            None => assert_eq!(line.get("detail"), None, "{line}"),
+        }
+    }
+}
+
 /// A server that would rather speak HTTP/2, where there is no switch, is not offered it.
 #[tokio::test]
 async fn over_tls_a_stream_begins_with_http_1_1() {

@@ -87,7 +87,9 @@ impl AccessRecord {
                     token = self.bearer.as_ref().map(|bearer| bearer.fingerprint()),
                     upstream_ms = milliseconds(self.upstream_time),
                     app_ms = milliseconds(self.app_time),
-                    proxy_ms = milliseconds(after.saturating_sub(self.upstream_time + self.app_time)),
+                    token_ms = milliseconds(self.token_wait),
+                    connect_ms = milliseconds(self.connect_wait),
+                    proxy_ms = milliseconds(self.own_time(*after)),
                     duration_ms = milliseconds(self.started.elapsed()),
                     detail,
                     "request"

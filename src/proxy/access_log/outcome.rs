@@ -35,6 +35,7 @@ impl AccessRecord {
         };
         let now = Instant::now();
         self.attempt_ended(now);
+        self.wait_ended(now);
         let after = now.saturating_duration_since(self.started);
         let (mut response, answer) = match outcome {
             Ok(response) => {
@@ -66,8 +67,7 @@ impl AccessRecord {
         };
         if let Some((_, route)) = &self.route {
             if answer.code.is_none() {
-                let others = self.upstream_time + self.app_time + self.waited;
-                route.metrics.overhead(after.saturating_sub(others));
+                route.metrics.overhead(self.own_time(after));
             }
             self.count_answer(route, response.status(), after, metrics.history());
         }
@@ -181,7 +181,9 @@ impl AccessRecord {
     /// because the client has left.
     pub(super) fn cut_short(&self, by_shutdown: bool) -> AnswerRecord {
         let code = if by_shutdown { Code::CutByShutdown } else { Code::ClientLeft };
+        let waits_to_repeat = self.first_answer.is_some() && self.waits_since.is_some();
         let detail: Cow<'static, str> = match (code, self.forwarded) {
+            (Code::ClientLeft, Forwarded::Yes) if waits_to_repeat => self.left_unsent().into(),
             (Code::ClientLeft, Forwarded::Yes | Forwarded::Unknown) => {
                 "the client closed its connection while the upstream's answer was awaited".into()
             }

@@ -26,7 +26,7 @@ use super::exchange::{Exchange, Sent, incomplete_body};
 use super::received::Received;
 use super::retry::{Replay, Retries, may_repeat};
 use super::routed::Routed;
-use super::scope::ScopedRequest;
+use super::scope::{RequestBodyScope, ScopedRequest};
 use super::upgrade::{self, ClientUpgrade};
 use crate::body::Body;
 use crate::clock::Moment;
@@ -90,8 +90,8 @@ impl Authorized {
         let mut whole_body = (body_length == BodyLength::None).then(Bytes::new);
         if draft.must_see_end() || draft.is_worth_buffering() {
             // In a box, since few requests do this: the others need not carry room for its future.
-            draft.exchange.scope.record(|record| record.awaits_body(true));
             let body = Box::pin(draft.read_body()).await;
+            // A body that failed is not awaited any more either.
             draft.exchange.scope.record(|record| record.awaits_body(false));
             whole_body = Some(body?);
             waited = true;
@@ -274,7 +274,8 @@ impl Draft {
         let (max, idle) = (scope.plan().limits.max_request_body, upstream.body_idle_timeout);
         let body = std::mem::take(self.inbound.request.body_mut());
         let (body, progress) =
-            LimitedBody::new(body, max, idle, (), |trailers| trailers).with_progress();
+            LimitedBody::new(body, max, idle, RequestBodyScope(scope.clone()), |trailers| trailers)
+                .with_progress();
         let read = body.collect().await;
         let read = read.map_err(|_| {
             incomplete_body(progress.get().error.unwrap_or(LimitError::Aborted), max, idle)

@@ -75,6 +75,11 @@ struct FailedTry {
     may_repeat: bool,
 }
 
+/// The failed try of a request that was not sent.
+fn unsent(rejection: Rejection) -> FailedTry {
+    FailedTry { rejection, may_repeat: false }
+}
+
 #[expect(
     clippy::manual_async_fn,
     reason = "an async fn keeps each argument twice, and hyper keeps room for this future with each \
@@ -150,9 +155,19 @@ impl Exchange {
         let mut request = replay.request();
         let sent = self.send(&mut request, Some(token), Some(replay), true, transport).await;
         // The upstream has answered the first try, whatever became of this one.
-        sent.map_err(|rejection| match rejection.forwarded {
-            Forwarded::No => rejection.forwarded(Forwarded::Yes),
-            Forwarded::Yes | Forwarded::Unknown => rejection,
+        let first = self.scope.record(|record| record.first_answer());
+        sent.map_err(|rejection| match (rejection.forwarded, first) {
+            (Forwarded::No, Some(status)) => Rejection {
+                detail: format!(
+                    "the upstream answered {} to the first attempt; the second was not sent: {}",
+                    status.as_u16(),
+                    rejection.detail
+                )
+                .into(),
+                forwarded: Forwarded::Yes,
+                ..rejection
+            },
+            _ => rejection,
         })
     }
 
@@ -174,13 +189,17 @@ impl Exchange {
                 let connection = {
                     let identity = token.as_ref().and_then(|token| token.identity());
                     let mut acquiring = pin!(transport.acquire(reuse, identity));
+                    let mut noted = false;
                     let acquired = poll_fn(|cx| {
                         let polled = acquiring.as_mut().poll(cx);
                         // A pooled connection is there at once; only a wait gives the client time to
-                        // leave.
-                        if polled.is_pending() {
-                            *waited = true;
-                            self.scope.record(|record| record.waits_for(RequestPhase::Connecting));
+                        // leave. One that is gone by now left before, such as in the kernel's queue.
+                        if polled.is_pending() && !std::mem::replace(&mut noted, true) {
+                            let was_first = !std::mem::replace(waited, true);
+                            if !(was_first && self.client.is_gone(is_safe)) {
+                                let connecting = RequestPhase::Connecting;
+                                self.scope.record(|record| record.waits_for(connecting));
+                            }
                         }
                         polled
                     });
@@ -201,13 +220,13 @@ impl Exchange {
                 // has only just come in, so that its client is taken to be there.
                 if (*waited || !is_safe) && self.client.has_left(is_safe).await {
                     connection.release();
-                    return Err(FailedTry { rejection: self.client_left(), may_repeat: false });
+                    return Err(unsent(self.client_left()));
                 }
                 if let Some(key) = bearer.and_then(|bearer| bearer.dpop())
                     && let Err(rejection) = self.attach_proof(key, request)
                 {
                     connection.release();
-                    return Err(FailedTry { rejection, may_repeat: false });
+                    return Err(unsent(rejection));
                 }
                 let started = self.record_sending(&connection, bearer);
                 // To put it on record may have waited for a reader of the log. In a box, since it is rare:
@@ -218,7 +237,7 @@ impl Exchange {
                 {
                     connection.release();
                     self.scope.record(AccessRecord::returned);
-                    return Err(FailedTry { rejection: self.client_left(), may_repeat: false });
+                    return Err(unsent(self.client_left()));
                 }
                 let sent = {
                     let sending = pin!(connection.send(std::mem::take(request)));
@@ -268,7 +287,6 @@ impl Exchange {
     ) -> Result<(), FailedTry> {
         let (Some(reader), Some(old)) = (&self.route.token, token.take()) else { return Ok(()) };
         drop(old);
-        let unsent = |rejection| FailedTry { rejection, may_repeat: false };
         let new = self.wait_for_token(reader).await.map_err(unsent)?;
         self.refuse_missing_scopes(&new).map_err(unsent)?;
         new.attach(request.headers_mut());
@@ -276,14 +294,27 @@ impl Exchange {
         Ok(())
     }
 
-    /// Waits for a usable token, at most for `timeouts.wait`.
+    /// Rejects a request whose client has gone.
+    pub async fn ensure_client(&self, is_safe: bool) -> Result<(), Rejection> {
+        match self.client.has_left(is_safe).await {
+            true => Err(self.client_left()),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits for a usable token, at most for `timeouts.wait`. The client is looked at before, since its
+    /// request may have lain in the kernel's queue, and after, so that the log names the wait in which it left.
     pub(super) async fn wait_for_token(&self, reader: &Reader) -> Result<TokenGuard, Rejection> {
+        let is_safe = self.scope.record(|record| is_safe(record.method()));
+        self.ensure_client(is_safe).await?;
         self.scope.record(|record| record.waits_for(RequestPhase::WaitingForToken));
         let began = Instant::now();
         let found = reader.wait_usable(began + self.route.token_wait).await;
         let now = Instant::now();
         self.scope.record(|record| record.wait_ended(now));
-        found.map_err(|unavailable| no_token(&unavailable, now - began))
+        let token = found.map_err(|unavailable| no_token(&unavailable, now - began))?;
+        self.ensure_client(is_safe).await?;
+        Ok(token)
     }
 
     /// Rejects a token without the scopes of the route, where `missing_scopes` says so.
@@ -384,7 +415,8 @@ impl Exchange {
 
     /// Bounds the request's body; `None` for a request without one.
     fn limit_request_body(&self, request: &mut Request<Body>) -> Option<Rc<Cell<BodyProgress>>> {
-        if request.body().is_end_stream() {
+        // One that was read before it is sent has been bounded and counted.
+        if request.body().is_whole() || request.body().is_end_stream() {
             return None;
         }
         let body = std::mem::take(request.body_mut());
@@ -430,7 +462,10 @@ impl Exchange {
 
     /// The rejection of a request whose client has gone, so that it is not sent.
     fn client_left(&self) -> Rejection {
-        Rejection::new(Code::ClientLeft, self.scope.record(|record| record.left_unsent()))
+        self.scope.record(|record| {
+            let forwarded = record.first_answer().map_or(Forwarded::No, |_| Forwarded::Yes);
+            Rejection::new(Code::ClientLeft, record.left_unsent()).forwarded(forwarded)
+        })
     }
 
     fn timed_out(&self) -> FailedTry {

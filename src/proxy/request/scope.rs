@@ -2,6 +2,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::upgrade::OnUpgrade;
@@ -57,6 +58,10 @@ struct RecordCell {
 impl DeliveryObserver for RecordCell {
     fn delivered(&self, delivery: Delivery) {
         self.record.borrow_mut().delivered(delivery);
+    }
+
+    fn stalled(&self, limit: Duration) {
+        self.record.borrow_mut().stalled(limit);
     }
 }
 

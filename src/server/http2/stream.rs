@@ -91,8 +91,15 @@ pub(super) async fn serve<S: RequestService>(
     let sent = send(response, is_head_request, respond, limit, &mut begun).await;
     match observer {
         Some(observer) if sent.is_ok() => observer.delivered(Delivery::Complete),
-        Some(observer) if begun => observer.delivered(Delivery::Partial),
-        _ => {}
+        Some(observer) => {
+            if matches!(sent, Err(Unsent::Stalled)) {
+                observer.stalled(limit);
+            }
+            if begun {
+                observer.delivered(Delivery::Partial);
+            }
+        }
+        None => {}
     }
     // Counted, since a client that cancels without end costs us work that it does not pay for.
     if matches!(sent, Err(Unsent::Cancelled)) {
@@ -216,7 +223,9 @@ impl HttpBody for RequestBody {
 enum Unsent {
     /// The client has reset the stream.
     Cancelled,
-    /// The client does not read it, the body failed, or the connection has ended.
+    /// The client took none of it for `server.timeouts.send`.
+    Stalled,
+    /// The body failed, or the connection has ended.
     Failed,
 }
 
@@ -312,7 +321,8 @@ async fn send_data(
         // h2 grants what the windows of the stream and of the connection have room for.
         stream.reserve_capacity(data.len());
         let room = timeout(limit, poll_fn(|cx| stream.poll_capacity(cx))).await;
-        let Ok(Some(Ok(room))) = room else { return Err(Unsent::Failed) };
+        let room = room.map_err(|_| Unsent::Stalled)?;
+        let Some(Ok(room)) = room else { return Err(Unsent::Failed) };
         let piece = data.split_to(room.min(data.len()));
         ended = is_last && data.is_empty();
         stream.send_data(piece, ended)?;

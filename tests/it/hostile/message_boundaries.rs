@@ -245,7 +245,8 @@ async fn answers_without_a_body_may_speak_of_one() {
 async fn an_answer_that_nobody_takes_is_cut_and_not_kept() {
     for multiplexed in [false, true] {
         let bank = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let extra = Extra { server: "timeouts = { send = \"1s\" }", ..Extra::default() };
+        let more = "[log]\naccess = \"all\"\nformat = \"json\"";
+        let extra = Extra { server: "timeouts = { send = \"1s\" }", more, ..Extra::default() };
         let url = format!("http://{}", bank.local_addr().unwrap());
         let proxy = in_front_of(&url, extra).await;
         let (mut streams, mut app) = (None, None);
@@ -280,6 +281,13 @@ async fn an_answer_that_nobody_takes_is_cut_and_not_kept() {
         assert!(poured < 64, "{poured} MiB, multiplexed={multiplexed}");
         if let Some(one) = &mut streams {
             assert!(one.reply(1).await.refused.is_some());
+        }
+        let access = |line: &str| line.contains("bearer_proxy::access").then(|| line.to_owned());
+        let line = proxy.wait_log(access).await;
+        let detail =
+            "bearer-proxy cut the answer: the app took no byte of it for server.timeouts.send, 1s";
+        for part in [detail, "\"delivered\":\"partly\"", "\"complete\":false"] {
+            assert!(line.contains(part), "multiplexed={multiplexed}: {line}");
         }
         drop(app);
     }
