@@ -312,7 +312,12 @@ impl Points {
                 "Requests that need {name} get 503: no usable token for {}.",
                 scopes.join("; ")
             );
-            let hint = token_hint(first);
+            // One for them all: that of a failure says more than that of a call which may succeed.
+            let hint = tokens
+                .iter()
+                .filter(is_missing)
+                .filter(|token| token.credential == *name)
+                .find_map(token_hint);
             let otherwise = if is_slow(first) { CALL_UNDER_WAY } else { CHECK_LIVE };
             self.add(what, hint.unwrap_or_else(|| otherwise.to_owned()));
         }
@@ -538,6 +543,17 @@ mod tests {
             let mono = Moment::now().mono.checked_sub(Duration::from_secs(seconds)).unwrap();
             TokenStatus { call_began: Some(mono), ..token("bank?") }
         };
+        // A known failure, and a call of the other token, are one point.
+        let hint = Some("ask them".to_owned());
+        let failed = TokenStatus {
+            attempted: true,
+            last_error: Some("timeout"),
+            error_hint: hint,
+            ..token("bank?")
+        };
+        let points = told(&[began(5), failed], &none);
+        let of_503 = |point: &&String| point.starts_with("Requests that need bank");
+        assert_eq!(points.iter().filter(of_503).count(), 1, "{points:?}");
         let points = told(&[began(5)], &none);
         let starts =
             ["Requests that need bank get 503", "A token call of bank has been under way for 5 s"];

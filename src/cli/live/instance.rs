@@ -188,16 +188,20 @@ fn usable(token: &Value, with: &str, address: &str) -> CheckResult {
     }
     // A call that begins just now outweighs no failure.
     let is_first = token["attempted"] != true;
+    let failed = match is_first {
+        true => String::new(),
+        false => format!("; the last one failed: {}", last_error(token)),
+    };
     let told = |time: &f64| is_first || *time > SLOW_CALL.as_secs_f64();
     if let Some(time) = token["call_under_way_s"].as_f64().filter(told) {
         let found = format!(
-            "the instance at {address} holds no usable one; a token call has been under way for {time:.0} s{with}"
+            "the instance at {address} holds no usable one; a token call has been under way for {time:.0} s{failed}{with}"
         );
         return CheckResult::failed("token", found).hint(CALL_UNDER_WAY);
     }
     if let Some(time) = token["call_waits_s"].as_f64().filter(told) {
         let found = format!(
-            "the instance at {address} holds no usable one; its call waits for the answer to another one of the credential, for {time:.0} s{with}"
+            "the instance at {address} holds no usable one; its call waits for the answer to another one of the credential, for {time:.0} s{failed}{with}"
         );
         return CheckResult::failed("token", found).hint(CALL_UNDER_WAY);
     }
@@ -372,6 +376,9 @@ mod tests {
         let none = json!({ "usable": false, "attempted": true, "last_error": "connect" });
         check(none, &["token"], "its calls fail: connect, asked with a");
         check(json!({ "usable": false, "attempted": false }), &["token"], "has not begun");
+        let again = json!({ "usable": false, "attempted": true, "call_waits_s": 7.0,
+            "error_text": "no answer" });
+        check(again, &["token"], "for 7 s; the last one failed: no answer, asked with a");
         let behind = json!({ "usable": false, "attempted": false, "call_waits_s": 7.0 });
         check(behind, &["token"], "waits for the answer to another one of the credential, for 7 s");
         let hanging = json!({ "usable": false, "attempted": false, "call_under_way_s": 5.2 });
