@@ -97,6 +97,26 @@ async fn token(config: &str, environment: &[(&str, &str)]) -> Ended {
     verb(&args, &environment, "").await
 }
 
+/// The client id as a reference that any store can stand beside.
+#[cfg(feature = "vault")]
+fn echoed_id(bank: &Bank) -> String {
+    format!("exec = [\"/bin/echo\", \"{}\"]", bank.auth.client_id())
+}
+
+/// Obtains a token with this configuration, or finds why there is none, and no secret in what is said.
+#[cfg(feature = "vault")]
+async fn check(config: &str, expected: Result<(), &str>) {
+    let ended = token(config, &[]).await;
+    match expected {
+        Ok(()) => assert_eq!(ended.code, 0, "{}", ended.said),
+        Err(why) => {
+            assert_eq!(ended.code, 1, "{}", ended.said);
+            assert!(ended.said.contains(why), "{why}\n{}", ended.said);
+            assert!(!ended.said.contains("canary"), "{}", ended.said);
+        }
+    }
+}
+
 /// The bank takes a new secret and then only that; the proxy finds it by itself, without a failed
 /// request.
 async fn rotate(bank: &Bank, proxy: &Proxy, put: impl FnOnce(&str)) {

@@ -10,12 +10,11 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bearer_proxy::sandbox::Bank;
 use rcgen::KeyPair;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{bank, config, rotate, token, tool};
+use super::{bank, config, echoed_id, rotate, tool};
 use crate::support::{Proxy, client, issued, secret_file, soon};
 
 /// The policy of the roles: one secret, in each of the engines.
@@ -132,10 +131,6 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn id(bank: &Bank) -> String {
-    format!("exec = [\"/bin/echo\", \"{}\"]", bank.auth.client_id())
-}
-
 fn reference(more: &str) -> String {
     format!("vault = {{ path = \"erp/bank\", field = \"client_secret\"{more} }}")
 }
@@ -153,26 +148,14 @@ fn jwt(key: &KeyPair, audience: &str, seconds: i64) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// Obtains a token with this login and reference, or finds why there is none.
-async fn check(bank: &Bank, head: &str, reference: &str, expected: Result<(), &str>) {
-    let ended = token(&config(bank, head, &id(bank), reference), &[]).await;
-    match expected {
-        Ok(()) => assert_eq!(ended.code, 0, "{}", ended.said),
-        Err(why) => {
-            assert_eq!(ended.code, 1, "{}", ended.said);
-            assert!(ended.said.contains(why), "{why}\n{}", ended.said);
-            assert!(!ended.said.contains("canary"), "{}", ended.said);
-        }
-    }
-}
-
 #[tokio::test]
 async fn each_login_reads_the_secret_and_others_are_told_why_not() {
     let bank = bank().await;
     let Some(bao) = OpenBao::start("10m", "20m").await else { return };
     bao.put(bank.auth.client_secret());
     let check = async |login: &str, reference: &str, expected: Result<(), &str>| {
-        check(&bank, &bao.head(login), reference, expected).await;
+        super::check(&config(&bank, &bao.head(login), &echoed_id(&bank), reference), expected)
+            .await;
     };
     let plain = reference("");
     let approle = bao.approle();
@@ -230,9 +213,10 @@ async fn each_login_reads_the_secret_and_others_are_told_why_not() {
     check(&approle, &first, Ok(())).await;
     bao.run(&["operator", "seal"]);
     check(&approle, &plain, Err("Vault is sealed; have it unsealed")).await;
-    let head =
-        bao.head(&approle).replace(&bao.address, &format!("https://localhost:{}", free_port()));
-    self::check(&bank, &head, &plain, Err("cannot be reached: ")).await;
+    let elsewhere = format!("https://localhost:{}", free_port());
+    let head = bao.head(&approle).replace(&bao.address, &elsewhere);
+    let unreachable = config(&bank, &head, &echoed_id(&bank), &plain);
+    super::check(&unreachable, Err("cannot be reached: ")).await;
 }
 
 #[tokio::test]
@@ -241,7 +225,8 @@ async fn a_secret_is_rotated_and_outlives_tokens_and_a_seal() {
     let Some(bao) = OpenBao::start("2s", "5s").await else { return };
     bao.put(bank.auth.client_secret());
     let approle = bao.approle();
-    let text = config(&bank, &bao.head(&approle), &id(&bank), &reference(", cache = \"1h\""));
+    let text =
+        config(&bank, &bao.head(&approle), &echoed_id(&bank), &reference(", cache = \"1h\""));
     let proxy = Proxy::start(&text).await;
     proxy.wait_ready().await;
     rotate(&bank, &proxy, |secret| bao.put(secret)).await;

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{bank, config, token};
+use super::{bank, config, echoed_id};
 use crate::support::service::Service;
 use crate::support::{Proxy, issued, secret_file, soon};
 
@@ -108,8 +108,7 @@ async fn a_pod_logs_in_with_its_service_account_and_renews_its_token() {
     let account = secret_file(dir.path(), "token", "service-account-canary\n");
     let login =
         format!("kubernetes = {{ role = \"erp\", mount = \"k8s/erp\", token.file = {account:?} }}");
-    let id = format!("exec = [\"/bin/echo\", \"{}\"]", bank.auth.client_id());
-    let text = config(&bank, &vault.section(&login), &id, REFERENCE);
+    let text = config(&bank, &vault.section(&login), &echoed_id(&bank), REFERENCE);
     let proxy = Proxy::start(&text).await;
     proxy.wait_ready().await;
     vault.wait("POST /v1/auth/token/renew-self", 2).await;
@@ -137,8 +136,7 @@ async fn a_token_is_read_from_its_source_and_its_end_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let file = secret_file(dir.path(), "token", "first-canary\n");
     let section = vault.section(&format!("token.file = {file:?}"));
-    let id = format!("exec = [\"/bin/echo\", \"{}\"]", bank.auth.client_id());
-    let proxy = Proxy::start(&config(&bank, &section, &id, REFERENCE)).await;
+    let proxy = Proxy::start(&config(&bank, &section, &echoed_id(&bank), REFERENCE)).await;
     proxy.wait_ready().await;
     let ends = "the token of [vault] cannot be renewed and ends soon";
     proxy.wait_log(|line| line.contains(ends).then_some(())).await;
@@ -153,20 +151,12 @@ async fn a_token_is_read_from_its_source_and_its_end_is_told() {
 #[tokio::test]
 async fn the_answers_of_a_vault_are_told_in_words() {
     let (bank, vault) = (bank().await, FakeVault::start().await);
-    let id = format!("exec = [\"/bin/echo\", \"{}\"]", bank.auth.client_id());
     let dir = tempfile::tempdir().unwrap();
     let secret = secret_file(dir.path(), "secret_id", "secret-id-canary");
     let login = format!("approle = {{ role_id = \"erp\", secret_id.file = {secret:?} }}");
     let check = async |reference: &str, expected: Result<(), &str>| {
-        let ended = token(&config(&bank, &vault.section(&login), &id, reference), &[]).await;
-        match expected {
-            Ok(()) => assert_eq!(ended.code, 0, "{}", ended.said),
-            Err(why) => {
-                assert_eq!(ended.code, 1, "{}", ended.said);
-                assert!(ended.said.contains(why), "{why}\n{}", ended.said);
-                assert!(!ended.said.contains("canary"), "{}", ended.said);
-            }
-        }
+        let text = config(&bank, &vault.section(&login), &echoed_id(&bank), reference);
+        super::check(&text, expected).await;
     };
     let refused = |text: &str| json!({ "errors": [format!("{text} canary")] });
     vault.says("POST /v1/auth/approle/login", 400, refused("invalid role or secret ID"));
