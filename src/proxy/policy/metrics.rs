@@ -20,6 +20,9 @@ use crate::upstream::{
     Failure, RouteState, SendErrorKind, UpstreamState, UpstreamStates, UpstreamStatus,
 };
 
+/// Counters of answers by the names of upstream and route.
+type AnswersByRoute = HashMap<(Arc<str>, Arc<str>), Arc<AnswerCounters>>;
+
 /// The metric families of the request path.
 #[derive(Clone)]
 pub struct ProxyMetrics {
@@ -40,7 +43,7 @@ pub struct ProxyMetrics {
     upstreams: UpstreamStates,
     history: RequestHistory,
     /// By upstream and route. They outlive a plan, as the counters do.
-    answers: Arc<Mutex<HashMap<(Arc<str>, Arc<str>), Arc<AnswerCounters>>>>,
+    answers: Arc<Mutex<AnswersByRoute>>,
 }
 
 /// Handles of a route's counters by method and status that were needed so far. The list is short, and reading
