@@ -21,15 +21,6 @@ const LEASE: Duration = Duration::from_secs(1);
 /// Time between two questions meanwhile.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The result of the comparisons so far.
-#[derive(Debug, Default)]
-pub(super) struct NameKeyCheck {
-    /// The time of the last comparison that found the same key.
-    same_at: Option<Instant>,
-    /// Set once another replica had the same key.
-    confirmed: bool,
-}
-
 impl SharedStore {
     /// Compares the key at the next question, because the store may be another one than it was.
     pub(super) fn compare_name_key_again(&self) {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
-use super::name_key::NameKeyCheck;
 use super::settings::{ShareSettings, WhenUnreachable};
 use crate::secret::{CredentialPart, Freshness, SecretError, Store};
 use crate::share::keys::KeyError;
@@ -23,6 +23,15 @@ pub struct SharedStore {
     name_key_check: Mutex<NameKeyCheck>,
     source: Option<(ShareSettings, Arc<Store>)>,
     pub(super) metrics: SharingCounters,
+}
+
+/// The result of the comparisons of the name key so far.
+#[derive(Debug, Default)]
+pub(super) struct NameKeyCheck {
+    /// The time of the last comparison that found the same key.
+    pub(super) same_at: Option<Instant>,
+    /// Set once another replica had the same key.
+    pub(super) confirmed: bool,
 }
 
 /// The behaviour of a replica.
