@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::api::Api;
-use self::record::{MAX_SECRET_BYTES, SecretObject, TokenRecord, TooLarge, UnreadableKey};
+use self::record::{MAX_SECRET_BYTES, SecretObject, TokenRecord, TooLarge};
 use self::watching::{Contact, Watching};
 use super::announcements::Announcements;
 use super::metrics::{Outcome, ShareMetrics, StoreOperation};
@@ -143,8 +143,7 @@ impl KubernetesStore {
                 pause = again(pause).await;
                 continue;
             };
-            let before =
-                secret.record(&text).map_err(|key| self.unreadable(&key))?.without_ended(now);
+            let before = secret.record(&text).current(now);
             let mut record = before.clone();
             let reply = step(&mut record, now);
             if record == before {
@@ -158,13 +157,6 @@ impl KubernetesStore {
             }
             pause = again(pause).await;
         }
-    }
-
-    fn unreadable(&self, key: &UnreadableKey) -> StoreError {
-        let (secret, key) = (&self.api.options.secret, &key.0);
-        StoreError::Refused(format!(
-            "the data key {key} of secrets/{secret} is not what a replica writes; remove it from the Secret"
-        ))
     }
 
     fn too_large(&self, size: &TooLarge) -> StoreError {

@@ -16,6 +16,10 @@ use super::super::state::{ClockReading, TokenState};
 pub(super) const MAX_SECRET_BYTES: usize = 1024 * 1024;
 /// Milliseconds after its last change when a token is removed.
 const UNUSED: u64 = 7 * 24 * 3_600_000;
+/// Milliseconds of a lease, longer than any that a replica takes.
+const LONGEST_LEASE: u64 = 60_000;
+/// Milliseconds of a pause, longer than any that a replica asks for.
+const LONGEST_WAIT: u64 = 3_600_000;
 /// Largest number in a state, which JSON numbers hold exactly everywhere.
 const MAX_NUMBER: u64 = 1 << 53;
 
@@ -77,39 +81,34 @@ impl Written {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLarge(pub(super) usize);
 
-/// A data key of the Secret cannot be read.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct UnreadableKey(pub(super) String);
-
 impl SecretObject {
     /// The name of the Secret.
     pub(super) fn name(&self) -> &str {
         &self.metadata.name
     }
 
-    fn value(&self, key: &str) -> Result<Option<Vec<u8>>, UnreadableKey> {
-        let Some(text) = self.data.as_ref().and_then(|data| data.get(key)) else { return Ok(None) };
-        STANDARD.decode(text).map(Some).map_err(|_| UnreadableKey(key.to_owned()))
+    fn value(&self, key: &str) -> Option<Vec<u8>> {
+        STANDARD.decode(self.data.as_ref()?.get(key)?).ok()
     }
 
-    /// The state of a token; the default if the Secret has none.
-    pub(super) fn record(&self, name: &str) -> Result<TokenRecord, UnreadableKey> {
-        let key = state_key(name);
-        let Some(bytes) = self.value(&key)? else { return Ok(TokenRecord::default()) };
-        let written: Option<Written> = serde_json::from_slice(&bytes).ok();
-        let written = written.filter(Written::is_plausible).ok_or(UnreadableKey(key))?;
-        let sealed = self.value(&token_key(name))?;
+    /// The state of a token. What no replica wrote counts as absent.
+    pub(super) fn record(&self, name: &str) -> TokenRecord {
+        let written =
+            self.value(&state_key(name)).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let Some(written) = written.filter(Written::is_plausible) else {
+            return TokenRecord::default();
+        };
         let state = TokenState {
             generation: written.generation,
             token_owner: written.owner,
-            value: sealed.map(|sealed| (sealed, written.ends)),
+            value: self.value(&token_key(name)).map(|sealed| (sealed, written.ends)),
             epoch: written.epoch,
             lease: written.leader.map(|leader| (leader, written.until)),
             not_before: written.not_before,
             refused: written.refused,
             calls: (written.hour, written.calls),
         };
-        Ok(TokenRecord { state, handover: written.handover, written: written.written })
+        TokenRecord { state, handover: written.handover, written: written.written }
     }
 
     /// The names of all tokens in the Secret.
@@ -129,8 +128,7 @@ impl SecretObject {
         let name = name.to_string();
         let mut data: BTreeMap<String, Option<String>> = BTreeMap::new();
         for other in self.names().filter(|other| *other != name) {
-            // A state that cannot be read is left for people to look at.
-            let unused = self.record(other).is_ok_and(|it| it.written + UNUSED < now.earliest);
+            let unused = self.record(other).written + UNUSED < now.earliest;
             if unused {
                 data.extend([(state_key(other), None), (token_key(other), None)]);
             }
@@ -167,9 +165,13 @@ impl SecretObject {
 }
 
 impl TokenRecord {
-    /// The same without a token that has ended.
-    pub(super) fn without_ended(mut self, now: ClockReading) -> Self {
+    /// The same without a token that has ended, and without a lease or a pause that is longer than any.
+    pub(super) fn current(mut self, now: ClockReading) -> Self {
         self.state.value.take_if(|(_, ends)| *ends <= now.earliest);
+        self.state.lease.take_if(|(_, until)| *until > now.latest + LONGEST_LEASE);
+        if self.state.not_before > now.latest + LONGEST_WAIT {
+            self.state.not_before = 0;
+        }
         self
     }
 }
@@ -251,11 +253,11 @@ mod tests {
         (record.handover, record.written) = (9, NOW.earliest);
         let empty = secret(&json!({ "foreign": "eA==" }));
         let full = secret(&patched(&empty, &empty.patch(&name, &record, NOW).unwrap()));
-        assert_eq!(full.record(&name.to_string()), Ok(record.clone()));
+        assert_eq!(full.record(&name.to_string()), record);
         assert_eq!(full.names().collect::<Vec<_>>(), [name.to_string()]);
         assert_eq!(full.data.as_ref().unwrap()["foreign"], "eA==");
         let later = ClockReading { earliest: NOW.earliest + 60_000, latest: NOW.latest + 60_000 };
-        assert_eq!(record.without_ended(later).state.value, None);
+        assert_eq!(record.clone().current(later).state.value, None);
         let removed = patched(&full, &full.removal(&name));
         assert_eq!(removed, json!({ "foreign": "eA==" }));
     }
@@ -275,18 +277,20 @@ mod tests {
     }
 
     #[test]
-    fn what_no_replica_wrote_is_not_read() {
+    fn what_no_replica_wrote_counts_as_absent() {
         let name = "0".repeat(32);
         let of = |text: &str| secret(&json!({ state_key(&name): STANDARD.encode(text) }));
-        assert!(of("{}").record(&name).is_ok());
-        assert!(of("{\"epoch\":7,\"later\":true}").record(&name).is_ok());
+        assert_eq!(of("{\"epoch\":7,\"later\":true}").record(&name).state.epoch, 7);
         for text in ["", "7", "{\"epoch\":-1}", "{\"epoch\":9007199254740992}", "{\"until\":1e30}"]
         {
-            assert_eq!(of(text).record(&name), Err(UnreadableKey(state_key(&name))), "{text}");
+            assert_eq!(of(text).record(&name), TokenRecord::default(), "{text}");
         }
         let clear = secret(&json!({ state_key(&name): "no base64!" }));
-        assert!(clear.record(&name).is_err());
+        assert_eq!(clear.record(&name), TokenRecord::default());
         assert_eq!(secret(&json!({ "tls.s": "e30=", "x.t": "" })).names().count(), 0);
+        let locked = "{\"leader\":\"r9\",\"until\":9000000000000,\"not_before\":9000000000000}";
+        let healed = of(locked).record(&name).current(NOW).state;
+        assert_eq!((healed.lease, healed.not_before), (None, 0));
     }
 
     #[test]

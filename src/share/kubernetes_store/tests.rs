@@ -413,18 +413,20 @@ async fn a_watch_that_was_cut_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_state_that_no_replica_wrote_is_named() {
+async fn a_state_that_no_replica_wrote_heals() {
     let cluster = Cluster::start().await;
     let store = cluster.store();
-    let name = TokenName::random();
-    let foreign = format!("{name}.s");
-    let value = base64::engine::general_purpose::STANDARD.encode("x");
-    cluster.server.change(SECRET, |data| drop(data.insert(foreign.clone(), value)));
-    let message = refused(store.acquire(&name, ask("r1")).await);
-    assert!(message.contains(&format!("data key {foreign} of secrets/tokens")), "{message}");
-    // Others are not affected.
-    let other = TokenName::random();
-    assert_eq!(store.acquire(&other, ask("r1")).await, Ok(AcquireReply::Lead(1)));
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let locked = "{\"leader\":\"r9\",\"until\":9000000000000,\"not_before\":9000000000000}";
+    for text in ["x", "{\"generation\":-1}", locked] {
+        let name = TokenName::random();
+        cluster.server.change(SECRET, |data| {
+            data.extend([(format!("{name}.s"), encode(text)), (format!("{name}.t"), encode("x"))]);
+        });
+        assert_eq!(store.acquire(&name, ask("r1")).await, Ok(AcquireReply::Lead(1)), "{text}");
+        let published = store.publish(&name, "r1", 1, b"sealed", LIFE).await;
+        assert_eq!(published, Ok(PublishReply::Accepted), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -663,7 +665,7 @@ fn kept(cluster: &Cluster, name: &TokenName, now: ClockReading) -> TokenState {
     let metadata = serde_json::json!({ "name": SECRET, "resourceVersion": "1" });
     let secret = serde_json::json!({ "metadata": metadata, "data": data });
     let secret: SecretObject = serde_json::from_value(secret).unwrap();
-    secret.record(&name.to_string()).unwrap().without_ended(now).state
+    secret.record(&name.to_string()).current(now).state
 }
 
 /// Three replicas at once, with conflicts: their replies, and what is kept, are those of the state machine in one of

@@ -235,8 +235,7 @@ impl Watching {
         let before = self.seen.take().unwrap_or_default();
         let mut seen = HashMap::new();
         for name in secret.names() {
-            // A state that cannot be read is an error of the operation that needs it.
-            let Ok(record) = secret.record(name) else { continue };
+            let record = secret.record(name);
             let now = Seen { generation: record.state.generation, handover: record.handover };
             let last = before.get(name).copied().unwrap_or_default();
             // One that was announced before this process began is over, or ends by a token.
