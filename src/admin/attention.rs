@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::report::{
-    OpenFiles, REFUSALS_IN_A_ROW, RENEW_CERTIFICATE_DAYS, RefusalStatus, RouteStatus, SecretStatus,
-    StatusReport, UpstreamReport,
+    OpenFiles, REFUSALS_IN_A_ROW, RENEW_CERTIFICATE_DAYS, RefusalStatus, RouteFailures,
+    RouteStatus, SecretStatus, StatusReport, UpstreamReport,
 };
 use crate::clock::{Moment, date};
 use crate::token::{SLOW_CALL, TokenStatus};
@@ -153,6 +153,16 @@ pub fn failure_hint(code: &str, forwarded: &str, status: Option<u16>) -> &'stati
             "ask what was booked before anything is sent again; the API's owner needs this time and the request_id \
              of the log's lines with forwarded=unknown"
         }
+    }
+}
+
+/// The remedy for the failures in a row of a route. Methods that change nothing have booked nothing.
+pub fn route_failure_hint(failing: &RouteFailures) -> &'static str {
+    match failing.status {
+        Some(500..) if !failing.is_unsafe => {
+            "ask the API's owner, with this time and the request_id of the log's lines"
+        }
+        status => failure_hint(&failing.code, &failing.forwarded, status),
     }
 }
 
@@ -376,11 +386,7 @@ impl Points {
         for failing in status.failing.iter().filter(|failing| failing.count()) {
             self.add(
                 format!("Route {upstream}.{route}: {}", sentence(&failing.words())),
-                failing.hint.as_deref().unwrap_or(failure_hint(
-                    &failing.code,
-                    &failing.forwarded,
-                    failing.status,
-                )),
+                failing.hint.as_deref().unwrap_or(route_failure_hint(failing)),
             );
         }
         if let Some(last) = status.insufficient_scope.as_ref().filter(|last| last.at > recent) {
@@ -726,6 +732,10 @@ mod tests {
         one(&[], &series(4, true), &[words, "request_id", "what was booked"]);
         assert_eq!(told(&[], &series(1, true)).len(), 0);
         assert_eq!(told(&[], &series(2, false)).len(), 0);
+        let mut reads = series(4, false);
+        reads.routes[0].failing[0].status = Some(503);
+        let hint = told(&[], &reads).concat();
+        assert!(!hint.contains("booked"), "nothing was: {hint}");
         let certificate_days_left = Some(3);
         row(UpstreamReport { certificate_days_left, ..upstream() }, &["expires in 3 days"]);
         let well = UpstreamReport { failing: false, ..failing };

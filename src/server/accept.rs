@@ -211,7 +211,7 @@ impl<S: RequestService> Accept<S> {
             () = drained => {}
             () = stop.reached(ShutdownPhase::Aborting) => tracing::warn!(
                 connections = self.closed.iter().map(|drain| drain.open()).sum::<usize>(),
-                "connections are dropped: they did not finish in time"
+                "connections are dropped before they finished: drain_timeout is over, or a second signal came"
             ),
         }
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::result::{CheckGroup, CheckResult};
 use crate::admin::attention::{
     CALL_UNDER_WAY, FORWARDED_UNKNOWN, NOT_ACCEPTED, RAISE_IN_FLIGHT, UNDELIVERED, failure_hint,
-    refusal_hint, scope_hint,
+    refusal_hint, route_failure_hint, scope_hint,
 };
 use crate::admin::report::{
     REFUSALS_IN_A_ROW, RepeatedRefusals, RouteFailures, ScopeReport, UnsafeRequests,
@@ -284,7 +284,7 @@ pub(super) fn routes(steps: &mut Vec<CheckResult>, status: &Value, upstream: &st
         for failing in series.filter(RouteFailures::count) {
             let step = CheckResult::failed(format!("route {name}"), failing.words());
             let is_connect = failing.code == Code::Connect.as_str();
-            let hint = failure_hint(&failing.code, &failing.forwarded, failing.status);
+            let hint = route_failure_hint(&failing);
             steps.push(step.hint(if is_connect { CONNECT } else { hint }));
         }
         let last = ScopeReport::deserialize(&route["insufficient_scope"]).ok();
