@@ -239,8 +239,18 @@ pub fn with_root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = root.source() {
         root = source;
     }
-    let (outer, inner) = (error.to_string(), root.to_string());
+    let (outer, inner) = (plain_words(&error.to_string()), plain_words(&root.to_string()));
     if outer.contains(&inner) { outer } else { format!("{outer}: {inner}") }
+}
+
+/// The message of an error without the link to a manual for programmers, which rustls adds to one of its
+/// messages.
+pub fn plain_words(message: &str) -> String {
+    let message = message.split(": https://docs.rs/").next().unwrap_or_default();
+    message.replace(
+        "peer closed connection without sending TLS close_notify",
+        "the peer closed its connection without TLS close_notify, as one that is cut off does",
+    )
 }
 
 /// A body ended before it was complete; the source says why.
@@ -257,5 +267,21 @@ impl BodyError {
     /// Wraps the cause of the early end.
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_no_links_for_programmers() {
+        let message = "peer closed connection without sending TLS close_notify: \
+                       https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+        let words =
+            "the peer closed its connection without TLS close_notify, as one that is cut off does";
+        let error = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, message);
+        assert_eq!(with_root_cause(&error), words);
+        assert_eq!(plain_words("connection reset"), "connection reset");
     }
 }

@@ -230,8 +230,16 @@ impl Admin {
         match self.health.refresh(&credential) {
             0 => problem(StatusCode::NOT_FOUND, "no such credential", "see /status"),
             tokens => {
-                tracing::info!(credential, tokens, "a refresh is forced");
-                let accepted = json!({ "credential": credential, "tokens": tokens });
+                let of = |token: &TokenStatus| {
+                    (*token.credential == *credential).then_some(token.secret_closed_until)?
+                };
+                let next_try = self.health.tokens().iter().filter_map(of).max().map(date);
+                tracing::info!(credential, tokens, next_try, "a refresh is forced");
+                let mut accepted = json!({ "credential": credential, "tokens": tokens });
+                if let Some(next_try) = next_try {
+                    accepted["next_try"] = next_try.into();
+                    accepted["hint"] = REFUSED_LATELY.into();
+                }
                 response(StatusCode::ACCEPTED, JSON, format!("{accepted}\n"))
             }
         }
@@ -311,6 +319,10 @@ impl Admin {
         status
     }
 }
+
+/// The reason why a forced refresh makes no call at once.
+const REFUSED_LATELY: &str = "the token server refused this client lately: servers lock one out that tries again \
+     too soon, so that the next call is made at next_try";
 
 const PAGES: &str = "there are /livez, /readyz, /startupz and /metrics, and on the control listener the status page \
      at /, /status, /bundle and /refresh";

@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use zeroize::Zeroizing;
 
 use super::connect::{ConnectError, ConnectFailureReason, ConnectReport, Connection, Connector};
+use crate::body::plain_words;
 use crate::task;
 use crate::x509::diagnosis;
 
@@ -235,7 +236,9 @@ impl CallError {
 fn cause(error: &hyper::Error) -> String {
     match diagnosis::tls_cause(error) {
         Some(tls) => format!(": {}", diagnosis::tls_words(tls)),
-        None => error.source().map_or_else(String::new, |cause| format!(": {cause}")),
+        None => error
+            .source()
+            .map_or_else(String::new, |cause| format!(": {}", plain_words(&cause.to_string()))),
     }
 }
 

@@ -37,6 +37,10 @@ impl ManagedToken {
             .map(|until| SystemTime::now() + until.saturating_duration_since(now));
         status.tokens_of_credential = self.gate.tokens();
         status.secret_refused = self.gate.refuses();
+        status.secret_closed_until = self
+            .gate
+            .closed_until(now)
+            .map(|until| SystemTime::now() + until.saturating_duration_since(now));
         status.secret_changed = self.gate.rotated_at();
         if let Some(found) = self.issuer.as_ref().and_then(Issuer::found) {
             status.token_url = found.token.to_string();

@@ -14,6 +14,7 @@ use super::token_cell::UnavailableReason;
 use crate::clock::{date, seconds};
 use crate::oauth::ScopeSet;
 use crate::oauth::lifetime::IgnoredExpiry;
+use crate::telemetry::throttle::Throttle;
 
 /// Duration from which a successful token request is reported as slow. Requests wait as long for a token
 /// by default.
@@ -28,6 +29,9 @@ pub(super) struct RefreshLog {
     scopes: String,
     /// The time since which requests find no token because it cannot be obtained.
     unusable_since: Option<Instant>,
+    /// The last failure in words, and whether a token served on; equal ones are logged now and then.
+    last_failure: (String, bool),
+    repeated: Throttle,
 }
 
 /// A failed token request, with the facts that are logged beside its error.
@@ -51,7 +55,8 @@ impl RefreshLog {
         names.sort_unstable();
         let token_url = credential.source.to_string();
         let (credential, scopes) = (Arc::clone(&credential.name), names.join(" "));
-        Self { credential, token_url, scopes, unusable_since: None }
+        let (last_failure, repeated) = Default::default();
+        Self { credential, token_url, scopes, unusable_since: None, last_failure, repeated }
     }
 
     /// A token came, by a call that took this long.
@@ -84,7 +89,8 @@ impl RefreshLog {
     }
 
     /// A token request succeeded after this time.
-    pub(super) fn succeeded(&self, took: Duration) {
+    pub(super) fn succeeded(&mut self, took: Duration) {
+        self.last_failure = Default::default();
         let Self { credential, scopes, .. } = self;
         if took > SLOW_CALL {
             tracing::warn!(%credential, scopes, took_ms = milliseconds(took), "slow token request");
@@ -138,9 +144,14 @@ impl RefreshLog {
         );
     }
 
-    /// A token request failed.
-    pub(super) fn failed(&self, call: &FailedCall<'_>) {
+    /// A token request failed. Equal failures leave at most one line in ten seconds, with their number.
+    pub(super) fn failed(&mut self, call: &FailedCall<'_>) {
         let FailedCall { error, refusals, failures, next_try, took, held } = call;
+        let failure = (error.to_string(), held.is_some());
+        if failure != self.last_failure {
+            (self.last_failure, self.repeated) = (failure, Throttle::default());
+        }
+        let Some(suppressed) = self.repeated.allow() else { return };
         let Self { credential, token_url, scopes, .. } = self;
         let hint = error.hint();
         // One macro for both lines, so that they have the same fields.
@@ -154,6 +165,7 @@ impl RefreshLog {
                     token_url,
                     refusals_of_this_secret = refusals,
                     failures,
+                    suppressed,
                     usable = held.is_some(),
                     next_try_s = next_try.map(seconds),
                     took_ms = error.called().then(|| milliseconds(*took)),

@@ -50,6 +50,8 @@ pub struct TokenStatus {
     pub tokens_of_credential: usize,
     /// Set when the token server refused the credential's client secret last.
     pub secret_refused: bool,
+    /// The time before which no call is made because the token server refused the client secret lately.
+    pub secret_closed_until: Option<SystemTime>,
     /// The time of the server's first verdict on the last changed client secret.
     pub secret_changed: Option<SystemTime>,
     /// The time at which a token was last obtained.

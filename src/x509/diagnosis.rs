@@ -9,6 +9,7 @@ use rustls::{AlertDescription as Alert, CertificateError as Bad, Error, PeerInco
 
 use super::certificate::{Certificate, short};
 use super::verify::{UnpinnedKey, WeakKey};
+use crate::body::plain_words;
 use crate::clock::date;
 
 type Hint = Cow<'static, str>;
@@ -142,7 +143,7 @@ pub(crate) fn tls_words(error: &Error) -> String {
 
 /// The message of an error of reading or writing: that of TLS in words.
 pub(crate) fn io_words(error: &io::Error) -> String {
-    of_io(error).map_or_else(|| error.to_string(), tls_words)
+    of_io(error).map_or_else(|| plain_words(&error.to_string()), tls_words)
 }
 
 /// The error of TLS behind one of reading or writing.

@@ -119,3 +119,36 @@ async fn a_slow_token_request_leaves_a_line() {
     assert_eq!(slow["level"], "WARN");
     assert!(slow["took_ms"].as_u64().unwrap() >= 2100, "{slow}");
 }
+
+#[tokio::test]
+async fn equal_failures_of_token_requests_leave_one_line_with_their_number() {
+    let (sandbox, proxy, _secrets) = soon(start(60, vec![Fault::Html500; 8])).await;
+    let auth = &sandbox.bank(Persona::Sqr).auth;
+    let first = line(&proxy, "token request failed").await;
+    assert_eq!(first["suppressed"], 0, "{first}");
+    // Requests that wait for a token bring the next try forward.
+    while auth.ledger().calls().len() < 4 {
+        client(proxy.addr).await.get("/sqr/v1/user-status").await;
+    }
+    let log = proxy.log();
+    let of_this = |line: &&str| {
+        line.contains("\"token request failed\"") && line.contains(Persona::Sqr.mount())
+    };
+    let lines = log.lines().filter(of_this).count();
+    assert!(lines < 3, "{log}");
+}
+
+#[tokio::test]
+async fn a_forced_refresh_says_when_a_refused_secret_is_tried_again() {
+    let (sandbox, proxy, _secrets) = soon(start(60, [])).await;
+    soon(proxy.wait_ready()).await;
+    sandbox.bank(Persona::Sqr).auth.accept_secrets([]);
+    let mut admin = client(proxy.admin_addr).await;
+    let path = format!("/refresh?credential={}", Persona::Sqr.mount());
+    let accepted = admin.request("POST", &path, &[], b"").await.json();
+    assert_eq!(accepted.get("next_try"), None, "{accepted}");
+    line(&proxy, "token request failed: renewal failed").await;
+    let accepted = admin.request("POST", &path, &[], b"").await.json();
+    assert!(accepted["next_try"].as_str().unwrap().ends_with('Z'), "{accepted}");
+    assert!(accepted["hint"].as_str().unwrap().contains("next_try"), "{accepted}");
+}
