@@ -240,6 +240,7 @@ struct Points(Vec<Attention>);
 
 impl Points {
     /// Adds a point, once.
+    #[inline(never)]
     fn add(&mut self, what: String, hint: impl Into<String>) {
         let point = Attention { what, hint: hint.into() };
         if !self.0.contains(&point) {

@@ -47,8 +47,10 @@ pub struct Diagnostic {
     pub(super) excerpt: Option<Excerpt>,
 }
 
+// No method is inlined: there are hundreds of calls, none of which is hot.
 impl Diagnostic {
     /// An error without a place.
+    #[inline(never)]
     pub(crate) fn error(message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -65,32 +67,44 @@ impl Diagnostic {
         }
     }
 
+    #[inline(never)]
     pub(crate) fn warning(message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(message) }
     }
 
+    #[inline(never)]
     pub(crate) fn notice(message: impl Into<String>) -> Self {
         Self { severity: Severity::Note, ..Self::error(message) }
     }
 
-    pub(crate) fn label(self, label: impl Into<String>) -> Self {
-        Self { label: Some(label.into()), ..self }
+    #[inline(never)]
+    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
     }
 
-    pub(crate) fn found(self, found: impl Into<String>) -> Self {
-        Self { found: Some(found.into()), ..self }
+    #[inline(never)]
+    pub(crate) fn found(mut self, found: impl Into<String>) -> Self {
+        self.found = Some(found.into());
+        self
     }
 
-    pub(crate) fn expected(self, expected: impl Into<String>) -> Self {
-        Self { expected: Some(expected.into()), ..self }
+    #[inline(never)]
+    pub(crate) fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
     }
 
-    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+    #[inline(never)]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
     }
 
-    pub(crate) fn note(self, note: impl Into<String>) -> Self {
-        Self { note: Some(note.into()), ..self }
+    #[inline(never)]
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
     }
 
     /// The same at a key, with the line that a span begins on.

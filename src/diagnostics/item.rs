@@ -90,17 +90,20 @@ impl<'c> Item<'c> {
     }
 
     /// Rejects a value of the right type.
+    #[inline(never)]
     pub(crate) fn reject(&self, why: impl Into<String>) {
         self.fail(Diagnostic::error(format!("`{}` cannot be used", self.key)).label(why));
     }
 
     /// Warns of a value that is accepted and hardly what its author meant.
+    #[inline(never)]
     pub(crate) fn warn(&self, message: &str, label: impl Into<String>, hint: &str) {
         self.fail(Diagnostic::warning(message).label(label).hint(hint));
     }
 
     /// Rejects a value of the wrong type. A number or a boolean is shown where values of a fixed form
     /// may be, text only where all values may be.
+    #[inline(never)]
     fn wrong_type(&self, label: impl Into<String>) {
         self.mask_keys();
         // To show a list or a table would be to show all strings in it.

@@ -44,11 +44,14 @@ pub(super) struct CheckResult {
     pub(super) hint: Option<String>,
 }
 
+// Not inlined: there are many calls, none of which is hot.
 impl CheckResult {
+    #[inline(never)]
     pub(super) fn ok(name: impl Into<String>, found: impl Into<String>) -> Self {
         Self { name: name.into(), outcome: CheckStatus::Ok, found: found.into(), hint: None }
     }
 
+    #[inline(never)]
     pub(super) fn failed(name: impl Into<String>, found: impl Into<String>) -> Self {
         Self { outcome: CheckStatus::Failed, ..Self::ok(name, found) }
     }
@@ -71,8 +74,10 @@ impl CheckResult {
         Self { outcome: CheckStatus::Warning, ..self }
     }
 
-    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+    #[inline(never)]
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
     }
 
     pub(super) fn has_failed(&self) -> bool {
