@@ -227,7 +227,7 @@ impl AccessRecord {
 
     /// Notes what the request waits for before it is sent.
     pub fn waits_for(&mut self, phase: RequestPhase) {
-        if phase != self.waits_for {
+        if phase != self.waits_for && self.waits_since.is_some() {
             self.wait_ended(Instant::now());
         }
         self.waits_for = phase;
@@ -311,21 +311,24 @@ impl AccessRecord {
         self.sent_at = None;
     }
 
-    /// Counts bytes of the request's body.
-    pub fn received(&mut self, bytes: u64) {
+    /// Counts bytes of the request's body that came at a time; `None`: now.
+    pub fn received(&mut self, bytes: u64, at: Option<Instant>) {
         self.bytes_in += bytes;
-        self.awaits_body(false);
+        self.body_arrived(at);
     }
 
-    /// Notes whether the connection could send more of the request's body than the app has sent.
-    pub fn awaits_body(&mut self, awaits: bool) {
-        // The clock is read only where a wait begins or ends: most frames of a body are there at once.
-        match self.awaits_body_since {
-            Some(_) if !awaits => self.body_wait_ended(Instant::now()),
-            None if awaits && self.answer.is_none() => {
-                self.awaits_body_since = Some(Instant::now());
-            }
-            _ => {}
+    /// Notes that the connection could send more of the request's body than the app has sent.
+    pub fn awaits_body(&mut self, since: Instant) {
+        if self.answer.is_none() {
+            self.awaits_body_since.get_or_insert(since);
+        }
+    }
+
+    /// Notes that the request's body is not awaited any more.
+    pub fn body_arrived(&mut self, at: Option<Instant>) {
+        // The clock is read only where a wait ends: most frames of a body are there at once.
+        if self.awaits_body_since.is_some() {
+            self.body_wait_ended(at.unwrap_or_else(Instant::now));
         }
     }
 
@@ -443,7 +446,9 @@ impl Drop for AccessRecord {
         let aborting = self.stop.phase() == ShutdownPhase::Aborting;
         let mut answer = self.answer.take().unwrap_or_else(|| self.cut_short(aborting));
         // Only now: that a wait was under way says where the request was cut short.
-        self.wait_ended(Instant::now());
+        if self.waits_since.is_some() {
+            self.wait_ended(Instant::now());
+        }
         if self.stream_open {
             answer.complete = Some(false);
             self.delivery = self.delivery.map(|_| Delivery::Partial);

@@ -86,9 +86,9 @@ impl AccessRecord {
                     upstream_addr = self.upstream_address.map(tracing::field::display),
                     token = self.bearer.as_ref().map(|bearer| bearer.fingerprint()),
                     upstream_ms = milliseconds(self.upstream_time),
-                    app_ms = milliseconds(self.app_time),
-                    token_ms = milliseconds(self.token_wait),
-                    connect_ms = milliseconds(self.connect_wait),
+                    app_ms = waited(self.app_time),
+                    token_ms = waited(self.token_wait),
+                    connect_ms = waited(self.connect_wait),
                     proxy_ms = milliseconds(self.own_time(*after)),
                     duration_ms = milliseconds(self.started.elapsed()),
                     detail,
@@ -102,6 +102,12 @@ impl AccessRecord {
             line!(info);
         }
     }
+}
+
+/// The milliseconds of a wait; `None`, which writes no field, if there was none: most requests wait for nothing,
+/// and each number costs them time.
+fn waited(wait: Duration) -> Option<f64> {
+    (!wait.is_zero()).then(|| milliseconds(wait))
 }
 
 /// Milliseconds, rounded to microseconds.

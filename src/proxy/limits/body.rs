@@ -44,13 +44,15 @@ pub struct BodyProgress {
 
 /// Follows a body from start to end; the body owns it until it is dropped.
 pub trait BodyObserver {
-    /// Some bytes have passed.
-    fn passed(&self, bytes: u64) {
-        let _ = bytes;
+    /// Some bytes have passed; `at` is the time, if it is known already.
+    fn passed(&self, bytes: u64, at: Option<Instant>) {
+        let _ = (bytes, at);
     }
 
-    /// The reader has asked for more than has arrived.
-    fn awaited(&self) {}
+    /// The reader has asked for more than has arrived. May be called again until bytes pass.
+    fn awaited(&self, since: Instant) {
+        let _ = since;
+    }
 
     /// The whole body has passed. May be called twice.
     fn ended(&self) {}
@@ -162,7 +164,8 @@ where
                     return Poll::Ready(Some(Err(error)));
                 };
                 this.remaining_bytes = remaining;
-                this.observer.passed(length);
+                let at = this.progress.as_ref().map(|progress| progress.get().last_frame);
+                this.observer.passed(length, at);
                 // The reader may not ask again after the last frame.
                 if frame.is_trailers() || this.inner.is_end_stream() {
                     this.observer.ended();
@@ -184,11 +187,14 @@ where
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                this.observer.awaited();
+                let sleep = || Box::pin(tokio::time::sleep(this.idle_timeout));
+                let timer = this.timer.get_or_insert_with(sleep);
+                // The timer has read the clock. An idle timeout beyond all time has no such begin.
+                let since = timer.deadline().checked_sub(this.idle_timeout);
+                this.observer.awaited(since.unwrap_or_else(Instant::now));
                 // The inner body has registered the waker already; the timer registers it too, so
                 // that a frame and the end of the timeout both lead to the next poll.
-                let sleep = || Box::pin(tokio::time::sleep(this.idle_timeout));
-                ready!(this.timer.get_or_insert_with(sleep).as_mut().poll(cx));
+                ready!(timer.as_mut().poll(cx));
                 let why =
                     format!("no byte of it arrived within timeouts.idle, {:?}", this.idle_timeout);
                 let error = this.fail(LimitError::Idle, why);

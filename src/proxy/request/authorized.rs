@@ -92,7 +92,7 @@ impl Authorized {
             // In a box, since few requests do this: the others need not carry room for its future.
             let body = Box::pin(draft.read_body()).await;
             // A body that failed is not awaited any more either.
-            draft.exchange.scope.record(|record| record.awaits_body(false));
+            draft.exchange.scope.record(|record| record.body_arrived(None));
             whole_body = Some(body?);
             waited = true;
         }

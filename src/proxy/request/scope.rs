@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
 
 use crate::body::{Body, BodyError, Delivery, DeliveryObserver};
 use crate::proxy::access_log::AccessRecord;
@@ -75,16 +76,16 @@ impl Listed for RecordCell {
 pub struct RequestBodyScope(pub RequestScope);
 
 impl BodyObserver for RequestBodyScope {
-    fn passed(&self, bytes: u64) {
-        self.0.record(|record| record.received(bytes));
+    fn passed(&self, bytes: u64, at: Option<Instant>) {
+        self.0.record(|record| record.received(bytes, at));
     }
 
-    fn awaited(&self) {
-        self.0.record(|record| record.awaits_body(true));
+    fn awaited(&self, since: Instant) {
+        self.0.record(|record| record.awaits_body(since));
     }
 
     fn ended(&self) {
-        self.0.record(|record| record.awaits_body(false));
+        self.0.record(|record| record.body_arrived(None));
     }
 }
 
@@ -92,7 +93,7 @@ impl BodyObserver for RequestBodyScope {
 pub struct ResponseBodyScope(pub RequestScope);
 
 impl BodyObserver for ResponseBodyScope {
-    fn passed(&self, bytes: u64) {
+    fn passed(&self, bytes: u64, _: Option<Instant>) {
         self.0.record(|record| record.answered(bytes));
     }
 
