@@ -1,5 +1,6 @@
-//! Tasks of one type. tokio compiles what runs a task anew for each type of future, and twice for those of one
-//! thread: several KiB each. A boxed future has the same type as all others, at the cost of one allocation.
+//! Tasks of one type. tokio compiles what runs a task anew for each type of future, and twice for those of
+//! one thread: several KiB each. A boxed future has the same type as all others, at the cost of one
+//! allocation.
 
 use std::pin::Pin;
 

@@ -237,8 +237,8 @@ pub struct RouteStatus {
     pub errors: u64,
     /// Mean time to the head of the answer, in seconds.
     pub mean_s: f64,
-    /// Seconds within which 95 of 100 requests were answered, as the upper bound of a bucket of the histogram; absent
-    /// without requests, and where it is above the last bound.
+    /// Seconds within which 95 of 100 requests were answered, as the upper bound of a bucket of the
+    /// histogram; absent without requests, and where it is above the last bound.
     pub p95_s: Option<f64>,
     /// Requests since the start with an unsafe method that the upstream answered, of which the app did not
     /// get the whole answer.
@@ -247,7 +247,8 @@ pub struct RouteStatus {
     pub forwarded_unknown: u64,
     /// The last failures in a row, of safe methods and of the others.
     pub failing: Vec<RouteFailures>,
-    /// The last answer that says that the token lacks a scope, if no request of the route has succeeded since.
+    /// The last answer that says that the token lacks a scope, if no request of the route has succeeded
+    /// since.
     pub insufficient_scope: Option<ScopeReport>,
 }
 

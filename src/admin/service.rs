@@ -140,8 +140,8 @@ impl Admin {
         }
     }
 
-    /// After a failed accept. Without a free descriptor one that was held back is set free, and the next accept
-    /// has it unless a worker is faster; where none is left, it waits a moment.
+    /// After a failed accept. Without a free descriptor one that was held back is set free, and the next
+    /// accept has it unless a worker is faster; where none is left, it waits a moment.
     async fn recover(&self, error: &io::Error) {
         let exhausted = lacks_descriptor(error);
         if !exhausted {

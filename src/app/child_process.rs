@@ -70,7 +70,8 @@ impl ChildProcess {
     }
 }
 
-/// Forwards a signal, where there are signals. An interrupt that was typed at a terminal has reached the child already.
+/// Forwards a signal, where there are signals. An interrupt that was typed at a terminal has reached the
+/// child already.
 #[cfg(unix)]
 fn send_signal(child: &Child, signal: Signal) {
     use rustix::process::{Pid, Signal as Number, kill_process};

@@ -43,8 +43,8 @@ pub fn connect() -> windows_service::Result<()> {
     Ok(())
 }
 
-/// The service has ended in order, or with an error that a restart does not repair. Windows takes any other end of
-/// the process for a crash, and restarts it.
+/// The service has ended in order, or with an error that a restart does not repair. Windows takes any other
+/// end of the process for a crash, and restarts it.
 pub fn stopped(code: u8) {
     let code = match code {
         0 => ServiceExitCode::NO_ERROR,

@@ -1,5 +1,5 @@
-//! Notifications to the service manager, if there is one: systemd (`NOTIFY_SOCKET`, sd_notify(3)), or the service
-//! control manager of Windows.
+//! Notifications to the service manager, if there is one: systemd (`NOTIFY_SOCKET`, sd_notify(3)), or the
+//! service control manager of Windows.
 
 #[cfg(unix)]
 use std::time::Duration;

@@ -75,7 +75,8 @@ pub struct Args {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Serve until a signal stops it (SIGTERM drains, a second one ends at once; SIGHUP reloads, without a terminal)
+    /// Serve until a signal stops it (SIGTERM drains, a second one ends at once; SIGHUP reloads, without a
+    /// terminal)
     Run {
         /// Program to run beside the proxy: when it ends, the proxy ends with its exit code. Its environment
         /// has BEARER_PROXY_URL, BEARER_PROXY_URL_UPSTREAM and BEARER_PROXY_ADMIN_URL
@@ -220,8 +221,8 @@ pub struct StatusFlags {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "1s", value_parser = interval)]
     pub watch: Option<Duration>,
-    /// Write a support bundle: masked configuration, state, metrics and the newest log lines, without any secret
-    /// or token. The file must not exist; - is stdout [default: bearer-proxy-bundle.json]
+    /// Write a support bundle: masked configuration, state, metrics and the newest log lines, without any
+    /// secret or token. The file must not exist; - is stdout [default: bearer-proxy-bundle.json]
     #[arg(long, value_name = "FILE", num_args = 0..=1, value_hint = ValueHint::FilePath)]
     #[arg(default_missing_value = "bearer-proxy-bundle.json", conflicts_with_all = ["watch", "output"])]
     pub bundle: Option<PathBuf>,

@@ -55,8 +55,8 @@ pub fn check(path: Option<&Path>, flags: &Check) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Shows the state of the instance that runs with an older version of a file with errors, if one answers at the
-/// address that the file names.
+/// Shows the state of the instance that runs with an older version of a file with errors, if one answers at
+/// the address that the file names.
 fn tell_instance(path: &Path) -> anyhow::Result<()> {
     let address = admin_address(Some(path), None, Page::Control);
     let Ok((200, body)) = ask(&address, "/status") else { return Ok(()) };

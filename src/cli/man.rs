@@ -1,5 +1,5 @@
-//! `man`: the manual. The page of the program has verbs, keys, signals, files, environment and exit codes, the
-//! page of the configuration file has its keys by table.
+//! `man`: the manual. The page of the program has verbs, keys, signals, files, environment and exit codes,
+//! the page of the configuration file has its keys by table.
 
 use clap::{Arg, Command, CommandFactory};
 use clap_mangen::Man;

@@ -41,8 +41,8 @@ pub(super) fn write_stdout(words: Arguments<'_>) -> io::Result<()> {
     }
 }
 
-/// Writes to stderr, with priorities where that is systemd's journal, or to the event log of a Windows service. Where
-/// it fails, there is nothing left to write to.
+/// Writes to stderr, with priorities where that is systemd's journal, or to the event log of a Windows
+/// service. Where it fails, there is nothing left to write to.
 pub(super) fn write_stderr(words: Arguments<'_>) {
     #[cfg(windows)]
     if crate::telemetry::event_log::message(&words.to_string()) {

@@ -179,8 +179,8 @@ fn dispatch(config: PathBuf) -> anyhow::Result<Exit> {
 
 /// Serves until the service is stopped.
 ///
-/// A wrong command line or configuration is an orderly end with an error code: a restart does not repair it. With any
-/// other failure the process ends without one, and Windows restarts it.
+/// A wrong command line or configuration is an orderly end with an error code: a restart does not repair it.
+/// With any other failure the process ends without one, and Windows restarts it.
 fn serve(_: Vec<OsString>) {
     // Without an event log the service works, and only says nothing.
     let _ = event_log::open(NAME);

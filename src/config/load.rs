@@ -90,8 +90,8 @@ pub fn parse(
     }
 }
 
-/// The text of a file as it may be shown: without comments, and with a mask in place of each value that may be
-/// a secret. Where it cannot be read, the reason.
+/// The text of a file as it may be shown: without comments, and with a mask in place of each value that may
+/// be a secret. Where it cannot be read, the reason.
 pub fn masked(path: &Path) -> String {
     let bytes = match read_file(path) {
         Ok(bytes) => bytes,

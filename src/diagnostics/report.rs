@@ -23,8 +23,8 @@ impl Report {
         Self { path: path.to_owned(), list, outcome: "nothing was started" }
     }
 
-    /// The same for a program that runs already, with the errors before the warnings and notes: some readers see
-    /// its beginning alone.
+    /// The same for a program that runs already, with the errors before the warnings and notes: some readers
+    /// see its beginning alone.
     pub fn of_reload(mut self) -> Self {
         self.outcome = "nothing was changed";
         let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;

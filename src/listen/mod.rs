@@ -1,8 +1,8 @@
 //! Sockets that clients connect to: TCP and Unix, their TLS, and who the peer is.
 //!
-//! [`sockets`] binds, `inherited` takes what systemd has bound, `unix_socket` owns the file of a Unix socket, `bind_error` gives advice, [`tls`]
-//! reads a listener's certificate and key, [`peer`] and [`peer_certificate`] identify clients, and
-//! [`descriptors`] holds some back for when there are none.
+//! [`sockets`] binds, `inherited` takes what systemd has bound, `unix_socket` owns the file of a Unix socket,
+//! `bind_error` gives advice, [`tls`] reads a listener's certificate and key, [`peer`] and
+//! [`peer_certificate`] identify clients, and [`descriptors`] holds some back for when there are none.
 
 mod bind_error;
 pub mod descriptors;

@@ -12,8 +12,9 @@ pub const PEER_SHUTDOWN: PollFlags = PollFlags::RDHUP;
 #[cfg(not(target_os = "linux"))]
 pub const PEER_SHUTDOWN: PollFlags = PollFlags::HUP;
 
-/// The events that are pending on a socket: bytes to read (`IN`), the peer's FIN ([`PEER_SHUTDOWN`]), a reset or an
-/// error (`HUP`, `ERR`). Calls poll(2) with a time-out of zero, so that it neither waits nor takes bytes.
+/// The events that are pending on a socket: bytes to read (`IN`), the peer's FIN ([`PEER_SHUTDOWN`]), a reset
+/// or an error (`HUP`, `ERR`). Calls poll(2) with a time-out of zero, so that it neither waits nor takes
+/// bytes.
 ///
 /// A pending read proves nothing about a socket: the runtime also returns `Pending` before it has heard
 /// of an event, and when the task's budget is spent.

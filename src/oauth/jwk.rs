@@ -36,8 +36,8 @@ pub(super) fn key_id(text: &Sensitive) -> Option<String> {
     string(&members(text).ok()?, "kid")
 }
 
-/// The private key of a JWK, in the DER form of its type, for an algorithm with this name that needs this kind
-/// of key.
+/// The private key of a JWK, in the DER form of its type, for an algorithm with this name that needs this
+/// kind of key.
 pub(super) fn private_key(
     text: &Sensitive,
     expected: &'static str,

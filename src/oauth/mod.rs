@@ -1,8 +1,11 @@
 //! RFC 6749 client credentials as values and bytes: no socket, no clock.
 //!
-//! `scope`, `endpoint` and `client_auth` define the terms, `jws` signs assertions and `dpop` proofs, `jwk` reads keys in JSON (`key_der` is what they become), `thumbprint` names keys, `dialect` and `presets` the deviations of
-//! known servers. `request` writes requests, `token_response` reads answers, with `content_coding`,
-//! `field_path` and `json_time`, `confirmation` the certificate that a token names, `metadata` what a server says of itself, `lifetime` computes the life of a token, and `error` classifies failures.
+//! `scope`, `endpoint` and `client_auth` define the terms, `jws` signs assertions and `dpop` proofs, `jwk`
+//! reads keys in JSON (`key_der` is what they become), `thumbprint` names keys, `dialect` and `presets` the
+//! deviations of known servers. `request` writes requests, `token_response` reads answers, with
+//! `content_coding`, `field_path` and `json_time`, `confirmation` the certificate that a token names,
+//! `metadata` what a server says of itself, `lifetime` computes the life of a token, and `error` classifies
+//! failures.
 
 pub mod assertion;
 pub mod client_auth;

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::jws::{Signer, SigningKey};
 
-/// The thumbprint of a private key's public half, in base64url; `None` for a secret, and for a key that cannot
-/// be used.
+/// The thumbprint of a private key's public half, in base64url; `None` for a secret, and for a key that
+/// cannot be used.
 pub fn thumbprint(key: SigningKey<'_>) -> Option<String> {
     of_signer(&Signer::new(key).ok()?)
 }
@@ -42,8 +42,8 @@ fn base64(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Modulus and exponent of an `RSAPublicKey` in DER (RFC 8017 appendix A.1.1). From 2048 bits on the lengths of
-/// the sequence and of the modulus have two bytes; the exponent is short.
+/// Modulus and exponent of an `RSAPublicKey` in DER (RFC 8017 appendix A.1.1). From 2048 bits on the lengths
+/// of the sequence and of the modulus have two bytes; the exponent is short.
 fn rsa_numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let [0x30, 0x82, _, _, 0x02, 0x82, high, low, rest @ ..] = der else { return None };
     let (modulus, rest) = rest.split_at_checked(usize::from(*high) << 8 | usize::from(*low))?;

@@ -336,7 +336,8 @@ fn error_response(
     })
 }
 
-/// The wait that `Retry-After` asks for (RFC 9110 section 10.2.3): seconds, or a date, which is read against the server's own clock.
+/// The wait that `Retry-After` asks for (RFC 9110 section 10.2.3): seconds, or a date, which is read against
+/// the server's own clock.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim_ascii();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {

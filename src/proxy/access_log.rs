@@ -356,8 +356,8 @@ impl AccessRecord {
         }
     }
 
-    /// Notes that the upstream's answer broke off, or was cut because it rested for too long, and counts it as
-    /// an error of the upstream.
+    /// Notes that the upstream's answer broke off, or was cut because it rested for too long, and counts it
+    /// as an error of the upstream.
     pub fn cut(&mut self, kind: LimitError, error: &BodyError) {
         // The body of an answer is read only after its head was recorded.
         let Some(answer) = &mut self.answer else { return };

@@ -114,8 +114,8 @@ impl Steps {
     }
 }
 
-/// Takes and gives back the lead, then publishes a value, and reads it. `no_announcement` asks for the likely reason
-/// if that is not announced.
+/// Takes and gives back the lead, then publishes a value, and reads it. `no_announcement` asks for the likely
+/// reason if that is not announced.
 pub(super) async fn run_all(
     store: &dyn TokenStore,
     name: &TokenName,

@@ -1,10 +1,10 @@
 //! The protocol of replicas that share a token: who renews it, and whose token counts.
 //!
-//! The store runs four scripts, each of which is atomic and reads the store's own clock, so that the clocks of
-//! replicas do not matter. A replica that asks gets a newer token, or the lead of the renewal, or the time to
-//! wait. Correctness rests on generations and not on the lease: each lead has an epoch above all generations
-//! that the store or the leader knows, and a token is accepted only if no token of the same or a later epoch
-//! is there. The lease only saves token requests.
+//! The store runs four scripts, each of which is atomic and reads the store's own clock, so that the clocks
+//! of replicas do not matter. A replica that asks gets a newer token, or the lead of the renewal, or the time
+//! to wait. Correctness rests on generations and not on the lease: each lead has an epoch above all
+//! generations that the store or the leader knows, and a token is accepted only if no token of the same or a
+//! later epoch is there. The lease only saves token requests.
 
 use std::time::Duration;
 

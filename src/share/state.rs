@@ -132,8 +132,8 @@ impl TokenState {
         PublishReply::Accepted
     }
 
-    /// Ends the lease after a failed token request; `false` if it was lost before. `refused` is the fingerprint
-    /// of the client secret if the token server refused it.
+    /// Ends the lease after a failed token request; `false` if it was lost before. `refused` is the
+    /// fingerprint of the client secret if the token server refused it.
     pub fn fail(
         &mut self,
         now: impl Into<ClockReading>,

@@ -1,5 +1,5 @@
-//! `TokenStore`: the store of shared tokens as the renewal of a token sees it. Nothing of it is on the path of
-//! a request.
+//! `TokenStore`: the store of shared tokens as the renewal of a token sees it. Nothing of it is on the path
+//! of a request.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub trait TokenStore: Send + Sync {
         life_left: Duration,
     ) -> Operation<'a, PublishReply>;
 
-    /// Gives the lead back after a failure: no replica tries again for `wait`. `refused` is the fingerprint of
-    /// the client secret if the token server refused it. `false` if the lease was lost before.
+    /// Gives the lead back after a failure: no replica tries again for `wait`. `refused` is the fingerprint
+    /// of the client secret if the token server refused it. `false` if the lease was lost before.
     fn fail<'a>(
         &'a self,
         name: &'a TokenName,

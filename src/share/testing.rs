@@ -1,5 +1,5 @@
-//! `ModelStore`: a store made of the state machine, under paused time. [`canary_token`]: a token whose texts are
-//! easy to find.
+//! `ModelStore`: a store made of the state machine, under paused time. [`canary_token`]: a token whose texts
+//! are easy to find.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

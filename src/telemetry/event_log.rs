@@ -1,7 +1,7 @@
 //! The event log of Windows, which has the lines of a service: a service has no stderr.
 //!
-//! Lines come as for systemd's journal, each with its [`Priority`](super::journal::Priority), and each becomes one event
-//! of the source in the log "Application".
+//! Lines come as for systemd's journal, each with its [`Priority`](super::journal::Priority), and each
+//! becomes one event of the source in the log "Application".
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -55,8 +55,8 @@ impl Write for Output {
     }
 }
 
-/// Writes a command's message as one event, with the highest priority of its lines. Returns false if the event log is
-/// not open.
+/// Writes a command's message as one event, with the highest priority of its lines. Returns false if the
+/// event log is not open.
 pub fn message(text: &str) -> bool {
     let Some(source) = SOURCE.get() else { return false };
     let priority =

@@ -1,4 +1,5 @@
-//! Priorities of log lines that systemd's journal reads from stderr, and the event log of Windows from its writer.
+//! Priorities of log lines that systemd's journal reads from stderr, and the event log of Windows from its
+//! writer.
 //!
 //! The journal takes a number in angle brackets at the start of a line as the line's priority
 //! (sd-daemon(3)). Without one every line counts as informational, and `journalctl -p warning` shows

@@ -224,8 +224,8 @@ impl ProbeError {
         }
     }
 
-    /// The proofs of the client in the request that was refused, by kind: their parts in words, to be compared
-    /// with the registration. No part is secret.
+    /// The proofs of the client in the request that was refused, by kind: their parts in words, to be
+    /// compared with the registration. No part is secret.
     pub fn sent(&self) -> &[(&'static str, String)] {
         &self.sent
     }
@@ -269,8 +269,8 @@ fn contains_secret(text: &str, client: &ClientCredentials) -> bool {
         || contains_part(text.as_bytes(), &basic)
 }
 
-/// Tells whether a text of the server repeats a part of a JWT, as the assertion or the proof of the request: a
-/// word of base64url that is longer than a SHA-256.
+/// Tells whether a text of the server repeats a part of a JWT, as the assertion or the proof of the request:
+/// a word of base64url that is longer than a SHA-256.
 fn contains_signed_token(text: &str) -> bool {
     let in_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     text.split(|c| !in_word(c)).any(|word| word.len() > SHA256_LENGTH)

@@ -228,8 +228,8 @@ impl<F: Fetch> Refresher<F> {
         self.report(report).await;
     }
 
-    /// Requests a token, and reports a server that does not answer before the end of the request, which may be
-    /// far away while others get 503.
+    /// Requests a token, and reports a server that does not answer before the end of the request, which may
+    /// be far away while others get 503.
     async fn fetch(
         &self,
         refresh: Option<&Sensitive>,

@@ -21,8 +21,8 @@ use crate::oauth::{ClientAuth, ClientRequest, GrantType, assertion};
 /// A proof of DPoP may be this old: RFC 9449 section 11.1 speaks of seconds or minutes.
 const PROOF_LIFE: Duration = Duration::from_secs(60);
 
-/// An `iat` that is further ahead of the server's clock is the likely reason of a refusal. Servers differ: some
-/// take none in the future, others take a minute.
+/// An `iat` that is further ahead of the server's clock is the likely reason of a refusal. Servers differ:
+/// some take none in the future, others take a minute.
 const MAX_AHEAD: Duration = Duration::from_secs(30);
 
 /// A part of a proof.
@@ -49,8 +49,8 @@ pub(super) enum ProofPart {
     UnknownDpop,
 }
 
-/// Words of servers' descriptions by the part that they are about. The first part with one counts: a text that
-/// names a cause often names the client, its key or the signature beside it.
+/// Words of servers' descriptions by the part that they are about. The first part with one counts: a text
+/// that names a cause often names the client, its key or the signature beside it.
 const WORDS: [(ProofPart, &str); 10] = [
     (ProofPart::Replay, "jti|replay|replayed|reuse|already used|already been used"),
     (ProofPart::Nonce, "nonce"),

@@ -74,7 +74,8 @@ pub struct TokenStatus {
     pub last_call: Option<Duration>,
     /// The start of the token request that is under way.
     pub call_began: Option<Instant>,
-    /// The time since which a token request waits for the answer to another one of its credential or endpoint.
+    /// The time since which a token request waits for the answer to another one of its credential or
+    /// endpoint.
     pub call_waits_since: Option<Instant>,
     /// The life of the token that was obtained last.
     pub life: Option<Duration>,

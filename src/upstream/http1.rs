@@ -359,9 +359,9 @@ impl Drop for Exchange {
     }
 }
 
-/// Ends hyper's task when a request gets no valid answer, or nobody waits for it any more. To drop hyper's sender
-/// is not enough: a task whose write has failed unseen ([`OnWriteError::StayPending`]) is never woken again,
-/// and would keep the socket and its permit.
+/// Ends hyper's task when a request gets no valid answer, or nobody waits for it any more. To drop hyper's
+/// sender is not enough: a task whose write has failed unseen ([`OnWriteError::StayPending`]) is never woken
+/// again, and would keep the socket and its permit.
 struct AbortOnDrop(Option<AbortHandle>);
 
 impl Drop for AbortOnDrop {

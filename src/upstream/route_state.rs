@@ -33,8 +33,8 @@ pub struct FailureSeries {
     pub unknown: u64,
     /// The method of the last.
     pub method: Method,
-    /// The code of the last: that of the app's problem document, or `upstream_status` for an answer 401 or 5xx
-    /// of the upstream.
+    /// The code of the last: that of the app's problem document, or `upstream_status` for an answer 401 or
+    /// 5xx of the upstream.
     pub code: &'static str,
     /// The last in words.
     pub detail: String,
@@ -91,8 +91,8 @@ impl<T: Clone> Flagged<T> {
     fn change(&self, change: impl FnOnce(&mut Option<T>)) {
         let mut value = self.lock();
         change(&mut value);
-        // Relaxed: the lock orders what the flag stands for. A success that misses the flag of a failure at the
-        // same moment clears it with the next one.
+        // Relaxed: the lock orders what the flag stands for. A success that misses the flag of a failure at
+        // the same moment clears it with the next one.
         self.0.store(value.is_some(), Ordering::Relaxed);
     }
 

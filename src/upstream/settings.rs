@@ -22,8 +22,9 @@ pub struct Settings {
     pub egress: Option<EgressProxy>,
     /// The HTTP versions that are offered.
     pub protocol: Protocol,
-    /// True if names of header fields keep their case, in requests and responses, over HTTP/1: some old servers compare `SOAPAction` byte by byte, although RFC 9110 section 5.1 has
-    /// names compared without regard to case. Default: true.
+    /// True if names of header fields keep their case, in requests and responses, over HTTP/1: some old
+    /// servers compare `SOAPAction` byte by byte, although RFC 9110 section 5.1 has names compared without
+    /// regard to case. Default: true.
     pub preserve_header_case: bool,
     /// True if requests may ask for another protocol, on HTTP/1.1 connections of their own.
     pub upgrades: bool,

@@ -193,7 +193,10 @@ const ACCESS_FIELDS: [(&str, &str); 23] = [
         "app_ms",
         "Milliseconds until then for which more of the request's body was awaited from the app; absent without such a wait",
     ),
-    ("token_ms", "Milliseconds until then for which a token was awaited; absent without such a wait"),
+    (
+        "token_ms",
+        "Milliseconds until then for which a token was awaited; absent without such a wait",
+    ),
     (
         "connect_ms",
         "Milliseconds until then for which a connection to the upstream, or a place on one, was awaited; absent without such a wait",

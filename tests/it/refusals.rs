@@ -379,7 +379,8 @@ async fn a_key_that_others_may_read_signs_nothing() {
     }
 }
 
-/// Keys, assertions, proofs and nonces of a run in which servers quote them are looked for in all that is said.
+/// Keys, assertions, proofs and nonces of a run in which servers quote them are looked for in all that is
+/// said.
 #[tokio::test]
 async fn keys_assertions_and_proofs_are_never_said() {
     let (dir, mine) = (TempDir::new().unwrap(), key());

@@ -83,8 +83,8 @@ impl Server {
     }
 }
 
-/// Renews the token of a story, kills a server while the token server answers, and waits with `failed_over` for
-/// the end of the fail-over. Then all replicas have one live token soon, for at most two calls.
+/// Renews the token of a story, kills a server while the token server answers, and waits with `failed_over`
+/// for the end of the fail-over. Then all replicas have one live token soon, for at most two calls.
 async fn renew_through_a_failover(
     story: &Story,
     mut killed: Server,

@@ -296,8 +296,8 @@ pub(super) fn routes(steps: &mut Vec<CheckResult>, status: &Value, upstream: &st
     }
 }
 
-/// A warning if the upstream asked for fewer requests in the last hour, a failure if it did for a time that has
-/// not ended.
+/// A warning if the upstream asked for fewer requests in the last hour, a failure if it did for a time that
+/// has not ended.
 fn rate_limit(upstream: &Value, now: &Value) -> Option<CheckResult> {
     let limit = &upstream["last_rate_limit"];
     let at = text(limit, "at")?;

@@ -15,8 +15,8 @@ const MAX_OFFSET: Duration = Duration::from_secs(60);
 /// A clock that is further off is worth a word.
 const NOTED_OFFSET: Duration = Duration::from_secs(5);
 
-/// All tokens of a credential; without `may_call` only those of the running instance. After the first refusal of the client itself no other token is asked for:
-/// servers lock a client out after a few.
+/// All tokens of a credential; without `may_call` only those of the running instance. After the first refusal
+/// of the client itself no other token is asked for: servers lock a client out after a few.
 pub(super) async fn tokens(
     steps: &mut Vec<CheckResult>,
     credential: &Credential,

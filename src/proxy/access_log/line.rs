@@ -104,8 +104,8 @@ impl AccessRecord {
     }
 }
 
-/// The milliseconds of a wait; `None`, which writes no field, if there was none: most requests wait for nothing,
-/// and each number costs them time.
+/// The milliseconds of a wait; `None`, which writes no field, if there was none: most requests wait for
+/// nothing, and each number costs them time.
 fn waited(wait: Duration) -> Option<f64> {
     (!wait.is_zero()).then(|| milliseconds(wait))
 }

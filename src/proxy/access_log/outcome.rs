@@ -135,7 +135,8 @@ impl AccessRecord {
         else {
             return String::new();
         };
-        // RFC 6749 section 5.1: a server that does not name the granted scopes has granted the requested ones.
+        // RFC 6749 section 5.1: a server that does not name the granted scopes has granted the requested
+        // ones.
         let granted = bearer.granted().unwrap_or(&route.scopes);
         let lacking: Vec<_> = scopes.missing_from(granted).into_iter().map(Scope::as_str).collect();
         lacking.join(" ")
@@ -202,8 +203,8 @@ impl AccessRecord {
         AnswerRecord::rejection(code, detail, after)
     }
 
-    /// Counts a request with an unsafe method that somebody must follow up: the upstream answered, and the app
-    /// did not get the whole answer, so that it may not know of a payment; or it is not known whether the
+    /// Counts a request with an unsafe method that somebody must follow up: the upstream answered, and the
+    /// app did not get the whole answer, so that it may not know of a payment; or it is not known whether the
     /// upstream acted.
     pub(super) fn count_unsettled(&self, answer: &AnswerRecord) {
         let Some((upstream, route)) = &self.route else { return };

@@ -91,8 +91,8 @@ pub fn wants_nonce<B>(response: &Response<B>) -> bool {
         && has_error_code(response, "use_dpop_nonce", true)
 }
 
-/// True if a challenge of Bearer, or with `proven` of DPoP, has this `error` code. Codes are compared without case, since servers
-/// write them in any, although RFC 6750 section 3 defines them in lower case.
+/// True if a challenge of Bearer, or with `proven` of DPoP, has this `error` code. Codes are compared without
+/// case, since servers write them in any, although RFC 6750 section 3 defines them in lower case.
 fn has_error_code<B>(response: &Response<B>, code: &str, proven: bool) -> bool {
     let lines = response.headers().get_all(WWW_AUTHENTICATE).iter();
     lines.flat_map(|line| AuthParams::new(line.as_bytes())).any(|param| {

@@ -373,8 +373,8 @@ pub struct RouteTotals {
     pub errors: u64,
     /// Mean time from a request's head to its answer's, in seconds.
     pub mean_s: f64,
-    /// Seconds within which 95 of 100 were answered, from the buckets of the histogram; `None` without any, and
-    /// above the last bound.
+    /// Seconds within which 95 of 100 were answered, from the buckets of the histogram; `None` without any,
+    /// and above the last bound.
     pub p95_s: Option<f64>,
 }
 
@@ -436,8 +436,8 @@ impl RouteMetrics {
         }
     }
 
-    /// Notes a failed exchange in the state of the route, and in that of its upstream, which an answer 401 does
-    /// not make a failing one.
+    /// Notes a failed exchange in the state of the route, and in that of its upstream, which an answer 401
+    /// does not make a failing one.
     pub fn failed(&self, method: &Method, failure: &Failure<'_>) {
         if failure.status != Some(StatusCode::UNAUTHORIZED) {
             self.state.failed(failure);

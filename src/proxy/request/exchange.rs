@@ -303,7 +303,8 @@ impl Exchange {
     }
 
     /// Waits for a usable token, at most for `timeouts.wait`. The client is looked at before, since its
-    /// request may have lain in the kernel's queue, and after, so that the log names the wait in which it left.
+    /// request may have lain in the kernel's queue, and after, so that the log names the wait in which it
+    /// left.
     pub(super) async fn wait_for_token(&self, reader: &Reader) -> Result<TokenGuard, Rejection> {
         let is_safe = self.scope.record(|record| is_safe(record.method()));
         self.ensure_client(is_safe).await?;

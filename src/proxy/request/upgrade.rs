@@ -8,8 +8,8 @@
 //! * the upstream has ended it, and the client does not within 2 s;
 //! * the client resets it;
 //! * no byte arrives from either side for the route's `idle`;
-//! * the token of the handshake expires, unless the route says `keep`: the app connects again and gets a newer
-//!   token;
+//! * the token of the handshake expires, unless the route says `keep`: the app connects again and gets a
+//!   newer token;
 //! * the drain timeout of a shutdown has passed.
 //!
 //! A reload does not affect open streams. Each holds its client's connection, its place under

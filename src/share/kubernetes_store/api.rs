@@ -1,5 +1,5 @@
-//! `Api`: the requests for one Secret, and their failures in words of this program. Of the server's own text they
-//! hold its status and the reason of its `Status` object only.
+//! `Api`: the requests for one Secret, and their failures in words of this program. Of the server's own text
+//! they hold its status and the reason of its `Status` object only.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -230,8 +230,8 @@ impl Api {
         }
     }
 
-    /// Begins a watch that the server ends after so many seconds. It begins with the Secret as it is now, so that
-    /// it needs no version that the server may have forgotten. The connection is returned with its body.
+    /// Begins a watch that the server ends after so many seconds. It begins with the Secret as it is now, so
+    /// that it needs no version that the server may have forgotten. The connection is returned with its body.
     pub(super) async fn watch(
         &self,
         seconds: u64,

@@ -1,8 +1,10 @@
-//! `KubernetesStore`: the store of shared tokens in one Kubernetes Secret, by compare and set: each change names the
-//! `resourceVersion` of the Secret that it was made from, and the API server refuses it if another change came first.
+//! `KubernetesStore`: the store of shared tokens in one Kubernetes Secret, by compare and set: each change
+//! names the `resourceVersion` of the Secret that it was made from, and the API server refuses it if another
+//! change came first.
 //!
-//! [`options`] says where; `connection` and `api` are HTTP, `lines` the lines of a watch; `record` is the state of a
-//! token in the Secret; `watching` keeps in touch and announces what has changed; [`probe`] tests all of it.
+//! [`options`] says where; `connection` and `api` are HTTP, `lines` the lines of a watch; `record` is the
+//! state of a token in the Secret; `watching` keeps in touch and announces what has changed; [`probe`] tests
+//! all of it.
 //!
 //! The clock is the `Date` of the API server's answers, never that of the replica. It tells whole seconds.
 
@@ -125,8 +127,8 @@ impl KubernetesStore {
         Err(error)
     }
 
-    /// Changes the state of a token by a step that may be tried several times: each time on the state that the
-    /// Secret has then.
+    /// Changes the state of a token by a step that may be tried several times: each time on the state that
+    /// the Secret has then.
     async fn change<T>(
         &self,
         name: &TokenName,
@@ -197,8 +199,8 @@ impl KubernetesStore {
     }
 }
 
-/// Waits before the next attempt, and returns the longest wait before the one after it. Jitter, so that those who met
-/// once do not meet again.
+/// Waits before the next attempt, and returns the longest wait before the one after it. Jitter, so that those
+/// who met once do not meet again.
 async fn again(pause: Duration) -> Duration {
     sleep(pause.mul_f64(fastrand::f64())).await;
     (pause * 2).min(LONGEST_PAUSE)

@@ -15,8 +15,8 @@ use crate::telemetry::Registry;
 /// Answers that the round trip is the shortest of.
 const READINGS: usize = 3;
 
-/// Goes through the steps, up to the first that the next ones need. The Secret is created where there is none,
-/// if the service account may do so.
+/// Goes through the steps, up to the first that the next ones need. The Secret is created where there is
+/// none, if the service account may do so.
 pub async fn probe(options: &KubernetesOptions) -> Vec<ProbeStep> {
     let mut steps = Steps::default();
     let _ = all(&mut steps, options).await;

@@ -1,4 +1,5 @@
-//! `SecretObject` and `TokenRecord`: the Secret as the API server gives it, and the state of one token in its data.
+//! `SecretObject` and `TokenRecord`: the Secret as the API server gives it, and the state of one token in its
+//! data.
 //!
 //! A token has two keys in the data: `NAME.s` is its state as JSON, `NAME.t` the sealed token.
 

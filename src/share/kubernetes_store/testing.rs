@@ -1,6 +1,7 @@
-//! `ApiServer`: an API server of the tests with Secrets only. It has the rules of the real one that a client may
-//! depend on: versions that rise, conflicts with a `Status` object, merge patches, watches that begin with the
-//! present or replay what came after a version, 410 for a version that it has forgotten, and rights by verb.
+//! `ApiServer`: an API server of the tests with Secrets only. It has the rules of the real one that a client
+//! may depend on: versions that rise, conflicts with a `Status` object, merge patches, watches that begin
+//! with the present or replay what came after a version, 410 for a version that it has forgotten, and rights
+//! by verb.
 //!
 //! It uses nothing of the crate, so that the stories of `tests/it` include it too.
 

@@ -532,7 +532,8 @@ async fn nothing_of_a_token_is_in_the_secret_or_on_the_wire() {
     // The service account's own token is on the wire: within TLS, but for the loopback of this test.
     let wire = String::from_utf8_lossy(&wire.lock().unwrap()).replace("Bearer canary-sa", "");
     let encoded = |text: &str| {
-        // Base64 of a text at each of the three offsets, without the letters that depend on what is beside it.
+        // Base64 of a text at each of the three offsets, without the letters that depend on what is beside
+        // it.
         let encode = |shift: usize| {
             let shifted = [&b"xxx"[..shift], text.as_bytes()].concat();
             let whole = base64::engine::general_purpose::STANDARD_NO_PAD.encode(shifted);
@@ -668,8 +669,8 @@ fn kept(cluster: &Cluster, name: &TokenName, now: ClockReading) -> TokenState {
     secret.record(&name.to_string()).current(now).state
 }
 
-/// Three replicas at once, with conflicts: their replies, and what is kept, are those of the state machine in one of
-/// the six orders.
+/// Three replicas at once, with conflicts: their replies, and what is kept, are those of the state machine in
+/// one of the six orders.
 #[tokio::test]
 async fn interleavings_are_those_of_the_state_machine() {
     const ORDERS: [[usize; 3]; 6] =

@@ -1,5 +1,6 @@
 //! The task that keeps in touch with the API server: it reads the Secret, then watches it, and does so again
-//! when a watch ends. What a watch misses is found by the next reading, because announcements follow from states.
+//! when a watch ends. What a watch misses is found by the next reading, because announcements follow from
+//! states.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -228,8 +229,8 @@ impl Watching {
         }
     }
 
-    /// Announces what has changed since the last state. `false` if a token that something follows is gone, or is
-    /// an older one.
+    /// Announces what has changed since the last state. `false` if a token that something follows is gone, or
+    /// is an older one.
     fn observe(&mut self, secret: &SecretObject) -> bool {
         let is_first = self.seen.is_none();
         let before = self.seen.take().unwrap_or_default();

@@ -71,8 +71,8 @@ impl ServerAddress {
         Ok(Self::Tcp(origin))
     }
 
-    /// The address that this server names for another one of its group, which has TLS if this one does. Without
-    /// a host it is a port of this server's host.
+    /// The address that this server names for another one of its group, which has TLS if this one does.
+    /// Without a host it is a port of this server's host.
     ///
     /// # Errors
     /// As [`Self::parse`]; a server behind a Unix socket names none.

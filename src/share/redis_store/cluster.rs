@@ -1,5 +1,5 @@
-//! `Cluster`: the nodes that redirections led to. Both keys of a token are in one slot, so that a token has one
-//! node at a time.
+//! `Cluster`: the nodes that redirections led to. Both keys of a token are in one slot, so that a token has
+//! one node at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -68,8 +68,8 @@ impl Cluster {
     }
 
     async fn session(&self, address: &ServerAddress) -> Result<Session, StoreError> {
-        // Held while the node is connected to, so that two tokens do not connect to it twice. The caller's limit
-        // bounds it.
+        // Held while the node is connected to, so that two tokens do not connect to it twice. The caller's
+        // limit bounds it.
         let mut nodes = self.nodes.lock().await;
         if let Some(session) = nodes.sessions.get(address) {
             return Ok(session.clone());

@@ -15,8 +15,8 @@ use crate::telemetry::throttle::Throttle;
 
 /// Mean time between two attempts.
 const RETRY: Duration = Duration::from_millis(500);
-/// Mean time between two attempts that the server refused: what helps is done by people, and each attempt reads
-/// the password and leaves a line in the server's ACL log.
+/// Mean time between two attempts that the server refused: what helps is done by people, and each attempt
+/// reads the password and leaves a line in the server's ACL log.
 const RETRY_REFUSED: Duration = Duration::from_secs(5);
 /// Time after which a connection is tested. Announcements alone would not show that it is dead.
 const PING: Duration = Duration::from_secs(5);

@@ -94,8 +94,9 @@ fn cause(error: &RedisError) -> Option<String> {
     })
 }
 
-/// True if another connection may do better: this one has ended, the server is another one than it was, or the
-/// password has changed. A node that moves keys, or a server without memory, is the same over any connection.
+/// True if another connection may do better: this one has ended, the server is another one than it was, or
+/// the password has changed. A node that moves keys, or a server without memory, is the same over any
+/// connection.
 pub(super) fn needs_new_connection(error: &RedisError) -> bool {
     let code = code(error);
     let codes = ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS"];

@@ -1,8 +1,9 @@
 //! `RedisStore`: the store of shared tokens in Redis or Valkey, by one connection over a stream of `net`.
 //!
 //! [`address`] and [`options`] say where; `connecting` keeps the connection, which is never made by an
-//! operation; `session` is one connection, `bounded` its stream; `sentinel` finds the master; `cluster` follows redirections;
-//! `scripts` and `reply` are the protocol on the wire; `failure` explains errors; `announcer` passes messages on; [`probe`] tests all of it.
+//! operation; `session` is one connection, `bounded` its stream; `sentinel` finds the master; `cluster`
+//! follows redirections; `scripts` and `reply` are the protocol on the wire; `failure` explains errors;
+//! `announcer` passes messages on; [`probe`] tests all of it.
 
 pub mod address;
 mod announcer;

@@ -27,7 +27,8 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// Options with the defaults: no login, the prefix `bearer-proxy`, 1 s to connect, 500 ms for an operation.
+    /// Options with the defaults: no login, the prefix `bearer-proxy`, 1 s to connect, 500 ms for an
+    /// operation.
     pub fn new(servers: Servers) -> Self {
         Self {
             servers,

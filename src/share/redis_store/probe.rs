@@ -21,8 +21,8 @@ const OLDEST: (u32, u32) = (6, 2);
 /// Replies that the round trip is the shortest of.
 const PINGS: usize = 3;
 
-/// Goes through the steps, up to the first that the next ones need. In a cluster the first node is looked at, and
-/// the rights at the node of the key.
+/// Goes through the steps, up to the first that the next ones need. In a cluster the first node is looked at,
+/// and the rights at the node of the key.
 pub async fn probe(options: &StoreOptions) -> Vec<ProbeStep> {
     let mut steps = Steps::default();
     let _ = steps.all(options).await;

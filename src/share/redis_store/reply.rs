@@ -104,7 +104,8 @@ mod tests {
         assert_eq!(read(&token), Ok(expected));
         assert_eq!(read(&[text("none"), now.clone()]), Ok(AcquireReply::NoOther));
         assert_eq!(read(&[text("lead"), now.clone(), seven.clone()]), Ok(AcquireReply::Lead(7)));
-        // An owner that the hash does not have, a key without an end, a word of no script, a time that is none.
+        // An owner that the hash does not have, a key without an end, a word of no script, a time that is
+        // none.
         for broken in [
             &[text("token"), now.clone(), seven.clone(), Value::Nil][..],
             &[text("token"), now.clone(), seven.clone(), text("r1"), text("x"), Value::Int(-1)],

@@ -9,8 +9,8 @@ use super::super::protocol;
 pub(super) struct StoreScript {
     pub(super) text: &'static str,
     pub(super) sha1: String,
-    /// True if it uses the token beside the state. A server that moves keys to another one refuses commands that
-    /// name a key which it does not have.
+    /// True if it uses the token beside the state. A server that moves keys to another one refuses commands
+    /// that name a key which it does not have.
     pub(super) uses_token: bool,
 }
 

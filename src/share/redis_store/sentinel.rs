@@ -1,5 +1,5 @@
-//! The master that Sentinels name, as Redis's guide for Sentinel clients asks: the first Sentinel that answers
-//! counts, and the server itself confirms that it is the master.
+//! The master that Sentinels name, as Redis's guide for Sentinel clients asks: the first Sentinel that
+//! answers counts, and the server itself confirms that it is the master.
 
 use redis::{Value, cmd};
 

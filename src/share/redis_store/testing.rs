@@ -66,8 +66,8 @@ pub(super) fn free_port() -> u16 {
 }
 
 impl Server {
-    /// Starts it with further arguments, and waits until it listens. `None`, and a line on stderr, where none is
-    /// installed.
+    /// Starts it with further arguments, and waits until it listens. `None`, and a line on stderr, where none
+    /// is installed.
     #[expect(clippy::print_stderr, reason = "a test that does nothing says so")]
     pub(super) fn start(arguments: &[&str]) -> Option<Self> {
         let dir = Arc::new(tempfile::tempdir().unwrap());

@@ -98,8 +98,8 @@ mod replicas {
             let Some(bearer) = self.bearer(&token.access_token, sent, life) else { return };
             let granted = token.scope.as_deref().and_then(|scope| ScopeSet::parse(scope).ok());
             let bearer = bearer.granting(granted).bound_to(identity).bound_to_key(prover);
-            // The server issued the held token again: it keeps its number, so that requests that wait for a newer one
-            // learn that there is none.
+            // The server issued the held token again: it keeps its number, so that requests that wait for a
+            // newer one learn that there is none.
             let same = self.writer.held().filter(|held| held.header() == bearer.header());
             let bearer = match same {
                 Some(held) => {
@@ -162,7 +162,8 @@ mod replicas {
             };
             let wait = left(self.schedule.next());
             let usable = self.writer.held().is_some_and(|held| held.is_usable(Moment::now()));
-            // Requests of other replicas find no token either: none of them waits longer than for its own call.
+            // Requests of other replicas find no token either: none of them waits longer than for its own
+            // call.
             let wait = if usable { wait } else { wait.min(MAX_BACKOFF_ON_DEMAND) };
             wait.max(left(self.schedule.blocked_until()))
         }

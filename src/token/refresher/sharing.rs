@@ -63,7 +63,8 @@ mod replicas {
             self.0.iter_mut().for_each(|shared| shared.renewal.ask_now());
         }
 
-        /// Notes that an upstream has rejected the held token; `contended` if it is the third one within one life.
+        /// Notes that an upstream has rejected the held token; `contended` if it is the third one within one
+        /// life.
         pub(crate) fn on_rejected(&mut self, contended: bool) {
             self.0.iter_mut().for_each(|shared| shared.renewal.on_rejected(contended));
         }
@@ -99,8 +100,8 @@ mod replicas {
             }
         }
 
-        /// The report of a token request. `sent` is the refresh token that went with it, which stays valid if the
-        /// answer brings no other.
+        /// The report of a token request. `sent` is the refresh token that went with it, which stays valid if
+        /// the answer brings no other.
         pub(crate) fn report_of(
             &self,
             outcome: &Result<Fetched, FetchError>,

@@ -1,5 +1,5 @@
-//! The comparison of this replica's `name_key` with that of the others: replicas with different ones would look
-//! for other names, and hold two tokens that revoke each other.
+//! The comparison of this replica's `name_key` with that of the others: replicas with different ones would
+//! look for other names, and hold two tokens that revoke each other.
 //!
 //! A check value under a name of its own is kept in the store as tokens are.
 
@@ -27,11 +27,12 @@ impl SharedStore {
         self.name_key_check().same_at = None;
     }
 
-    /// Compares the key with that of the other replicas, at most once an hour. The first replica leaves its own.
+    /// Compares the key with that of the other replicas, at most once an hour. The first replica leaves its
+    /// own.
     ///
     /// # Errors
-    /// The store cannot be used, or the key is another one. Then [`StoreError::Misconfigured`]: the fault is one of
-    /// this replica.
+    /// The store cannot be used, or the key is another one. Then [`StoreError::Misconfigured`]: the fault is
+    /// one of this replica.
     pub(super) async fn compare_name_key(&self, owner: &str) -> Result<(), StoreError> {
         if self.name_key_check().same_at.is_some_and(|at| at.elapsed() < INTERVAL) {
             return Ok(());

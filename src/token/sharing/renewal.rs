@@ -1,8 +1,8 @@
 //! `SharedRenewal`: the renewal of one token that replicas share, as one of them sees it.
 //!
-//! Before a token request the replica asks the store, which gives it the token of another replica, the lead of
-//! the renewal, or a time to wait. Without the store the settings decide who renews alone. Announcements of
-//! other replicas, and a look at each poll, bring their tokens.
+//! Before a token request the replica asks the store, which gives it the token of another replica, the lead
+//! of the renewal, or a time to wait. Without the store the settings decide who renews alone. Announcements
+//! of other replicas, and a look at each poll, bring their tokens.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,13 +28,14 @@ use crate::token::fetch::ReplicaProof;
 
 /// Longest time for which requests wait because another replica hands over.
 pub(in crate::token) const FOLLOW_TIME: Duration = Duration::from_secs(2);
-/// Announced handovers that are followed without a new token between them, such as those of leaders that died,
-/// and the least interval of further ones. Whoever may publish on the channel could hold all requests otherwise.
+/// Announced handovers that are followed without a new token between them, such as those of leaders that
+/// died, and the least interval of further ones. Whoever may publish on the channel could hold all requests
+/// otherwise.
 const HANDOVERS: (u32, Duration) = (3, Duration::from_secs(12));
 /// Least time between two questions to the store.
 const MIN_ASK_INTERVAL: Duration = Duration::from_millis(20);
-/// An announced handover within this time of an own lead is its echo. It is shorter than the second between two
-/// requests that the store keeps to, so that the lead of another replica is heard.
+/// An announced handover within this time of an own lead is its echo. It is shorter than the second between
+/// two requests that the store keeps to, so that the lead of another replica is heard.
 const ECHO_TIME: Duration = Duration::from_millis(500);
 /// Largest random delay of a replica that takes the renewal over without the store.
 const TAKEOVER_JITTER: Duration = Duration::from_secs(3);
@@ -241,7 +242,8 @@ impl SharedRenewal {
         let now = Instant::now();
         self.offers |= self.replica.generation() > 0;
         self.shared.compare_name_key_again();
-        // Back after a while, and maybe empty: the last leader offers its token before others ask for the lead.
+        // Back after a while, and maybe empty: the last leader offers its token before others ask for the
+        // lead.
         let waits = *self.reached.borrow() && self.trouble.is_some() && !self.published_held();
         self.ask_at = if waits { now + OFFER_TIME } else { now };
         (self.look_at, self.looks_with_others) = (now, true);
@@ -308,9 +310,9 @@ impl SharedRenewal {
         self.ask_at = Instant::now();
     }
 
-    /// Notes that an upstream has rejected the held token; `contended` if it is the third one within one life.
-    /// Where a token revokes the one before and the store cannot be used, replicas would go on revoking each
-    /// other's: this one leaves the renewal to them.
+    /// Notes that an upstream has rejected the held token; `contended` if it is the third one within one
+    /// life. Where a token revokes the one before and the store cannot be used, replicas would go on revoking
+    /// each other's: this one leaves the renewal to them.
     pub(in crate::token) fn on_rejected(&mut self, contended: bool) {
         self.rejected = true;
         let one_live_token = self.credential.policy.one_live_token;
@@ -418,8 +420,8 @@ impl SharedRenewal {
     }
 
     async fn acquire(&mut self, proof: Option<&ReplicaProof>) -> Result<Answer, StoreError> {
-        // A value that cannot be used does not keep this replica from the lead: it asks again as one that knows
-        // the generation of that value.
+        // A value that cannot be used does not keep this replica from the lead: it asks again as one that
+        // knows the generation of that value.
         let mut known = None;
         for _ in 0..2 {
             let reply = self.ask_store(known.as_ref(), proof, true).await?;
@@ -582,8 +584,8 @@ impl SharedRenewal {
         }
     }
 
-    /// Tells whether a value that does not open in its place is an earlier one of the same token: it opens as one
-    /// of the generations before, of its owner or that of the held token.
+    /// Tells whether a value that does not open in its place is an earlier one of the same token: it opens as
+    /// one of the generations before, of its owner or that of the held token.
     fn is_rolled_back(&self, keys: &Keys, value: &StoredValue) -> bool {
         let generations = value.generation.saturating_sub(EARLIER)..value.generation;
         generations.rev().any(|generation| {
@@ -663,8 +665,8 @@ impl SharedRenewal {
         })))
     }
 
-    /// Announces that the token request of this replica revokes the held token. Returns the time in which others
-    /// hear it; `None` if they do not.
+    /// Announces that the token request of this replica revokes the held token. Returns the time in which
+    /// others hear it; `None` if they do not.
     pub(in crate::token) async fn announce_handover(&mut self) -> Option<Duration> {
         let (Some(_), Some(place)) = (self.lead, &self.place) else { return None };
         self.led_at = Some(Instant::now());
@@ -714,7 +716,8 @@ impl SharedRenewal {
     }
 
     fn on_published(&mut self, epoch: u64, reply: PublishReply) {
-        // Superseded by this very generation: an earlier reply was lost, and the next look finds nothing newer.
+        // Superseded by this very generation: an earlier reply was lost, and the next look finds nothing
+        // newer.
         if !self.replica.on_published(epoch, reply) {
             self.look_at = Instant::now();
         }

@@ -12,13 +12,13 @@ pub struct ShareSettings {
     pub store: StoreSettings,
     /// The keys that seal and open values: the first one seals, all of them open.
     pub encryption: Vec<EncryptionKey>,
-    /// The source of the key that makes the names of tokens. It stays while encryption keys are replaced: else
-    /// replicas with the old key and replicas with the new one would hold two tokens.
+    /// The source of the key that makes the names of tokens. It stays while encryption keys are replaced:
+    /// else replicas with the old key and replicas with the new one would hold two tokens.
     pub name_key: Reference,
     /// The renewal of tokens while the store is not reached.
     pub when_unreachable: WhenUnreachable,
-    /// The time after the end of its token for which a replica leaves the renewal to the last leader while the
-    /// store is not reached.
+    /// The time after the end of its token for which a replica leaves the renewal to the last leader while
+    /// the store is not reached.
     pub takeover_after: Duration,
     /// The time between two looks at the store, for announcements that were lost.
     pub poll: Duration,

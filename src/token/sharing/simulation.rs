@@ -3,7 +3,8 @@
 //! Each replica is a whole `TokenManager` with its `SharedRenewal`; the bank and the store are those of the
 //! other tests. The numbers of the guide `replicas.md` come from it:
 //!
-//! `BEARER_PROXY_SEEDS=20 cargo test --release --features redis --lib token::sharing::simulation -- --nocapture`
+//! `BEARER_PROXY_SEEDS=20 cargo test --release --features redis --lib token::sharing::simulation --
+//! --nocapture`
 //!
 //! Without the variable it simulates shorter lives with fewer seeds.
 
@@ -609,8 +610,8 @@ fn another_replica_takes_over_within_the_lease_and_a_call() {
             setting.every = if replicas > 3 { secs(10) } else { ms(500) };
             let found: Vec<_> = (0..seeds).map(|seed| takeover(seed, setting, death)).collect();
             for (seed, found) in found.iter().enumerate() {
-                // The bank may have issued the token that the leader did not live to see: then the held one is
-                // revoked, a 401 says so, and all replicas are due.
+                // The bank may have issued the token that the leader did not live to see: then the held one
+                // is revoked, a 401 says so, and all replicas are due.
                 let one_live = kind == Kind::OneLive;
                 assert!(found.next <= most, "{kind:?} {death:?} {seed}: {found:?}");
                 assert_eq!(
@@ -783,7 +784,8 @@ enum Fault {
     Refused,
 }
 
-/// The numbers of one replica without the store, at a bank with one live token: those of the others, and its own.
+/// The numbers of one replica without the store, at a bank with one live token: those of the others, and its
+/// own.
 #[derive(Debug)]
 struct Apart {
     calls: usize,

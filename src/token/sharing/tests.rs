@@ -321,8 +321,8 @@ async fn a_store_that_hangs_delays_no_request() {
     assert_eq!(replicas.same_token().len(), 3);
 }
 
-/// A bank that keeps one live token: requests of all replicas go on through its renewals, and none is sent with
-/// a token that it has revoked.
+/// A bank that keeps one live token: requests of all replicas go on through its renewals, and none is sent
+/// with a token that it has revoked.
 #[tokio::test(start_paused = true)]
 async fn no_request_has_a_revoked_token() {
     let replicas = Replicas::started(20, true, 3).await;
