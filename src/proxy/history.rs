@@ -50,14 +50,14 @@ pub struct RefusalSeries {
     pub count: u64,
     /// The last.
     pub last: RefusalRecord,
-    /// Methods and paths of others, each once, the newest first; at most [`OTHERS`].
+    /// Methods and paths of others, each once, the newest first; at most 4.
     pub others: VecDeque<String>,
     last_at: Instant,
     /// Begin and number of those within ten seconds.
     run: (Instant, u64),
 }
 
-/// The last requests of a kind that somebody must follow up, the newest first, at most [`REQUESTS`].
+/// The last requests of a kind that somebody must follow up, the newest first, at most 20.
 pub type LastRequests = VecDeque<UnsafeRequestRecord>;
 
 /// Answers within one minute.
@@ -199,7 +199,7 @@ impl RequestHistory {
         keep(&mut inner.unknown, record);
     }
 
-    /// Keeps the id of a request that a shutdown cut, of the first [`REQUESTS`].
+    /// Keeps the id of a request that a shutdown cut, of the first 20.
     pub fn cut_by_shutdown(&self, request_id: &str) {
         let mut inner = self.lock();
         if inner.cut.len() < REQUESTS {
