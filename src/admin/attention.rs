@@ -41,8 +41,7 @@ const NOT_GRANTED: &str =
 const OVERLOAD: Duration = Duration::from_secs(60);
 
 /// The remedy for refusals for lack of room.
-pub const RAISE_IN_FLIGHT: &str =
-    "is an upstream slow? else raise server.max_in_flight or max_connections of the upstream";
+pub const RAISE_IN_FLIGHT: &str = "is an upstream slow? else raise the limit that is named";
 
 /// The remedy for answers that apps did not get.
 pub const UNDELIVERED: &str = "tell the owner of the app, which does not know what the upstream did; the log has each with \
@@ -138,8 +137,8 @@ pub fn failure_hint(code: &str, forwarded: &str, status: Option<u16>) -> &'stati
         ("connect", _) => CHECK_LIVE,
         ("upstream_status", _) if status == Some(401) => NOT_ACCEPTED,
         ("upstream_status", _) => {
-            "ask what was booked before anything is sent again; the API's owner needs this time and the request_id \
-             of the log's lines"
+            "after a request that changes something ask what was booked before it is sent again; the API's owner \
+             needs this time and the request_id of the log's lines"
         }
         (_, "yes") => {
             "the upstream has answered, and the app lacks the rest of the answer: ask what was booked before \
@@ -150,19 +149,22 @@ pub fn failure_hint(code: &str, forwarded: &str, status: Option<u16>) -> &'stati
              log's lines"
         }
         _ => {
-            "ask what was booked before anything is sent again; the API's owner needs this time and the request_id \
-             of the log's lines with forwarded=unknown"
+            "after a request that changes something ask what was booked before it is sent again; the API's owner \
+             needs this time and the request_id of the log's lines with forwarded=unknown"
         }
     }
 }
 
 /// The remedy for the failures in a row of a route. Methods that change nothing have booked nothing.
 pub fn route_failure_hint(failing: &RouteFailures) -> &'static str {
-    match failing.status {
-        Some(500..) if !failing.is_unsafe => {
+    match (failing.code.as_str(), failing.status) {
+        ("connect", _) | (_, Some(401)) => {
+            failure_hint(&failing.code, &failing.forwarded, failing.status)
+        }
+        _ if !failing.is_unsafe => {
             "ask the API's owner, with this time and the request_id of the log's lines"
         }
-        status => failure_hint(&failing.code, &failing.forwarded, status),
+        (code, status) => failure_hint(code, &failing.forwarded, status),
     }
 }
 
@@ -320,7 +322,7 @@ impl Points {
             let same = tokens.iter().filter(is_missing).filter(|token| token.credential == *name);
             let scopes: Vec<String> = same.map(scopes).collect();
             let what = format!(
-                "Requests that need {name} get 503: no usable token for {}.",
+                "Requests that need {name} get 503 after timeouts.wait: no usable token for {}.",
                 scopes.join("; ")
             );
             // One for them all: that of a failure says more than that of a call which may succeed.
@@ -407,7 +409,11 @@ impl Points {
             report.refusals.iter().find(is_overload)
         {
             let of = if upstream.is_empty() { "" } else { " of upstream " };
-            let what = format!("A request{of}{upstream} got 503 overloaded at {at}: {detail}.");
+            let count = report.refusals.iter().filter(is_overload).count();
+            let requests = if count == 1 { "A request" } else { "Requests" };
+            let last = if count == 1 { "" } else { ", the last" };
+            let what =
+                format!("{requests}{of}{upstream} got 503 overloaded{last} at {at}: {detail}.");
             self.add(what, RAISE_IN_FLIGHT);
         }
     }
@@ -611,9 +617,16 @@ mod tests {
             let alone = TokenStatus { share: Some(share), ..usable() };
             row(alone, &["is not shared with other replicas", "check --live"]);
         }
-        row(token("bank"), &["need bank get 503: no usable token for no scopes."]);
+        row(
+            token("bank"),
+            &["need bank get 503 after timeouts.wait: no usable token for no scopes."],
+        );
         let with = |scope: &str| TokenStatus { scopes: vec![scope.into()], ..token("bank") };
-        one(&[with("a"), with("b")], &none, &["need bank get 503: no usable token for a; b."]);
+        one(
+            &[with("a"), with("b")],
+            &none,
+            &["need bank get 503 after timeouts.wait: no usable token for a; b."],
+        );
     }
 
     #[test]
@@ -822,8 +835,11 @@ mod tests {
             };
             StatusReport { refusals: vec![refusal], ..StatusReport::default() }
         };
-        let parts =
-            ["A request of upstream api got 503 overloaded at 2", ": no room.", "max_in_flight"];
+        let parts = [
+            "A request of upstream api got 503 overloaded at 2",
+            ": no room.",
+            "raise the limit that is named",
+        ];
         one(&[], &overloaded(5), &parts);
         assert_eq!(told(&[], &overloaded(90)).len(), 0);
         let refusals = RepeatedRefusals {

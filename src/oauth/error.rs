@@ -259,7 +259,7 @@ pub enum MalformedResponse {
 
 /// A number in words that holds nothing else of an answer.
 fn number(number: Option<i64>) -> String {
-    number.map_or_else(|| "something else".to_owned(), |number| number.to_string())
+    number.map_or_else(|| "not a number".to_owned(), |number| number.to_string())
 }
 
 impl MalformedResponse {

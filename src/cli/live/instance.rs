@@ -32,7 +32,7 @@ pub(super) fn group(running: &RunningInstance, checked: &Path) -> CheckGroup {
     found += &text(status, "config").map(|path| format!(", with {path}")).unwrap_or_default();
     let step = CheckResult::ok("running", found);
     let mut steps = vec![match status["draining"] == true {
-        true => step.warning().hint("it is draining: it accepts no more requests"),
+        true => step.warning().hint("it is draining, and accepts no new connections once its lame duck is over; requests under way end within drain_timeout"),
         false if text(status, "config").is_some_and(|path| is_another(path, checked)) => step.hint(
             "it runs with another file than the one that is checked: it tells nothing of what only this one has",
         ),
@@ -137,8 +137,9 @@ pub(super) fn token(steps: &mut Vec<CheckResult>, token: &Value, with: &str, add
         steps.push(advised(CheckResult::failed("renewal", found), token, "see its log"));
     }
     if token["secret_refused"] == true {
-        let found = format!("the token server refused the client secret last{with}");
-        let hint = "give it the right secret; POST /refresh tries it at once";
+        let found = "the token server refused the client secret";
+        let hint = "give it the right secret: the next call tries it by itself; --fresh shows the server's own words, for one more \
+                    call";
         steps.push(CheckResult::failed("secret", found).hint(hint));
     }
     let missing: Vec<_> = strings(&token["missing_scopes"]).collect();
@@ -148,8 +149,7 @@ pub(super) fn token(steps: &mut Vec<CheckResult>, token: &Value, with: &str, add
         steps.push(CheckResult::failed("scopes", found).hint(hint));
     }
     if token["contended"] == true {
-        let found =
-            format!("contended: an upstream has refused three tokens within one life{with}");
+        let found = format!("an upstream has refused three tokens within one life{with}");
         let hint = "if an upstream answers nothing but 401, mend that first; else: does another instance use the same \
                     client id? give each one of its own";
         steps.push(CheckResult::failed("contended", found).hint(hint));

@@ -153,7 +153,10 @@ fn refusals_line(refusals: &[Value], now: Timestamp) -> String {
     match counts.is_empty() {
         true => String::new(),
         false => {
-            format!("\n  answered by bearer-proxy itself in the last hour: {}\n", counts.join(", "))
+            format!(
+                "\n  without an answer of an upstream in the last hour: {}\n",
+                counts.join(", ")
+            )
         }
     }
 }
@@ -272,7 +275,7 @@ mod tests {
         let line = refusals_line(&refusals, now);
         assert_eq!(
             line,
-            "\n  answered by bearer-proxy itself in the last hour: 2 overloaded, 1 no_route\n"
+            "\n  without an answer of an upstream in the last hour: 2 overloaded, 1 no_route\n"
         );
         assert_eq!(refusals_line(&refusals[3..], now), "");
     }
