@@ -6,7 +6,7 @@
 //! one key, generation and owner; [`protocol`] says what a replica does about the replies of the scripts that
 //! the store runs; [`store`] is the interface of a store, `redis_store` the one in Redis or Valkey (feature
 //! `redis`), `kubernetes_store` the one in a Secret (feature `kubernetes`), and [`settings`] chooses one;
-//! [`announcements`] passes on what it says, [`metrics`] counts its operations, and [`probe`] tests it.
+//! `announcements` passes on what it says, [`metrics`] counts its operations, and [`probe`] tests it.
 
 #[cfg(not(any(feature = "redis", feature = "kubernetes")))]
 compile_error!("the feature `share` is implied by a store: build with `redis` or `kubernetes`");
