@@ -67,7 +67,12 @@ impl SharedStore {
             if !same || value.life_left < LIFE / 2 {
                 (ask.generation, ask.token_owner) = (value.generation, &value.owner);
                 let lead = self.store.acquire(&name, ask).await?;
-                self.leave_check_value(&name, owner, &own, lead).await?;
+                let is_left = self.leave_check_value(&name, owner, &own, lead).await?;
+                // Another one was published within the last second: it is replaced at the next question, since
+                // replicas that no other has confirmed share no token until then.
+                if !same && !is_left {
+                    return Ok(());
+                }
             }
         } else {
             self.leave_check_value(&name, owner, &own, found).await?;
@@ -76,18 +81,17 @@ impl SharedStore {
         Ok(())
     }
 
+    /// Publishes the check value of this replica; `false` if the store gave no lead.
     async fn leave_check_value(
         &self,
         name: &TokenName,
         owner: &str,
         own: &str,
         lead: AcquireReply,
-    ) -> Result<(), StoreError> {
-        let AcquireReply::Lead(epoch) = lead else { return Ok(()) };
+    ) -> Result<bool, StoreError> {
+        let AcquireReply::Lead(epoch) = lead else { return Ok(false) };
         let sent = self.store.publish(name, owner, epoch, own.as_bytes(), LIFE).await?;
-        match sent {
-            PublishReply::Accepted | PublishReply::Superseded(_) => Ok(()),
-        }
+        Ok(sent == PublishReply::Accepted)
     }
 
     /// Compares the key without leaving one; `None` if no replica has left its own.
