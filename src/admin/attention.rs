@@ -72,10 +72,7 @@ pub fn attention(tokens: &[TokenStatus], report: &StatusReport, now: Moment) -> 
     points.unusable(tokens, now);
     tokens.iter().for_each(|token| points.token(token, now));
     // Where an upstream has never accepted a token, that is the likelier cause, and is told first.
-    let never = |upstream: &UpstreamReport| {
-        upstream.unauthorized_in_a_row > 0 && upstream.last_accepted.is_none()
-    };
-    let contended_last = report.upstreams.iter().any(never);
+    let contended_last = report.upstreams.iter().any(UpstreamReport::accepted_no_token);
     if !contended_last {
         points.contended(tokens, "");
     }
@@ -319,18 +316,17 @@ impl Points {
         };
         for first in tokens.iter().filter(is_missing) {
             let name = &first.credential;
-            let same = tokens.iter().filter(is_missing).filter(|token| token.credential == *name);
-            let scopes: Vec<String> = same.map(scopes).collect();
+            let same = || {
+                let missing = tokens.iter().filter(is_missing);
+                missing.filter(|token| token.credential == *name)
+            };
+            let scopes: Vec<String> = same().map(scopes).collect();
             let what = format!(
                 "Requests that need {name} get 503 after timeouts.wait: no usable token for {}.",
                 scopes.join("; ")
             );
             // One for them all: that of a failure says more than that of a call which may succeed.
-            let hint = tokens
-                .iter()
-                .filter(is_missing)
-                .filter(|token| token.credential == *name)
-                .find_map(token_hint);
+            let hint = same().find_map(token_hint);
             let otherwise = if is_slow(first) { CALL_UNDER_WAY } else { CHECK_LIVE };
             self.add(what, hint.unwrap_or_else(|| otherwise.to_owned()));
         }
@@ -358,8 +354,7 @@ impl Points {
             );
         }
         let in_a_row = upstream.unauthorized_in_a_row;
-        let only = in_a_row > 0 && upstream.last_accepted.is_none();
-        if only || in_a_row >= REFUSALS_IN_A_ROW {
+        if upstream.accepted_no_token() || in_a_row >= REFUSALS_IN_A_ROW {
             let said = upstream.last_challenge.as_ref();
             let said = said.map(|said| format!("; it says: {said}")).unwrap_or_default();
             let what =

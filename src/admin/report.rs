@@ -167,6 +167,13 @@ pub struct UpstreamReport {
     pub last_challenge: Option<String>,
 }
 
+impl UpstreamReport {
+    /// True if it has answered requests, and each of them with 401.
+    pub fn accepted_no_token(&self) -> bool {
+        self.unauthorized_in_a_row > 0 && self.last_accepted.is_none()
+    }
+}
+
 /// An answer that wants fewer requests.
 #[derive(Debug, Clone, Serialize)]
 pub struct RateLimitReport {
