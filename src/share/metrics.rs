@@ -1,7 +1,7 @@
 //! The metrics of the store of shared tokens.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -177,8 +177,21 @@ impl ShareMetrics {
         }
     }
 
-    /// Counts an operation.
-    pub fn ended(&self, operation: StoreOperation, outcome: Outcome, duration: Duration) {
+    /// Runs an operation, and counts its outcome and its duration.
+    pub async fn counted<T>(
+        &self,
+        operation: StoreOperation,
+        outcome: fn(&T) -> Outcome,
+        result: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let result = result.await;
+        let outcome = result.as_ref().map_or_else(Outcome::of_error, outcome);
+        self.ended(operation, outcome, started.elapsed());
+        result
+    }
+
+    fn ended(&self, operation: StoreOperation, outcome: Outcome, duration: Duration) {
         let operation = operation.as_str();
         self.operations.with_label_values(&[operation, outcome.as_str()]).inc();
         self.duration.with_label_values(&[operation]).observe(duration.as_secs_f64());

@@ -21,7 +21,7 @@ mod tests;
 mod watching;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -184,18 +184,15 @@ impl KubernetesStore {
         .await
     }
 
-    /// Counts an operation.
+    /// Bounds an operation, and counts it.
     async fn counted<T>(
         &self,
         operation: StoreOperation,
         outcome: fn(&T) -> Outcome,
         result: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let started = Instant::now();
-        let result = self.bounded(operation.as_str(), result).await;
-        let outcome = result.as_ref().map_or_else(Outcome::of_error, outcome);
-        self.metrics.ended(operation, outcome, started.elapsed());
-        result
+        let bounded = self.bounded(operation.as_str(), result);
+        self.metrics.counted(operation, outcome, bounded).await
     }
 }
 

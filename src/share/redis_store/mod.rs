@@ -23,7 +23,7 @@ mod testing;
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Cmd, cmd};
 use tokio::sync::{broadcast, watch};
@@ -179,20 +179,6 @@ impl RedisStore {
     async fn drop_keys(&self, name: &TokenName) -> Result<(), StoreError> {
         self.run("drop", name, &self.scripts.drop, &[]).await.map(drop)
     }
-
-    /// Counts an operation.
-    async fn counted<T>(
-        &self,
-        operation: StoreOperation,
-        outcome: fn(&T) -> Outcome,
-        result: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let started = Instant::now();
-        let result = result.await;
-        let outcome = result.as_ref().map_or_else(Outcome::of_error, outcome);
-        self.metrics.ended(operation, outcome, started.elapsed());
-        result
-    }
 }
 
 /// The arguments of a script.
@@ -200,7 +186,7 @@ type Arguments<'a> = &'a [&'a [u8]];
 
 impl TokenStore for RedisStore {
     fn acquire<'a>(&'a self, name: &'a TokenName, ask: Acquire<'a>) -> Operation<'a, AcquireReply> {
-        Box::pin(self.counted(StoreOperation::Acquire, Outcome::of_acquired, async move {
+        Box::pin(self.metrics.counted(StoreOperation::Acquire, Outcome::of_acquired, async move {
             let generation = ask.generation.to_string();
             let lease = milliseconds(ask.lead.unwrap_or_default());
             let budget = ask.budget.to_string();
@@ -219,7 +205,7 @@ impl TokenStore for RedisStore {
         epoch: u64,
         lease: Duration,
     ) -> Operation<'a, bool> {
-        Box::pin(self.counted(StoreOperation::Renew, Outcome::of_lease, async move {
+        Box::pin(self.metrics.counted(StoreOperation::Renew, Outcome::of_lease, async move {
             let (epoch, lease) = (epoch.to_string(), milliseconds(lease));
             let arguments = [owner, &epoch, &lease].map(str::as_bytes);
             reply::kept(self.run("renew", name, &self.scripts.renew, &arguments).await?, "renewed")
@@ -234,7 +220,7 @@ impl TokenStore for RedisStore {
         sealed: &'a [u8],
         life_left: Duration,
     ) -> Operation<'a, PublishReply> {
-        Box::pin(self.counted(StoreOperation::Publish, Outcome::of_published, async move {
+        Box::pin(self.metrics.counted(StoreOperation::Publish, Outcome::of_published, async move {
             let (epoch, life) = (epoch.to_string(), milliseconds(life_left));
             let channel = name.channel(&self.options.key_prefix);
             let arguments =
@@ -250,7 +236,7 @@ impl TokenStore for RedisStore {
         wait: Duration,
         refused: Option<&'a str>,
     ) -> Operation<'a, bool> {
-        Box::pin(self.counted(StoreOperation::Fail, Outcome::of_lease, async move {
+        Box::pin(self.metrics.counted(StoreOperation::Fail, Outcome::of_lease, async move {
             let wait = milliseconds(wait);
             let arguments = [owner, &wait, refused.unwrap_or_default()].map(str::as_bytes);
             reply::kept(self.run("fail", name, &self.scripts.fail, &arguments).await?, "failed")
@@ -258,7 +244,7 @@ impl TokenStore for RedisStore {
     }
 
     fn announce_handover<'a>(&'a self, name: &'a TokenName) -> Operation<'a, ()> {
-        Box::pin(self.counted(StoreOperation::Handover, |()| Outcome::Ok, async move {
+        Box::pin(self.metrics.counted(StoreOperation::Handover, |()| Outcome::Ok, async move {
             let limit = Limit::of(self.options.operation_timeout);
             let session = self.session(limit).await?;
             let channel = name.channel(&self.options.key_prefix);
