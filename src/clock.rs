@@ -3,7 +3,7 @@
 //! Neither is enough: the monotonic clock stops while a laptop sleeps, and the wall clock can be set back.
 //! A [`Moment`] is one instant on both; [`Drift`] detects jumps between them.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -92,6 +92,12 @@ impl Drift {
 /// its digits.
 pub fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
+}
+
+/// Seconds since 1970, as metrics have them; `None` before that.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> Option<f64> {
+    Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
 }
 
 /// RFC 3339 in UTC, to the second.

@@ -2,12 +2,12 @@
 //! a certificate that was renewed, if tokens are bound to it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use crate::admin::report::{ClientCertificateStatus, RENEW_CERTIFICATE_DAYS};
-use crate::clock::date;
+use crate::clock::{date, unix_seconds};
 use crate::config::Config;
 use crate::net::tls::{ClientCertificate, ClientIdentity};
 use crate::telemetry::Registry;
@@ -108,10 +108,9 @@ impl ClientCertificateWatch {
     fn publish(&self) {
         self.expiry.reset();
         for watched in &self.watched {
-            if let Some(since) = watched.expires().and_then(|at| at.duration_since(UNIX_EPOCH).ok())
-            {
+            if let Some(expires) = watched.expires().and_then(unix_seconds) {
                 let labels = [watched.kind, &watched.name];
-                self.expiry.with_label_values(&labels).set(since.as_secs_f64());
+                self.expiry.with_label_values(&labels).set(expires);
             }
         }
         let statuses = self.watched.iter().map(Watched::status).collect();

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::time::UNIX_EPOCH;
 
 use super::error::StartError;
+use crate::clock::unix_seconds;
 use crate::listen::settings::{Listen, ServerTls};
 use crate::listen::tls::Identity;
 use crate::listen::{AddressLock, BindError, BoundAddress, TlsCell, bind};
@@ -176,8 +176,8 @@ impl Listeners {
         self.expiry.reset();
         for OpenListener { listen, certificate, .. } in self.open.values() {
             let expires = certificate.as_ref().and_then(|known| known.identity.expires);
-            if let Some(since) = expires.and_then(|end| end.duration_since(UNIX_EPOCH).ok()) {
-                self.expiry.with_label_values(&[&listen.to_string()]).set(since.as_secs_f64());
+            if let Some(expires) = expires.and_then(unix_seconds) {
+                self.expiry.with_label_values(&[&listen.to_string()]).set(expires);
             }
         }
     }

@@ -1,12 +1,13 @@
 //! Metrics of reloads, named as Prometheus names its own.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use super::report::{LastReload, ReloadRecord};
 
 use prometheus::{Gauge, IntGauge};
 
+use crate::clock::unix_seconds;
 use crate::telemetry::Registry;
 use crate::telemetry::family::Gauges;
 
@@ -54,8 +55,7 @@ impl ReloadMetrics {
     pub(super) fn succeeded(&self, restart_needed: &[&'static str]) {
         self.successful.set(1);
         self.note(None, restart_needed);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.success_time.set(now.as_secs_f64());
+        self.success_time.set(unix_seconds(SystemTime::now()).unwrap_or_default());
         for key in RESTART_KEYS {
             let needed = restart_needed.contains(key);
             self.restart_needed.with_label_values(&[*key]).set(u8::from(needed));

@@ -3,11 +3,11 @@
 //! Counters are counted where things happen. Gauges are computed at each scrape from the state of the
 //! tokens, so that a token that ends takes no gauge of its successor with it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use super::handle::ManagerHandle;
 use super::status::TokenStatus;
-use crate::clock::Moment;
+use crate::clock::{Moment, unix_seconds};
 use crate::telemetry::Registry;
 use crate::telemetry::family::{Counters, Histogram, Histograms};
 use crate::telemetry::metrics::TOKEN_SECONDS;
@@ -302,5 +302,5 @@ fn flag(value: bool) -> f64 {
 }
 
 fn epoch(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    unix_seconds(time).unwrap_or_default()
 }

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use prometheus::IntGauge;
 
 use super::clients::ClientId;
 use super::settings::ClientSettings;
+use crate::clock::unix_seconds;
 use crate::net::connect::ConnectFailureReason;
 use crate::proxy::code::Code;
 use crate::proxy::history::RequestHistory;
@@ -327,7 +328,7 @@ fn upstream_states(registry: &Registry) -> Result<UpstreamStates, prometheus::Er
     gauge(
         "bearer_proxy_upstream_last_answer_timestamp_seconds",
         "Time of the last answer of the upstream, whatever its status.",
-        |status| unix_seconds(status.last_success),
+        |status| unix_seconds(status.last_success?),
     )?;
     gauge(
         "bearer_proxy_upstream_failing",
@@ -339,19 +340,15 @@ fn upstream_states(registry: &Registry) -> Result<UpstreamStates, prometheus::Er
         "End of the wait that the last answer 429 of the upstream asked for; absent once it has passed.",
         |status| {
             let until = status.last_rate_limit.as_ref().and_then(|limit| limit.until);
-            unix_seconds(until.filter(|until| *until > SystemTime::now()))
+            unix_seconds(until.filter(|until| *until > SystemTime::now())?)
         },
     )?;
     gauge(
         "bearer_proxy_tls_upstream_certificate_expiry_timestamp_seconds",
         "Expiry time of the certificate that the upstream showed on its newest connection.",
-        |status| unix_seconds(status.certificate_expires),
+        |status| unix_seconds(status.certificate_expires?),
     )?;
     Ok(states)
-}
-
-fn unix_seconds(time: Option<SystemTime>) -> Option<f64> {
-    Some(time?.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
 }
 
 /// Counts one request as in flight until it is dropped.
