@@ -25,12 +25,6 @@ const LONGEST_TEXT: usize = 300;
 pub struct UpstreamStates(Arc<Mutex<BTreeMap<Arc<str>, Arc<UpstreamState>>>>);
 
 impl UpstreamStates {
-    /// Copies of all states, by the upstream's name.
-    pub fn statuses(&self) -> Vec<(Arc<str>, UpstreamStatus)> {
-        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        states.iter().map(|(name, state)| (Arc::clone(name), state.status())).collect()
-    }
-
     /// Copies of the states of upstreams that are in use, by the upstream's name. One that the configuration
     /// no longer names is left out once its last request has ended.
     pub fn in_use(&self) -> Vec<(Arc<str>, UpstreamStatus)> {
